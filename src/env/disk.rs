@@ -1,0 +1,174 @@
+//! Files. Every file operation of a node goes through [`Disk`], redb's too; the `LOCK` is the one exception.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Room on a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What this process may still allocate.
+    pub free: u64,
+    /// The size of the file system.
+    pub total: u64,
+}
+
+/// A file system as a node uses it. Nothing but `sync*` makes anything durable.
+pub trait Disk: Debug + Send + Sync + 'static {
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Creates a new file; an existing one is an error. Durable only after `sync_dir` of its directory.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Creates a directory and its missing parents, and syncs the parents of those it made.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames a file over another. Durable only after `sync_dir`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Durable only after `sync_dir`.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Names of the files and directories in a directory, sorted.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Whether there is something at `path`.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Room on the file system that holds `path`.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+}
+
+/// An open file. All positions are absolute; calls may come from several threads.
+pub trait DiskFile: Debug + Send + Sync + 'static {
+    /// Fills `buf` from `offset`; reading past the end is `UnexpectedEof`.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all slices one after the other from `offset`, growing the file as needed.
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+
+    /// Makes what was written durable (data and length). After an error nothing is known; do not try again.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Sets the length; new bytes read as zero.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Reserves blocks for `offset..offset + len`, extending the length; bytes beyond the old length read as zero.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// The length, in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file is empty.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// The operating system's files.
+#[derive(Clone, Copy, Debug)]
+pub struct RealDisk;
+
+#[derive(Debug)]
+struct RealFile(std::fs::File);
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(std::fs::OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?)))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        if path.as_os_str().is_empty() || path.is_dir() {
+            return Ok(());
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        self.create_dir_all(parent)?;
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let name = entry?.file_name();
+            names.push(name.into_string().map_err(|name| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("a file name is not UTF-8 name={}", name.display()))
+            })?);
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Space { free: stat.f_bavail.saturating_mul(stat.f_frsize), total: stat.f_blocks.saturating_mul(stat.f_frsize) })
+    }
+}
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, buf, offset)
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        let mut slices: Vec<IoSlice<'_>> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            // The kernel takes at most IOV_MAX slices in one call.
+            let some = rest.len().min(1024);
+            let written = rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.0, &rest[..some], at))?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            at += written as u64;
+            IoSlice::advance_slices(&mut rest, written);
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        Ok(rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), offset, len))?)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}

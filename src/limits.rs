@@ -1,0 +1,105 @@
+//! Bounds that shape bytes or protocol, in one place, with the relations between them checked at compile time.
+//!
+//! Constants that the machine's `apply` looks at are grouped by cluster version in `machine::rules`, which starts from these:
+//! changing one of them for an existing cluster version would make replicas disagree. Operators' choices live in `cluster.toml`.
+
+use std::time::Duration;
+
+/// One kibibyte, in bytes.
+pub const KIB: u64 = 1024;
+/// One mebibyte, in bytes.
+pub const MIB: u64 = 1024 * KIB;
+
+/// Longest session id, in bytes of UTF-8. The empty id is allowed.
+pub const SESSION_ID_BYTES_MAX: usize = 1024;
+/// Largest single write: stored bytes of all its chunks and its head.
+pub const WRITE_BYTES_MAX: u64 = 16 * MIB;
+/// Largest session, in stored (perhaps compressed) bytes.
+pub const SESSION_STORED_BYTES_MAX: u64 = 16 * MIB;
+/// Largest session, in raw (decompressed) bytes.
+pub const SESSION_RAW_BYTES_MAX: u64 = 64 * MIB;
+/// Most items (for Bob: messages) of one session.
+pub const SESSION_ITEMS_MAX: u64 = 100_000;
+/// Most chunks of one session; above it the machine answers `TooLarge`.
+pub const SESSION_CHUNKS_MAX: u64 = 4096;
+/// From this many chunks on, the client repacks a session by a full change.
+pub const SESSION_CHUNKS_REPACK: u64 = 1024;
+/// Raw bytes of a chunk a repacking client aims at.
+pub const REPACKED_CHUNK_BYTES: u64 = MIB;
+/// Most counters of one session.
+pub const COUNTERS_MAX: usize = 16;
+
+/// Everything of an encoded entry that is not a chunk's or head's data, for [`SESSION_CHUNKS_MAX`] chunks.
+pub const ENTRY_OVERHEAD_BYTES_MAX: u64 = MIB;
+/// Largest message between peers.
+pub const PEER_MESSAGE_BYTES_MAX: u64 = 20 * MIB;
+/// Largest message that carries a client's write, or its forward.
+pub const WRITE_MESSAGE_BYTES_MAX: u64 = 20 * MIB;
+/// Largest message of any other kind.
+pub const MESSAGE_BYTES_MAX: u64 = 4 * MIB;
+/// Soft cap of the entries in one append message; a single larger entry travels alone.
+pub const APPEND_BYTES_SOFT: u64 = MIB;
+/// Most entries in one append message.
+pub const APPEND_ENTRIES_MAX: u64 = 4096;
+/// Largest frame of a streamed load or snapshot.
+pub const FRAME_BYTES_MAX: usize = MIB as usize;
+
+/// Sequences a client may have open: a sequence at or beyond `acknowledged_below` plus this is refused.
+pub const OPEN_WRITES_MAX: u64 = 1024;
+/// Most clients in the client table.
+pub const CLIENTS_MAX: usize = 100_000;
+/// Most recorded outcomes over all clients.
+pub const OUTCOMES_MAX: usize = 1_000_000;
+/// Most sessions and tombstones together.
+pub const SESSIONS_MAX: usize = 2_000_000;
+/// Most bytes of metadata, by the fixed formula of [`SESSION_METADATA_BYTES`] plus the id.
+pub const METADATA_BYTES_MAX: u64 = 1024 * MIB;
+/// What one session or tombstone counts for against [`METADATA_BYTES_MAX`], besides the bytes of its id.
+pub const SESSION_METADATA_BYTES: u64 = 384;
+/// How long a tombstone keeps counting versions.
+pub const TOMBSTONE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A client idle for so long, by machine time, is dropped.
+pub const CLIENT_IDLE_TTL: Duration = Duration::from_secs(3600);
+/// Longest deadline a write may ask for.
+pub const WRITE_DEADLINE_MAX: Duration = Duration::from_secs(120);
+/// Longest time to live a session may ask for: ten years.
+pub const SESSION_TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Rows one `Sweep` may remove at most.
+pub const SWEEP_ROWS_MAX: usize = 8192;
+/// Sessions, clients and tombstones one `Sweep` may remove at most.
+pub const SWEEP_COUNT_MAX: u32 = 1024;
+
+/// Most sessions on one page of a listing.
+pub const LIST_PAGE_MAX: u32 = 1000;
+/// Digests are kept after every so many entries ...
+pub const DIGEST_INTERVAL: u64 = 64;
+/// ... and this many of them.
+pub const DIGESTS_KEPT: usize = 1024;
+
+/// Operations drained into one proposal or one read index.
+pub const BATCH_OPERATIONS_MAX: usize = 256;
+/// Bytes drained into one proposal.
+pub const BATCH_BYTES_MAX: u64 = 256 * KIB;
+/// Operations above this travel on a connection of their own.
+pub const LARGE_OPERATION_BYTES: u64 = 64 * KIB;
+/// Calls parked while no leader is known ...
+pub const PARKED_CALLS_MAX: usize = 4096;
+/// ... their bytes ...
+pub const PARKED_BYTES_MAX: u64 = 16 * MIB;
+/// ... and how long, within their own deadline.
+pub const PARKED_FOR_MAX: Duration = Duration::from_millis(500);
+/// Bytes of writes in flight at a leader; above it new ones are refused as overload.
+pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
+
+/// Nodes a cluster may be configured with.
+pub const NODES_MAX: usize = 16;
+/// Longest host name or address in configuration and messages, in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 256;
+
+// A full save of the largest allowed session must always be possible, and one entry must fit in one message.
+const _: () = assert!(SESSION_STORED_BYTES_MAX <= WRITE_BYTES_MAX);
+const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
+const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= WRITE_MESSAGE_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX as u64 + 64 * KIB <= MESSAGE_BYTES_MAX);
+// A client that still waits for an answer must never be dropped as idle.
+const _: () = assert!(CLIENT_IDLE_TTL.as_secs() >= 20 * WRITE_DEADLINE_MAX.as_secs());

@@ -1,0 +1,286 @@
+//! What a write asks for: chunks, changes, expectations, and the request identity that makes a retry exact.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{ClientId, Nonce, Revision, Sequence, SessionId, Version};
+use crate::limits::COUNTERS_MAX;
+
+/// How the bytes of a [`Blob`] are packed. The server never unpacks them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Codec {
+    /// As they are: `raw_bytes == data.len()`.
+    #[default]
+    None,
+    /// One zstd frame that unpacks to exactly `raw_bytes`.
+    Zstd,
+}
+
+/// Bytes with what is needed to check and unpack them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blob {
+    /// How `data` is packed.
+    pub codec: Codec,
+    /// Length after unpacking, in bytes.
+    pub raw_bytes: u64,
+    /// CRC-32C of `data` as it is stored.
+    pub crc32c: u32,
+    /// The stored bytes.
+    pub data: Bytes,
+}
+
+impl Blob {
+    /// A blob of bytes as they are, with its checksum.
+    pub fn plain(data: Bytes) -> Self {
+        Self { codec: Codec::None, raw_bytes: data.len() as u64, crc32c: crc32c::crc32c(&data), data }
+    }
+
+    /// Whether the data still is what the checksum was made from, and its lengths agree.
+    pub fn is_intact(&self) -> bool {
+        let lengths_agree = self.codec != Codec::None || self.raw_bytes == self.data.len() as u64;
+        lengths_agree && crc32c::crc32c(&self.data) == self.crc32c
+    }
+
+    /// Length as stored, in bytes.
+    pub fn stored_bytes(&self) -> u64 {
+        self.data.len() as u64
+    }
+}
+
+/// Some consecutive items of a transcript, packed together; what one save appended. Immutable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Items in it, at least one.
+    pub item_count: u64,
+    /// The packed items.
+    pub blob: Blob,
+}
+
+/// Additive counters of a session (for Bob: token usage), by position. At most [`COUNTERS_MAX`]; missing ones are 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters(Vec<u64>);
+
+impl Counters {
+    /// `None` above [`COUNTERS_MAX`]. Trailing zeros are dropped, so equal counters compare equal.
+    pub fn new(mut values: Vec<u64>) -> Option<Self> {
+        if values.len() > COUNTERS_MAX {
+            return None;
+        }
+        while values.last() == Some(&0) {
+            values.pop();
+        }
+        Some(Self(values))
+    }
+
+    /// The counters, without trailing zeros.
+    pub fn as_slice(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// Adds each increment to the counter at its position, saturating.
+    pub fn add(&mut self, increments: &Counters) {
+        if self.0.len() < increments.0.len() {
+            self.0.resize(increments.0.len(), 0);
+        }
+        for (value, increment) in self.0.iter_mut().zip(&increments.0) {
+            *value = value.saturating_add(*increment);
+        }
+    }
+}
+
+/// The state of a session a delta was made against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The session did not exist (or is deleted or expired).
+    Absent,
+    /// Exactly this content.
+    At {
+        /// The log index that created the session.
+        create_revision: Revision,
+        /// The version of the base.
+        version: Version,
+        /// Items the base holds.
+        items: u64,
+    },
+}
+
+/// What a save does to the content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The whole new content; also how a plain value is stored (no chunks, everything in the head).
+    Full {
+        /// All items, in order.
+        chunks: Vec<Chunk>,
+        /// The rest of the state.
+        head: Blob,
+        /// The counters' new values.
+        counters: Counters,
+    },
+    /// Appends to the base; never anything else.
+    Delta {
+        /// What this was made against.
+        base: Base,
+        /// New items, in order.
+        chunks: Vec<Chunk>,
+        /// The new head, if it changed. Required where the base is [`Base::Absent`].
+        head: Option<Blob>,
+        /// What to add to the counters.
+        counters: Counters,
+    },
+}
+
+impl Change {
+    /// The chunks it brings.
+    pub fn chunks(&self) -> &[Chunk] {
+        match self {
+            Change::Full { chunks, .. } | Change::Delta { chunks, .. } => chunks,
+        }
+    }
+
+    /// The head it brings, if any.
+    pub fn head(&self) -> Option<&Blob> {
+        match self {
+            Change::Full { head, .. } => Some(head),
+            Change::Delta { head, .. } => head.as_ref(),
+        }
+    }
+
+    /// The blobs it brings: every chunk's, then the head's.
+    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        self.chunks().iter().map(|chunk| &chunk.blob).chain(self.head())
+    }
+
+    /// Stored bytes it brings.
+    pub fn stored_bytes(&self) -> u64 {
+        self.blobs().map(Blob::stored_bytes).fold(0, u64::saturating_add)
+    }
+}
+
+/// When the session is to expire after a save, by the machine's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// As it was; a new session never expires.
+    #[default]
+    Keep,
+    /// Never.
+    Never,
+    /// So long after the write is applied; whole milliseconds, at most [`crate::limits::SESSION_TTL_MAX`].
+    After(Duration),
+}
+
+/// What a conditional write expects to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// No session: it never existed, or is deleted or expired.
+    Absent,
+    /// A session at this version.
+    At {
+        /// The version that must be stored.
+        version: Version,
+        /// If given, the session must also be the one created there.
+        create_revision: Option<Revision>,
+    },
+}
+
+/// What `SaveIfVersion` does when the stored version is not the expected one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// `Conflict`; nothing changes.
+    #[default]
+    Reject,
+    /// Append the delta to the newest state, where that is safe; `Conflict` otherwise.
+    Rebase,
+}
+
+/// Names one write for ever: a retry anywhere carries the same `client` and `sequence` (Raft dissertation §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The row of the client table.
+    pub client: ClientId,
+    /// Proves that the request comes from whoever opened the client.
+    pub nonce: Nonce,
+    /// Which of the client's writes this is.
+    pub sequence: Sequence,
+    /// Every sequence below is closed: its final outcome was received, or the caller was told it is indeterminate.
+    pub acknowledged_below: Sequence,
+}
+
+/// A write as a client submits it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Stores unconditionally.
+    Save {
+        /// The request's identity.
+        request: Request,
+        /// The session.
+        id: SessionId,
+        /// What to do to the content.
+        change: Change,
+        /// What to do to the deadline.
+        expiry: Expiry,
+    },
+    /// Stores only if the session is as expected.
+    SaveIfVersion {
+        /// The request's identity.
+        request: Request,
+        /// The session.
+        id: SessionId,
+        /// What must be stored.
+        expected: Expected,
+        /// What to do to the content.
+        change: Change,
+        /// What to do when it is not.
+        on_conflict: OnConflict,
+        /// What to do to the deadline.
+        expiry: Expiry,
+    },
+    /// Deletes; a tombstone goes on counting versions.
+    Delete {
+        /// The request's identity.
+        request: Request,
+        /// The session.
+        id: SessionId,
+        /// If given, what must be stored.
+        expected: Option<Expected>,
+    },
+    /// Opens a client; the same nonce again gives the same client.
+    OpenClient {
+        /// 128 random bits.
+        nonce: Nonce,
+    },
+    /// Keeps an idle client from expiring, and closes sequences.
+    KeepAlive {
+        /// The client.
+        client: ClientId,
+        /// Its nonce.
+        nonce: Nonce,
+        /// As in [`Request`].
+        acknowledged_below: Sequence,
+    },
+    /// Forgets a client and its outcomes.
+    CloseClient {
+        /// The client.
+        client: ClientId,
+        /// Its nonce.
+        nonce: Nonce,
+    },
+}
+
+impl Write {
+    /// The request identity, of a write that has one.
+    pub fn request(&self) -> Option<&Request> {
+        match self {
+            Write::Save { request, .. } | Write::SaveIfVersion { request, .. } | Write::Delete { request, .. } => Some(request),
+            Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
+        }
+    }
+
+    /// The change to the content, of a write that has one.
+    pub fn change(&self) -> Option<&Change> {
+        match self {
+            Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some(change),
+            _ => None,
+        }
+    }
+}

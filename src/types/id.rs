@@ -1,0 +1,207 @@
+//! Identities and positions. Every id and count has a type of its own, so that two of them cannot be swapped.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use crate::limits::SESSION_ID_BYTES_MAX;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// Counts the writes of one session from 1, dense over writes and deletes. 0 stands for "no such session".
+    Version
+}
+number! {
+    /// A place in the cluster's one order of writes: the log index of an entry. Reads name the last entry applied to what they saw.
+    Revision
+}
+number! {
+    /// A row of the replicated client table: the log index of the `OpenClient` that made it.
+    ClientId
+}
+number! {
+    /// Numbers one client's writes from 1. A retry reuses its sequence.
+    Sequence
+}
+number! {
+    /// A configured member of the cluster. Never reused.
+    NodeId
+}
+
+impl Version {
+    /// The version after this one.
+    pub fn next(self) -> Version {
+        Version(self.0.saturating_add(1))
+    }
+}
+
+macro_rules! sixteen_bytes {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; 16]);
+
+        impl $name {
+            /// Exactly 16 bytes, or `None`.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(Self)
+            }
+
+            /// The bytes as they travel and lie on disk.
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{self}")
+            }
+        }
+    };
+}
+
+sixteen_bytes! {
+    /// Names one cluster for its whole life; drawn once at bootstrap. Clients, bases and caches are valid for one cluster id.
+    ClusterId
+}
+sixteen_bytes! {
+    /// Names one data directory: a wiped disk has another instance and is refused by its peers.
+    InstanceId
+}
+
+/// A client's secret: 128 random bits that prove a request comes from whoever opened the client. `Debug` does not print it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nonce(pub [u8; 16]);
+
+impl Nonce {
+    /// Exactly 16 bytes, or `None`.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nonce")
+    }
+}
+
+/// The position of one log entry: the term it was proposed in, the leader that proposed it, its index.
+///
+/// Ordered by term, then node, then index, which is the order Raft compares logs by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId {
+    /// Raft term of the leader that proposed the entry.
+    pub term: u64,
+    /// That leader.
+    pub node: NodeId,
+    /// Position in the log; the first entry of a cluster has index 0.
+    pub index: u64,
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.term, self.node, self.index)
+    }
+}
+
+/// A session's name: any UTF-8 string of at most [`SESSION_ID_BYTES_MAX`] bytes, the empty one too.
+///
+/// It is a credential: `Debug` prints eight hex digits of a keyed hash, and there is no `Display`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(Arc<str>);
+
+/// Why a string is no [`SessionId`]. Nothing changed; use a shorter id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidId {
+    /// Bytes of the id that was given.
+    pub bytes: usize,
+}
+
+impl fmt::Display for InvalidId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session id is too long bytes={} limit={SESSION_ID_BYTES_MAX}", self.bytes)
+    }
+}
+
+impl std::error::Error for InvalidId {}
+
+impl SessionId {
+    /// Checks the length. Errors: [`InvalidId`], above [`SESSION_ID_BYTES_MAX`].
+    pub fn new(id: &str) -> Result<Self, InvalidId> {
+        if id.len() > SESSION_ID_BYTES_MAX {
+            return Err(InvalidId { bytes: id.len() });
+        }
+        Ok(Self(id.into()))
+    }
+
+    /// The id itself. Never print it into a log.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session:{:08x}", keyed_hash(log_hash_key(), self.0.as_bytes()) as u32)
+    }
+}
+
+static LOG_HASH_KEY: OnceLock<u64> = OnceLock::new();
+
+/// Sets the key that session ids are hashed with in logs, once per process; later calls change nothing.
+///
+/// A node passes the key of its `identity`, so that one id keeps one hash over restarts. Without a call ids hash with key 0.
+pub fn set_log_hash_key(key: u64) {
+    let _ = LOG_HASH_KEY.set(key);
+}
+
+fn log_hash_key() -> u64 {
+    LOG_HASH_KEY.get().copied().unwrap_or(0)
+}
+
+/// FNV-1a from a keyed start, finished with a 64-bit mixer: enough to tell ids apart in a log, not a MAC.
+fn keyed_hash(key: u64, bytes: &[u8]) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325 ^ key;
+    let folded = bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mixed = (folded ^ (folded >> 33) ^ key.rotate_left(17)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_the_limit_is_taken_and_one_byte_more_is_refused() {
+        assert!(SessionId::new(&"x".repeat(SESSION_ID_BYTES_MAX)).is_ok());
+        assert_eq!(SessionId::new(&"x".repeat(SESSION_ID_BYTES_MAX + 1)), Err(InvalidId { bytes: SESSION_ID_BYTES_MAX + 1 }));
+        assert!(SessionId::new("").is_ok());
+    }
+
+    #[test]
+    fn debug_of_an_id_or_nonce_does_not_show_it() {
+        let id = SessionId::new("secret-session").expect("short");
+        assert!(!format!("{id:?}").contains("secret"));
+        assert_eq!(format!("{:?}", Nonce([7; 16])), "nonce");
+    }
+}

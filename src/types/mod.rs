@@ -1,0 +1,18 @@
+//! What client and server both speak of: identities, positions, changes, outcomes and refusals.
+//!
+//! Plain data with its own validation; no IO, no serialization format. The wire's messages are converted to these types before
+//! anything else looks at them, and the machine's commands are made of them.
+
+mod change;
+mod id;
+mod outcome;
+mod read;
+mod refusal;
+
+pub use change::{Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, OnConflict, Request, Write};
+pub use id::{
+    ClientId, ClusterId, InstanceId, InvalidId, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version, set_log_hash_key,
+};
+pub use outcome::{Outcome, Saved, Swept, TooLarge, Verdict};
+pub use read::{Consistency, Have, ListPage, Listed, Load, Loaded, LoadedContent, SessionInfo};
+pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};

@@ -1,0 +1,150 @@
+//! What the machine answers. An outcome is the only thing that settles a write.
+
+use super::{ClientId, Revision, Version};
+
+/// The answer of the machine to one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Index of the entry that executed the write; a retry answers the original one. For `Conflict` and `NotFound`: where it was
+    /// evaluated.
+    pub revision: Revision,
+    /// What happened.
+    pub verdict: Verdict,
+}
+
+/// A save that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The session's version now.
+    pub version: Version,
+    /// The log index that created the session.
+    pub create_revision: Revision,
+    /// Items it holds now.
+    pub items: u64,
+    /// The number its next chunk will get.
+    pub next_chunk: u64,
+    /// Whether the delta was appended to a newer state than its base. The stored content then holds others' items too: a client
+    /// must not take its own content for that of `version`.
+    pub rebased: bool,
+}
+
+/// Which bound a write would exceed. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooLarge {
+    /// Stored bytes of the session after the write.
+    StoredBytes {
+        /// What it would be.
+        now: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Raw bytes of the session after the write.
+    RawBytes {
+        /// What it would be.
+        now: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Items of the session after the write.
+    Items {
+        /// What it would be.
+        now: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Chunks of the session after the write; a client repacks.
+    Chunks {
+        /// What it would be.
+        now: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Bytes of the write itself.
+    Write {
+        /// What they are.
+        now: u64,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+impl TooLarge {
+    /// What was measured, its value, the limit.
+    pub fn parts(&self) -> (&'static str, u64, u64) {
+        match *self {
+            TooLarge::StoredBytes { now, limit } => ("stored_bytes", now, limit),
+            TooLarge::RawBytes { now, limit } => ("raw_bytes", now, limit),
+            TooLarge::Items { now, limit } => ("items", now, limit),
+            TooLarge::Chunks { now, limit } => ("chunks", now, limit),
+            TooLarge::Write { now, limit } => ("write_bytes", now, limit),
+        }
+    }
+}
+
+/// What one `Sweep` dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Expired sessions (each left a tombstone).
+    pub sessions: u32,
+    /// Idle clients.
+    pub clients: u32,
+    /// Old tombstones.
+    pub tombstones: u32,
+}
+
+/// What happened to one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Stored.
+    Saved(Saved),
+    /// The session is not as expected. Nothing changed.
+    Conflict {
+        /// The stored version; 0 if there is no session.
+        actual: Version,
+        /// If there is none but a tombstone: the version it counts from.
+        tombstone: Version,
+    },
+    /// The delta's base is not current, or its item count differs. Nothing changed and nothing is recorded: the sequence stays open,
+    /// and the same request may carry the full change.
+    BaseMismatch,
+    /// The write or the session would be too large. Nothing changed.
+    TooLarge(TooLarge),
+    /// A creation above the bound on sessions. Nothing changed.
+    TooManySessions,
+    /// Deleted; the delete took this version.
+    Deleted {
+        /// The tombstone's version.
+        version: Version,
+    },
+    /// There was nothing to delete. Nothing changed.
+    NotFound {
+        /// The tombstone's version; 0 without one.
+        tombstone: Version,
+    },
+    /// The client is open.
+    ClientOpened {
+        /// Its id.
+        client: ClientId,
+    },
+    /// The client lives on.
+    ClientKept,
+    /// The client is forgotten.
+    ClientClosed,
+    /// No room in the client table. Nothing changed.
+    TooManyClients,
+    /// No such client, or the wrong nonce. Nothing changed; not recorded.
+    ClientUnknown,
+    /// The sequence was closed by its client before it arrived. Not executed; not recorded.
+    Stale,
+    /// The sequence is too far ahead of `acknowledged_below`. Not executed; not recorded.
+    WindowExceeded,
+    /// The table of outcomes is full. Not executed; not recorded: retry like an overload.
+    Busy,
+    /// What a sweep dropped.
+    Swept(Swept),
+    /// The cluster version now in force.
+    ClusterVersion {
+        /// The version.
+        version: u16,
+    },
+}

@@ -1,0 +1,111 @@
+//! What a read asks for and gets.
+
+use super::{Blob, Chunk, Counters, Revision, SessionId, Version};
+
+/// Which guarantee a read has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// By read index: sees every write acknowledged before it began.
+    #[default]
+    Linearizable,
+    /// From whatever the asked node has applied; never waits for a quorum.
+    Stale,
+}
+
+/// What the reader knows already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Have {
+    /// The log index that created the session it knows.
+    pub create_revision: Revision,
+    /// The version it knows.
+    pub version: Version,
+    /// Items it knows.
+    pub items: u64,
+    /// The chunk number after the last it knows.
+    pub next_chunk: u64,
+}
+
+/// A read of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The session.
+    pub id: SessionId,
+    /// What the reader knows already, to get only what is new.
+    pub have: Option<Have>,
+    /// The guarantee asked for.
+    pub consistency: Consistency,
+}
+
+/// What is known of a session without its content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// The log index that created it.
+    pub create_revision: Revision,
+    /// Its version.
+    pub version: Version,
+    /// The log index of the last write.
+    pub mod_revision: Revision,
+    /// Items it holds.
+    pub items: u64,
+    /// The number its next chunk will get.
+    pub next_chunk: u64,
+    /// Bytes of content after unpacking.
+    pub raw_bytes: u64,
+    /// Bytes of content as stored.
+    pub stored_bytes: u64,
+    /// The counters.
+    pub counters: Counters,
+    /// Machine time of its creation, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Machine time of the last write, likewise.
+    pub updated_ms: u64,
+    /// Machine time it expires at, likewise.
+    pub deadline_ms: Option<u64>,
+}
+
+/// Content of a session, or what is new of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadedContent {
+    /// The session.
+    pub info: SessionInfo,
+    /// Its chunks, from the first asked for.
+    pub chunks: Vec<Chunk>,
+    /// The head; absent in a tail whose reader has it already.
+    pub head: Option<Blob>,
+}
+
+/// The answer to a [`Load`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// There is no such session.
+    NotFound {
+        /// The tombstone's version; 0 without one.
+        tombstone: Version,
+    },
+    /// The reader has this very content.
+    NotModified,
+    /// The reader's items are a prefix: only what is new.
+    Tail(LoadedContent),
+    /// Everything.
+    Full(LoadedContent),
+}
+
+/// One line of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The session.
+    pub id: SessionId,
+    /// What is known of it.
+    pub info: SessionInfo,
+}
+
+/// One page of a listing, in order of ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListPage {
+    /// The last entry applied to what this page saw. Pages of one listing each have their own.
+    pub revision: Revision,
+    /// The sessions, at most [`crate::limits::LIST_PAGE_MAX`].
+    pub sessions: Vec<Listed>,
+    /// Whether more follow: ask again after the last id.
+    pub more: bool,
+}
