@@ -1,1 +1,21 @@
-//! wire.
+//! The wire: generated messages and services, and the conversions between them and [`crate::types`].
+//!
+//! Everything that comes in is validated here; nothing behind it sees a generated message.
+
+/// The client protocol, `quorate.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    include!("generated/quorate.v1.rs");
+}
+
+/// The protocol between peers, `quorate.peer.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod peer {
+    /// Version 1.
+    pub mod v1 {
+        include!("generated/quorate.peer.v1.rs");
+    }
+}
+
+/// Descriptions of both protocols, for reflection.
+pub const DESCRIPTOR: &[u8] = include_bytes!("generated/descriptor.bin");
