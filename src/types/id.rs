@@ -47,6 +47,12 @@ impl Version {
     }
 }
 
+impl From<u64> for NodeId {
+    fn from(id: u64) -> Self {
+        Self(id)
+    }
+}
+
 macro_rules! sixteen_bytes {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

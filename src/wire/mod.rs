@@ -30,3 +30,13 @@ pub mod peer {
 
 /// Descriptions of both protocols, for reflection.
 pub const DESCRIPTOR: &[u8] = include_bytes!("generated/descriptor.bin");
+
+/// The bytes of a message, for log and state.
+pub fn to_bytes(message: &impl prost::Message) -> bytes::Bytes {
+    message.encode_to_vec().into()
+}
+
+/// A message from its bytes. Errors: they are no such message; the text says where.
+pub fn from_bytes<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, std::io::Error> {
+    M::decode(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+}

@@ -88,6 +88,36 @@ pub struct Entry {
     #[prost(bytes = "bytes", tag = "2")]
     pub payload: ::prost::bytes::Bytes,
 }
+/// Who belongs to the cluster; also the payload of a membership entry in log and state.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Membership {
+    /// One set of voters, or two while a change is under way.
+    #[prost(message, repeated, tag = "1")]
+    pub configs: ::prost::alloc::vec::Vec<membership::Config>,
+    /// Every voter and learner, in order of ids.
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<membership::Member>,
+}
+/// Nested message and enum types in `Membership`.
+pub mod membership {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Config {
+        #[prost(uint64, repeated, tag = "1")]
+        pub voters: ::prost::alloc::vec::Vec<u64>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Member {
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+        #[prost(string, tag = "2")]
+        pub peer_address: ::prost::alloc::string::String,
+        #[prost(string, tag = "3")]
+        pub client_address: ::prost::alloc::string::String,
+        /// 16 bytes.
+        #[prost(bytes = "bytes", tag = "4")]
+        pub instance: ::prost::bytes::Bytes,
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AppendRequest {
     #[prost(message, optional, tag = "1")]
@@ -166,14 +196,14 @@ pub struct TransferLeaderResponse {
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SnapshotFrame {
     #[prost(oneof = "snapshot_frame::Frame", tags = "1, 2, 3")]
     pub frame: ::core::option::Option<snapshot_frame::Frame>,
 }
 /// Nested message and enum types in `SnapshotFrame`.
 pub mod snapshot_frame {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Frame {
         #[prost(message, tag = "1")]
         Start(super::SnapshotStart),
@@ -184,7 +214,7 @@ pub mod snapshot_frame {
         End(super::SnapshotEnd),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SnapshotStart {
     #[prost(message, optional, tag = "1")]
     pub route: ::core::option::Option<Route>,
@@ -192,13 +222,11 @@ pub struct SnapshotStart {
     pub vote: ::core::option::Option<Vote>,
     #[prost(message, optional, tag = "3")]
     pub last_log: ::core::option::Option<LogId>,
-    /// The membership in force, as the log's own payload encodes it, and where it stands.
+    /// The membership in force, and where it stands.
     #[prost(message, optional, tag = "4")]
     pub membership_log: ::core::option::Option<LogId>,
-    #[prost(bytes = "bytes", tag = "5")]
-    pub membership: ::prost::bytes::Bytes,
-    #[prost(string, tag = "6")]
-    pub snapshot_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub membership: ::core::option::Option<Membership>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotEnd {
