@@ -1,0 +1,395 @@
+//! `cluster.toml`: one file that describes the whole cluster and is the same on every host.
+//!
+//! This module promises that a [`Config`] it hands out is valid: every key known, every value in its range, every relation between
+//! values kept. Limits that shape bytes or protocol are not here but in [`crate::limits`]: an operator must not be able to make two
+//! replicas disagree. Precedence is flag, then environment, then file, then default; the binary applies the first two.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX};
+use crate::types::NodeId;
+
+/// Longest cluster name, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Largest `cluster.toml`, in bytes.
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A whole cluster, as `cluster.toml` describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cluster's name, for people and against mix-ups: nodes of clusters with different names refuse each other at bootstrap.
+    /// 1 to [`NAME_BYTES_MAX`] bytes of letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Where nodes keep their data: node N in the directory `N` below it. Default `quorate-data`, relative to the working directory.
+    #[serde(default = "default_data_dir")]
+    pub data_dir: PathBuf,
+    /// The members, ordered by id. 1 to [`NODES_MAX`]; three or five is what tolerates a failure.
+    #[serde(rename = "node", default)]
+    pub members: Vec<MemberConfig>,
+    /// Timing of the consensus.
+    #[serde(default)]
+    pub raft: RaftConfig,
+    /// Disk and memory of a node.
+    #[serde(default)]
+    pub storage: StorageConfig,
+}
+
+/// One `[[node]]`. Its addresses are where it listens and where others reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberConfig {
+    /// At least 1, and never used for another node again.
+    #[serde(deserialize_with = "node_id")]
+    pub id: NodeId,
+    /// `host:port` for clients.
+    pub client: String,
+    /// `host:port` for the other nodes.
+    pub peer: String,
+    /// `host:port` for HTTP: `/livez`, `/readyz`, `/metrics`, `/version`.
+    pub admin: String,
+}
+
+/// `[raft]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaftConfig {
+    /// How often a leader shows that it lives. Default 250 ms, 10 ms to 10 s.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_interval: Duration,
+    /// A follower waits at least so long for a leader before it asks for votes. Default 1 s; at least 3 heartbeats.
+    #[serde(with = "humantime_serde")]
+    pub election_timeout_min: Duration,
+    /// ... and at most so long. Default 2 s, at most 60 s; above the minimum.
+    #[serde(with = "humantime_serde")]
+    pub election_timeout_max: Duration,
+}
+
+/// `[storage]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// Pages of the state file kept in memory. Default 16 MiB, 1 MiB to 64 GiB.
+    pub cache: ByteSize,
+    /// Log kept behind the last flush for followers that lag. Default 256 MiB, 64 MiB to 1 TiB.
+    pub log_kept: ByteSize,
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_millis(250),
+            election_timeout_min: Duration::from_secs(1),
+            election_timeout_max: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self { cache: ByteSize::mib(16), log_kept: ByteSize::mib(256) }
+    }
+}
+
+/// Why there is no configuration. Nothing was started; mend the file and start again. One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(String);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Config {
+    /// Reads and checks a file. Errors: it can't be read, is no TOML, has an unknown key, or [`Config::validate`] fails.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let size = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
+        if size > FILE_BYTES_MAX {
+            return Err(Error(format!("{} is too large for a configuration bytes={size} limit={FILE_BYTES_MAX}", path.display())));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        Self::parse(&text).map_err(|error| Error(format!("{}: {error}", path.display())))
+    }
+
+    /// The same from text, members then ordered by id.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            Error(format!("line {line}: {}", error.message().replace('\n', " ")))
+        })?;
+        config.members.sort_by_key(|member| member.id);
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks ranges and relations. Errors name the key and both sides.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.validate_name()?;
+        self.validate_members()?;
+        self.raft.validate()?;
+        self.storage.validate()
+    }
+
+    /// The member with this id. Errors: there is none; the message lists those there are.
+    pub fn member(&self, id: NodeId) -> Result<&MemberConfig, Error> {
+        self.members.iter().find(|member| member.id == id).ok_or_else(|| {
+            let ids: Vec<String> = self.members.iter().map(|member| member.id.to_string()).collect();
+            Error(format!("no [[node]] has this id: id={id} configured={}", ids.join(",")))
+        })
+    }
+
+    /// Where that node keeps its data.
+    pub fn node_dir(&self, id: NodeId) -> PathBuf {
+        self.data_dir.join(id.to_string())
+    }
+
+    /// Refuses addresses that other machines can reach: nothing authenticates them. Errors: names the first such key.
+    pub fn require_loopback(&self) -> Result<(), Error> {
+        let exposed = self.addresses().find(|(_, _, address)| !is_loopback(address));
+        exposed.map_or(Ok(()), |(id, key, address)| {
+            Err(Error(format!(
+                "node {id}: {key}={address} is not a loopback address and the traffic is neither encrypted nor authenticated; \
+                 keep it inside a trusted network and pass --insecure, or use 127.0.0.1"
+            )))
+        })
+    }
+
+    /// A stable hash of name, members and addresses: nodes that were given different clusters refuse to bootstrap one.
+    ///
+    /// FNV-1a over a canonical text, so the same on every platform and in every release. Tuning is left out: it may differ.
+    pub fn configuration_hash(&self) -> u64 {
+        let mut text = format!("quorate cluster 1\nname={}\n", self.name);
+        for member in &self.members {
+            text += &format!("node={} client={} peer={} admin={}\n", member.id, member.client, member.peer, member.admin);
+        }
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = (NodeId, &'static str, &str)> {
+        self.members.iter().flat_map(|member| {
+            [("client", &member.client), ("peer", &member.peer), ("admin", &member.admin)]
+                .map(|(key, address)| (member.id, key, address.as_str()))
+        })
+    }
+
+    fn validate_name(&self) -> Result<(), Error> {
+        let bytes = self.name.len();
+        if bytes == 0 || bytes > NAME_BYTES_MAX {
+            return Err(Error(format!("name must have 1 to {NAME_BYTES_MAX} bytes: bytes={bytes}")));
+        }
+        let odd = self.name.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_.".contains(*c)));
+        odd.map_or(Ok(()), |c| Err(Error(format!("name may hold letters, digits, '-', '_' and '.': found={c:?}"))))
+    }
+
+    fn validate_members(&self) -> Result<(), Error> {
+        let count = self.members.len();
+        if count == 0 || count > NODES_MAX {
+            return Err(Error(format!("a cluster has 1 to {NODES_MAX} [[node]] entries: found={count}")));
+        }
+        if self.members[0].id == NodeId(0) {
+            return Err(Error("node id must be at least 1: id=0".into()));
+        }
+        if let Some(pair) = self.members.windows(2).find(|pair| pair[0].id == pair[1].id) {
+            return Err(Error(format!("two [[node]] entries have the same id: id={}", pair[0].id)));
+        }
+        let mut seen = std::collections::BTreeMap::new();
+        for (id, key, address) in self.addresses() {
+            validate_address(address).map_err(|why| Error(format!("node {id}: {key} {why}: {key}={address:?}")))?;
+            if let Some((other, other_key)) = seen.insert(address, (id, key)) {
+                return Err(Error(format!("node {id}: {key}={address} is also {other_key} of node {other}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RaftConfig {
+    fn validate(&self) -> Result<(), Error> {
+        let (beat, min, max) = (self.heartbeat_interval, self.election_timeout_min, self.election_timeout_max);
+        let range = Duration::from_millis(10)..=Duration::from_secs(10);
+        if !range.contains(&beat) {
+            return Err(Error(format!(
+                "raft.heartbeat_interval={beat:?} must be between {:?} and {:?}",
+                range.start(),
+                range.end()
+            )));
+        }
+        if min < beat * 3 {
+            return Err(Error(format!("raft.election_timeout_min={min:?} must be at least 3 * raft.heartbeat_interval={beat:?}")));
+        }
+        if max <= min {
+            return Err(Error(format!("raft.election_timeout_max={max:?} must exceed raft.election_timeout_min={min:?}")));
+        }
+        let limit = Duration::from_secs(60);
+        if max > limit {
+            return Err(Error(format!("raft.election_timeout_max={max:?} must be at most {limit:?}")));
+        }
+        Ok(())
+    }
+}
+
+impl StorageConfig {
+    fn validate(&self) -> Result<(), Error> {
+        within("storage.cache", self.cache, ByteSize::mib(1), ByteSize::gib(64))?;
+        within("storage.log_kept", self.log_kept, ByteSize::mib(64), ByteSize::tib(1))
+    }
+}
+
+fn within(key: &str, value: ByteSize, min: ByteSize, max: ByteSize) -> Result<(), Error> {
+    if value < min || value > max {
+        return Err(Error(format!("{key}={value} must be between {min} and {max}")));
+    }
+    Ok(())
+}
+
+fn validate_address(address: &str) -> Result<(), &'static str> {
+    if address.len() > ADDRESS_BYTES_MAX {
+        return Err("is too long for an address");
+    }
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return Err("must be host:port");
+    };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let inner = if bracketed { &host[1..host.len() - 1] } else { host };
+    let host_is_fine = match bracketed {
+        true => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        false => !inner.is_empty() && inner.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    if !host_is_fine {
+        return Err("must be host:port, an IPv6 host in brackets");
+    }
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(()),
+        _ => Err("must have a port from 1 to 65535"),
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error(format!(
+        "can't read the configuration: {error}; name a cluster.toml with --config or QUORATE_CONFIG path={}",
+        path.display()
+    ))
+}
+
+fn default_data_dir() -> PathBuf {
+    PathBuf::from("quorate-data")
+}
+
+fn node_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<NodeId, D::Error> {
+    u64::deserialize(deserializer).map(NodeId)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u64) -> String {
+        let port = 7450 + 10 * id;
+        format!(
+            "[[node]]\nid = {id}\nclient = \"127.0.0.1:{port}\"\npeer = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n",
+            port + 1,
+            port + 2
+        )
+    }
+
+    fn three() -> String {
+        format!("name = \"test\"\n{}{}{}", node(1), node(2), node(3))
+    }
+
+    fn refused(text: &str) -> String {
+        Config::parse(text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_shipped_file_is_a_valid_three_node_loopback_cluster() {
+        let config = Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster.toml")).expect("valid");
+        let ids: Vec<u64> = config.members.iter().map(|member| member.id.0).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        assert_eq!(config.members[1].client, "127.0.0.1:7470");
+        assert_eq!(config.require_loopback(), Ok(()));
+        assert_eq!((config.raft, config.storage), (RaftConfig::default(), StorageConfig::default()), "it documents the defaults");
+    }
+
+    #[test]
+    fn members_are_ordered_by_id_and_the_hash_does_not_see_their_order() {
+        let forward = Config::parse(&three()).expect("valid");
+        let backward = Config::parse(&format!("name = \"test\"\n{}{}{}", node(3), node(1), node(2))).expect("valid");
+        assert_eq!(forward, backward);
+        assert_eq!(forward.configuration_hash(), backward.configuration_hash());
+    }
+
+    #[test]
+    fn the_hash_is_the_same_in_every_release_and_sees_name_and_addresses_but_not_tuning() {
+        let config = Config::parse(&three()).expect("valid");
+        assert_eq!(config.configuration_hash(), 0x8143_ae81_2af7_3e93, "a node of an older release would refuse this one");
+        let tuned = Config::parse(&format!("{}[raft]\nheartbeat_interval = \"100ms\"\n", three())).expect("valid");
+        assert_eq!(tuned.configuration_hash(), config.configuration_hash());
+        let renamed = Config::parse(&three().replace("test", "prod")).expect("valid");
+        assert_ne!(renamed.configuration_hash(), config.configuration_hash());
+        let moved = Config::parse(&three().replace("7481", "7491")).expect("valid");
+        assert_ne!(moved.configuration_hash(), config.configuration_hash());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name_and_line() {
+        let text = format!("{}[raft]\nheartbeat = \"1s\"\n", three());
+        let message = refused(&text);
+        assert!(message.contains("unknown field `heartbeat`") && message.starts_with("line 18"), "{message}");
+        assert!(!message.contains('\n'), "one line: {message}");
+    }
+
+    #[test]
+    fn relations_between_durations_name_both_sides() {
+        let text = format!("{}[raft]\nheartbeat_interval = \"500ms\"\n", three());
+        assert_eq!(refused(&text), "raft.election_timeout_min=1s must be at least 3 * raft.heartbeat_interval=500ms");
+        let text = format!("{}[raft]\nelection_timeout_max = \"1s\"\n", three());
+        assert_eq!(refused(&text), "raft.election_timeout_max=1s must exceed raft.election_timeout_min=1s");
+    }
+
+    #[test]
+    fn sizes_out_of_range_are_refused() {
+        assert!(refused(&format!("{}[storage]\ncache = \"1KiB\"\n", three())).starts_with("storage.cache=1.0 KiB must be between"));
+    }
+
+    #[test]
+    fn a_name_id_or_address_that_cannot_work_is_refused() {
+        assert!(refused("name = \"x\"").contains("1 to 16 [[node]] entries: found=0"));
+        assert!(refused(&three().replace("\"test\"", "\"\"")).contains("name must have 1 to 64 bytes"));
+        assert!(refused(&three().replace("id = 2", "id = 1")).contains("the same id: id=1"));
+        assert!(refused(&three().replace("id = 2", "id = 0")).contains("at least 1"));
+        assert!(refused(&three().replace("7471", "7470")).contains("node 2: peer=127.0.0.1:7470 is also client of node 2"));
+        assert!(refused(&three().replace(":7471", "")).contains("node 2: peer must be host:port"));
+        assert!(refused(&three().replace(":7471", ":0")).contains("port from 1 to 65535"));
+        assert!(refused(&three().replace("127.0.0.1:7471", "http://a:1")).contains("node 2: peer must be host:port"));
+    }
+
+    #[test]
+    fn an_address_others_can_reach_is_refused_by_key_unless_told_otherwise() {
+        let config = Config::parse(&three().replace("127.0.0.1:7471", "10.0.0.2:7471")).expect("valid");
+        let message = config.require_loopback().expect_err("exposed").to_string();
+        assert!(message.contains("node 2: peer=10.0.0.2:7471") && message.contains("--insecure"), "{message}");
+        let loopback = Config::parse(&three().replace("127.0.0.1:7471", "[::1]:7471").replace("127.0.0.1:7461", "localhost:7461"));
+        assert_eq!(loopback.expect("valid").require_loopback(), Ok(()));
+    }
+
+    #[test]
+    fn a_node_that_is_not_configured_is_named_with_those_that_are() {
+        let config = Config::parse(&three()).expect("valid");
+        assert_eq!(config.member(NodeId(9)).expect_err("none").to_string(), "no [[node]] has this id: id=9 configured=1,2,3");
+        assert_eq!(config.node_dir(NodeId(2)), Path::new("quorate-data/2"));
+    }
+}
