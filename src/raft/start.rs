@@ -59,8 +59,10 @@ pub struct Options {
     pub bootstrap: bool,
     /// Between two heartbeats; must be far above the slowest sync.
     pub heartbeat: Duration,
-    /// The shortest election timeout; the longest is twice it.
-    pub election_timeout: Duration,
+    /// A follower waits at least so long for a leader ...
+    pub election_timeout_min: Duration,
+    /// ... and at most so long.
+    pub election_timeout_max: Duration,
     /// Bytes of log kept for followers that lag.
     pub log_bytes_kept: u64,
     /// How the log is kept.
@@ -144,12 +146,11 @@ struct OpenOptions {
 }
 
 fn raft_config(options: &Options) -> Result<Arc<Config>, StartError> {
-    let election_timeout_min = options.election_timeout.as_millis() as u64;
     let config = Config {
         cluster_name: options.name.clone(),
         heartbeat_interval: options.heartbeat.as_millis() as u64,
-        election_timeout_min,
-        election_timeout_max: 2 * election_timeout_min,
+        election_timeout_min: options.election_timeout_min.as_millis() as u64,
+        election_timeout_max: options.election_timeout_max.as_millis() as u64,
         max_payload_entries: APPEND_ENTRIES_MAX,
         snapshot_policy: SnapshotPolicy::Never,
         // The log is purged by bytes, by ourselves.
@@ -176,7 +177,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     let storage = blocking.call(move || open(&env, &open_options)).await?;
     set_log_hash_key(storage.identity.log_hash_key());
     let peers = Peers::new(options.node, storage.identity.cluster_id(), options.net.clone());
-    let clocks = Arc::new(Clocks::new(options.env.clock.clone(), options.node, 4 * options.election_timeout));
+    let clocks = Arc::new(Clocks::new(options.env.clock.clone(), options.node, 2 * options.election_timeout_max));
     let identity = Arc::new(Mutex::new(storage.identity));
     let machine = StateMachine::new(storage.state.clone(), blocking.clone());
     let network = NetworkFactory { peers: peers.clone(), clocks: clocks.clone(), blocking: blocking.clone() };
@@ -205,7 +206,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         failed: watch::Sender::new(None),
     });
     watch_failures(&shared);
-    let presence = Presence::new(shared.clone(), options.election_timeout);
+    let presence = Presence::new(shared.clone(), options.election_timeout_max);
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), options.incoming));
     tasks.spawn(presence.clone().run());
