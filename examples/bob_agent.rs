@@ -15,8 +15,8 @@ use std::sync::Arc;
 use bob_core::error::{LlmError, ToolError};
 use bob_core::ports::{EventSink, LlmPort, SessionStore, ToolPort};
 use bob_core::types::{
-    AgentEvent, AgentRequest, AgentRunResult, FinishReason, LlmRequest, LlmResponse, LlmStream, RequestContext, Role, TokenUsage, ToolCall,
-    ToolDescriptor, ToolResult,
+    AgentEvent, AgentRequest, AgentRunResult, FinishReason, LlmRequest, LlmResponse, LlmStream, RequestContext, Role, TokenUsage,
+    ToolCall, ToolDescriptor, ToolResult,
 };
 use bob_runtime::{AgentBootstrap as _, AgentRuntime, RuntimeBuilder};
 use quorate::client::Client;
@@ -92,7 +92,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let session = arguments.next().unwrap_or_else(|| "example".to_owned());
     let input = arguments.next().unwrap_or_else(|| "hello".to_owned());
-    let endpoints = std::env::var("QUORATE_ENDPOINTS").unwrap_or_else(|_| "127.0.0.1:7460,127.0.0.1:7470,127.0.0.1:7480".to_owned());
+    let endpoints =
+        std::env::var("QUORATE_ENDPOINTS").unwrap_or_else(|_| "127.0.0.1:7460,127.0.0.1:7470,127.0.0.1:7480".to_owned());
 
     let client = Client::builder().endpoints(endpoints.split(',')).build()?;
     let store = client.session_store();

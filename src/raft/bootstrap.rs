@@ -40,7 +40,8 @@ pub fn hello(shared: &Shared) -> peer::HelloResponse {
 
 /// Takes a cluster id, durably, only while log and vote are empty. Blocks on the disk.
 pub fn adopt(shared: &Shared, request: &peer::AdoptRequest) -> Result<(), Status> {
-    let offered = ClusterId::from_slice(&request.cluster_id).ok_or_else(|| Status::invalid_argument("cluster_id must have 16 bytes"))?;
+    let offered =
+        ClusterId::from_slice(&request.cluster_id).ok_or_else(|| Status::invalid_argument("cluster_id must have 16 bytes"))?;
     if request.name != shared.name || request.configuration_hash != shared.configuration_hash {
         return Err(Status::failed_precondition("name or configuration differ"));
     }
@@ -109,7 +110,8 @@ async fn ask(shared: &Shared, member: &Member) -> Result<peer::HelloResponse, St
         return Ok(hello(shared));
     }
     let mut client = shared.peers.client_at(&member.peer_address, Purpose::Control).map_err(|error| error.to_string())?;
-    let request = peer::HelloRequest { name: shared.name.clone(), configuration_hash: shared.configuration_hash, from: shared.me.0 };
+    let request =
+        peer::HelloRequest { name: shared.name.clone(), configuration_hash: shared.configuration_hash, from: shared.me.0 };
     match tokio::time::timeout(ASK_TIMEOUT, client.hello(request)).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(status.message().to_owned()),
@@ -211,7 +213,9 @@ mod tests {
         }
     }
 
-    fn answers(changed: impl Fn(u64, peer::HelloResponse) -> Result<peer::HelloResponse, String>) -> BTreeMap<NodeId, Result<peer::HelloResponse, String>> {
+    fn answers(
+        changed: impl Fn(u64, peer::HelloResponse) -> Result<peer::HelloResponse, String>,
+    ) -> BTreeMap<NodeId, Result<peer::HelloResponse, String>> {
         (1..=3).map(|id| (NodeId(id), changed(id, hello(id)))).collect()
     }
 
@@ -234,11 +238,13 @@ mod tests {
 
     #[test]
     fn a_missing_or_differing_member_blocks_by_name() {
-        let blocked = |change: fn(peer::HelloResponse) -> Result<peer::HelloResponse, String>| {
-            match judge("q", 7, &answers(|id, hello| if id == 3 { change(hello) } else { Ok(hello) })) {
-                Round::Blocked(reason) => reason,
-                other => panic!("{other:?}"),
-            }
+        let blocked = |change: fn(peer::HelloResponse) -> Result<peer::HelloResponse, String>| match judge(
+            "q",
+            7,
+            &answers(|id, hello| if id == 3 { change(hello) } else { Ok(hello) }),
+        ) {
+            Round::Blocked(reason) => reason,
+            other => panic!("{other:?}"),
         };
         for reason in [
             blocked(|_| Err("refused".into())),

@@ -10,7 +10,9 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, RaftTypeConfig};
 use tokio::sync::oneshot;
 
-use super::types::{Entry, RaftLogId, Types, Vote, log_id_from, log_id_to, payload_from_bytes, payload_to_bytes, vote_from_bytes, vote_to_bytes};
+use super::types::{
+    Entry, RaftLogId, Types, Vote, log_id_from, log_id_to, payload_from_bytes, payload_to_bytes, vote_from_bytes, vote_to_bytes,
+};
 use crate::limits::APPEND_BYTES_SOFT;
 use crate::storage::identity::Identity;
 use crate::storage::log::{Log, Record};
@@ -60,7 +62,10 @@ fn entry_from(record: Record) -> io::Result<Entry> {
 }
 
 impl RaftLogReader<Types> for LogStore {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(&mut self, range: RB) -> io::Result<Vec<Entry>> {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
         let (from, until) = self.bounds(&range);
         let mut entries = Vec::new();
         let mut next = from.max(self.log.first_index());

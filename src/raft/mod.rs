@@ -44,7 +44,6 @@ use std::time::Duration;
 
 use futures_util::Stream;
 
-use crate::machine::Command;
 use crate::types::{LeaderHint, NodeId, Outcome, Refusal};
 use crate::wire::{peer::v1 as peer, v1};
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
 };
 use openraft::storage::Snapshot;
 use tokio::sync::mpsc;
@@ -15,13 +16,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::blocking::Blocking;
 use super::clocks::Clocks;
 use super::peers::{Peers, Purpose};
 use super::state_machine::SnapshotData;
 use super::types::{
-    Leader, PeerNode, Types, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, payload_to_bytes, vote_from_wire, vote_to_wire,
+    Leader, PeerNode, Types, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, payload_to_bytes, vote_from_wire,
+    vote_to_wire,
 };
-use super::blocking::Blocking;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::NodeId;
 use crate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_client::PeerClient, snapshot_frame::Frame};
@@ -96,7 +98,12 @@ impl Network {
         }
     }
 
-    async fn ask_vote(&self, request: VoteRequest<Types>, pre_vote: bool, option: RPCOption) -> Result<VoteResponse<Types>, RpcError> {
+    async fn ask_vote(
+        &self,
+        request: VoteRequest<Types>,
+        pre_vote: bool,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RpcError> {
         let message = peer::VoteRequest {
             route: self.route(),
             vote: Some(vote_to_wire(&request.vote)),
@@ -127,7 +134,11 @@ fn rpc_error(status: &Status) -> RpcError {
 impl RaftNetworkV2<Types> for Network {
     type SnapshotData = SnapshotData;
 
-    async fn append_entries(&mut self, rpc: AppendEntriesRequest<Types>, option: RPCOption) -> Result<AppendEntriesResponse<Types>, RpcError> {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RpcError> {
         let entries: Vec<peer::Entry> = rpc
             .entries
             .iter()
@@ -135,7 +146,11 @@ impl RaftNetworkV2<Types> for Network {
             .collect();
         let bytes: usize = entries.iter().map(|entry| entry.payload.len()).sum();
         // openraft's own bound is the heartbeat interval: too short for a follower whose disk stalls, or for a large entry.
-        let timeout = if entries.is_empty() { option.hard_ttl() } else { APPEND_TIMEOUT + Duration::from_secs_f64(bytes as f64 / FRAME_BYTES_MAX as f64) };
+        let timeout = if entries.is_empty() {
+            option.hard_ttl()
+        } else {
+            APPEND_TIMEOUT + Duration::from_secs_f64(bytes as f64 / FRAME_BYTES_MAX as f64)
+        };
         let message = peer::AppendRequest {
             route: self.route(),
             vote: Some(vote_to_wire(&rpc.vote)),
@@ -201,7 +216,11 @@ impl RaftNetworkV2<Types> for Network {
         Ok(SnapshotResponse::new(vote))
     }
 
-    async fn transfer_leader(&mut self, request: TransferLeaderRequest<Types>, option: RPCOption) -> Result<TransferLeaderResponse<Types>, RpcError> {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RpcError> {
         let message = peer::TransferLeaderRequest {
             route: self.route(),
             from_leader: Some(vote_to_wire(request.from_leader())),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::ClientWriteError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -155,7 +156,7 @@ impl Node {
         let shared = &self.shared;
         let (role, term, committed) = {
             let metrics = shared.raft.metrics();
-            let metrics = metrics.borrow();
+            let metrics = metrics.borrow_watched();
             let role = match metrics.state {
                 ServerState::Leader => Role::Leader,
                 ServerState::Candidate => Role::Candidate,
@@ -195,8 +196,8 @@ impl Node {
     ///
     /// `None`: it did not come in time, or is not kept any more. Cancel safe.
     pub async fn digest_at(&self, index: u64, timeout: Duration) -> Option<u64> {
-        let wait = self.shared.raft.wait(Some(timeout)).applied_index_at_least(Some(index), "digest");
-        wait.await.ok()?;
+        let wait = self.shared.raft.wait(Some(timeout));
+        wait.applied_index_at_least(Some(index), "digest").await.ok()?;
         self.shared.state.view(|core, _, _| core.machine.digest_at(index))
     }
 
@@ -243,7 +244,7 @@ impl Node {
     async fn hand_over(&self) {
         let target = {
             let metrics = self.shared.raft.metrics();
-            let metrics = metrics.borrow();
+            let metrics = metrics.borrow_watched();
             let Some(replication) = metrics.replication.as_ref().filter(|_| metrics.state == ServerState::Leader) else { return };
             let voters: Vec<NodeId> = metrics.membership_config.voter_ids().filter(|id| *id != self.shared.me).collect();
             let matched = |id: &NodeId| replication.get(id).cloned().flatten();

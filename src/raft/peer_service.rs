@@ -160,7 +160,10 @@ impl Peer for PeerService {
         }))
     }
 
-    async fn transfer_leader(&self, request: Request<peer::TransferLeaderRequest>) -> Result<Response<peer::TransferLeaderResponse>, Status> {
+    async fn transfer_leader(
+        &self,
+        request: Request<peer::TransferLeaderRequest>,
+    ) -> Result<Response<peer::TransferLeaderResponse>, Status> {
         let request = request.into_inner();
         self.check(request.route.as_ref())?;
         let from = vote_from_wire(request.from_leader.as_ref()).map_err(bad)?;

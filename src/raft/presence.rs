@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use futures_util::Stream;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
-use openraft::vote::RaftVote as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -173,7 +173,12 @@ impl Presence {
     }
 
     /// The other side's stream to this node: answers with this node's messages.
-    pub fn serve(self: Arc<Self>, from: NodeId, first: peer::PresenceMessage, mut messages: Streaming<peer::PresenceMessage>) -> Messages {
+    pub fn serve(
+        self: Arc<Self>,
+        from: NodeId,
+        first: peer::PresenceMessage,
+        mut messages: Streaming<peer::PresenceMessage>,
+    ) -> Messages {
         let (sender, queue) = mpsc::channel(2);
         self.record(from, &first);
         let talk = talk(self.shared.clone(), move |message| {

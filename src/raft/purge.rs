@@ -28,7 +28,8 @@ async fn purge(shared: &Shared, upto: u64) -> std::io::Result<()> {
     let trigger = shared.raft.trigger();
     trigger.snapshot().await.map_err(std::io::Error::other)?;
     let wait = shared.raft.wait(Some(Duration::from_secs(10)));
-    let covered = wait.metrics(|metrics| metrics.snapshot.as_ref().is_some_and(|snapshot| snapshot.index >= upto), "snapshot covers");
+    let covered =
+        wait.metrics(|metrics| metrics.snapshot.as_ref().is_some_and(|snapshot| snapshot.index >= upto), "snapshot covers");
     covered.await.map_err(std::io::Error::other)?;
     trigger.purge_log(upto).await.map_err(std::io::Error::other)
 }

@@ -3,15 +3,13 @@
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use openraft::errors::{LinearizableReadError, RaftError};
-use openraft::raft::linearizable_read::ReadPolicy;
+use openraft::raft::ReadPolicy;
 
 use super::shared::Shared;
 use super::state_machine::Core;
 use crate::machine::{Plan, rows};
 use crate::storage::state::{self, Pinned, Pinner};
-use crate::types::{
-    Blob, Consistency, List, ListPage, Load, Loaded, LoadedContent, Refusal, RefusalKind, Revision, SessionInfo,
-};
+use crate::types::{Blob, Consistency, List, ListPage, Load, Loaded, LoadedContent, Refusal, RefusalKind, Revision, SessionInfo};
 
 /// Takes the answer to a load; called exactly once.
 pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded), Refusal>) + Send>;
@@ -51,7 +49,9 @@ async fn read_index(shared: &Shared) -> Result<(), Refusal> {
         Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
             Err(Refusal::not_applied(RefusalKind::NoLeader, "no quorum answers this leader"))
         }
-        Err(RaftError::Fatal(error)) => Err(Refusal::not_applied(RefusalKind::Unavailable, format!("this node is stopping: {error}"))),
+        Err(RaftError::Fatal(error)) => {
+            Err(Refusal::not_applied(RefusalKind::Unavailable, format!("this node is stopping: {error}")))
+        }
     }
 }
 
@@ -100,6 +100,9 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
             match read_content(&content.pinned, content.wants_head, content.info) {
                 Ok(loaded) if content.tail => reply(Ok((content.revision, Loaded::Tail(loaded)))),
                 Ok(loaded) => reply(Ok((content.revision, Loaded::Full(loaded)))),
+                Err(error) if !error.is_final() => {
+                    reply(Err(Refusal::not_applied(RefusalKind::Unavailable, error.to_string())));
+                }
                 Err(error) => {
                     // A row that cannot be read is never "not found". The node stops serving until it is rebuilt.
                     let reason = format!("a stored row is damaged: {error}");
@@ -148,10 +151,10 @@ fn after(key: &Bytes) -> Bytes {
 }
 
 fn read_content(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<LoadedContent, state::Error> {
-    let undecodable = |error: rows::Error| state::Error::invalid("content", std::io::Error::new(std::io::ErrorKind::InvalidData, error));
     let mut chunks = Vec::new();
     let mut head: Option<Blob> = None;
-    for (table, _, value) in pinned.read()? {
+    for (table, key, value) in pinned.read()? {
+        let undecodable = |error: rows::Error| state::Error::corrupt_row(table, key, error.to_string());
         if table == rows::CHUNKS {
             chunks.push(rows::decode_chunk(&value).map_err(undecodable)?);
         } else {
@@ -159,7 +162,7 @@ fn read_content(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<
         }
     }
     if wants_head && head.is_none() {
-        return Err(state::Error::invalid("content", super::types::invalid("a session's head is missing")));
+        return Err(state::Error::corrupt_row(rows::HEADS, rows::head_key(info.create_revision), "a session's head is missing"));
     }
     Ok(LoadedContent { info, chunks, head })
 }

@@ -36,7 +36,8 @@ pub async fn install(
     mut frames: Streaming<peer::SnapshotFrame>,
 ) -> Result<peer::SnapshotResponse, Status> {
     let vote = vote_from_wire(start.vote.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let last_log = start.last_log.as_ref().map(log_id_from_wire).ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
+    let last_log =
+        start.last_log.as_ref().map(log_id_from_wire).ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
     let membership = membership_from_start(&start).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let state = shared.state.clone();
     let mut receiver = shared.blocking.call(move || state.receive()).await.map_err(refused)?;

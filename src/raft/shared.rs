@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::ServerState;
-use openraft::vote::RaftVote as _;
+use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 
 use super::blocking::Blocking;
@@ -48,7 +48,7 @@ pub struct Shared {
 impl Shared {
     /// The current vote.
     pub fn vote(&self) -> Vote {
-        self.raft.metrics().borrow().vote
+        self.raft.metrics().borrow_watched().vote
     }
 
     /// The last log id, as appended.
@@ -58,7 +58,7 @@ impl Shared {
 
     /// The membership in force (perhaps not committed yet).
     pub fn membership(&self) -> Arc<StoredMembership> {
-        self.raft.metrics().borrow().membership_config.clone()
+        self.raft.metrics().borrow_watched().membership_config.clone()
     }
 
     /// The voters, in order of ids; empty before bootstrap.
@@ -74,7 +74,7 @@ impl Shared {
     /// The leader, if this process knows it to be alive: it is this node, or was heard under the current vote and not lost since.
     pub fn live_leader(&self) -> Option<NodeId> {
         let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
+        let metrics = metrics.borrow_watched();
         if metrics.state == ServerState::Leader {
             return Some(self.me);
         }
@@ -92,7 +92,9 @@ impl Shared {
     /// The refusal of a call this node cannot serve because it does not lead. Nothing was appended.
     pub fn not_leader(&self) -> Refusal {
         match self.live_leader().filter(|leader| *leader != self.me).and_then(|leader| self.hint(leader)) {
-            Some(hint) => Refusal::not_applied(RefusalKind::NotLeader(hint.clone()), format!("this node does not lead leader={}", hint.node)),
+            Some(hint) => {
+                Refusal::not_applied(RefusalKind::NotLeader(hint.clone()), format!("this node does not lead leader={}", hint.node))
+            }
             None => Refusal::not_applied(RefusalKind::NoLeader, "no leader is known"),
         }
     }
@@ -104,7 +106,7 @@ impl Shared {
 
     /// The last log id committed, as far as this node knows.
     pub fn committed(&self) -> Option<LogId> {
-        self.raft.metrics().borrow().committed.as_ref().map(log_id_from)
+        self.raft.metrics().borrow_watched().committed.as_ref().map(log_id_from)
     }
 
     /// Whether log and vote are empty: nothing was ever promised to anyone.

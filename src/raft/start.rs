@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -121,7 +122,9 @@ struct Storage {
 /// Opens everything under the data directory. Blocks on the disk.
 fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
     let dir = &options.data_dir;
-    env.disk.create_dir_all(dir).map_err(|error| data(format!("cannot make the data directory path={} error={error}", dir.display())))?;
+    env.disk
+        .create_dir_all(dir)
+        .map_err(|error| data(format!("cannot make the data directory path={} error={error}", dir.display())))?;
     let lock = Lock::acquire(dir).map_err(data)?;
     let identity = Identity::load_or_create(env, dir, options.node).map_err(data)?;
     let log = Log::open(env, &dir.join("log"), options.log.clone()).map_err(data)?;
@@ -171,8 +174,12 @@ fn raft_config(options: &Options) -> Result<Arc<Config>, StartError> {
 pub async fn start(options: Options) -> Result<Node, StartError> {
     let config = raft_config(&options)?;
     let blocking = Blocking::new(options.env.workers.clone());
-    let open_options =
-        OpenOptions { node: options.node, data_dir: options.data_dir.clone(), log: options.log.clone(), state: options.state.clone() };
+    let open_options = OpenOptions {
+        node: options.node,
+        data_dir: options.data_dir.clone(),
+        log: options.log.clone(),
+        state: options.state.clone(),
+    };
     let env = options.env.clone();
     let storage = blocking.call(move || open(&env, &open_options)).await?;
     set_log_hash_key(storage.identity.log_hash_key());
@@ -263,7 +270,7 @@ async fn leadership(shared: Arc<Shared>) {
     loop {
         let leader = shared.live_leader();
         let known = Leadership {
-            term: shared.raft.metrics().borrow().current_term,
+            term: shared.raft.metrics().borrow_watched().current_term,
             leader: leader.and_then(|leader| shared.hint(leader)),
             is_self: leader == Some(shared.me),
         };
@@ -281,7 +288,7 @@ async fn leadership(shared: Arc<Shared>) {
             _ = heard.changed() => {}
             _ = lost.changed() => {}
             () = tokio::time::sleep(Duration::from_secs(1)) => {
-                if let Err(error) = &shared.raft.metrics().borrow().running_state {
+                if let Err(error) = &shared.raft.metrics().borrow_watched().running_state {
                     shared.fail(format!("raft stopped: {error}"));
                 }
             }

@@ -41,13 +41,14 @@ impl Core {
         for row in rows.table_range(&[RAFT_TABLE]) {
             let (_, key, value) = row?;
             if &key[..] == MEMBERSHIP_KEY {
-                membership = stored_membership_from(&value).map_err(|error| state::Error::invalid("membership", error))?;
+                membership =
+                    stored_membership_from(&value).map_err(|error| state::Error::invalid(format!("membership: {error}")))?;
             }
         }
         let machine = Machine::from_rows(rows.table_range(rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State)));
         let machine = machine.map_err(|error| match error {
             BuildError::State(error) => error,
-            BuildError::Row(error) => state::Error::invalid("machine", io::Error::new(io::ErrorKind::InvalidData, error)),
+            BuildError::Row(error) => state::Error::invalid(format!("machine: {error}")),
         })?;
         Ok(Self { machine, membership })
     }
@@ -126,7 +127,7 @@ impl StateMachine {
             .await
             .map_err(io::Error::other)?;
         let Some(applied) = snapshot.applied() else { return Ok(None) };
-        let last_membership = row.map(|row| stored_membership_from(&row)).transpose()?.unwrap_or_default();
+        let last_membership = row.map(|row: Bytes| stored_membership_from(&row)).transpose()?.unwrap_or_default();
         let meta = SnapshotMeta { last_log_id: Some(log_id_to(applied)), last_membership };
         Ok(Some(Snapshot { meta, snapshot: SnapshotData::Send(snapshot) }))
     }
@@ -182,7 +183,7 @@ impl StateMachine {
     }
 }
 
-fn put_rows(batch: &mut state::Batch<'_>, rows: Vec<RowChange>) {
+fn put_rows(batch: &mut state::Batch, rows: Vec<RowChange>) {
     for row in rows {
         match row.value {
             Some(value) => batch.put(row.table, row.key, value),
@@ -217,11 +218,7 @@ impl RaftStateMachine<Types> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(
-        &mut self,
-        _meta: &SnapshotMeta<Leader, NodeId, PeerNode>,
-        snapshot: SnapshotData,
-    ) -> io::Result<()> {
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta<Leader, NodeId, PeerNode>, snapshot: SnapshotData) -> io::Result<()> {
         let state = self.state.clone();
         let install = move || {
             let received = match snapshot {

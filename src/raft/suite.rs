@@ -7,8 +7,8 @@ use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::blocking::Blocking;
 use super::log_store::LogStore;
-use super::state_machine::{Core, StateMachine};
 use super::start::LogCover;
+use super::state_machine::{Core, StateMachine};
 use super::types::Types;
 use crate::env::Env;
 use crate::storage::identity::Identity;
@@ -28,7 +28,8 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for RealStor
         env.disk.create_dir_all(&dir.path().join("log")).expect("a directory");
         let log = Log::open(&env, &dir.path().join("log"), options).expect("a log");
         let cover = Arc::new(LogCover(log.clone()));
-        let state = State::open(&env, &dir.path().join("state"), state::Options::default(), cover, Core::from_rows).expect("a state");
+        let state =
+            State::open(&env, &dir.path().join("state"), state::Options::default(), cover, Core::from_rows).expect("a state");
         let machine = StateMachine::new(state, Blocking::new(env.workers.clone()));
         Ok((dir, LogStore::new(log, Arc::new(Mutex::new(identity))), machine))
     }

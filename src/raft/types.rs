@@ -6,7 +6,6 @@ use std::io;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
-use openraft::vote::RaftVote as _;
 
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::types::{InstanceId, LogId, NodeId, Outcome};
@@ -117,7 +116,8 @@ pub fn membership_from_wire(message: &peer::Membership) -> io::Result<Membership
             return Err(invalid(format!("membership address is too long bytes={longest} limit={ADDRESS_BYTES_MAX}")));
         }
         let instance = InstanceId::from_slice(&member.instance);
-        let instance = instance.ok_or_else(|| invalid(format!("membership instance must have 16 bytes bytes={}", member.instance.len())))?;
+        let instance =
+            instance.ok_or_else(|| invalid(format!("membership instance must have 16 bytes bytes={}", member.instance.len())))?;
         let (peer_address, client_address) = (member.peer_address.clone(), member.client_address.clone());
         nodes.insert(NodeId(member.id), PeerNode { peer_address, client_address, instance });
     }

@@ -89,7 +89,11 @@ impl Cluster {
 
     /// Starts all nodes that do not run.
     pub fn restart_all(&mut self) {
-        (1..=self.children.len()).filter(|node| self.children[node - 1].is_none()).collect::<Vec<_>>().into_iter().for_each(|node| self.restart(node));
+        (1..=self.children.len())
+            .filter(|node| self.children[node - 1].is_none())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|node| self.restart(node));
     }
 
     /// The client addresses.
@@ -100,6 +104,11 @@ impl Cluster {
     /// A client of all nodes.
     pub fn client(&self) -> Client {
         Client::builder().endpoints(self.endpoints()).build().expect("valid endpoints")
+    }
+
+    /// The processes that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.children.iter().flatten().map(Child::id).collect()
     }
 
     /// Waits until some node leads and answers a linearizable read; gives its number.

@@ -60,17 +60,22 @@ async fn every_acknowledged_save_survives_a_kill_of_all_nodes_at_once() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client();
     let counts: Vec<Arc<AtomicU64>> = (0..8).map(|_| Arc::default()).collect();
-    let writers: Vec<_> = counts.iter().cloned().enumerate().map(|(writer, count)| {
-        let client = client.clone();
-        tokio::spawn(async move {
-            loop {
-                let next = count.load(Ordering::Relaxed) + 1;
-                if client.save(&format!("session {writer}"), value(next.to_string()), WriteOptions::default()).await.is_ok() {
-                    count.store(next, Ordering::Relaxed);
+    let writers: Vec<_> = counts
+        .iter()
+        .cloned()
+        .enumerate()
+        .map(|(writer, count)| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                loop {
+                    let next = count.load(Ordering::Relaxed) + 1;
+                    if client.save(&format!("session {writer}"), value(next.to_string()), WriteOptions::default()).await.is_ok() {
+                        count.store(next, Ordering::Relaxed);
+                    }
                 }
-            }
+            })
         })
-    }).collect();
+        .collect();
     while counts.iter().any(|count| count.load(Ordering::Relaxed) < 50) {
         tokio::task::yield_now().await;
     }
@@ -100,7 +105,8 @@ async fn two_wiped_nodes_with_the_bootstrap_flag_left_on_form_no_second_cluster(
     cluster.wipe(1);
     cluster.wipe(2);
     cluster.restart_all();
-    let client = Client::builder().endpoints(cluster.endpoints()).read_deadline(std::time::Duration::from_secs(4)).build().expect("valid");
+    let client =
+        Client::builder().endpoints(cluster.endpoints()).read_deadline(std::time::Duration::from_secs(4)).build().expect("valid");
     let error = client.load("kept").await.expect_err("two wiped disks are no quorum");
     assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error:?}");
     let status = client.status(Default::default()).await.expect("a status without a quorum");
