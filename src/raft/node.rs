@@ -1,6 +1,7 @@
 //! A running node, as the server uses it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -163,7 +164,7 @@ impl Node {
                 ServerState::Follower => Role::Follower,
                 ServerState::Learner | ServerState::Shutdown => Role::Learner,
             };
-            (role, metrics.current_term, metrics.committed.as_ref().map(|id| id.index))
+            (role, metrics.current_term, metrics.local_committed.as_ref().map(|id| id.index))
         };
         let position = shared.log.position();
         let (digest, counts, machine_time_ms, cluster_version, applied) = shared.state.view(|core, applied, _| {
@@ -207,9 +208,9 @@ impl Node {
         Some(Duration::from_millis(due.saturating_sub(stamp(&self.shared))))
     }
 
-    /// Whether the disk is low: saves are then refused.
+    /// Whether the disk of this node or of a voter it hears is low: saves are then refused, everything else goes on.
     pub fn disk_low(&self) -> bool {
-        false
+        self.shared.disk_low.load(Ordering::Relaxed) || self.presence.peer_disk_low()
     }
 
     /// Why this node must stop, once it must.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ struct Seen {
     boot_id: u64,
     leader: Option<NodeId>,
     last_log: Option<LogId>,
+    disk_low: bool,
 }
 
 impl Presence {
@@ -76,6 +78,11 @@ impl Presence {
     /// Whether a peer's state differed from this node's at one index.
     pub fn diverged(&self) -> bool {
         self.table().diverged
+    }
+
+    /// Whether a peer's disk was low when it was last heard.
+    pub fn peer_disk_low(&self) -> bool {
+        self.table().peers.values().any(|seen| seen.disk_low)
     }
 
     /// Holds a stream to every other member, as the membership changes. Ends with the runtime.
@@ -155,6 +162,7 @@ impl Presence {
             boot_id: message.boot_id,
             leader: message.leader.map(NodeId),
             last_log: message.last_log.as_ref().map(|id| log_id_from(&log_id_from_wire(id))),
+            disk_low: message.disk_low,
         };
         let mine = self.shared.state.view(|core, _, _| core.machine.digest_at(message.digest_index));
         let differs = message.digest_index != 0 && mine.is_some_and(|mine| mine != message.digest);
@@ -366,7 +374,7 @@ fn message(shared: &Shared) -> peer::PresenceMessage {
         last_log: shared.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
         cluster_version_min: CLUSTER_VERSION_MIN.into(),
         cluster_version_max: CLUSTER_VERSION_MAX.into(),
-        disk_low: false,
+        disk_low: shared.disk_low.load(Ordering::Relaxed),
         digest: digest.unwrap_or_default(),
         digest_index: digest.map_or(0, |_| digest_index),
     }

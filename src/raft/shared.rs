@@ -1,5 +1,7 @@
 //! What the tasks of one node share.
 
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::ServerState;
@@ -10,7 +12,7 @@ use super::blocking::Blocking;
 use super::clocks::Clocks;
 use super::peers::Peers;
 use super::state_machine::{Core, StateMachine};
-use super::types::{PeerNode, StoredMembership, Types, Vote, log_id_from};
+use super::types::{PeerNode, StoredMembership, Types, Vote};
 use super::{Leadership, Member, Upper};
 use crate::env::Env;
 use crate::storage::identity::Identity;
@@ -43,6 +45,9 @@ pub struct Shared {
     pub lost: watch::Sender<Option<Vote>>,
     pub leadership: watch::Sender<Leadership>,
     pub failed: watch::Sender<Option<String>>,
+    /// Whether this node's file system is nearly full.
+    pub disk_low: AtomicBool,
+    pub data_dir: PathBuf,
 }
 
 impl Shared {
@@ -102,11 +107,6 @@ impl Shared {
     /// The last log id applied.
     pub fn applied(&self) -> Option<LogId> {
         self.state.applied()
-    }
-
-    /// The last log id committed, as far as this node knows.
-    pub fn committed(&self) -> Option<LogId> {
-        self.raft.metrics().borrow_watched().committed.as_ref().map(log_id_from)
     }
 
     /// Whether log and vote are empty: nothing was ever promised to anyone.

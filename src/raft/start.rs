@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -211,6 +212,8 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         lost: watch::Sender::new(None),
         leadership: watch::Sender::new(Leadership::default()),
         failed: watch::Sender::new(None),
+        disk_low: AtomicBool::new(false),
+        data_dir: options.data_dir,
     });
     watch_failures(&shared);
     let presence = Presence::new(shared.clone(), options.election_timeout_max);

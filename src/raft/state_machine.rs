@@ -24,7 +24,7 @@ use crate::wire::{self, peer::v1 as peer};
 /// The table of Raft's own row: the membership in force. The machine's tables have smaller numbers.
 const RAFT_TABLE: u8 = 200;
 const MEMBERSHIP_KEY: &[u8] = b"membership";
-const _: () = assert!(RAFT_TABLE > rows::TABLE_MAX);
+const _: () = assert!(RAFT_TABLE > rows::HEADS && RAFT_TABLE > rows::CHUNKS);
 
 /// What lives under the view lock: everything `apply` changes in memory.
 pub struct Core {
@@ -37,21 +37,25 @@ pub struct Core {
 impl Core {
     /// Rebuilds from rows. Errors: a row that does not decode, naming it.
     pub fn from_rows(rows: Rows<'_>) -> Result<Self, state::Error> {
-        let mut membership = StoredMembership::default();
-        for row in rows.table_range(&[RAFT_TABLE]) {
-            let (_, key, value) = row?;
-            if &key[..] == MEMBERSHIP_KEY {
-                membership =
-                    stored_membership_from(&value).map_err(|error| state::Error::invalid(format!("membership: {error}")))?;
-            }
-        }
-        let machine = Machine::from_rows(rows.table_range(rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State)));
+        let membership = membership_of(&rows)?;
+        let machine = Machine::from_rows(rows.table_range(&rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State)));
         let machine = machine.map_err(|error| match error {
             BuildError::State(error) => error,
             BuildError::Row(error) => state::Error::invalid(format!("machine: {error}")),
         })?;
         Ok(Self { machine, membership })
     }
+}
+
+/// The membership among some rows.
+fn membership_of(rows: &Rows<'_>) -> Result<StoredMembership, state::Error> {
+    for row in rows.table_range(&[RAFT_TABLE]) {
+        let (table, key, value) = row?;
+        if &key[..] == MEMBERSHIP_KEY {
+            return stored_membership_from(&value).map_err(|error| state::Error::corrupt_row(table, key, error.to_string()));
+        }
+    }
+    Ok(StoredMembership::default())
 }
 
 enum BuildError {
@@ -117,17 +121,13 @@ impl StateMachine {
     /// A snapshot at the last flush point; `None` before the first.
     pub async fn snapshot(&self) -> io::Result<Option<Snapshot<Leader, NodeId, PeerNode, SnapshotData>>> {
         let state = self.state.clone();
-        let (snapshot, row) = self
-            .blocking
-            .call(move || {
-                let snapshot = state.snapshot()?;
-                let row = snapshot.get(RAFT_TABLE, MEMBERSHIP_KEY)?;
-                Ok::<_, state::Error>((snapshot, row))
-            })
-            .await
-            .map_err(io::Error::other)?;
+        let read = move || {
+            let snapshot = state.snapshot()?;
+            let membership = membership_of(&snapshot.rows())?;
+            Ok::<_, state::Error>((snapshot, membership))
+        };
+        let (snapshot, last_membership) = self.blocking.call(read).await.map_err(io::Error::other)?;
         let Some(applied) = snapshot.applied() else { return Ok(None) };
-        let last_membership = row.map(|row: Bytes| stored_membership_from(&row)).transpose()?.unwrap_or_default();
         let meta = SnapshotMeta { last_log_id: Some(log_id_to(applied)), last_membership };
         Ok(Some(Snapshot { meta, snapshot: SnapshotData::Send(snapshot) }))
     }

@@ -52,7 +52,8 @@ impl Error {
         Error::Corrupt { file: file.into(), table: None, key: None, what: what.into() }
     }
 
-    pub(super) fn invalid(what: impl Into<String>) -> Self {
+    /// A stream or its rows that make no state.
+    pub fn invalid(what: impl Into<String>) -> Self {
         Error::Invalid { what: what.into() }
     }
 

@@ -93,6 +93,10 @@ impl Fault {
         }
     }
 
+    pub fn pending_bytes(&self) -> u64 {
+        self.lock().pending_bytes
+    }
+
     pub fn set_pending_bytes(&self, bytes: u64) {
         self.lock().pending_bytes = bytes;
         self.changed.notify_all();

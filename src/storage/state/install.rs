@@ -40,6 +40,13 @@ pub struct Received<M> {
     incoming: Incoming,
 }
 
+impl<M> Received<M> {
+    /// The machine built from its rows.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+}
+
 /// The new file. Fields drop in this order: the database is closed, then its file removed.
 struct Incoming {
     file: Arc<File>,

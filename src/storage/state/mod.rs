@@ -217,6 +217,11 @@ impl<M: Send + Sync + 'static> State<M> {
         Ok(Snapshot::new(self.core.live.read().expect(HEALTHY).base.clone()))
     }
 
+    /// Whether the hard limit of unflushed bytes is reached: the next update would block until a flush is through.
+    pub fn is_full(&self) -> bool {
+        self.core.fault.pending_bytes() > self.core.options.unflushed_bytes_hard
+    }
+
     /// Room taken.
     pub fn bytes(&self) -> Sizes {
         let (base, unflushed_bytes) = {

@@ -14,7 +14,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::engine::Base;
 use super::error::Error;
-use super::rows::Scan;
+use super::rows::{Rows, Scan};
 use crate::types::{LogId, NodeId};
 
 const MAGIC: &[u8; 8] = b"quorsnap";
@@ -58,6 +58,11 @@ impl Snapshot {
     /// The last entry it contains.
     pub fn applied(&self) -> Option<LogId> {
         self.base.head.applied
+    }
+
+    /// Its rows, to look at some of them. Blocking.
+    pub fn rows(&self) -> Rows<'_> {
+        Rows(&self.base)
     }
 
     /// Rows it contains.
