@@ -19,7 +19,7 @@ pub use disk::{Disk, DiskFile, RealDisk, Space};
 pub use entropy::SystemRandom;
 pub use random::{Random, u64_from};
 #[cfg(feature = "server")]
-pub use worker::{Step, ThreadWorkers, Worker, Workers};
+pub use worker::{Manual, Step, ThreadWorkers, Waker, Worker, Workers};
 
 /// Everything a node needs of the outside world, cheap to clone.
 #[cfg(feature = "server")]

@@ -27,7 +27,8 @@ fn generated_code_is_current() {
     let checked_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/wire/generated");
     let fresh = tempfile::tempdir().expect("a directory");
     generate(fresh.path());
-    let mut names: Vec<PathBuf> = std::fs::read_dir(fresh.path()).expect("listing").map(|entry| entry.expect("an entry").path()).collect();
+    let mut names: Vec<PathBuf> =
+        std::fs::read_dir(fresh.path()).expect("listing").map(|entry| entry.expect("an entry").path()).collect();
     names.sort();
     assert!(names.len() >= 3, "two packages and a descriptor, got {names:?}");
     for path in names {
