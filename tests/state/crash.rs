@@ -14,7 +14,11 @@ use crate::rig::{Model, Rig, bytes, frames, id, options};
 const DIR: &str = "/state";
 
 fn open(disk: &CrashDisk) -> Result<Rig, Error> {
-    Rig::open_on(Env { disk: Arc::new(disk.clone()), ..Env::real() }, Path::new(DIR), Options { cache_bytes: 64 << 10, ..options() })
+    Rig::open_on(
+        Env { disk: Arc::new(disk.clone()), ..Env::real() },
+        Path::new(DIR),
+        Options { cache_bytes: 64 << 10, ..options() },
+    )
 }
 
 /// What every entry leaves, and how far things are known to have come.
@@ -35,7 +39,10 @@ impl Story {
     fn entry(&mut self, rig: &Rig, index: u64) {
         let value = index.to_string().repeat(1 + 2000 * (index as usize % 3));
         let gone = format!("key{}", index.saturating_sub(3));
-        rig.apply(index, &[(1, &format!("key{index}"), Some(value.as_bytes())), (1, "same", Some(value.as_bytes())), (1, &gone, None)]);
+        rig.apply(
+            index,
+            &[(1, &format!("key{index}"), Some(value.as_bytes())), (1, "same", Some(value.as_bytes())), (1, &gone, None)],
+        );
         self.after.insert(Some(index), rig.state.view(|model, _, _| model.clone()));
     }
 
@@ -82,6 +89,20 @@ impl Story {
         self.flush(&rig)
     }
 
+    /// What is found after the process was killed is not lost by a power cut right after: the log may have been purged on its word.
+    fn check_killed(&self, disk: &CrashDisk, what: &str) {
+        let disk = disk.killed();
+        let rig = open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let flushed = rig.state.flushed();
+        let found = CRASHES.map(|crash| disk.crashed(crash, 7));
+        drop(rig);
+        for disk in found {
+            let rig = open(&disk).unwrap_or_else(|error| panic!("{what}, then a power cut: {error}"));
+            assert!(rig.state.applied() >= flushed, "{what}: flushed {flushed:?}, then found {:?}", rig.state.applied());
+            assert_eq!(Some(&rig.check()), self.after.get(&rig.state.applied().map(|id| id.index)), "{what}");
+        }
+    }
+
     /// Whatever the crash left: a complete state of one entry, not behind what was acknowledged, not ahead of the log; and it works.
     fn check(&self, disk: &CrashDisk, what: &str) {
         let rig = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -107,6 +128,7 @@ fn crash_everywhere(story: &dyn Fn() -> Story, run: &dyn Fn(&mut Story, &CrashDi
         let (disk, mut story) = (CrashDisk::default(), story());
         disk.plan(Plan { crash_at: Some(at), ..Plan::default() });
         let _ = run(&mut story, &disk);
+        story.check_killed(&disk, &format!("killed before operation {at} of {operations}"));
         for crash in CRASHES {
             story.check(&disk.crashed(crash, at), &format!("crash before operation {at} of {operations}, {crash:?}"));
             crashes += 1;
@@ -175,7 +197,10 @@ fn a_full_disk_keeps_reads_alive_loses_nothing_and_heals() {
                 assert_eq!(rig.state.flushed(), Some(id(1)));
                 assert!(matches!(rig.flusher.run(), Step::After(_)), "it is tried again later");
                 rig.apply(3, &[(1, "d", Some(b"3"))]);
-                assert!(matches!(old.read(), Ok(_) | Err(Error::Superseded)), "an old view reads its own instant, or says that it is gone");
+                assert!(
+                    matches!(old.read(), Ok(_) | Err(Error::Superseded)),
+                    "an old view reads its own instant, or says that it is gone"
+                );
                 // A crash now, too, finds the old state.
                 let found = open(&disk.crashed(CRASHES[4], at)).unwrap();
                 assert!(found.state.applied() <= Some(id(2)));
@@ -192,6 +217,27 @@ fn a_full_disk_keeps_reads_alive_loses_nothing_and_heals() {
         assert_eq!(rig.check(), want);
     }
     assert!(refused > 0, "the disk was full when it mattered");
+}
+
+#[test]
+fn a_flush_that_finds_no_room_uses_the_reserve_and_takes_it_again_once_there_is_plenty() {
+    let reserve = Path::new("/state/RESERVE");
+    // Whether the flusher sees it coming, or runs into it.
+    for space_lies in [false, true] {
+        let disk = CrashDisk::default();
+        let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+        let rig = Rig::open_on(env, Path::new(DIR), Options { reserve_bytes: 1 << 20, ..options() }).unwrap();
+        assert!(disk.exists(reserve).unwrap());
+        rig.apply(1, &[(1, "a", Some(&[1; 300_000]))]);
+        disk.plan(Plan { full_from: Some(0), full_while: Some("/state/RESERVE"), space_lies, ..Plan::default() });
+        assert!(matches!(rig.flush(), Some(Ok(()))), "{space_lies}");
+        assert_eq!(rig.state.flushed(), Some(id(1)));
+        assert_eq!(rig.check().len(), 1);
+        disk.plan(Plan::default());
+        rig.apply(2, &[(1, "a", None)]);
+        assert!(matches!(rig.flush(), Some(Ok(()))));
+        assert!(disk.exists(reserve).unwrap(), "it is taken again");
+    }
 }
 
 #[test]

@@ -33,8 +33,12 @@ pub struct Plan {
     pub crash_at: Option<u64>,
     /// This one operation fails with an I/O error.
     pub fail_at: Option<u64>,
-    /// From here on no new block can be had.
+    /// From here on no new block can be had ...
     pub full_from: Option<u64>,
+    /// ... as long as this file is there, if one is named.
+    pub full_while: Option<&'static str>,
+    /// The room left is reported as plenty, even when there is none.
+    pub space_lies: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -123,6 +127,11 @@ impl CrashDisk {
         self.lock().operations
     }
 
+    /// The disk as it is found after the process alone was killed: nothing is lost, and nothing more is durable.
+    pub fn killed(&self) -> CrashDisk {
+        CrashDisk(Arc::new(Mutex::new(Inner { plan: Plan::default(), operations: 0, ..self.lock().clone() })))
+    }
+
     /// The disk as it is found after a crash now.
     pub fn crashed(&self, crash: Crash, seed: u64) -> CrashDisk {
         let mut inner = self.lock().clone();
@@ -197,7 +206,8 @@ impl Inner {
     }
 
     fn is_full(&self) -> bool {
-        self.plan.full_from.is_some_and(|from| self.operations > from)
+        let still = self.plan.full_while.is_none_or(|name| self.names.contains_key(Path::new(name)));
+        still && self.plan.full_from.is_some_and(|from| self.operations > from)
     }
 
     fn existing(&self, path: &Path) -> io::Result<usize> {
@@ -275,7 +285,8 @@ impl Disk for CrashDisk {
     }
 
     fn space(&self, _path: &Path) -> io::Result<Space> {
-        let free = if self.lock().is_full() { 0 } else { 1 << 40 };
+        let inner = self.lock();
+        let free = if inner.is_full() && !inner.plan.space_lies { 0 } else { 1 << 40 };
         Ok(Space { free, total: 1 << 41 })
     }
 }
