@@ -14,5 +14,5 @@ pub use id::{
     ClientId, ClusterId, InstanceId, InvalidId, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version, set_log_hash_key,
 };
 pub use outcome::{Outcome, Saved, Swept, TooLarge, Verdict};
-pub use read::{Consistency, Have, ListPage, Listed, Load, Loaded, LoadedContent, SessionInfo};
+pub use read::{Consistency, Have, List, ListPage, Listed, Load, Loaded, LoadedContent, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};

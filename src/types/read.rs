@@ -36,6 +36,25 @@ pub struct Load {
     pub consistency: Consistency,
 }
 
+/// A listing of one page, in order of ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// Only ids that start with this; empty for all.
+    pub prefix: String,
+    /// The page starts after this id; `None` for the first page.
+    pub after: Option<SessionId>,
+    /// Most sessions on the page, 1 to [`crate::limits::LIST_PAGE_MAX`].
+    pub limit: u32,
+    /// The guarantee asked for.
+    pub consistency: Consistency,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self { prefix: String::new(), after: None, limit: crate::limits::LIST_PAGE_MAX, consistency: Consistency::default() }
+    }
+}
+
 /// What is known of a session without its content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionInfo {

@@ -2,6 +2,17 @@
 //!
 //! Everything that comes in is validated here; nothing behind it sees a generated message.
 
+mod convert;
+mod load;
+mod refusal;
+
+pub use convert::{
+    cluster_id_from, list_from, list_page_from, list_page_to, list_to, load_from, load_to, outcome_from, outcome_to, verify_blobs,
+    write_from, write_to,
+};
+pub use load::{Assembled, LoadAssembler, LoadFrames};
+pub use refusal::{refusal_from, refusal_from_status, refusal_to, status_from_refusal};
+
 /// The client protocol, `quorate.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod v1 {

@@ -1,0 +1,173 @@
+//! Blobs, chunks, changes, expectations and deadlines.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::v1;
+use super::{counters, in_range, out_of_range, required, unknown_value};
+use crate::limits::{SESSION_CHUNKS_MAX, SESSION_RAW_BYTES_MAX, SESSION_TTL_MAX};
+use crate::types::{Base, Blob, Change, Chunk, Codec, Expected, Expiry, OnConflict, Refusal, Revision, Version};
+
+/// Largest item count of a chunk. It only keeps sums from overflowing: how many items a session may hold is the machine's to say.
+const CHUNK_ITEMS_MAX: u64 = u32::MAX as u64;
+
+pub(crate) fn codec_to(codec: Codec) -> i32 {
+    match codec {
+        Codec::None => v1::Codec::None.into(),
+        Codec::Zstd => v1::Codec::Zstd.into(),
+    }
+}
+
+pub(crate) fn codec_from(field: &str, value: i32) -> Result<Codec, Refusal> {
+    match v1::Codec::try_from(value) {
+        Ok(v1::Codec::None) => Ok(Codec::None),
+        Ok(v1::Codec::Zstd) => Ok(Codec::Zstd),
+        Ok(v1::Codec::Unspecified) | Err(_) => Err(unknown_value(&format!("{field}.codec"), value)),
+    }
+}
+
+/// A blob whose lengths agree. Its checksum is not looked at: that is for whoever holds the data last, once.
+pub(crate) fn blob_from_parts(field: &str, codec: Codec, raw_bytes: u64, crc32c: u32, data: Bytes) -> Result<Blob, Refusal> {
+    let stored = data.len() as u64;
+    let (min, max) = match codec {
+        Codec::None => (stored, stored),
+        Codec::Zstd if stored == 0 => return Err(Refusal::invalid(format!("packed data is empty field={field}.data"))),
+        Codec::Zstd => (0, SESSION_RAW_BYTES_MAX),
+    };
+    in_range(&format!("{field}.raw_bytes"), raw_bytes, min, max)?;
+    Ok(Blob { codec, raw_bytes, crc32c, data })
+}
+
+fn blob_from(field: &str, blob: v1::Blob) -> Result<Blob, Refusal> {
+    blob_from_parts(field, codec_from(field, blob.codec)?, blob.raw_bytes, blob.crc32c, blob.data)
+}
+
+fn blob_to(blob: &Blob) -> v1::Blob {
+    v1::Blob { codec: codec_to(blob.codec), raw_bytes: blob.raw_bytes, crc32c: blob.crc32c, data: blob.data.clone() }
+}
+
+pub(crate) fn item_count(value: u64) -> Result<u64, Refusal> {
+    in_range("chunk.item_count", value, 1, CHUNK_ITEMS_MAX)
+}
+
+fn chunks_from(chunks: Vec<v1::Chunk>) -> Result<Vec<Chunk>, Refusal> {
+    if chunks.len() as u64 > SESSION_CHUNKS_MAX {
+        return Err(out_of_range("chunks", chunks.len(), 0, SESSION_CHUNKS_MAX));
+    }
+    chunks.into_iter().map(chunk_from).collect()
+}
+
+fn chunk_from(chunk: v1::Chunk) -> Result<Chunk, Refusal> {
+    let blob = blob_from("chunk.blob", required("chunk.blob", chunk.blob)?)?;
+    Ok(Chunk { item_count: item_count(chunk.item_count)?, blob })
+}
+
+fn chunk_to(chunk: &Chunk) -> v1::Chunk {
+    v1::Chunk { item_count: chunk.item_count, blob: Some(blob_to(&chunk.blob)) }
+}
+
+pub(super) fn change_from(change: Option<v1::Change>) -> Result<Change, Refusal> {
+    match required("change", change.and_then(|change| change.change))? {
+        v1::change::Change::Full(full) => Ok(Change::Full {
+            chunks: chunks_from(full.chunks)?,
+            head: blob_from("full.head", required("full.head", full.head)?)?,
+            counters: counters(full.counters)?,
+        }),
+        v1::change::Change::Delta(delta) => delta_from(delta),
+    }
+}
+
+fn delta_from(delta: v1::change::Delta) -> Result<Change, Refusal> {
+    let head = delta.head.map(|head| blob_from("delta.head", head)).transpose()?;
+    let base = match delta.base {
+        Some(base) => Base::At {
+            create_revision: Revision(base.create_revision),
+            version: Version(in_range("delta.base.version", base.version, 1, u64::MAX)?),
+            items: base.items,
+        },
+        None if head.is_none() => return Err(Refusal::invalid("a delta without a base must bring a head field=delta.head")),
+        None => Base::Absent,
+    };
+    Ok(Change::Delta { base, chunks: chunks_from(delta.chunks)?, head, counters: counters(delta.counters)? })
+}
+
+pub(super) fn change_to(change: &Change) -> v1::Change {
+    let change = match change {
+        Change::Full { chunks, head, counters } => v1::change::Change::Full(v1::change::Full {
+            chunks: chunks.iter().map(chunk_to).collect(),
+            head: Some(blob_to(head)),
+            counters: counters.as_slice().to_vec(),
+        }),
+        Change::Delta { base, chunks, head, counters } => v1::change::Change::Delta(v1::change::Delta {
+            base: match *base {
+                Base::Absent => None,
+                Base::At { create_revision, version, items } => {
+                    Some(v1::change::Base { create_revision: create_revision.0, version: version.0, items })
+                }
+            },
+            chunks: chunks.iter().map(chunk_to).collect(),
+            head: head.as_ref().map(blob_to),
+            counters: counters.as_slice().to_vec(),
+        }),
+    };
+    v1::Change { change: Some(change) }
+}
+
+pub(super) fn expiry_from(expiry: Option<v1::Expiry>) -> Result<Expiry, Refusal> {
+    let Some(expiry) = expiry else { return Ok(Expiry::Keep) };
+    match required("expiry", expiry.expiry)? {
+        v1::expiry::Expiry::Keep(_) => Ok(Expiry::Keep),
+        v1::expiry::Expiry::Never(_) => Ok(Expiry::Never),
+        v1::expiry::Expiry::AfterMs(ms) => {
+            let max = SESSION_TTL_MAX.as_millis() as u64;
+            in_range("expiry.after_ms", ms, 1, max).map(|ms| Expiry::After(Duration::from_millis(ms)))
+        }
+    }
+}
+
+pub(super) fn expiry_to(expiry: Expiry) -> Option<v1::Expiry> {
+    let expiry = match expiry {
+        Expiry::Keep => return None,
+        Expiry::Never => v1::expiry::Expiry::Never(v1::Empty {}),
+        Expiry::After(ttl) => v1::expiry::Expiry::AfterMs(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+    };
+    Some(v1::Expiry { expiry: Some(expiry) })
+}
+
+pub(super) fn expected_from(expected: v1::Expected) -> Result<Expected, Refusal> {
+    match required("expected", expected.expected)? {
+        v1::expected::Expected::Absent(_) => Ok(Expected::Absent),
+        v1::expected::Expected::At(at) => Ok(Expected::At {
+            version: Version(in_range("expected.version", at.version, 1, u64::MAX)?),
+            create_revision: Some(Revision(at.create_revision)).filter(|revision| revision.0 != 0),
+        }),
+    }
+}
+
+pub(super) fn expected_to(expected: Expected) -> v1::Expected {
+    let expected = match expected {
+        Expected::Absent => v1::expected::Expected::Absent(v1::Empty {}),
+        Expected::At { version, create_revision } => v1::expected::Expected::At(v1::expected::At {
+            version: version.0,
+            create_revision: create_revision.map_or(0, |revision| revision.0),
+        }),
+    };
+    v1::Expected { expected: Some(expected) }
+}
+
+/// Unspecified is `Reject`, which changes nothing.
+pub(super) fn on_conflict_from(value: i32) -> Result<OnConflict, Refusal> {
+    match v1::OnConflict::try_from(value) {
+        Ok(v1::OnConflict::Unspecified | v1::OnConflict::Reject) => Ok(OnConflict::Reject),
+        Ok(v1::OnConflict::Rebase) => Ok(OnConflict::Rebase),
+        Err(_) => Err(unknown_value("on_conflict", value)),
+    }
+}
+
+pub(super) fn on_conflict_to(on_conflict: OnConflict) -> i32 {
+    match on_conflict {
+        OnConflict::Reject => v1::OnConflict::Reject.into(),
+        OnConflict::Rebase => v1::OnConflict::Rebase.into(),
+    }
+}

@@ -1,0 +1,83 @@
+//! Messages to and from [`crate::types`], one file for each kind of operation.
+//!
+//! What comes in is validated: an error is a [`Refusal`] of kind `Invalid` that names the field and both sides. What goes out is our
+//! own and converts without a check.
+
+mod change;
+mod outcome;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fmt::Display;
+
+pub use outcome::{outcome_from, outcome_to};
+pub use read::{list_from, list_page_from, list_page_to, list_to, load_from, load_to};
+pub use write::{verify_blobs, write_from, write_to};
+
+pub(super) use change::{blob_from_parts, codec_from, codec_to, item_count};
+pub(super) use read::{info_from, info_to};
+
+use crate::limits::COUNTERS_MAX;
+use crate::types::{ClusterId, Counters, Nonce, Refusal, Sequence, SessionId};
+
+/// Largest sequence the wire takes; far beyond any client's life, so that no sum with it overflows.
+const SEQUENCE_MAX: u64 = u64::MAX >> 1;
+
+/// The cluster a call names: `None` where it is empty, as calls without a client and a base may leave it.
+///
+/// Errors: `Invalid` for any other length than 0 or 16.
+pub fn cluster_id_from(bytes: &[u8]) -> Result<Option<ClusterId>, Refusal> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    match ClusterId::from_slice(bytes) {
+        Some(id) => Ok(Some(id)),
+        None => Err(wrong_length("cluster_id", bytes.len())),
+    }
+}
+
+pub(super) fn missing(field: &str) -> Refusal {
+    Refusal::invalid(format!("field is missing field={field}"))
+}
+
+pub(super) fn out_of_range(field: &str, value: impl Display, min: impl Display, max: impl Display) -> Refusal {
+    Refusal::invalid(format!("field is out of range field={field} value={value} min={min} max={max}"))
+}
+
+pub(super) fn unknown_value(field: &str, value: i32) -> Refusal {
+    Refusal::invalid(format!("field has an unknown value field={field} value={value}"))
+}
+
+fn wrong_length(field: &str, bytes: usize) -> Refusal {
+    Refusal::invalid(format!("field has a wrong length field={field} bytes={bytes} expected=16"))
+}
+
+pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T, Refusal> {
+    value.ok_or_else(|| missing(field))
+}
+
+fn in_range(field: &str, value: u64, min: u64, max: u64) -> Result<u64, Refusal> {
+    if value < min || value > max {
+        return Err(out_of_range(field, value, min, max));
+    }
+    Ok(value)
+}
+
+fn session_id(field: &str, id: &str) -> Result<SessionId, Refusal> {
+    SessionId::new(id).map_err(|error| Refusal::invalid(format!("{error} field={field}")))
+}
+
+fn nonce(bytes: &[u8]) -> Result<Nonce, Refusal> {
+    Nonce::from_slice(bytes).ok_or_else(|| wrong_length("nonce", bytes.len()))
+}
+
+fn sequence(field: &str, value: u64, min: u64) -> Result<Sequence, Refusal> {
+    in_range(field, value, min, SEQUENCE_MAX).map(Sequence)
+}
+
+pub(super) fn counters(values: Vec<u64>) -> Result<Counters, Refusal> {
+    let count = values.len();
+    Counters::new(values).ok_or_else(|| out_of_range("counters", count, 0, COUNTERS_MAX))
+}

@@ -1,0 +1,125 @@
+//! Loads, listings and what is known of a session.
+
+use super::super::v1;
+use super::{counters, in_range, out_of_range, required, session_id, unknown_value};
+use crate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX};
+use crate::types::{Consistency, Have, List, ListPage, Listed, Load, Refusal, Revision, SessionInfo, Version};
+
+/// Unspecified is `Linearizable`, the stronger one.
+fn consistency_from(value: i32) -> Result<Consistency, Refusal> {
+    match v1::Consistency::try_from(value) {
+        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Ok(Consistency::Linearizable),
+        Ok(v1::Consistency::Stale) => Ok(Consistency::Stale),
+        Err(_) => Err(unknown_value("consistency", value)),
+    }
+}
+
+fn consistency_to(consistency: Consistency) -> i32 {
+    match consistency {
+        Consistency::Linearizable => v1::Consistency::Linearizable.into(),
+        Consistency::Stale => v1::Consistency::Stale.into(),
+    }
+}
+
+/// A validated load. Errors: `Invalid`, naming the field.
+pub fn load_from(load: v1::LoadOperation) -> Result<Load, Refusal> {
+    Ok(Load {
+        id: session_id("load.id", &load.id)?,
+        have: load.have.map(|have| Have {
+            create_revision: Revision(have.create_revision),
+            version: Version(have.version),
+            items: have.items,
+            next_chunk: have.next_chunk,
+        }),
+        consistency: consistency_from(load.consistency)?,
+    })
+}
+
+/// The message of a load.
+pub fn load_to(load: &Load) -> v1::LoadOperation {
+    v1::LoadOperation {
+        id: load.id.as_str().to_owned(),
+        have: load.have.map(|have| v1::Have {
+            create_revision: have.create_revision.0,
+            version: have.version.0,
+            items: have.items,
+            next_chunk: have.next_chunk,
+        }),
+        consistency: consistency_to(load.consistency),
+    }
+}
+
+/// A validated listing; a limit of 0 is the largest. Errors: `Invalid`, naming the field.
+pub fn list_from(list: v1::ListOperation) -> Result<List, Refusal> {
+    if list.prefix.len() > SESSION_ID_BYTES_MAX {
+        return Err(out_of_range("list.prefix.bytes", list.prefix.len(), 0, SESSION_ID_BYTES_MAX));
+    }
+    let limit = if list.limit == 0 { LIST_PAGE_MAX } else { list.limit };
+    in_range("list.limit", limit.into(), 1, LIST_PAGE_MAX.into())?;
+    Ok(List {
+        prefix: list.prefix,
+        after: list.after.map(|id| session_id("list.after", &id)).transpose()?,
+        limit,
+        consistency: consistency_from(list.consistency)?,
+    })
+}
+
+/// The message of a listing.
+pub fn list_to(list: &List) -> v1::ListOperation {
+    v1::ListOperation {
+        prefix: list.prefix.clone(),
+        after: list.after.as_ref().map(|id| id.as_str().to_owned()),
+        limit: list.limit,
+        consistency: consistency_to(list.consistency),
+    }
+}
+
+pub(crate) fn info_from(info: v1::SessionInfo) -> Result<SessionInfo, Refusal> {
+    Ok(SessionInfo {
+        create_revision: Revision(info.create_revision),
+        version: Version(in_range("info.version", info.version, 1, u64::MAX)?),
+        mod_revision: Revision(info.mod_revision),
+        items: info.items,
+        next_chunk: info.next_chunk,
+        raw_bytes: info.raw_bytes,
+        stored_bytes: info.stored_bytes,
+        counters: counters(info.counters)?,
+        created_ms: info.created_ms,
+        updated_ms: info.updated_ms,
+        deadline_ms: info.deadline_ms,
+    })
+}
+
+pub(crate) fn info_to(info: &SessionInfo) -> v1::SessionInfo {
+    v1::SessionInfo {
+        create_revision: info.create_revision.0,
+        version: info.version.0,
+        mod_revision: info.mod_revision.0,
+        items: info.items,
+        next_chunk: info.next_chunk,
+        raw_bytes: info.raw_bytes,
+        stored_bytes: info.stored_bytes,
+        counters: info.counters.as_slice().to_vec(),
+        created_ms: info.created_ms,
+        updated_ms: info.updated_ms,
+        deadline_ms: info.deadline_ms,
+    }
+}
+
+/// A validated page. Errors: `Invalid`, naming the field.
+pub fn list_page_from(page: v1::ListPage) -> Result<ListPage, Refusal> {
+    if page.sessions.len() > LIST_PAGE_MAX as usize {
+        return Err(out_of_range("page.sessions", page.sessions.len(), 0, LIST_PAGE_MAX));
+    }
+    let listed = |listed: v1::Listed| {
+        Ok(Listed { id: session_id("listed.id", &listed.id)?, info: info_from(required("listed.info", listed.info)?)? })
+    };
+    let sessions = page.sessions.into_iter().map(listed).collect::<Result<_, Refusal>>()?;
+    Ok(ListPage { revision: Revision(page.revision), sessions, more: page.more })
+}
+
+/// The message of a page.
+pub fn list_page_to(page: &ListPage) -> v1::ListPage {
+    let listed = |listed: &Listed| v1::Listed { id: listed.id.as_str().to_owned(), info: Some(info_to(&listed.info)) };
+    v1::ListPage { revision: page.revision.0, sessions: page.sessions.iter().map(listed).collect(), more: page.more }
+}

@@ -1,0 +1,373 @@
+//! Round trips of everything, and refusals of what is hostile.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::super::{Assembled, LoadAssembler, LoadFrames, v1};
+use super::*;
+use crate::limits::{
+    FRAME_BYTES_MAX, LIST_PAGE_MAX, SESSION_CHUNKS_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX, SESSION_TTL_MAX,
+};
+use crate::types::*;
+
+fn blob() -> impl Strategy<Value = Blob> {
+    let bytes = proptest::collection::vec(any::<u8>(), 1..200);
+    (bytes, any::<bool>(), 0..=SESSION_RAW_BYTES_MAX).prop_map(|(data, packed, raw_bytes)| match packed {
+        false => Blob::plain(data.into()),
+        true => Blob { codec: Codec::Zstd, raw_bytes, ..Blob::plain(data.into()) },
+    })
+}
+
+fn chunks() -> impl Strategy<Value = Vec<Chunk>> {
+    proptest::collection::vec((1..=u64::from(u32::MAX), blob()).prop_map(|(item_count, blob)| Chunk { item_count, blob }), 0..5)
+}
+
+fn some_counters() -> impl Strategy<Value = Counters> {
+    proptest::collection::vec(any::<u64>(), 0..=COUNTERS_MAX).prop_map(|values| Counters::new(values).expect("within the bound"))
+}
+
+fn base() -> impl Strategy<Value = Base> {
+    (any::<u64>(), 1.., any::<u64>()).prop_map(|(create, version, items)| Base::At {
+        create_revision: Revision(create),
+        version: Version(version),
+        items,
+    })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let full = (chunks(), blob(), some_counters()).prop_map(|(chunks, head, counters)| Change::Full { chunks, head, counters });
+    let delta = (base(), chunks(), proptest::option::of(blob()), some_counters())
+        .prop_map(|(base, chunks, head, counters)| Change::Delta { base, chunks, head, counters });
+    let creation = (chunks(), blob(), some_counters()).prop_map(|(chunks, head, counters)| Change::Delta {
+        base: Base::Absent,
+        chunks,
+        head: Some(head),
+        counters,
+    });
+    prop_oneof![full, delta, creation]
+}
+
+fn expected() -> impl Strategy<Value = Expected> {
+    let at = (1.., proptest::option::of(1u64..))
+        .prop_map(|(version, create)| Expected::At { version: Version(version), create_revision: create.map(Revision) });
+    prop_oneof![Just(Expected::Absent), at]
+}
+
+fn expiry() -> impl Strategy<Value = Expiry> {
+    let after = (1..=SESSION_TTL_MAX.as_millis() as u64).prop_map(|ms| Expiry::After(Duration::from_millis(ms)));
+    prop_oneof![Just(Expiry::Keep), Just(Expiry::Never), after]
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    (any::<u64>(), any::<[u8; 16]>(), 1..=SEQUENCE_MAX, 0..=SEQUENCE_MAX).prop_map(|(client, nonce, sequence, below)| Request {
+        client: ClientId(client),
+        nonce: Nonce(nonce),
+        sequence: Sequence(sequence),
+        acknowledged_below: Sequence(below),
+    })
+}
+
+fn id() -> impl Strategy<Value = SessionId> {
+    "[a-zé/?. ]{0,40}".prop_map(|id| SessionId::new(&id).expect("short"))
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let client = || any::<u64>().prop_map(ClientId);
+    let nonce = || any::<[u8; 16]>().prop_map(Nonce);
+    let on_conflict = prop_oneof![Just(OnConflict::Reject), Just(OnConflict::Rebase)];
+    prop_oneof![
+        (request(), id(), change(), expiry()).prop_map(|(request, id, change, expiry)| Write::Save { request, id, change, expiry }),
+        (request(), id(), expected(), change(), on_conflict, expiry()).prop_map(
+            |(request, id, expected, change, on_conflict, expiry)| Write::SaveIfVersion {
+                request,
+                id,
+                expected,
+                change,
+                on_conflict,
+                expiry
+            }
+        ),
+        (request(), id(), proptest::option::of(expected())).prop_map(|(request, id, expected)| Write::Delete {
+            request,
+            id,
+            expected
+        }),
+        nonce().prop_map(|nonce| Write::OpenClient { nonce }),
+        (client(), nonce(), 0..=SEQUENCE_MAX).prop_map(|(client, nonce, below)| Write::KeepAlive {
+            client,
+            nonce,
+            acknowledged_below: Sequence(below)
+        }),
+        (client(), nonce()).prop_map(|(client, nonce)| Write::CloseClient { client, nonce }),
+    ]
+}
+
+fn info() -> impl Strategy<Value = SessionInfo> {
+    (any::<[u64; 8]>(), 1.., some_counters(), proptest::option::of(any::<u64>())).prop_map(|(n, version, counters, deadline_ms)| {
+        SessionInfo {
+            create_revision: Revision(n[0]),
+            version: Version(version),
+            mod_revision: Revision(n[1]),
+            items: n[2],
+            next_chunk: n[3],
+            raw_bytes: n[4],
+            stored_bytes: n[5],
+            counters,
+            created_ms: n[6],
+            updated_ms: n[7],
+            deadline_ms,
+        }
+    })
+}
+
+fn loaded() -> impl Strategy<Value = Loaded> {
+    let tail = (info(), chunks(), proptest::option::of(blob()))
+        .prop_map(|(info, chunks, head)| Loaded::Tail(LoadedContent { info, chunks, head }));
+    let full = (info(), chunks(), blob()).prop_map(|(mut info, chunks, head)| {
+        info.items = chunks.iter().map(|chunk| chunk.item_count).sum();
+        Loaded::Full(LoadedContent { info, chunks, head: Some(head) })
+    });
+    let not_found = any::<u64>().prop_map(|version| Loaded::NotFound { tombstone: Version(version) });
+    prop_oneof![not_found, Just(Loaded::NotModified), tail, full]
+}
+
+fn verdict() -> impl Strategy<Value = Verdict> {
+    let number = any::<u64>;
+    let saved = (1.., number(), number(), number(), any::<bool>()).prop_map(|(version, create, items, next_chunk, rebased)| {
+        Verdict::Saved(Saved { version: Version(version), create_revision: Revision(create), items, next_chunk, rebased })
+    });
+    let too_large = (0..5, number(), number()).prop_map(|(what, now, limit)| {
+        Verdict::TooLarge(match what {
+            0 => TooLarge::StoredBytes { now, limit },
+            1 => TooLarge::RawBytes { now, limit },
+            2 => TooLarge::Items { now, limit },
+            3 => TooLarge::Chunks { now, limit },
+            _ => TooLarge::Write { now, limit },
+        })
+    });
+    let plain = proptest::sample::select(vec![
+        Verdict::BaseMismatch,
+        Verdict::TooManySessions,
+        Verdict::ClientKept,
+        Verdict::ClientClosed,
+        Verdict::TooManyClients,
+        Verdict::ClientUnknown,
+        Verdict::Stale,
+        Verdict::WindowExceeded,
+        Verdict::Busy,
+    ]);
+    prop_oneof![
+        saved,
+        too_large,
+        plain,
+        (number(), number())
+            .prop_map(|(actual, tombstone)| Verdict::Conflict { actual: Version(actual), tombstone: Version(tombstone) }),
+        (1..).prop_map(|version| Verdict::Deleted { version: Version(version) }),
+        number().prop_map(|version| Verdict::NotFound { tombstone: Version(version) }),
+        number().prop_map(|client| Verdict::ClientOpened { client: ClientId(client) }),
+    ]
+}
+
+fn assemble(frames: impl Iterator<Item = v1::LoadFrame>) -> Result<Option<Assembled>, Refusal> {
+    let mut assembler = LoadAssembler::default();
+    for frame in frames {
+        if let Some(assembled) = assembler.push(frame)? {
+            return Ok(Some(assembled));
+        }
+    }
+    Ok(None)
+}
+
+proptest! {
+    #[test]
+    fn every_write_survives_the_wire(write in write()) {
+        prop_assert_eq!(write_from(write_to(&write)), Ok(write));
+    }
+
+    #[test]
+    fn every_outcome_survives_the_wire(revision: u64, verdict in verdict()) {
+        let outcome = Outcome { revision: Revision(revision), verdict };
+        prop_assert_eq!(outcome_from(outcome_to(&outcome)), Ok(outcome));
+    }
+
+    #[test]
+    fn every_load_survives_its_frames(revision: u64, loaded in loaded(), age_ms: Option<u64>) {
+        let assembled = assemble(LoadFrames::new(Revision(revision), loaded.clone(), age_ms));
+        let damaged = match &loaded {
+            Loaded::Tail(content) | Loaded::Full(content) => {
+                content.chunks.iter().map(|chunk| &chunk.blob).chain(&content.head).any(|blob| !blob.is_intact())
+            }
+            _ => false,
+        };
+        prop_assert!(!damaged, "the generator makes intact blobs only");
+        prop_assert_eq!(assembled, Ok(Some(Assembled { revision: Revision(revision), loaded, age_ms })));
+    }
+
+    #[test]
+    fn every_read_survives_the_wire(id in id(), have: Option<[u64; 4]>, stale: bool, limit in 1..=LIST_PAGE_MAX, info in info()) {
+        let consistency = if stale { Consistency::Stale } else { Consistency::Linearizable };
+        let have = have.map(|[create, version, items, next_chunk]| Have {
+            create_revision: Revision(create), version: Version(version), items, next_chunk,
+        });
+        let load = Load { id: id.clone(), have, consistency };
+        prop_assert_eq!(load_from(load_to(&load)), Ok(load));
+        let list = List { prefix: id.as_str().to_owned(), after: Some(id.clone()), limit, consistency };
+        prop_assert_eq!(list_from(list_to(&list)), Ok(list));
+        let page = ListPage { revision: Revision(7), sessions: vec![Listed { id, info }], more: stale };
+        prop_assert_eq!(list_page_from(list_page_to(&page)), Ok(page));
+    }
+
+    /// Whatever bytes arrive, there is a write or a refusal, never a panic.
+    #[test]
+    fn hostile_bytes_are_a_write_or_a_refusal(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), write in write(), at: usize) {
+        use prost::Message;
+        if at % 2 == 0 {
+            let mut valid = write_to(&write).encode_to_vec();
+            let at = at % valid.len().max(1);
+            for (to, from) in valid.iter_mut().skip(at).zip(bytes.drain(..).take(3)) {
+                *to = from;
+            }
+            bytes = valid;
+        }
+        if let Ok(message) = v1::WriteOperation::decode(bytes.as_slice()) {
+            if let Ok(write) = write_from(message) {
+                prop_assert_eq!(write_from(write_to(&write)), Ok(write));
+            }
+        }
+        if let Ok(frame) = v1::LoadFrame::decode(bytes.as_slice()) {
+            let _ = LoadAssembler::default().push(frame);
+        }
+    }
+}
+
+fn save_message() -> v1::write_operation::Save {
+    let write = Write::Save {
+        request: Request { client: ClientId(1), nonce: Nonce([1; 16]), sequence: Sequence(1), acknowledged_below: Sequence(1) },
+        id: SessionId::new("a").expect("short"),
+        change: Change::Full {
+            chunks: vec![Chunk { item_count: 1, blob: Blob::plain(Bytes::from_static(b"item")) }],
+            head: Blob::plain(Bytes::from_static(b"head")),
+            counters: Counters::default(),
+        },
+        expiry: Expiry::Keep,
+    };
+    match write_to(&write).write {
+        Some(v1::write_operation::Write::Save(save)) => save,
+        other => panic!("a save became {other:?}"),
+    }
+}
+
+fn refused(change: impl FnOnce(&mut v1::write_operation::Save)) -> String {
+    let mut save = save_message();
+    change(&mut save);
+    let refusal = write_from(v1::WriteOperation { write: Some(v1::write_operation::Write::Save(save)) }).expect_err("hostile");
+    assert_eq!((refusal.kind, refusal.applied), (RefusalKind::Invalid, Applied::No));
+    refusal.message
+}
+
+fn full(save: &mut v1::write_operation::Save) -> &mut v1::change::Full {
+    match save.change.as_mut().and_then(|change| change.change.as_mut()) {
+        Some(v1::change::Change::Full(full)) => full,
+        other => panic!("a full change became {other:?}"),
+    }
+}
+
+#[test]
+fn every_field_that_is_wrong_is_refused_by_name() {
+    let long = "x".repeat(SESSION_ID_BYTES_MAX + 1);
+    assert!(refused(|save| save.id = long).contains("field=save.id"));
+    assert!(refused(|save| save.request = None).contains("field=request"));
+    assert!(
+        refused(|save| save.request.as_mut().expect("set").nonce = Bytes::from_static(b"short")).contains("field=nonce bytes=5")
+    );
+    assert!(refused(|save| save.request.as_mut().expect("set").sequence = 0).contains("field=request.sequence value=0 min=1"));
+    assert!(refused(|save| save.request.as_mut().expect("set").sequence = u64::MAX).contains("field=request.sequence"));
+    assert!(refused(|save| save.change = None).contains("field=change"));
+    assert!(refused(|save| save.change = Some(v1::Change { change: None })).contains("field=change"));
+    assert!(refused(|save| save.expiry = Some(v1::Expiry { expiry: None })).contains("field=expiry"));
+    for ms in [0, u64::MAX] {
+        let after = v1::Expiry { expiry: Some(v1::expiry::Expiry::AfterMs(ms)) };
+        assert!(refused(|save| save.expiry = Some(after)).contains("field=expiry.after_ms"));
+    }
+    assert!(refused(|save| full(save).head = None).contains("field=full.head"));
+    assert!(refused(|save| full(save).head.as_mut().expect("set").codec = 0).contains("field=full.head.codec value=0"));
+    assert!(refused(|save| full(save).head.as_mut().expect("set").codec = 77).contains("field=full.head.codec value=77"));
+    assert!(
+        refused(|save| full(save).head.as_mut().expect("set").raw_bytes = 5).contains("field=full.head.raw_bytes value=5 min=4")
+    );
+    assert!(refused(|save| full(save).counters = vec![1; COUNTERS_MAX + 1]).contains("field=counters value=17"));
+    assert!(refused(|save| full(save).chunks[0].item_count = 0).contains("field=chunk.item_count value=0 min=1"));
+    assert!(refused(|save| full(save).chunks[0].item_count = u64::MAX).contains("field=chunk.item_count"));
+    assert!(refused(|save| full(save).chunks[0].blob = None).contains("field=chunk.blob"));
+    assert!(
+        refused(|save| {
+            let chunk = full(save).chunks[0].clone();
+            full(save).chunks = vec![chunk; SESSION_CHUNKS_MAX as usize + 1];
+        })
+        .contains("field=chunks")
+    );
+    let creation = v1::change::Delta { base: None, chunks: vec![], head: None, counters: vec![] };
+    let creation = v1::Change { change: Some(v1::change::Change::Delta(creation)) };
+    assert!(refused(|save| save.change = Some(creation)).contains("field=delta.head"));
+    assert!(cluster_id_from(&[0; 15]).is_err());
+    assert_eq!(cluster_id_from(&[]), Ok(None));
+}
+
+#[test]
+fn damaged_data_is_found_by_verify_blobs() {
+    let mut save = save_message();
+    let operation = |save| write_from(v1::WriteOperation { write: Some(v1::write_operation::Write::Save(save)) }).expect("valid");
+    assert_eq!(verify_blobs(&operation(save.clone())), Ok(()));
+    full(&mut save).head.as_mut().expect("set").data = Bytes::from_static(b"heab");
+    let refusal = verify_blobs(&operation(save)).expect_err("damaged");
+    assert!(refusal.message.contains("position=1"), "{refusal}");
+}
+
+fn big_content() -> LoadedContent {
+    let data: Vec<u8> = (0..3 * FRAME_BYTES_MAX + 17).map(|at| at as u8).collect();
+    let tiny = Chunk { item_count: 1, blob: Blob::plain(Bytes::new()) };
+    let mut chunks = vec![tiny; SESSION_CHUNKS_MAX as usize - 1];
+    chunks.push(Chunk { item_count: 9, blob: Blob::plain(data.into()) });
+    let items = chunks.iter().map(|chunk| chunk.item_count).sum();
+    let info = SessionInfo { version: Version(1), items, ..SessionInfo::default() };
+    LoadedContent { info, chunks, head: Some(Blob::plain(Bytes::from_static(b"head"))) }
+}
+
+#[test]
+fn a_large_load_travels_in_frames_within_the_bound() {
+    use prost::Message;
+    let loaded = Loaded::Full(big_content());
+    let frames: Vec<_> = LoadFrames::new(Revision(5), loaded.clone(), None).collect();
+    assert!(frames.len() >= 4, "got {}", frames.len());
+    assert!(frames.iter().all(|frame| frame.encoded_len() <= FRAME_BYTES_MAX));
+    assert_eq!(frames.iter().filter(|frame| frame.last).count(), 1);
+    assert_eq!(assemble(frames.into_iter()), Ok(Some(Assembled { revision: Revision(5), loaded, age_ms: None })));
+}
+
+#[test]
+fn a_load_that_is_cut_doubled_or_damaged_is_no_answer() {
+    let frames: Vec<_> = LoadFrames::new(Revision(5), Loaded::Full(big_content()), None).collect();
+    let without = |at: usize| frames.iter().enumerate().filter(move |(index, _)| *index != at).map(|(_, frame)| frame.clone());
+    assert!(assemble(without(0)).is_err());
+    assert!(assemble(without(1)).is_err());
+    assert_eq!(assemble(without(frames.len() - 1)), Ok(None));
+    let twice = frames[..1].iter().chain(&frames).cloned();
+    assert!(assemble(twice).is_err());
+    let mut damaged = frames.clone();
+    let piece = damaged[2].pieces.last_mut().expect("data");
+    let mut data = piece.data.to_vec();
+    data[0] ^= 1;
+    piece.data = data.into();
+    assert_eq!(assemble(damaged.into_iter()).expect_err("damaged").kind, RefusalKind::Corrupt);
+}
+
+#[test]
+fn a_load_that_declares_too_much_is_refused_before_it_is_held() {
+    let blob = v1::BlobStart { codec: 1, raw_bytes: u64::MAX, crc32c: 0, stored_bytes: u64::MAX };
+    let piece = v1::LoadPiece { begin: Some(v1::load_piece::Begin::Head(blob)), data: Bytes::new() };
+    let start = Some(v1::LoadStart { revision: 1, loaded: Some(v1::load_start::Loaded::NotModified(v1::Empty {})), age_ms: None });
+    let refusal = LoadAssembler::default().push(v1::LoadFrame { start, pieces: vec![piece], last: false }).expect_err("too much");
+    assert!(refusal.message.contains("field=load.stored_bytes"), "{refusal}");
+}

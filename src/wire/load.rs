@@ -1,0 +1,255 @@
+//! A load's answer in frames: [`LoadFrames`] splits it, [`LoadAssembler`] puts it together again, bounded.
+
+use bytes::{Bytes, BytesMut};
+
+use super::convert::{blob_from_parts, codec_from, codec_to, info_from, info_to, item_count, missing, out_of_range, required};
+use super::v1;
+use crate::limits::{FRAME_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_STORED_BYTES_MAX};
+use crate::types::{Blob, Chunk, Codec, Loaded, LoadedContent, Refusal, RefusalKind, Revision, Version};
+
+/// What a piece may take besides its data; an upper bound of its encoding.
+const PIECE_OVERHEAD_BYTES: usize = 96;
+/// What the start of a load may take.
+const START_BYTES: usize = 512;
+
+/// The frames of one answer, each at most [`FRAME_BYTES_MAX`] encoded; at least one. Data is shared, not copied.
+pub struct LoadFrames {
+    start: Option<v1::LoadStart>,
+    /// Blobs still to send, the next one last; what is left of it.
+    blobs: Vec<(Option<v1::load_piece::Begin>, Bytes)>,
+    done: bool,
+}
+
+impl LoadFrames {
+    /// Frames of what a read saw at `revision`; `age_ms` only for a stale read: how long ago its node last heard from a leader.
+    pub fn new(revision: Revision, loaded: Loaded, age_ms: Option<u64>) -> Self {
+        use v1::load_start::Loaded as Message;
+        let (message, content) = match loaded {
+            Loaded::NotFound { tombstone } => (Message::NotFound(tombstone.0), None),
+            Loaded::NotModified => (Message::NotModified(v1::Empty {}), None),
+            Loaded::Tail(content) => (Message::Tail(info_to(&content.info)), Some(content)),
+            Loaded::Full(content) => (Message::Full(info_to(&content.info)), Some(content)),
+        };
+        let mut blobs = content.map(pieces).unwrap_or_default();
+        blobs.reverse();
+        let start = v1::LoadStart { revision: revision.0, loaded: Some(message), age_ms };
+        Self { start: Some(start), blobs, done: false }
+    }
+}
+
+fn pieces(content: LoadedContent) -> Vec<(Option<v1::load_piece::Begin>, Bytes)> {
+    use v1::load_piece::Begin;
+    let begin = |blob: &Blob| v1::BlobStart {
+        codec: codec_to(blob.codec),
+        raw_bytes: blob.raw_bytes,
+        crc32c: blob.crc32c,
+        stored_bytes: blob.stored_bytes(),
+    };
+    let head = content.head.map(|head| (Some(Begin::Head(begin(&head))), head.data));
+    let chunks = content.chunks.into_iter().map(|chunk| {
+        let start = v1::ChunkStart { item_count: chunk.item_count, blob: Some(begin(&chunk.blob)) };
+        (Some(Begin::Chunk(start)), chunk.blob.data)
+    });
+    head.into_iter().chain(chunks).collect()
+}
+
+impl Iterator for LoadFrames {
+    type Item = v1::LoadFrame;
+
+    fn next(&mut self) -> Option<v1::LoadFrame> {
+        if self.done {
+            return None;
+        }
+        let start = self.start.take();
+        let mut room = FRAME_BYTES_MAX - if start.is_some() { START_BYTES } else { 0 };
+        let mut pieces = Vec::new();
+        while room > PIECE_OVERHEAD_BYTES
+            && let Some((begin, mut data)) = self.blobs.pop()
+        {
+            let now = data.split_to(data.len().min(room - PIECE_OVERHEAD_BYTES));
+            room -= PIECE_OVERHEAD_BYTES + now.len();
+            pieces.push(v1::LoadPiece { begin, data: now });
+            if !data.is_empty() {
+                self.blobs.push((None, data));
+            }
+        }
+        self.done = self.blobs.is_empty();
+        Some(v1::LoadFrame { start, pieces, last: self.done })
+    }
+}
+
+/// The start of a blob whose data is still arriving.
+struct Partial {
+    /// Items, if it is a chunk; `None` for the head.
+    item_count: Option<u64>,
+    codec: Codec,
+    raw_bytes: u64,
+    crc32c: u32,
+    stored_bytes: usize,
+    data: Arriving,
+}
+
+/// Data in one piece is kept as it came; only a second piece makes a copy.
+enum Arriving {
+    Whole(Bytes),
+    Pieces(BytesMut),
+}
+
+impl Arriving {
+    fn len(&self) -> usize {
+        match self {
+            Arriving::Whole(data) => data.len(),
+            Arriving::Pieces(data) => data.len(),
+        }
+    }
+
+    fn push(&mut self, more: Bytes, expected: usize) {
+        match self {
+            Arriving::Whole(data) if data.is_empty() => *data = more,
+            Arriving::Whole(data) => {
+                let mut pieces = BytesMut::with_capacity(expected);
+                pieces.extend_from_slice(data);
+                pieces.extend_from_slice(&more);
+                *self = Arriving::Pieces(pieces);
+            }
+            Arriving::Pieces(data) => data.extend_from_slice(&more),
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Arriving::Whole(data) => data,
+            Arriving::Pieces(data) => data.freeze(),
+        }
+    }
+}
+
+/// Puts the frames of one load together. It holds at most one session's stored bytes; every blob's checksum is checked.
+///
+/// After an error it is of no further use: the load failed, nothing changed, ask another node.
+#[derive(Default)]
+pub struct LoadAssembler {
+    start: Option<v1::LoadStart>,
+    partial: Option<Partial>,
+    chunks: Vec<Chunk>,
+    head: Option<Blob>,
+    bytes: u64,
+}
+
+/// A whole answer to a load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assembled {
+    /// The last entry applied to what the read saw.
+    pub revision: Revision,
+    /// The answer.
+    pub loaded: Loaded,
+    /// For a stale read: how long ago the node last heard from a leader, in milliseconds.
+    pub age_ms: Option<u64>,
+}
+
+impl LoadAssembler {
+    /// Takes the next frame; answers after the last one.
+    ///
+    /// Errors: `Invalid` if the frames make no answer, `Corrupt` if a checksum does not match.
+    pub fn push(&mut self, frame: v1::LoadFrame) -> Result<Option<Assembled>, Refusal> {
+        match (frame.start, &self.start) {
+            (Some(start), None) => self.start = Some(start),
+            (None, Some(_)) => {}
+            (None, None) => return Err(missing("load.start")),
+            (Some(_), Some(_)) => return Err(Refusal::invalid("load starts twice field=load.start")),
+        }
+        for piece in frame.pieces {
+            self.piece(piece)?;
+        }
+        if !frame.last {
+            return Ok(None);
+        }
+        self.finish_blob()?;
+        self.finish().map(Some)
+    }
+
+    fn piece(&mut self, piece: v1::LoadPiece) -> Result<(), Refusal> {
+        use v1::load_piece::Begin;
+        match piece.begin {
+            Some(Begin::Head(blob)) => self.begin(None, blob)?,
+            Some(Begin::Chunk(chunk)) => {
+                self.begin(Some(item_count(chunk.item_count)?), required("piece.chunk.blob", chunk.blob)?)?;
+            }
+            None => {}
+        }
+        let Some(partial) = &mut self.partial else { return Err(missing("piece.begin")) };
+        let arrived = partial.data.len() + piece.data.len();
+        if arrived > partial.stored_bytes {
+            return Err(out_of_range("piece.data.bytes", arrived, 0, partial.stored_bytes));
+        }
+        partial.data.push(piece.data, partial.stored_bytes);
+        Ok(())
+    }
+
+    fn begin(&mut self, item_count: Option<u64>, blob: v1::BlobStart) -> Result<(), Refusal> {
+        self.finish_blob()?;
+        if self.chunks.len() as u64 >= SESSION_CHUNKS_MAX && item_count.is_some() {
+            return Err(out_of_range("load.chunks", self.chunks.len() + 1, 0, SESSION_CHUNKS_MAX));
+        }
+        if item_count.is_none() && self.head.is_some() {
+            return Err(Refusal::invalid("load has two heads field=piece.head"));
+        }
+        self.bytes = self.bytes.saturating_add(blob.stored_bytes);
+        if self.bytes > SESSION_STORED_BYTES_MAX {
+            return Err(out_of_range("load.stored_bytes", self.bytes, 0, SESSION_STORED_BYTES_MAX));
+        }
+        self.partial = Some(Partial {
+            item_count,
+            codec: codec_from("piece", blob.codec)?,
+            raw_bytes: blob.raw_bytes,
+            crc32c: blob.crc32c,
+            stored_bytes: blob.stored_bytes as usize,
+            data: Arriving::Whole(Bytes::new()),
+        });
+        Ok(())
+    }
+
+    fn finish_blob(&mut self) -> Result<(), Refusal> {
+        let Some(partial) = self.partial.take() else { return Ok(()) };
+        let (arrived, expected) = (partial.data.len(), partial.stored_bytes);
+        if arrived != expected {
+            return Err(out_of_range("piece.data.bytes", arrived, expected, expected));
+        }
+        let blob = blob_from_parts("piece", partial.codec, partial.raw_bytes, partial.crc32c, partial.data.into_bytes())?;
+        if !blob.is_intact() {
+            let message = format!("loaded data does not match its checksum chunk={}", self.chunks.len());
+            return Err(Refusal::not_applied(RefusalKind::Corrupt, message));
+        }
+        match partial.item_count {
+            Some(item_count) => self.chunks.push(Chunk { item_count, blob }),
+            None => self.head = Some(blob),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Assembled, Refusal> {
+        use v1::load_start::Loaded as Message;
+        let start = required("load.start", self.start.take())?;
+        let items = self.chunks.iter().map(|chunk| chunk.item_count).fold(0, u64::saturating_add);
+        let loaded = match required("load.start.loaded", start.loaded)? {
+            Message::NotFound(tombstone) => Loaded::NotFound { tombstone: Version(tombstone) },
+            Message::NotModified(_) => Loaded::NotModified,
+            Message::Tail(info) => Loaded::Tail(self.content(info_from(info)?)),
+            Message::Full(info) => {
+                let content = self.content(info_from(info)?);
+                if content.head.is_none() {
+                    return Err(missing("load.head"));
+                }
+                if content.info.items != items {
+                    return Err(out_of_range("load.items", items, content.info.items, content.info.items));
+                }
+                Loaded::Full(content)
+            }
+        };
+        Ok(Assembled { revision: Revision(start.revision), loaded, age_ms: start.age_ms })
+    }
+
+    fn content(&mut self, info: crate::types::SessionInfo) -> LoadedContent {
+        LoadedContent { info, chunks: std::mem::take(&mut self.chunks), head: self.head.take() }
+    }
+}
