@@ -3,6 +3,8 @@
 //! Everything else takes these as traits, so that a simulation can own them: time that stands still, randomness from a seed, a disk
 //! that loses what was not synced, background work that runs inline.
 
+#[cfg(feature = "server")]
+mod all;
 mod clock;
 #[cfg(feature = "server")]
 mod disk;
@@ -12,6 +14,8 @@ mod random;
 #[cfg(feature = "server")]
 mod worker;
 
+#[cfg(feature = "server")]
+pub use all::Env;
 pub use clock::{Clock, SystemClock};
 #[cfg(feature = "server")]
 pub use disk::{Disk, DiskFile, RealDisk, Space};
@@ -20,31 +24,3 @@ pub use entropy::SystemRandom;
 pub use random::{Random, u64_from};
 #[cfg(feature = "server")]
 pub use worker::{Step, ThreadWorkers, Worker, Workers};
-
-/// Everything a node needs of the outside world, cheap to clone.
-#[cfg(feature = "server")]
-#[derive(Clone)]
-pub struct Env {
-    /// Time.
-    pub clock: std::sync::Arc<dyn Clock>,
-    /// Entropy.
-    pub random: std::sync::Arc<dyn Random>,
-    /// Files.
-    pub disk: std::sync::Arc<dyn Disk>,
-    /// Background work.
-    pub workers: std::sync::Arc<dyn Workers>,
-}
-
-#[cfg(feature = "server")]
-impl Env {
-    /// The operating system's.
-    pub fn real() -> Self {
-        use std::sync::Arc;
-        Self {
-            clock: Arc::new(SystemClock::new()),
-            random: Arc::new(SystemRandom),
-            disk: Arc::new(RealDisk),
-            workers: Arc::new(ThreadWorkers),
-        }
-    }
-}

@@ -1,1 +1,56 @@
-fn main() {}
+//! The `quorate` binary: reads the command line, runs one command, turns its end into an exit code.
+
+mod args;
+mod commands;
+mod failure;
+mod output;
+mod signals;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout, whose reader may have gone; that is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::Code::Usage as u8));
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    log_to_stderr(if matches!(command, Command::Serve(_)) { "info,openraft=error" } else { "error" })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
+    runtime.block_on(async {
+        match command {
+            Command::Dev(args) => commands::dev::run(args).await,
+            Command::Serve(args) => commands::serve::run(args).await,
+            Command::Session(command) => commands::session::run(command).await,
+            Command::Status(args) => commands::status::run(args).await,
+        }
+    })
+}
+
+/// Logs what `QUORATE_LOG` asks for. Errors: it is no filter.
+fn log_to_stderr(default: &str) -> Result<(), Failure> {
+    let wanted = std::env::var("QUORATE_LOG").unwrap_or_default();
+    let directives = if wanted.is_empty() { default } else { &wanted };
+    let filter = tracing_subscriber::EnvFilter::try_new(directives)
+        .map_err(|error| Failure::usage(format!("QUORATE_LOG is no log filter: {error} QUORATE_LOG={directives:?}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! The command line: what can be typed, with the help that explains it. Nothing here acts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const LONG_ABOUT: &str = "A distributed, replicated session store for AI agents, on Raft.
+
+`quorate dev` starts a whole cluster on this machine and says what to type next. For machines of your own write one cluster.toml \
+and run `quorate serve` on each.";
+
+const AFTER_HELP: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or data directory; 3 conflict: the stored version is not the expected \
+one, nothing changed; 4 unavailable: no node answered, or there is no leader (the message says whether anything changed).
+
+Environment: QUORATE_ENDPOINTS for --endpoints, QUORATE_CONFIG for --config, QUORATE_LOG for what is logged, e.g. `debug` or \
+`info,openraft=warn`. A flag goes before the environment, the environment before the file.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster on this machine: one process per node, restarted when it dies
+    Dev(Dev),
+    /// Run one node of the cluster that cluster.toml describes
+    Serve(Serve),
+    /// Store, read, delete and list sessions
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Session(Session),
+    /// Show every node: its role, how far it is, what it holds. Works without a quorum
+    Status(Status),
+}
+
+/// `quorate dev`.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// How many nodes: 3 or 5
+    #[arg(long, default_value = "3", value_parser = ["3", "5"])]
+    pub nodes: String,
+    /// Where the data lies; it survives a restart of this command
+    #[arg(long, value_name = "DIR", default_value = "quorate-data")]
+    pub data_dir: PathBuf,
+    /// Node N listens on this port + 10 * (N - 1) for clients, on the next for its peers, on the one after for HTTP
+    #[arg(long, value_name = "PORT", default_value_t = 7460)]
+    pub base_port: u16,
+}
+
+/// `quorate serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "SIGTERM and SIGINT hand the leadership over, flush, and exit 0. A restart needs no flag.")]
+pub struct Serve {
+    /// The file that describes the cluster, the same on every host
+    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG", default_value = "cluster.toml")]
+    pub config: PathBuf,
+    /// Which [[node]] of it this is
+    #[arg(long, value_name = "ID")]
+    pub node: u64,
+    /// Keep the data in DIR/ID instead of below the file's `data_dir`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Form a new cluster once every member has answered; does nothing to one that has data
+    #[arg(long)]
+    pub bootstrap: bool,
+    /// Allow addresses other machines can reach: traffic is neither encrypted nor authenticated
+    #[arg(long)]
+    pub insecure: bool,
+    /// Stop when stdin ends: it is a pipe that the parent holds
+    #[arg(long, hide = true)]
+    pub parent_pipe: bool,
+}
+
+/// `quorate session`.
+#[derive(Debug, Subcommand)]
+pub enum Session {
+    /// Store a session, whatever is there now
+    #[command(alias = "save", after_help = CONTENT_HELP)]
+    Put(Put),
+    /// Store a session only if its version is the expected one
+    #[command(after_help = CONTENT_HELP)]
+    Cas(Cas),
+    /// Print a session, as it is by the newest acknowledged write
+    Get(Get),
+    /// Delete a session
+    #[command(aliases = ["delete", "del"])]
+    Rm(Rm),
+    /// List sessions in order of their ids
+    #[command(alias = "list")]
+    Ls(Ls),
+}
+
+const CONTENT_HELP: &str = "A JSON object with a `messages` array is stored as a transcript, of which later saves by an agent send only \
+what is new; anything else is stored byte for byte.";
+
+/// `quorate session put`.
+#[derive(Debug, Args)]
+pub struct Put {
+    /// The session; `-` reads the id from stdin
+    pub id: String,
+    #[command(flatten)]
+    pub content: ContentArgs,
+    /// Expire it so long after this write, e.g. 30m, 12h, 7d [default: keep what it has; a new one never expires]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub ttl: Option<Duration>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `quorate session cas`.
+#[derive(Debug, Args)]
+pub struct Cas {
+    /// The session; `-` reads the id from stdin
+    pub id: String,
+    /// The version it must have; 0: it must not exist
+    #[arg(long, value_name = "VERSION")]
+    pub expect: u64,
+    #[command(flatten)]
+    pub content: ContentArgs,
+    /// Expire it so long after this write, e.g. 30m, 12h, 7d [default: keep what it has; a new one never expires]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub ttl: Option<Duration>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `quorate session get`.
+#[derive(Debug, Args)]
+pub struct Get {
+    /// The session; `-` reads the id from stdin
+    pub id: String,
+    /// raw: the content alone, a plain value byte for byte; json: with its version and revisions
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: GetOutput,
+    /// Answer from whatever the asked node has, without a quorum; may be old
+    #[arg(long)]
+    pub stale: bool,
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// `quorate session rm`.
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// The session; `-` reads the id from stdin
+    pub id: String,
+    /// Delete it only if it has this version
+    #[arg(long, value_name = "VERSION")]
+    pub expect: Option<u64>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `quorate session ls`.
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Only ids that start so
+    #[arg(long, default_value = "")]
+    pub prefix: String,
+    /// At most so many [default: all]
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<u64>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `quorate status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Wait until the nodes have applied this index, and show their digests there: equal ones mean equal data
+    #[arg(long, value_name = "INDEX")]
+    pub digest_at: Option<u64>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Where content comes from.
+#[derive(Debug, Args)]
+pub struct ContentArgs {
+    /// The content; `-` is stdin
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub file: PathBuf,
+}
+
+/// How to reach the cluster.
+#[derive(Debug, Args)]
+pub struct Cluster {
+    /// Client addresses of some nodes; any of them will do
+    #[arg(
+        long, value_name = "HOST:PORT,...", env = "QUORATE_ENDPOINTS", value_delimiter = ',',
+        default_value = "127.0.0.1:7460,127.0.0.1:7470,127.0.0.1:7480"
+    )]
+    pub endpoints: Vec<String>,
+    /// Give up after so long, e.g. 500ms, 10s [default: 15s to write, 5s to read]
+    #[arg(long, value_name = "DURATION", value_parser = timeout)]
+    pub timeout: Option<Duration>,
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
+}
+
+/// What `session get` prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum GetOutput {
+    /// The content alone
+    #[default]
+    Raw,
+    /// One JSON object
+    Json,
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let limit = quorate::limits::WRITE_DEADLINE_MAX;
+    if duration.is_zero() || duration > limit {
+        return Err(format!("must be above 0s and at most {}", humantime::format_duration(limit)));
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn aliases_mean_what_they_stand_for() {
+        let parse = |words: &[&str]| Cli::try_parse_from(words).expect("valid").command;
+        assert!(matches!(parse(&["quorate", "session", "save", "a"]), Command::Session(Session::Put(_))));
+        assert!(matches!(parse(&["quorate", "session", "delete", "a"]), Command::Session(Session::Rm(_))));
+        assert!(matches!(parse(&["quorate", "session", "del", "a"]), Command::Session(Session::Rm(_))));
+        assert!(matches!(parse(&["quorate", "session", "list"]), Command::Session(Session::Ls(_))));
+    }
+}

@@ -1,0 +1,199 @@
+//! `quorate dev`: a whole cluster on this machine, one child process per node.
+//!
+//! A child that dies is started again; one that can't start at all (exit code 2) stops the cluster with its reason, since starting it
+//! again would not help. The children end with this process, however it ends: each watches a pipe that only this process holds.
+
+mod child;
+mod plan;
+mod probe;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use self::child::{Child, Exited, Launch};
+use self::plan::Plan;
+use crate::args;
+use crate::failure::{Code, Failure};
+use crate::signals::Signals;
+
+/// What a node gets to hand over, flush and exit before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A node that died younger than this is started again only after [`RESTART_PAUSE`]: it would most likely die again.
+const YOUNG: Duration = Duration::from_secs(3);
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs until a signal, or until a node can't start.
+pub async fn run(args: args::Dev) -> Result<(), Failure> {
+    let nodes = args.nodes.parse().map_err(|_| Failure::usage("--nodes must be 3 or 5"))?;
+    let plan = Plan::new(nodes, args.base_port).map_err(Failure::usage)?;
+    let launch = prepare(&plan, &args.data_dir)?;
+    let signals = Signals::install().map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))?;
+    let (exits, exited) = mpsc::channel(plan.nodes as usize);
+    let mut dev = Dev { plan, launch, children: BTreeMap::new(), exits, exited, chores: JoinSet::new(), restarts: JoinSet::new() };
+    let ended = dev.supervise(signals).await;
+    dev.stop_all().await;
+    ended
+}
+
+/// Makes the data directory and writes the cluster's file into it. Errors: it can't be written, or holds another cluster's data.
+fn prepare(plan: &Plan, data_dir: &Path) -> Result<Launch, Failure> {
+    let unusable = |error: String| {
+        Failure::usage(format!("can't use the data directory: {error}; name another with --data-dir path={}", data_dir.display()))
+    };
+    std::fs::create_dir_all(data_dir).map_err(|error| unusable(error.to_string()))?;
+    let config = data_dir.join("cluster.toml");
+    if config.exists() {
+        let existing = quorate::server::config::Config::load(&config).map_err(|error| unusable(error.to_string()))?;
+        plan.fits(&existing).map_err(|why| Failure::usage(format!("{}: {why}", data_dir.display())))?;
+    }
+    std::fs::write(&config, plan.cluster_toml()).map_err(|error| unusable(error.to_string()))?;
+    let program = std::env::current_exe().map_err(|error| Failure::failed(format!("can't find this program: {error}")))?;
+    Ok(Launch { program, config, data_dir: data_dir.to_owned() })
+}
+
+struct Dev {
+    plan: Plan,
+    launch: Launch,
+    children: BTreeMap<u64, Child>,
+    exits: mpsc::Sender<Exited>,
+    exited: mpsc::Receiver<Exited>,
+    /// Questions to the cluster, each of which ends in something to say.
+    chores: JoinSet<Chore>,
+    /// Nodes waiting for their next start.
+    restarts: JoinSet<u64>,
+}
+
+enum Chore {
+    Up { leader: Result<u64, String> },
+    Resumed { node: u64, interruption: Result<Duration, String>, leader: Result<u64, String> },
+}
+
+impl Dev {
+    async fn supervise(&mut self, mut signals: Signals) -> Result<(), Failure> {
+        for node in 1..=self.plan.nodes {
+            self.start(node)?;
+        }
+        self.ask_when_up();
+        loop {
+            tokio::select! {
+                () = signals.recv() => return Ok(()),
+                Some(exit) = self.exited.recv() => self.on_exit(exit)?,
+                Some(Ok(node)) = self.restarts.join_next() => self.start(node)?,
+                Some(Ok(chore)) = self.chores.join_next() => self.tell(chore),
+            }
+        }
+    }
+
+    fn start(&mut self, node: u64) -> Result<(), Failure> {
+        let child = Child::start(&self.launch, node, self.exits.clone())
+            .map_err(|error| Failure::failed(format!("can't start node {node}: {error}")))?;
+        say(&format!("node {node} started: pid {} clients {}", child.pid, self.plan.client_address(node)));
+        self.children.insert(node, child);
+        Ok(())
+    }
+
+    /// Errors: the node can't start, and never will by itself.
+    fn on_exit(&mut self, exit: Exited) -> Result<(), Failure> {
+        let Some(child) = self.children.remove(&exit.node) else { return Ok(()) };
+        let node = exit.node;
+        if exit.status.as_ref().is_ok_and(|status| status.code() == Some(Code::Usage as i32)) {
+            return Err(Failure::usage(format!("node {node} can't start: {}", child::reason(&exit.last_line))));
+        }
+        let how = exit.status.map_or_else(|error| error, |status| status.to_string());
+        say(&format!("node {node} died: pid {} {how}; starting it again", child.pid));
+        let pause = if child.started.elapsed() < YOUNG { RESTART_PAUSE } else { Duration::ZERO };
+        self.restarts.spawn(async move {
+            tokio::time::sleep(pause).await;
+            node
+        });
+        let (endpoints, died) = (self.plan.endpoints(), Instant::now());
+        // More than a few questions at once would only slow the answer.
+        if self.chores.len() < self.plan.nodes as usize {
+            self.chores.spawn(async move {
+                let interruption = probe::writes_resume(&endpoints, died).await;
+                Chore::Resumed { node, interruption, leader: probe::leader(&endpoints).await }
+            });
+        }
+        Ok(())
+    }
+
+    fn ask_when_up(&mut self) {
+        let endpoints = self.plan.endpoints();
+        self.chores.spawn(async move {
+            let leader = match probe::writes_resume(&endpoints, Instant::now()).await {
+                Ok(_) => probe::leader(&endpoints).await,
+                Err(error) => Err(error),
+            };
+            Chore::Up { leader }
+        });
+    }
+
+    fn tell(&self, chore: Chore) {
+        match chore {
+            Chore::Up { leader: Ok(leader) } => {
+                say(&format!("cluster is up: {}", self.leads(leader)));
+                self.say_what_to_type(leader);
+            }
+            Chore::Resumed { node, interruption: Ok(interruption), leader: Ok(leader) } => {
+                say(&format!("node {node} died and {}; {}", probe::describe(interruption), self.leads(leader)));
+            }
+            Chore::Up { leader: Err(error) }
+            | Chore::Resumed { leader: Err(error), .. }
+            | Chore::Resumed { interruption: Err(error), .. } => say(&format!("can't ask the cluster: {error}")),
+        }
+    }
+
+    fn leads(&self, leader: u64) -> String {
+        self.children.get(&leader).map_or(format!("node {leader} leads"), |child| format!("node {leader} leads, pid {}", child.pid))
+    }
+
+    fn say_what_to_type(&self, leader: u64) {
+        let default = Plan::new(3, 7460).is_ok_and(|default| default == self.plan);
+        let flag = if default { String::new() } else { format!(" --endpoints {}", self.plan.endpoints().join(",")) };
+        say("try, in another terminal:");
+        say(&format!("  echo hello | quorate session put greeting{flag}"));
+        say(&format!("  quorate session get greeting -o json{flag}"));
+        say(&format!("  quorate status{flag}"));
+        if let Some(child) = self.children.get(&leader) {
+            say(&format!("  kill -9 {}    # the leader: another takes over, nothing acknowledged is lost", child.pid));
+        }
+        say(&format!("Ctrl-C stops it; the data stays in {}", self.launch.data_dir.display()));
+    }
+
+    /// Stops every child in good order, and kills what has not ended after [`STOP_TIMEOUT`] or at a second signal.
+    async fn stop_all(&mut self) {
+        self.chores.abort_all();
+        self.restarts.abort_all();
+        if self.children.is_empty() {
+            return;
+        }
+        say("stopping");
+        self.children.values_mut().for_each(Child::stop);
+        if tokio::time::timeout(STOP_TIMEOUT, self.wait_for_all()).await.is_err() {
+            for (node, child) in &mut self.children {
+                say(&format!("node {node} did not stop within {} s: killing it, pid {}", STOP_TIMEOUT.as_secs(), child.pid));
+                child.kill();
+            }
+            self.wait_for_all().await;
+        }
+        say("stopped");
+    }
+
+    async fn wait_for_all(&mut self) {
+        while !self.children.is_empty() {
+            let Some(exit) = self.exited.recv().await else { return };
+            self.children.remove(&exit.node);
+        }
+    }
+}
+
+/// What the command itself has to say, on stdout. A closed stdout must not stop the cluster.
+fn say(line: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

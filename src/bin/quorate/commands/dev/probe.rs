@@ -1,0 +1,76 @@
+//! Asks the cluster itself: whether it takes writes, since when, and who leads.
+
+use std::time::{Duration, Instant};
+
+use quorate::client::{Client, StatusOptions};
+use tokio::task::JoinSet;
+
+/// A new probe starts so long after the one before, whether that was answered or not.
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+/// Probes in flight at most.
+const PROBES_MAX: usize = 64;
+/// An interruption below this is what a save takes anyway.
+const NOTICEABLE: Duration = Duration::from_millis(20);
+
+/// Waits until the cluster takes a write, and returns how long after `since` that was.
+///
+/// A probe is a delete of a session that does not exist: it goes through the log like any write, and leaves nothing behind. A new one
+/// starts every [`PROBE_INTERVAL`], so that the answer does not depend on how a single call backs off. Dropping the future stops it.
+pub async fn writes_resume(endpoints: &[String], since: Instant) -> Result<Duration, String> {
+    let client = Client::builder().endpoints(endpoints).build().map_err(|error| error.to_string())?;
+    // Each probe has an id of its own: calls on one session wait for each other.
+    let (process, mut count) = (std::process::id(), 0_u64);
+    let mut probes = JoinSet::new();
+    let mut next = tokio::time::interval(PROBE_INTERVAL);
+    let answered = loop {
+        tokio::select! {
+            _ = next.tick(), if probes.len() < PROBES_MAX => {
+                count += 1;
+                let (client, id) = (client.clone(), format!("quorate-dev-probe/{process}/{count}"));
+                probes.spawn(async move { client.delete(&id, None).await.is_ok() });
+            }
+            Some(result) = probes.join_next() => {
+                if matches!(result, Ok(true)) {
+                    break since.elapsed();
+                }
+            }
+        }
+    };
+    probes.abort_all();
+    // The client's row expires by itself where this does not arrive.
+    let _ = tokio::time::timeout(Duration::from_secs(1), client.close()).await;
+    Ok(answered)
+}
+
+/// Waits until some node knows who leads. Dropping the future stops it.
+pub async fn leader(endpoints: &[String]) -> Result<u64, String> {
+    let client = Client::builder().endpoints(endpoints).build().map_err(|error| error.to_string())?;
+    let mut next = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        next.tick().await;
+        let options = StatusOptions { timeout: Duration::from_secs(1), ..StatusOptions::default() };
+        let Ok(status) = client.status(options).await else { continue };
+        if let Some(leader) = super::super::status::leader_of(&status) {
+            return Ok(leader);
+        }
+    }
+}
+
+/// One sentence about an interruption.
+pub fn describe(interruption: Duration) -> String {
+    if interruption < NOTICEABLE {
+        return "writes were not interrupted".into();
+    }
+    format!("writes were interrupted for {:.2} s", interruption.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_is_told_in_seconds_and_a_plain_round_trip_is_none() {
+        assert_eq!(describe(Duration::from_millis(5)), "writes were not interrupted");
+        assert_eq!(describe(Duration::from_millis(1234)), "writes were interrupted for 1.23 s");
+    }
+}

@@ -1,0 +1,6 @@
+//! The commands, one file each.
+
+pub mod dev;
+pub mod serve;
+pub mod session;
+pub mod status;

@@ -1,0 +1,340 @@
+//! `quorate session`: what an application does, by hand.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use quorate::client::{Client, Content, Error, ErrorKind, LoadOptions, Session, WriteOptions, Written};
+use quorate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
+use quorate::types::{Consistency, Expected, Expiry, List, Listed, SessionId, SessionInfo, Version};
+use serde_json::{Value, json};
+
+use crate::args::{self, GetOutput, Output};
+use crate::failure::{Code, Failure};
+use crate::output;
+
+/// Runs one of them. The client is closed in any case, so that its row does not stay behind for an hour.
+pub async fn run(command: args::Session) -> Result<(), Failure> {
+    match command {
+        args::Session::Put(args) => put(args).await,
+        args::Session::Cas(args) => cas(args).await,
+        args::Session::Get(args) => get(args).await,
+        args::Session::Rm(args) => rm(args).await,
+        args::Session::Ls(args) => ls(args).await,
+    }
+}
+
+async fn put(args: args::Put) -> Result<(), Failure> {
+    let (id, content) = read_id_and_content(&args.id, &args.content.file)?;
+    let options = WriteOptions { expiry: expiry(args.ttl), ..WriteOptions::default() };
+    let client = connect(&args.cluster)?;
+    let result = client.save(&id, content, options).await;
+    client.close().await;
+    print_written(&id, &result.map_err(write_failure)?, args.output)
+}
+
+async fn cas(args: args::Cas) -> Result<(), Failure> {
+    let (id, content) = read_id_and_content(&args.id, &args.content.file)?;
+    let options = WriteOptions { expiry: expiry(args.ttl), ..WriteOptions::default() };
+    let client = connect(&args.cluster)?;
+    let result = client.save_if_version(&id, content, expected(args.expect), options).await;
+    client.close().await;
+    print_written(&id, &result.map_err(write_failure)?, args.output)
+}
+
+async fn get(args: args::Get) -> Result<(), Failure> {
+    let id = read_id(&args.id)?;
+    let client = connect(&args.cluster)?;
+    let consistency = if args.stale { Consistency::Stale } else { Consistency::Linearizable };
+    let result = client.load_with(&id, LoadOptions { consistency, ..LoadOptions::default() }).await;
+    client.close().await;
+    let Some(session) = result.map_err(read_failure)? else {
+        return Err(Failure::failed(format!("there is no such session id={}", output::printable(&id))));
+    };
+    match args.output {
+        GetOutput::Json => output::json(&session_json(&id, &session)?)?,
+        GetOutput::Raw => print_raw(&session)?,
+    }
+    Ok(())
+}
+
+async fn rm(args: args::Rm) -> Result<(), Failure> {
+    let id = read_id(&args.id)?;
+    let client = connect(&args.cluster)?;
+    let result = client.delete(&id, args.expect.map(expected)).await;
+    client.close().await;
+    match (result.map_err(write_failure)?, args.output) {
+        (Some(deleted), Output::Json) => output::json(&written_json(&id, &deleted))?,
+        (Some(deleted), Output::Table) => output::line(&format!("deleted version={} revision={}", deleted.version, deleted.revision))?,
+        (None, Output::Json) => output::json(&json!({ "id": id, "version": null, "revision": null }))?,
+        (None, Output::Table) => output::line("nothing to delete")?,
+    }
+    Ok(())
+}
+
+/// Pages through the listing; each page is of one instant, the whole of several.
+async fn ls(args: args::Ls) -> Result<(), Failure> {
+    let client = connect(&args.cluster)?;
+    let result = print_listing(&client, &args).await;
+    client.close().await;
+    result
+}
+
+async fn print_listing(client: &Client, args: &args::Ls) -> Result<(), Failure> {
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut after: Option<SessionId> = None;
+    let mut printer = ListPrinter::new(args.output);
+    while left > 0 {
+        let limit = left.min(u64::from(LIST_PAGE_MAX)) as u32;
+        let list = List { prefix: args.prefix.clone(), after: after.take(), limit, consistency: Consistency::Linearizable };
+        let page = client.list(list).await.map_err(read_failure)?;
+        printer.page(&page.sessions)?;
+        left -= (page.sessions.len() as u64).min(left);
+        after = page.sessions.last().map(|listed| listed.id.clone());
+        if !page.more || after.is_none() {
+            break;
+        }
+    }
+    Ok(printer.end()?)
+}
+
+/// Prints page by page, so that a listing of millions needs no memory for them.
+struct ListPrinter {
+    output: Output,
+    count: u64,
+}
+
+impl ListPrinter {
+    fn new(output: Output) -> Self {
+        Self { output, count: 0 }
+    }
+
+    fn page(&mut self, sessions: &[Listed]) -> std::io::Result<()> {
+        let mut text = String::new();
+        for listed in sessions {
+            text += &match (self.output, self.count) {
+                (Output::Table, 0) => format!("{LIST_HEADER}\n{}\n", list_line(listed)),
+                (Output::Table, _) => format!("{}\n", list_line(listed)),
+                (Output::Json, 0) => format!("{{\"sessions\":[{}", listed_json(listed)),
+                (Output::Json, _) => format!(",\n{}", listed_json(listed)),
+            };
+            self.count += 1;
+        }
+        output::bytes(text.as_bytes())
+    }
+
+    fn end(self) -> std::io::Result<()> {
+        match (self.output, self.count) {
+            (Output::Table, 0) => output::line(LIST_HEADER),
+            (Output::Table, _) => Ok(()),
+            (Output::Json, 0) => output::line("{\"sessions\":[]}"),
+            (Output::Json, _) => output::line("]}"),
+        }
+    }
+}
+
+const LIST_HEADER: &str = "   VERSION     ITEMS        SIZE               UPDATED               EXPIRES  ID";
+
+fn list_line(listed: &Listed) -> String {
+    let info = &listed.info;
+    format!(
+        "{:>10}  {:>8}  {:>10}  {:>20}  {:>20}  {}",
+        info.version.0,
+        info.items,
+        output::size(info.raw_bytes),
+        output::time(info.updated_ms),
+        info.deadline_ms.map_or_else(|| "never".into(), output::time),
+        output::printable(listed.id.as_str()),
+    )
+}
+
+fn listed_json(listed: &Listed) -> Value {
+    let mut document = info_json(&listed.info);
+    document.insert("id".into(), json!(listed.id.as_str()));
+    Value::Object(document)
+}
+
+fn info_json(info: &SessionInfo) -> serde_json::Map<String, Value> {
+    let document = json!({
+        "version": info.version.0,
+        "create_revision": info.create_revision.0,
+        "mod_revision": info.mod_revision.0,
+        "items": info.items,
+        "raw_bytes": info.raw_bytes,
+        "stored_bytes": info.stored_bytes,
+        "counters": info.counters.as_slice(),
+        "created_ms": info.created_ms,
+        "updated_ms": info.updated_ms,
+        "deadline_ms": info.deadline_ms,
+    });
+    match document {
+        Value::Object(map) => map,
+        _ => serde_json::Map::new(),
+    }
+}
+
+/// A transcript becomes `state`; a plain value `value`, or `value_base16` where it is no UTF-8.
+fn session_json(id: &str, session: &Session) -> Result<Value, Failure> {
+    let mut document = info_json(&session.info);
+    document.insert("id".into(), json!(id));
+    document.insert("revision".into(), json!(session.revision.0));
+    let (key, value) = match &session.content {
+        Content::Transcript { .. } => {
+            let text = session.content.to_json();
+            let state: Value =
+                serde_json::from_slice(&text).map_err(|error| Failure::failed(format!("the stored transcript is no JSON: {error}")))?;
+            ("state", state)
+        }
+        Content::Value(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => ("value", json!(text)),
+            Err(_) => ("value_base16", json!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())),
+        },
+    };
+    document.insert(key.into(), value);
+    Ok(Value::Object(document))
+}
+
+/// A plain value byte for byte; a line end is added only for people's eyes.
+fn print_raw(session: &Session) -> std::io::Result<()> {
+    use std::io::IsTerminal;
+    let mut content = session.content.to_json().to_vec();
+    let is_value = matches!(session.content, Content::Value(_));
+    if (!is_value || std::io::stdout().is_terminal()) && content.last() != Some(&b'\n') {
+        content.push(b'\n');
+    }
+    output::bytes(&content)
+}
+
+fn print_written(id: &str, written: &Written, how: Output) -> Result<(), Failure> {
+    match how {
+        Output::Json => output::json(&written_json(id, written))?,
+        Output::Table => output::line(&format!("saved version={} revision={}", written.version, written.revision))?,
+    }
+    Ok(())
+}
+
+fn written_json(id: &str, written: &Written) -> Value {
+    json!({
+        "id": id,
+        "version": written.version.0,
+        "create_revision": written.create_revision.0,
+        "revision": written.revision.0,
+    })
+}
+
+/// A client for one command.
+pub fn connect(cluster: &args::Cluster) -> Result<Client, Failure> {
+    let mut builder = Client::builder().endpoints(&cluster.endpoints);
+    if let Some(timeout) = cluster.timeout {
+        builder = builder.write_deadline(timeout).read_deadline(timeout).connect_timeout(timeout.min(Duration::from_secs(2)));
+    }
+    builder.build().map_err(|error| Failure::usage(format!("--endpoints: {error}")))
+}
+
+fn expected(version: u64) -> Expected {
+    match version {
+        0 => Expected::Absent,
+        version => Expected::At { version: Version(version), create_revision: None },
+    }
+}
+
+fn expiry(ttl: Option<Duration>) -> Expiry {
+    ttl.map_or(Expiry::Keep, Expiry::After)
+}
+
+fn read_id_and_content(id: &str, file: &Path) -> Result<(String, Content), Failure> {
+    let content_is_stdin = file == Path::new("-");
+    if id == "-" && content_is_stdin {
+        return Err(Failure::usage("the id and the content can't both come from stdin; pass --file FILE"));
+    }
+    let id = read_id(id)?;
+    let bytes = if content_is_stdin {
+        read_bounded(std::io::stdin().lock(), SESSION_RAW_BYTES_MAX).map_err(|error| Failure::usage(format!("stdin: {error}")))?
+    } else {
+        std::fs::File::open(file)
+            .and_then(|file| read_bounded(file, SESSION_RAW_BYTES_MAX))
+            .map_err(|error| Failure::usage(format!("can't read the content: {error}; nothing changed file={}", file.display())))?
+    };
+    Ok((id, Content::from_json(&bytes)))
+}
+
+/// The id as typed, or all of stdin without its last line end.
+fn read_id(id: &str) -> Result<String, Failure> {
+    if id != "-" {
+        return Ok(id.to_owned());
+    }
+    let bytes = read_bounded(std::io::stdin().lock(), SESSION_ID_BYTES_MAX as u64 + 1)
+        .map_err(|error| Failure::usage(format!("can't read the id from stdin: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| Failure::usage("the id on stdin is not UTF-8"))?;
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+}
+
+fn read_bounded(from: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("it is too long limit={limit}")));
+    }
+    Ok(bytes)
+}
+
+/// What became of a write, and what to do now.
+fn write_failure(error: Error) -> Failure {
+    let (code, what_now) = match error.kind() {
+        ErrorKind::Invalid => (Code::Usage, "nothing changed; fix the call".to_owned()),
+        ErrorKind::Conflict { actual } => {
+            let message = format!("the stored version is not the expected one; nothing changed; read it again, then decide actual={actual}");
+            return Failure { code: Code::Conflict, message };
+        }
+        ErrorKind::Refused { .. } => (Code::Unavailable, "nothing changed; try again".to_owned()),
+        ErrorKind::Indeterminate => {
+            (Code::Unavailable, "it may or may not have happened; read the session, then decide whether to write again".to_owned())
+        }
+        _ => (Code::Failed, what_now(&error)),
+    };
+    Failure { code, message: format!("{error}; {what_now}") }
+}
+
+/// Why there is no answer to a read, and what to do now.
+pub fn read_failure(error: Error) -> Failure {
+    let (code, what_now) = match error.kind() {
+        ErrorKind::Invalid => (Code::Usage, "fix the call".to_owned()),
+        ErrorKind::Refused { .. } | ErrorKind::Indeterminate => {
+            (Code::Unavailable, "check --endpoints and `quorate status`, or try again".to_owned())
+        }
+        _ => (Code::Failed, what_now(&error)),
+    };
+    Failure { code, message: format!("{error}; {what_now}") }
+}
+
+fn what_now(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::Corrupt => "nothing changed; that node's data is damaged: see its log".into(),
+        ErrorKind::Unauthenticated => "nothing changed; no or wrong credentials".into(),
+        ErrorKind::Denied => "nothing changed; these credentials do not allow it".into(),
+        _ => "see the log of the nodes".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_longer_than_its_bound_is_refused_and_not_cut() {
+        assert_eq!(read_bounded(&b"1234"[..], 4).expect("fits"), b"1234");
+        assert!(read_bounded(&b"12345"[..], 4).is_err());
+    }
+
+    #[test]
+    fn id_and_content_from_one_stdin_are_refused_before_anything_is_read() {
+        let failure = read_id_and_content("-", Path::new("-")).expect_err("both");
+        assert_eq!(failure.code, Code::Usage);
+    }
+
+    #[test]
+    fn version_zero_expects_no_session() {
+        assert_eq!(expected(0), Expected::Absent);
+        assert_eq!(expected(3), Expected::At { version: Version(3), create_revision: None });
+    }
+}

@@ -1,0 +1,61 @@
+//! How a command ends when it does not succeed: an exit code and one line for people.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+/// Why by exit code. The numbers are an interface: scripts branch on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The reader of our output has gone: not a failure.
+    OutputClosed = 0,
+    /// Anything else.
+    Failed = 1,
+    /// The command line, the configuration or the data directory must be mended first.
+    Usage = 2,
+    /// The stored version is not the expected one.
+    Conflict = 3,
+    /// No node answered or there is no leader.
+    Unavailable = 4,
+}
+
+/// What `main` reports: what happened, whether anything changed, what to do. One line.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: Code,
+    /// The line.
+    pub message: String,
+}
+
+impl Failure {
+    /// Anything that has no code of its own.
+    pub fn failed(message: impl fmt::Display) -> Self {
+        Self { code: Code::Failed, message: message.to_string() }
+    }
+
+    /// The user must mend something before it can work.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self { code: Code::Usage, message: message.to_string() }
+    }
+
+    /// The line on stderr and the code for the operating system.
+    pub fn report(&self) -> ExitCode {
+        if self.code != Code::OutputClosed {
+            use io::Write;
+            // With stderr gone as well, the exit code is all that is left to tell.
+            let _ = writeln!(io::stderr(), "error: {}", self.message.replace('\n', " "));
+        }
+        ExitCode::from(self.code as u8)
+    }
+}
+
+/// Output that can't be written: a closed pipe (`| head`) ends the command quietly.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self { code: Code::OutputClosed, message: String::new() },
+            _ => Self::failed(format!("can't write the output: {error}")),
+        }
+    }
+}

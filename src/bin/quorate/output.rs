@@ -1,0 +1,59 @@
+//! Writing results: everything goes through here, since `println!` panics when the reader has gone.
+
+use std::io::{self, Write};
+
+/// Writes a JSON document and a line end to stdout. Errors: `BrokenPipe` when the reader has gone.
+pub fn json(document: &serde_json::Value) -> io::Result<()> {
+    line(&document.to_string())
+}
+
+/// Writes a line to stdout.
+pub fn line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Writes bytes to stdout as they are.
+pub fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// A session id for a terminal: control characters can't move the cursor or colour the line.
+pub fn printable(id: &str) -> String {
+    id.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Milliseconds since the Unix epoch, for people.
+pub fn time(ms: u64) -> String {
+    // The formatter takes four digits of a year.
+    const YEAR_10000_S: u64 = 253_402_300_800;
+    if ms / 1000 >= YEAR_10000_S {
+        return "-".into();
+    }
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms)).to_string()
+}
+
+/// Bytes, for people.
+pub fn size(bytes: u64) -> String {
+    bytesize::ByteSize::b(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_with_control_characters_is_escaped_and_other_text_is_not() {
+        assert_eq!(printable("a\u{1b}[31m\nb/ü"), "a\\u{1b}[31m\\nb/ü");
+    }
+
+    #[test]
+    fn times_are_told_in_utc() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(u64::MAX), "-");
+    }
+}

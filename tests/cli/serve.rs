@@ -1,0 +1,105 @@
+//! `serve` and `dev` that can't start: exit 2, and one line that says what to mend.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use crate::{assert_refused, run};
+
+/// Three free ports, bound at the same time so that they differ. Another process could take one before the node does; the tests here
+/// only need that none of them is refused as configuration.
+fn config(dir: &Path, edit: impl Fn(String) -> String) -> String {
+    let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
+    let text = format!(
+        "name = \"test\"\n[[node]]\nid = 1\nclient = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n",
+        ports[0], ports[1], ports[2]
+    );
+    write(dir, &edit(text))
+}
+
+fn write(dir: &Path, text: &str) -> String {
+    let path = dir.join("cluster.toml");
+    std::fs::write(&path, text).expect("a writable directory");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+fn serve(config: &str, data_dir: &Path, more: &[&str]) -> std::process::Output {
+    let data_dir = data_dir.to_str().expect("UTF-8");
+    run(&[&["serve", "--config", config, "--node", "1", "--data-dir", data_dir][..], more].concat())
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_named() {
+    let output = run(&["serve", "--config", "/nonexistent/cluster.toml", "--node", "1"]);
+    assert_refused(&output, 2, &["/nonexistent/cluster.toml", "--config"]);
+}
+
+#[test]
+fn a_bad_key_is_named_with_file_and_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = config(dir.path(), |text| text + "[raft]\nheartbeet = \"1s\"\n");
+    assert_refused(&serve(&path, dir.path(), &[]), 2, &[&path, "line 7", "heartbeet"]);
+    let path = config(dir.path(), |text| text + "[raft]\nheartbeat_interval = \"1s\"\n");
+    assert_refused(&serve(&path, dir.path(), &[]), 2, &["raft.election_timeout_min=1s", "raft.heartbeat_interval=1s"]);
+}
+
+#[test]
+fn a_node_that_is_not_configured_is_refused_with_those_that_are() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = config(dir.path(), |text| text);
+    assert_refused(&run(&["serve", "--config", &path, "--node", "7"]), 2, &["id=7", "configured=1"]);
+}
+
+#[test]
+fn an_address_others_can_reach_is_refused_unless_told_to_be_insecure() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = config(dir.path(), |text| text.replacen("127.0.0.1", "0.0.0.0", 1));
+    assert_refused(&serve(&path, dir.path(), &["--bootstrap"]), 2, &["node 1: client=0.0.0.0", "--insecure"]);
+    // Allowed now, it goes on to the next thing that is wrong.
+    assert_refused(&serve(&path, dir.path(), &["--insecure"]), 2, &["--bootstrap"]);
+}
+
+#[test]
+fn a_data_directory_that_is_not_there_is_not_taken_for_a_new_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = config(dir.path(), |text| text);
+    let missing = dir.path().join("elsewhere");
+    assert_refused(&serve(&path, &missing, &[]), 2, &["--bootstrap", "--data-dir", "elsewhere/1"]);
+    assert!(!missing.exists(), "nothing was made");
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = config(dir.path(), |text| text);
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").expect("a writable directory");
+    let output = serve(&path, &file, &["--bootstrap"]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let dev = run(&["dev", "--data-dir", file.to_str().expect("UTF-8")]);
+    assert_refused(&dev, 2, &["--data-dir"]);
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let path = config(dir.path(), |text| {
+        let client = text.lines().find_map(|line| line.strip_prefix("client = ")).expect("a client address").to_owned();
+        text.replace(&client, &format!("\"{address}\""))
+    });
+    let output = serve(&path, dir.path(), &["--bootstrap"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.lines().last().is_some_and(|line| line.starts_with("error: ") && line.contains(&address)), "{message}");
+}
+
+#[test]
+fn dev_refuses_ports_that_do_not_exist_and_data_of_another_cluster() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().to_str().expect("UTF-8");
+    assert_refused(&run(&["dev", "--data-dir", data_dir, "--base-port", "65530"]), 2, &["--base-port", "65535"]);
+    config(dir.path(), |text| text);
+    assert_refused(&run(&["dev", "--data-dir", data_dir]), 2, &["another cluster", "--nodes 1"]);
+}

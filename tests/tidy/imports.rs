@@ -1,0 +1,246 @@
+//! Who may use what: the table of `src/docs/architecture.md`, as code.
+
+use crate::Violations;
+use crate::source::{Source, words};
+
+/// What one part may name. `std` is free.
+struct Part {
+    /// Paths that belong to it; the longest match decides.
+    path: &'static str,
+    /// Modules of this crate.
+    modules: &'static [&'static str],
+    /// Crates of others.
+    crates: &'static [&'static str],
+}
+
+const PARTS: &[Part] = &[
+    Part { path: "src/limits.rs", modules: &[], crates: &[] },
+    Part { path: "src/docs/", modules: &[], crates: &[] },
+    Part { path: "src/types/", modules: &["types", "limits"], crates: &["bytes", "crc32c"] },
+    Part { path: "src/codec", modules: &["codec", "types", "limits"], crates: &["bincode", "bytes"] },
+    Part { path: "src/machine/", modules: &["machine", "codec", "types", "limits"], crates: &["bytes"] },
+    Part {
+        path: "src/wire/",
+        modules: &["wire", "types", "limits"],
+        crates: &["prost", "tonic", "tonic_prost", "tonic_types", "bytes"],
+    },
+    Part { path: "src/env/", modules: &["env"], crates: &["tokio", "getrandom", "rustix"] },
+    Part { path: "src/storage/", modules: &["storage", "types", "limits", "env"], crates: &["redb", "bytes", "crc32c", "tracing"] },
+    Part {
+        path: "src/raft/",
+        modules: &["raft", "machine", "codec", "storage", "wire", "types", "limits", "env"],
+        crates: &[
+            "openraft",
+            "openraft_macros",
+            "openraft_rt",
+            "openraft_rt_tokio",
+            "quorum_set",
+            "tonic",
+            "tokio",
+            "tokio_stream",
+            "futures_util",
+            "async_trait",
+            "bytes",
+            "tracing",
+        ],
+    },
+    Part { path: "src/server/", modules: SERVER_MODULES, crates: SERVER_CRATES },
+    Part { path: "src/server/config.rs", modules: SERVER_MODULES, crates: &["serde", "toml", "humantime_serde", "bytesize"] },
+    Part {
+        path: "src/server/admin",
+        modules: SERVER_MODULES,
+        crates: &["axum", "serde_json", "metrics_exporter_prometheus", "tokio", "tracing", "metrics"],
+    },
+    Part {
+        path: "src/client/",
+        modules: CLIENT_MODULES,
+        crates: &["tokio", "tokio_stream", "tonic", "zstd", "bytes", "crc32c", "tracing"],
+    },
+    Part {
+        path: "src/client/bob",
+        modules: CLIENT_MODULES,
+        crates: &["bob_core", "serde", "serde_json", "async_trait", "tokio", "bytes", "tracing"],
+    },
+    Part {
+        path: "src/testing/",
+        modules: &["testing", "client", "server", "types", "limits", "env"],
+        crates: &["tokio", "bob_core", "serde_json", "async_trait", "bytes", "tracing"],
+    },
+    Part {
+        path: "src/bin/",
+        modules: &["client", "server", "types", "limits", "env"],
+        crates: &[
+            "clap",
+            "comfy_table",
+            "indicatif",
+            "humantime",
+            "bytesize",
+            "serde_json",
+            "tokio",
+            "tracing",
+            "tracing_subscriber",
+            "bytes",
+        ],
+    },
+];
+
+const SERVER_MODULES: &[&str] = &["server", "raft", "machine", "codec", "storage", "wire", "types", "limits", "env"];
+const SERVER_CRATES: &[&str] = &[
+    "tokio",
+    "tokio_stream",
+    "tonic",
+    "tonic_health",
+    "tonic_reflection",
+    "futures_util",
+    "async_trait",
+    "metrics",
+    "rustix",
+    "bytes",
+    "tracing",
+    "axum",
+    "metrics_exporter_prometheus",
+];
+const CLIENT_MODULES: &[&str] = &["client", "wire", "types", "limits", "env"];
+
+/// Paths a file names that its part may not.
+pub fn violations(source: &Source) -> Violations {
+    if source.is_test() || source.path == "src/lib.rs" {
+        return Vec::new();
+    }
+    let part = PARTS.iter().filter(|part| source.path.starts_with(part.path)).max_by_key(|part| part.path.len());
+    let Some(part) = part else { return vec![format!("{}: belongs to no part of the table", source.path)] };
+    let code = source.shipped();
+    let mut violations = Vec::new();
+    for root in ["crate", "quorate"] {
+        // The binary's own modules are its own business.
+        if root == "crate" && part.path == "src/bin/" {
+            continue;
+        }
+        for (at, name) in roots_of(code, root) {
+            let is_macro = code[at..].split([';', '\n']).next().is_some_and(|line| line.contains(&format!("{name}!")));
+            if !part.modules.contains(&name.as_str()) && !is_macro {
+                violations.push(source.at(at, &format!("`{root}::{name}` is not for {}", part.path)));
+            }
+        }
+    }
+    for name in known_crates().filter(|name| !part.crates.contains(name)) {
+        violations.extend(foreign(code, name).map(|at| source.at(at, &format!("crate `{name}` is not for {}", part.path))));
+    }
+    let is_top = source.path.ends_with("/mod.rs") && source.path.matches('/').count() == 2 || source.path.matches('/').count() == 1;
+    if is_top {
+        violations.extend(words(code, "super::").map(|at| source.at(at, "`super::` hides what is used here: write `crate::`")));
+    }
+    violations
+}
+
+/// Dependencies of the manifest that no part may use.
+pub fn dependencies_without_owner(manifest: &str) -> Violations {
+    let section = manifest.split("\n[").find(|section| section.starts_with("dependencies]")).unwrap_or("");
+    let names = section.lines().skip(1).filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.trim().replace('-', "_"));
+    names
+        .filter(|name| !known_crates().any(|known| known == name))
+        .map(|name| format!("Cargo.toml: `{name}` has no owner"))
+        .collect()
+}
+
+fn known_crates() -> impl Iterator<Item = &'static str> {
+    let mut names: Vec<&str> = PARTS.iter().flat_map(|part| part.crates.iter().copied()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
+}
+
+/// The first segments of all paths that begin with `root::`, also inside braces.
+fn roots_of(code: &str, root: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for at in words(code, root) {
+        let Some(rest) = code[at + root.len()..].strip_prefix("::") else { continue };
+        match rest.strip_prefix('{') {
+            Some(list) => found.extend(first_segments(list).into_iter().map(|name| (at, name))),
+            None => found.push((at, identifier(rest))),
+        }
+    }
+    found
+}
+
+/// The first segment of each path of a brace list, from behind its opening brace.
+fn first_segments(list: &str) -> Vec<String> {
+    let (mut depth, mut starts, mut names) = (1, true, Vec::new());
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => starts = true,
+            c if depth == 1 && starts && !c.is_whitespace() => {
+                names.push(identifier(&list[at..]));
+                starts = false;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    names
+}
+
+fn identifier(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// Where a path begins with the name of a crate.
+fn foreign<'a>(code: &'a str, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+    words(code, name).filter(move |&at| {
+        let rest = &code[at + name.len()..];
+        let inside_a_path = code[..at].ends_with("::") && !code[..at].ends_with(" ::");
+        let imported = code[..at].trim_end().ends_with("use") && rest.trim_start().starts_with(';');
+        !inside_a_path && (rest.starts_with("::") || imported)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str, text: &str) -> Violations {
+        violations(&Source::new(path, text))
+    }
+
+    #[test]
+    fn a_module_that_is_not_allowed_is_caught_in_every_form_of_a_path() {
+        assert_eq!(found("src/machine/a.rs", "use crate::storage::Log;").len(), 1);
+        assert_eq!(found("src/machine/a.rs", "use crate::{types::{Version, raft}, env::Clock,\n  limits};").len(), 1);
+        assert_eq!(found("src/machine/a.rs", "fn a() { crate::raft::start() }").len(), 1);
+        assert_eq!(found("src/bin/quorate/a.rs", "use quorate::raft::Node; use crate::anything;").len(), 1);
+        assert!(found("src/machine/a.rs", "use crate::{types::Version, limits, codec};").is_empty());
+    }
+
+    #[test]
+    fn a_crate_that_is_not_allowed_is_caught() {
+        assert_eq!(found("src/machine/a.rs", "use tokio::sync::mpsc;").len(), 1);
+        assert_eq!(found("src/server/a.rs", "#[openraft::x]\nfn a(b: redb::Database) {}").len(), 2);
+        assert_eq!(found("src/server/a.rs", "use prost::Message;\nuse bincode;").len(), 2);
+        assert_eq!(found("src/client/a.rs", "serde_json::to_vec(x)").len(), 1);
+        assert!(found("src/client/bob.rs", "serde_json::to_vec(x)").is_empty());
+        assert!(found("src/machine/a.rs", "// tokio::spawn\nlet a = \"tokio::spawn\"; b.tokio; types::tokio::c()").is_empty());
+    }
+
+    #[test]
+    fn tests_beside_the_code_may_use_more() {
+        assert!(found("src/machine/a.rs", "#[cfg(test)]\nmod tests {\n    use tokio::spawn;\n}\n").is_empty());
+    }
+
+    #[test]
+    fn a_file_of_no_part_and_a_hidden_path_are_caught() {
+        assert_eq!(found("src/misc.rs", "").len(), 1);
+        assert_eq!(found("src/machine/mod.rs", "use super::raft;").len(), 1);
+        assert!(found("src/machine/deep.rs", "use super::Machine;").is_empty());
+    }
+
+    #[test]
+    fn a_dependency_without_owner_is_caught() {
+        let manifest =
+            "[package]\nname = \"x\"\n\n[dependencies]\nbytes = \"1\"\nleft-pad = \"1\"\n\n[dev-dependencies]\nother = \"1\"\n";
+        assert_eq!(dependencies_without_owner(manifest), ["Cargo.toml: `left_pad` has no owner"]);
+    }
+}

@@ -1,0 +1,97 @@
+//! What no compiler checks: who may use what, how large a file may be, which words have no place in the code.
+//!
+//! The table of [`imports`] is the one of `src/docs/architecture.md`. Every rule is a function from a file to its violations, and has a
+//! test that shows it failing: a rule that can't fail checks nothing.
+
+mod imports;
+mod source;
+mod words;
+
+use std::path::{Path, PathBuf};
+
+use source::Source;
+
+/// A file above this is two files.
+const LINES_MAX: usize = 800;
+
+/// What is wrong where.
+type Violations = Vec<String>;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file of ours below `dir`, in order; generated ones are not ours.
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable directory").path()).collect();
+    paths.sort();
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() && !path.ends_with("generated") {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn sources() -> Vec<Source> {
+    let dirs = ["src", "tests", "examples", "benches"];
+    let paths = dirs.iter().flat_map(|dir| rust_files(&root().join(dir)));
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).expect("a readable source file");
+        Source::new(path.strip_prefix(root()).expect("below the root").to_str().expect("UTF-8"), &text)
+    };
+    paths.map(read).collect()
+}
+
+fn check(rule: impl Fn(&Source) -> Violations) {
+    let sources = sources();
+    assert!(sources.len() > 20, "the walk found only {} files", sources.len());
+    let violations: Violations = sources.iter().flat_map(rule).collect();
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn modules_use_only_what_the_architecture_allows() {
+    check(imports::violations);
+}
+
+#[test]
+fn every_dependency_has_an_owner() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
+    let violations = imports::dependencies_without_owner(&manifest);
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn no_file_is_too_long() {
+    check(|source| words::too_long(source, LINES_MAX));
+}
+
+#[test]
+fn no_word_stands_for_work_that_is_not_done() {
+    check(words::unfinished);
+}
+
+#[test]
+fn features_are_told_apart_on_module_lines_only() {
+    check(words::misplaced_features);
+}
+
+#[test]
+fn clocks_files_and_threads_are_touched_in_env_only() {
+    check(words::outside_world);
+}
+
+#[test]
+fn the_machine_names_no_map_whose_order_differs_between_replicas() {
+    check(words::unordered);
+}
+
+#[test]
+fn output_never_panics_because_its_reader_has_gone() {
+    check(words::panicking_output);
+}

@@ -1,0 +1,144 @@
+//! Rules about single words and lines.
+
+use crate::Violations;
+use crate::source::{Source, words};
+
+/// Files with more lines than fit in a head.
+pub fn too_long(source: &Source, limit: usize) -> Violations {
+    let lines = source.text.lines().count();
+    if lines > limit { vec![format!("{}: lines={lines} limit={limit}", source.path)] } else { Vec::new() }
+}
+
+/// Promises instead of code, and tests that do not run or only wait.
+pub fn unfinished(source: &Source) -> Violations {
+    let in_code = ["todo!", "unimplemented!", "dbg!", "#[ignore"];
+    let mut violations = find(source, &source.code, &in_code, "stands for work that is not done");
+    let in_text = [concat!("FIX", "ME"), concat!("XX", "X")];
+    violations.extend(find(source, &source.text, &in_text, "stands for work that is not done"));
+    if !source.path.starts_with("src/env/") {
+        violations.extend(find(
+            source,
+            &source.code,
+            &["thread::sleep"],
+            "waits for time to pass instead of for what should happen",
+        ));
+    }
+    violations
+}
+
+/// `cfg(feature)` anywhere but before `mod` and `use`.
+pub fn misplaced_features(source: &Source) -> Violations {
+    let mut violations = find(source, &source.code, &["cfg!(feature", "cfg_attr(feature"], "belongs on a `mod` or `use` line");
+    let lines: Vec<&str> = source.code.lines().collect();
+    for (number, line) in lines.iter().enumerate() {
+        if !line.contains("cfg(") || !line.contains("feature") || line.contains("#![") {
+            continue;
+        }
+        let inline = line.rsplit(']').next().unwrap_or("").trim();
+        let after = lines[number + 1..].iter().map(|line| line.trim()).find(|line| !line.is_empty() && !line.starts_with("#["));
+        let item = if inline.is_empty() { after.unwrap_or("") } else { inline };
+        let bare = item.strip_prefix("pub(crate) ").or(item.strip_prefix("pub ")).unwrap_or(item);
+        if !bare.starts_with("mod ") && !bare.starts_with("use ") {
+            violations.push(format!(
+                "{}:{}: cfg(feature) belongs on a `mod` or `use` line, not on `{item}`",
+                source.path,
+                number + 1
+            ));
+        }
+    }
+    violations
+}
+
+/// Clocks, files and threads of the operating system, which a simulation must be able to own.
+pub fn outside_world(source: &Source) -> Violations {
+    let path = source.path.as_str();
+    if path.starts_with("src/env/") || path.starts_with("src/bin/") {
+        return Vec::new();
+    }
+    let code = source.shipped();
+    let mut violations = find(source, code, &["SystemTime", "UNIX_EPOCH", "std::time::Instant", "std::thread"], "belongs to env");
+    for at in words(code, "std::time::{") {
+        let list = code[at..].split('}').next().unwrap_or("");
+        violations.extend(words(list, "Instant").map(|_| source.at(at, "`std::time::Instant` belongs to env")));
+    }
+    // The lock is the operating system's by nature, and the configuration is read before there is a node.
+    if !["src/server/config.rs", "src/storage/lock.rs"].contains(&path) {
+        violations.extend(find(source, code, &["std::fs"], "belongs to env"));
+    }
+    violations
+}
+
+/// Maps and sets that iterate in another order on every replica.
+pub fn unordered(source: &Source) -> Violations {
+    if !source.path.starts_with("src/machine") {
+        return Vec::new();
+    }
+    find(source, source.shipped(), &["HashMap", "HashSet"], "has another order on every replica")
+}
+
+/// Macros that panic when the reader of the output has gone.
+pub fn panicking_output(source: &Source) -> Violations {
+    find(source, source.shipped(), &["println!", "print!", "eprintln!", "eprint!"], "panics when its reader has gone")
+}
+
+fn find(source: &Source, within: &str, banned: &[&str], why: &str) -> Violations {
+    let hits = |word: &&str| -> Vec<String> { words(within, word).map(|at| source.at(at, &format!("`{word}` {why}"))).collect() };
+    banned.iter().flat_map(hits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(path: &str, text: &str) -> Source {
+        Source::new(path, text)
+    }
+
+    #[test]
+    fn a_long_file_is_caught() {
+        let long = source("src/a.rs", "x\nx\nx\n");
+        assert_eq!(too_long(&long, 2), ["src/a.rs: lines=3 limit=2"]);
+        assert!(too_long(&long, 3).is_empty());
+    }
+
+    #[test]
+    fn unfinished_work_is_caught_with_its_line_and_not_in_strings() {
+        let bad =
+            source("tests/a.rs", concat!("fn a() {\n    to", "do!()\n}\n#[ig", "nore]\nfn b() { std::thread::sle", "ep(x) }"));
+        assert_eq!(unfinished(&bad).len(), 3, "{:?}", unfinished(&bad));
+        assert!(unfinished(&bad)[0].starts_with("tests/a.rs:2: "));
+        assert!(unfinished(&source("src/a.rs", "let a = \"dbg!\"; mytodo!();")).is_empty());
+        assert_eq!(unfinished(&source("src/a.rs", concat!("// FIX", "ME later"))).len(), 1);
+    }
+
+    #[test]
+    fn a_feature_on_anything_but_a_module_line_is_caught() {
+        let bad = "#[cfg(feature = \"x\")]\n#[derive(Clone)]\npub struct A;\n#[cfg(all(test, feature = \"x\"))]\nfn b() {}\n";
+        assert_eq!(misplaced_features(&source("src/a.rs", bad)).len(), 2);
+        assert_eq!(misplaced_features(&source("src/a.rs", "if cfg!(feature = \"x\") {}")).len(), 1);
+        let good = "#[cfg(feature = \"x\")]\n/// Doc.\npub mod a;\n#[cfg(feature = \"x\")]\npub use a::B;\n#[cfg(feature = \"x\")] mod c;\n";
+        assert!(misplaced_features(&source("src/a.rs", good)).is_empty());
+    }
+
+    #[test]
+    fn clocks_files_and_threads_outside_env_are_caught() {
+        let bad =
+            "use std::time::{Duration, Instant};\nlet t = std::time::SystemTime::now();\nstd::fs::read(x); std::thread::spawn(y);";
+        assert_eq!(outside_world(&source("src/raft/a.rs", bad)).len(), 4);
+        assert!(outside_world(&source("src/env/a.rs", bad)).is_empty());
+        assert!(outside_world(&source("src/raft/a.rs", "use std::time::Duration; tokio::time::Instant::now();")).is_empty());
+        assert!(outside_world(&source("src/server/config.rs", "std::fs::read(x)")).is_empty());
+    }
+
+    #[test]
+    fn unordered_maps_in_the_machine_are_caught() {
+        assert_eq!(unordered(&source("src/machine/a.rs", "use std::collections::HashMap;")).len(), 1);
+        assert!(unordered(&source("src/server/a.rs", "use std::collections::HashMap;")).is_empty());
+    }
+
+    #[test]
+    fn output_that_can_panic_is_caught_and_a_test_may_print() {
+        assert_eq!(panicking_output(&source("src/a.rs", "println!(); eprintln!()")).len(), 2);
+        assert!(panicking_output(&source("tests/a.rs", "println!()")).is_empty());
+    }
+}
