@@ -148,9 +148,7 @@ mod tests {
 
     use super::super::call::{Answerer, Charge};
     use super::*;
-    use crate::types::{
-        Blob, Change, ClientId, Consistency, Counters, Expiry, Load, Nonce, Request, Sequence, SessionId,
-    };
+    use crate::types::{Blob, Change, ClientId, Consistency, Counters, Expiry, Load, Nonce, Request, Sequence, SessionId};
 
     fn save(data: Blob) -> Write {
         let request =

@@ -164,14 +164,6 @@ impl Charge {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
-
-    /// Counts `bytes` more.
-    pub fn grow(&mut self, bytes: u64) {
-        if let Some(counter) = &self.counter {
-            counter.fetch_add(bytes, Ordering::Relaxed);
-            self.bytes += bytes;
-        }
-    }
 }
 
 impl Drop for Charge {

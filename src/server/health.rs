@@ -48,11 +48,6 @@ impl Facts {
         }
     }
 
-    /// Whether the process is of any use.
-    pub fn is_live(&self) -> bool {
-        self.failed.is_none()
-    }
-
     /// Whether it may be sent traffic.
     pub fn is_ready(&self) -> bool {
         self.checks().iter().all(|check| check.ok || !check.required)

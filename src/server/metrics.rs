@@ -10,8 +10,7 @@ use super::call::Done;
 use crate::types::{Loaded, Refusal, RefusalKind, Verdict};
 
 /// Upper bounds of the buckets of durations, in seconds.
-const SECONDS: &[f64] =
-    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 /// Upper bounds of the buckets of batch sizes, in operations.
 const OPERATIONS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
@@ -31,10 +30,37 @@ const KINDS: [&str; 6] = ["save", "save_if_version", "delete", "client", "load",
 
 /// How an operation ended, in metrics.
 const RESULTS: [&str; 31] = [
-    "saved", "conflict", "base_mismatch", "too_large", "too_many_sessions", "deleted", "not_found", "client_opened", "client_kept",
-    "client_closed", "too_many_clients", "client_unknown", "stale", "window_exceeded", "busy", "not_modified", "tail", "full", "page",
-    "relayed", "invalid", "wrong_cluster", "not_leader", "no_leader", "overloaded", "disk_low", "deadline_exceeded", "unavailable",
-    "corrupt", "denied", "other",
+    "saved",
+    "conflict",
+    "base_mismatch",
+    "too_large",
+    "too_many_sessions",
+    "deleted",
+    "not_found",
+    "client_opened",
+    "client_kept",
+    "client_closed",
+    "too_many_clients",
+    "client_unknown",
+    "stale",
+    "window_exceeded",
+    "busy",
+    "not_modified",
+    "tail",
+    "full",
+    "page",
+    "relayed",
+    "invalid",
+    "wrong_cluster",
+    "not_leader",
+    "no_leader",
+    "overloaded",
+    "disk_low",
+    "deadline_exceeded",
+    "unavailable",
+    "corrupt",
+    "denied",
+    "other",
 ];
 
 /// Values read when metrics are asked for, not counted as they happen.

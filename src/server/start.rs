@@ -19,6 +19,7 @@ use crate::env::{Clock, Env};
 use crate::limits::WRITE_MESSAGE_BYTES_MAX;
 use crate::raft::net::{Incoming, Net, TcpNet};
 use crate::raft::{self, Member, Node};
+use crate::storage::{log, state};
 use crate::types::{ClusterId, NodeId};
 use crate::wire;
 use crate::wire::v1::sessions_server::SessionsServer;
@@ -211,4 +212,31 @@ where
         .serve_with_incoming_shutdown(port, signalled(stop))
         .await
         .map_err(|error| Error(format!("the client port failed: {error}")))
+}
+
+fn raft_options(config: &Config, below: Below) -> raft::Options {
+    let voter = |member: &super::config::MemberConfig| Member {
+        id: member.id,
+        peer_address: member.peer.clone(),
+        client_address: member.client.clone(),
+        voter: true,
+    };
+    raft::Options {
+        env: below.env,
+        net: below.net,
+        incoming: below.incoming,
+        node: below.node,
+        data_dir: below.data_dir,
+        name: config.name.clone(),
+        configuration_hash: config.configuration_hash(),
+        members: config.members.iter().map(voter).collect(),
+        bootstrap: below.bootstrap,
+        heartbeat: config.raft.heartbeat_interval,
+        election_timeout_min: config.raft.election_timeout_min,
+        election_timeout_max: config.raft.election_timeout_max,
+        log_bytes_kept: config.storage.log_kept.as_u64(),
+        log: log::Options::default(),
+        state: state::Options { cache_bytes: config.storage.cache.as_u64() as usize, ..state::Options::default() },
+        upper: below.upper,
+    }
 }

@@ -36,7 +36,20 @@ impl Open {
         let Call { operation, origin, cluster_id, started, deadline, parked_until, epoch, refusal: _, answerer, charge } = call;
         let answerer = Some(answerer);
         let frames = Vec::new();
-        Self { operation, origin, cluster_id, started, deadline, parked_until, epoch, charge, answerer, link, frames, frame_bytes: 0 }
+        Self {
+            operation,
+            origin,
+            cluster_id,
+            started,
+            deadline,
+            parked_until,
+            epoch,
+            charge,
+            answerer,
+            link,
+            frames,
+            frame_bytes: 0,
+        }
     }
 
     /// The call again, with why it was refused; `None` if it was answered meanwhile.
