@@ -7,8 +7,20 @@ use serde_json::Value;
 
 /// Licences whose terms ours can carry.
 const LICENCES: [&str; 14] = [
-    "MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "0BSD", "Unicode-3.0",
-    "Unicode-DFS-2016", "BSL-1.0", "CC0-1.0", "Unlicense", "MIT-0",
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "0BSD",
+    "Unicode-3.0",
+    "Unicode-DFS-2016",
+    "BSL-1.0",
+    "CC0-1.0",
+    "Unlicense",
+    "MIT-0",
 ];
 
 /// Crates that would bring in another language's library, another TLS, or a known hole.
@@ -101,7 +113,8 @@ fn every_dependency_has_a_licence_that_permits_ours() {
 #[test]
 fn no_banned_crate_is_in_the_graph() {
     let metadata = metadata();
-    let hits: Vec<&str> = packages(&metadata).iter().map(|package| text(package, "name")).filter(|name| BANNED.contains(name)).collect();
+    let hits: Vec<&str> =
+        packages(&metadata).iter().map(|package| text(package, "name")).filter(|name| BANNED.contains(name)).collect();
     assert!(hits.is_empty(), "{hits:?}");
 }
 

@@ -25,17 +25,23 @@ const PARTS: &[Part] = &[
         crates: &["prost", "tonic", "tonic_prost", "tonic_types", "bytes"],
     },
     Part { path: "src/env/", modules: &["env"], crates: &["tokio", "getrandom", "rustix"] },
-    Part {
-        path: "src/storage/",
-        modules: &["storage", "types", "limits", "env"],
-        crates: &["redb", "bytes", "crc32c", "tracing"],
-    },
+    Part { path: "src/storage/", modules: &["storage", "types", "limits", "env"], crates: &["redb", "bytes", "crc32c", "tracing"] },
     Part {
         path: "src/raft/",
         modules: &["raft", "machine", "codec", "storage", "wire", "types", "limits", "env"],
         crates: &[
-            "openraft", "openraft_macros", "openraft_rt", "openraft_rt_tokio", "quorum_set", "tonic", "tokio", "tokio_stream",
-            "futures_util", "async_trait", "bytes", "tracing",
+            "openraft",
+            "openraft_macros",
+            "openraft_rt",
+            "openraft_rt_tokio",
+            "quorum_set",
+            "tonic",
+            "tokio",
+            "tokio_stream",
+            "futures_util",
+            "async_trait",
+            "bytes",
+            "tracing",
         ],
     },
     Part { path: "src/server/", modules: SERVER_MODULES, crates: SERVER_CRATES },
@@ -45,7 +51,11 @@ const PARTS: &[Part] = &[
         modules: SERVER_MODULES,
         crates: &["axum", "serde_json", "metrics_exporter_prometheus", "tokio", "tracing", "metrics"],
     },
-    Part { path: "src/client/", modules: CLIENT_MODULES, crates: &["tokio", "tokio_stream", "tonic", "zstd", "bytes", "crc32c", "tracing"] },
+    Part {
+        path: "src/client/",
+        modules: CLIENT_MODULES,
+        crates: &["tokio", "tokio_stream", "tonic", "zstd", "bytes", "crc32c", "tracing"],
+    },
     Part {
         path: "src/client/bob",
         modules: CLIENT_MODULES,
@@ -60,15 +70,35 @@ const PARTS: &[Part] = &[
         path: "src/bin/",
         modules: &["client", "server", "types", "limits", "env"],
         crates: &[
-            "clap", "comfy_table", "indicatif", "humantime", "bytesize", "serde_json", "tokio", "tracing", "tracing_subscriber", "bytes",
+            "clap",
+            "comfy_table",
+            "indicatif",
+            "humantime",
+            "bytesize",
+            "serde_json",
+            "tokio",
+            "tracing",
+            "tracing_subscriber",
+            "bytes",
         ],
     },
 ];
 
 const SERVER_MODULES: &[&str] = &["server", "raft", "machine", "codec", "storage", "wire", "types", "limits", "env"];
 const SERVER_CRATES: &[&str] = &[
-    "tokio", "tokio_stream", "tonic", "tonic_health", "tonic_reflection", "futures_util", "async_trait", "metrics", "rustix", "bytes",
-    "tracing", "axum", "metrics_exporter_prometheus",
+    "tokio",
+    "tokio_stream",
+    "tonic",
+    "tonic_health",
+    "tonic_reflection",
+    "futures_util",
+    "async_trait",
+    "metrics",
+    "rustix",
+    "bytes",
+    "tracing",
+    "axum",
+    "metrics_exporter_prometheus",
 ];
 const CLIENT_MODULES: &[&str] = &["client", "wire", "types", "limits", "env"];
 
@@ -107,7 +137,10 @@ pub fn violations(source: &Source) -> Violations {
 pub fn dependencies_without_owner(manifest: &str) -> Violations {
     let section = manifest.split("\n[").find(|section| section.starts_with("dependencies]")).unwrap_or("");
     let names = section.lines().skip(1).filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.trim().replace('-', "_"));
-    names.filter(|name| !known_crates().any(|known| known == name)).map(|name| format!("Cargo.toml: `{name}` has no owner")).collect()
+    names
+        .filter(|name| !known_crates().any(|known| known == name))
+        .map(|name| format!("Cargo.toml: `{name}` has no owner"))
+        .collect()
 }
 
 fn known_crates() -> impl Iterator<Item = &'static str> {
@@ -206,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_dependency_without_owner_is_caught() {
-        let manifest = "[package]\nname = \"x\"\n\n[dependencies]\nbytes = \"1\"\nleft-pad = \"1\"\n\n[dev-dependencies]\nother = \"1\"\n";
+        let manifest =
+            "[package]\nname = \"x\"\n\n[dependencies]\nbytes = \"1\"\nleft-pad = \"1\"\n\n[dev-dependencies]\nother = \"1\"\n";
         assert_eq!(dependencies_without_owner(manifest), ["Cargo.toml: `left_pad` has no owner"]);
     }
 }

@@ -135,7 +135,8 @@ fn raw_len(rest: &[u8]) -> Option<usize> {
 
 /// `None`: a lifetime.
 fn char_len(rest: &[u8]) -> Option<usize> {
-    let text = std::str::from_utf8(&rest[1..rest.len().min(6)]).or_else(|error| std::str::from_utf8(&rest[1..1 + error.valid_up_to()]));
+    let text =
+        std::str::from_utf8(&rest[1..rest.len().min(6)]).or_else(|error| std::str::from_utf8(&rest[1..1 + error.valid_up_to()]));
     let len = text.ok()?.chars().next()?.len_utf8();
     (rest.get(1 + len) == Some(&b'\'')).then_some(len + 2)
 }

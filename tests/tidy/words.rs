@@ -16,7 +16,12 @@ pub fn unfinished(source: &Source) -> Violations {
     let in_text = [concat!("FIX", "ME"), concat!("XX", "X")];
     violations.extend(find(source, &source.text, &in_text, "stands for work that is not done"));
     if !source.path.starts_with("src/env/") {
-        violations.extend(find(source, &source.code, &["thread::sleep"], "waits for time to pass instead of for what should happen"));
+        violations.extend(find(
+            source,
+            &source.code,
+            &["thread::sleep"],
+            "waits for time to pass instead of for what should happen",
+        ));
     }
     violations
 }
@@ -34,7 +39,11 @@ pub fn misplaced_features(source: &Source) -> Violations {
         let item = if inline.is_empty() { after.unwrap_or("") } else { inline };
         let bare = item.strip_prefix("pub(crate) ").or(item.strip_prefix("pub ")).unwrap_or(item);
         if !bare.starts_with("mod ") && !bare.starts_with("use ") {
-            violations.push(format!("{}:{}: cfg(feature) belongs on a `mod` or `use` line, not on `{item}`", source.path, number + 1));
+            violations.push(format!(
+                "{}:{}: cfg(feature) belongs on a `mod` or `use` line, not on `{item}`",
+                source.path,
+                number + 1
+            ));
         }
     }
     violations
@@ -94,7 +103,8 @@ mod tests {
 
     #[test]
     fn unfinished_work_is_caught_with_its_line_and_not_in_strings() {
-        let bad = source("tests/a.rs", concat!("fn a() {\n    to", "do!()\n}\n#[ig", "nore]\nfn b() { std::thread::sle", "ep(x) }"));
+        let bad =
+            source("tests/a.rs", concat!("fn a() {\n    to", "do!()\n}\n#[ig", "nore]\nfn b() { std::thread::sle", "ep(x) }"));
         assert_eq!(unfinished(&bad).len(), 3, "{:?}", unfinished(&bad));
         assert!(unfinished(&bad)[0].starts_with("tests/a.rs:2: "));
         assert!(unfinished(&source("src/a.rs", "let a = \"dbg!\"; mytodo!();")).is_empty());
@@ -112,7 +122,8 @@ mod tests {
 
     #[test]
     fn clocks_files_and_threads_outside_env_are_caught() {
-        let bad = "use std::time::{Duration, Instant};\nlet t = std::time::SystemTime::now();\nstd::fs::read(x); std::thread::spawn(y);";
+        let bad =
+            "use std::time::{Duration, Instant};\nlet t = std::time::SystemTime::now();\nstd::fs::read(x); std::thread::spawn(y);";
         assert_eq!(outside_world(&source("src/raft/a.rs", bad)).len(), 4);
         assert!(outside_world(&source("src/env/a.rs", bad)).is_empty());
         assert!(outside_world(&source("src/raft/a.rs", "use std::time::Duration; tokio::time::Instant::now();")).is_empty());

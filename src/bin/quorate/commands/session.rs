@@ -65,7 +65,9 @@ async fn rm(args: args::Rm) -> Result<(), Failure> {
     client.close().await;
     match (result.map_err(write_failure)?, args.output) {
         (Some(deleted), Output::Json) => output::json(&written_json(&id, &deleted))?,
-        (Some(deleted), Output::Table) => output::line(&format!("deleted version={} revision={}", deleted.version, deleted.revision))?,
+        (Some(deleted), Output::Table) => {
+            output::line(&format!("deleted version={} revision={}", deleted.version, deleted.revision))?
+        }
         (None, Output::Json) => output::json(&json!({ "id": id, "version": null, "revision": null }))?,
         (None, Output::Table) => output::line("nothing to delete")?,
     }
@@ -181,8 +183,8 @@ fn session_json(id: &str, session: &Session) -> Result<Value, Failure> {
     let (key, value) = match &session.content {
         Content::Transcript { .. } => {
             let text = session.content.to_json();
-            let state: Value =
-                serde_json::from_slice(&text).map_err(|error| Failure::failed(format!("the stored transcript is no JSON: {error}")))?;
+            let state: Value = serde_json::from_slice(&text)
+                .map_err(|error| Failure::failed(format!("the stored transcript is no JSON: {error}")))?;
             ("state", state)
         }
         Content::Value(bytes) => match std::str::from_utf8(bytes) {
@@ -283,7 +285,8 @@ fn write_failure(error: Error) -> Failure {
     let (code, what_now) = match error.kind() {
         ErrorKind::Invalid => (Code::Usage, "nothing changed; fix the call".to_owned()),
         ErrorKind::Conflict { actual } => {
-            let message = format!("the stored version is not the expected one; nothing changed; read it again, then decide actual={actual}");
+            let message =
+                format!("the stored version is not the expected one; nothing changed; read it again, then decide actual={actual}");
             return Failure { code: Code::Conflict, message };
         }
         ErrorKind::Refused { .. } => (Code::Unavailable, "nothing changed; try again".to_owned()),
@@ -328,7 +331,7 @@ mod tests {
 
     #[test]
     fn id_and_content_from_one_stdin_are_refused_before_anything_is_read() {
-        let failure = read_id_and_content("-", Path::new("-")).expect_err("both");
+        let failure = read_id_and_content("-", Path::new("-")).err().expect("both");
         assert_eq!(failure.code, Code::Usage);
     }
 

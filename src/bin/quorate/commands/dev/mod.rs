@@ -154,10 +154,12 @@ impl Dev {
     fn say_what_to_type(&self, leader: u64) {
         let default = Plan::new(3, 7460).is_ok_and(|default| default == self.plan);
         let flag = if default { String::new() } else { format!(" --endpoints {}", self.plan.endpoints().join(",")) };
+        // As it was typed: after `cargo run` no shell would find the bare name.
+        let quorate = std::env::args().next().unwrap_or_else(|| "quorate".into());
         say("try, in another terminal:");
-        say(&format!("  echo hello | quorate session put greeting{flag}"));
-        say(&format!("  quorate session get greeting -o json{flag}"));
-        say(&format!("  quorate status{flag}"));
+        say(&format!("  echo hello | {quorate} session put greeting{flag}"));
+        say(&format!("  {quorate} session get greeting -o json{flag}"));
+        say(&format!("  {quorate} status{flag}"));
         if let Some(child) = self.children.get(&leader) {
             say(&format!("  kill -9 {}    # the leader: another takes over, nothing acknowledged is lost", child.pid));
         }
