@@ -29,7 +29,7 @@ fn some_counters() -> impl Strategy<Value = Counters> {
 }
 
 fn base() -> impl Strategy<Value = Base> {
-    (any::<u64>(), 1.., any::<u64>()).prop_map(|(create, version, items)| Base::At {
+    (any::<u64>(), 1u64.., any::<u64>()).prop_map(|(create, version, items)| Base::At {
         create_revision: Revision(create),
         version: Version(version),
         items,
@@ -50,7 +50,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 fn expected() -> impl Strategy<Value = Expected> {
-    let at = (1.., proptest::option::of(1u64..))
+    let at = (1u64.., proptest::option::of(1u64..))
         .prop_map(|(version, create)| Expected::At { version: Version(version), create_revision: create.map(Revision) });
     prop_oneof![Just(Expected::Absent), at]
 }
@@ -105,7 +105,7 @@ fn write() -> impl Strategy<Value = Write> {
 }
 
 fn info() -> impl Strategy<Value = SessionInfo> {
-    (any::<[u64; 8]>(), 1.., some_counters(), proptest::option::of(any::<u64>())).prop_map(|(n, version, counters, deadline_ms)| {
+    (any::<[u64; 8]>(), 1u64.., some_counters(), proptest::option::of(any::<u64>())).prop_map(|(n, version, counters, deadline_ms)| {
         SessionInfo {
             create_revision: Revision(n[0]),
             version: Version(version),
@@ -135,7 +135,7 @@ fn loaded() -> impl Strategy<Value = Loaded> {
 
 fn verdict() -> impl Strategy<Value = Verdict> {
     let number = any::<u64>;
-    let saved = (1.., number(), number(), number(), any::<bool>()).prop_map(|(version, create, items, next_chunk, rebased)| {
+    let saved = (1u64.., number(), number(), number(), any::<bool>()).prop_map(|(version, create, items, next_chunk, rebased)| {
         Verdict::Saved(Saved { version: Version(version), create_revision: Revision(create), items, next_chunk, rebased })
     });
     let too_large = (0..5, number(), number()).prop_map(|(what, now, limit)| {
@@ -164,7 +164,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         plain,
         (number(), number())
             .prop_map(|(actual, tombstone)| Verdict::Conflict { actual: Version(actual), tombstone: Version(tombstone) }),
-        (1..).prop_map(|version| Verdict::Deleted { version: Version(version) }),
+        (1u64..).prop_map(|version| Verdict::Deleted { version: Version(version) }),
         number().prop_map(|version| Verdict::NotFound { tombstone: Version(version) }),
         number().prop_map(|client| Verdict::ClientOpened { client: ClientId(client) }),
     ]
