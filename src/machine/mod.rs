@@ -95,6 +95,12 @@ impl Machine {
         Self::at_version(1).expect("version 1 always has rules")
     }
 
+    /// An empty machine with other rules, for tests of limits that are too large to reach.
+    #[doc(hidden)]
+    pub fn with_rules(rules: &'static Rules) -> Self {
+        Self { rules, ..Self::new() }
+    }
+
     fn at_version(version: u16) -> Option<Self> {
         Some(Self {
             tables: Tables::default(),
