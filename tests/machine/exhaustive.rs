@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! client:   submit ─> request in the network ─> applied ─> reply delivered, or lost
-//!             └ retry: a second copy    └ give up (Indeterminate): the sequence is closed, and a new operation follows
+//!             └ perhaps twice (a retry)  └ give up (Indeterminate): the sequence is closed, and a new operation follows
 //! BaseMismatch delivered: the same request again, with the full change
 //! ```
 //!
@@ -46,8 +46,6 @@ struct Pending {
     write: Write,
     /// Copies in the network.
     copies: u8,
-    /// Retries left.
-    retries: u8,
     /// The client still waits.
     waiting: bool,
 }
@@ -76,12 +74,16 @@ struct World {
     may_vanish: bool,
     now: u64,
     swept: bool,
+    /// Retries and give-ups left: one each, at any operation of either caller.
+    retries: u8,
+    give_ups: u8,
+    /// The kind of the latest answer, for coverage.
+    answered: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Action {
-    Submit(usize),
-    Retry(usize),
+    Submit { caller: usize, copies: u8 },
     GiveUp(usize),
     Deliver { caller: usize, pending: usize, lost: bool },
     Expire,
@@ -94,7 +96,7 @@ fn session() -> SessionId {
 
 impl World {
     fn new(scripts: [[Operation; 3]; 2]) -> Self {
-        let mut lab = Lab::new();
+        let mut lab = Lab { quick: true, ..Lab::new() };
         let callers = scripts.into_iter().enumerate().map(|(number, script)| Caller {
             client: lab.open(1000, number as u8),
             script,
@@ -107,26 +109,36 @@ impl World {
         let overwrites = |operation: &Operation| !matches!(operation, Operation::Rebase);
         let may_vanish = scripts.iter().flatten().any(overwrites);
         let answers = BTreeMap::new();
-        Self { lab, callers, answers, version: 0, acknowledged: BTreeSet::new(), may_vanish, now: 1000, swept: false }
+        Self {
+            lab,
+            callers,
+            answers,
+            version: 0,
+            acknowledged: BTreeSet::new(),
+            may_vanish,
+            now: 1000,
+            swept: false,
+            retries: 1,
+            give_ups: 1,
+            answered: None,
+        }
     }
 
+    /// Steps possible here. What one caller does by itself comes first and alone: no other step can tell when it happened. For the
+    /// same reason a retry is a second copy from the start, and a reply is lost only where another copy will bring it.
     fn actions(&self) -> Vec<Action> {
+        let is_waiting = |caller: &Caller| caller.pending.last().is_some_and(|pending| pending.waiting);
+        let idle = self.callers.iter().position(|caller| !is_waiting(caller) && caller.next < caller.script.len());
+        if let Some(caller) = idle {
+            let copies = 1..=1 + self.retries;
+            return copies.map(|copies| Action::Submit { caller, copies }).collect();
+        }
         let mut actions = Vec::new();
         for (n, caller) in self.callers.iter().enumerate() {
-            let waiting = caller.pending.last().filter(|pending| pending.waiting);
-            match waiting {
-                None if caller.next < caller.script.len() => actions.push(Action::Submit(n)),
-                None => {}
-                Some(pending) => {
-                    actions.push(Action::GiveUp(n));
-                    if pending.retries > 0 {
-                        actions.push(Action::Retry(n));
-                    }
-                }
-            }
+            actions.extend((self.give_ups > 0 && is_waiting(caller)).then_some(Action::GiveUp(n)));
             for (at, pending) in caller.pending.iter().enumerate().filter(|(_, pending)| pending.copies > 0) {
                 actions.push(Action::Deliver { caller: n, pending: at, lost: false });
-                if pending.waiting {
+                if pending.waiting && pending.copies > 1 {
                     actions.push(Action::Deliver { caller: n, pending: at, lost: true });
                 }
             }
@@ -143,16 +155,11 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Submit(n) => self.submit(n),
-            Action::Retry(n) => {
-                if let Some(pending) = self.callers[n].pending.last_mut() {
-                    pending.copies += 1;
-                    pending.retries -= 1;
-                }
-            }
+            Action::Submit { caller, copies } => self.submit(caller, copies),
             Action::GiveUp(n) => {
                 // Indeterminate: it knows nothing any more, until it loads.
                 self.finish(n);
+                self.give_ups -= 1;
                 self.callers[n].known = self.current();
             }
             Action::Deliver { caller, pending, lost } => self.deliver(caller, pending, lost),
@@ -177,7 +184,8 @@ impl World {
         })
     }
 
-    fn submit(&mut self, n: usize) {
+    fn submit(&mut self, n: usize, copies: u8) {
+        self.retries -= copies - 1;
         let caller = &mut self.callers[n];
         let operation = caller.script[caller.next];
         let label = format!("{n}.{}", caller.sequence);
@@ -198,7 +206,7 @@ impl World {
             Operation::Replace => conditional(full(&label), OnConflict::Reject),
             Operation::Delete => Write::Delete { request, id: id.clone(), expected: None },
         };
-        caller.pending.push(Pending { write, copies: 1, retries: 1, waiting: true });
+        caller.pending.push(Pending { write, copies, waiting: true });
     }
 
     fn finish(&mut self, n: usize) {
@@ -234,7 +242,7 @@ impl World {
                 // Copies of the delta may still be under way; they carry the same request.
                 pending.waiting = false;
                 let full = Write::Save { request, id, change: full(&label), expiry };
-                self.callers[n].pending.push(Pending { write: full, copies: 1, retries: 1, waiting: true });
+                self.callers[n].pending.push(Pending { write: full, copies: 1, waiting: true });
             }
             Verdict::Saved(saved) => {
                 let appended = matches!(write.change(), Some(Change::Delta { .. }));
@@ -264,6 +272,7 @@ impl World {
         let request = write.request().expect("has one");
         let key = (request.client.0, request.sequence.0);
         let is_fresh = outcome.revision == Revision(index);
+        self.answered = Some(kind(outcome, is_fresh));
         match &outcome.verdict {
             Verdict::BaseMismatch | Verdict::Stale => {
                 assert!(is_fresh);
@@ -290,10 +299,8 @@ impl World {
         self.answers.insert(key, outcome.clone());
     }
 
-    /// What must hold in every state.
-    fn check(&mut self) {
-        self.lab.rebuild();
-        self.lab.check_content();
+    /// What must hold after every step; what a state's hash stands for is checked once for each.
+    fn check(&self) {
         let texts = self.items();
         let distinct: BTreeSet<_> = texts.iter().cloned().collect();
         assert_eq!(texts.len(), distinct.len(), "an item is stored twice {texts:?}");
@@ -321,14 +328,22 @@ impl World {
         }
         let rank = |revision: Revision| ranks.iter().position(|other| *other == revision);
         let mut hasher = DefaultHasher::new();
+        // The order of items changes nothing that follows.
+        let items: BTreeSet<_> = self.items().into_iter().collect();
         match &plan {
-            Plan::Read { info, .. } => (rank(info.create_revision), info.version, info.deadline_ms, self.items()).hash(&mut hasher),
+            Plan::Read { info, .. } => (rank(info.create_revision), info.version, info.deadline_ms, items).hash(&mut hasher),
             other => format!("{other:?}").hash(&mut hasher),
         }
-        let stored = self.lab.machine.info(&session());
-        format!("{:?}", stored.map(|info| (info.next_chunk, info.items))).hash(&mut hasher);
-        (self.now, self.swept, self.may_vanish, &self.acknowledged).hash(&mut hasher);
-        for (key, outcome) in &self.answers {
+        (self.now, self.swept, self.may_vanish, self.retries, self.give_ups).hash(&mut hasher);
+        if !self.may_vanish {
+            self.acknowledged.hash(&mut hasher);
+        }
+        // Only answers that may be asked for again.
+        let asked = self.callers.iter().flat_map(|caller| {
+            let open = caller.pending.iter().filter(|pending| pending.copies > 0 || pending.waiting);
+            open.filter_map(|pending| pending.write.request().map(|request| (request.client.0, request.sequence.0)))
+        });
+        for (key, outcome) in asked.filter_map(|key| Some((key, self.answers.get(&key)?))) {
             let created = match &outcome.verdict {
                 Verdict::Saved(saved) => (rank(saved.create_revision), saved.items, saved.rebased),
                 _ => (None, 0, false),
@@ -343,10 +358,24 @@ impl World {
                     _ => (3, None, 0, 0),
                 };
                 let sequence = pending.write.request().map(|request| request.sequence);
-                (sequence, delta, pending.copies, pending.retries, pending.waiting).hash(&mut hasher);
+                (sequence, delta, pending.copies, pending.waiting).hash(&mut hasher);
             }
         }
         hasher.finish()
+    }
+}
+
+fn kind(outcome: &Outcome, is_fresh: bool) -> &'static str {
+    match &outcome.verdict {
+        _ if !is_fresh => "repeated",
+        Verdict::Saved(saved) if saved.rebased => "rebased",
+        Verdict::Saved(_) => "Saved",
+        Verdict::Deleted { .. } => "Deleted",
+        Verdict::NotFound { .. } => "NotFound",
+        Verdict::Conflict { .. } => "Conflict",
+        Verdict::BaseMismatch => "BaseMismatch",
+        Verdict::Stale => "Stale",
+        _ => "other",
     }
 }
 
@@ -375,32 +404,65 @@ fn base_key(base: &Base, rank: &impl Fn(Revision) -> Option<usize>) -> (u8, Opti
     }
 }
 
-/// Visits every state of one pair of scripts; returns how many there are.
-fn explore(scripts: [[Operation; 3]; 2]) -> usize {
+/// Visits every state of one pair of scripts, checks that each kind of answer came up, and returns how many states there are.
+fn explore(scripts: [[Operation; 3]; 2], kinds: &[&str]) -> usize {
     let start = World::new(scripts);
     let mut seen = BTreeSet::from([start.hash()]);
     let mut queue = VecDeque::from([start]);
-    let mut finished = 0;
+    let (mut finished, mut answered) = (0, BTreeSet::new());
     while let Some(world) = queue.pop_front() {
-        let actions = world.actions();
         finished += usize::from(world.callers.iter().all(|caller| caller.next == 3));
-        for action in actions {
+        for action in world.actions() {
             let mut next = world.clone();
             next.act(action);
-            if seen.insert(next.hash()) {
-                next.check();
-                queue.push_back(next);
+            next.check();
+            answered.extend(next.answered.take());
+            if !seen.insert(next.hash()) {
+                continue;
             }
+            if next.lab.next_index != world.lab.next_index {
+                next.lab.machine.check().expect("invariants");
+                next.lab.rebuild();
+                next.lab.check_content();
+            }
+            // Requests that can't arrive any more are no part of the state.
+            next.callers.iter_mut().for_each(|caller| caller.pending.retain(|pending| pending.copies > 0 || pending.waiting));
+            queue.push_back(next);
         }
     }
     assert!(finished > 0, "no interleaving reaches the end");
+    for kind in kinds {
+        assert!(answered.contains(*kind), "no interleaving was answered {kind} answered={answered:?}");
+    }
     seen.len()
 }
 
 #[test]
 fn every_interleaving_of_rebasing_turns_loses_nothing() {
     use Operation::Rebase;
-    let states = explore([[Rebase; 3], [Rebase; 3]]);
-    eprintln!("rebase states={states}");
-    assert!(states > 1000, "the scope is too small states={states}");
+    let states = explore([[Rebase; 3], [Rebase; 3]], &["Saved", "rebased", "repeated", "Stale"]);
+    assert!(states > 5_000, "the scope is too small states={states}");
+}
+
+#[test]
+fn every_interleaving_of_appends_with_full_changes_under_one_request_applies_each_once() {
+    use Operation::Append;
+    let states = explore([[Append; 3], [Append; 3]], &["Saved", "repeated", "Stale", "BaseMismatch"]);
+    assert!(states > 10_000, "the scope is too small states={states}");
+}
+
+#[test]
+fn every_interleaving_with_expiry_keeps_versions_dense() {
+    use Operation::{Append, Expiring, Rebase};
+    let scripts = [[Append, Expiring, Append], [Rebase, Append, Rebase]];
+    let states = explore(scripts, &["Saved", "rebased", "repeated", "Stale", "BaseMismatch", "Conflict"]);
+    assert!(states > 30_000, "the scope is too small states={states}");
+}
+
+#[test]
+fn every_interleaving_with_deletes_and_conditional_saves_answers_each_request_once() {
+    use Operation::{Append, Delete, Expiring, Rebase, Replace};
+    let scripts = [[Expiring, Delete, Append], [Replace, Rebase, Append]];
+    let states = explore(scripts, &["Saved", "Deleted", "NotFound", "repeated", "Stale", "BaseMismatch", "Conflict"]);
+    assert!(states > 20_000, "the scope is too small states={states}");
 }

@@ -19,25 +19,32 @@ pub struct Lab {
     pub rows: Rows,
     /// The index the next entry gets.
     pub next_index: u64,
+    /// Leaves codec and invariants to the caller, who has many states to go through.
+    pub quick: bool,
 }
 
 impl Lab {
     /// An empty machine whose first entry gets index 1.
     pub fn new() -> Self {
-        Self { machine: Machine::new(), rows: Rows::new(), next_index: 1 }
+        Self { machine: Machine::new(), rows: Rows::new(), next_index: 1, quick: false }
     }
 
     /// Encodes, decodes and applies one command; checks effects and invariants.
     pub fn apply(&mut self, stamp_ms: u64, command: Command) -> Outcome {
-        let entry = Entry { stamp_ms, command };
-        let version = self.machine.cluster_version();
-        let format = u8::try_from(version).expect("small");
-        let decoded = codec::decode(&codec::encode(&entry, format), version).expect("own encoding");
-        assert_eq!(decoded, entry, "codec round trip");
+        let mut entry = Entry { stamp_ms, command };
+        if !self.quick {
+            let version = self.machine.cluster_version();
+            let format = u8::try_from(version).expect("small");
+            let decoded = codec::decode(&codec::encode(&entry, format), version).expect("own encoding");
+            assert_eq!(decoded, entry, "codec round trip");
+            entry = decoded;
+        }
         let log_id = self.next_log_id();
-        let (outcome, effects) = self.machine.apply(log_id, &decoded);
+        let (outcome, effects) = self.machine.apply(log_id, &entry);
         self.take(effects);
-        self.machine.check().expect("invariants");
+        if !self.quick {
+            self.machine.check().expect("invariants");
+        }
         outcome
     }
 
