@@ -127,47 +127,11 @@ impl Model {
         if !matches && !rebase {
             return conflict;
         }
-        let fresh = Session { created: index, version: tombstone, ..Session::default() };
-        let mut next = old.clone().unwrap_or(fresh);
-        next.version += 1;
-        match write.change().expect("a save") {
-            Change::Full { .. } if !matches => return conflict,
-            Change::Full { chunks, head, .. } => {
-                if old.is_some() {
-                    next.first_item_chunk += next.items.len() as u64;
-                    next.append_only_since = next.version;
-                }
-                next.items.clear();
-                next.head_since = next.version;
-                next.take(chunks, Some(head));
-            }
-            Change::Delta { base, chunks, head, .. } => {
-                let is_base = match (base, &old) {
-                    (Base::Absent, old) => old.is_none(),
-                    (Base::At { create_revision, version, items }, Some(old)) => {
-                        create_revision.0 == old.created && version.0 == old.version && *items == old.items.len() as u64
-                    }
-                    (Base::At { .. }, None) => false,
-                };
-                let head = head.as_ref().filter(|head| matches || text(&head.data) != next.head);
-                let base_version = match (base, &old) {
-                    (Base::Absent, Some(_)) => Some(0),
-                    (Base::At { create_revision, version, items }, Some(old))
-                        if create_revision.0 == old.created && version.0 <= old.version && *items <= old.items.len() as u64 =>
-                    {
-                        Some(version.0)
-                    }
-                    _ => None,
-                };
-                let can_rebase = base_version
-                    .is_some_and(|version| version >= next.append_only_since && (head.is_none() || next.head_since <= version));
-                match (matches, is_base) {
-                    (true, false) => return Verdict::BaseMismatch,
-                    (false, _) if !can_rebase => return conflict,
-                    _ => next.take(chunks, head),
-                }
-            }
-        }
+        let change = write.change().expect("a save");
+        let next = if matches { changed(old.as_ref(), change, index, tombstone) } else { rebased(old.as_ref(), change) };
+        let Some(mut next) = next else {
+            return if matches { Verdict::BaseMismatch } else { conflict };
+        };
         next.deadline = match write {
             Write::Save { expiry, .. } | Write::SaveIfVersion { expiry, .. } => match expiry {
                 Expiry::Keep => next.deadline,
@@ -187,6 +151,57 @@ impl Model {
         self.sessions.insert(id.as_str().to_owned(), next);
         Verdict::Saved(saved)
     }
+}
+
+/// The session after a change where the expectation held; `None` is a mismatch of the base.
+fn changed(old: Option<&Session>, change: &Change, index: u64, tombstone: u64) -> Option<Session> {
+    let mut next = old.cloned().unwrap_or(Session { created: index, version: tombstone, ..Session::default() });
+    next.version += 1;
+    match change {
+        Change::Full { chunks, head, .. } => {
+            if old.is_some() {
+                next.first_item_chunk += next.items.len() as u64;
+                next.append_only_since = next.version;
+            }
+            next.items.clear();
+            next.take(chunks, Some(head));
+        }
+        Change::Delta { base, chunks, head, .. } => {
+            let is_base = match (base, old) {
+                (Base::Absent, old) => old.is_none(),
+                (Base::At { create_revision, version, items }, Some(old)) => {
+                    create_revision.0 == old.created && version.0 == old.version && *items == old.items.len() as u64
+                }
+                (Base::At { .. }, None) => false,
+            };
+            if !is_base {
+                return None;
+            }
+            next.take(chunks, head.as_ref());
+        }
+    }
+    Some(next)
+}
+
+/// The newest session with a delta appended; `None` is a conflict.
+fn rebased(old: Option<&Session>, change: &Change) -> Option<Session> {
+    let (Some(old), Change::Delta { base, chunks, head, .. }) = (old, change) else {
+        return None;
+    };
+    let (version, items) = match base {
+        Base::Absent => (0, 0),
+        Base::At { create_revision, .. } if create_revision.0 != old.created => return None,
+        Base::At { version, items, .. } => (version.0, *items),
+    };
+    let head = head.as_ref().filter(|head| text(&head.data) != old.head);
+    let is_known = version <= old.version && items <= old.items.len() as u64;
+    if !is_known || version < old.append_only_since || (head.is_some() && old.head_since > version) {
+        return None;
+    }
+    let mut next = old.clone();
+    next.version += 1;
+    next.take(chunks, head);
+    Some(next)
 }
 
 impl Session {
