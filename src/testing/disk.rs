@@ -244,7 +244,8 @@ impl SimDisk {
             }
             Data { current: left.clone(), durable: left, pending: Vec::new() }
         };
-        let names: BTreeMap<_, _> = names.iter().map(|(path, inode)| (path.clone(), Inode::new(survive(&inode.locked())))).collect();
+        let names: BTreeMap<_, _> =
+            names.iter().map(|(path, inode)| (path.clone(), Inode::new(survive(&inode.locked())))).collect();
         let after = Inner { durable_names: names.clone(), names, dirs: inner.dirs.clone(), ..Inner::default() };
         SimDisk { inner: Arc::new(Mutex::new(after)) }
     }

@@ -40,9 +40,8 @@ fn run_until(disk: &SimDisk, model: Model, term: u64, actions: &[Action], halt: 
 fn recover(before: &Option<Driver>, fallback: &Model, after: &SimDisk, what: &str) -> Model {
     let opened = Driver::open(&after.kill(), Model::default(), 0).unwrap_or_else(|error| panic!("{what}: {error}"));
     let recovered = Model::of(&opened.log).unwrap_or_else(|error| panic!("{what}: {error}"));
-    println!("{what}");
     match before {
-        Some(driver) => drop(driver.recovered_state(&recovered)),
+        Some(driver) => drop(driver.recovered_state(&recovered, what)),
         None => assert_eq!(&recovered, fallback, "{what}"),
     }
     recovered
@@ -91,17 +90,17 @@ fn crash_again(disk: &SimDisk, model: Model, seed: u64, what: &str) {
 
 #[test]
 fn what_was_acknowledged_survives_every_crash_point_of_workload_1() {
-    every_crash_point_of(1, 90);
+    every_crash_point_of(1, 60);
 }
 
 #[test]
 fn what_was_acknowledged_survives_every_crash_point_of_workload_2() {
-    every_crash_point_of(2, 90);
+    every_crash_point_of(2, 60);
 }
 
 #[test]
 fn what_was_acknowledged_survives_every_crash_point_of_workload_3() {
-    every_crash_point_of(3, 90);
+    every_crash_point_of(3, 60);
 }
 
 /// A process dies and starts again, and tells others what it found; then the power goes: it must still be there.

@@ -84,7 +84,6 @@ pub fn options() -> Options {
 /// A log, its model after every record, and how far it was acknowledged.
 pub struct Driver {
     pub sim: SimEnv,
-    pub disk: SimDisk,
     pub log: Log,
     /// The model after so many records; more than one per call where a call makes several records.
     pub states: Vec<Model>,
@@ -98,7 +97,7 @@ impl Driver {
     pub fn open(disk: &SimDisk, model: Model, term: u64) -> Result<Self, Error> {
         let sim = SimEnv::new(disk, term);
         let log = Log::open(&sim.env, Path::new(DIR), options())?;
-        Ok(Self { sim, disk: disk.clone(), log, states: vec![model], acknowledged: Arc::default(), term })
+        Ok(Self { sim, log, states: vec![model], acknowledged: Arc::default(), term })
     }
 
     pub fn model(&self) -> &Model {
@@ -174,13 +173,13 @@ impl Driver {
     }
 
     /// Which state a recovered log is in; panics if it is none that it may be in.
-    pub fn recovered_state(&self, recovered: &Model) -> usize {
+    pub fn recovered_state(&self, recovered: &Model, what: &str) -> usize {
         let acknowledged = self.acknowledged.load(Ordering::SeqCst);
         let found = (acknowledged..self.states.len()).find(|at| self.states[*at] == *recovered);
         found.unwrap_or_else(|| {
             let lost = self.states.iter().rposition(|state| state == recovered);
             panic!(
-                "no state the log may be in acknowledged={acknowledged} submitted={} but it is state={lost:?}: vote={:?} purged={:?} \
+                "{what}: no state the log may be in acknowledged={acknowledged} submitted={} but it is state={lost:?}: vote={:?} purged={:?} \
                  last={:?}; acknowledged state: vote={:?} purged={:?} last={:?}",
                 self.states.len() - 1,
                 recovered.vote,
