@@ -105,6 +105,33 @@ fn a_read_of_a_rotten_entry_is_corrupt() {
     assert_eq!(driver.log.read(3..4, 10_000).expect("the last is in memory").len(), 1);
 }
 
+/// A new segment's first frame is alone until something follows it. Until then its rot can't be told from a tear, so the segment
+/// before must stay, purged or not.
+#[test]
+fn an_old_segment_stays_until_something_follows_the_first_frame_of_the_new_one() {
+    let (disk, driver) = written(&[
+        Action::Append(vec![100]),
+        Action::Vote(9),
+        Action::Purge(0),
+        Action::Run,
+        Action::Append(vec![100, 200]),
+        Action::Run,
+    ]);
+    let before = driver.states[3].clone();
+    let torn = disk.crash(Crash::Kept, 0);
+    let old = segments(&torn).pop().expect("one was written");
+    let last_batch = length_used(&torn, &old) - 2 * 56 - 300 - 8;
+    torn.damage(&old, last_batch + 60, 0x10);
+    let mut reopened = Driver::open(&torn, before.clone(), 2).expect("the last batch is cut");
+    [Action::Run, Action::Sync, Action::Run].iter().for_each(|action| reopened.act(action));
+    let new = segments(&torn).pop().expect("one was begun");
+    assert_ne!(new, old);
+    let rotten = torn.crash(Crash::Kept, 0);
+    rotten.damage(&new, 30, 1);
+    let again = Driver::open(&rotten, Model::default(), 0).expect("a torn new segment is none");
+    assert_eq!(Model::of(&again.log), Ok(before));
+}
+
 /// Segments go round: the same few files hold the log whatever is appended, and old bytes in them never show.
 #[test]
 fn purged_segments_are_used_again_and_their_old_frames_never_parse() {

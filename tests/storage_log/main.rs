@@ -5,3 +5,4 @@ mod damage;
 mod driver;
 mod faults;
 mod model;
+mod threads;
