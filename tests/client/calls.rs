@@ -1,11 +1,14 @@
 //! What each call does when nothing fails.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use quorate::client::{
-    Content, ErrorKind, Expected, List, LoadOptions, Revision, Role, SessionId, StatusOptions, Version, WriteOptions,
+    Client, Content, ErrorKind, Expected, List, LoadOptions, Revision, Role, SessionId, StatusOptions, Version, WriteOptions,
 };
 
-use super::fake::{Cluster, counters};
-use super::{client, content, noise, value};
+use super::fake::{Cluster, Node, counters};
+use super::{Counting, Movable, client, content, noise, value};
 
 fn at(version: u64) -> Expected {
     Expected::At { version: Version(version), create_revision: None }
@@ -142,13 +145,35 @@ async fn status_is_asked_of_the_next_endpoint_if_one_is_down() {
     let mut nodes = cluster.start(1).await;
     let address = nodes[0].address();
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound").to_string();
-    let client = quorate::client::Client::builder().endpoints([gone.clone(), address.clone()]).build().expect("valid");
+    let client = Client::builder().endpoints([gone.clone(), address.clone()]).build().expect("valid");
     let status = client.status(StatusOptions::default()).await.expect("answered");
     assert_eq!((status.endpoint, status.cluster_name.as_str(), status.nodes.len()), (address, "fake", 2));
     assert_eq!((status.nodes[0].role, status.nodes[0].applied), (Role::Leader, Some(5)));
     assert!(!status.nodes[1].reachable);
     nodes.clear();
-    let alone = quorate::client::Client::builder().endpoints([gone]).build().expect("valid");
+    let alone = Client::builder().endpoints([gone]).build().expect("valid");
     let error = alone.status(StatusOptions::default()).await.expect_err("nobody there");
     assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}");
+}
+
+/// A client in use says so every five minutes; one that is not lets itself be forgotten, and opens another when it is used again.
+#[tokio::test]
+async fn a_client_in_use_keeps_itself_alive() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let clock = Arc::new(Movable::default());
+    let builder = Client::builder().endpoints(nodes.iter().map(Node::address));
+    let client = builder.env(clock.clone(), Arc::new(Counting::default())).build().expect("valid");
+    client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
+    assert_eq!(cluster.kept_alive(), 0);
+    for minutes in [6, 12] {
+        clock.advance(Duration::from_secs(360));
+        while cluster.kept_alive() < minutes / 6 {
+            client.load("a").await.expect("answered");
+        }
+    }
+    cluster.forget_clients();
+    clock.advance(Duration::from_secs(360));
+    client.save("a", value("y"), WriteOptions::default()).await.expect("a new client");
+    assert_eq!((cluster.kept_alive(), cluster.applied()), (2, 2));
 }

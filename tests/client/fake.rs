@@ -62,6 +62,7 @@ struct State {
     seen: Vec<Seen>,
     loads: Vec<(u64, Consistency)>,
     applied: u64,
+    kept_alive: u64,
 }
 
 /// What all nodes share.
@@ -109,6 +110,10 @@ impl Cluster {
     /// Writes that changed something, or were judged and recorded.
     pub fn applied(&self) -> u64 {
         self.lock().applied
+    }
+
+    pub fn kept_alive(&self) -> u64 {
+        self.lock().kept_alive
     }
 
     pub fn clients(&self) -> usize {
@@ -168,7 +173,11 @@ impl State {
                 self.clients.remove(&client.0);
                 Verdict::ClientClosed
             }
-            _ => Verdict::ClientKept,
+            Write::KeepAlive { client, .. } if self.clients.contains_key(&client.0) => {
+                self.kept_alive += 1;
+                Verdict::ClientKept
+            }
+            _ => Verdict::ClientUnknown,
         };
         Outcome { revision: Revision(self.revision), verdict }
     }

@@ -5,10 +5,12 @@ mod exactly_once;
 mod fake;
 mod routing;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fake::Node;
 use quorate::client::{Client, Content, Session};
+use quorate::env::{Clock, SystemClock};
 
 /// Long enough to be no part of what a test shows.
 const LONG: Duration = Duration::from_secs(30);
@@ -23,8 +25,30 @@ fn client(nodes: &[Node]) -> Client {
 fn client_within(nodes: &[Node], writes: Duration, reads: Duration) -> Client {
     let endpoints = nodes.iter().map(Node::address);
     let builder = Client::builder().endpoints(endpoints).write_deadline(writes).read_deadline(reads);
-    let (clock, random) = (std::sync::Arc::new(quorate::env::SystemClock::new()), std::sync::Arc::new(Counting::default()));
-    builder.env(clock, random).build().expect("valid")
+    builder.env(Arc::new(SystemClock::new()), Arc::new(Counting::default())).build().expect("valid")
+}
+
+/// The system's time, which a test may move on.
+#[derive(Default)]
+struct Movable {
+    clock: SystemClock,
+    ahead: Mutex<Duration>,
+}
+
+impl Movable {
+    fn advance(&self, by: Duration) {
+        *self.ahead.lock().expect("no panic") += by;
+    }
+}
+
+impl Clock for Movable {
+    fn now(&self) -> Duration {
+        self.clock.now() + *self.ahead.lock().expect("no panic")
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.clock.wall_ms()
+    }
 }
 
 /// Not random at all, and 0 first: the router starts at the first endpoint.
