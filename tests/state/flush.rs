@@ -61,7 +61,10 @@ fn values_of_any_size_and_keys_that_are_prefixes_survive_reopening_and_replacing
     assert_eq!(rig.check(), want);
     let live: usize = want.iter().map(|((_, key), value)| key.len() + value.len()).sum();
     let counted = rig.state.bytes().live_bytes as usize;
-    assert!((live..live + live / 100 + 1000).contains(&counted), "live {live} counted {counted}: parts of replaced values are gone");
+    assert!(
+        (live..live + live / 100 + 1000).contains(&counted),
+        "live {live} counted {counted}: parts of replaced values are gone"
+    );
     for (at, key) in want.keys().map(|(_, key)| String::from_utf8(key.to_vec()).unwrap()).enumerate() {
         rig.apply(1000 + at as u64, &[(7, &key, None)]);
     }
@@ -191,7 +194,10 @@ fn every_view_sees_one_instant_while_entries_apply_and_flush() {
                 // Read late: flushes publish in between.
                 std::thread::yield_now();
                 assert_eq!(collect(&pinned).unwrap(), model);
-                assert_eq!(model.get(&(0, bytes("index"))).map(|index| index.to_vec()), applied.map(|id| id.index.to_string().into_bytes()));
+                assert_eq!(
+                    model.get(&(0, bytes("index"))).map(|index| index.to_vec()),
+                    applied.map(|id| id.index.to_string().into_bytes())
+                );
                 views += 1;
                 if applied == Some(id(ENTRIES)) {
                     return views;
@@ -247,7 +253,8 @@ fn a_flipped_bit_in_a_row_is_damage_and_not_a_missing_row() {
         let build = |rows: quorate::storage::state::Rows<'_>| rows.table_range(&[1]).collect::<Result<Vec<_>, Error>>();
         quorate::storage::state::State::open(&env, dir.path(), options(), log, build).unwrap()
     };
-    let (rows, good, bad) = rig.view(|rows, _, pinner| (rows.clone(), pinner.pin_keys(&[(1, bytes("a"))]), pinner.pin_keys(&[(2, bytes("secret-key"))])));
+    let (rows, good, bad) = rig
+        .view(|rows, _, pinner| (rows.clone(), pinner.pin_keys(&[(1, bytes("a"))]), pinner.pin_keys(&[(2, bytes("secret-key"))])));
     assert_eq!(rows, [(1, bytes("a"), bytes("fine"))]);
     assert_eq!(good.read().unwrap(), rows);
     assert!(rig.failed().is_none());

@@ -125,7 +125,7 @@ pub fn build(rows: Rows<'_>) -> Result<Model, Error> {
 }
 
 pub fn options() -> Options {
-    Options { cache_bytes: 1 << 20, ..Options::default() }
+    Options { cache_bytes: 1 << 20, reserve_bytes: 0, ..Options::default() }
 }
 
 impl Rig {
@@ -209,7 +209,8 @@ pub fn frames(mut snapshot: Snapshot, bytes_max: usize) -> Vec<Bytes> {
 
 /// Names in a state's directory.
 pub fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }

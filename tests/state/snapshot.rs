@@ -110,16 +110,12 @@ fn no_truncated_reordered_or_altered_stream_is_received_and_nothing_changes() {
         refuse("a frame too long", &altered);
     }
     for frame in 0..good.len() {
-        for bit in 0..good[frame].len() * 8 {
-            let mut flipped = good[frame].to_vec();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            let mut receiver = target.state.receive().unwrap();
-            let refused = good[..frame].iter().cloned().chain([flipped.into()]).try_for_each(|frame| receiver.frame(&frame));
-            assert!(matches!(refused, Err(Error::Invalid { .. })), "frame {frame} bit {bit}");
-            // One in a while is enough: each makes a file.
-            if bit > 40 && bit % 64 != 0 {
-                break;
-            }
+        for bit in [0, 40, 100, good[frame].len() * 8 - 1] {
+            let mut flipped = good.clone();
+            let mut altered = good[frame].to_vec();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            flipped[frame] = altered.into();
+            refuse("a flipped bit", &flipped);
         }
     }
     assert!(matches!(target.receive(&good, id(2)), Err(Error::Invalid { .. })), "it ends at another entry");

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::engine::{Base, File, Head};
 use super::error::Error;
 use super::layers::{Frozen, Overlay};
+use super::reserve::Reserve;
 use super::{Core, HEALTHY};
 use crate::env::Step;
 
@@ -65,7 +66,12 @@ impl<M: Send + Sync + 'static> Core<M> {
                 }
             }
             Phase::Covered => {
-                self.write_frozen()?;
+                let mut reserve = self.reserve.lock().expect(HEALTHY);
+                match self.write_frozen(&mut reserve) {
+                    Err(Error::NoSpace { .. }) if reserve.release() => return Ok(Step::Again),
+                    written => written?,
+                }
+                reserve.take_if_room();
                 **phase = Phase::Idle;
                 Ok(Step::Again)
             }
@@ -113,11 +119,12 @@ impl<M: Send + Sync + 'static> Core<M> {
         Ok(frozen)
     }
 
-    fn write_frozen(&self) -> Result<(), Error> {
+    fn write_frozen(&self, reserve: &mut Reserve) -> Result<(), Error> {
         let (base, frozen) = {
             let live = self.live.read().expect(HEALTHY);
             (live.base.clone(), live.frozen.clone().expect("the phase says that rows are frozen"))
         };
+        reserve.release_for(frozen.overlay.bytes());
         let base = if base.file.is_closed() { self.reopen(&base.file)? } else { base };
         let head = Head { applied: frozen.applied, ..base.head };
         let written = base.file.commit(head, frozen.overlay.rows()).and_then(|_| base.file.base());

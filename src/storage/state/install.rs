@@ -14,7 +14,6 @@ use super::current::{self, Current, Fresh};
 use super::engine::{Base, File, Head};
 use super::error::Error;
 use super::flusher::Phase;
-use super::layers::Overlay;
 use super::rows::Rows;
 use super::snapshot::Decoder;
 use super::{HEALTHY, State};
@@ -155,7 +154,7 @@ impl<M: Send + Sync + 'static> State<M> {
             assert!(live.applied == before, "an entry was applied while a snapshot was installed: {before:?}, {:?}", live.applied);
             let machine = std::mem::replace(&mut live.machine, machine);
             let base = std::mem::replace(&mut live.base, received.base);
-            let rows = (std::mem::replace(&mut live.unflushed, Overlay::default()), live.frozen.take());
+            let rows = (std::mem::take(&mut live.unflushed), live.frozen.take());
             live.applied = applied;
             live.flushed = applied;
             live.dirty_since = None;

@@ -18,6 +18,7 @@ mod fault;
 mod flusher;
 mod install;
 mod layers;
+mod reserve;
 mod rows;
 mod snapshot;
 
@@ -43,6 +44,7 @@ use engine::File;
 use fault::Fault;
 use flusher::Phase;
 use layers::{Live, Overlay};
+use reserve::Reserve;
 
 const HEALTHY: &str = "no update or view panicked half way, or the process must not go on";
 
@@ -57,6 +59,8 @@ pub struct Options {
     pub unflushed_bytes_hard: u64,
     /// A flush begins so long after the first unflushed change.
     pub flush_after: Duration,
+    /// Room set aside on the disk, for flushes that find none; 0: none.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Options {
@@ -66,6 +70,7 @@ impl Default for Options {
             unflushed_bytes_soft: 16 * MIB,
             unflushed_bytes_hard: 64 * MIB,
             flush_after: Duration::from_secs(2),
+            reserve_bytes: 64 * MIB,
         }
     }
 }
@@ -109,6 +114,8 @@ struct Core<M> {
     options: Options,
     cover: Arc<dyn Cover>,
     phase: Mutex<Phase>,
+    /// Used by the flusher only, under `phase`.
+    reserve: Mutex<Reserve>,
     live: RwLock<Live<M>>,
     fault: Arc<Fault>,
     wake: Arc<Wake>,
@@ -147,6 +154,7 @@ impl<M: Send + Sync + 'static> State<M> {
             options,
             cover,
             phase: Mutex::default(),
+            reserve: Mutex::new(Reserve::open(env.disk.clone(), dir, options.reserve_bytes)),
             live: RwLock::new(live),
             fault: Arc::default(),
             wake: Arc::default(),

@@ -259,3 +259,87 @@ impl Decoder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::{File, Head};
+    use super::*;
+    use crate::env::RealDisk;
+
+    fn stream(rows: &[(u8, Bytes, Bytes)], bytes_max: usize) -> Vec<Bytes> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = File::create(&RealDisk, dir.path(), "test", 1 << 20).expect("a file");
+        let applied = Some(LogId { term: 3, node: NodeId(2), index: 1 });
+        let puts = rows.iter().map(|(table, key, value)| (*table, key, Some(value)));
+        file.commit(Head { applied, ..Head::default() }, puts).expect("a commit");
+        let mut snapshot = Snapshot::new(file.base().expect("a base"));
+        std::iter::from_fn(|| snapshot.next_frame(bytes_max).expect("a frame")).collect()
+    }
+
+    fn rows() -> Vec<(u8, Bytes, Bytes)> {
+        let value = |len| Bytes::from(vec![7u8; len]);
+        vec![(0, Bytes::new(), value(0)), (1, "a".into(), value(300)), (1, "ab".into(), value(1)), (255, "a".into(), value(2))]
+    }
+
+    #[test]
+    fn a_stream_decodes_to_its_rows_however_it_is_cut() {
+        for bytes_max in [128, 129, 200, 100_000] {
+            let mut decoder = Decoder::default();
+            let mut found = Vec::new();
+            for frame in stream(&rows(), bytes_max) {
+                assert!(decoder.finish().is_err(), "not before the end");
+                found.extend(decoder.frame(&frame).expect("a good frame"));
+            }
+            assert_eq!(found, rows());
+            assert_eq!(decoder.finish().expect("the end").map(|id| id.index), Some(1));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_shortened_frame_is_refused() {
+        let frames = stream(&rows(), 128);
+        for (at, frame) in frames.iter().enumerate() {
+            let refused = |altered: &[u8]| {
+                let mut decoder = Decoder::default();
+                frames[..at].iter().for_each(|frame| drop(decoder.frame(frame).expect("a good frame")));
+                decoder.frame(altered).is_err()
+            };
+            for bit in 0..frame.len() * 8 {
+                let mut flipped = frame.to_vec();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(refused(&flipped), "frame {at} bit {bit}");
+            }
+            for len in 0..frame.len() {
+                assert!(refused(&frame[..len]), "frame {at} length {len}");
+            }
+        }
+    }
+
+    /// Frames that a liar made: their checksums are right.
+    #[test]
+    fn well_formed_lies_are_refused() {
+        fn frame(number: u64, kind: u8, payload: &[u8]) -> Vec<u8> {
+            let body = [&number.to_le_bytes()[..], &[kind], payload].concat();
+            [&crc32c::crc32c(&body).to_le_bytes()[..], &body].concat()
+        }
+        let row = |key: &[u8], key_len: u32, value_len: u64| {
+            [&[1u8][..], &key_len.to_le_bytes(), &value_len.to_le_bytes(), &row_crc(1, key, b"").to_le_bytes(), key].concat()
+        };
+        let begin = stream(&rows(), 128).swap_remove(0);
+        let lies: [&[Vec<u8>]; 8] = [
+            &[frame(0, 2, b"")],
+            &[frame(0, 1, b"quorsnap")],
+            &[begin.to_vec(), frame(1, 1, &begin[FRAME_HEADER..])],
+            &[begin.to_vec(), frame(1, 9, b"")],
+            &[begin.to_vec(), frame(1, 2, &row(b"k", u32::MAX, 0))],
+            &[begin.to_vec(), frame(1, 2, &row(b"k", 1, u64::MAX))],
+            &[begin.to_vec(), frame(1, 2, &[row(b"k", 1, 0), row(b"k", 1, 0)].concat())],
+            &[begin.to_vec(), frame(1, 2, &[b"a", b"b", b"c", b"d", b"e"].map(|key| row(key, 1, 0)).concat())],
+        ];
+        for (number, lie) in lies.iter().enumerate() {
+            let mut decoder = Decoder::default();
+            assert!(lie.iter().try_for_each(|frame| decoder.frame(frame).map(drop)).is_err(), "lie {number}");
+            assert!(decoder.finish().is_err());
+        }
+    }
+}
