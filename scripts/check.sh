@@ -38,7 +38,7 @@ run_tests() {
 }
 
 docs() {
-  RUSTDOCFLAGS="-D warnings --cfg tokio_unstable" cargo doc --locked --no-deps
+  RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 }
 
 # Every feature compiles alone: an embedder takes only some of them.

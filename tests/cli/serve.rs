@@ -38,7 +38,7 @@ fn a_configuration_that_is_not_there_is_named() {
 fn a_bad_key_is_named_with_file_and_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = config(dir.path(), |text| text + "[raft]\nheartbeet = \"1s\"\n");
-    assert_refused(&serve(&path, dir.path(), &[]), 2, &[&path, "line 7", "heartbeet"]);
+    assert_refused(&serve(&path, dir.path(), &[]), 2, &[&path, "line 8", "heartbeet"]);
     let path = config(dir.path(), |text| text + "[raft]\nheartbeat_interval = \"1s\"\n");
     assert_refused(&serve(&path, dir.path(), &[]), 2, &["raft.election_timeout_min=1s", "raft.heartbeat_interval=1s"]);
 }

@@ -55,7 +55,7 @@ pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
         let after = code[at + word.len()..].chars().next();
         let ends_in_word = word.chars().next_back().is_some_and(part);
         let starts_in_word = word.chars().next().is_some_and(part);
-        !(starts_in_word && before.is_some_and(part)) && !(ends_in_word && after.is_some_and(part))
+        !(starts_in_word && before.is_some_and(part) || ends_in_word && after.is_some_and(part))
     })
 }
 

@@ -82,7 +82,7 @@ pub struct Serve {
 #[derive(Debug, Subcommand)]
 pub enum Session {
     /// Store a session, whatever is there now
-    #[command(alias = "save", after_help = CONTENT_HELP)]
+    #[command(visible_alias = "save", after_help = CONTENT_HELP)]
     Put(Put),
     /// Store a session only if its version is the expected one
     #[command(after_help = CONTENT_HELP)]
@@ -90,10 +90,10 @@ pub enum Session {
     /// Print a session, as it is by the newest acknowledged write
     Get(Get),
     /// Delete a session
-    #[command(aliases = ["delete", "del"])]
+    #[command(visible_aliases = ["delete", "del"])]
     Rm(Rm),
     /// List sessions in order of their ids
-    #[command(alias = "list")]
+    #[command(visible_alias = "list")]
     Ls(Ls),
 }
 
@@ -209,7 +209,10 @@ pub struct ContentArgs {
 pub struct Cluster {
     /// Client addresses of some nodes; any of them will do
     #[arg(
-        long, value_name = "HOST:PORT,...", env = "QUORATE_ENDPOINTS", value_delimiter = ',',
+        long,
+        value_name = "HOST:PORT,...",
+        env = "QUORATE_ENDPOINTS",
+        value_delimiter = ',',
         default_value = "127.0.0.1:7460,127.0.0.1:7470,127.0.0.1:7480"
     )]
     pub endpoints: Vec<String>,

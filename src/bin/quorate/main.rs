@@ -51,6 +51,10 @@ fn log_to_stderr(default: &str) -> Result<(), Failure> {
     let directives = if wanted.is_empty() { default } else { &wanted };
     let filter = tracing_subscriber::EnvFilter::try_new(directives)
         .map_err(|error| Failure::usage(format!("QUORATE_LOG is no log filter: {error} QUORATE_LOG={directives:?}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     Ok(())
 }

@@ -105,8 +105,8 @@ fn write() -> impl Strategy<Value = Write> {
 }
 
 fn info() -> impl Strategy<Value = SessionInfo> {
-    (any::<[u64; 8]>(), 1u64.., some_counters(), proptest::option::of(any::<u64>())).prop_map(|(n, version, counters, deadline_ms)| {
-        SessionInfo {
+    (any::<[u64; 8]>(), 1u64.., some_counters(), proptest::option::of(any::<u64>())).prop_map(
+        |(n, version, counters, deadline_ms)| SessionInfo {
             create_revision: Revision(n[0]),
             version: Version(version),
             mod_revision: Revision(n[1]),
@@ -118,8 +118,8 @@ fn info() -> impl Strategy<Value = SessionInfo> {
             created_ms: n[6],
             updated_ms: n[7],
             deadline_ms,
-        }
-    })
+        },
+    )
 }
 
 fn loaded() -> impl Strategy<Value = Loaded> {

@@ -25,18 +25,42 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that died younger than this is started again only after [`RESTART_PAUSE`]: it would most likely die again.
 const YOUNG: Duration = Duration::from_secs(3);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// How often to look whether an earlier run has ended.
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// Runs until a signal, or until a node can't start.
 pub async fn run(args: args::Dev) -> Result<(), Failure> {
     let nodes = args.nodes.parse().map_err(|_| Failure::usage("--nodes must be 3 or 5"))?;
     let plan = Plan::new(nodes, args.base_port).map_err(Failure::usage)?;
     let launch = prepare(&plan, &args.data_dir)?;
-    let signals = Signals::install().map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))?;
+    let mut signals = Signals::install().map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))?;
+    tokio::select! {
+        () = wait_for_earlier_run(&plan, &args.data_dir) => {}
+        () = signals.recv() => return Ok(()),
+    }
     let (exits, exited) = mpsc::channel(plan.nodes as usize);
     let mut dev = Dev { plan, launch, children: BTreeMap::new(), exits, exited, chores: JoinSet::new(), restarts: JoinSet::new() };
-    let ended = dev.supervise(signals).await;
-    dev.stop_all().await;
+    let ended = dev.supervise(&mut signals).await;
+    dev.stop_all(&mut signals).await;
     ended
+}
+
+/// Nodes whose parent was killed just now still flush: wait for them a while, rather than fail on their locks.
+async fn wait_for_earlier_run(plan: &Plan, data_dir: &Path) {
+    let locks: Vec<_> = (1..=plan.nodes).map(|node| data_dir.join(node.to_string()).join("LOCK")).collect();
+    let is_held = |path: &std::path::PathBuf| {
+        // Closing the file gives a lock back at once.
+        std::fs::File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+    };
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    let mut told = false;
+    while Instant::now() < deadline && locks.iter().any(is_held) {
+        if !told {
+            say("waiting for the nodes of an earlier run to end");
+            told = true;
+        }
+        tokio::time::sleep(LOCK_POLL).await;
+    }
 }
 
 /// Makes the data directory and writes the cluster's file into it. Errors: it can't be written, or holds another cluster's data.
@@ -73,7 +97,7 @@ enum Chore {
 }
 
 impl Dev {
-    async fn supervise(&mut self, mut signals: Signals) -> Result<(), Failure> {
+    async fn supervise(&mut self, signals: &mut Signals) -> Result<(), Failure> {
         for node in 1..=self.plan.nodes {
             self.start(node)?;
         }
@@ -154,10 +178,12 @@ impl Dev {
     fn say_what_to_type(&self, leader: u64) {
         let default = Plan::new(3, 7460).is_ok_and(|default| default == self.plan);
         let flag = if default { String::new() } else { format!(" --endpoints {}", self.plan.endpoints().join(",")) };
+        // As it was typed: after `cargo run` no shell would find the bare name.
+        let quorate = std::env::args().next().unwrap_or_else(|| "quorate".into());
         say("try, in another terminal:");
-        say(&format!("  echo hello | quorate session put greeting{flag}"));
-        say(&format!("  quorate session get greeting -o json{flag}"));
-        say(&format!("  quorate status{flag}"));
+        say(&format!("  echo hello | {quorate} session put greeting{flag}"));
+        say(&format!("  {quorate} session get greeting -o json{flag}"));
+        say(&format!("  {quorate} status{flag}"));
         if let Some(child) = self.children.get(&leader) {
             say(&format!("  kill -9 {}    # the leader: another takes over, nothing acknowledged is lost", child.pid));
         }
@@ -165,7 +191,7 @@ impl Dev {
     }
 
     /// Stops every child in good order, and kills what has not ended after [`STOP_TIMEOUT`] or at a second signal.
-    async fn stop_all(&mut self) {
+    async fn stop_all(&mut self, signals: &mut Signals) {
         self.chores.abort_all();
         self.restarts.abort_all();
         if self.children.is_empty() {
@@ -173,9 +199,13 @@ impl Dev {
         }
         say("stopping");
         self.children.values_mut().for_each(Child::stop);
-        if tokio::time::timeout(STOP_TIMEOUT, self.wait_for_all()).await.is_err() {
+        let in_time = tokio::select! {
+            all = tokio::time::timeout(STOP_TIMEOUT, self.wait_for_all()) => all.is_ok(),
+            () = signals.recv() => false,
+        };
+        if !in_time {
             for (node, child) in &mut self.children {
-                say(&format!("node {node} did not stop within {} s: killing it, pid {}", STOP_TIMEOUT.as_secs(), child.pid));
+                say(&format!("node {node} has not stopped yet: killing it, pid {}", child.pid));
                 child.kill();
             }
             self.wait_for_all().await;

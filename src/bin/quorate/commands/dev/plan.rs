@@ -38,7 +38,9 @@ impl Plan {
 
     /// The `cluster.toml` of this cluster.
     pub fn cluster_toml(&self) -> String {
-        let mut text = String::from("# Written by `quorate dev` at every start; see the shipped cluster.toml for what else can be set.\n\nname = \"dev\"\n");
+        let mut text = String::from(
+            "# Written by `quorate dev` at every start; see the shipped cluster.toml for what else can be set.\n\nname = \"dev\"\n",
+        );
         for node in 1..=self.nodes {
             let (client, peer, admin) = (self.address(node, 0), self.address(node, 1), self.address(node, 2));
             let _ = write!(text, "\n[[node]]\nid = {node}\nclient = \"{client}\"\npeer = \"{peer}\"\nadmin = \"{admin}\"\n");

@@ -1,0 +1,49 @@
+//! How quorate works and why, beside the code it speaks of.
+//!
+//! Start with [`architecture`]; [`consistency`] and [`failure_model`] say what holds when; [`not_promised`] says what does not.
+
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
+#[doc = include_str!("consistency.md")]
+pub mod consistency {}
+#[doc = include_str!("failure_model.md")]
+pub mod failure_model {}
+#[doc = include_str!("not_promised.md")]
+pub mod not_promised {}
+#[doc = include_str!("disk_format.md")]
+pub mod disk_format {}
+#[doc = include_str!("threading.md")]
+pub mod threading {}
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+#[doc = include_str!("performance.md")]
+pub mod performance {}
+#[doc = include_str!("glossary.md")]
+pub mod glossary {}
+
+/// What was decided, what else was considered, and why. A decision is changed by a new record, not by editing an old one.
+pub mod decisions {
+    #[doc = include_str!("decisions/0001-own-log.md")]
+    pub mod d0001_own_log {}
+    #[doc = include_str!("decisions/0002-reads-by-read-index.md")]
+    pub mod d0002_reads_by_read_index {}
+    #[doc = include_str!("decisions/0003-exactly-once-by-a-client-table.md")]
+    pub mod d0003_exactly_once_by_a_client_table {}
+    #[doc = include_str!("decisions/0004-time-is-in-the-log.md")]
+    pub mod d0004_time_is_in_the_log {}
+    #[doc = include_str!("decisions/0005-a-restarted-leader-does-not-resume.md")]
+    pub mod d0005_a_restarted_leader_does_not_resume {}
+    #[doc = include_str!("decisions/0006-the-server-never-looks-inside.md")]
+    pub mod d0006_the_server_never_looks_inside {}
+    #[doc = include_str!("decisions/0007-bootstrap-by-everyone.md")]
+    pub mod d0007_bootstrap_by_everyone {}
+    #[doc = include_str!("decisions/0008-one-stream-of-operations.md")]
+    pub mod d0008_one_stream_of_operations {}
+    #[doc = include_str!("decisions/0009-dev-runs-processes.md")]
+    pub mod d0009_dev_runs_processes {}
+}
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -1,0 +1,197 @@
+//! `dev` and the commands against it: three real processes, real files, a leader that is killed.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{ended, quorate, run_with_input};
+
+/// What a cluster gets to come up or to elect a leader, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `quorate dev`. Dropping it kills the parent: the nodes end with it.
+struct Dev {
+    process: Child,
+    lines: Receiver<String>,
+    endpoints: String,
+}
+
+impl Dev {
+    fn start(data_dir: &Path, base_port: u16) -> Self {
+        let port = base_port.to_string();
+        let mut process = quorate(&["dev", "--base-port", &port, "--data-dir", data_dir.to_str().expect("UTF-8")])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        let stdout = process.stdout.take().expect("piped");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let endpoints: Vec<String> = (0..3).map(|node| format!("127.0.0.1:{}", base_port + 10 * node)).collect();
+        Self { process, lines, endpoints: endpoints.join(",") }
+    }
+
+    /// The first line that holds `part`, and all before it.
+    fn wait_for(&self, part: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line with {part:?} after {seen:#?}"));
+            let found = line.contains(part);
+            seen.push(line);
+            if found {
+                return seen;
+            }
+        }
+    }
+
+    fn run(&self, args: &[&str], input: &[u8]) -> Output {
+        run_with_input(&[args, &["--endpoints", &self.endpoints]].concat(), input)
+    }
+
+    /// Runs it, and asserts that it succeeds.
+    fn ok(&self, args: &[&str], input: &[u8]) -> Vec<u8> {
+        let output = self.run(args, input);
+        assert_eq!(ended(&output), (0, String::new()), "{args:?}");
+        output.stdout
+    }
+
+    fn json(&self, args: &[&str], input: &[u8]) -> Value {
+        serde_json::from_slice(&self.ok(&[args, &["-o", "json"]].concat(), input)).expect("JSON")
+    }
+
+    /// SIGTERM, and the exit code.
+    fn stop(mut self) -> Option<i32> {
+        signal("-TERM", self.process.id());
+        self.process.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn signal(signal: &str, pid: u32) {
+    let status = Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill runs");
+    assert!(status.success(), "kill {signal} {pid}");
+}
+
+/// A port such that a whole cluster fits behind it. Below the range the kernel hands out, so that no client of another test takes it.
+fn free_base_port() -> u16 {
+    let start = 10_000 + (std::process::id() % 500) as u16 * 40;
+    (0..500)
+        .map(|attempt| start.wrapping_add(attempt * 40) % 20_000 + 10_000)
+        .find(|base| (0..3).flat_map(|node| (0..3).map(move |port| 10 * node + port)).all(|offset| is_free(base + offset)))
+        .expect("nine free ports")
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// The number behind `pid ` in the line that starts so.
+fn pid_in(line: &str) -> u32 {
+    let digits = line.rsplit("pid ").next().expect("a pid").split(|c: char| !c.is_ascii_digit()).next().expect("digits");
+    digits.parse().unwrap_or_else(|_| panic!("no pid in {line:?}"))
+}
+
+/// The whole life of a development cluster: every command, the death of its leader, a restart.
+#[test]
+fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let base_port = free_base_port();
+    let dev = Dev::start(dir.path(), base_port);
+    let leader = pid_in(dev.wait_for("cluster is up").last().expect("a line"));
+    dev.wait_for("Ctrl-C");
+
+    plain_values_are_kept_byte_for_byte(&dev);
+    versions_are_checked(&dev);
+    transcripts_come_back_as_json(&dev);
+    listings_page_and_stop_quietly(&dev);
+    status_tells_of_every_node(&dev);
+
+    let before = dev.json(&["session", "put", "survivor"], b"before");
+    signal("-KILL", leader);
+    let after = dev.json(&["session", "cas", "survivor", "--expect", "1"], b"after");
+    assert_eq!((before["version"].as_u64(), after["version"].as_u64()), (Some(1), Some(2)));
+    let told = dev.wait_for("interrupted");
+    assert!(told.iter().any(|line| line.contains("died") && line.contains(&leader.to_string())), "{told:#?}");
+    assert_eq!(dev.stop(), Some(0));
+
+    let again = Dev::start(dir.path(), base_port);
+    again.wait_for("cluster is up");
+    assert_eq!(again.ok(&["session", "get", "survivor"], b""), b"after");
+    assert_eq!(again.stop(), Some(0));
+}
+
+fn plain_values_are_kept_byte_for_byte(dev: &Dev) {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let put = dev.json(&["session", "put", "bytes"], &bytes);
+    assert_eq!((put["id"].as_str(), put["version"].as_u64()), (Some("bytes"), Some(1)));
+    assert!(put["revision"].as_u64().is_some_and(|revision| revision > 0), "{put}");
+    assert_eq!(dev.ok(&["session", "get", "bytes"], b""), bytes);
+    let text = dev.json(&["session", "save", "-", "--file", "Cargo.toml"], b"text\n");
+    assert_eq!(text["id"], "text");
+    let got = dev.json(&["session", "get", "text"], b"");
+    assert_eq!(got["value"].as_str(), std::fs::read_to_string("Cargo.toml").ok().as_deref());
+    assert_eq!(got["mod_revision"], text["revision"]);
+}
+
+fn versions_are_checked(dev: &Dev) {
+    assert_eq!(dev.json(&["session", "cas", "cas", "--expect", "0"], b"one")["version"], 1);
+    let conflict = dev.run(&["session", "cas", "cas", "--expect", "7"], b"two");
+    let (code, message) = ended(&conflict);
+    assert_eq!(code, 3, "{message}");
+    assert!(message.contains("actual=1") && message.contains("nothing changed"), "{message}");
+    assert_eq!(ended(&dev.run(&["session", "rm", "cas", "--expect", "7"], b"")).0, 3);
+    assert_eq!(dev.json(&["session", "rm", "cas", "--expect", "1"], b"")["version"], 2);
+    let gone = dev.run(&["session", "get", "cas"], b"");
+    assert_eq!(ended(&gone).0, 1);
+    assert_eq!(dev.json(&["session", "del", "cas"], b"")["version"], Value::Null, "there is nothing left to delete");
+    assert_eq!(dev.json(&["session", "put", "cas"], b"new")["version"], 3, "versions go on counting after a delete");
+}
+
+fn transcripts_come_back_as_json(dev: &Dev) {
+    let state = serde_json::json!({
+        "messages": [{ "role": "user", "content": "hi" }, { "role": "assistant", "content": "hello" }],
+        "memory_summary": null,
+        "total_usage": { "prompt_tokens": 3, "completion_tokens": 4 },
+    });
+    dev.ok(&["session", "put", "talk"], state.to_string().as_bytes());
+    let got = dev.json(&["session", "get", "talk"], b"");
+    assert_eq!(got["state"]["messages"], state["messages"]);
+    assert_eq!(got["items"], 2);
+}
+
+fn listings_page_and_stop_quietly(dev: &Dev) {
+    for n in 0..5 {
+        dev.ok(&["session", "put", &format!("page/{n}")], b"x");
+    }
+    let listed = dev.json(&["session", "ls", "--prefix", "page/", "--limit", "3"], b"");
+    let ids: Vec<&str> =
+        listed["sessions"].as_array().expect("a list").iter().filter_map(|session| session["id"].as_str()).collect();
+    assert_eq!(ids, ["page/0", "page/1", "page/2"]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let closed = quorate(&["session", "list", "--endpoints", &dev.endpoints]).stdout(writer).stderr(Stdio::piped()).output();
+    assert_eq!(ended(&closed.expect("the binary runs")), (0, String::new()));
+}
+
+fn status_tells_of_every_node(dev: &Dev) {
+    let status = dev.json(&["status"], b"");
+    let nodes = status["nodes"].as_array().expect("nodes");
+    let ids: Vec<u64> = nodes.iter().filter_map(|node| node["id"].as_u64()).collect();
+    assert_eq!(ids, [1, 2, 3]);
+    assert!(nodes.iter().all(|node| node["reachable"] == true), "{status:#}");
+    assert_eq!(nodes.iter().filter(|node| node["role"] == "leader").count(), 1, "{status:#}");
+    let applied = nodes.iter().filter_map(|node| node["applied"].as_u64()).min().expect("an index");
+    let digests = dev.json(&["status", "--digest-at", &applied.to_string()], b"");
+    assert!(digests["nodes"].is_array(), "{digests:#}");
+}
