@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn call(operation: Operation, origin: Origin) -> Call {
-        let (sender, _) = tokio::sync::mpsc::channel(1);
+        let (sender, _answers) = tokio::sync::mpsc::channel(1);
         let answerer = Answerer::new(0, sender.try_reserve_owned().ok().expect("room"));
         let deadline = Duration::from_secs(10);
         Call {
