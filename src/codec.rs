@@ -1,1 +1,317 @@
-//! codec.
+//! The bytes of log entries and of row values. The only module that names bincode (decision: nothing else may depend on it).
+//!
+//! ```text
+//! payload = format: u8, body          row value = format: u8, body
+//! format 1: body = stamp_ms, command  numbers are varints, enums a tag byte, lists and byte strings a length and their content
+//! format 2: body = command, stamp_ms  test-only: proves that an upgrade neither stops a node nor makes replicas disagree
+//! ```
+//!
+//! Decoding validates: a value that comes out keeps every promise its type makes. It never panics, never allocates more than a
+//! small multiple of the input, and copies no content: every [`Blob`]'s data is a slice of the payload it was decoded from.
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::Duration;
+
+pub(crate) use bincode::de::{BorrowDecode, BorrowDecoder};
+pub(crate) use bincode::enc::{Encode, Encoder};
+pub(crate) use bincode::error::{DecodeError, EncodeError};
+use bytes::Bytes;
+
+use crate::limits::{COUNTERS_MAX, PEER_MESSAGE_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_TTL_MAX};
+use crate::machine::{Command, Entry};
+use crate::types::{
+    Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, LogId, NodeId, Nonce, OnConflict, Outcome, Request,
+    Revision, Saved, Sequence, SessionId, Swept, TooLarge, Verdict, Version, Write,
+};
+
+/// The format of entries under cluster version 1, and of every row.
+pub const FORMAT: u8 = 1;
+/// The format of entries under the test-only cluster version 2.
+#[doc(hidden)]
+pub const TEST_FORMAT: u8 = 2;
+/// Most chunks an entry may carry. More than a session may hold, so that a client hears `TooLarge` from the machine; whoever
+/// proposes refuses more than this before.
+pub const ENTRY_CHUNKS_MAX: usize = 4 * SESSION_CHUNKS_MAX as usize;
+
+const _: () = assert!(ENTRY_CHUNKS_MAX as u64 >= SESSION_CHUNKS_MAX);
+
+/// Why bytes are no entry or row value. Nothing was changed. For an entry of the log or a row of a node's own disk it means damage, or
+/// a format of a later release: stop, do not guess.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The field that could not be read.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The first byte names a format that is unknown, or not allowed yet.
+    Format {
+        /// The byte.
+        format: u8,
+        /// The cluster version in force, or the newest known row format.
+        newest: u16,
+    },
+    /// The bytes end before the field does.
+    Truncated,
+    /// Bytes follow the last field.
+    Trailing {
+        /// How many.
+        bytes: usize,
+    },
+    /// The value is above its limit, or means nothing.
+    Invalid(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = self.field;
+        match &self.problem {
+            Problem::Format { format, newest } => {
+                write!(f, "format is not supported field={field} format={format} newest={newest}")
+            }
+            Problem::Truncated => write!(f, "bytes end too early field={field}"),
+            Problem::Trailing { bytes } => write!(f, "bytes follow the last field={field} bytes={bytes}"),
+            Problem::Invalid(why) => write!(f, "value is invalid field={field} problem={why}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Encodes an entry for the log and for peers, once, by its proposer.
+///
+/// `format` is the cluster version in force at the proposer. Panics on a format this release does not write, and on an entry that
+/// [`decode`] would refuse (too many chunks, a longer time to live than allowed): replicas must never get one, so the proposer's own
+/// validation comes before.
+pub fn encode(entry: &Entry, format: u8) -> Bytes {
+    assert!(format == FORMAT || format == TEST_FORMAT, "format is not written by this release format={format}");
+    assert!(is_proposable(&entry.command), "entry would be undecodable");
+    let stored = match &entry.command {
+        Command::Client(write) => write.change().map_or(0, Change::stored_bytes),
+        Command::Sweep { .. } | Command::SetClusterVersion { .. } => 0,
+    };
+    let mut out = Vec::with_capacity(usize::try_from(stored).unwrap_or(0).saturating_add(128));
+    out.push(format);
+    match format {
+        FORMAT => append(&mut out, &(entry.stamp_ms, &entry.command)),
+        _ => append(&mut out, &(&entry.command, entry.stamp_ms)),
+    }
+    Bytes::from(out)
+}
+
+/// Whether [`decode`] takes the command back: the bounds that a proposer checks before it proposes.
+pub fn is_proposable(command: &Command) -> bool {
+    let Command::Client(write) = command else {
+        return true;
+    };
+    let expiry = match write {
+        Write::Save { expiry, .. } | Write::SaveIfVersion { expiry, .. } => *expiry,
+        _ => Expiry::Keep,
+    };
+    let ttl_fits = !matches!(expiry, Expiry::After(ttl) if ttl > SESSION_TTL_MAX);
+    ttl_fits && write.change().is_none_or(|change| change.chunks().len() <= ENTRY_CHUNKS_MAX)
+}
+
+/// Decodes an entry of any format up to the cluster version in force. Blobs are slices of `payload`.
+///
+/// Errors: [`Error`] names the field. Every replica decides alike, for it looks at nothing but the arguments.
+pub fn decode(payload: &Bytes, cluster_version: u16) -> Result<Entry, Error> {
+    let format = *payload.first().ok_or(Error { field: "format", problem: Problem::Truncated })?;
+    let known = format == FORMAT || format == TEST_FORMAT;
+    if !known || u16::from(format) > cluster_version {
+        return Err(Error { field: "format", problem: Problem::Format { format, newest: cluster_version } });
+    }
+    if payload.len() as u64 > PEER_MESSAGE_BYTES_MAX {
+        let why = format!("bytes={} limit={PEER_MESSAGE_BYTES_MAX}", payload.len());
+        return Err(Error { field: "payload", problem: Problem::Invalid(why) });
+    }
+    let (stamp_ms, command) = match format {
+        FORMAT => decode_body::<Pair<u64, Command>>(payload).map(|pair| (pair.0, pair.1))?,
+        _ => decode_body::<Pair<Command, u64>>(payload).map(|pair| (pair.1, pair.0))?,
+    };
+    Ok(Entry { stamp_ms, command })
+}
+
+/// Encodes the value of a row.
+pub(crate) fn encode_row<T: Encode>(value: &T, bytes_hint: usize) -> Bytes {
+    let mut out = Vec::with_capacity(bytes_hint);
+    out.push(FORMAT);
+    append(&mut out, value);
+    Bytes::from(out)
+}
+
+/// Decodes the value of a row. Errors: [`Error`] names the field.
+pub(crate) fn decode_row<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(value: &Bytes) -> Result<T, Error> {
+    match value.first() {
+        None => Err(Error { field: "format", problem: Problem::Truncated }),
+        Some(&FORMAT) => decode_body(value),
+        Some(&format) => Err(Error { field: "format", problem: Problem::Format { format, newest: u16::from(FORMAT) } }),
+    }
+}
+
+fn append<T: Encode>(out: &mut Vec<u8>, value: &T) {
+    bincode::encode_into_std_write(value, out, bincode::config::standard())
+        .expect("a vector takes every byte, and no implementation here refuses a value");
+}
+
+/// Decodes everything behind the format byte.
+fn decode_body<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(payload: &Bytes) -> Result<T, Error> {
+    let field = Cell::new("payload");
+    let source = Source { payload, field: &field };
+    let body = &payload[1..];
+    let decoded = bincode::borrow_decode_from_slice_with_context(body, bincode::config::standard(), source);
+    let (value, read) = decoded.map_err(|error| Error { field: field.get(), problem: problem(error) })?;
+    match body.len() - read {
+        0 => Ok(value),
+        bytes => Err(Error { field: field.get(), problem: Problem::Trailing { bytes } }),
+    }
+}
+
+fn problem(error: DecodeError) -> Problem {
+    match error {
+        DecodeError::UnexpectedEnd { .. } => Problem::Truncated,
+        DecodeError::Other(why) => Problem::Invalid(why.to_owned()),
+        DecodeError::OtherString(why) => Problem::Invalid(why),
+        DecodeError::UnexpectedVariant { found, .. } => Problem::Invalid(format!("unknown discriminant={found}")),
+        DecodeError::Utf8 { .. } => Problem::Invalid("not utf-8".to_owned()),
+        other => Problem::Invalid(other.to_string()),
+    }
+}
+
+/// What decoding carries along: the payload, to slice content out of it, and the field being read, to name it in an error.
+pub(crate) struct Source<'c> {
+    payload: &'c Bytes,
+    field: &'c Cell<&'static str>,
+}
+
+/// Reads one field, remembering its name.
+pub(crate) fn read<'de, 'c, T, D>(decoder: &mut D, field: &'static str) -> Result<T, DecodeError>
+where
+    T: BorrowDecode<'de, Source<'c>>,
+    D: BorrowDecoder<'de, Context = Source<'c>>,
+{
+    decoder.context().field.set(field);
+    T::borrow_decode(decoder)
+}
+
+/// Implements both directions for a struct with named fields, in the order given.
+macro_rules! fields {
+    ($type:ident { $($field:ident),* $(,)? }) => {
+        impl $crate::codec::Encode for $type {
+            fn encode<E: $crate::codec::Encoder>(&self, encoder: &mut E) -> Result<(), $crate::codec::EncodeError> {
+                $($crate::codec::Encode::encode(&self.$field, encoder)?;)*
+                Ok(())
+            }
+        }
+        impl<'de, 'c> $crate::codec::BorrowDecode<'de, $crate::codec::Source<'c>> for $type {
+            fn borrow_decode<D: $crate::codec::BorrowDecoder<'de, Context = $crate::codec::Source<'c>>>(
+                decoder: &mut D,
+            ) -> Result<Self, $crate::codec::DecodeError> {
+                Ok(Self { $($field: $crate::codec::read(decoder, concat!(stringify!($type), ".", stringify!($field)))?),* })
+            }
+        }
+    };
+}
+pub(crate) use fields;
+
+/// Implements both directions for an enum: a tag byte, then the variant's fields. Tags are for ever.
+macro_rules! variants {
+    ($type:ident { $($tag:literal $variant:ident $({ $($field:ident),* })? $(( $inner:ident ))?),* $(,)? }) => {
+        impl Encode for $type {
+            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+                match self {
+                    $(Self::$variant $({ $($field),* })? $(( $inner ))? => {
+                        Encode::encode(&($tag as u8), encoder)?;
+                        $($(Encode::encode($field, encoder)?;)*)?
+                        $(Encode::encode($inner, encoder)?;)?
+                    })*
+                }
+                Ok(())
+            }
+        }
+        impl<'de, 'c> BorrowDecode<'de, Source<'c>> for $type {
+            fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                let tag: u8 = read(decoder, stringify!($type))?;
+                match tag {
+                    $($tag => Ok(Self::$variant
+                        $({ $($field: read(decoder, concat!(stringify!($type), ".", stringify!($variant), ".", stringify!($field)))?),* })?
+                        $(({ let $inner = read(decoder, concat!(stringify!($type), ".", stringify!($variant)))?; $inner }))?
+                    ),)*
+                    other => Err(DecodeError::OtherString(format!("unknown discriminant={other}"))),
+                }
+            }
+        }
+    };
+}
+
+/// Implements both directions for a type around one other.
+macro_rules! newtypes {
+    ($($type:ident)*) => {$(
+        impl Encode for $type {
+            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+                Encode::encode(&self.0, encoder)
+            }
+        }
+        impl<'de, 'c> BorrowDecode<'de, Source<'c>> for $type {
+            fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                read(decoder, stringify!($type)).map(Self)
+            }
+        }
+    )*};
+}
+
+newtypes! { Version Revision ClientId Sequence NodeId Nonce }
+fields!(LogId { term, node, index });
+fields!(Request { client, nonce, sequence, acknowledged_below });
+fields!(Chunk { item_count, blob });
+fields!(Outcome { revision, verdict });
+fields!(Saved { version, create_revision, items, next_chunk, rebased });
+fields!(Swept { sessions, clients, tombstones });
+variants!(Codec { 0 None, 1 Zstd });
+variants!(Base { 0 Absent, 1 At { create_revision, version, items } });
+variants!(Expected { 0 Absent, 1 At { version, create_revision } });
+variants!(OnConflict { 0 Reject, 1 Rebase });
+variants!(Write {
+    0 Save { request, id, change, expiry },
+    1 SaveIfVersion { request, id, expected, change, on_conflict, expiry },
+    2 Delete { request, id, expected },
+    3 OpenClient { nonce },
+    4 KeepAlive { client, nonce, acknowledged_below },
+    5 CloseClient { client, nonce },
+});
+variants!(Command { 0 Client(write), 1 Sweep { limit }, 2 SetClusterVersion { version } });
+variants!(TooLarge {
+    0 StoredBytes { now, limit },
+    1 RawBytes { now, limit },
+    2 Items { now, limit },
+    3 Chunks { now, limit },
+    4 Write { now, limit },
+});
+variants!(Verdict {
+    0 Saved(saved),
+    1 Conflict { actual, tombstone },
+    2 BaseMismatch,
+    3 TooLarge(which),
+    4 TooManySessions,
+    5 Deleted { version },
+    6 NotFound { tombstone },
+    7 ClientOpened { client },
+    8 ClientKept,
+    9 ClientClosed,
+    10 TooManyClients,
+    11 ClientUnknown,
+    12 Stale,
+    13 WindowExceeded,
+    14 Busy,
+    15 Swept(swept),
+    16 ClusterVersion { version },
+});
+
+mod content;
+
+use content::Pair;

@@ -91,6 +91,19 @@ pub const PARKED_FOR_MAX: Duration = Duration::from_millis(500);
 /// Bytes of writes in flight at a leader; above it new ones are refused as overload.
 pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
 
+/// What every operation counts for against [`IN_FLIGHT_BYTES_MAX`], besides its content.
+pub const OPERATION_BYTES: u64 = 512;
+/// Loaded content that waits for its reader on one node; above it new reads are refused as overload.
+pub const LOADED_BYTES_MAX: u64 = 128 * MIB;
+/// Open operations of one stream; the next is read from the network only when one of them is answered.
+pub const STREAM_OPEN_MAX: usize = 2048;
+/// Operations queued towards the leader on one forward stream.
+pub const FORWARD_QUEUE_MAX: usize = 8192;
+/// Deadline of a write that names none.
+pub const WRITE_DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
+/// Deadline of a read that names none.
+pub const READ_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+
 /// Nodes a cluster may be configured with.
 pub const NODES_MAX: usize = 16;
 /// Longest host name or address in configuration and messages, in bytes.

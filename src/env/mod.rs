@@ -23,4 +23,4 @@ pub use disk::{Disk, DiskFile, RealDisk, Space};
 pub use entropy::SystemRandom;
 pub use random::{Random, u64_from};
 #[cfg(feature = "server")]
-pub use worker::{Step, ThreadWorkers, Worker, Workers};
+pub use worker::{Manual, Step, ThreadWorkers, Waker, Worker, Workers};

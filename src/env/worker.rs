@@ -57,6 +57,29 @@ impl Drop for Worker {
     }
 }
 
+impl Worker {
+    /// A worker without a thread, for a [`Workers`] that runs the steps itself: [`Manual`] says when.
+    pub fn manual() -> (Worker, Manual) {
+        let signal = Arc::new(Signal::default());
+        (Worker { signal: signal.clone(), thread: None }, Manual(signal))
+    }
+}
+
+/// What the owner of a worker without a thread asks before it runs a step.
+pub struct Manual(Arc<Signal>);
+
+impl Manual {
+    /// Whether the worker was woken since the last call.
+    pub fn take_wake(&self) -> bool {
+        std::mem::take(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner).woken)
+    }
+
+    /// Whether its handle was dropped: never run a step again, and drop the closure.
+    pub fn is_stopped(&self) -> bool {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).stopped
+    }
+}
+
 /// Wakes a worker; outlives it harmlessly.
 #[derive(Clone)]
 pub struct Waker(Arc<Signal>);

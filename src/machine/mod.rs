@@ -1,1 +1,201 @@
-//! machine.
+//! The replicated state machine: every session's metadata, tombstones, the client table, and what one entry makes of them.
+//!
+//! Pure: no IO, clock, randomness or logging, never an error, no content in memory. `apply` is a function of the state and the entry,
+//! so every replica decides alike; what it changes comes back as rows, from which the machine is rebuilt at start. Only the raft
+//! layer applies entries; readers use [`Machine::plan`], [`Machine::info`] and [`Machine::list`], and fetch content rows themselves.
+//!
+//! ```text
+//! entry ─> machine time moves ─> client and nonce ─> sequence ─> size of the request ─> session at machine time ─> expected
+//!                                      │                 │                                    (rebase or Conflict) ─┘   │
+//!                                 ClientUnknown   Stale, WindowExceeded,      Saved, TooLarge <─ resulting size <─ base <─┘
+//!                                                 Busy, recorded outcome                                            └> BaseMismatch
+//! ```
+
+mod clients;
+mod digest;
+pub mod invariants;
+mod read;
+mod rebuild;
+pub mod rows;
+mod rules;
+mod session;
+mod sweep;
+mod tables;
+mod write;
+
+pub use read::Plan;
+pub use rows::{Effects, RowChange};
+pub use rules::{Rules, TEST_VERSION, VERSION_MAX, rules};
+
+use crate::types::{LogId, Outcome, Revision, Verdict, Write};
+use session::Moment;
+use tables::Tables;
+
+/// One entry of the log, as its proposer made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The proposing leader's stamp, in milliseconds since the Unix epoch. Need not be ordered: machine time is the largest so far.
+    pub stamp_ms: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What an entry asks the machine to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A client's write.
+    Client(Write),
+    /// Drops what has expired, at most `limit` records. An empty entry if nothing has.
+    Sweep {
+        /// Records to drop at most; never above [`Rules::sweep_count_max`].
+        limit: u32,
+    },
+    /// Moves the cluster version up by one. The proposer has made sure that every member supports it.
+    SetClusterVersion {
+        /// The version to move to; anything but the next one changes nothing.
+        version: u16,
+    },
+}
+
+/// How much the machine holds, expired but not yet swept records included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sessions.
+    pub sessions: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Clients.
+    pub clients: u64,
+    /// Recorded outcomes.
+    pub outcomes: u64,
+    /// Bytes of metadata, by the fixed formula (not what the allocator says).
+    pub metadata_bytes: u64,
+}
+
+/// The state machine. `Clone` is for tests and tools: it copies everything.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    tables: Tables,
+    applied: Option<LogId>,
+    now_ms: u64,
+    cluster_version: u16,
+    rules: &'static Rules,
+    history: digest::History,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Machine {
+    /// The machine of a new cluster: empty, at cluster version 1, at machine time 0.
+    pub fn new() -> Self {
+        Self::at_version(1).expect("version 1 always has rules")
+    }
+
+    fn at_version(version: u16) -> Option<Self> {
+        Some(Self {
+            tables: Tables::default(),
+            applied: None,
+            now_ms: 0,
+            cluster_version: version,
+            rules: rules(version)?,
+            history: digest::History::default(),
+        })
+    }
+
+    /// Applies one entry: the answer, and the rows it changes.
+    ///
+    /// Machine time moves first, so the entry is judged at its own stamp. Panics if entries come out of order, or if a cluster version
+    /// is put in force that this release does not know: both are our own mistakes, and going on would make replicas disagree.
+    pub fn apply(&mut self, log_id: LogId, entry: &Entry) -> (Outcome, Effects) {
+        self.assert_next(log_id);
+        self.now_ms = self.now_ms.max(entry.stamp_ms);
+        let moment = Moment { revision: Revision(log_id.index), now_ms: self.now_ms };
+        let mut effects = Effects::default();
+        let outcome = match &entry.command {
+            Command::Client(write) => self.apply_write(write, moment, &mut effects),
+            Command::Sweep { limit } => {
+                let swept = self.sweep(*limit, moment, &mut effects);
+                Outcome { revision: moment.revision, verdict: Verdict::Swept(swept) }
+            }
+            Command::SetClusterVersion { version } => self.set_cluster_version(*version, moment),
+        };
+        self.finish(log_id, &mut effects);
+        (outcome, effects)
+    }
+
+    /// Passes an entry of Raft's own (blank, membership): `applied` moves, machine time does not. Panics if it comes out of order.
+    pub fn skip(&mut self, log_id: LogId) -> Effects {
+        self.assert_next(log_id);
+        let mut effects = Effects::default();
+        self.finish(log_id, &mut effects);
+        effects
+    }
+
+    fn assert_next(&self, log_id: LogId) {
+        let in_order = self.applied.is_none_or(|applied| log_id.index > applied.index);
+        assert!(in_order, "applied out of order log_id={log_id} applied={:?}", self.applied);
+    }
+
+    fn finish(&mut self, log_id: LogId, effects: &mut Effects) {
+        self.applied = Some(log_id);
+        effects.put(rows::GLOBAL, rows::global_key(), rows::encode_global(&self.global()));
+        self.history.note(log_id.index, self.digest());
+    }
+
+    fn set_cluster_version(&mut self, version: u16, moment: Moment) -> Outcome {
+        if Some(version) == self.cluster_version.checked_add(1) {
+            let Some(next) = rules(version) else {
+                panic!("cluster version in force is not known to this release version={version} newest={VERSION_MAX}");
+            };
+            (self.cluster_version, self.rules) = (version, next);
+        }
+        Outcome { revision: moment.revision, verdict: Verdict::ClusterVersion { version: self.cluster_version } }
+    }
+
+    fn global(&self) -> rows::Global {
+        rows::Global { applied: self.applied, now_ms: self.now_ms, cluster_version: self.cluster_version }
+    }
+
+    /// The last entry applied or skipped.
+    pub fn applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
+    /// Machine time: the largest stamp applied so far, in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The cluster version in force.
+    pub fn cluster_version(&self) -> u16 {
+        self.cluster_version
+    }
+
+    /// The earliest machine time at which a sweep has something to drop.
+    pub fn due_at_ms(&self) -> Option<u64> {
+        self.tables.due.first().map(|(deadline_ms, _)| *deadline_ms)
+    }
+
+    /// The digest at `applied`: equal on every replica that applied the same entries, whatever its layout on disk.
+    pub fn digest(&self) -> u64 {
+        let start = digest::mix(u64::from(self.cluster_version), self.now_ms);
+        self.tables.digest.wrapping_add(start)
+    }
+
+    /// The digest after `index`: at `applied`, and after every [`crate::limits::DIGEST_INTERVAL`]th of the latest indexes since start.
+    pub fn digest_at(&self, index: u64) -> Option<u64> {
+        if self.applied.is_some_and(|applied| applied.index == index) {
+            return Some(self.digest());
+        }
+        self.history.at(index)
+    }
+
+    /// How much it holds.
+    pub fn counts(&self) -> Counts {
+        self.tables.counts(self.rules)
+    }
+}

@@ -1,1 +1,95 @@
-//! raft.
+//! Raft: consensus on one log, the state it makes, and both ends of the protocol between peers.
+//!
+//! This module owns openraft; nothing else names it. It proposes encoded [`Command`]s, applies what is committed to the machine and
+//! its rows under one view lock, and answers reads from one view after a read index. It knows nothing of clients' connections:
+//! [`Upper`] is what the peer port asks of the server above it.
+//!
+//! ```text
+//! propose ─ encode, stamp ─> openraft ─> log_store (append, sync) ─> network ─> peers
+//!                                │ committed
+//!                                v
+//!                          state_machine: decode ─> [view lock] machine.apply + rows ─> outcome
+//! read ─ read index ─> [view lock] plan + pin ─> rows ─> answer
+//! ```
+
+mod blocking;
+mod bootstrap;
+mod clocks;
+pub mod failover;
+mod log_store;
+pub mod net;
+mod network;
+mod node;
+mod peer_service;
+mod peers;
+mod presence;
+mod purge;
+mod read;
+mod receive;
+mod shared;
+mod start;
+mod state_machine;
+pub mod time;
+mod types;
+
+#[cfg(test)]
+mod suite;
+
+pub use node::{Node, Peer, Role, Status};
+pub use read::{Read, ReplyList, ReplyLoad};
+pub use start::{Options, StartError, start};
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::Stream;
+
+use crate::types::{LeaderHint, NodeId, Outcome, Refusal};
+use crate::wire::{peer::v1 as peer, v1};
+
+/// Cluster versions this program can read and write.
+pub const CLUSTER_VERSION_MIN: u16 = 1;
+/// See [`CLUSTER_VERSION_MIN`].
+pub const CLUSTER_VERSION_MAX: u16 = 1;
+
+/// A member of the cluster, configured or replicated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Where its peers reach it, `host:port`.
+    pub peer_address: String,
+    /// Where clients reach it, `host:port`.
+    pub client_address: String,
+    /// Whether it votes.
+    pub voter: bool,
+}
+
+/// Who leads, as far as this node knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The current term.
+    pub term: u64,
+    /// The leader, if one is known to be alive.
+    pub leader: Option<LeaderHint>,
+    /// Whether it is this node.
+    pub is_self: bool,
+}
+
+/// Takes the answer to one proposal; called exactly once.
+pub type Reply = Box<dyn FnOnce(Result<Outcome, Refusal>) + Send>;
+
+/// What the peer port asks of the server above it.
+#[tonic::async_trait]
+pub trait Upper: Send + Sync + 'static {
+    /// Operations a peer forwards. `first` was read already, and its route checked.
+    fn forward(
+        &self,
+        from: NodeId,
+        requests: tonic::Streaming<peer::ForwardRequest>,
+        first: peer::ForwardRequest,
+    ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, tonic::Status>> + Send>>;
+
+    /// What this node says of itself; `digest_at` 0 means at `applied`, another index is waited for within `timeout`.
+    async fn status(&self, digest_at: u64, timeout: Duration) -> v1::NodeStatus;
+}

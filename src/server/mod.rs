@@ -1,3 +1,58 @@
-//! server.
+//! The running node: clients' calls in, answers out, with everything bounded between.
+//!
+//! This module owns the client port and the admin port, decides what is admitted, batches it for [`crate::raft`], sends it to the
+//! leader where that is another node, and answers. It knows nothing of how a log or a state is kept.
+//!
+//! ```text
+//! client port ─ service ─┐                                ┌─ raft (propose, read)
+//!                        ├─> dispatch ─ admit ─ route ────┼─ forward ──> the leader's peer port
+//! peer port ─── upper ───┘                                └─ park (no leader known)
+//! admin port ─ livez, readyz, metrics          sweeper ───> raft
+//! ```
 
+mod admin;
+mod admission;
+mod answers;
+mod batch;
+mod call;
 pub mod config;
+mod dispatch;
+mod forward;
+mod health;
+mod listen;
+mod metrics;
+mod park;
+mod service;
+mod start;
+mod status;
+mod sweeper;
+mod table;
+mod upper;
+
+pub use start::{Options, Server};
+
+use std::fmt;
+
+/// Why a node did not start. Nothing was changed. One line that says what to mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Why a node stopped by itself. What it acknowledged is on disk; the text says what a person must look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(String);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}

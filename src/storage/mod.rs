@@ -1,1 +1,9 @@
-//! storage.
+//! What a node keeps on its disk: meaning-free keys and bytes, every record with a checksum of its own.
+//!
+//! Nothing here knows what an entry or a row says. Every file operation goes through [`crate::env::Disk`]; [`lock`] is the one
+//! exception.
+
+pub mod identity;
+pub mod lock;
+pub mod log;
+pub mod state;

@@ -1,5 +1,6 @@
 //! Identities and positions. Every id and count has a type of its own, so that two of them cannot be swapped.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -162,6 +163,12 @@ impl SessionId {
 
     /// The id itself. Never print it into a log.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for SessionId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -265,12 +265,15 @@ pub struct PresenceMessage {
     #[prost(uint64, tag = "11")]
     pub digest_index: u64,
 }
+/// Whoever asks has lost the leader itself: the question is its own answer too.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LostLeaderRequest {
     #[prost(message, optional, tag = "1")]
     pub route: ::core::option::Option<Route>,
     #[prost(message, optional, tag = "2")]
     pub vote: ::core::option::Option<Vote>,
+    #[prost(message, optional, tag = "3")]
+    pub last_log: ::core::option::Option<LogId>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LostLeaderResponse {

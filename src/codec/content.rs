@@ -1,0 +1,161 @@
+//! Hand-written halves: types that check themselves when they are decoded, and content, which is sliced and not copied.
+
+use super::{
+    Base, Blob, BorrowDecode, BorrowDecoder, Bytes, COUNTERS_MAX, Change, Chunk, Counters, DecodeError, Duration, ENTRY_CHUNKS_MAX,
+    Encode, EncodeError, Encoder, Expiry, SESSION_TTL_MAX, SessionId, Source, read,
+};
+
+/// Two values, one after the other.
+pub(super) struct Pair<A, B>(pub A, pub B);
+
+impl<'de, 'c, A, B> BorrowDecode<'de, Source<'c>> for Pair<A, B>
+where
+    A: BorrowDecode<'de, Source<'c>>,
+    B: BorrowDecode<'de, Source<'c>>,
+{
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self(read(decoder, "Entry")?, read(decoder, "Entry")?))
+    }
+}
+
+impl Encode for SessionId {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.as_str().encode(encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for SessionId {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let id: &str = read(decoder, "SessionId")?;
+        SessionId::new(id).map_err(|error| DecodeError::OtherString(error.to_string()))
+    }
+}
+
+impl Encode for Counters {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.as_slice().len() as u64).encode(encoder)?;
+        self.as_slice().iter().try_for_each(|value| value.encode(encoder))
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Counters {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let count: u64 = read(decoder, "Counters")?;
+        if count > COUNTERS_MAX as u64 {
+            return Err(DecodeError::OtherString(format!("too many counters count={count} limit={COUNTERS_MAX}")));
+        }
+        let values = (0..count).map(|_| read(decoder, "Counters")).collect::<Result<Vec<u64>, _>>()?;
+        Counters::new(values).ok_or(DecodeError::Other("too many counters"))
+    }
+}
+
+impl Encode for Expiry {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self {
+            Expiry::Keep => 0u8.encode(encoder),
+            Expiry::Never => 1u8.encode(encoder),
+            Expiry::After(ttl) => {
+                2u8.encode(encoder)?;
+                u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).encode(encoder)
+            }
+        }
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Expiry {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        match read::<u8, D>(decoder, "Expiry")? {
+            0 => Ok(Expiry::Keep),
+            1 => Ok(Expiry::Never),
+            2 => {
+                let ttl = Duration::from_millis(read(decoder, "Expiry.After")?);
+                if ttl > SESSION_TTL_MAX {
+                    return Err(DecodeError::OtherString(format!("time to live is too long ms={}", ttl.as_millis())));
+                }
+                Ok(Expiry::After(ttl))
+            }
+            other => Err(DecodeError::OtherString(format!("unknown discriminant={other}"))),
+        }
+    }
+}
+
+impl Encode for Blob {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.codec.encode(encoder)?;
+        self.raw_bytes.encode(encoder)?;
+        self.crc32c.encode(encoder)?;
+        self.data.as_ref().encode(encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Blob {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(Blob {
+            codec: read(decoder, "Blob.codec")?,
+            raw_bytes: read(decoder, "Blob.raw_bytes")?,
+            crc32c: read(decoder, "Blob.crc32c")?,
+            data: slice(decoder, "Blob.data")?,
+        })
+    }
+}
+
+/// A byte string as a slice of the payload: shared, not copied.
+fn slice<'de, 'c, D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D, field: &'static str) -> Result<Bytes, DecodeError> {
+    let bytes: &'de [u8] = read(decoder, field)?;
+    Ok(decoder.context().payload.slice_ref(bytes))
+}
+
+/// A list of chunks, which grows as chunks are really there: a false length costs nothing.
+pub(super) struct Chunks(pub Vec<Chunk>);
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Chunks {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let count: u64 = read(decoder, "Change.chunks")?;
+        if count > ENTRY_CHUNKS_MAX as u64 {
+            return Err(DecodeError::OtherString(format!("too many chunks count={count} limit={ENTRY_CHUNKS_MAX}")));
+        }
+        (0..count).map(|_| read(decoder, "Change.chunks")).collect::<Result<Vec<_>, _>>().map(Chunks)
+    }
+}
+
+fn encode_chunks<E: Encoder>(chunks: &[Chunk], encoder: &mut E) -> Result<(), EncodeError> {
+    (chunks.len() as u64).encode(encoder)?;
+    chunks.iter().try_for_each(|chunk| chunk.encode(encoder))
+}
+
+impl Encode for Change {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self {
+            Change::Full { chunks, head, counters } => {
+                0u8.encode(encoder)?;
+                encode_chunks(chunks, encoder)?;
+                head.encode(encoder)?;
+                counters.encode(encoder)
+            }
+            Change::Delta { base, chunks, head, counters } => {
+                1u8.encode(encoder)?;
+                base.encode(encoder)?;
+                encode_chunks(chunks, encoder)?;
+                head.encode(encoder)?;
+                counters.encode(encoder)
+            }
+        }
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Change {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        match read::<u8, D>(decoder, "Change")? {
+            0 => {
+                let Chunks(chunks) = read(decoder, "Change.chunks")?;
+                Ok(Change::Full { chunks, head: read(decoder, "Change.head")?, counters: read(decoder, "Change.counters")? })
+            }
+            1 => {
+                let base: Base = read(decoder, "Change.base")?;
+                let Chunks(chunks) = read(decoder, "Change.chunks")?;
+                Ok(Change::Delta { base, chunks, head: read(decoder, "Change.head")?, counters: read(decoder, "Change.counters")? })
+            }
+            other => Err(DecodeError::OtherString(format!("unknown discriminant={other}"))),
+        }
+    }
+}

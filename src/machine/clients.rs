@@ -1,0 +1,106 @@
+//! The client table: who may write, and which answer a repeated request gets (Raft dissertation §6.3, design §5).
+
+use super::Machine;
+use super::rows::{ClientHeader, Effects};
+use super::session::Moment;
+use crate::types::{ClientId, Nonce, Outcome, Request, Sequence, Verdict};
+
+/// The first sequence a client may use.
+const SEQUENCE_FIRST: Sequence = Sequence(1);
+
+/// What to do with a request.
+pub(super) enum Admission {
+    /// It is new: execute it, and record its outcome if that is an answer.
+    Execute,
+    /// Answer this and execute nothing: the recorded outcome, or why not.
+    Answer(Outcome),
+}
+
+impl Machine {
+    /// Judges client, nonce and sequence of a request, keeps the client alive, and closes what it says is closed.
+    pub(super) fn admit(&mut self, request: &Request, moment: Moment, effects: &mut Effects) -> Admission {
+        let answer = |verdict| Admission::Answer(Outcome { revision: moment.revision, verdict });
+        let Some(header) = self.touch(request.client, request.nonce, request.acknowledged_below, moment, effects) else {
+            return answer(Verdict::ClientUnknown);
+        };
+        let open_until = header.acknowledged_below.0.saturating_add(self.rules.open_writes_max);
+        if request.sequence < header.acknowledged_below {
+            return answer(Verdict::Stale);
+        }
+        if request.sequence.0 >= open_until {
+            return answer(Verdict::WindowExceeded);
+        }
+        let recorded = self.tables.clients.get(&request.client).and_then(|client| client.outcomes.get(&request.sequence));
+        if let Some(outcome) = recorded {
+            return Admission::Answer(outcome.value.clone());
+        }
+        if self.tables.outcomes >= self.rules.outcomes_max {
+            return answer(Verdict::Busy);
+        }
+        Admission::Execute
+    }
+
+    /// Moves a client's deadline and closes its sequences. `None`: there is no such client at machine time, or the nonce is wrong.
+    fn touch(
+        &mut self,
+        client: ClientId,
+        nonce: Nonce,
+        acknowledged_below: Sequence,
+        moment: Moment,
+        effects: &mut Effects,
+    ) -> Option<ClientHeader> {
+        let old = self.live_client(client, nonce, moment)?;
+        let header = ClientHeader {
+            nonce,
+            acknowledged_below: old.acknowledged_below.max(acknowledged_below),
+            deadline_ms: moment.now_ms.saturating_add(self.rules.client_idle_ttl_ms),
+        };
+        self.tables.put_client(client, header, effects);
+        self.tables.close_below(client, header.acknowledged_below, effects);
+        Some(header)
+    }
+
+    fn live_client(&self, client: ClientId, nonce: Nonce, moment: Moment) -> Option<ClientHeader> {
+        let header = self.tables.clients.get(&client)?.header;
+        (header.nonce == nonce && header.deadline_ms > moment.now_ms).then_some(header)
+    }
+
+    /// The same nonce again gives the same client, so that a lost answer costs no row.
+    pub(super) fn open_client(&mut self, nonce: Nonce, moment: Moment, effects: &mut Effects) -> Verdict {
+        if let Some(client) = self.tables.nonces.get(&nonce).copied() {
+            if self.touch(client, nonce, SEQUENCE_FIRST, moment, effects).is_some() {
+                return Verdict::ClientOpened { client };
+            }
+            self.tables.remove_client(client, effects);
+        }
+        if self.tables.clients.len() as u64 >= self.rules.clients_max {
+            return Verdict::TooManyClients;
+        }
+        let client = ClientId(moment.revision.0);
+        let deadline_ms = moment.now_ms.saturating_add(self.rules.client_idle_ttl_ms);
+        self.tables.put_client(client, ClientHeader { nonce, acknowledged_below: SEQUENCE_FIRST, deadline_ms }, effects);
+        Verdict::ClientOpened { client }
+    }
+
+    pub(super) fn keep_alive(
+        &mut self,
+        client: ClientId,
+        nonce: Nonce,
+        acknowledged_below: Sequence,
+        moment: Moment,
+        effects: &mut Effects,
+    ) -> Verdict {
+        match self.touch(client, nonce, acknowledged_below, moment, effects) {
+            Some(_) => Verdict::ClientKept,
+            None => Verdict::ClientUnknown,
+        }
+    }
+
+    pub(super) fn close_client(&mut self, client: ClientId, nonce: Nonce, moment: Moment, effects: &mut Effects) -> Verdict {
+        if self.live_client(client, nonce, moment).is_none() {
+            return Verdict::ClientUnknown;
+        }
+        self.tables.remove_client(client, effects);
+        Verdict::ClientClosed
+    }
+}

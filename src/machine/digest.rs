@@ -1,0 +1,54 @@
+//! The replicas' digest: a sum of one hash per record, so that it is kept up with each change and does not depend on order or layout.
+//!
+//! It finds divergence, not forgery. Its definition is part of the cluster version: every node of a version must compute the same.
+
+use std::collections::VecDeque;
+
+use crate::limits::{DIGEST_INTERVAL, DIGESTS_KEPT};
+
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Folds one number into a hash; order matters.
+pub(crate) fn mix(hash: u64, value: u64) -> u64 {
+    let folded = (hash.rotate_left(23) ^ value).wrapping_mul(MULTIPLIER);
+    folded ^ (folded >> 29)
+}
+
+/// A hash of a byte string, its length included.
+pub(crate) fn bytes(start: u64, data: &[u8]) -> u64 {
+    let (words, rest) = data.as_chunks::<8>();
+    let hash = words.iter().fold(mix(start, data.len() as u64), |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(mix(hash, u64::from_le_bytes(last)), MULTIPLIER)
+}
+
+/// The share of one record in the digest.
+pub(crate) fn row(table: u8, key: &[u8], value: &[u8]) -> u64 {
+    bytes(bytes(u64::from(table), key), value)
+}
+
+/// Digests of the past, for replicas that are not at the same index.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    kept: VecDeque<(u64, u64)>,
+}
+
+impl History {
+    /// Keeps the digest after `index`, if it is one of those to be kept.
+    pub(crate) fn note(&mut self, index: u64, digest: u64) {
+        if !index.is_multiple_of(DIGEST_INTERVAL) {
+            return;
+        }
+        if self.kept.len() == DIGESTS_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((index, digest));
+    }
+
+    /// The digest kept after `index`.
+    pub(crate) fn at(&self, index: u64) -> Option<u64> {
+        let position = self.kept.binary_search_by_key(&index, |(kept, _)| *kept).ok()?;
+        self.kept.get(position).map(|(_, digest)| *digest)
+    }
+}

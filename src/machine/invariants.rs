@@ -1,0 +1,152 @@
+//! What must hold after every entry, numbered, so that code, simulation and documents cite the same sentence.
+//!
+//! | | |
+//! |---|---|
+//! | I1 | an id is a session or a tombstone, never both |
+//! | I2 | a session's positions are ordered: create_revision ≤ mod_revision ≤ applied; append_only_since ≤ version and head_since ≤ version; version ≥ 1; first_chunk ≤ next_chunk; its head is within its size |
+//! | I3 | no two sessions share a create_revision |
+//! | I4 | a session is within the bounds of the rules in force |
+//! | I5 | nonces and clients name each other one to one; a client id was a log index already |
+//! | I6 | a client's outcomes lie in its window, none is one that is not recorded, and all of them are counted |
+//! | I7 | the index of deadlines holds exactly one key for each record that has a deadline |
+//! | I8 | the tables are within their bounds, and the bytes of ids are counted |
+//! | I9 | the digest is the sum over the records |
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::tables::Due;
+use super::{Machine, digest, rows};
+use crate::types::{Sequence, Verdict};
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its number, as in the module's table.
+    pub invariant: &'static str,
+    /// The values that break it; session ids only as their hash.
+    pub values: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invariant is broken invariant={} {}", self.invariant, self.values)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+fn ensure(invariant: &'static str, holds: bool, values: impl FnOnce() -> String) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(Broken { invariant, values: values() }) }
+}
+
+impl Machine {
+    /// Checks every invariant; linear in the size of the machine, so for tests, simulation and tools. Errors: the first one broken.
+    pub fn check(&self) -> Result<(), Broken> {
+        self.check_sessions()?;
+        self.check_clients()?;
+        self.check_due()?;
+        self.check_bounds()?;
+        self.check_digest()
+    }
+
+    fn check_sessions(&self) -> Result<(), Broken> {
+        let applied = self.applied.map_or(0, |applied| applied.index);
+        let mut created = BTreeSet::new();
+        for (id, kept) in &self.tables.sessions {
+            let session = &kept.value;
+            ensure("I1", !self.tables.tombstones.contains_key(id), || format!("id={id:?}"))?;
+            let revisions = session.create_revision <= session.mod_revision && session.mod_revision.0 <= applied;
+            let versions = session.append_only_since <= session.version && session.head_since <= session.version;
+            let head = session.head.raw_bytes <= session.raw_bytes && session.head.stored_bytes <= session.stored_bytes;
+            let chunks = session.first_chunk <= session.next_chunk;
+            ensure("I2", revisions && versions && head && chunks && session.version.0 >= 1, || {
+                format!("id={id:?} session={session:?}")
+            })?;
+            ensure("I3", created.insert(session.create_revision), || format!("create_revision={}", session.create_revision))?;
+            ensure("I4", session.too_large(self.rules).is_none(), || format!("id={id:?} session={session:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_clients(&self) -> Result<(), Broken> {
+        let applied = self.applied.map_or(0, |applied| applied.index);
+        ensure("I5", self.tables.nonces.len() == self.tables.clients.len(), || format!("nonces={}", self.tables.nonces.len()))?;
+        let mut outcomes = 0;
+        for (client, row) in &self.tables.clients {
+            let named = self.tables.nonces.get(&row.header.nonce) == Some(client);
+            ensure("I5", named && client.0 <= applied, || format!("client={client} applied={applied}"))?;
+            let below = row.header.acknowledged_below;
+            let until = Sequence(below.0.saturating_add(self.rules.open_writes_max));
+            let inside = row.outcomes.keys().all(|sequence| (below..until).contains(sequence));
+            let recorded = row.outcomes.values().all(|outcome| is_recorded(&outcome.value.verdict));
+            ensure("I6", inside && recorded, || format!("client={client} acknowledged_below={below}"))?;
+            outcomes += row.outcomes.len() as u64;
+        }
+        ensure("I6", outcomes == self.tables.outcomes, || format!("outcomes={outcomes} counted={}", self.tables.outcomes))
+    }
+
+    fn check_due(&self) -> Result<(), Broken> {
+        let sessions =
+            self.tables.sessions.iter().filter_map(|(id, kept)| Some((kept.value.deadline_ms?, Due::Session(id.clone()))));
+        let tombstones = self.tables.tombstones.iter().map(|(id, kept)| (kept.value.deadline_ms, Due::Tombstone(id.clone())));
+        let clients = self.tables.clients.iter().map(|(client, row)| (row.header.deadline_ms, Due::Client(*client)));
+        let due: BTreeSet<_> = sessions.chain(tombstones).chain(clients).collect();
+        ensure("I7", due == self.tables.due, || format!("records={} keys={}", due.len(), self.tables.due.len()))
+    }
+
+    fn check_bounds(&self) -> Result<(), Broken> {
+        let (counts, rules) = (self.counts(), self.rules);
+        // A delete turns a session into a tombstone, so it needs no room; only creations are refused.
+        let records =
+            counts.sessions + counts.tombstones <= rules.sessions_max && counts.metadata_bytes <= rules.metadata_bytes_max;
+        let clients = counts.clients <= rules.clients_max && counts.outcomes <= rules.outcomes_max;
+        let ids = self.tables.sessions.keys().chain(self.tables.tombstones.keys());
+        let id_bytes: u64 = ids.map(|id| id.as_str().len() as u64).sum();
+        let counted = id_bytes == self.tables.id_bytes;
+        ensure("I8", records && clients && counted, || format!("counts={counts:?} id_bytes={id_bytes}"))
+    }
+
+    fn check_digest(&self) -> Result<(), Broken> {
+        let tables = &self.tables;
+        let sessions = tables
+            .sessions
+            .iter()
+            .map(|(id, kept)| digest::row(rows::SESSIONS, &rows::session_key(id), &rows::encode(&kept.value)));
+        let tombstones = tables
+            .tombstones
+            .iter()
+            .map(|(id, kept)| digest::row(rows::TOMBSTONES, &rows::session_key(id), &rows::encode(&kept.value)));
+        let clients = tables.clients.iter().map(|(client, row)| {
+            let outcomes = row.outcomes.iter().map(|(sequence, kept)| {
+                digest::row(rows::OUTCOMES, &rows::outcome_key(*client, *sequence), &rows::encode(&kept.value))
+            });
+            let header = digest::row(rows::CLIENTS, &rows::client_key(*client), &rows::encode(&row.header));
+            outcomes.fold(header, u64::wrapping_add)
+        });
+        let sum = sessions.chain(tombstones).chain(clients).fold(0, u64::wrapping_add);
+        ensure("I9", sum == tables.digest, || format!("sum={sum:016x} kept={:016x}", tables.digest))
+    }
+}
+
+fn is_recorded(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Saved(_)
+        | Verdict::Conflict { .. }
+        | Verdict::TooLarge(_)
+        | Verdict::TooManySessions
+        | Verdict::Deleted { .. }
+        | Verdict::NotFound { .. } => true,
+        Verdict::BaseMismatch
+        | Verdict::ClientOpened { .. }
+        | Verdict::ClientKept
+        | Verdict::ClientClosed
+        | Verdict::TooManyClients
+        | Verdict::ClientUnknown
+        | Verdict::Stale
+        | Verdict::WindowExceeded
+        | Verdict::Busy
+        | Verdict::Swept(_)
+        | Verdict::ClusterVersion { .. } => false,
+    }
+}

@@ -1,0 +1,99 @@
+//! Reads of the machine: pure decisions at machine time. Content rows are fetched by the caller, from the same view.
+
+use std::ops::{Bound, Range};
+
+use super::Machine;
+use super::session::Session;
+use super::write::Found;
+use crate::types::{Have, Listed, Load, SessionId, SessionInfo, Version};
+
+/// Expired records a listing passes over at most, once it has found something.
+const LIST_EXPIRED_MAX: usize = 65_536;
+
+/// What to answer a load, and which rows that takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// There is no such session at machine time.
+    NotFound {
+        /// The tombstone's version; 0 without one.
+        tombstone: Version,
+    },
+    /// The reader has this very content.
+    NotModified,
+    /// Rows to read.
+    Read {
+        /// What is known of the session.
+        info: SessionInfo,
+        /// Whether the reader's items are a prefix, and only what is new is read.
+        tail: bool,
+        /// Numbers of the chunks to read, half-open.
+        chunks: Range<u64>,
+        /// Whether to read the head.
+        head: bool,
+    },
+}
+
+impl Machine {
+    /// Decides a load at machine time.
+    pub fn plan(&self, load: &Load) -> Plan {
+        let session = match self.find(&load.id) {
+            Found::Absent { tombstone } => return Plan::NotFound { tombstone },
+            Found::Live(session) => session,
+        };
+        let same = load.have.filter(|have| have.create_revision == session.create_revision);
+        match same {
+            Some(have) if have.version == session.version => Plan::NotModified,
+            Some(have) if is_prefix(session, &have) => Plan::Read {
+                info: session.info(),
+                tail: true,
+                chunks: have.next_chunk..session.next_chunk,
+                head: session.head_since > have.version,
+            },
+            _ => Plan::Read { info: session.info(), tail: false, chunks: session.first_chunk..session.next_chunk, head: true },
+        }
+    }
+
+    /// What is known of a session that exists at machine time.
+    pub fn info(&self, id: &SessionId) -> Option<SessionInfo> {
+        match self.find(id) {
+            Found::Live(session) => Some(session.info()),
+            Found::Absent { .. } => None,
+        }
+    }
+
+    /// Sessions whose id begins with `prefix`, after the id `after`, in order of ids, at most `limit`; and whether more may follow.
+    ///
+    /// Expired sessions are passed over. A page that found something ends after 65 536 of them; an empty page comes only at the end,
+    /// so a caller that goes on after the last id gets through.
+    pub fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> (Vec<Listed>, bool) {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let limit = limit as usize;
+        let (mut page, mut passed) = (Vec::new(), 0);
+        for (id, session) in self.tables.sessions.range::<str, _>((start, Bound::Unbounded)) {
+            if !id.as_str().starts_with(prefix) {
+                break;
+            }
+            if session.value.is_expired(self.now_ms) {
+                passed += 1;
+                if passed > LIST_EXPIRED_MAX && !page.is_empty() {
+                    return (page, true);
+                }
+                continue;
+            }
+            if page.len() == limit {
+                return (page, true);
+            }
+            page.push(Listed { id: id.clone(), info: session.value.info() });
+        }
+        (page, false)
+    }
+}
+
+/// Whether what the reader has is an earlier state whose items are a prefix of today's.
+fn is_prefix(session: &Session, have: &Have) -> bool {
+    let is_earlier = have.version >= session.append_only_since && have.version < session.version && have.items <= session.items;
+    is_earlier && (session.first_chunk..=session.next_chunk).contains(&have.next_chunk)
+}

@@ -1,0 +1,215 @@
+//! The rows the machine is rebuilt from: tables, keys, values.
+//!
+//! ```text
+//! table       key                                   value
+//! GLOBAL      "global"                              applied, machine time, cluster version
+//! SESSIONS    session id                            metadata
+//! CLIENTS     client: u64                           nonce, acknowledged_below, deadline
+//! OUTCOMES    client: u64, sequence: u64            outcome
+//! TOMBSTONES  session id                            version, deadline
+//! HEADS       create_revision: u64                  head
+//! CHUNKS      create_revision: u64, n: u64          chunk
+//! ```
+//!
+//! Numbers in keys are big-endian: the order of keys is the order of what they mean. Values start with a format byte.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::codec::{self, BorrowDecode, Encode, Source, fields};
+use crate::types::{Blob, Chunk, ClientId, LogId, Nonce, Revision, Sequence, SessionId};
+
+/// Machine time, cluster version, the last entry applied.
+pub const GLOBAL: u8 = 0;
+/// Metadata of sessions.
+pub const SESSIONS: u8 = 1;
+/// Headers of the client table.
+pub const CLIENTS: u8 = 2;
+/// Recorded outcomes of open sequences.
+pub const OUTCOMES: u8 = 3;
+/// Tombstones.
+pub const TOMBSTONES: u8 = 4;
+/// Heads.
+pub const HEADS: u8 = 5;
+/// Chunks.
+pub const CHUNKS: u8 = 6;
+/// The tables the machine holds in memory, in the order it is rebuilt from them.
+pub const METADATA_TABLES: [u8; 5] = [GLOBAL, SESSIONS, CLIENTS, OUTCOMES, TOMBSTONES];
+
+/// A change of one row. Within one [`Effects`] no row is changed twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowChange {
+    /// The table.
+    pub table: u8,
+    /// The row's key.
+    pub key: Bytes,
+    /// The row's new value; `None` deletes it.
+    pub value: Option<Bytes>,
+}
+
+/// The rows one entry changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// In no particular order.
+    pub rows: Vec<RowChange>,
+}
+
+impl Effects {
+    pub(crate) fn put(&mut self, table: u8, key: Bytes, value: Bytes) {
+        self.rows.push(RowChange { table, key, value: Some(value) });
+    }
+
+    pub(crate) fn delete(&mut self, table: u8, key: Bytes) {
+        self.rows.push(RowChange { table, key, value: None });
+    }
+}
+
+/// Why a row can't be read: damage, or a later release's format. Nothing changed; the node that has it must not serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The row's table.
+    pub table: u8,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What is wrong with a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The key has the wrong length or is no UTF-8.
+    Key,
+    /// The value can't be decoded.
+    Value(codec::Error),
+    /// No such table.
+    Table,
+    /// The row contradicts another: an outcome without its client, two rows for one nonce, a tombstone of a live session.
+    Contradiction,
+    /// The row was written under a cluster version this release does not know.
+    ClusterVersion {
+        /// That version.
+        version: u16,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.table;
+        match &self.problem {
+            Problem::Key => write!(f, "row has a malformed key table={table}"),
+            Problem::Value(error) => write!(f, "row can't be decoded table={table} error={error}"),
+            Problem::Table => write!(f, "row of an unknown table table={table}"),
+            Problem::Contradiction => write!(f, "row contradicts another table={table}"),
+            Problem::ClusterVersion { version } => write!(f, "row of an unknown cluster version table={table} version={version}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The one row of [`GLOBAL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Global {
+    /// The last entry applied.
+    pub applied: Option<LogId>,
+    /// Machine time, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// The cluster version in force.
+    pub cluster_version: u16,
+}
+
+fields!(Global { applied, now_ms, cluster_version });
+
+/// The header of one client's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientHeader {
+    pub nonce: Nonce,
+    pub acknowledged_below: Sequence,
+    pub deadline_ms: u64,
+}
+
+fields!(ClientHeader { nonce, acknowledged_below, deadline_ms });
+
+/// The key of chunk `n` of the session created at `create_revision`.
+pub fn chunk_key(create_revision: Revision, n: u64) -> Bytes {
+    pair_key(create_revision.0, n)
+}
+
+/// The key of the head of the session created at `create_revision`.
+pub fn head_key(create_revision: Revision) -> Bytes {
+    Bytes::copy_from_slice(&create_revision.0.to_be_bytes())
+}
+
+/// The key of the one row of [`GLOBAL`].
+pub fn global_key() -> Bytes {
+    Bytes::from_static(b"global")
+}
+
+/// Decodes a chunk row's value, a slice of `value`. The checksum is the caller's to verify. Errors: [`Error`], the row is damaged.
+pub fn decode_chunk(value: &Bytes) -> Result<Chunk, Error> {
+    decode(CHUNKS, value)
+}
+
+/// Decodes a head row's value, a slice of `value`. The checksum is the caller's to verify. Errors: [`Error`], the row is damaged.
+pub fn decode_head(value: &Bytes) -> Result<Blob, Error> {
+    decode(HEADS, value)
+}
+
+/// Decodes the value of the one row of [`GLOBAL`]. Errors: [`Error`], the row is damaged.
+pub fn decode_global(value: &Bytes) -> Result<Global, Error> {
+    decode(GLOBAL, value)
+}
+
+/// Encodes the value of the one row of [`GLOBAL`]; a restore writes one of its own.
+pub fn encode_global(global: &Global) -> Bytes {
+    codec::encode_row(global, 48)
+}
+
+pub(crate) fn encode_chunk(chunk: &Chunk) -> Bytes {
+    codec::encode_row(chunk, chunk.blob.data.len().saturating_add(48))
+}
+
+pub(crate) fn encode_head(head: &Blob) -> Bytes {
+    codec::encode_row(head, head.data.len().saturating_add(32))
+}
+
+pub(crate) fn encode<T: Encode>(value: &T) -> Bytes {
+    codec::encode_row(value, 160)
+}
+
+pub(crate) fn decode<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(table: u8, value: &Bytes) -> Result<T, Error> {
+    codec::decode_row(value).map_err(|error| Error { table, problem: Problem::Value(error) })
+}
+
+pub(crate) fn session_key(id: &SessionId) -> Bytes {
+    Bytes::copy_from_slice(id.as_str().as_bytes())
+}
+
+pub(crate) fn client_key(client: ClientId) -> Bytes {
+    Bytes::copy_from_slice(&client.0.to_be_bytes())
+}
+
+pub(crate) fn outcome_key(client: ClientId, sequence: Sequence) -> Bytes {
+    pair_key(client.0, sequence.0)
+}
+
+pub(crate) fn decode_session_key(table: u8, key: &[u8]) -> Result<SessionId, Error> {
+    let id = std::str::from_utf8(key).ok().and_then(|id| SessionId::new(id).ok());
+    id.ok_or(Error { table, problem: Problem::Key })
+}
+
+pub(crate) fn decode_client_key(key: &[u8]) -> Result<ClientId, Error> {
+    let number = key.try_into().map_err(|_| Error { table: CLIENTS, problem: Problem::Key })?;
+    Ok(ClientId(u64::from_be_bytes(number)))
+}
+
+pub(crate) fn decode_outcome_key(key: &[u8]) -> Result<(ClientId, Sequence), Error> {
+    let both: [u8; 16] = key.try_into().map_err(|_| Error { table: OUTCOMES, problem: Problem::Key })?;
+    let both = u128::from_be_bytes(both);
+    Ok((ClientId((both >> 64) as u64), Sequence(both as u64)))
+}
+
+fn pair_key(first: u64, second: u64) -> Bytes {
+    let both = (u128::from(first) << 64) | u128::from(second);
+    Bytes::copy_from_slice(&both.to_be_bytes())
+}

@@ -1,0 +1,87 @@
+//! The constants `apply` looks at, by cluster version.
+//!
+//! All replicas must use the same ones at the same log index, so they belong to the cluster version in force there, never to
+//! configuration, and a released version's values never change.
+
+use crate::limits;
+
+/// The newest cluster version this release supports; a node reports `1..=VERSION_MAX` in every peer handshake.
+pub const VERSION_MAX: u16 = 1;
+/// A cluster version that only tests use: format 2 of entries, and twice as many items per session.
+#[doc(hidden)]
+pub const TEST_VERSION: u16 = 2;
+
+/// The constants of one cluster version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Format byte a proposer writes.
+    pub entry_format: u8,
+    /// Most stored bytes of one write.
+    pub write_bytes_max: u64,
+    /// Most stored bytes of one session.
+    pub session_stored_bytes_max: u64,
+    /// Most raw bytes of one session.
+    pub session_raw_bytes_max: u64,
+    /// Most items of one session.
+    pub session_items_max: u64,
+    /// Most chunks of one session.
+    pub session_chunks_max: u64,
+    /// Most sessions and tombstones together.
+    pub sessions_max: u64,
+    /// Most bytes of metadata, by the fixed formula.
+    pub metadata_bytes_max: u64,
+    /// What a session or tombstone counts for besides its id, in bytes.
+    pub session_metadata_bytes: u64,
+    /// Most clients.
+    pub clients_max: u64,
+    /// Most recorded outcomes.
+    pub outcomes_max: u64,
+    /// Sequences a client may have open.
+    pub open_writes_max: u64,
+    /// Milliseconds a tombstone lives.
+    pub tombstone_ttl_ms: u64,
+    /// Milliseconds a client may be idle.
+    pub client_idle_ttl_ms: u64,
+    /// Longest time to live of a session, in milliseconds.
+    pub session_ttl_ms_max: u64,
+    /// Records one sweep may drop.
+    pub sweep_count_max: u32,
+    /// Rows one sweep may touch.
+    pub sweep_rows_max: u64,
+}
+
+const RULES_1: Rules = Rules {
+    entry_format: 1,
+    write_bytes_max: limits::WRITE_BYTES_MAX,
+    session_stored_bytes_max: limits::SESSION_STORED_BYTES_MAX,
+    session_raw_bytes_max: limits::SESSION_RAW_BYTES_MAX,
+    session_items_max: limits::SESSION_ITEMS_MAX,
+    session_chunks_max: limits::SESSION_CHUNKS_MAX,
+    sessions_max: limits::SESSIONS_MAX as u64,
+    metadata_bytes_max: limits::METADATA_BYTES_MAX,
+    session_metadata_bytes: limits::SESSION_METADATA_BYTES,
+    clients_max: limits::CLIENTS_MAX as u64,
+    outcomes_max: limits::OUTCOMES_MAX as u64,
+    open_writes_max: limits::OPEN_WRITES_MAX,
+    tombstone_ttl_ms: limits::TOMBSTONE_TTL.as_secs() * 1000,
+    client_idle_ttl_ms: limits::CLIENT_IDLE_TTL.as_secs() * 1000,
+    session_ttl_ms_max: limits::SESSION_TTL_MAX.as_secs() * 1000,
+    sweep_count_max: limits::SWEEP_COUNT_MAX,
+    sweep_rows_max: limits::SWEEP_ROWS_MAX as u64,
+};
+
+const RULES_2: Rules = Rules { entry_format: 2, session_items_max: 2 * limits::SESSION_ITEMS_MAX, ..RULES_1 };
+
+// A sweep must always be able to drop the largest single record: a session's chunks, head, metadata and tombstone rows; or a client's
+// outcomes and header.
+const _: () = assert!(RULES_1.session_chunks_max + 3 <= RULES_1.sweep_rows_max);
+const _: () = assert!(RULES_1.open_writes_max < RULES_1.sweep_rows_max);
+
+/// The rules of a cluster version; `None` if this release does not know it.
+pub fn rules(version: u16) -> Option<&'static Rules> {
+    match version {
+        1 => Some(&RULES_1),
+        TEST_VERSION => Some(&RULES_2),
+        _ => None,
+    }
+}

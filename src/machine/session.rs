@@ -1,0 +1,211 @@
+//! What is kept of one session, and what a change makes of it. Pure functions over one record.
+
+use super::digest;
+use super::rules::Rules;
+use crate::codec::fields;
+use crate::types::{Blob, Chunk, Codec, Counters, Revision, Saved, SessionInfo, TooLarge, Version};
+
+/// Tells heads apart without holding them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeadMark {
+    /// Length after unpacking.
+    pub raw_bytes: u64,
+    /// Length as stored.
+    pub stored_bytes: u64,
+    /// Checksum of the stored bytes.
+    pub crc32c: u32,
+    /// Hash of codec and stored bytes, so that equality does not rest on 32 bits.
+    pub hash: u64,
+}
+
+impl HeadMark {
+    pub(crate) fn of(head: &Blob) -> Self {
+        let codec = match head.codec {
+            Codec::None => 0,
+            Codec::Zstd => 1,
+        };
+        let hash = digest::bytes(codec, &head.data);
+        Self { raw_bytes: head.raw_bytes, stored_bytes: head.stored_bytes(), crc32c: head.crc32c, hash }
+    }
+}
+
+/// The metadata of one session (design §3). Its content is rows the machine never reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Session {
+    /// The log index that created it; never used by another session.
+    pub create_revision: Revision,
+    /// Counts writes, from the tombstone it replaced or 0.
+    pub version: Version,
+    /// The log index of the last write.
+    pub mod_revision: Revision,
+    /// Items in all chunks.
+    pub items: u64,
+    /// Bytes after unpacking, of chunks and head.
+    pub raw_bytes: u64,
+    /// Bytes as stored, of chunks and head.
+    pub stored_bytes: u64,
+    /// The smallest version whose items are a prefix of today's.
+    pub append_only_since: Version,
+    /// The last version that changed the head.
+    pub head_since: Version,
+    /// The head's identity.
+    pub head: HeadMark,
+    /// Additive counters.
+    pub counters: Counters,
+    /// Its first chunk's number.
+    pub first_chunk: u64,
+    /// The next chunk's number; numbers never restart within a create_revision.
+    pub next_chunk: u64,
+    /// Hash over (item_count, raw_bytes, crc32c) of each chunk.
+    pub content_hash: u64,
+    /// Machine time of the creation.
+    pub created_ms: u64,
+    /// Machine time of the last write.
+    pub updated_ms: u64,
+    /// Machine time it expires at.
+    pub deadline_ms: Option<u64>,
+}
+
+fields!(HeadMark { raw_bytes, stored_bytes, crc32c, hash });
+fields!(Session {
+    create_revision,
+    version,
+    mod_revision,
+    items,
+    raw_bytes,
+    stored_bytes,
+    append_only_since,
+    head_since,
+    head,
+    counters,
+    first_chunk,
+    next_chunk,
+    content_hash,
+    created_ms,
+    updated_ms,
+    deadline_ms,
+});
+
+/// What a deleted or expired session leaves: it goes on counting versions until its deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    /// The version the delete or the expiry took.
+    pub version: Version,
+    /// Machine time it is forgotten at.
+    pub deadline_ms: u64,
+}
+
+fields!(Tombstone { version, deadline_ms });
+
+/// Where and when a write happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// Index of the entry.
+    pub revision: Revision,
+    /// Machine time.
+    pub now_ms: u64,
+}
+
+impl Session {
+    /// A session with nothing in it, at the version before its first.
+    pub(crate) fn unborn(moment: Moment, tombstone: Version) -> Self {
+        Self { create_revision: moment.revision, version: tombstone, created_ms: moment.now_ms, ..Self::default() }
+    }
+
+    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
+        self.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms)
+    }
+
+    /// The tombstone an expired session counts as, swept or not.
+    pub(crate) fn tombstone_of_expired(&self, rules: &Rules) -> Tombstone {
+        let expired_ms = self.deadline_ms.unwrap_or(u64::MAX);
+        Tombstone { version: self.version.next(), deadline_ms: expired_ms.saturating_add(rules.tombstone_ttl_ms) }
+    }
+
+    /// After appending: a delta on its base or on a newer state, or the first content of a new session.
+    pub(crate) fn appended(&self, chunks: &[Chunk], head: Option<&Blob>, counters: &Counters, moment: Moment) -> Self {
+        let mut next = self.stepped(moment);
+        next.add_chunks(chunks);
+        if let Some(head) = head {
+            next.replace_head(head);
+        }
+        next.counters.add(counters);
+        next
+    }
+
+    /// After a full change of an existing session: the old chunks' numbers are not used again.
+    pub(crate) fn replaced(&self, chunks: &[Chunk], head: &Blob, counters: &Counters, moment: Moment) -> Self {
+        let mut next = self.stepped(moment);
+        next.first_chunk = self.next_chunk;
+        (next.items, next.raw_bytes, next.stored_bytes, next.content_hash) = (0, 0, 0, 0);
+        next.head = HeadMark::default();
+        next.append_only_since = next.version;
+        next.counters = counters.clone();
+        next.add_chunks(chunks);
+        next.replace_head(head);
+        next
+    }
+
+    fn stepped(&self, moment: Moment) -> Self {
+        Self { version: self.version.next(), mod_revision: moment.revision, updated_ms: moment.now_ms, ..self.clone() }
+    }
+
+    fn add_chunks(&mut self, chunks: &[Chunk]) {
+        for chunk in chunks {
+            self.items = self.items.saturating_add(chunk.item_count);
+            self.raw_bytes = self.raw_bytes.saturating_add(chunk.blob.raw_bytes);
+            self.stored_bytes = self.stored_bytes.saturating_add(chunk.blob.stored_bytes());
+            let parts = [chunk.item_count, chunk.blob.raw_bytes, u64::from(chunk.blob.crc32c)];
+            self.content_hash = parts.into_iter().fold(self.content_hash, digest::mix);
+        }
+        self.next_chunk = self.next_chunk.saturating_add(chunks.len() as u64);
+    }
+
+    fn replace_head(&mut self, head: &Blob) {
+        let mark = HeadMark::of(head);
+        self.raw_bytes = self.raw_bytes.saturating_sub(self.head.raw_bytes).saturating_add(mark.raw_bytes);
+        self.stored_bytes = self.stored_bytes.saturating_sub(self.head.stored_bytes).saturating_add(mark.stored_bytes);
+        self.head = mark;
+        self.head_since = self.version;
+    }
+
+    /// Chunks it holds.
+    pub(crate) fn chunk_count(&self) -> u64 {
+        self.next_chunk - self.first_chunk
+    }
+
+    /// The first bound it exceeds.
+    pub(crate) fn too_large(&self, rules: &Rules) -> Option<TooLarge> {
+        let checks = [
+            (TooLarge::StoredBytes { now: self.stored_bytes, limit: rules.session_stored_bytes_max }),
+            (TooLarge::RawBytes { now: self.raw_bytes, limit: rules.session_raw_bytes_max }),
+            (TooLarge::Items { now: self.items, limit: rules.session_items_max }),
+            (TooLarge::Chunks { now: self.chunk_count(), limit: rules.session_chunks_max }),
+        ];
+        checks.into_iter().find(|check| {
+            let (_, now, limit) = check.parts();
+            now > limit
+        })
+    }
+
+    pub(crate) fn saved(&self, rebased: bool) -> Saved {
+        let Self { version, create_revision, items, next_chunk, .. } = *self;
+        Saved { version, create_revision, items, next_chunk, rebased }
+    }
+
+    pub(crate) fn info(&self) -> SessionInfo {
+        SessionInfo {
+            create_revision: self.create_revision,
+            version: self.version,
+            mod_revision: self.mod_revision,
+            items: self.items,
+            next_chunk: self.next_chunk,
+            raw_bytes: self.raw_bytes,
+            stored_bytes: self.stored_bytes,
+            counters: self.counters.clone(),
+            created_ms: self.created_ms,
+            updated_ms: self.updated_ms,
+            deadline_ms: self.deadline_ms,
+        }
+    }
+}

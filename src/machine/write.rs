@@ -1,0 +1,303 @@
+//! Client writes: `Save`, `SaveIfVersion`, `Delete`, and the order of their checks (design §4).
+//!
+//! `decide` looks and returns what to store; `store` and `bury` do it. Between them nothing can fail.
+
+use super::Machine;
+use super::clients::Admission;
+use super::rows::{self, Effects};
+use super::session::{HeadMark, Moment, Session, Tombstone};
+use crate::types::{
+    Base, Blob, Change, Chunk, Counters, Expected, Expiry, OnConflict, Outcome, Request, Revision, SessionId, TooLarge, Verdict,
+    Version, Write,
+};
+
+/// What a session is at machine time.
+#[derive(Clone, Copy)]
+pub(super) enum Found<'m> {
+    /// It exists.
+    Live(&'m Session),
+    /// It does not; a save counts on from the tombstone's version (0 without one).
+    Absent { tombstone: Version },
+}
+
+/// A save, taken apart.
+struct SaveRequest<'e> {
+    id: &'e SessionId,
+    expected: Option<Expected>,
+    change: &'e Change,
+    on_conflict: OnConflict,
+    expiry: Expiry,
+}
+
+/// What a save stores.
+struct Plan<'e> {
+    session: Session,
+    chunks: &'e [Chunk],
+    head: Option<&'e Blob>,
+    rebased: bool,
+}
+
+impl Machine {
+    pub(super) fn apply_write(&mut self, write: &Write, moment: Moment, effects: &mut Effects) -> Outcome {
+        let verdict = match write {
+            Write::Save { request, id, change, expiry } => {
+                let save = SaveRequest { id, expected: None, change, on_conflict: OnConflict::Reject, expiry: *expiry };
+                return self.once(request, moment, effects, |machine, effects| machine.save(&save, moment, effects));
+            }
+            Write::SaveIfVersion { request, id, expected, change, on_conflict, expiry } => {
+                let save = SaveRequest { id, expected: Some(*expected), change, on_conflict: *on_conflict, expiry: *expiry };
+                return self.once(request, moment, effects, |machine, effects| machine.save(&save, moment, effects));
+            }
+            Write::Delete { request, id, expected } => {
+                return self.once(request, moment, effects, |machine, effects| machine.delete(id, *expected, moment, effects));
+            }
+            Write::OpenClient { nonce } => self.open_client(*nonce, moment, effects),
+            Write::KeepAlive { client, nonce, acknowledged_below } => {
+                self.keep_alive(*client, *nonce, *acknowledged_below, moment, effects)
+            }
+            Write::CloseClient { client, nonce } => self.close_client(*client, *nonce, moment, effects),
+        };
+        Outcome { revision: moment.revision, verdict }
+    }
+
+    /// Executes a request unless its sequence was answered, is closed or is too far ahead; records the answer.
+    ///
+    /// `BaseMismatch` is not an answer: the sequence stays open, and the same request may carry the full change (design §5).
+    fn once(
+        &mut self,
+        request: &Request,
+        moment: Moment,
+        effects: &mut Effects,
+        execute: impl FnOnce(&mut Self, &mut Effects) -> Verdict,
+    ) -> Outcome {
+        if let Admission::Answer(outcome) = self.admit(request, moment, effects) {
+            return outcome;
+        }
+        let outcome = Outcome { revision: moment.revision, verdict: execute(self, effects) };
+        if outcome.verdict != Verdict::BaseMismatch {
+            self.tables.put_outcome(request.client, request.sequence, outcome.clone(), effects);
+        }
+        outcome
+    }
+
+    /// The session at machine time. Never depends on whether a sweep has come by.
+    pub(super) fn find(&self, id: &SessionId) -> Found<'_> {
+        if let Some(session) = self.tables.sessions.get(id) {
+            if !session.value.is_expired(self.now_ms) {
+                return Found::Live(&session.value);
+            }
+            return Found::Absent { tombstone: self.standing(session.value.tombstone_of_expired(self.rules)) };
+        }
+        let tombstone = self.tables.tombstones.get(id).map_or(Version(0), |tombstone| self.standing(tombstone.value));
+        Found::Absent { tombstone }
+    }
+
+    /// The version of a tombstone that still stands.
+    fn standing(&self, tombstone: Tombstone) -> Version {
+        if tombstone.deadline_ms > self.now_ms { tombstone.version } else { Version(0) }
+    }
+
+    fn save(&mut self, save: &SaveRequest<'_>, moment: Moment, effects: &mut Effects) -> Verdict {
+        match self.decide(save, moment) {
+            Err(verdict) => verdict,
+            Ok(plan) => {
+                let saved = plan.session.saved(plan.rebased);
+                self.store(save.id, plan, effects);
+                Verdict::Saved(saved)
+            }
+        }
+    }
+
+    fn decide<'e>(&self, save: &SaveRequest<'e>, moment: Moment) -> Result<Plan<'e>, Verdict> {
+        let write_bytes = save.change.stored_bytes();
+        if write_bytes > self.rules.write_bytes_max {
+            return Err(Verdict::TooLarge(TooLarge::Write { now: write_bytes, limit: self.rules.write_bytes_max }));
+        }
+        let found = self.find(save.id);
+        let plan = match conflict(found, save.expected) {
+            None => changed(found, save.change, moment)?,
+            Some(conflict) if save.on_conflict == OnConflict::Rebase => rebased(found, save.change, moment).ok_or(conflict)?,
+            Some(conflict) => return Err(conflict),
+        };
+        if let Some(which) = plan.session.too_large(self.rules) {
+            return Err(Verdict::TooLarge(which));
+        }
+        if matches!(found, Found::Absent { .. }) && !self.has_room_for(save.id) {
+            return Err(Verdict::TooManySessions);
+        }
+        let mut plan = plan;
+        plan.session.deadline_ms = self.deadline_after(save.expiry, plan.session.deadline_ms);
+        Ok(plan)
+    }
+
+    /// Whether a record of this id may be created. One that replaces its own tombstone or expired self takes no more room.
+    fn has_room_for(&self, id: &SessionId) -> bool {
+        if self.tables.sessions.contains_key(id) || self.tables.tombstones.contains_key(id) {
+            return true;
+        }
+        let bytes = self.rules.session_metadata_bytes.saturating_add(id.as_str().len() as u64);
+        let metadata_bytes = self.tables.metadata_bytes(self.rules).saturating_add(bytes);
+        self.tables.record_count() < self.rules.sessions_max && metadata_bytes <= self.rules.metadata_bytes_max
+    }
+
+    fn deadline_after(&self, expiry: Expiry, old_ms: Option<u64>) -> Option<u64> {
+        match expiry {
+            Expiry::Keep => old_ms,
+            Expiry::Never => None,
+            Expiry::After(ttl) => {
+                let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).min(self.rules.session_ttl_ms_max);
+                Some(self.now_ms.saturating_add(ttl_ms))
+            }
+        }
+    }
+
+    fn store(&mut self, id: &SessionId, plan: Plan<'_>, effects: &mut Effects) {
+        let Plan { session, chunks, head, .. } = plan;
+        assert!(session.chunk_count() >= chunks.len() as u64, "chunks of a write are not counted next={}", session.next_chunk);
+        if let Some(old) = self.tables.sessions.get(id) {
+            let old = &old.value;
+            let same = old.create_revision == session.create_revision;
+            // A full change numbers on from the old chunks, so what it drops ends where its own begin.
+            let drop_until = if same { session.first_chunk } else { old.next_chunk };
+            delete_chunks(old.create_revision, old.first_chunk..drop_until, effects);
+            if !same {
+                effects.delete(rows::HEADS, rows::head_key(old.create_revision));
+            }
+        }
+        let first_new = session.next_chunk - chunks.len() as u64;
+        for (n, chunk) in (first_new..).zip(chunks) {
+            effects.put(rows::CHUNKS, rows::chunk_key(session.create_revision, n), rows::encode_chunk(chunk));
+        }
+        if let Some(head) = head {
+            effects.put(rows::HEADS, rows::head_key(session.create_revision), rows::encode_head(head));
+        }
+        self.tables.remove_tombstone(id, effects);
+        self.tables.put_session(id, session, effects);
+    }
+
+    fn delete(&mut self, id: &SessionId, expected: Option<Expected>, moment: Moment, effects: &mut Effects) -> Verdict {
+        let found = self.find(id);
+        // What expects nothing and finds nothing is no conflict: there is nothing to delete.
+        if let Some(conflict) = conflict(found, expected) {
+            return conflict;
+        }
+        match found {
+            Found::Absent { tombstone } => Verdict::NotFound { tombstone },
+            Found::Live(session) => {
+                let version = session.version.next();
+                let deadline_ms = moment.now_ms.saturating_add(self.rules.tombstone_ttl_ms);
+                self.bury(id, Some(Tombstone { version, deadline_ms }), effects);
+                Verdict::Deleted { version }
+            }
+        }
+    }
+
+    /// Drops a session with its content; the tombstone, if any, goes on counting.
+    pub(super) fn bury(&mut self, id: &SessionId, tombstone: Option<Tombstone>, effects: &mut Effects) {
+        let Some(old) = self.tables.remove_session(id, effects) else {
+            return;
+        };
+        delete_chunks(old.create_revision, old.first_chunk..old.next_chunk, effects);
+        effects.delete(rows::HEADS, rows::head_key(old.create_revision));
+        if let Some(tombstone) = tombstone {
+            assert!(tombstone.version > old.version, "tombstone does not count on version={}", tombstone.version);
+            self.tables.put_tombstone(id, tombstone, effects);
+        }
+    }
+}
+
+fn delete_chunks(create_revision: Revision, numbers: std::ops::Range<u64>, effects: &mut Effects) {
+    for n in numbers {
+        effects.delete(rows::CHUNKS, rows::chunk_key(create_revision, n));
+    }
+}
+
+/// The conflict between what is and what is expected, if there is one.
+fn conflict(found: Found<'_>, expected: Option<Expected>) -> Option<Verdict> {
+    match (found, expected?) {
+        (Found::Absent { .. }, Expected::Absent) => None,
+        (Found::Absent { tombstone }, Expected::At { .. }) => Some(Verdict::Conflict { actual: Version(0), tombstone }),
+        (Found::Live(session), Expected::At { version, create_revision })
+            if session.version == version && create_revision.is_none_or(|created| created == session.create_revision) =>
+        {
+            None
+        }
+        (Found::Live(session), _) => Some(Verdict::Conflict { actual: session.version, tombstone: Version(0) }),
+    }
+}
+
+/// The session after a change on what it was made against. Error: `BaseMismatch`.
+fn changed<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Result<Plan<'e>, Verdict> {
+    match change {
+        Change::Full { chunks, head, counters } => {
+            let session = match found {
+                Found::Live(session) => session.replaced(chunks, head, counters, moment),
+                Found::Absent { tombstone } => Session::unborn(moment, tombstone).appended(chunks, Some(head), counters, moment),
+            };
+            Ok(Plan { session, chunks, head: Some(head), rebased: false })
+        }
+        Change::Delta { base, chunks, head, counters } => {
+            let session = match (found, *base) {
+                (Found::Absent { tombstone }, Base::Absent) => Session::unborn(moment, tombstone),
+                (Found::Live(session), base) if is_base(session, base) => session.clone(),
+                _ => return Err(Verdict::BaseMismatch),
+            };
+            Ok(append(&session, chunks, head.as_ref(), counters, moment, false))
+        }
+    }
+}
+
+fn append<'e>(
+    session: &Session,
+    chunks: &'e [Chunk],
+    head: Option<&'e Blob>,
+    counters: &Counters,
+    moment: Moment,
+    rebased: bool,
+) -> Plan<'e> {
+    Plan { session: session.appended(chunks, head, counters, moment), chunks, head, rebased }
+}
+
+fn is_base(session: &Session, base: Base) -> bool {
+    match base {
+        Base::Absent => false,
+        Base::At { create_revision, version, items } => {
+            session.create_revision == create_revision && session.version == version && session.items == items
+        }
+    }
+}
+
+/// The newest state with the delta appended, where that loses nothing (design §4, "Rebase"); `None` where it is a conflict.
+///
+/// A head equal to the stored one is unchanged: two turns racing on a new session both bring one.
+fn rebased<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Option<Plan<'e>> {
+    let (Found::Live(session), Change::Delta { base, chunks, head, counters }) = (found, change) else {
+        return None;
+    };
+    let (base_version, base_items) = match *base {
+        Base::Absent => (Version(0), 0),
+        Base::At { create_revision, version, items } if create_revision == session.create_revision => (version, items),
+        Base::At { .. } => return None,
+    };
+    // A base beyond what is stored was never stored here.
+    let is_known = base_version <= session.version && base_items <= session.items;
+    let head = head.as_ref().filter(|head| HeadMark::of(head) != session.head);
+    let head_is_safe = head.is_none() || session.head_since <= base_version;
+    let is_safe = is_known && base_version >= session.append_only_since && head_is_safe;
+    is_safe.then(|| append(session, chunks, head, counters, moment, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_current_only_with_the_same_creation_version_and_item_count() {
+        let session = Session { create_revision: Revision(3), version: Version(2), items: 4, ..Session::default() };
+        let base = |created, version, items| Base::At { create_revision: Revision(created), version: Version(version), items };
+        assert!(is_base(&session, base(3, 2, 4)));
+        for other in [base(4, 2, 4), base(3, 1, 4), base(3, 2, 5), Base::Absent] {
+            assert!(!is_base(&session, other), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! How a cluster begins (design §9): once, by one node, only when every configured member is there, empty and of one mind.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::Status;
+
+use super::peers::Purpose;
+use super::shared::Shared;
+use super::types::PeerNode;
+use super::{CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN, Member};
+use crate::types::{ClusterId, InstanceId, NodeId};
+use crate::wire::peer::v1 as peer;
+
+/// Pause between two rounds of asking.
+const ROUND: Duration = Duration::from_millis(100);
+/// Bound of one question.
+const ASK_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often what is missing is logged.
+const ROUNDS_PER_LOG: u32 = 50;
+
+/// This node's answer to anyone who asks who it is.
+pub fn hello(shared: &Shared) -> peer::HelloResponse {
+    let initialized = !shared.is_pristine();
+    let identity = shared.identity.lock().unwrap_or_else(PoisonError::into_inner);
+    peer::HelloResponse {
+        name: shared.name.clone(),
+        configuration_hash: shared.configuration_hash,
+        node: shared.me.0,
+        instance: Bytes::copy_from_slice(identity.instance().as_bytes()),
+        cluster_id: identity.cluster_id().map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
+        initialized,
+        boot_id: shared.boot_id,
+        cluster_version_min: CLUSTER_VERSION_MIN.into(),
+        cluster_version_max: CLUSTER_VERSION_MAX.into(),
+    }
+}
+
+/// Takes a cluster id, durably, only while log and vote are empty. Blocks on the disk.
+pub fn adopt(shared: &Shared, request: &peer::AdoptRequest) -> Result<(), Status> {
+    let offered =
+        ClusterId::from_slice(&request.cluster_id).ok_or_else(|| Status::invalid_argument("cluster_id must have 16 bytes"))?;
+    if request.name != shared.name || request.configuration_hash != shared.configuration_hash {
+        return Err(Status::failed_precondition("name or configuration differ"));
+    }
+    let pristine = shared.is_pristine();
+    let mut identity = shared.identity.lock().unwrap_or_else(PoisonError::into_inner);
+    if request.to != shared.me.0 || InstanceId::from_slice(&request.to_instance) != Some(identity.instance()) {
+        return Err(Status::failed_precondition("the offer is for another node or data directory"));
+    }
+    if identity.cluster_id() == Some(offered) {
+        shared.peers.set_cluster_id(offered);
+        return Ok(());
+    }
+    if !pristine {
+        return Err(Status::failed_precondition("this node belongs to a cluster already"));
+    }
+    identity.adopt(offered).map_err(|error| Status::internal(error.to_string()))?;
+    shared.peers.set_cluster_id(offered);
+    tracing::info!(cluster_id = %offered, "adopted a cluster id");
+    Ok(())
+}
+
+/// What one round of asking found.
+#[derive(Debug, PartialEq, Eq)]
+enum Round {
+    /// Every member is there, empty and of one mind.
+    Ready(BTreeMap<NodeId, InstanceId>),
+    /// Some member is missing or differs: named, with the reason.
+    Blocked(String),
+    /// Some member has data: this cluster exists.
+    Exists(NodeId),
+}
+
+/// Judges the answers of all members. Pure.
+fn judge(name: &str, configuration_hash: u64, answers: &BTreeMap<NodeId, Result<peer::HelloResponse, String>>) -> Round {
+    if let Some((id, _)) = answers.iter().find(|(_, answer)| answer.as_ref().is_ok_and(|hello| hello.initialized)) {
+        return Round::Exists(*id);
+    }
+    let mut instances = BTreeMap::new();
+    for (id, answer) in answers {
+        let hello = match answer {
+            Ok(hello) => hello,
+            Err(reason) => return Round::Blocked(format!("node {id} does not answer: {reason}")),
+        };
+        let problem = if hello.node != id.0 {
+            Some(format!("says it is node {}", hello.node))
+        } else if hello.name != name {
+            Some(format!("belongs to a cluster named {:?}, not {name:?}", hello.name))
+        } else if hello.configuration_hash != configuration_hash {
+            Some("has another configuration (name, members or addresses differ)".to_owned())
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            return Round::Blocked(format!("node {id} {problem}"));
+        }
+        match InstanceId::from_slice(&hello.instance) {
+            Some(instance) => instances.insert(*id, instance),
+            None => return Round::Blocked(format!("node {id} sent no instance")),
+        };
+    }
+    Round::Ready(instances)
+}
+
+async fn ask(shared: &Shared, member: &Member) -> Result<peer::HelloResponse, String> {
+    if member.id == shared.me {
+        return Ok(hello(shared));
+    }
+    let mut client = shared.peers.client_at(&member.peer_address, Purpose::Control).map_err(|error| error.to_string())?;
+    let request =
+        peer::HelloRequest { name: shared.name.clone(), configuration_hash: shared.configuration_hash, from: shared.me.0 };
+    match tokio::time::timeout(ASK_TIMEOUT, client.hello(request)).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+async fn offer(shared: &Arc<Shared>, member: &Member, instance: InstanceId, id: ClusterId) -> Result<(), Status> {
+    let request = peer::AdoptRequest {
+        name: shared.name.clone(),
+        configuration_hash: shared.configuration_hash,
+        to: member.id.0,
+        to_instance: Bytes::copy_from_slice(instance.as_bytes()),
+        cluster_id: Bytes::copy_from_slice(id.as_bytes()),
+    };
+    if member.id == shared.me {
+        let own = shared.clone();
+        return shared.blocking.call(move || adopt(&own, &request)).await;
+    }
+    let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+    let mut client = shared.peers.client_at(&member.peer_address, Purpose::Control).map_err(unreachable)?;
+    let answer = tokio::time::timeout(ASK_TIMEOUT, client.adopt(request)).await;
+    answer.map_err(|_| Status::deadline_exceeded("no answer in time"))?.map(drop)
+}
+
+/// The id this node drew, now or before a crash; adopted by itself, durably, before anyone else is offered it.
+async fn drawn_id(shared: &Arc<Shared>, instance: InstanceId) -> Result<ClusterId, Status> {
+    let known = shared.identity.lock().unwrap_or_else(PoisonError::into_inner).cluster_id();
+    let id = known.unwrap_or_else(|| {
+        let mut bytes = [0; 16];
+        shared.env.random.fill(&mut bytes);
+        ClusterId(bytes)
+    });
+    let own = shared.configured.iter().find(|member| member.id == shared.me).cloned();
+    let own = own.ok_or_else(|| Status::internal("this node is not configured"))?;
+    offer(shared, &own, instance, id).await?;
+    Ok(id)
+}
+
+async fn initialize(shared: &Arc<Shared>, instances: &BTreeMap<NodeId, InstanceId>) -> Result<(), Status> {
+    let instance = |id: NodeId| instances.get(&id).copied().unwrap_or_default();
+    let id = drawn_id(shared, instance(shared.me)).await?;
+    for member in shared.configured.iter().filter(|member| member.id != shared.me) {
+        let named = |status: Status| Status::unavailable(format!("node {} did not adopt: {}", member.id, status.message()));
+        offer(shared, member, instance(member.id), id).await.map_err(named)?;
+    }
+    let node = |member: &Member| PeerNode {
+        peer_address: member.peer_address.clone(),
+        client_address: member.client_address.clone(),
+        instance: instance(member.id),
+    };
+    let members: BTreeMap<NodeId, PeerNode> = shared.configured.iter().map(|member| (member.id, node(member))).collect();
+    shared.raft.initialize(members).await.map_err(|error| Status::internal(error.to_string()))?;
+    tracing::info!(cluster_id = %id, members = shared.configured.len(), "initialized a new cluster");
+    Ok(())
+}
+
+/// Runs until the cluster exists. Only the node with the lowest configured id does anything.
+///
+/// Cancel safe: every step is repeated from what is on disk.
+pub async fn run(shared: Arc<Shared>) {
+    if shared.configured.iter().map(|member| member.id).min() != Some(shared.me) {
+        return;
+    }
+    let mut rounds = 0u32;
+    loop {
+        let asked = shared.configured.iter().map(|member| async { (member.id, ask(&shared, member).await) });
+        let answers: BTreeMap<_, _> = futures_util::future::join_all(asked).await.into_iter().collect();
+        let blocked = match judge(&shared.name, shared.configuration_hash, &answers) {
+            Round::Exists(node) => {
+                tracing::debug!(%node, "the cluster exists: nothing to bootstrap");
+                return;
+            }
+            Round::Ready(instances) => match initialize(&shared, &instances).await {
+                Ok(()) => return,
+                Err(status) => status.message().to_owned(),
+            },
+            Round::Blocked(reason) => reason,
+        };
+        if rounds.is_multiple_of(ROUNDS_PER_LOG) && rounds > 0 {
+            tracing::warn!(reason = %blocked, "bootstrap waits: every configured member must be there and empty");
+        }
+        rounds = rounds.wrapping_add(1);
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(node: u64) -> peer::HelloResponse {
+        peer::HelloResponse {
+            name: "q".into(),
+            configuration_hash: 7,
+            node,
+            instance: Bytes::copy_from_slice(&[node as u8; 16]),
+            ..Default::default()
+        }
+    }
+
+    fn answers(
+        changed: impl Fn(u64, peer::HelloResponse) -> Result<peer::HelloResponse, String>,
+    ) -> BTreeMap<NodeId, Result<peer::HelloResponse, String>> {
+        (1..=3).map(|id| (NodeId(id), changed(id, hello(id)))).collect()
+    }
+
+    #[test]
+    fn all_there_and_empty_is_ready() {
+        let Round::Ready(instances) = judge("q", 7, &answers(|_, hello| Ok(hello))) else { panic!("ready") };
+        assert_eq!(instances.len(), 3);
+        assert_eq!(instances[&NodeId(2)], InstanceId([2; 16]));
+    }
+
+    #[test]
+    fn one_member_with_data_ends_it_even_if_another_is_missing() {
+        let answers = answers(|id, hello| match id {
+            1 => Err("refused".into()),
+            2 => Ok(peer::HelloResponse { initialized: true, ..hello }),
+            _ => Ok(hello),
+        });
+        assert_eq!(judge("q", 7, &answers), Round::Exists(NodeId(2)));
+    }
+
+    #[test]
+    fn a_missing_or_differing_member_blocks_by_name() {
+        let blocked = |change: fn(peer::HelloResponse) -> Result<peer::HelloResponse, String>| match judge(
+            "q",
+            7,
+            &answers(|id, hello| if id == 3 { change(hello) } else { Ok(hello) }),
+        ) {
+            Round::Blocked(reason) => reason,
+            other => panic!("{other:?}"),
+        };
+        for reason in [
+            blocked(|_| Err("refused".into())),
+            blocked(|hello| Ok(peer::HelloResponse { name: "other".into(), ..hello })),
+            blocked(|hello| Ok(peer::HelloResponse { configuration_hash: 8, ..hello })),
+            blocked(|hello| Ok(peer::HelloResponse { node: 2, ..hello })),
+            blocked(|hello| Ok(peer::HelloResponse { instance: Bytes::new(), ..hello })),
+        ] {
+            assert!(reason.starts_with("node 3 "), "{reason}");
+        }
+    }
+}

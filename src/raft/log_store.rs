@@ -1,0 +1,161 @@
+//! Our log as openraft's log storage.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::Stream;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{OptionalSend, RaftTypeConfig};
+use tokio::sync::oneshot;
+
+use super::types::{
+    Entry, RaftLogId, Types, Vote, log_id_from, log_id_to, payload_from_bytes, payload_to_bytes, vote_from_bytes, vote_to_bytes,
+};
+use crate::limits::APPEND_BYTES_SOFT;
+use crate::storage::identity::Identity;
+use crate::storage::log::{Log, Record};
+
+/// Log and vote of one node, with the identity that remembers whether there ever was any.
+#[derive(Clone)]
+pub struct LogStore {
+    log: Log,
+    identity: Arc<Mutex<Identity>>,
+}
+
+impl LogStore {
+    pub fn new(log: Log, identity: Arc<Mutex<Identity>>) -> Self {
+        Self { log, identity }
+    }
+
+    /// Notes in the identity, durably and once, that this node takes part, before anything is written that another node may rely
+    /// on: a node whose log vanished must not pass for a new one.
+    fn mark_initialized(&self) -> io::Result<()> {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if identity.ever_initialized() { Ok(()) } else { identity.mark_initialized().map_err(io::Error::other) }
+    }
+
+    /// Records of `from..until`, a prefix of at most about `bytes_max` bytes, never empty where there is one.
+    fn read(&self, from: u64, until: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
+        let records = self.log.read(from..until, bytes_max).map_err(io::Error::other)?;
+        records.into_iter().map(entry_from).collect()
+    }
+
+    fn bounds(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+        let from = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let until = match range.end_bound() {
+            Bound::Included(index) => index.saturating_add(1),
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => self.log.position().last.map_or(0, |last| last.index + 1),
+        };
+        (from, until)
+    }
+}
+
+fn entry_from(record: Record) -> io::Result<Entry> {
+    Ok(Entry { log_id: log_id_to(record.log_id), payload: payload_from_bytes(record.payload)? })
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let (from, until) = self.bounds(&range);
+        let mut entries = Vec::new();
+        let mut next = from.max(self.log.first_index());
+        while next < until {
+            let some = self.read(next, until, APPEND_BYTES_SOFT)?;
+            let Some(last) = some.last() else { break };
+            next = last.log_id.index + 1;
+            entries.extend(some);
+        }
+        Ok(entries)
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        // A chunk at a time: the default implementation would hold the whole range in memory.
+        let (from, until) = self.bounds(&range);
+        let store = self.clone();
+        let chunks = futures_util::stream::unfold(from, move |next| {
+            let store = store.clone();
+            async move {
+                if next >= until {
+                    return None;
+                }
+                match store.read(next, until, APPEND_BYTES_SOFT) {
+                    Ok(entries) => {
+                        let after = entries.last().map_or(until, |last| last.log_id.index + 1);
+                        Some((entries.into_iter().map(Ok).collect::<Vec<_>>(), after))
+                    }
+                    Err(error) => Some((vec![Err(error)], until)),
+                }
+            }
+        });
+        use futures_util::StreamExt as _;
+        Box::pin(chunks.map(futures_util::stream::iter).flatten())
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        self.log.position().vote.map(|vote| vote_from_bytes(&vote)).transpose()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        // openraft 0.10 has no other bound on the bytes of an append message; an empty answer would stall replication.
+        let entries = self.read(start, end, APPEND_BYTES_SOFT)?;
+        if entries.is_empty() && start < end {
+            return Err(io::Error::other(format!("the log has nothing at {start}..{end} first_index={}", self.log.first_index())));
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let position = self.log.position();
+        Ok(LogState { last_purged_log_id: position.purged.map(log_id_to), last_log_id: position.last.map(log_id_to) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.mark_initialized()?;
+        let (done, synced) = oneshot::channel();
+        self.log.save_vote(vote_to_bytes(vote), Box::new(move |result| drop(done.send(result))));
+        synced.await.map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = <Types as RaftTypeConfig>::Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.mark_initialized()?;
+        let record = |entry: Entry| Record { log_id: log_id_from(&entry.log_id), payload: payload_to_bytes(&entry.payload) };
+        let records = entries.into_iter().map(record).collect();
+        self.log.append(records, Box::new(move |result| callback.io_completed(result.map_err(io::Error::other))));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<RaftLogId>) -> io::Result<()> {
+        self.log.truncate_after(last_log_id.as_ref().map(log_id_from));
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: RaftLogId) -> io::Result<()> {
+        self.log.purge(log_id_from(&log_id));
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! A running node, as the server uses it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::ClientWriteError;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+
+use super::peers::Purpose;
+use super::presence::Presence;
+use super::read::{self, Read};
+use super::shared::Shared;
+use super::types::Payload;
+use super::{Leadership, Member, Reply};
+use crate::codec;
+use crate::machine::{Command, Entry};
+use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
+use crate::wire::peer::v1::Route;
+
+/// How long a stopping leader waits for another to lead.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a stopping node waits for its last flush.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a node is in Raft's eyes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It leads.
+    Leader,
+    /// It follows.
+    Follower,
+    /// It has no vote.
+    Learner,
+    /// It asks for votes.
+    Candidate,
+}
+
+/// What a node says of itself. Indexes are `None` before anything is there.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: u64,
+    /// Who leads, if known.
+    pub leader: Option<NodeId>,
+    /// Last log index.
+    pub last_log: Option<u64>,
+    /// Last index known to be committed.
+    pub committed: Option<u64>,
+    /// Last index applied.
+    pub applied: Option<u64>,
+    /// Last index flushed to the state's file.
+    pub flushed: Option<u64>,
+    /// Last index purged from the log.
+    pub purged: Option<u64>,
+    /// Digest of the state at `digest_index`.
+    pub digest: u64,
+    /// See `digest`; it is `applied`.
+    pub digest_index: Option<u64>,
+    /// Live sessions.
+    pub sessions: u64,
+    /// Open clients.
+    pub clients: u64,
+    /// Bytes of log kept.
+    pub log_bytes: u64,
+    /// Bytes of the state's file.
+    pub state_bytes: u64,
+    /// Machine time.
+    pub machine_time_ms: u64,
+    /// Cluster version in force.
+    pub cluster_version: u16,
+    /// Whether a peer's state differed from this node's.
+    pub diverged: bool,
+    /// This node's wall clock minus the voters' median, in milliseconds.
+    pub clock_offset_ms: Option<i64>,
+}
+
+/// How to reach one member's peer port.
+pub struct Peer {
+    /// A lazy channel.
+    pub channel: Channel,
+    /// What each call to it carries.
+    pub route: Route,
+}
+
+/// A handle to the running node. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+    presence: Arc<Presence>,
+    tasks: Arc<tokio::sync::Mutex<JoinSet<()>>>,
+}
+
+impl Node {
+    pub(super) fn new(shared: Arc<Shared>, presence: Arc<Presence>, tasks: JoinSet<()>) -> Self {
+        Self { shared, presence, tasks: Arc::new(tokio::sync::Mutex::new(tasks)) }
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.shared.me
+    }
+
+    /// The cluster; `None` before bootstrap.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.shared.peers.cluster_id()
+    }
+
+    /// Who leads, as it changes.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.subscribe()
+    }
+
+    /// Proposes all in one batch, in order, stamped with one time. Each reply is called exactly once, from another task.
+    pub fn propose(&self, batch: Vec<(Command, Reply)>) {
+        let shared = self.shared.clone();
+        tokio::spawn(async move { propose(&shared, batch).await });
+    }
+
+    /// One read index for all linearizable reads of the batch, one view each. Each reply is called exactly once, from another thread.
+    pub fn read(&self, batch: Vec<Read>) {
+        read::spawn(self.shared.clone(), batch);
+    }
+
+    /// The members: the replicated ones, or before bootstrap the configured ones.
+    pub fn members(&self) -> Vec<Member> {
+        let membership = self.shared.membership();
+        let voters: Vec<NodeId> = membership.voter_ids().collect();
+        if voters.is_empty() {
+            return self.shared.configured.clone();
+        }
+        let member = |(id, node): (&NodeId, &super::types::PeerNode)| Member {
+            id: *id,
+            peer_address: node.peer_address.clone(),
+            client_address: node.client_address.clone(),
+            voter: voters.contains(id),
+        };
+        membership.nodes().map(member).collect()
+    }
+
+    /// The way to a member's peer port; `None` if it is no member.
+    pub fn peer(&self, node: NodeId) -> Option<Peer> {
+        let member = self.shared.member(node)?;
+        let channel = self.shared.peers.channel(&member.peer_address, Purpose::Forward).ok()?;
+        Some(Peer { channel, route: self.shared.peers.route(node, member.instance) })
+    }
+
+    /// What this node says of itself.
+    pub fn status(&self) -> Status {
+        let shared = &self.shared;
+        let (role, term, committed) = {
+            let metrics = shared.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let role = match metrics.state {
+                ServerState::Leader => Role::Leader,
+                ServerState::Candidate => Role::Candidate,
+                ServerState::Follower => Role::Follower,
+                ServerState::Learner | ServerState::Shutdown => Role::Learner,
+            };
+            (role, metrics.current_term, metrics.local_committed.as_ref().map(|id| id.index))
+        };
+        let position = shared.log.position();
+        let (digest, counts, machine_time_ms, cluster_version, applied) = shared.state.view(|core, applied, _| {
+            let machine = &core.machine;
+            (machine.digest(), machine.counts(), machine.now_ms(), machine.cluster_version(), applied.map(|id| id.index))
+        });
+        Status {
+            role,
+            term,
+            leader: shared.live_leader(),
+            last_log: position.last.map(|id| id.index),
+            committed,
+            applied,
+            flushed: shared.state.flushed().map(|id| id.index),
+            purged: position.purged.map(|id| id.index),
+            digest,
+            digest_index: applied,
+            sessions: counts.sessions as u64,
+            clients: counts.clients as u64,
+            log_bytes: shared.log.bytes(),
+            state_bytes: shared.state.bytes().file_bytes,
+            machine_time_ms,
+            cluster_version,
+            diverged: self.presence.diverged(),
+            clock_offset_ms: shared.clocks.offset_ms(&shared.voters()),
+        }
+    }
+
+    /// The digest of the state after the entry at `index`; waits for it to be applied, at most `timeout`.
+    ///
+    /// `None`: it did not come in time, or is not kept any more. Cancel safe.
+    pub async fn digest_at(&self, index: u64, timeout: Duration) -> Option<u64> {
+        let wait = self.shared.raft.wait(Some(timeout));
+        wait.applied_index_at_least(Some(index), "digest").await.ok()?;
+        self.shared.state.view(|core, _, _| core.machine.digest_at(index))
+    }
+
+    /// How long until a sweep has something to drop, by the stamp this node would propose; `None`: nothing ever will.
+    pub fn due_in(&self) -> Option<Duration> {
+        let due = self.shared.state.view(|core, _, _| core.machine.due_at_ms())?;
+        Some(Duration::from_millis(due.saturating_sub(stamp(&self.shared))))
+    }
+
+    /// Whether the disk of this node or of a voter it hears is low: saves are then refused, everything else goes on.
+    pub fn disk_low(&self) -> bool {
+        self.shared.disk_low.load(Ordering::Relaxed) || self.presence.peer_disk_low()
+    }
+
+    /// Why this node must stop, once it must.
+    pub fn failed(&self) -> Option<String> {
+        self.shared.failed.borrow().clone()
+    }
+
+    /// Waits until this node must stop; gives the reason. Cancel safe.
+    pub async fn wait_failed(&self) -> String {
+        let mut failed = self.shared.failed.subscribe();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Hands leadership over, flushes, stops. What was acknowledged is durable before, with or without this.
+    pub async fn shutdown(&self) {
+        self.hand_over().await;
+        if let Err(error) = self.shared.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+        self.tasks.lock().await.shutdown().await;
+        match tokio::time::timeout(FLUSH_TIMEOUT, self.shared.machine.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last flush failed; the log has everything"),
+            Err(_) => tracing::warn!("the last flush took too long; the log has everything"),
+        }
+    }
+
+    /// To the voter whose log is the longest.
+    async fn hand_over(&self) {
+        let target = {
+            let metrics = self.shared.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let Some(replication) = metrics.replication.as_ref().filter(|_| metrics.state == ServerState::Leader) else { return };
+            let voters: Vec<NodeId> = metrics.membership_config.voter_ids().filter(|id| *id != self.shared.me).collect();
+            let matched = |id: &NodeId| replication.get(id).cloned().flatten();
+            voters.into_iter().max_by_key(|id| (matched(id), *id))
+        };
+        let Some(target) = target else { return };
+        tracing::info!(to = %target, "handing leadership over");
+        if self.shared.raft.trigger().transfer_leader(target).await.is_err() {
+            return;
+        }
+        let me = self.shared.me;
+        let wait = self.shared.raft.wait(Some(HAND_OVER_TIMEOUT));
+        if wait.metrics(|metrics| metrics.current_leader.is_some_and(|leader| leader != me), "another leads").await.is_err() {
+            tracing::warn!("nobody took the leadership over in time");
+        }
+    }
+}
+
+/// The time an entry proposed now would carry.
+fn stamp(shared: &Shared) -> u64 {
+    let machine_ms = shared.state.view(|core, _, _| core.machine.now_ms());
+    let term = shared.leadership.borrow().term;
+    shared.clocks.stamp_ms(term, machine_ms, &shared.voters())
+}
+
+async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
+    let stamp_ms = stamp(shared);
+    let format = shared.state.view(|core, _, _| core.machine.cluster_version()) as u8;
+    let mut replies = Vec::with_capacity(batch.len());
+    let mut payloads = Vec::with_capacity(batch.len());
+    for (command, reply) in batch {
+        payloads.push(Payload(codec::encode(&Entry { stamp_ms, command }, format)));
+        replies.push(reply);
+    }
+    let mut replies = replies.into_iter();
+    let unknown = |why: String| Refusal::unknown(RefusalKind::Unavailable, why);
+    match shared.raft.client_write_many(payloads).await {
+        Ok(mut results) => {
+            while let Some(result) = results.next().await {
+                let Some(reply) = replies.next() else { break };
+                match result {
+                    Ok(Ok(written)) => reply(Ok(written.response)),
+                    // By its source this means "not appended" in this version of openraft; a test pins it.
+                    Ok(Err(ClientWriteError::ForwardToLeader(_))) => reply(Err(shared.not_leader())),
+                    Ok(Err(error)) => reply(Err(unknown(format!("leadership changed while the write was under way: {error}")))),
+                    Err(error) => reply(Err(unknown(format!("this node stopped while the write was under way: {error}")))),
+                }
+            }
+            replies.for_each(|reply| reply(Err(unknown("the batch ended early".to_owned()))));
+        }
+        Err(error) => replies.for_each(|reply| reply(Err(unknown(format!("this node is stopping: {error}"))))),
+    }
+}

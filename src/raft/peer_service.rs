@@ -1,0 +1,217 @@
+//! The peer port: what other nodes ask of this one.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::Stream;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::bootstrap;
+use super::presence::Presence;
+use super::receive;
+use super::shared::Shared;
+use super::types::{Entry, log_id_from_wire, log_id_to_wire, payload_from_bytes, vote_from_wire, vote_to_wire};
+use crate::types::{ClusterId, InstanceId, NodeId};
+use crate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_server::Peer};
+use crate::wire::v1;
+
+/// How often one peer's refusals are logged.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Longest wait for a digest that is still to come.
+const DIGEST_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Peers whose refusals are remembered; garbage from more of them is logged less often, never more.
+const REFUSED_PEERS_MAX: usize = 64;
+
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Serves [`Peer`].
+pub struct PeerService {
+    shared: Arc<Shared>,
+    presence: Arc<Presence>,
+    refused: Mutex<BTreeMap<u64, Duration>>,
+}
+
+impl PeerService {
+    pub fn new(shared: Arc<Shared>, presence: Arc<Presence>) -> Self {
+        Self { shared, presence, refused: Mutex::default() }
+    }
+
+    /// Whether a call is meant for this very node of this very cluster; who calls.
+    fn check(&self, route: Option<&peer::Route>) -> Result<NodeId, Status> {
+        let route = route.ok_or_else(|| Status::invalid_argument("route is missing"))?;
+        let shared = &self.shared;
+        let instance = shared.identity.lock().unwrap_or_else(PoisonError::into_inner).instance();
+        let mine = shared.peers.cluster_id();
+        let problem = if mine.is_none() || ClusterId::from_slice(&route.cluster_id) != mine {
+            Some("the call is for another cluster")
+        } else if route.to != shared.me.0 {
+            Some("the call is for another node")
+        } else if InstanceId::from_slice(&route.to_instance) != Some(instance) {
+            Some("the call is for another data directory of this node")
+        } else if route.from == shared.me.0 {
+            Some("the call comes from this node")
+        } else {
+            None
+        };
+        match problem {
+            None => Ok(NodeId(route.from)),
+            Some(problem) => {
+                self.log_refusal(route.from, problem);
+                Err(Status::failed_precondition(problem))
+            }
+        }
+    }
+
+    fn log_refusal(&self, from: u64, problem: &str) {
+        let now = self.shared.env.clock.now();
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = refused.get(&from).is_some_and(|last| now.saturating_sub(*last) < REFUSAL_LOG_INTERVAL);
+        if !quiet {
+            if refused.len() >= REFUSED_PEERS_MAX {
+                refused.pop_first();
+            }
+            refused.insert(from, now);
+            tracing::warn!(peer = from, problem, "refused a peer's call");
+        }
+    }
+}
+
+fn bad(error: std::io::Error) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// A node whose Raft has stopped looks like one that is down.
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("this node's raft has stopped: {error}"))
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn hello(&self, request: Request<peer::HelloRequest>) -> Result<Response<peer::HelloResponse>, Status> {
+        let request = request.into_inner();
+        if request.name.len() > crate::limits::ADDRESS_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("name is too long bytes={}", request.name.len())));
+        }
+        Ok(Response::new(bootstrap::hello(&self.shared)))
+    }
+
+    async fn adopt(&self, request: Request<peer::AdoptRequest>) -> Result<Response<peer::AdoptResponse>, Status> {
+        let shared = self.shared.clone();
+        let request = request.into_inner();
+        self.shared.blocking.call(move || bootstrap::adopt(&shared, &request)).await?;
+        Ok(Response::new(peer::AdoptResponse {}))
+    }
+
+    async fn append(&self, request: Request<peer::AppendRequest>) -> Result<Response<peer::AppendResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.route.as_ref())?;
+        let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
+        let mut entries = Vec::with_capacity(request.entries.len());
+        for entry in request.entries {
+            let log_id = entry.log_id.ok_or_else(|| Status::invalid_argument("entry has no log id"))?;
+            entries.push(Entry { log_id: log_id_from_wire(&log_id), payload: payload_from_bytes(entry.payload).map_err(bad)? });
+        }
+        let consecutive = entries.windows(2).all(|pair| pair[1].log_id.index == pair[0].log_id.index + 1);
+        let follows = match (&request.previous, entries.first()) {
+            (Some(previous), Some(first)) => first.log_id.index == previous.index + 1,
+            (None, Some(first)) => first.log_id.index == 0,
+            (_, None) => true,
+        };
+        if !consecutive || !follows {
+            return Err(Status::invalid_argument("entries are not consecutive"));
+        }
+        let rpc = AppendEntriesRequest {
+            vote,
+            prev_log_id: request.previous.as_ref().map(log_id_from_wire),
+            entries,
+            leader_commit: request.leader_commit.as_ref().map(log_id_from_wire),
+        };
+        let answer = self.shared.raft.append_entries(rpc).await.map_err(stopped)?;
+        let result = match answer {
+            AppendEntriesResponse::Success => Appended::Success(v1::Empty {}),
+            AppendEntriesResponse::PartialSuccess(Some(log_id)) => Appended::PartialSuccess(log_id_to_wire(&log_id)),
+            AppendEntriesResponse::PartialSuccess(None) | AppendEntriesResponse::Conflict => Appended::Conflict(v1::Empty {}),
+            AppendEntriesResponse::HigherVote(vote) => Appended::HigherVote(vote_to_wire(&vote)),
+        };
+        if !matches!(result, Appended::HigherVote(_)) {
+            self.shared.heard.send_if_modified(|heard| heard.replace(vote) != Some(vote));
+        }
+        Ok(Response::new(peer::AppendResponse { result: Some(result), wall_ms: self.shared.clocks.wall_ms() }))
+    }
+
+    async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.route.as_ref())?;
+        let rpc = VoteRequest {
+            vote: vote_from_wire(request.vote.as_ref()).map_err(bad)?,
+            last_log_id: request.last_log.as_ref().map(log_id_from_wire),
+            leadership_transfer: request.leadership_transfer,
+        };
+        let raft = &self.shared.raft;
+        let answer = if request.pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }.map_err(stopped)?;
+        Ok(Response::new(peer::VoteResponse {
+            vote: Some(vote_to_wire(&answer.vote)),
+            last_log: answer.last_log_id.as_ref().map(log_id_to_wire),
+            granted: answer.vote_granted,
+            wall_ms: self.shared.clocks.wall_ms(),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<peer::TransferLeaderRequest>,
+    ) -> Result<Response<peer::TransferLeaderResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.route.as_ref())?;
+        let from = vote_from_wire(request.from_leader.as_ref()).map_err(bad)?;
+        let last_log = request.last_log.as_ref().map(log_id_from_wire);
+        let rpc = TransferLeaderRequest::new(from, NodeId(request.to), last_log);
+        let answer = self.shared.raft.handle_transfer_leader(rpc).await.map_err(stopped)?;
+        let reason = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        Ok(Response::new(peer::TransferLeaderResponse { accepted: answer.is_ok(), reason }))
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<peer::SnapshotFrame>>) -> Result<Response<peer::SnapshotResponse>, Status> {
+        let mut frames = request.into_inner();
+        let start = receive::start(&mut frames).await?;
+        self.check(start.route.as_ref())?;
+        receive::install(&self.shared, start, frames).await.map(Response::new)
+    }
+
+    type PresenceStream = BoxStream<peer::PresenceMessage>;
+
+    async fn presence(&self, request: Request<Streaming<peer::PresenceMessage>>) -> Result<Response<Self::PresenceStream>, Status> {
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("presence stream is empty"))?;
+        let from = self.check(first.route.as_ref())?;
+        Ok(Response::new(self.presence.clone().serve(from, first, messages)))
+    }
+
+    async fn lost_leader(&self, request: Request<peer::LostLeaderRequest>) -> Result<Response<peer::LostLeaderResponse>, Status> {
+        let request = request.into_inner();
+        let from = self.check(request.route.as_ref())?;
+        let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
+        let lost = self.presence.asked(from, vote, request.last_log.as_ref()).await;
+        let last_log = self.shared.last_log().map(super::types::log_id_to).as_ref().map(log_id_to_wire);
+        Ok(Response::new(peer::LostLeaderResponse { lost, last_log }))
+    }
+
+    type ForwardStream = BoxStream<v1::SubmitResponse>;
+
+    async fn forward(&self, request: Request<Streaming<peer::ForwardRequest>>) -> Result<Response<Self::ForwardStream>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("forward stream is empty"))?;
+        let from = self.check(first.route.as_ref())?;
+        Ok(Response::new(self.shared.upper.forward(from, requests, first)))
+    }
+
+    async fn status(&self, request: Request<peer::StatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {
+        let request = request.into_inner();
+        self.check(request.route.as_ref())?;
+        let timeout = Duration::from_millis(request.timeout_ms.into()).min(DIGEST_WAIT_MAX);
+        Ok(Response::new(self.shared.upper.status(request.digest_at, timeout).await))
+    }
+}

@@ -1,0 +1,111 @@
+//! Connections to peers: one set of lazy channels per address, and the route every call carries.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::transport::{Channel, Endpoint};
+
+use super::net::Net;
+use super::types::PeerNode;
+use crate::limits::PEER_MESSAGE_BYTES_MAX;
+use crate::types::{ClusterId, InstanceId, NodeId};
+use crate::wire::peer::v1::{Route, peer_client::PeerClient};
+
+/// How long connecting may take: less than half the shortest election timeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
+/// HTTP/2 keep-alive: an idle connection that died without a reset is found out after both.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Flow-control windows that let one append of the largest entry pass without waiting for the other side.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// What a connection is for. Each has its own, so that a large append never delays a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Appends and votes.
+    Append,
+    /// Heartbeats and read indexes.
+    Heartbeat,
+    /// Snapshots.
+    Snapshot,
+    /// Clients' operations on their way to the leader.
+    Forward,
+    /// Everything else: hello, presence, status.
+    Control,
+}
+
+/// Who this node is to its peers, and how it reaches them. Cheap to clone.
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+struct Inner {
+    me: NodeId,
+    net: Arc<dyn Net>,
+    cluster_id: RwLock<Option<ClusterId>>,
+    channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
+}
+
+impl Peers {
+    pub fn new(me: NodeId, cluster_id: Option<ClusterId>, net: Arc<dyn Net>) -> Self {
+        Self(Arc::new(Inner { me, net, cluster_id: RwLock::new(cluster_id), channels: Mutex::default() }))
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.0.me
+    }
+
+    /// The cluster, once one was adopted.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        *self.0.cluster_id.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node has adopted a cluster.
+    pub fn set_cluster_id(&self, id: ClusterId) {
+        *self.0.cluster_id.write().unwrap_or_else(PoisonError::into_inner) = Some(id);
+    }
+
+    /// The route of a call to `to`, whose data directory is `instance`.
+    pub fn route(&self, to: NodeId, instance: InstanceId) -> Route {
+        Route {
+            cluster_id: self.cluster_id().map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
+            from: self.0.me.0,
+            to: to.0,
+            to_instance: Bytes::copy_from_slice(instance.as_bytes()),
+        }
+    }
+
+    /// The channel to an address, made on first use. Errors: the address is none.
+    pub fn channel(&self, address: &str, purpose: Purpose) -> Result<Channel, tonic::transport::Error> {
+        let key = (address.to_owned(), purpose);
+        let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&key) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let channel = self.0.net.channel(endpoint);
+        channels.insert(key, channel.clone());
+        Ok(channel)
+    }
+
+    /// A client of a member's peer port.
+    pub fn client(&self, node: &PeerNode, purpose: Purpose) -> Result<PeerClient<Channel>, tonic::transport::Error> {
+        self.client_at(&node.peer_address, purpose)
+    }
+
+    /// A client of the peer port at an address.
+    pub fn client_at(&self, address: &str, purpose: Purpose) -> Result<PeerClient<Channel>, tonic::transport::Error> {
+        let limit = PEER_MESSAGE_BYTES_MAX as usize;
+        Ok(PeerClient::new(self.channel(address, purpose)?).max_decoding_message_size(limit).max_encoding_message_size(limit))
+    }
+}

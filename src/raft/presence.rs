@@ -1,0 +1,390 @@
+//! Presence: each node holds a stream to every other member, over which both tell who leads, where their logs end and what their
+//! clocks say. When the one to the leader ends, [`super::failover`] decides; this module asks and acts.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::raft::TransferLeaderRequest;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::failover::{self, Answer, Cause, Decision};
+use super::peers::Purpose;
+use super::shared::Shared;
+use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_to_wire};
+use super::{CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN};
+use crate::limits::DIGEST_INTERVAL;
+use crate::types::{LogId, NodeId};
+use crate::wire::peer::v1 as peer;
+
+/// How often a message is sent, besides every change of the leadership.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Pause between two attempts to connect.
+const RECONNECT: Duration = Duration::from_millis(50);
+/// Within so long a reconnect to a leader must be refused, or show another boot id, for it to count as gone.
+const VERDICT_TIMEOUT: Duration = Duration::from_millis(20);
+/// How long a question for a lost leader is held until this node's own verdict.
+const HOLD: Duration = Duration::from_millis(100);
+/// How long answers to that question are waited for.
+const ASK_TIMEOUT: Duration = Duration::from_millis(300);
+/// Bound of opening a stream.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+
+type Messages = Pin<Box<dyn Stream<Item = Result<peer::PresenceMessage, Status>> + Send>>;
+
+/// What this node knows of its peers.
+pub struct Presence {
+    shared: Arc<Shared>,
+    election_timeout: Duration,
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    peers: BTreeMap<NodeId, Seen>,
+    /// Who asked about a lost leader: the question is an answer too.
+    asked: BTreeMap<NodeId, (Vote, Option<LogId>)>,
+    last_take_over: Option<Duration>,
+    diverged: bool,
+}
+
+/// The last message of one peer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    boot_id: u64,
+    leader: Option<NodeId>,
+    last_log: Option<LogId>,
+    disk_low: bool,
+}
+
+impl Presence {
+    pub fn new(shared: Arc<Shared>, election_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self { shared, election_timeout, table: Mutex::default(), changed: Notify::new() })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a peer's state differed from this node's at one index.
+    pub fn diverged(&self) -> bool {
+        self.table().diverged
+    }
+
+    /// Whether a peer's disk was low when it was last heard.
+    pub fn peer_disk_low(&self) -> bool {
+        self.table().peers.values().any(|seen| seen.disk_low)
+    }
+
+    /// Holds a stream to every other member, as the membership changes. Ends with the runtime.
+    pub async fn run(self: Arc<Self>) {
+        let mut tasks: BTreeMap<NodeId, (PeerNode, Task)> = BTreeMap::new();
+        let mut metrics = self.shared.raft.server_metrics();
+        loop {
+            let membership = metrics.borrow_and_update().membership_config.clone();
+            let members: BTreeMap<NodeId, PeerNode> =
+                membership.nodes().filter(|(id, _)| **id != self.shared.me).map(|(id, node)| (*id, node.clone())).collect();
+            tasks.retain(|id, (node, _)| members.get(id) == Some(node));
+            for (id, node) in members {
+                tasks.entry(id).or_insert_with(|| {
+                    let task = tokio::spawn(self.clone().hold(id, node.clone()));
+                    (node, Task(task.abort_handle()))
+                });
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps a stream to one peer open.
+    async fn hold(self: Arc<Self>, id: NodeId, node: PeerNode) {
+        loop {
+            if let Ok(messages) = self.open(id, &node).await {
+                let boot_id = self.listen(id, messages).await;
+                self.ended(id, &node, boot_id).await;
+            }
+            tokio::time::sleep(RECONNECT).await;
+        }
+    }
+
+    async fn open(&self, id: NodeId, node: &PeerNode) -> Result<Streaming<peer::PresenceMessage>, Status> {
+        let (sender, queue) = mpsc::channel(2);
+        let mut first = self.message();
+        first.route = Some(self.shared.peers.route(id, node.instance));
+        sender.try_send(first).map_err(|_| Status::internal("a new queue is full"))?;
+        let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+        let mut client = self.shared.peers.client(node, Purpose::Control).map_err(unreachable)?;
+        let opening = tokio::time::timeout(OPEN_TIMEOUT, client.presence(ReceiverStream::new(queue)));
+        let messages = opening.await.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
+        let shared = self.shared.clone();
+        let talk = talk(shared, move |message| {
+            let sender = sender.clone();
+            async move { sender.send(message).await.is_ok() }
+        });
+        tokio::spawn(talk);
+        Ok(messages)
+    }
+
+    /// Reads until the stream ends; gives the peer's boot id.
+    async fn listen(&self, id: NodeId, mut messages: Streaming<peer::PresenceMessage>) -> u64 {
+        let mut boot_id = 0;
+        while let Ok(Some(message)) = messages.message().await {
+            if boot_id == 0 {
+                boot_id = message.boot_id;
+                self.reconnected(id, boot_id);
+            }
+            self.record(id, &message);
+        }
+        boot_id
+    }
+
+    /// The process a verdict was made about is alive after all.
+    fn reconnected(&self, id: NodeId, boot_id: u64) {
+        let known = self.table().peers.get(&id).is_some_and(|seen| seen.boot_id == boot_id);
+        if known {
+            self.shared.lost.send_if_modified(|lost| lost.take_if(|vote| vote.leader_id().node_id == id).is_some());
+        }
+    }
+
+    fn record(&self, from: NodeId, message: &peer::PresenceMessage) {
+        self.shared.clocks.heard(from, message.wall_ms);
+        let seen = Seen {
+            boot_id: message.boot_id,
+            leader: message.leader.map(NodeId),
+            last_log: message.last_log.as_ref().map(|id| log_id_from(&log_id_from_wire(id))),
+            disk_low: message.disk_low,
+        };
+        let mine = self.shared.state.view(|core, _, _| core.machine.digest_at(message.digest_index));
+        let differs = message.digest_index != 0 && mine.is_some_and(|mine| mine != message.digest);
+        let mut table = self.table();
+        table.peers.insert(from, seen);
+        if differs && !table.diverged {
+            table.diverged = true;
+            tracing::error!(peer = %from, index = message.digest_index, "the state of a peer differs from this node's at one index");
+        }
+        drop(table);
+        self.changed.notify_waiters();
+    }
+
+    fn message(&self) -> peer::PresenceMessage {
+        message(&self.shared)
+    }
+
+    /// The other side's stream to this node: answers with this node's messages.
+    pub fn serve(
+        self: Arc<Self>,
+        from: NodeId,
+        first: peer::PresenceMessage,
+        mut messages: Streaming<peer::PresenceMessage>,
+    ) -> Messages {
+        let (sender, queue) = mpsc::channel(2);
+        self.record(from, &first);
+        let talk = talk(self.shared.clone(), move |message| {
+            let sender = sender.clone();
+            async move { sender.send(Ok(message)).await.is_ok() }
+        });
+        tokio::spawn(async move {
+            let hear = async {
+                while let Ok(Some(message)) = messages.message().await {
+                    self.record(from, &message);
+                }
+            };
+            tokio::select! { () = talk => {}, () = hear => {} }
+        });
+        Box::pin(ReceiverStream::new(queue))
+    }
+
+    /// A stream to a peer ended: is it gone, and did it lead?
+    async fn ended(self: &Arc<Self>, id: NodeId, node: &PeerNode, boot_id: u64) {
+        let vote = self.shared.vote();
+        let led = vote.is_committed() && vote.leader_id().node_id == id && self.shared.me != id;
+        if !led || !self.is_gone(node, boot_id).await {
+            return;
+        }
+        tracing::info!(leader = %id, "lost the leader");
+        self.shared.lost.send_replace(Some(vote));
+        tokio::spawn(self.clone().lost_leader(id, vote));
+    }
+
+    async fn is_gone(&self, node: &PeerNode, boot_id: u64) -> bool {
+        let Ok(mut client) = self.shared.peers.client(node, Purpose::Control) else { return false };
+        let request = peer::HelloRequest {
+            name: self.shared.name.clone(),
+            configuration_hash: self.shared.configuration_hash,
+            from: self.shared.me.0,
+        };
+        match tokio::time::timeout(VERDICT_TIMEOUT, client.hello(request)).await {
+            Ok(Ok(answer)) => answer.into_inner().boot_id != boot_id,
+            Ok(Err(_)) => true,
+            // Neither refused nor answered: the network, not the process. Ordinary elections take care of that.
+            Err(_) => false,
+        }
+    }
+
+    /// Another voter asks whether this node lost the leader of `vote` too. Holds the answer until there is a verdict, or [`HOLD`].
+    pub async fn asked(&self, from: NodeId, vote: Vote, last_log: Option<&peer::LogId>) -> bool {
+        let last_log = last_log.map(|id| log_id_from(&log_id_from_wire(id)));
+        self.table().asked.insert(from, (vote, last_log));
+        self.changed.notify_waiters();
+        if self.shared.vote() != vote {
+            return false;
+        }
+        let mut lost = self.shared.lost.subscribe();
+        let verdict = tokio::time::timeout(HOLD, lost.wait_for(|lost| *lost == Some(vote)));
+        matches!(verdict.await, Ok(Ok(_))) && self.shared.vote() == vote
+    }
+
+    /// Asks the other voters, and takes over if it is this node's turn.
+    async fn lost_leader(self: Arc<Self>, leader: NodeId, vote: Vote) {
+        let voters = self.shared.voters();
+        let mut answers: BTreeMap<NodeId, Option<Answer>> = voters.iter().map(|id| (*id, None)).collect();
+        let others = voters.iter().copied().filter(|id| *id != leader && *id != self.shared.me);
+        let mut asking: FuturesUnordered<_> = others.map(|id| self.ask(id, vote)).collect();
+        let deadline = tokio::time::sleep(ASK_TIMEOUT);
+        tokio::pin!(deadline);
+        loop {
+            let changed = self.changed.notified();
+            for (id, (asked, last_log)) in &self.table().asked {
+                if let Some(answer) = answers.get_mut(id).filter(|_| *asked == vote) {
+                    *answer = Some(Answer::Yes { last_log: *last_log });
+                }
+            }
+            match self.decide(Cause::LostLeader { leader }, &answers) {
+                Decision::Wait => {}
+                Decision::Leave => return,
+                Decision::TakeOver { after } => return self.take_over(vote, after).await,
+            }
+            tokio::select! {
+                Some((id, answer)) = asking.next() => drop(answers.insert(id, answer)),
+                () = changed => {}
+                () = &mut deadline => return,
+            }
+        }
+    }
+
+    async fn ask(&self, id: NodeId, vote: Vote) -> (NodeId, Option<Answer>) {
+        let answer = async {
+            let node = self.shared.member(id)?;
+            let request = peer::LostLeaderRequest {
+                route: Some(self.shared.peers.route(id, node.instance)),
+                vote: Some(vote_to_wire(&vote)),
+                last_log: self.shared.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
+            };
+            let mut client = self.shared.peers.client(&node, Purpose::Control).ok()?;
+            let answer = client.lost_leader(request).await.ok()?.into_inner();
+            let last_log = answer.last_log.as_ref().map(|id| log_id_from(&log_id_from_wire(id)));
+            Some(if answer.lost { Answer::Yes { last_log } } else { Answer::No })
+        };
+        (id, tokio::time::timeout(ASK_TIMEOUT, answer).await.ok().flatten())
+    }
+
+    fn decide(&self, cause: Cause, answers: &BTreeMap<NodeId, Option<Answer>>) -> Decision {
+        let now = self.shared.env.clock.now();
+        failover::decide(&failover::Input {
+            cause,
+            me: self.shared.me,
+            last_log: self.shared.last_log(),
+            voters: answers.clone(),
+            since_last: self.table().last_take_over.map(|last| now.saturating_sub(last)),
+            election_timeout: self.election_timeout,
+        })
+    }
+
+    /// Campaigns despite the others' leases, by a transfer of leadership to itself, unless somebody leads by then.
+    async fn take_over(&self, vote: Vote, after: Duration) {
+        tokio::time::sleep(after).await;
+        if self.shared.vote() != vote || self.shared.live_leader().is_some() {
+            return;
+        }
+        self.table().last_take_over = Some(self.shared.env.clock.now());
+        let last_log = self.shared.last_log().map(log_id_to);
+        tracing::info!(term = vote.leader_id().term, "taking over from a lost leader");
+        let request = TransferLeaderRequest::new(vote, self.shared.me, last_log);
+        if let Err(error) = self.shared.raft.handle_transfer_leader(request).await {
+            tracing::warn!(%error, "could not take over");
+        }
+    }
+
+    /// After a start: if a majority knows no leader, one of them calls an election at once instead of waiting out a timeout.
+    pub async fn started(self: Arc<Self>) {
+        let deadline = tokio::time::sleep(self.election_timeout);
+        tokio::pin!(deadline);
+        loop {
+            let changed = self.changed.notified();
+            let vote = self.shared.vote();
+            let answers = self.started_answers();
+            match self.decide(Cause::Started, &answers) {
+                Decision::Leave if answers.is_empty() => {}
+                Decision::Leave => return,
+                Decision::Wait => {}
+                Decision::TakeOver { after } => {
+                    tokio::time::sleep(after).await;
+                    if self.shared.vote() == vote && self.shared.live_leader().is_none() {
+                        self.table().last_take_over = Some(self.shared.env.clock.now());
+                        tracing::info!("nobody leads after a start: calling an election");
+                        let _ = self.shared.raft.trigger().elect(true).await;
+                    }
+                    return;
+                }
+            }
+            tokio::select! {
+                () = changed => {}
+                () = &mut deadline => return,
+            }
+        }
+    }
+
+    fn started_answers(&self) -> BTreeMap<NodeId, Option<Answer>> {
+        let table = self.table();
+        let answer = |id: &NodeId| {
+            let seen = table.peers.get(id)?;
+            Some(seen.leader.map_or(Answer::Yes { last_log: seen.last_log }, |_| Answer::No))
+        };
+        self.shared.voters().into_iter().map(|id| (id, answer(&id))).collect()
+    }
+}
+
+/// Sends this node's messages until nobody takes them.
+async fn talk<F: Future<Output = bool>>(shared: Arc<Shared>, send: impl Fn(peer::PresenceMessage) -> F) {
+    let mut leadership = shared.leadership.subscribe();
+    while send(message(&shared)).await {
+        let _ = tokio::time::timeout(INTERVAL, leadership.changed()).await;
+    }
+}
+
+fn message(shared: &Shared) -> peer::PresenceMessage {
+    let digest_index = shared.applied().map_or(0, |applied| applied.index - applied.index % DIGEST_INTERVAL);
+    let digest = shared.state.view(|core, _, _| core.machine.digest_at(digest_index));
+    peer::PresenceMessage {
+        route: None,
+        boot_id: shared.boot_id,
+        wall_ms: shared.clocks.wall_ms(),
+        vote: Some(vote_to_wire(&shared.vote())),
+        leader: shared.live_leader().map(|id| id.0),
+        last_log: shared.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
+        cluster_version_min: CLUSTER_VERSION_MIN.into(),
+        cluster_version_max: CLUSTER_VERSION_MAX.into(),
+        disk_low: shared.disk_low.load(Ordering::Relaxed),
+        digest: digest.unwrap_or_default(),
+        digest_index: digest.map_or(0, |_| digest_index),
+    }
+}
+
+/// Ends a task with its handle.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

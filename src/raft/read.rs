@@ -1,0 +1,180 @@
+//! Reads: one read index for a batch, one view per read, rows read off the async threads.
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::raft::ReadPolicy;
+
+use super::shared::Shared;
+use super::state_machine::Core;
+use crate::machine::{Plan, rows};
+use crate::storage::state::{self, Pinned, Pinner};
+use crate::types::{Blob, Consistency, List, ListPage, Load, Loaded, LoadedContent, Refusal, RefusalKind, Revision, SessionInfo};
+
+/// Takes the answer to a load; called exactly once.
+pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded), Refusal>) + Send>;
+/// Takes the answer to a listing; called exactly once.
+pub type ReplyList = Box<dyn FnOnce(Result<ListPage, Refusal>) + Send>;
+
+/// One read.
+pub enum Read {
+    /// Of one session.
+    Load(Load, ReplyLoad),
+    /// Of one page.
+    List(List, ReplyList),
+}
+
+impl Read {
+    fn is_linearizable(&self) -> bool {
+        let consistency = match self {
+            Read::Load(load, _) => load.consistency,
+            Read::List(list, _) => list.consistency,
+        };
+        consistency == Consistency::Linearizable
+    }
+
+    fn refuse(self, refusal: Refusal) {
+        match self {
+            Read::Load(_, reply) => reply(Err(refusal)),
+            Read::List(_, reply) => reply(Err(refusal)),
+        }
+    }
+}
+
+/// Confirms that this node still leads, and waits until everything committed before is applied (Raft dissertation §6.4).
+async fn read_index(shared: &Shared) -> Result<(), Refusal> {
+    match shared.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+        Ok(_) => Ok(()),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(shared.not_leader()),
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+            Err(Refusal::not_applied(RefusalKind::NoLeader, "no quorum answers this leader"))
+        }
+        Err(RaftError::Fatal(error)) => {
+            Err(Refusal::not_applied(RefusalKind::Unavailable, format!("this node is stopping: {error}")))
+        }
+    }
+}
+
+/// Answers a batch. Dropping the future drops the replies.
+pub async fn answer(shared: &Shared, batch: Vec<Read>) {
+    let (linearizable, stale): (Vec<Read>, Vec<Read>) = batch.into_iter().partition(Read::is_linearizable);
+    answer_from_view(shared, stale).await;
+    if linearizable.is_empty() {
+        return;
+    }
+    match read_index(shared).await {
+        Ok(()) => answer_from_view(shared, linearizable).await,
+        Err(refusal) => linearizable.into_iter().for_each(|read| read.refuse(refusal.clone())),
+    }
+}
+
+/// A load whose content is still to be read.
+struct Pending {
+    revision: Revision,
+    info: SessionInfo,
+    tail: bool,
+    wants_head: bool,
+    pinned: Pinned,
+    reply: ReplyLoad,
+}
+
+async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
+    let mut pending = Vec::new();
+    for read in batch {
+        match read {
+            Read::Load(load, reply) => {
+                if let Some(content) = answer_or_pin(shared, &load, reply) {
+                    pending.push(content);
+                }
+            }
+            Read::List(list, reply) => reply(Ok(page(shared, &list))),
+        }
+    }
+    if pending.is_empty() {
+        return;
+    }
+    let failed = shared.failed.clone();
+    let job = move || {
+        for content in pending {
+            let reply = content.reply;
+            match read_content(&content.pinned, content.wants_head, content.info) {
+                Ok(loaded) if content.tail => reply(Ok((content.revision, Loaded::Tail(loaded)))),
+                Ok(loaded) => reply(Ok((content.revision, Loaded::Full(loaded)))),
+                Err(error) if !error.is_final() => {
+                    reply(Err(Refusal::not_applied(RefusalKind::Unavailable, error.to_string())));
+                }
+                Err(error) => {
+                    // A row that cannot be read is never "not found". The node stops serving until it is rebuilt.
+                    let reason = format!("a stored row is damaged: {error}");
+                    failed.send_if_modified(|failed| failed.replace(reason.clone()).is_none());
+                    reply(Err(Refusal::not_applied(RefusalKind::Corrupt, reason)));
+                }
+            }
+        }
+    };
+    shared.blocking.call(job).await;
+}
+
+/// Everything one load needs of one instant; answers at once what needs no rows.
+fn answer_or_pin(shared: &Shared, load: &Load, reply: ReplyLoad) -> Option<Pending> {
+    let planned = shared.state.view(|core: &Core, applied, pinner: &Pinner<'_>| {
+        let revision = Revision(applied.map_or(0, |applied| applied.index));
+        match core.machine.plan(load) {
+            Plan::NotFound { tombstone } => Err((revision, Loaded::NotFound { tombstone })),
+            Plan::NotModified => Err((revision, Loaded::NotModified)),
+            Plan::Read { info, tail, chunks, head } => {
+                let created = info.create_revision;
+                let mut ranges = vec![(rows::CHUNKS, rows::chunk_key(created, chunks.start), rows::chunk_key(created, chunks.end))];
+                if head {
+                    let key = rows::head_key(created);
+                    ranges.push((rows::HEADS, key.clone(), after(&key)));
+                }
+                Ok((revision, info, tail, chunks.end - chunks.start, head, pinner.pin(&ranges)))
+            }
+        }
+    });
+    match planned {
+        Err(answer) => {
+            reply(Ok(answer));
+            None
+        }
+        Ok((revision, info, tail, _, wants_head, pinned)) => Some(Pending { revision, info, tail, wants_head, pinned, reply }),
+    }
+}
+
+/// The smallest key greater than `key`.
+fn after(key: &Bytes) -> Bytes {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next.into()
+}
+
+fn read_content(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<LoadedContent, state::Error> {
+    let mut chunks = Vec::new();
+    let mut head: Option<Blob> = None;
+    for (table, key, value) in pinned.read()? {
+        let undecodable = |error: rows::Error| state::Error::corrupt_row(table, key, error.to_string());
+        if table == rows::CHUNKS {
+            chunks.push(rows::decode_chunk(&value).map_err(undecodable)?);
+        } else {
+            head = Some(rows::decode_head(&value).map_err(undecodable)?);
+        }
+    }
+    if wants_head && head.is_none() {
+        return Err(state::Error::corrupt_row(rows::HEADS, rows::head_key(info.create_revision), "a session's head is missing"));
+    }
+    Ok(LoadedContent { info, chunks, head })
+}
+
+fn page(shared: &Shared, list: &List) -> ListPage {
+    shared.state.view(|core, applied, _| {
+        let (sessions, more) = core.machine.list(list.prefix.as_str(), list.after.as_ref().map(|id| id.as_str()), list.limit);
+        ListPage { revision: Revision(applied.map_or(0, |applied| applied.index)), sessions, more }
+    })
+}
+
+/// Keeps a spawned batch from being a dropped one if it panics: openraft's panics end the process, ours must too.
+pub fn spawn(shared: std::sync::Arc<Shared>, batch: Vec<Read>) {
+    tokio::spawn(async move { answer(&shared, batch).boxed().await });
+}

@@ -1,0 +1,77 @@
+//! Receiving a snapshot: rows into a file of their own, checked frame by frame, then installed by openraft's state machine worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::storage::{Snapshot, SnapshotMeta};
+use tonic::{Status, Streaming};
+
+use super::shared::Shared;
+use super::state_machine::{Core, SnapshotData, membership_from_start};
+use super::types::{log_id_from, log_id_from_wire, vote_from_wire, vote_to_wire};
+use crate::storage::state;
+use crate::wire::peer::v1::{self as peer, snapshot_frame::Frame};
+
+/// A sender that is silent for so long is given up.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+
+async fn next(frames: &mut Streaming<peer::SnapshotFrame>) -> Result<Frame, Status> {
+    let frame = tokio::time::timeout(FRAME_TIMEOUT, frames.message());
+    let frame = frame.await.map_err(|_| Status::deadline_exceeded("no snapshot frame came"))??;
+    frame.and_then(|frame| frame.frame).ok_or_else(|| Status::invalid_argument("snapshot ends before its end"))
+}
+
+/// The first frame.
+pub async fn start(frames: &mut Streaming<peer::SnapshotFrame>) -> Result<peer::SnapshotStart, Status> {
+    match next(frames).await? {
+        Frame::Start(start) => Ok(start),
+        _ => Err(Status::invalid_argument("snapshot does not begin with its start")),
+    }
+}
+
+/// The rest. Errors: nothing was changed, and the file is removed.
+pub async fn install(
+    shared: &Arc<Shared>,
+    start: peer::SnapshotStart,
+    mut frames: Streaming<peer::SnapshotFrame>,
+) -> Result<peer::SnapshotResponse, Status> {
+    let vote = vote_from_wire(start.vote.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let last_log =
+        start.last_log.as_ref().map(log_id_from_wire).ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
+    let membership = membership_from_start(&start).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let state = shared.state.clone();
+    let mut receiver = shared.blocking.call(move || state.receive()).await.map_err(refused)?;
+    let mut rows = 0u64;
+    loop {
+        match next(&mut frames).await? {
+            Frame::Rows(bytes) => {
+                let (returned, taken) = shared
+                    .blocking
+                    .call(move || {
+                        let taken = receiver.frame(&bytes);
+                        (receiver, taken)
+                    })
+                    .await;
+                taken.map_err(refused)?;
+                receiver = returned;
+                rows += 1;
+            }
+            Frame::End(_) => break,
+            Frame::Start(_) => return Err(Status::invalid_argument("snapshot starts twice")),
+        }
+    }
+    tracing::info!(last_log = %log_id_from(&last_log), frames = rows, "received a snapshot");
+    let applied = log_id_from(&last_log);
+    let received = shared.blocking.call(move || receiver.finish(applied, Core::from_rows)).await.map_err(refused)?;
+    if received.machine().membership != membership {
+        return Err(Status::invalid_argument("the snapshot's membership is not that of its rows"));
+    }
+    let meta = SnapshotMeta { last_log_id: Some(last_log), last_membership: membership };
+    let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(received) };
+    let answer = shared.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(peer::SnapshotResponse { vote: Some(vote_to_wire(&answer.vote)) })
+}
+
+fn refused(error: state::Error) -> Status {
+    Status::invalid_argument(format!("snapshot refused: {error}"))
+}

@@ -1,0 +1,130 @@
+//! What the tasks of one node share.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::sync::watch;
+
+use super::blocking::Blocking;
+use super::clocks::Clocks;
+use super::peers::Peers;
+use super::state_machine::{Core, StateMachine};
+use super::types::{PeerNode, StoredMembership, Types, Vote};
+use super::{Leadership, Member, Upper};
+use crate::env::Env;
+use crate::storage::identity::Identity;
+use crate::storage::log::Log;
+use crate::storage::state::State;
+use crate::types::{LeaderHint, LogId, NodeId, Refusal, RefusalKind};
+
+/// One node's parts. Everything in it is cheap to reach from any task.
+pub struct Shared {
+    pub env: Env,
+    pub me: NodeId,
+    pub name: String,
+    pub configuration_hash: u64,
+    /// The members of the configuration file; the replicated membership rules once there is one.
+    pub configured: Vec<Member>,
+    /// Random per process start.
+    pub boot_id: u64,
+    pub raft: openraft::Raft<Types, StateMachine>,
+    pub machine: StateMachine,
+    pub state: Arc<State<Core>>,
+    pub log: Log,
+    pub identity: Arc<Mutex<Identity>>,
+    pub peers: Peers,
+    pub clocks: Arc<Clocks>,
+    pub blocking: Blocking,
+    pub upper: Arc<dyn Upper>,
+    /// The last leader's vote this process heard an append of. A vote merely read from disk is no sign of life.
+    pub heard: watch::Sender<Option<Vote>>,
+    /// The vote of the leader this node has lost its connections to.
+    pub lost: watch::Sender<Option<Vote>>,
+    pub leadership: watch::Sender<Leadership>,
+    pub failed: watch::Sender<Option<String>>,
+    /// Whether this node's file system is nearly full.
+    pub disk_low: AtomicBool,
+    pub data_dir: PathBuf,
+}
+
+impl Shared {
+    /// The current vote.
+    pub fn vote(&self) -> Vote {
+        self.raft.metrics().borrow_watched().vote
+    }
+
+    /// The last log id, as appended.
+    pub fn last_log(&self) -> Option<LogId> {
+        self.log.position().last
+    }
+
+    /// The membership in force (perhaps not committed yet).
+    pub fn membership(&self) -> Arc<StoredMembership> {
+        self.raft.metrics().borrow_watched().membership_config.clone()
+    }
+
+    /// The voters, in order of ids; empty before bootstrap.
+    pub fn voters(&self) -> Vec<NodeId> {
+        self.membership().voter_ids().collect()
+    }
+
+    /// A member by its id.
+    pub fn member(&self, id: NodeId) -> Option<PeerNode> {
+        self.membership().get_node(&id).cloned()
+    }
+
+    /// The leader, if this process knows it to be alive: it is this node, or was heard under the current vote and not lost since.
+    pub fn live_leader(&self) -> Option<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state == ServerState::Leader {
+            return Some(self.me);
+        }
+        let vote = metrics.vote;
+        let heard = *self.heard.borrow() == Some(vote);
+        let lost = *self.lost.borrow() == Some(vote);
+        (vote.is_committed() && heard && !lost).then(|| vote.leader_id().node_id)
+    }
+
+    /// Where a node's clients go, as a hint.
+    pub fn hint(&self, node: NodeId) -> Option<LeaderHint> {
+        Some(LeaderHint { node, address: self.member(node)?.client_address })
+    }
+
+    /// The refusal of a call this node cannot serve because it does not lead. Nothing was appended.
+    pub fn not_leader(&self) -> Refusal {
+        match self.live_leader().filter(|leader| *leader != self.me).and_then(|leader| self.hint(leader)) {
+            Some(hint) => {
+                Refusal::not_applied(RefusalKind::NotLeader(hint.clone()), format!("this node does not lead leader={}", hint.node))
+            }
+            None => Refusal::not_applied(RefusalKind::NoLeader, "no leader is known"),
+        }
+    }
+
+    /// The last log id applied.
+    pub fn applied(&self) -> Option<LogId> {
+        self.state.applied()
+    }
+
+    /// Whether log and vote are empty: nothing was ever promised to anyone.
+    pub fn is_pristine(&self) -> bool {
+        let position = self.log.position();
+        let ever = self.identity.lock().unwrap_or_else(PoisonError::into_inner).ever_initialized();
+        position.vote.is_none() && position.last.is_none() && !ever
+    }
+
+    /// Something is broken for good: the process is to end.
+    pub fn fail(&self, reason: String) {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            if first {
+                tracing::error!(%reason, "the node stops");
+                *failed = Some(reason);
+            }
+            first
+        });
+    }
+}

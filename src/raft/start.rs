@@ -1,0 +1,300 @@
+//! Starting a node: the data directory, then Raft on it, then the peer port and the tasks.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::blocking::Blocking;
+use super::clocks::Clocks;
+use super::log_store::LogStore;
+use super::net::{Incoming, Net};
+use super::network::NetworkFactory;
+use super::node::Node;
+use super::peer_service::PeerService;
+use super::peers::Peers;
+use super::presence::Presence;
+use super::shared::Shared;
+use super::state_machine::{Core, StateMachine};
+use super::{Leadership, Member, Upper, bootstrap, purge};
+use crate::env::{Env, u64_from};
+use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
+use crate::storage::identity::Identity;
+use crate::storage::lock::Lock;
+use crate::storage::log::{self, Log};
+use crate::storage::state::{self, Cover, State};
+use crate::types::{NodeId, set_log_hash_key};
+use crate::wire::peer::v1::peer_server::PeerServer;
+
+/// Bounds of openraft's queues. A slot of the first holds a whole write; bytes are bounded before, at admission.
+const API_QUEUE: u64 = 8192;
+const PURGE_BATCH: u64 = 256;
+/// HTTP/2 keep-alive of the peer port.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a node is started with.
+pub struct Options {
+    /// The outside world.
+    pub env: Env,
+    /// The network.
+    pub net: Arc<dyn Net>,
+    /// Connections to the peer port, already listening.
+    pub incoming: Incoming,
+    /// This node.
+    pub node: NodeId,
+    /// Its data directory, made if it is missing.
+    pub data_dir: PathBuf,
+    /// The cluster's name.
+    pub name: String,
+    /// A hash of name, members and addresses: nodes that differ in it do not form a cluster.
+    pub configuration_hash: u64,
+    /// The configured members, this node among them.
+    pub members: Vec<Member>,
+    /// Whether to form a new cluster with them, if every one of them is there and empty.
+    pub bootstrap: bool,
+    /// Between two heartbeats; must be far above the slowest sync.
+    pub heartbeat: Duration,
+    /// A follower waits at least so long for a leader ...
+    pub election_timeout_min: Duration,
+    /// ... and at most so long.
+    pub election_timeout_max: Duration,
+    /// Bytes of log kept for followers that lag.
+    pub log_bytes_kept: u64,
+    /// How the log is kept.
+    pub log: log::Options,
+    /// How the state is kept.
+    pub state: state::Options,
+    /// The server above the peer port.
+    pub upper: Arc<dyn Upper>,
+}
+
+/// Why a node did not start. Nothing was changed, except that a missing data directory may have been made.
+#[derive(Debug)]
+pub enum StartError {
+    /// The data directory is missing, foreign, locked or damaged: a person must look. The text says how to mend it.
+    Data(String),
+    /// The options contradict each other.
+    Options(String),
+    /// Raft refused what it found in storage.
+    Raft(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Data(text) | StartError::Options(text) | StartError::Raft(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn data(error: impl fmt::Display) -> StartError {
+    StartError::Data(error.to_string())
+}
+
+/// The log as the state's flusher sees it.
+pub(super) struct LogCover(pub(super) Log);
+
+impl Cover for LogCover {
+    fn when_covered(&self, index: u64, done: Box<dyn FnOnce(Result<(), std::io::Error>) + Send>) {
+        self.0.when_covered(index, Box::new(move |result| done(result.map_err(std::io::Error::other))));
+    }
+
+    fn sync(&self, done: Box<dyn FnOnce(Result<(), std::io::Error>) + Send>) {
+        self.0.sync(Box::new(move |result| done(result.map_err(std::io::Error::other))));
+    }
+}
+
+struct Storage {
+    identity: Identity,
+    lock: Lock,
+    log: Log,
+    state: Arc<State<Core>>,
+}
+
+/// Opens everything under the data directory. Blocks on the disk.
+fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
+    let dir = &options.data_dir;
+    env.disk
+        .create_dir_all(dir)
+        .map_err(|error| data(format!("cannot make the data directory path={} error={error}", dir.display())))?;
+    let lock = Lock::acquire(dir).map_err(data)?;
+    let identity = Identity::load_or_create(env, dir, options.node).map_err(data)?;
+    let log = Log::open(env, &dir.join("log"), options.log.clone()).map_err(data)?;
+    let position = log.position();
+    if identity.ever_initialized() && position.vote.is_none() && position.last.is_none() {
+        return Err(data(format!(
+            "the log is gone but the node took part in a cluster: it must not vote again path={} mend=restore the log, or replace the node \
+             under a new id",
+            dir.display()
+        )));
+    }
+    let cover = Arc::new(LogCover(log.clone()));
+    let state = State::open(env, &dir.join("state"), options.state.clone(), cover, Core::from_rows).map_err(data)?;
+    Ok(Storage { identity, lock, log, state })
+}
+
+struct OpenOptions {
+    node: NodeId,
+    data_dir: PathBuf,
+    log: log::Options,
+    state: state::Options,
+}
+
+fn raft_config(options: &Options) -> Result<Arc<Config>, StartError> {
+    let config = Config {
+        cluster_name: options.name.clone(),
+        heartbeat_interval: options.heartbeat.as_millis() as u64,
+        election_timeout_min: options.election_timeout_min.as_millis() as u64,
+        election_timeout_max: options.election_timeout_max.as_millis() as u64,
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        snapshot_policy: SnapshotPolicy::Never,
+        // The log is purged by bytes, by ourselves.
+        max_in_snapshot_log_to_keep: u64::MAX,
+        purge_batch_size: PURGE_BATCH,
+        api_channel_size: Some(API_QUEUE),
+        install_snapshot_timeout: 60_000,
+        enable_pre_vote: Some(true),
+        // A leader may have acknowledged entries its own disk never got; it must not resume its term after a restart.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    let config = config.validate().map_err(|error| StartError::Options(error.to_string()))?;
+    Ok(Arc::new(config))
+}
+
+/// Starts a node and its tasks. Errors: [`StartError`]. Dropping the future stops whatever was started.
+pub async fn start(options: Options) -> Result<Node, StartError> {
+    let config = raft_config(&options)?;
+    let blocking = Blocking::new(options.env.workers.clone());
+    let open_options = OpenOptions {
+        node: options.node,
+        data_dir: options.data_dir.clone(),
+        log: options.log.clone(),
+        state: options.state.clone(),
+    };
+    let env = options.env.clone();
+    let storage = blocking.call(move || open(&env, &open_options)).await?;
+    set_log_hash_key(storage.identity.log_hash_key());
+    let peers = Peers::new(options.node, storage.identity.cluster_id(), options.net.clone());
+    let clocks = Arc::new(Clocks::new(options.env.clock.clone(), options.node, 2 * options.election_timeout_max));
+    let identity = Arc::new(Mutex::new(storage.identity));
+    let machine = StateMachine::new(storage.state.clone(), blocking.clone());
+    let network = NetworkFactory { peers: peers.clone(), clocks: clocks.clone(), blocking: blocking.clone() };
+    let log_store = LogStore::new(storage.log.clone(), identity.clone());
+    let raft = openraft::Raft::new(options.node, config, network, log_store, machine.clone());
+    let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
+    let shared = Arc::new(Shared {
+        boot_id: u64_from(&*options.env.random).max(1),
+        env: options.env,
+        me: options.node,
+        name: options.name,
+        configuration_hash: options.configuration_hash,
+        configured: options.members,
+        raft,
+        machine,
+        state: storage.state,
+        log: storage.log,
+        identity,
+        peers,
+        clocks,
+        blocking,
+        upper: options.upper,
+        heard: watch::Sender::new(None),
+        lost: watch::Sender::new(None),
+        leadership: watch::Sender::new(Leadership::default()),
+        failed: watch::Sender::new(None),
+        disk_low: AtomicBool::new(false),
+        data_dir: options.data_dir,
+    });
+    watch_failures(&shared);
+    let presence = Presence::new(shared.clone(), options.election_timeout_max);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), options.incoming));
+    tasks.spawn(presence.clone().run());
+    tasks.spawn(presence.clone().started());
+    tasks.spawn(leadership(shared.clone()));
+    tasks.spawn(purge::run(shared.clone(), options.log_bytes_kept));
+    tasks.spawn(keep(storage.lock));
+    if options.bootstrap {
+        tasks.spawn(bootstrap::run(shared.clone()));
+    }
+    Ok(Node::new(shared, presence, tasks))
+}
+
+/// Holds the directory's lock as long as the tasks live.
+async fn keep(lock: Lock) {
+    let _lock = lock;
+    std::future::pending().await
+}
+
+fn watch_failures(shared: &Arc<Shared>) {
+    let weak = Arc::downgrade(shared);
+    shared.log.on_failure(Box::new(move |error| {
+        if let Some(shared) = weak.upgrade() {
+            shared.fail(format!("the log failed: {error}"));
+        }
+    }));
+    let weak = Arc::downgrade(shared);
+    shared.state.on_failure(Box::new(move |error| {
+        if let Some(shared) = weak.upgrade() {
+            shared.fail(format!("the state failed: {error}"));
+        }
+    }));
+}
+
+async fn serve(service: PeerService, incoming: Incoming) {
+    let limit = PEER_MESSAGE_BYTES_MAX as usize;
+    let service = PeerServer::new(service).max_decoding_message_size(limit).max_encoding_message_size(limit);
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .add_service(service);
+    if let Err(error) = server.serve_with_incoming(incoming).await {
+        tracing::error!(%error, "the peer port failed");
+    }
+}
+
+/// Publishes who leads, whenever something that tells it changes, and notices when Raft itself has stopped.
+async fn leadership(shared: Arc<Shared>) {
+    let mut metrics = shared.raft.server_metrics();
+    let mut heard = shared.heard.subscribe();
+    let mut lost = shared.lost.subscribe();
+    loop {
+        let leader = shared.live_leader();
+        let known = Leadership {
+            term: shared.raft.metrics().borrow_watched().current_term,
+            leader: leader.and_then(|leader| shared.hint(leader)),
+            is_self: leader == Some(shared.me),
+        };
+        if shared.leadership.borrow().leader != known.leader {
+            let leader = known.leader.as_ref().map(|hint| hint.node.0);
+            tracing::info!(term = known.term, ?leader, "the leader changed");
+        }
+        shared.leadership.send_if_modified(|old| {
+            let changed = *old != known;
+            *old = known;
+            changed
+        });
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { return },
+            _ = heard.changed() => {}
+            _ = lost.changed() => {}
+            () = tokio::time::sleep(Duration::from_secs(1)) => {
+                if let Err(error) = &shared.raft.metrics().borrow_watched().running_state {
+                    shared.fail(format!("raft stopped: {error}"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The machine and its rows as openraft's state machine.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use openraft::EntryPayload;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
+use tokio::sync::oneshot;
+
+use super::blocking::Blocking;
+use super::types::{
+    Leader, Membership, PeerNode, RaftLogId, StoredMembership, Types, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire,
+    membership_from_wire, membership_to_wire,
+};
+use crate::codec;
+use crate::limits::FRAME_BYTES_MAX;
+use crate::machine::{Machine, RowChange, rows};
+use crate::storage::state::{self, Received, Rows, State};
+use crate::types::NodeId;
+use crate::wire::{self, peer::v1 as peer};
+
+/// The table of Raft's own row: the membership in force. The machine's tables have smaller numbers.
+const RAFT_TABLE: u8 = 200;
+const MEMBERSHIP_KEY: &[u8] = b"membership";
+const _: () = assert!(RAFT_TABLE > rows::HEADS && RAFT_TABLE > rows::CHUNKS);
+
+/// What lives under the view lock: everything `apply` changes in memory.
+pub struct Core {
+    /// The machine.
+    pub machine: Machine,
+    /// The last membership applied.
+    pub membership: StoredMembership,
+}
+
+impl Core {
+    /// Rebuilds from rows. Errors: a row that does not decode, naming it.
+    pub fn from_rows(rows: Rows<'_>) -> Result<Self, state::Error> {
+        let membership = membership_of(&rows)?;
+        let machine = Machine::from_rows(rows.table_range(&rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State)));
+        let machine = machine.map_err(|error| match error {
+            BuildError::State(error) => error,
+            BuildError::Row(error) => state::Error::invalid(format!("machine: {error}")),
+        })?;
+        Ok(Self { machine, membership })
+    }
+}
+
+/// The membership among some rows.
+fn membership_of(rows: &Rows<'_>) -> Result<StoredMembership, state::Error> {
+    for row in rows.table_range(&[RAFT_TABLE]) {
+        let (table, key, value) = row?;
+        if &key[..] == MEMBERSHIP_KEY {
+            return stored_membership_from(&value).map_err(|error| state::Error::corrupt_row(table, key, error.to_string()));
+        }
+    }
+    Ok(StoredMembership::default())
+}
+
+enum BuildError {
+    State(state::Error),
+    Row(rows::Error),
+}
+
+impl From<rows::Error> for BuildError {
+    fn from(error: rows::Error) -> Self {
+        Self::Row(error)
+    }
+}
+
+fn stored_membership_to(membership: &StoredMembership) -> Bytes {
+    wire::to_bytes(&peer::SnapshotStart {
+        membership_log: membership.log_id().as_ref().map(log_id_to_wire),
+        membership: Some(membership_to_wire(membership.membership())),
+        ..Default::default()
+    })
+}
+
+fn stored_membership_from(bytes: &[u8]) -> io::Result<StoredMembership> {
+    let message: peer::SnapshotStart = wire::from_bytes(bytes)?;
+    membership_from_start(&message)
+}
+
+/// The membership a snapshot says it has.
+pub fn membership_from_start(start: &peer::SnapshotStart) -> io::Result<StoredMembership> {
+    let membership = match &start.membership {
+        Some(message) => membership_from_wire(message)?,
+        None => Membership::default(),
+    };
+    Ok(StoredMembership::new(start.membership_log.as_ref().map(log_id_from_wire), membership))
+}
+
+/// A snapshot on either side of its transfer.
+pub enum SnapshotData {
+    /// Rows to be read from this node's state.
+    Send(state::Snapshot),
+    /// Rows that arrived, in a file of their own, with the machine built from them.
+    Received(Received<Core>),
+}
+
+/// The applied state of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct StateMachine {
+    state: Arc<State<Core>>,
+    blocking: Blocking,
+}
+
+impl StateMachine {
+    pub fn new(state: Arc<State<Core>>, blocking: Blocking) -> Self {
+        Self { state, blocking }
+    }
+
+    /// Flushes everything applied so far, durably. Cancel safe: the flush goes on.
+    pub async fn flush(&self) -> io::Result<()> {
+        let (done, flushed) = oneshot::channel();
+        self.state.flush(Box::new(move |result| drop(done.send(result))));
+        flushed.await.map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    /// A snapshot at the last flush point; `None` before the first.
+    pub async fn snapshot(&self) -> io::Result<Option<Snapshot<Leader, NodeId, PeerNode, SnapshotData>>> {
+        let state = self.state.clone();
+        let read = move || {
+            let snapshot = state.snapshot()?;
+            let membership = membership_of(&snapshot.rows())?;
+            Ok::<_, state::Error>((snapshot, membership))
+        };
+        let (snapshot, last_membership) = self.blocking.call(read).await.map_err(io::Error::other)?;
+        let Some(applied) = snapshot.applied() else { return Ok(None) };
+        let meta = SnapshotMeta { last_log_id: Some(log_id_to(applied)), last_membership };
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Send(snapshot) }))
+    }
+
+    /// One entry: decoded outside the lock, applied under it.
+    fn apply_entry(&self, (entry, responder): EntryResponder<Types>) -> io::Result<()> {
+        let log_id = log_id_from(&entry.log_id);
+        let outcome = match entry.payload {
+            EntryPayload::Normal(payload) => {
+                let version = self.state.view(|core, _, _| core.machine.cluster_version());
+                let command = codec::decode(&payload.0, version).map_err(io::Error::other)?;
+                self.state.update(|core, batch| {
+                    let (outcome, effects) = core.machine.apply(log_id, &command);
+                    put_rows(batch, effects.rows);
+                    batch.set_applied(log_id);
+                    outcome
+                })
+            }
+            EntryPayload::Blank => self.skip(log_id, None),
+            EntryPayload::Membership(membership) => self.skip(log_id, Some(StoredMembership::new(Some(entry.log_id), membership))),
+        };
+        if let Some(responder) = responder {
+            responder.send(outcome);
+        }
+        Ok(())
+    }
+
+    /// An entry of Raft's own. Its outcome says only where it stands; nobody acts on the version.
+    fn skip(&self, log_id: crate::types::LogId, membership: Option<StoredMembership>) -> crate::types::Outcome {
+        self.state.update(|core, batch| {
+            let effects = core.machine.skip(log_id);
+            put_rows(batch, effects.rows);
+            if let Some(membership) = membership {
+                batch.put(RAFT_TABLE, Bytes::from_static(MEMBERSHIP_KEY), stored_membership_to(&membership));
+                core.membership = membership;
+            }
+            batch.set_applied(log_id);
+            crate::types::Outcome {
+                revision: crate::types::Revision(log_id.index),
+                verdict: crate::types::Verdict::ClusterVersion { version: core.machine.cluster_version() },
+            }
+        })
+    }
+
+    /// Streams a snapshot of another store into this one's form, as if it had come from a peer.
+    fn receive_all(state: &State<Core>, mut snapshot: state::Snapshot) -> Result<Received<Core>, state::Error> {
+        let applied = snapshot.applied().unwrap_or_default();
+        let mut receiver = state.receive()?;
+        while let Some(frame) = snapshot.next_frame(FRAME_BYTES_MAX)? {
+            receiver.frame(&frame)?;
+        }
+        receiver.finish(applied, Core::from_rows)
+    }
+}
+
+fn put_rows(batch: &mut state::Batch, rows: Vec<RowChange>) {
+    for row in rows {
+        match row.value {
+            Some(value) => batch.put(row.table, row.key, value),
+            None => batch.delete(row.table, row.key),
+        }
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, StoredMembership)> {
+        Ok(self.state.view(|core, applied, _| (applied.map(log_id_to), core.membership.clone())))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
+    {
+        while let Some(entry) = entries.next().await {
+            if self.state.is_full() {
+                // The hard limit of unflushed rows: wait here, not on a lock, so that the async threads stay free.
+                self.flush().await?;
+            }
+            self.apply_entry(entry?)?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta<Leader, NodeId, PeerNode>, snapshot: SnapshotData) -> io::Result<()> {
+        let state = self.state.clone();
+        let install = move || {
+            let received = match snapshot {
+                SnapshotData::Received(received) => received,
+                SnapshotData::Send(snapshot) => Self::receive_all(&state, snapshot)?,
+            };
+            state.install(received)
+        };
+        self.blocking.call(install).await.map_err(io::Error::other)
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Leader, NodeId, PeerNode, SnapshotData>>> {
+        self.snapshot().await
+    }
+}
+
+impl RaftSnapshotBuilder<Types> for StateMachine {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot<Leader, NodeId, PeerNode, SnapshotData>> {
+        self.flush().await?;
+        self.snapshot().await?.ok_or_else(|| io::Error::other("nothing was applied yet, so there is no snapshot"))
+    }
+}

@@ -1,0 +1,41 @@
+//! openraft's own conformance suite, on the real log and the real state on a real disk.
+
+use std::sync::{Arc, Mutex};
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+
+use super::blocking::Blocking;
+use super::log_store::LogStore;
+use super::start::LogCover;
+use super::state_machine::{Core, StateMachine};
+use super::types::Types;
+use crate::env::Env;
+use crate::storage::identity::Identity;
+use crate::storage::log::{self, Log};
+use crate::storage::state::{self, State};
+use crate::types::NodeId;
+
+struct RealStores;
+
+impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for RealStores {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<Types>> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let env = Env::real();
+        let identity = Identity::load_or_create(&env, dir.path(), NodeId(0)).expect("an identity");
+        // Small segments: the suite opens many stores.
+        let options = log::Options { segment_bytes: 1 << 20, ..log::Options::default() };
+        env.disk.create_dir_all(&dir.path().join("log")).expect("a directory");
+        let log = Log::open(&env, &dir.path().join("log"), options).expect("a log");
+        let cover = Arc::new(LogCover(log.clone()));
+        let state =
+            State::open(&env, &dir.path().join("state"), state::Options::default(), cover, Core::from_rows).expect("a state");
+        let machine = StateMachine::new(state, Blocking::new(env.workers.clone()));
+        Ok((dir, LogStore::new(log, Arc::new(Mutex::new(identity))), machine))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openrafts_suite_passes_on_the_real_stores() {
+    Suite::test_all(RealStores).await.expect("every case");
+}

@@ -1,0 +1,214 @@
+//! openraft's types for our cluster, and their forms on the wire and in the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+
+use bytes::Bytes;
+use openraft::EntryPayload;
+
+use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, PEER_MESSAGE_BYTES_MAX};
+use crate::types::{InstanceId, LogId, NodeId, Outcome};
+use crate::wire::{self, peer::v1 as peer};
+
+/// An encoded entry of the machine: encoded once by the proposer, decoded once per node, in apply. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload(pub Bytes);
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "entry of {} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What the membership says of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerNode {
+    /// Where its peers reach it, `host:port`.
+    pub peer_address: String,
+    /// Where clients reach it, `host:port`.
+    pub client_address: String,
+    /// Its data directory: a wiped one has another id and is refused.
+    pub instance: InstanceId,
+}
+
+openraft::declare_raft_types!(
+    /// The types of one quorate cluster.
+    pub Types:
+        D = Payload,
+        R = Outcome,
+        NodeId = NodeId,
+        Node = PeerNode,
+        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+);
+
+pub type Leader = openraft::impls::leader_id_adv::LeaderId<u64, NodeId>;
+pub type RaftLogId = openraft::LogId<Leader>;
+pub type Vote = openraft::impls::Vote<Leader>;
+pub type RaftPayload = EntryPayload<Payload, NodeId, PeerNode>;
+pub type Entry = openraft::Entry<Leader, RaftPayload>;
+pub type Membership = openraft::Membership<NodeId, PeerNode>;
+pub type StoredMembership = openraft::StoredMembership<Leader, NodeId, PeerNode>;
+
+pub fn log_id_from(id: &RaftLogId) -> LogId {
+    LogId { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
+}
+
+pub fn log_id_to(id: LogId) -> RaftLogId {
+    RaftLogId { leader_id: Leader { term: id.term, node_id: id.node }, index: id.index }
+}
+
+pub fn log_id_to_wire(id: &RaftLogId) -> peer::LogId {
+    peer::LogId { term: id.leader_id.term, node: id.leader_id.node_id.0, index: id.index }
+}
+
+pub fn log_id_from_wire(id: &peer::LogId) -> RaftLogId {
+    log_id_to(LogId { term: id.term, node: NodeId(id.node), index: id.index })
+}
+
+pub fn vote_to_wire(vote: &Vote) -> peer::Vote {
+    let leader = vote.leader_id();
+    peer::Vote { term: leader.term, node: leader.node_id.0, committed: vote.committed }
+}
+
+pub fn vote_from_wire(vote: Option<&peer::Vote>) -> io::Result<Vote> {
+    let vote = vote.ok_or_else(|| invalid("vote is missing"))?;
+    Ok(Vote { leader_id: Leader { term: vote.term, node_id: NodeId(vote.node) }, committed: vote.committed })
+}
+
+pub fn vote_to_bytes(vote: &Vote) -> Bytes {
+    wire::to_bytes(&vote_to_wire(vote))
+}
+
+pub fn vote_from_bytes(bytes: &[u8]) -> io::Result<Vote> {
+    vote_from_wire(Some(&wire::from_bytes(bytes)?))
+}
+
+pub fn membership_to_wire(membership: &Membership) -> peer::Membership {
+    let configs = membership.get_joint_config().iter();
+    let members = membership.nodes().map(|(id, node)| peer::membership::Member {
+        id: id.0,
+        peer_address: node.peer_address.clone(),
+        client_address: node.client_address.clone(),
+        instance: Bytes::copy_from_slice(node.instance.as_bytes()),
+    });
+    peer::Membership {
+        configs: configs.map(|voters| peer::membership::Config { voters: voters.iter().map(|id| id.0).collect() }).collect(),
+        members: members.collect(),
+    }
+}
+
+/// Errors: more members than [`NODES_MAX`], a long address, an instance that is not 16 bytes, a voter that is no member.
+pub fn membership_from_wire(message: &peer::Membership) -> io::Result<Membership> {
+    if message.members.len() > NODES_MAX || message.configs.len() > 2 {
+        return Err(invalid(format!("membership is too large members={} limit={NODES_MAX}", message.members.len())));
+    }
+    let mut nodes = BTreeMap::new();
+    for member in &message.members {
+        let longest = member.peer_address.len().max(member.client_address.len());
+        if longest > ADDRESS_BYTES_MAX {
+            return Err(invalid(format!("membership address is too long bytes={longest} limit={ADDRESS_BYTES_MAX}")));
+        }
+        let instance = InstanceId::from_slice(&member.instance);
+        let instance =
+            instance.ok_or_else(|| invalid(format!("membership instance must have 16 bytes bytes={}", member.instance.len())))?;
+        let (peer_address, client_address) = (member.peer_address.clone(), member.client_address.clone());
+        nodes.insert(NodeId(member.id), PeerNode { peer_address, client_address, instance });
+    }
+    let configs: Vec<BTreeSet<NodeId>> =
+        message.configs.iter().map(|config| config.voters.iter().map(|id| NodeId(*id)).collect()).collect();
+    // A node that was never initialized has no voters at all; openraft accepts that only as its default.
+    if configs.iter().all(BTreeSet::is_empty) && nodes.is_empty() {
+        return Ok(Membership::default());
+    }
+    Membership::new(configs, nodes).map_err(|error| invalid(error.to_string()))
+}
+
+/// First byte of a log payload that carries no command. A machine's entry begins with its format byte, which is neither.
+const BLANK: u8 = 0;
+const MEMBERSHIP: u8 = 0xff;
+
+/// The bytes of an entry as they lie in the log and travel between peers. A command's are those its proposer encoded.
+pub fn payload_to_bytes(payload: &RaftPayload) -> Bytes {
+    match payload {
+        EntryPayload::Blank => Bytes::from_static(&[BLANK]),
+        EntryPayload::Normal(Payload(bytes)) => bytes.clone(),
+        EntryPayload::Membership(membership) => {
+            let message = wire::to_bytes(&membership_to_wire(membership));
+            let mut bytes = Vec::with_capacity(message.len() + 1);
+            bytes.push(MEMBERSHIP);
+            bytes.extend_from_slice(&message);
+            bytes.into()
+        }
+    }
+}
+
+/// Errors: empty, too long, or a membership that does not decode. A command is looked at only when it is applied.
+pub fn payload_from_bytes(bytes: Bytes) -> io::Result<RaftPayload> {
+    if bytes.len() as u64 > PEER_MESSAGE_BYTES_MAX {
+        return Err(invalid(format!("entry is too large bytes={} limit={PEER_MESSAGE_BYTES_MAX}", bytes.len())));
+    }
+    match bytes.first() {
+        None => Err(invalid("entry is empty")),
+        Some(&BLANK) if bytes.len() == 1 => Ok(EntryPayload::Blank),
+        Some(&BLANK) => Err(invalid(format!("blank entry has a payload bytes={}", bytes.len()))),
+        Some(&MEMBERSHIP) => Ok(EntryPayload::Membership(membership_from_wire(&wire::from_bytes(&bytes[1..])?)?)),
+        Some(_) => Ok(EntryPayload::Normal(Payload(bytes))),
+    }
+}
+
+pub fn invalid(message: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership() -> Membership {
+        let node = |id: u8| PeerNode {
+            peer_address: format!("127.0.0.1:{id}"),
+            client_address: format!("127.0.0.1:1{id}"),
+            instance: InstanceId([id; 16]),
+        };
+        let nodes: BTreeMap<NodeId, PeerNode> = (1..=4).map(|id| (NodeId(id.into()), node(id))).collect();
+        let voters = |ids: [u64; 3]| ids.into_iter().map(NodeId).collect::<BTreeSet<_>>();
+        Membership::new(vec![voters([1, 2, 3]), voters([2, 3, 4])], nodes).expect("every voter is a member")
+    }
+
+    #[test]
+    fn every_payload_survives_its_bytes() {
+        for payload in [
+            EntryPayload::Blank,
+            EntryPayload::Normal(Payload(Bytes::from_static(&[1, 2, 3]))),
+            EntryPayload::Membership(membership()),
+        ] {
+            assert_eq!(payload_from_bytes(payload_to_bytes(&payload)).expect("its own bytes"), payload);
+        }
+    }
+
+    #[test]
+    fn broken_payloads_are_errors() {
+        let whole = payload_to_bytes(&EntryPayload::Membership(membership()));
+        assert!(payload_from_bytes(Bytes::new()).is_err());
+        assert!(payload_from_bytes(Bytes::from_static(&[BLANK, 1])).is_err());
+        for cut in 2..whole.len() {
+            // Some cuts are valid messages with fewer fields; none may panic, and none may pass for the whole.
+            if let Ok(payload) = payload_from_bytes(whole.slice(..cut)) {
+                assert_ne!(payload, EntryPayload::Membership(membership()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_vote_survives_its_bytes() {
+        let vote = Vote { leader_id: Leader { term: 7, node_id: NodeId(3) }, committed: true };
+        assert_eq!(vote_from_bytes(&vote_to_bytes(&vote)).expect("its own bytes"), vote);
+    }
+}

@@ -1,0 +1,97 @@
+//! The admin port: `/livez`, `/readyz`, `/version`, `/metrics`, as plain text over HTTP/1.
+
+use std::fmt::Write as _;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use super::dispatch::Dispatcher;
+use super::health::Facts;
+use super::metrics::Levels;
+use crate::raft::{CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN, Role};
+
+/// The routes of one node.
+pub fn router(dispatcher: Dispatcher) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .with_state(dispatcher)
+}
+
+async fn livez(State(dispatcher): State<Dispatcher>) -> (StatusCode, String) {
+    match dispatcher.node().failed() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+async fn readyz(State(dispatcher): State<Dispatcher>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let facts = Facts::of(&dispatcher);
+    let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
+    let code = if facts.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, readiness(&facts, verbose))
+}
+
+/// All checks where asked for, else those that fail.
+fn readiness(facts: &Facts, verbose: bool) -> String {
+    let mut text = String::new();
+    for check in facts.checks() {
+        let mark = match (check.ok, check.required) {
+            (true, _) => "[+]",
+            (false, true) => "[-]",
+            (false, false) => "[!]",
+        };
+        if verbose || !check.ok {
+            let line = format!("{mark} {} {}", check.name, check.detail);
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+    }
+    text.push_str(if facts.is_ready() { "ready\n" } else { "not ready\n" });
+    text
+}
+
+async fn version() -> String {
+    format!("quorate {} cluster_version={CLUSTER_VERSION_MIN}..={CLUSTER_VERSION_MAX}\n", env!("CARGO_PKG_VERSION"))
+}
+
+async fn metrics(State(dispatcher): State<Dispatcher>) -> impl IntoResponse {
+    let node = dispatcher.node();
+    let status = node.status();
+    let levels = Levels {
+        leads: status.role == Role::Leader,
+        has_leader: status.leader.is_some(),
+        term: status.term,
+        last_log: status.last_log.unwrap_or(0),
+        committed: status.committed.unwrap_or(0),
+        applied: status.applied.unwrap_or(0),
+        flushed: status.flushed.unwrap_or(0),
+        log_bytes: status.log_bytes,
+        state_bytes: status.state_bytes,
+        sessions: status.sessions,
+        clients: status.clients,
+        disk_low: node.disk_low(),
+        diverged: status.diverged,
+        clock_offset_ms: status.clock_offset_ms,
+        ..dispatcher.levels()
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], dispatcher.metrics().render(&levels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_names_what_is_missing_and_verbose_names_all() {
+        let facts = Facts { bootstrapped: true, ..Facts::default() };
+        assert_eq!(readiness(&facts, false), "[-] leader no quorum: no leader is known\nnot ready\n");
+        let verbose = readiness(&Facts { leader: Some(2), ..facts }, true);
+        assert!(verbose.contains("[+] leader leader=2\n") && verbose.ends_with("ready\n"), "{verbose}");
+        assert_eq!(verbose.lines().count(), 8);
+    }
+}

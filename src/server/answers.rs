@@ -1,0 +1,249 @@
+//! A stream of operations and their answers, driven as one: it reads requests when no answer waits, so it needs no task of its own.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Code, Status};
+
+use super::call::{Answer, Answerer, Charge, Done, Origin};
+use super::dispatch::Dispatcher;
+use crate::limits::STREAM_OPEN_MAX;
+use crate::types::{Refusal, RefusalKind};
+use crate::wire::{self, LoadFrames, v1};
+
+/// Requests taken at one go before others get their turn.
+const REQUESTS_AT_ONCE: usize = 256;
+/// Answers of several frames under way at once; while fewer are, small answers overtake them.
+const MANY_FRAMES_MAX: usize = 4;
+
+/// The answers to `requests`, in whatever order they come. Ends when the requests have ended, or the node stops, and all is answered.
+pub struct Answers<S> {
+    dispatcher: Dispatcher,
+    origin: Origin,
+    requests: Option<S>,
+    /// Gone with the requests, so that the last answer ends the stream.
+    sender: Option<mpsc::Sender<Answer>>,
+    answers: mpsc::Receiver<Answer>,
+    /// Answers of which more frames follow.
+    frames: VecDeque<(u64, Frames)>,
+    stop: WatchStream<bool>,
+    error: Option<Status>,
+}
+
+impl<S> Answers<S> {
+    pub fn new(dispatcher: Dispatcher, origin: Origin, requests: S, stop: watch::Receiver<bool>) -> Self {
+        let (sender, answers) = mpsc::channel(STREAM_OPEN_MAX);
+        let (requests, sender) = (Some(requests), Some(sender));
+        let stop = WatchStream::new(stop);
+        Self { dispatcher, origin, requests, sender, answers, frames: VecDeque::new(), stop, error: None }
+    }
+
+    fn respond(&self, tag: u64, answer: v1::submit_response::Answer) -> v1::SubmitResponse {
+        response(&self.dispatcher, tag, answer)
+    }
+
+    fn end_requests(&mut self, error: Option<Status>) {
+        self.requests = None;
+        self.sender = None;
+        self.error = error.map(named);
+    }
+
+    /// The next frame of the answers under way, taken in turn.
+    fn next_frame(&mut self) -> Option<v1::SubmitResponse> {
+        let (tag, mut frames) = self.frames.pop_front()?;
+        let answer = frames.next()?;
+        if !frames.is_finished() {
+            self.frames.push_back((tag, frames));
+        }
+        Some(self.respond(tag, answer))
+    }
+}
+
+impl<S> Answers<S>
+where
+    S: Stream<Item = Result<v1::SubmitRequest, Status>> + Unpin,
+{
+    /// Takes requests while there are any and room for their answers. Whether it took some.
+    fn take_requests(&mut self, cx: &mut Context<'_>) -> bool {
+        for taken in 0..REQUESTS_AT_ONCE {
+            let (Some(requests), Some(sender)) = (&mut self.requests, &self.sender) else { return true };
+            let Ok(room) = sender.clone().try_reserve_owned() else { return taken > 0 };
+            match requests.poll_next_unpin(cx) {
+                Poll::Pending => return taken > 0,
+                Poll::Ready(Some(Ok(request))) => {
+                    let answerer = Answerer::new(request.tag, room);
+                    self.dispatcher.submit(request, self.origin, answerer);
+                }
+                Poll::Ready(None) => {
+                    drop(room);
+                    self.end_requests(None);
+                }
+                Poll::Ready(Some(Err(status))) => {
+                    drop(room);
+                    self.end_requests(Some(status));
+                }
+            }
+        }
+        // More may be there already: come back after the others.
+        cx.waker().wake_by_ref();
+        true
+    }
+}
+
+impl<S> Stream for Answers<S>
+where
+    S: Stream<Item = Result<v1::SubmitRequest, Status>> + Unpin,
+{
+    type Item = Result<v1::SubmitResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let mut turns = 0;
+        loop {
+            if this.frames.len() < MANY_FRAMES_MAX {
+                match this.answers.poll_recv(cx) {
+                    Poll::Ready(Some(answer)) => {
+                        this.frames.push_back((answer.tag, Frames::new(answer.result)));
+                        // The new one goes first: most are one frame.
+                        this.frames.rotate_right(1);
+                    }
+                    Poll::Ready(None) if this.frames.is_empty() => return Poll::Ready(this.error.take().map(Err)),
+                    Poll::Ready(None) | Poll::Pending => {}
+                }
+            }
+            if let Some(response) = this.next_frame() {
+                return Poll::Ready(Some(Ok(response)));
+            }
+            let stopped = match this.stop.poll_next_unpin(cx) {
+                Poll::Ready(Some(stop)) => stop,
+                Poll::Ready(None) => true,
+                Poll::Pending => false,
+            };
+            if stopped && this.requests.is_some() {
+                this.end_requests(None);
+                continue;
+            }
+            turns += 1;
+            if this.requests.is_none() && turns > 1 || !this.take_requests(cx) || turns > 4 {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// A request that was none, as a named refusal; how a connection ended, as it is.
+fn named(status: Status) -> Status {
+    match status.code() {
+        Code::OutOfRange | Code::Internal | Code::InvalidArgument | Code::ResourceExhausted | Code::Unimplemented => {
+            let message = format!("the message is no request, or too large: {}", status.message());
+            wire::status_from_refusal(&Refusal::not_applied(RefusalKind::Invalid, message))
+        }
+        _ => status,
+    }
+}
+
+/// One response, as every one of them says who answers and who leads.
+pub fn response(dispatcher: &Dispatcher, tag: u64, answer: v1::submit_response::Answer) -> v1::SubmitResponse {
+    v1::SubmitResponse { tag, cluster_id: dispatcher.cluster_id(), leader: dispatcher.leader_hint(), answer: Some(answer) }
+}
+
+/// The messages of one answer.
+pub struct Frames {
+    source: Source,
+    finished: bool,
+    /// Loaded content counts until its last frame is gone.
+    _charge: Charge,
+}
+
+enum Source {
+    One(Option<v1::submit_response::Answer>),
+    Own(LoadFrames),
+    Relayed(std::vec::IntoIter<v1::submit_response::Answer>),
+}
+
+impl Frames {
+    pub fn new(result: Result<Done, Refusal>) -> Self {
+        use v1::submit_response::Answer as Message;
+        let (source, charge) = match result {
+            Err(refusal) => (Source::One(Some(Message::Refusal(wire::refusal_to(&refusal)))), Charge::default()),
+            Ok(Done::Outcome(outcome)) => (Source::One(Some(Message::Outcome(wire::outcome_to(&outcome)))), Charge::default()),
+            Ok(Done::Listed(page)) => (Source::One(Some(Message::List(wire::list_page_to(&page)))), Charge::default()),
+            Ok(Done::Loaded { revision, loaded, charge }) => (Source::Own(LoadFrames::new(revision, loaded, None)), charge),
+            Ok(Done::Relayed { answers, charge }) => (Source::Relayed(answers.into_iter()), charge),
+        };
+        Self { source, finished: false, _charge: charge }
+    }
+
+    /// Whether the last message was given.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// The only message of an answer that is no load.
+    pub fn only(mut self) -> Option<v1::submit_response::Answer> {
+        self.next()
+    }
+}
+
+impl Iterator for Frames {
+    type Item = v1::submit_response::Answer;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let answer = match &mut self.source {
+            Source::One(answer) => answer.take(),
+            Source::Own(frames) => frames.next().map(v1::submit_response::Answer::Load),
+            Source::Relayed(answers) => answers.next(),
+        };
+        self.finished = match &answer {
+            Some(v1::submit_response::Answer::Load(frame)) => frame.last,
+            _ => true,
+        };
+        answer
+    }
+}
+
+/// 16 bytes, or none.
+pub fn cluster_bytes(id: Option<crate::types::ClusterId>) -> Bytes {
+    id.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Blob, Counters, Loaded, LoadedContent, Revision, SessionInfo, Version};
+
+    #[test]
+    fn a_large_load_is_finished_only_with_its_last_frame() {
+        let info = SessionInfo { version: Version(1), counters: Counters::default(), ..SessionInfo::default() };
+        let head = Some(Blob::plain(Bytes::from(vec![7; 3 << 20])));
+        let loaded = Loaded::Full(LoadedContent { info, chunks: vec![], head });
+        let done = Done::Loaded { revision: Revision(1), loaded, charge: Charge::default() };
+        let mut frames = Frames::new(Ok(done));
+        let mut count = 0;
+        while !frames.is_finished() {
+            assert!(frames.next().is_some(), "an unfinished answer has another frame");
+            count += 1;
+        }
+        assert!(count > 3, "3 MiB do not fit into {count} frames of 1 MiB");
+        assert!(frames.next().is_none());
+    }
+
+    #[test]
+    fn a_refusal_is_one_message() {
+        let mut frames = Frames::new(Err(Refusal::invalid("no")));
+        assert!(matches!(frames.next(), Some(v1::submit_response::Answer::Refusal(_))));
+        assert!(frames.is_finished());
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_becomes_a_named_refusal() {
+        let status = named(Status::out_of_range("decoded message length too large"));
+        assert_eq!(wire::refusal_from_status(&status).kind, RefusalKind::Invalid);
+        assert_eq!(named(Status::cancelled("gone")).code(), Code::Cancelled);
+    }
+}

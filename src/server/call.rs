@@ -1,0 +1,221 @@
+//! One operation on its way through a node: what it asks, until when, and where its answer goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc::OwnedPermit;
+
+use super::metrics::Kind;
+use crate::limits::OPERATION_BYTES;
+use crate::types::{ClusterId, Consistency, List, ListPage, Load, Loaded, LoadedContent, Outcome, Refusal, Revision, Write};
+use crate::wire::v1;
+
+/// A validated operation.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    Write(Write),
+    Load(Load),
+    List(List),
+}
+
+impl Operation {
+    /// What it is called in metrics.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Operation::Write(Write::Save { .. }) => Kind::Save,
+            Operation::Write(Write::SaveIfVersion { .. }) => Kind::SaveIfVersion,
+            Operation::Write(Write::Delete { .. }) => Kind::Delete,
+            Operation::Write(_) => Kind::Client,
+            Operation::Load(_) => Kind::Load,
+            Operation::List(_) => Kind::List,
+        }
+    }
+
+    /// Whether it may change anything.
+    pub fn is_write(&self) -> bool {
+        matches!(self, Operation::Write(_))
+    }
+
+    /// Whether it stores content, which a full disk forbids; deletes and the client table go on.
+    pub fn is_save(&self) -> bool {
+        matches!(self, Operation::Write(Write::Save { .. } | Write::SaveIfVersion { .. }))
+    }
+
+    /// Whether any living node may answer it.
+    pub fn is_stale_read(&self) -> bool {
+        let consistency = match self {
+            Operation::Write(_) => return false,
+            Operation::Load(load) => load.consistency,
+            Operation::List(list) => list.consistency,
+        };
+        consistency == Consistency::Stale
+    }
+
+    /// What it counts for while it is in flight, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let content = match self {
+            Operation::Write(write) => write.change().map_or(0, crate::types::Change::stored_bytes),
+            Operation::Load(_) | Operation::List(_) => 0,
+        };
+        content.saturating_add(OPERATION_BYTES)
+    }
+
+    /// Whether it names something that is valid in one cluster only: a client, or what the reader has.
+    pub fn needs_cluster(&self) -> bool {
+        match self {
+            Operation::Write(write) => !matches!(write, Write::OpenClient { .. }),
+            Operation::Load(load) => load.have.is_some(),
+            Operation::List(_) => false,
+        }
+    }
+}
+
+/// Where an operation entered this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From a client: forwarded to the leader if that is another node.
+    Client,
+    /// From a peer, which forwarded it: never forwarded again.
+    Peer,
+}
+
+/// What a settled operation got, without a refusal.
+#[derive(Debug)]
+pub enum Done {
+    /// From this node's machine.
+    Outcome(Outcome),
+    /// From this node's state; `charge` counts the content until it is sent.
+    Loaded { revision: Revision, loaded: Loaded, charge: Charge },
+    /// From this node's state.
+    Listed(ListPage),
+    /// From the leader, untouched; a load may have come in several frames. `charge` likewise.
+    Relayed { answers: Vec<v1::submit_response::Answer>, charge: Charge },
+}
+
+/// An answer to the operation a caller tagged.
+#[derive(Debug)]
+pub struct Answer {
+    /// The caller's tag.
+    pub tag: u64,
+    /// The answer.
+    pub result: Result<Done, Refusal>,
+}
+
+/// Where one answer goes: room for it is kept from the beginning, so giving it never waits.
+pub struct Answerer {
+    tag: u64,
+    room: OwnedPermit<Answer>,
+}
+
+impl Answerer {
+    pub fn new(tag: u64, room: OwnedPermit<Answer>) -> Self {
+        Self { tag, room }
+    }
+
+    /// Gives the answer. A caller that is gone loses it, and retries elsewhere.
+    pub fn answer(self, result: Result<Done, Refusal>) {
+        self.room.send(Answer { tag: self.tag, result });
+    }
+}
+
+/// An admitted operation.
+pub struct Call {
+    pub operation: Operation,
+    pub origin: Origin,
+    /// The cluster it is meant for, where it says so.
+    pub cluster_id: Option<ClusterId>,
+    /// By the node's monotonic clock, as the other times here.
+    pub started: Duration,
+    pub deadline: Duration,
+    /// Set when it was parked first: then it is refused.
+    pub parked_until: Option<Duration>,
+    /// Which leadership it was tried under last; see [`super::dispatch`].
+    pub epoch: u64,
+    /// Why it was parked, to be told if nothing better comes.
+    pub refusal: Option<Refusal>,
+    pub answerer: Answerer,
+    /// Its share of what is in flight.
+    pub charge: Charge,
+}
+
+/// Bytes counted in a shared counter for as long as this lives.
+#[derive(Debug, Default)]
+pub struct Charge {
+    counter: Option<Arc<AtomicU64>>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Counts `bytes`, unless the counter then exceeds `limit`. A single charge always fits into an empty counter.
+    pub fn within(counter: &Arc<AtomicU64>, bytes: u64, limit: u64) -> Option<Self> {
+        let before = counter.fetch_add(bytes, Ordering::Relaxed);
+        let charge = Self { counter: Some(counter.clone()), bytes };
+        (before == 0 || before.saturating_add(bytes) <= limit).then_some(charge)
+    }
+
+    /// Counts `bytes`, whatever is counted already.
+    pub fn always(counter: &Arc<AtomicU64>, bytes: u64) -> Self {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+        Self { counter: Some(counter.clone()), bytes }
+    }
+
+    /// What it counts.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(counter) = &self.counter {
+            counter.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Bytes of content in an answer to a load.
+pub fn loaded_bytes(loaded: &Loaded) -> u64 {
+    let content = |content: &LoadedContent| {
+        let chunks = content.chunks.iter().map(|chunk| chunk.blob.stored_bytes()).sum::<u64>();
+        chunks + content.head.as_ref().map_or(0, crate::types::Blob::stored_bytes)
+    };
+    match loaded {
+        Loaded::NotFound { .. } | Loaded::NotModified => 0,
+        Loaded::Tail(tail) => content(tail),
+        Loaded::Full(full) => content(full),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_above_the_limit_is_refused_and_counts_nothing() {
+        let counter = Arc::new(AtomicU64::new(0));
+        let first = Charge::within(&counter, 60, 100).expect("room for it");
+        assert!(Charge::within(&counter, 60, 100).is_none());
+        assert_eq!(counter.load(Ordering::Relaxed), 60);
+        drop(first);
+        assert_eq!(counter.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_single_charge_above_the_limit_fits_into_an_empty_counter() {
+        let counter = Arc::new(AtomicU64::new(0));
+        let large = Charge::within(&counter, 1000, 100).expect("nothing else is in flight");
+        assert_eq!(large.bytes(), 1000);
+        assert!(Charge::within(&counter, 1, 100).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_finds_its_room_even_when_all_other_room_is_taken() {
+        let (sender, mut answers) = tokio::sync::mpsc::channel(1);
+        let answerer = Answerer::new(7, sender.clone().try_reserve_owned().expect("room"));
+        assert!(sender.try_reserve_owned().is_err());
+        answerer.answer(Err(Refusal::invalid("no")));
+        let answer = answers.recv().await.expect("the answer");
+        assert_eq!((answer.tag, answer.result.is_err()), (7, true));
+    }
+}

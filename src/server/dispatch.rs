@@ -1,0 +1,505 @@
+//! The one place every operation goes through, whether it came by stream, by a call of its own, or forwarded by a peer.
+//!
+//! ```text
+//! submit: validate -> count bytes in flight -> arrived
+//! the task: arrived -> route -> writes ─ batches ─> Raft ──┐
+//!                        │      reads ── batches ─> Raft ──┤ settle: answer, or arrived again if it changed nothing and
+//!                        │      leader ── forward stream ──┘         the leadership is to blame
+//!                        └──> park (a leader is awaited, or the stream to it)
+//! ```
+//!
+//! One operation costs no task and no timer: the task takes what has arrived since its last turn, and one coarse tick finds what is
+//! past its deadline. Batches in flight are bounded, so operations gather while Raft is busy. Each call is answered exactly once.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::admission::{self, RETRY_AFTER, Route, Situation};
+use super::batch::{Batch, Reply};
+use super::call::{Answer, Answerer, Call, Charge, Done, Operation, Origin, loaded_bytes};
+use super::forward::{Links, Sent};
+use super::metrics::{Levels, Metrics};
+use super::park::Park;
+use super::table::{Open, Table};
+use crate::env::Clock;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, IN_FLIGHT_BYTES_MAX, LOADED_BYTES_MAX, PARKED_CALLS_MAX};
+use crate::machine::Command;
+use crate::raft::{Leadership, Node, Read};
+use crate::types::{Refusal, RefusalKind};
+use crate::wire::v1;
+
+/// How often deadlines are looked at, while anything is open.
+const TICK: Duration = Duration::from_millis(50);
+/// Proposals in flight: enough to keep the log's disk and the network busy at once.
+const WRITE_BATCHES_MAX: usize = 8;
+/// Read indexes in flight; what arrives meanwhile shares the next one.
+const READ_BATCHES_MAX: usize = 4;
+/// How often recorded measurements are folded.
+const METRICS_EVERY: u32 = 100;
+
+/// A handle to the dispatcher. Cheap to clone.
+#[derive(Clone)]
+pub struct Dispatcher(Arc<Shared>);
+
+struct Shared {
+    node: Node,
+    clock: Arc<dyn Clock>,
+    arrived: Mutex<VecDeque<Call>>,
+    wake: Notify,
+    table: Mutex<Table>,
+    in_flight: Arc<AtomicU64>,
+    loaded: Arc<AtomicU64>,
+    stopping: AtomicBool,
+    leader: Mutex<Option<v1::Leader>>,
+    cluster_id: std::sync::OnceLock<Bytes>,
+    metrics: Metrics,
+}
+
+impl Dispatcher {
+    pub fn new(node: Node, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Shared {
+            node,
+            clock,
+            arrived: Mutex::default(),
+            wake: Notify::new(),
+            table: Mutex::default(),
+            in_flight: Arc::default(),
+            loaded: Arc::default(),
+            stopping: AtomicBool::new(false),
+            leader: Mutex::default(),
+            cluster_id: std::sync::OnceLock::new(),
+            metrics: Metrics::new(),
+        }))
+    }
+
+    /// The node below.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// Takes an operation; its answer goes to `answerer`, perhaps before this returns. Never waits.
+    pub fn submit(&self, request: v1::SubmitRequest, origin: Origin, answerer: Answerer) {
+        let started = self.0.clock.now();
+        match self.admit(request) {
+            Err(refusal) => answerer.answer(Err(refusal)),
+            Ok((validated, charge)) => {
+                self.arrive(Call {
+                    operation: validated.operation,
+                    origin,
+                    cluster_id: validated.cluster_id,
+                    started,
+                    deadline: started.saturating_add(validated.timeout),
+                    parked_until: None,
+                    epoch: 0,
+                    refusal: None,
+                    answerer,
+                    charge,
+                });
+            }
+        }
+    }
+
+    fn admit(&self, request: v1::SubmitRequest) -> Result<(admission::Validated, Charge), Refusal> {
+        let overloaded = |what: &str, limit: u64| {
+            let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
+            Refusal::not_applied(kind, format!("too many {what} wait limit={limit}"))
+        };
+        if self.is_stopping() {
+            return Err(Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping"));
+        }
+        let validated = admission::validate(request)?;
+        if !validated.operation.is_write() && self.0.loaded.load(Ordering::Relaxed) > LOADED_BYTES_MAX {
+            return Err(overloaded("loaded bytes", LOADED_BYTES_MAX));
+        }
+        let charge = Charge::within(&self.0.in_flight, validated.operation.bytes(), IN_FLIGHT_BYTES_MAX);
+        Ok((validated, charge.ok_or_else(|| overloaded("bytes", IN_FLIGHT_BYTES_MAX))?))
+    }
+
+    /// The answer to one operation. Dropping the future loses the answer, not the operation.
+    pub async fn ask(&self, request: v1::SubmitRequest) -> Answer {
+        let tag = request.tag;
+        let (sender, mut answers) = mpsc::channel(1);
+        let gone = || Refusal::unknown(RefusalKind::Unavailable, "the node stopped before the operation was settled");
+        let Ok(room) = sender.try_reserve_owned() else { return Answer { tag, result: Err(gone()) } };
+        self.submit(request, Origin::Client, Answerer::new(tag, room));
+        answers.recv().await.unwrap_or_else(|| Answer { tag, result: Err(gone()) })
+    }
+
+    /// Refuses new operations from now on.
+    pub fn stop_admitting(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+        self.0.wake.notify_one();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Acquire)
+    }
+
+    /// Operations admitted and not yet done.
+    pub fn has_open(&self) -> bool {
+        self.table().len() > 0 || !self.arrived().is_empty()
+    }
+
+    /// 16 bytes, or none before the cluster was bootstrapped.
+    pub fn cluster_id(&self) -> Bytes {
+        if let Some(id) = self.0.cluster_id.get() {
+            return id.clone();
+        }
+        match self.0.node.cluster_id() {
+            None => Bytes::new(),
+            // A node's cluster never changes once it serves: adopting ends before a leader can be.
+            Some(id) if self.0.node.leadership().borrow().leader.is_some() => {
+                self.0.cluster_id.get_or_init(|| Bytes::copy_from_slice(id.as_bytes())).clone()
+            }
+            Some(id) => Bytes::copy_from_slice(id.as_bytes()),
+        }
+    }
+
+    /// Who leads, where that is another node.
+    pub fn leader_hint(&self) -> Option<v1::Leader> {
+        self.0.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// What is counted here, of [`Levels`].
+    pub fn levels(&self) -> Levels {
+        Levels {
+            in_flight_bytes: self.0.in_flight.load(Ordering::Relaxed),
+            loaded_bytes: self.0.loaded.load(Ordering::Relaxed),
+            open_operations: self.table().len() as u64,
+            ..Levels::default()
+        }
+    }
+
+    /// Counts loaded content until its answer is sent.
+    pub(super) fn charge_loaded(&self, bytes: u64) -> Charge {
+        Charge::always(&self.0.loaded, bytes)
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, VecDeque<Call>> {
+        self.0.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrive(&self, call: Call) {
+        self.arrived().push_back(call);
+        self.0.wake.notify_one();
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.0.clock.now()
+    }
+
+    pub(super) fn wake(&self) {
+        self.0.wake.notify_one();
+    }
+
+    /// An attempt ended: answers, or tries again where that is safe and may help. Does nothing if it was settled before.
+    pub(super) fn settle(&self, key: u64, result: Result<Done, Refusal>) {
+        let open = self.table().take(key);
+        if let Some(open) = open {
+            self.settle_open(open, result);
+        }
+    }
+
+    pub(super) fn settle_open(&self, open: Open, result: Result<Done, Refusal>) {
+        let Some(mut call) = open.into_call(None) else { return };
+        let result = match result {
+            Err(refusal) if !call.operation.is_write() => Err(admission::settle_read(refusal)),
+            other => other,
+        };
+        match result {
+            Err(refusal) if admission::may_try_again(call.origin, &refusal) && !self.is_stopping() => {
+                call.refusal = Some(refusal);
+                self.arrive(call);
+            }
+            result => self.finish(call, result),
+        }
+    }
+
+    fn finish(&self, call: Call, result: Result<Done, Refusal>) {
+        self.0.metrics.ended(call.operation.kind(), &result, self.0.clock.now().saturating_sub(call.started));
+        let Call { answerer, charge, .. } = call;
+        drop(charge);
+        answerer.answer(result);
+    }
+
+    /// Content that was read, counted.
+    pub(super) fn loaded(&self, revision: crate::types::Revision, loaded: crate::types::Loaded) -> Done {
+        let charge = self.charge_loaded(loaded_bytes(&loaded));
+        Done::Loaded { revision, loaded, charge }
+    }
+
+    /// Runs until `stop`; whoever spawns it joins it. What is open then is answered as Raft lets go of it.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut task = Task::new(self.clone());
+        let mut leadership = self.0.node.leadership();
+        leadership.mark_changed();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0;
+        while !*stop.borrow() {
+            let busy = task.is_busy();
+            tokio::select! {
+                biased;
+                changed = leadership.changed() => match changed {
+                    Ok(()) => task.leadership_changed(&leadership.borrow_and_update().clone()),
+                    // Raft is gone: nothing more will be settled by it.
+                    Err(_) => break,
+                },
+                event = task.links.event() => task.links_changed(event),
+                _ = tick.tick(), if busy => {
+                    task.tick();
+                    ticks += 1;
+                    if ticks % METRICS_EVERY == 0 {
+                        self.0.metrics.keep_up();
+                    }
+                }
+                () = self.0.wake.notified() => {}
+                _ = stop.changed() => {}
+            }
+            task.turn();
+        }
+        task.refuse_all();
+    }
+}
+
+/// The dispatcher's task: all that only one turn at a time may touch.
+struct Task {
+    dispatcher: Dispatcher,
+    leadership: Leadership,
+    /// Counts changes of the leadership, from 1.
+    epoch: u64,
+    park: Park<Call>,
+    links: Links,
+    writes: VecDeque<Call>,
+    reads: VecDeque<Call>,
+    write_batches: Arc<()>,
+    read_batches: Arc<()>,
+}
+
+impl Task {
+    fn new(dispatcher: Dispatcher) -> Self {
+        Self {
+            links: Links::new(dispatcher.clone()),
+            dispatcher,
+            leadership: Leadership::default(),
+            epoch: 1,
+            park: Park::new(),
+            writes: VecDeque::new(),
+            reads: VecDeque::new(),
+            write_batches: Arc::new(()),
+            read_batches: Arc::new(()),
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.park.is_empty() || !self.writes.is_empty() || !self.reads.is_empty() || self.dispatcher.has_open()
+    }
+
+    fn situation(&self) -> Situation {
+        let node = &self.dispatcher.0.node;
+        Situation {
+            now: self.dispatcher.0.clock.now(),
+            cluster_id: node.cluster_id(),
+            leads: self.leadership.is_self,
+            leader: self.leadership.leader.clone().filter(|leader| leader.node != node.id()),
+            disk_low: self.leadership.is_self && node.disk_low(),
+            stopping: self.dispatcher.is_stopping(),
+        }
+    }
+
+    /// Takes what has arrived, and hands over as much as may be in flight.
+    fn turn(&mut self) {
+        let arrived = std::mem::take(&mut *self.dispatcher.arrived());
+        if !arrived.is_empty() {
+            let situation = self.situation();
+            arrived.into_iter().for_each(|call| self.send(call, &situation));
+        }
+        self.propose();
+        self.read();
+    }
+
+    fn send(&mut self, mut call: Call, situation: &Situation) {
+        // Refused under the leadership that still stands: another attempt now would end alike.
+        if call.refusal.is_some() && call.epoch == self.epoch {
+            return self.park(call, situation);
+        }
+        call.epoch = self.epoch;
+        match admission::route(&call, situation) {
+            Route::Here if call.operation.is_write() => self.writes.push_back(call),
+            Route::Here => self.reads.push_back(call),
+            Route::Forward(leader) => match self.links.send(leader, call) {
+                Sent::Yes => self.dispatcher.0.metrics.forwarded(),
+                Sent::NotYet(call) => self.park(call, situation),
+            },
+            Route::Park => self.park(call, situation),
+            Route::Refuse(refusal) => self.dispatcher.finish(call, Err(refusal)),
+        }
+    }
+
+    fn park(&mut self, mut call: Call, situation: &Situation) {
+        let until = admission::parked_until(call.parked_until, situation.now, call.deadline);
+        call.parked_until = Some(until);
+        if until <= situation.now {
+            return self.expired(call);
+        }
+        if let Err(call) = self.park.push(call) {
+            let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
+            let refusal = Refusal::not_applied(kind, format!("too many calls wait for a leader limit={PARKED_CALLS_MAX}"));
+            self.dispatcher.finish(call, Err(refusal));
+        }
+        self.dispatcher.0.metrics.parked(self.park.len());
+    }
+
+    fn expired(&mut self, mut call: Call) {
+        let refusal = call.refusal.take().unwrap_or_else(admission::no_quorum);
+        self.dispatcher.finish(call, Err(refusal));
+    }
+
+    /// Tries all parked calls again; those parked for too long are refused.
+    fn unpark(&mut self) {
+        if self.park.is_empty() {
+            return;
+        }
+        let situation = self.situation();
+        let released = self.park.release(situation.now);
+        released.expired.into_iter().for_each(|call| self.expired(call));
+        for mut call in released.waiting {
+            call.epoch = 0;
+            self.send(call, &situation);
+        }
+        self.dispatcher.0.metrics.parked(self.park.len());
+    }
+
+    fn leadership_changed(&mut self, now: &Leadership) {
+        if now.leader != self.leadership.leader {
+            self.dispatcher.0.metrics.leader_changed();
+        }
+        self.leadership = now.clone();
+        self.epoch += 1;
+        let me = self.dispatcher.0.node.id();
+        let hint = now.leader.as_ref().filter(|leader| leader.node != me);
+        *self.dispatcher.0.leader.lock().unwrap_or_else(PoisonError::into_inner) =
+            hint.map(|leader| v1::Leader { node: leader.node.0, address: leader.address.clone() });
+        self.links.keep_only(hint.map(|leader| leader.node));
+        if let Some(leader) = hint {
+            self.links.open(leader.node);
+        }
+        let situation = self.situation();
+        let waiting: Vec<Call> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
+        waiting.into_iter().for_each(|call| self.send(call, &situation));
+        // What an earlier leadership still has in flight may take long to come to an end, and must not hold up this one.
+        self.write_batches = Arc::new(());
+        self.read_batches = Arc::new(());
+        self.unpark();
+    }
+
+    fn links_changed(&mut self, event: super::forward::Event) {
+        self.links.changed(event);
+        self.unpark();
+    }
+
+    /// Refuses what is past its deadline; tries parked calls again.
+    fn tick(&mut self) {
+        let now = self.dispatcher.0.clock.now();
+        let expired = self.dispatcher.table().expire(now);
+        for (operation, started, answerer) in expired {
+            let message = "the deadline passed before the operation was settled: no quorum, or too slow a one";
+            let refusal = match operation {
+                Operation::Write(_) => Refusal::unknown(RefusalKind::DeadlineExceeded, message),
+                _ => Refusal::not_applied(RefusalKind::DeadlineExceeded, message),
+            };
+            let result = Err(refusal);
+            self.dispatcher.0.metrics.ended(operation.kind(), &result, now.saturating_sub(started));
+            answerer.answer(result);
+        }
+        let late = |call: &Call| call.deadline <= now;
+        if self.writes.iter().chain(&self.reads).any(late) {
+            let situation = self.situation();
+            let waiting: Vec<Call> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
+            waiting.into_iter().for_each(|call| self.send(call, &situation));
+        }
+        self.unpark();
+    }
+
+    fn propose(&mut self) {
+        while !self.writes.is_empty() && Arc::strong_count(&self.write_batches) <= WRITE_BATCHES_MAX {
+            let calls = take_batch(&mut self.writes);
+            let batch = Arc::new(Batch::new(self.dispatcher.clone(), self.write_batches.clone()));
+            self.dispatcher.0.metrics.proposed(calls.len());
+            let mut table = self.dispatcher.table();
+            let mut commands = Vec::with_capacity(calls.len());
+            for call in calls {
+                let Operation::Write(write) = &call.operation else { continue };
+                let command = Command::Client(write.clone());
+                let reply = Reply::new(&batch, table.enter(call));
+                commands.push((command, reply.of_write()));
+            }
+            drop(table);
+            self.dispatcher.0.node.propose(commands);
+        }
+    }
+
+    fn read(&mut self) {
+        while !self.reads.is_empty() && Arc::strong_count(&self.read_batches) <= READ_BATCHES_MAX {
+            let calls = take_batch(&mut self.reads);
+            let batch = Arc::new(Batch::new(self.dispatcher.clone(), self.read_batches.clone()));
+            self.dispatcher.0.metrics.read(calls.len());
+            let mut table = self.dispatcher.table();
+            let mut reads = Vec::with_capacity(calls.len());
+            for call in calls {
+                let operation = call.operation.clone();
+                let reply = Reply::new(&batch, table.enter(call));
+                match operation {
+                    Operation::Load(load) => reads.push(Read::Load(load, reply.of_load())),
+                    Operation::List(list) => reads.push(Read::List(list, reply.of_list())),
+                    Operation::Write(_) => {}
+                }
+            }
+            drop(table);
+            self.dispatcher.0.node.read(reads);
+        }
+    }
+
+    fn refuse_all(&mut self) {
+        let arrived = std::mem::take(&mut *self.dispatcher.arrived());
+        let parked = self.park.release(Duration::ZERO).waiting;
+        let waiting: Vec<Call> = self.writes.drain(..).chain(self.reads.drain(..)).chain(arrived).chain(parked).collect();
+        for call in waiting {
+            let refusal = Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping");
+            self.dispatcher.finish(call, Err(refusal));
+        }
+        let open = self.dispatcher.table().drain();
+        for open in open {
+            let refusal = Refusal::unknown(RefusalKind::Unavailable, "the node stopped before the operation was settled");
+            self.dispatcher.settle_open(open, Err(refusal));
+        }
+    }
+}
+
+/// What goes into one proposal or one read index: at least one call, at most [`BATCH_OPERATIONS_MAX`], and beyond the first at most
+/// [`BATCH_BYTES_MAX`].
+fn take_batch(waiting: &mut VecDeque<Call>) -> Vec<Call> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for call in waiting.iter().take(BATCH_OPERATIONS_MAX) {
+        bytes += call.charge.bytes();
+        if count > 0 && bytes > BATCH_BYTES_MAX {
+            break;
+        }
+        count += 1;
+    }
+    waiting.drain(..count).collect()
+}

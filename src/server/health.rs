@@ -1,0 +1,119 @@
+//! Whether a node is alive, whether it may be sent traffic, and why not.
+
+use tokio::sync::watch;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::dispatch::Dispatcher;
+
+/// A clock this far off the voters' median is reported.
+const CLOCK_OFFSET_MS_MAX: u64 = 10_000;
+/// The services a health check may name besides the empty one.
+const SERVICE: &str = "quorate.v1.Sessions";
+
+/// One thing that must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub name: &'static str,
+    pub ok: bool,
+    /// Whether the node takes no traffic while it does not hold; otherwise it is a warning.
+    pub required: bool,
+    pub detail: String,
+}
+
+/// What the checks are made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub failed: Option<String>,
+    pub stopping: bool,
+    pub bootstrapped: bool,
+    pub leader: Option<u64>,
+    pub diverged: bool,
+    pub clock_offset_ms: Option<i64>,
+    pub disk_low: bool,
+}
+
+impl Facts {
+    pub fn of(dispatcher: &Dispatcher) -> Self {
+        let node = dispatcher.node();
+        let status = node.status();
+        Self {
+            failed: node.failed(),
+            stopping: dispatcher.is_stopping(),
+            bootstrapped: node.cluster_id().is_some(),
+            leader: node.leadership().borrow().leader.as_ref().map(|leader| leader.node.0),
+            diverged: status.diverged,
+            clock_offset_ms: status.clock_offset_ms,
+            disk_low: node.disk_low(),
+        }
+    }
+
+    /// Whether it may be sent traffic.
+    pub fn is_ready(&self) -> bool {
+        self.checks().iter().all(|check| check.ok || !check.required)
+    }
+
+    /// All checks, in a fixed order.
+    pub fn checks(&self) -> Vec<Check> {
+        let check = |name, ok, required, detail: String| Check { name, ok, required, detail };
+        let offset = self.clock_offset_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("offset_ms={ms}"));
+        let clock_ok = self.clock_offset_ms.is_none_or(|ms| ms.unsigned_abs() <= CLOCK_OFFSET_MS_MAX);
+        let leader = self.leader.map_or_else(|| "no quorum: no leader is known".to_owned(), |id| format!("leader={id}"));
+        vec![
+            check("storage", self.failed.is_none(), true, self.failed.clone().unwrap_or_default()),
+            check("running", !self.stopping, true, String::new()),
+            check("bootstrapped", self.bootstrapped, true, String::new()),
+            check("leader", self.leader.is_some(), true, leader),
+            check("digest", !self.diverged, true, String::new()),
+            check("clock", clock_ok, false, offset),
+            check("disk", !self.disk_low, false, String::new()),
+        ]
+    }
+}
+
+/// Keeps the gRPC health service current until `stop`; whoever spawns it joins it.
+pub async fn run(dispatcher: Dispatcher, reporter: HealthReporter, mut stop: watch::Receiver<bool>) {
+    let mut leadership = dispatcher.node().leadership();
+    while !*stop.borrow() {
+        let status = if Facts::of(&dispatcher).is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status("", status).await;
+        reporter.set_service_status(SERVICE, status).await;
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { break },
+            _ = stop.changed() => {}
+        }
+    }
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    reporter.set_service_status(SERVICE, ServingStatus::NotServing).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Facts {
+        Facts { bootstrapped: true, leader: Some(1), ..Facts::default() }
+    }
+
+    #[test]
+    fn a_node_is_ready_only_while_all_that_is_required_holds() {
+        assert!(good().is_ready());
+        for bad in [
+            Facts { failed: Some("sync failed".into()), ..good() },
+            Facts { stopping: true, ..good() },
+            Facts { bootstrapped: false, ..good() },
+            Facts { leader: None, ..good() },
+            Facts { diverged: true, ..good() },
+        ] {
+            assert!(!bad.is_ready(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_clock_and_a_low_disk_are_shown_and_take_no_traffic_away() {
+        let odd = Facts { clock_offset_ms: Some(-10_001), disk_low: true, ..good() };
+        assert!(odd.is_ready());
+        let shown: Vec<_> = odd.checks().into_iter().filter(|check| !check.ok).map(|check| check.name).collect();
+        assert_eq!(shown, ["clock", "disk"]);
+    }
+}

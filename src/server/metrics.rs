@@ -1,0 +1,313 @@
+//! What a node counts. One registry per node, so several nodes in one process stay apart. No session id ever becomes a label.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label, SharedString, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use super::call::Done;
+use crate::types::{Loaded, Refusal, RefusalKind, Verdict};
+
+/// Upper bounds of the buckets of durations, in seconds.
+const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+/// Upper bounds of the buckets of batch sizes, in operations.
+const OPERATIONS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// What an operation is called in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Save,
+    SaveIfVersion,
+    Delete,
+    /// Opening, keeping and closing clients.
+    Client,
+    Load,
+    List,
+}
+
+const KINDS: [&str; 6] = ["save", "save_if_version", "delete", "client", "load", "list"];
+
+/// How an operation ended, in metrics.
+const RESULTS: [&str; 31] = [
+    "saved",
+    "conflict",
+    "base_mismatch",
+    "too_large",
+    "too_many_sessions",
+    "deleted",
+    "not_found",
+    "client_opened",
+    "client_kept",
+    "client_closed",
+    "too_many_clients",
+    "client_unknown",
+    "stale",
+    "window_exceeded",
+    "busy",
+    "not_modified",
+    "tail",
+    "full",
+    "page",
+    "relayed",
+    "invalid",
+    "wrong_cluster",
+    "not_leader",
+    "no_leader",
+    "overloaded",
+    "disk_low",
+    "deadline_exceeded",
+    "unavailable",
+    "corrupt",
+    "denied",
+    "other",
+];
+
+/// Values read when metrics are asked for, not counted as they happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Levels {
+    pub in_flight_bytes: u64,
+    pub loaded_bytes: u64,
+    pub open_operations: u64,
+    pub leads: bool,
+    pub has_leader: bool,
+    pub term: u64,
+    pub last_log: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub flushed: u64,
+    pub log_bytes: u64,
+    pub state_bytes: u64,
+    pub sessions: u64,
+    pub clients: u64,
+    pub disk_low: bool,
+    pub diverged: bool,
+    pub clock_offset_ms: Option<i64>,
+}
+
+/// The counters of one node.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    operations: [[OnceLock<Counter>; RESULTS.len()]; KINDS.len()],
+    seconds: [Histogram; KINDS.len()],
+    proposals: Counter,
+    proposal_operations: Histogram,
+    read_operations: Histogram,
+    forwarded: Counter,
+    forward_breaks: Counter,
+    leader_changes: Counter,
+    parked: Gauge,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let builder = PrometheusBuilder::new();
+        let builder = builder
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_operations".into()), OPERATIONS))
+            .expect("the buckets are constants and not empty");
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            let seconds = KINDS.map(|kind| metrics::histogram!("quorate_operation_duration_seconds", "operation" => kind));
+            Self {
+                operations: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
+                seconds,
+                proposals: metrics::counter!("quorate_proposals_total"),
+                proposal_operations: metrics::histogram!("quorate_proposal_batch_operations"),
+                read_operations: metrics::histogram!("quorate_read_batch_operations"),
+                forwarded: metrics::counter!("quorate_forwards_total"),
+                forward_breaks: metrics::counter!("quorate_forward_streams_broken_total"),
+                leader_changes: metrics::counter!("quorate_leader_changes_seen_total"),
+                parked: metrics::gauge!("quorate_parked_calls"),
+                handle,
+                recorder: PrometheusBuilder::new().build_recorder(),
+            }
+        })
+        .with_recorder(recorder)
+    }
+
+    fn with_recorder(mut self, recorder: PrometheusRecorder) -> Self {
+        self.recorder = recorder;
+        self
+    }
+
+    /// An operation ended.
+    pub fn ended(&self, kind: Kind, result: &Result<Done, Refusal>, took: Duration) {
+        let at = result_index(result);
+        let counter = self.operations[kind as usize][at].get_or_init(|| {
+            metrics::with_local_recorder(&self.recorder, || {
+                let labels = vec![
+                    Label::from_static_parts("operation", KINDS[kind as usize]),
+                    Label::from_static_parts("result", RESULTS[at]),
+                ];
+                metrics::counter!("quorate_operations_total", labels)
+            })
+        });
+        counter.increment(1);
+        self.seconds[kind as usize].record(took.as_secs_f64());
+    }
+
+    /// So many operations went into one proposal.
+    pub fn proposed(&self, operations: usize) {
+        self.proposals.increment(1);
+        self.proposal_operations.record(operations as f64);
+    }
+
+    /// So many reads share one read index.
+    pub fn read(&self, operations: usize) {
+        self.read_operations.record(operations as f64);
+    }
+
+    /// One operation went to the leader.
+    pub fn forwarded(&self) {
+        self.forwarded.increment(1);
+    }
+
+    /// A stream to the leader ended while operations were open.
+    pub fn forward_broke(&self) {
+        self.forward_breaks.increment(1);
+    }
+
+    /// This node heard of another leader, or of none.
+    pub fn leader_changed(&self) {
+        self.leader_changes.increment(1);
+    }
+
+    /// So many calls wait for a leader now.
+    pub fn parked(&self, calls: usize) {
+        self.parked.set(calls as f64);
+    }
+
+    /// Folds what was recorded since, so that it stays bounded though nobody may ever ask.
+    pub fn keep_up(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// All of it, as Prometheus reads it.
+    pub fn render(&self, levels: &Levels) -> String {
+        metrics::with_local_recorder(&self.recorder, || {
+            let gauge = |name: &'static str, value: u64| metrics::gauge!(name).set(value as f64);
+            gauge("quorate_in_flight_bytes", levels.in_flight_bytes);
+            gauge("quorate_loaded_bytes", levels.loaded_bytes);
+            gauge("quorate_open_operations", levels.open_operations);
+            gauge("quorate_is_leader", levels.leads.into());
+            gauge("quorate_has_leader", levels.has_leader.into());
+            gauge("quorate_term", levels.term);
+            gauge("quorate_last_log_index", levels.last_log);
+            gauge("quorate_committed_index", levels.committed);
+            gauge("quorate_applied_index", levels.applied);
+            gauge("quorate_flushed_index", levels.flushed);
+            gauge("quorate_log_bytes", levels.log_bytes);
+            gauge("quorate_state_bytes", levels.state_bytes);
+            gauge("quorate_sessions", levels.sessions);
+            gauge("quorate_clients", levels.clients);
+            gauge("quorate_disk_low", levels.disk_low.into());
+            gauge("quorate_diverged", levels.diverged.into());
+            let offset = levels.clock_offset_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
+            metrics::gauge!("quorate_clock_offset_seconds").set(offset);
+        });
+        self.handle.render()
+    }
+}
+
+fn describe() {
+    let text = |text: &'static str| SharedString::const_str(text);
+    metrics::describe_counter!("quorate_operations_total", Unit::Count, text("operations by kind and by how they ended"));
+    metrics::describe_histogram!("quorate_operation_duration_seconds", Unit::Seconds, text("from admission to the answer"));
+    metrics::describe_counter!("quorate_proposals_total", Unit::Count, text("batches proposed"));
+    metrics::describe_counter!("quorate_forwards_total", Unit::Count, text("operations sent on to the leader"));
+    metrics::describe_counter!("quorate_leader_changes_seen_total", Unit::Count, text("changes of leader, and losses of one"));
+    metrics::describe_gauge!("quorate_parked_calls", Unit::Count, text("calls that wait for a leader"));
+    metrics::describe_gauge!("quorate_in_flight_bytes", Unit::Bytes, text("operations admitted and not yet settled"));
+    metrics::describe_gauge!("quorate_log_bytes", Unit::Bytes, text("the log on disk"));
+    metrics::describe_gauge!("quorate_state_bytes", Unit::Bytes, text("the state on disk"));
+}
+
+fn result_index(result: &Result<Done, Refusal>) -> usize {
+    let name = match result {
+        Ok(Done::Outcome(outcome)) => verdict_name(&outcome.verdict),
+        Ok(Done::Loaded { loaded, .. }) => match loaded {
+            Loaded::NotFound { .. } => "not_found",
+            Loaded::NotModified => "not_modified",
+            Loaded::Tail(_) => "tail",
+            Loaded::Full(_) => "full",
+        },
+        Ok(Done::Listed(_)) => "page",
+        Ok(Done::Relayed { .. }) => "relayed",
+        Err(refusal) => refusal_name(&refusal.kind),
+    };
+    RESULTS.iter().position(|result| *result == name).unwrap_or(RESULTS.len() - 1)
+}
+
+fn verdict_name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Saved(_) => "saved",
+        Verdict::Conflict { .. } => "conflict",
+        Verdict::BaseMismatch => "base_mismatch",
+        Verdict::TooLarge(_) => "too_large",
+        Verdict::TooManySessions => "too_many_sessions",
+        Verdict::Deleted { .. } => "deleted",
+        Verdict::NotFound { .. } => "not_found",
+        Verdict::ClientOpened { .. } => "client_opened",
+        Verdict::ClientKept => "client_kept",
+        Verdict::ClientClosed => "client_closed",
+        Verdict::TooManyClients => "too_many_clients",
+        Verdict::ClientUnknown => "client_unknown",
+        Verdict::Stale => "stale",
+        Verdict::WindowExceeded => "window_exceeded",
+        Verdict::Busy => "busy",
+        Verdict::Swept(_) | Verdict::ClusterVersion { .. } => "other",
+    }
+}
+
+fn refusal_name(kind: &RefusalKind) -> &'static str {
+    match kind {
+        RefusalKind::Invalid => "invalid",
+        RefusalKind::WrongCluster => "wrong_cluster",
+        RefusalKind::NotLeader(_) => "not_leader",
+        RefusalKind::NoLeader => "no_leader",
+        RefusalKind::Overloaded { .. } => "overloaded",
+        RefusalKind::DiskLow { .. } => "disk_low",
+        RefusalKind::DeadlineExceeded => "deadline_exceeded",
+        RefusalKind::Unavailable => "unavailable",
+        RefusalKind::Corrupt => "corrupt",
+        RefusalKind::Unauthenticated | RefusalKind::Denied => "denied",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Outcome, Revision};
+
+    #[test]
+    fn operations_are_counted_by_kind_and_result_and_two_nodes_are_counted_apart() {
+        let (one, two) = (Metrics::new(), Metrics::new());
+        let kept = || Ok(Done::Outcome(Outcome { revision: Revision(1), verdict: Verdict::ClientKept }));
+        one.ended(Kind::Client, &kept(), Duration::from_millis(1));
+        one.ended(Kind::Load, &Err(Refusal::invalid("no")), Duration::ZERO);
+        let text = one.render(&Levels { applied: 17, ..Levels::default() });
+        for line in [
+            "quorate_operations_total{operation=\"client\",result=\"client_kept\"} 1",
+            "quorate_operations_total{operation=\"load\",result=\"invalid\"} 1",
+            "quorate_operation_duration_seconds_bucket{operation=\"client\",le=\"0.001\"} 1",
+            "quorate_applied_index 17",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!two.render(&Levels::default()).contains("client_kept"));
+    }
+
+    #[test]
+    fn every_result_has_a_name_of_its_own() {
+        let unique: std::collections::BTreeSet<_> = RESULTS.iter().collect();
+        assert_eq!(unique.len(), RESULTS.len());
+        for kind in [RefusalKind::Invalid, RefusalKind::NoLeader, RefusalKind::Corrupt, RefusalKind::Denied] {
+            let at = result_index(&Err(Refusal::not_applied(kind.clone(), "")));
+            assert_eq!(RESULTS[at], refusal_name(&kind));
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Starting, serving and stopping a node.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::config::Config;
+use super::dispatch::Dispatcher;
+use super::listen::{HttpListener, listen};
+use super::service::SessionsService;
+use super::status::Reporter;
+use super::upper::Above;
+use super::{Error, StartError, admin, health, sweeper};
+use crate::env::{Clock, Env};
+use crate::limits::WRITE_MESSAGE_BYTES_MAX;
+use crate::raft::net::{Incoming, Net, TcpNet};
+use crate::raft::{self, Member, Node};
+use crate::storage::{log, state};
+use crate::types::{ClusterId, NodeId};
+use crate::wire;
+use crate::wire::v1::sessions_server::SessionsServer;
+
+/// HTTP/2 keep-alive of the client port: a client that died without a reset is found out after both.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Flow-control windows that let a large write pass without waiting for the other side.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Calls and streams open at once on one connection.
+const CONNECTION_STREAMS_MAX: u32 = 1024;
+/// How long a stopping node lets open operations end before it hands the leadership over.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+/// How long connections may take to end after that.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a node is started with.
+pub struct Options {
+    /// The whole cluster.
+    pub config: Config,
+    /// Which member this is.
+    pub node: NodeId,
+    /// Its data directory, made if it is missing.
+    pub data_dir: PathBuf,
+    /// Whether to form a new cluster, if every configured member is there and empty. A flag left on does nothing afterwards.
+    pub bootstrap: bool,
+    /// The outside world.
+    pub env: Env,
+}
+
+/// A started node: it listens, and serves once [`Server::run`] is polled.
+pub struct Server {
+    node: Node,
+    clock: Arc<dyn Clock>,
+    dispatcher: Dispatcher,
+    reporter: Reporter,
+    client_port: Incoming,
+    admin_port: Incoming,
+    stop: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Opens the data directory and the ports, over TCP. It does not wait for a leader.
+    ///
+    /// Errors: one line that says how to mend it. Not cancel safe: drop the future only to give the node up.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        Self::start_on(options, Arc::new(TcpNet)).await
+    }
+
+    /// The same over any network.
+    pub async fn start_on(options: Options, net: Arc<dyn Net>) -> Result<Self, StartError> {
+        let Options { config, node, data_dir, bootstrap, env } = options;
+        let member = config.member(node).map_err(|error| StartError(error.to_string()))?;
+        let client_port = listen(&*net, node, "client", &member.client).await?;
+        let admin_port = listen(&*net, node, "admin", &member.admin).await?;
+        let incoming = listen(&*net, node, "peer", &member.peer).await?;
+        let above = Arc::new(Above::default());
+        let clock = env.clock.clone();
+        let below = raft_options(&config, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone() });
+        let node = raft::start(below).await.map_err(|error| StartError(error.to_string()))?;
+        let dispatcher = Dispatcher::new(node.clone(), clock.clone());
+        let reporter = Reporter::new(node.clone(), clock.clone(), &config.name);
+        let (stop, stopped) = watch::channel(false);
+        above.set(dispatcher.clone(), reporter.clone(), stopped);
+        Ok(Self { node, clock, dispatcher, reporter, client_port, admin_port, stop })
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.node.id()
+    }
+
+    /// The cluster; `None` before it was formed.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.node.cluster_id()
+    }
+
+    /// The consensus below, for tests and tools.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Serves until `shutdown` completes; then refuses new calls, lets open ones end, hands the leadership over, flushes and returns.
+    ///
+    /// Errors: the node had to stop by itself. Dropping the future is a crash: nothing acknowledged is lost.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self { node, clock, dispatcher, reporter, client_port, admin_port, stop } = self;
+        let (end, ended) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let mut core = JoinSet::new();
+        core.spawn(dispatcher.clone().run(ended));
+        let (health_reporter, health_service) = tonic_health::server::health_reporter();
+        tasks.spawn(health::run(dispatcher.clone(), health_reporter, stop.subscribe()));
+        tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
+        tasks.spawn(serve_admin(admin_port, dispatcher.clone(), stop.subscribe()));
+        let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());
+        let mut serving = Box::pin(serve_clients(client_port, service, health_service, stop.subscribe()));
+        let failure = tokio::select! {
+            () = shutdown => None,
+            reason = node.wait_failed() => Some(Error(reason)),
+            result = &mut serving => Some(result.err().unwrap_or_else(|| Error("the client port closed".to_owned()))),
+            Some(_) = core.join_next() => Some(Error("the dispatcher ended".to_owned())),
+        };
+        dispatcher.stop_admitting();
+        stop.send_replace(true);
+        if failure.is_none() {
+            drain(&dispatcher, &*clock, &mut serving).await;
+        }
+        node.shutdown().await;
+        end.send_replace(true);
+        let joined = async {
+            while core.join_next().await.is_some() {}
+            while tasks.join_next().await.is_some() {}
+        };
+        // A client that keeps its connection open does not keep the node from ending.
+        let closing = async { tokio::join!(joined, serving) };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Waits for open operations to end, while their answers are still being sent.
+async fn drain(dispatcher: &Dispatcher, clock: &dyn Clock, serving: &mut (impl Future<Output = Result<(), Error>> + Unpin)) {
+    let deadline = clock.now().saturating_add(DRAIN_TIMEOUT);
+    let mut serving = Some(serving);
+    while dispatcher.has_open() && clock.now() < deadline {
+        match &mut serving {
+            None => tokio::time::sleep(DRAIN_LOOK).await,
+            Some(running) => tokio::select! {
+                _ = &mut **running => serving = None,
+                () = tokio::time::sleep(DRAIN_LOOK) => {}
+            },
+        }
+    }
+}
+
+/// All that Raft is given besides the configuration.
+struct Below {
+    node: NodeId,
+    data_dir: PathBuf,
+    bootstrap: bool,
+    env: Env,
+    net: Arc<dyn Net>,
+    incoming: Incoming,
+    upper: Arc<Above>,
+}
+
+async fn signalled(mut stop: watch::Receiver<bool>) {
+    // An error means that the server is gone, which is a stop too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn serve_admin(port: Incoming, dispatcher: Dispatcher, stop: watch::Receiver<bool>) {
+    let serving = axum::serve(HttpListener(port), admin::router(dispatcher)).with_graceful_shutdown(signalled(stop));
+    if let Err(error) = serving.await {
+        tracing::warn!(%error, "the admin port closed");
+    }
+}
+
+async fn serve_clients<H>(port: Incoming, service: SessionsService, health: H, stop: watch::Receiver<bool>) -> Result<(), Error>
+where
+    H: tonic::codegen::Service<
+            tonic::codegen::http::Request<tonic::body::Body>,
+            Response = tonic::codegen::http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+        > + tonic::server::NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    H::Future: Send + 'static,
+{
+    let limit = WRITE_MESSAGE_BYTES_MAX as usize;
+    let sessions = SessionsServer::new(service).max_decoding_message_size(limit).max_encoding_message_size(limit);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
+        .build_v1()
+        .map_err(|error| Error(format!("the protocol's description is broken: {error}")))?;
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .add_service(sessions)
+        .add_service(health)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(port, signalled(stop))
+        .await
+        .map_err(|error| Error(format!("the client port failed: {error}")))
+}
+
+fn raft_options(config: &Config, below: Below) -> raft::Options {
+    let voter = |member: &super::config::MemberConfig| Member {
+        id: member.id,
+        peer_address: member.peer.clone(),
+        client_address: member.client.clone(),
+        voter: true,
+    };
+    raft::Options {
+        env: below.env,
+        net: below.net,
+        incoming: below.incoming,
+        node: below.node,
+        data_dir: below.data_dir,
+        name: config.name.clone(),
+        configuration_hash: config.configuration_hash(),
+        members: config.members.iter().map(voter).collect(),
+        bootstrap: below.bootstrap,
+        heartbeat: config.raft.heartbeat_interval,
+        election_timeout_min: config.raft.election_timeout_min,
+        election_timeout_max: config.raft.election_timeout_max,
+        log_bytes_kept: config.storage.log_kept.as_u64(),
+        log: log::Options::default(),
+        state: state::Options { cache_bytes: config.storage.cache.as_u64() as usize, ..state::Options::default() },
+        upper: below.upper,
+    }
+}

@@ -1,0 +1,119 @@
+//! Proposes sweeps where this node leads and something is due. An idle cluster writes nothing.
+
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::limits::SWEEP_COUNT_MAX;
+use crate::machine::Command;
+use crate::raft::Node;
+use crate::types::{Refusal, Swept, Verdict};
+
+/// How long at most until something due is noticed.
+const LOOK_AT_MOST_AFTER: Duration = Duration::from_millis(500);
+/// How long at least between two sweeps that dropped all there was.
+const LOOK_AT_LEAST_AFTER: Duration = Duration::from_millis(50);
+/// After a sweep that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Sweep,
+    Look(Duration),
+    /// Another node's business.
+    AwaitLeadership,
+}
+
+fn next(leads: bool, due_in: Option<Duration>) -> Next {
+    match (leads, due_in) {
+        (false, _) => Next::AwaitLeadership,
+        (true, Some(Duration::ZERO)) => Next::Sweep,
+        (true, due_in) => Next::Look(due_in.unwrap_or(LOOK_AT_MOST_AFTER).clamp(LOOK_AT_LEAST_AFTER, LOOK_AT_MOST_AFTER)),
+    }
+}
+
+/// How long to rest after a sweep: not at all while it may have left something.
+fn rest(swept: Option<Swept>) -> Duration {
+    match swept {
+        None => AFTER_FAILURE,
+        Some(swept) => {
+            let dropped = u64::from(swept.sessions) + u64::from(swept.clients) + u64::from(swept.tombstones);
+            if dropped >= u64::from(SWEEP_COUNT_MAX) { Duration::ZERO } else { LOOK_AT_LEAST_AFTER }
+        }
+    }
+}
+
+/// Runs until `stop`; whoever spawns it joins it.
+pub async fn run(node: Node, mut stop: watch::Receiver<bool>) {
+    let mut leadership = node.leadership();
+    while !*stop.borrow() {
+        let leads = leadership.borrow_and_update().is_self;
+        let due_in = if leads { node.due_in() } else { None };
+        let wait = match next(leads, due_in) {
+            // Without a quorum the answer may take for ever; a stop does not wait for it.
+            Next::Sweep => tokio::select! {
+                swept = sweep(&node) => rest(swept),
+                _ = stop.changed() => return,
+            },
+            Next::Look(after) => after,
+            Next::AwaitLeadership => Duration::MAX,
+        };
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wait) => {}
+            _ = stop.changed() => {}
+        }
+    }
+}
+
+/// One sweep; `None`: refused, or its fate is unknown. Another one does no harm.
+async fn sweep(node: &Node) -> Option<Swept> {
+    let (sender, reply) = oneshot::channel::<Result<Swept, Refusal>>();
+    let swept = move |result: Result<crate::types::Outcome, Refusal>| {
+        let swept = result.map(|outcome| match outcome.verdict {
+            Verdict::Swept(swept) => swept,
+            _ => Swept::default(),
+        });
+        // The node stops: nobody waits any more.
+        let _ = sender.send(swept);
+    };
+    node.propose(vec![(Command::Sweep { limit: SWEEP_COUNT_MAX }, Box::new(swept))]);
+    match reply.await {
+        Ok(Ok(swept)) => {
+            tracing::debug!(sessions = swept.sessions, clients = swept.clients, tombstones = swept.tombstones, "swept");
+            Some(swept)
+        }
+        Ok(Err(refusal)) => {
+            tracing::debug!(%refusal, "a sweep was not confirmed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_leader_sweeps_and_only_when_something_is_due() {
+        assert_eq!(next(false, Some(Duration::ZERO)), Next::AwaitLeadership);
+        assert_eq!(next(true, Some(Duration::ZERO)), Next::Sweep);
+        assert_eq!(next(true, None), Next::Look(LOOK_AT_MOST_AFTER));
+    }
+
+    #[test]
+    fn what_is_due_is_noticed_within_a_second() {
+        assert_eq!(next(true, Some(Duration::from_secs(3600))), Next::Look(LOOK_AT_MOST_AFTER));
+        assert_eq!(next(true, Some(Duration::from_millis(200))), Next::Look(Duration::from_millis(200)));
+        assert!(LOOK_AT_MOST_AFTER < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_full_sweep_is_followed_by_another_at_once() {
+        assert_eq!(rest(Some(Swept { sessions: SWEEP_COUNT_MAX, ..Swept::default() })), Duration::ZERO);
+        assert_eq!(rest(Some(Swept { sessions: 1, ..Swept::default() })), LOOK_AT_LEAST_AFTER);
+        assert_eq!(rest(None), AFTER_FAILURE);
+    }
+}

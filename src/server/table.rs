@@ -1,0 +1,200 @@
+//! The open operations of a node: those handed to Raft or sent to the leader, and not yet settled.
+//!
+//! An operation is settled once: whoever takes its answerer gives the answer. One that outlives its deadline is answered by
+//! [`Table::expire`] and stays, without answerer, until Raft or the leader is done with it, so that its bytes stay counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::call::{Answerer, Call, Charge, Operation, Origin};
+use crate::types::{ClusterId, Refusal};
+use crate::wire::v1;
+
+/// One forward stream of this process.
+pub type LinkId = u64;
+
+/// An open operation: the call, perhaps answered already.
+pub struct Open {
+    operation: Operation,
+    origin: Origin,
+    cluster_id: Option<ClusterId>,
+    started: Duration,
+    deadline: Duration,
+    parked_until: Option<Duration>,
+    epoch: u64,
+    charge: Charge,
+    answerer: Option<Answerer>,
+    /// The forward stream it was sent on; `None`: handed to this node's Raft.
+    link: Option<LinkId>,
+    /// Frames of a load that is arriving.
+    pub frames: Vec<v1::submit_response::Answer>,
+    pub frame_bytes: u64,
+}
+
+impl Open {
+    fn new(call: Call, link: Option<LinkId>) -> Self {
+        let Call { operation, origin, cluster_id, started, deadline, parked_until, epoch, refusal: _, answerer, charge } = call;
+        let answerer = Some(answerer);
+        let frames = Vec::new();
+        Self {
+            operation,
+            origin,
+            cluster_id,
+            started,
+            deadline,
+            parked_until,
+            epoch,
+            charge,
+            answerer,
+            link,
+            frames,
+            frame_bytes: 0,
+        }
+    }
+
+    /// The call again, with why it was refused; `None` if it was answered meanwhile.
+    pub fn into_call(self, refusal: Option<Refusal>) -> Option<Call> {
+        let Self { operation, origin, cluster_id, started, deadline, parked_until, epoch, charge, answerer, .. } = self;
+        let answerer = answerer?;
+        Some(Call { operation, origin, cluster_id, started, deadline, parked_until, epoch, refusal, answerer, charge })
+    }
+}
+
+/// The open operations, by a key that is never used twice. The key is also the tag on a forward stream.
+#[derive(Default)]
+pub struct Table {
+    next: u64,
+    open: BTreeMap<u64, Open>,
+    links: BTreeSet<LinkId>,
+    /// No operation that is still to be answered has an earlier deadline.
+    earliest: Option<Duration>,
+}
+
+impl Table {
+    /// Enters an operation before it is handed to this node's Raft.
+    pub fn enter(&mut self, call: Call) -> u64 {
+        self.insert(call, None)
+    }
+
+    /// Enters an operation before it is sent on a stream. Errors: the stream is broken, nothing was sent; the call comes back.
+    pub fn enter_link(&mut self, call: Call, link: LinkId) -> Result<u64, Call> {
+        if !self.links.contains(&link) {
+            return Err(call);
+        }
+        Ok(self.insert(call, Some(link)))
+    }
+
+    fn insert(&mut self, call: Call, link: Option<LinkId>) -> u64 {
+        let key = self.next;
+        self.next += 1;
+        self.earliest = Some(self.earliest.map_or(call.deadline, |earliest| earliest.min(call.deadline)));
+        let before = self.open.insert(key, Open::new(call, link));
+        assert!(before.is_none(), "a key was used twice key={key}");
+        key
+    }
+
+    /// Takes an operation out.
+    pub fn take(&mut self, key: u64) -> Option<Open> {
+        self.open.remove(&key)
+    }
+
+    /// An operation that was sent on a stream, while its answer arrives.
+    pub fn arriving(&mut self, key: u64, link: LinkId) -> Option<&mut Open> {
+        self.open.get_mut(&key).filter(|open| open.link == Some(link))
+    }
+
+    /// A stream is open.
+    pub fn link_opened(&mut self, link: LinkId) {
+        self.links.insert(link);
+    }
+
+    /// A stream is broken; all that was sent on it, oldest first.
+    pub fn link_broke(&mut self, link: LinkId) -> Vec<Open> {
+        self.links.remove(&link);
+        let keys: Vec<u64> = self.open.iter().filter(|(_, open)| open.link == Some(link)).map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| self.open.remove(&key)).collect()
+    }
+
+    /// The operations whose deadline has passed and that are still to be answered: what was asked, since when, and where to answer.
+    pub fn expire(&mut self, now: Duration) -> Vec<(Operation, Duration, Answerer)> {
+        if self.earliest.is_none_or(|earliest| now < earliest) {
+            return Vec::new();
+        }
+        let mut expired = Vec::new();
+        self.earliest = None;
+        for open in self.open.values_mut().filter(|open| open.answerer.is_some()) {
+            if open.deadline > now {
+                self.earliest = Some(self.earliest.map_or(open.deadline, |earliest| earliest.min(open.deadline)));
+            } else if let Some(answerer) = open.answerer.take() {
+                expired.push((open.operation.clone(), open.started, answerer));
+            }
+        }
+        expired
+    }
+
+    /// Takes all out, oldest first.
+    pub fn drain(&mut self) -> Vec<Open> {
+        self.links.clear();
+        std::mem::take(&mut self.open).into_values().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::super::call::Answer;
+    use super::*;
+    use crate::types::{Consistency, Load, SessionId};
+
+    fn call(deadline_ms: u64) -> (Call, mpsc::Receiver<Answer>) {
+        let (sender, answers) = mpsc::channel(1);
+        let operation =
+            Operation::Load(Load { id: SessionId::new("s").expect("short"), have: None, consistency: Consistency::Linearizable });
+        let call = Call {
+            operation,
+            origin: Origin::Client,
+            cluster_id: None,
+            started: Duration::ZERO,
+            deadline: Duration::from_millis(deadline_ms),
+            parked_until: None,
+            epoch: 0,
+            refusal: None,
+            answerer: Answerer::new(1, sender.try_reserve_owned().ok().expect("room")),
+            charge: Charge::default(),
+        };
+        (call, answers)
+    }
+
+    #[test]
+    fn an_operation_past_its_deadline_is_answered_once_and_stays_until_it_is_done() {
+        let mut table = Table::default();
+        let key = table.enter(call(100).0);
+        table.enter(call(200).0);
+        assert!(table.expire(Duration::from_millis(99)).is_empty());
+        assert_eq!(table.expire(Duration::from_millis(100)).len(), 1);
+        assert!(table.expire(Duration::from_millis(150)).is_empty());
+        assert_eq!(table.len(), 2);
+        assert!(table.take(key).expect("it stays").into_call(None).is_none(), "it was answered");
+        assert_eq!(table.expire(Duration::from_millis(200)).len(), 1);
+    }
+
+    #[test]
+    fn a_broken_stream_gives_back_what_was_sent_on_it_and_takes_nothing_more() {
+        let mut table = Table::default();
+        table.link_opened(7);
+        table.link_opened(8);
+        table.enter(call(1).0);
+        let lost = table.enter_link(call(1).0, 7).ok().expect("an open stream");
+        let kept = table.enter_link(call(1).0, 8).ok().expect("an open stream");
+        assert_eq!(table.link_broke(7).len(), 1);
+        assert!(table.take(lost).is_none());
+        assert!(table.arriving(kept, 8).is_some());
+        assert!(table.arriving(kept, 7).is_none(), "an answer counts only on the stream it was asked on");
+        assert!(table.enter_link(call(1).0, 7).is_err());
+    }
+}

@@ -1,0 +1,258 @@
+//! Who this data directory is: written first, before the log exists, and replaced as a whole.
+//!
+//! A peer refuses calls for another instance, so a wiped disk cannot vote. The cluster id is absent until the node adopts one, and
+//! never changes once the node was initialized: it may hold acknowledged writes of that cluster then.
+//!
+//! The file is text, so that an operator can read it; its last line is a checksum, so that nobody edits it by accident.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::env::{Disk, Env, u64_from};
+use crate::types::{ClusterId, InstanceId, NodeId};
+
+const FILE: &str = "identity";
+const TEMPORARY: &str = "identity.tmp";
+const FIRST_LINE: &str = "quorate identity 1";
+const FILE_BYTES_MAX: u64 = 4096;
+
+/// Why an identity is refused. Nothing changed, but for [`Error::Io`]: then either the old or the new one is on disk.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file does not verify. Put it back from a copy, or wipe the directory and join under a new node id.
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The directory belongs to another node. Fix the node id or the directory in the configuration.
+    OtherNode {
+        /// The file.
+        file: PathBuf,
+        /// Whose directory it is.
+        found: NodeId,
+        /// Who asked.
+        expected: NodeId,
+    },
+    /// There is data and no identity: the file was lost.
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The node was initialized in a cluster and never changes it. Wipe the directory to join another one under a new node id.
+    Initialized {
+        /// The cluster it belongs to.
+        cluster: ClusterId,
+        /// The one it was to adopt.
+        offered: ClusterId,
+    },
+    /// The disk failed.
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged { file, what } => write!(
+                f,
+                "the identity is damaged: {what}; put the file back from a copy, or remove this node from the cluster, wipe its data \
+                 directory and join it again under a new id file={}",
+                file.display()
+            ),
+            Self::OtherNode { file, found, expected } => write!(
+                f,
+                "the data directory belongs to another node; fix the node id or the directory in the configuration file={} found={found} \
+                 expected={expected}",
+                file.display()
+            ),
+            Self::Missing { file } => write!(
+                f,
+                "the data directory holds data and no identity; put the file back from a copy, or wipe the directory and join under a new \
+                 node id file={}",
+                file.display()
+            ),
+            Self::Initialized { cluster, offered } => write!(
+                f,
+                "this node was initialized in a cluster and does not change it; to join another one wipe its data directory and use a new \
+                 node id cluster={cluster} offered={offered}"
+            ),
+            Self::Io { file, error } => write!(f, "cannot read or write the identity: {error} file={}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// The identity of one data directory, as it is on disk.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    fields: Fields,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fields {
+    node: NodeId,
+    instance: InstanceId,
+    cluster: Option<ClusterId>,
+    log_hash_key: u64,
+    initialized: bool,
+}
+
+impl Identity {
+    /// Reads the identity in `dir` (`data/<node>`), or draws one and syncs it. Makes the directory if it is missing.
+    ///
+    /// Errors: see [`Error`]; a directory that has a log or a state but no identity is [`Error::Missing`].
+    pub fn load_or_create(env: &Env, dir: &Path, node: NodeId) -> Result<Identity, Error> {
+        let file = dir.join(FILE);
+        let failed = |error: io::Error| Error::Io { file: file.clone(), error };
+        env.disk.create_dir_all(dir).map_err(failed)?;
+        if env.disk.exists(&file).map_err(failed)? {
+            let text = read(&*env.disk, &file).map_err(failed)?;
+            let fields = Fields::parse(&text).map_err(|what| Error::Damaged { file: file.clone(), what })?;
+            if fields.node != node {
+                return Err(Error::OtherNode { file, found: fields.node, expected: node });
+            }
+            // A killed process may have renamed it without the sync: what is believed from now on must be durable.
+            env.disk.sync_dir(dir).map_err(failed)?;
+            return Ok(Identity { disk: env.disk.clone(), dir: dir.to_owned(), fields });
+        }
+        for data in ["log", "state"] {
+            if env.disk.exists(&dir.join(data)).map_err(failed)? {
+                return Err(Error::Missing { file });
+            }
+        }
+        let mut instance = [0; 16];
+        env.random.fill(&mut instance);
+        let log_hash_key = u64_from(&*env.random);
+        let fields = Fields { node, instance: InstanceId(instance), cluster: None, log_hash_key, initialized: false };
+        let mut identity = Identity { disk: env.disk.clone(), dir: dir.to_owned(), fields: fields.clone() };
+        identity.replace(fields)?;
+        Ok(identity)
+    }
+
+    /// The node.
+    pub fn node(&self) -> NodeId {
+        self.fields.node
+    }
+
+    /// This data directory.
+    pub fn instance(&self) -> InstanceId {
+        self.fields.instance
+    }
+
+    /// The cluster it adopted.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.fields.cluster
+    }
+
+    /// What session ids are hashed with in logs.
+    pub fn log_hash_key(&self) -> u64 {
+        self.fields.log_hash_key
+    }
+
+    /// Whether this node was ever part of an initialized cluster.
+    pub fn was_initialized(&self) -> bool {
+        self.fields.initialized
+    }
+
+    /// Takes a cluster id and syncs it; the one it has already changes nothing. The caller has checked that log and vote are empty.
+    ///
+    /// Errors: [`Error::Initialized`], for another cluster; [`Error::Io`].
+    pub fn adopt(&mut self, cluster: ClusterId) -> Result<(), Error> {
+        match self.fields.cluster {
+            Some(mine) if mine == cluster => Ok(()),
+            Some(mine) if self.fields.initialized => Err(Error::Initialized { cluster: mine, offered: cluster }),
+            _ => self.replace(Fields { cluster: Some(cluster), ..self.fields.clone() }),
+        }
+    }
+
+    /// Notes that the node is part of an initialized cluster, for ever; idempotent. Panics without a cluster id: that is the caller's
+    /// mistake. Errors: [`Error::Io`].
+    pub fn mark_initialized(&mut self) -> Result<(), Error> {
+        assert!(self.fields.cluster.is_some(), "a node is initialized only in a cluster: {:?}", self.fields);
+        if self.fields.initialized {
+            return Ok(());
+        }
+        self.replace(Fields { initialized: true, ..self.fields.clone() })
+    }
+
+    fn replace(&mut self, fields: Fields) -> Result<(), Error> {
+        let write = || -> io::Result<()> {
+            let temporary = self.dir.join(TEMPORARY);
+            if self.disk.exists(&temporary)? {
+                self.disk.remove(&temporary)?;
+            }
+            let file = self.disk.create(&temporary)?;
+            file.write_at(&[IoSlice::new(fields.text().as_bytes())], 0)?;
+            file.sync()?;
+            self.disk.rename(&temporary, &self.dir.join(FILE))?;
+            self.disk.sync_dir(&self.dir)
+        };
+        write().map_err(|error| Error::Io { file: self.dir.join(FILE), error })?;
+        self.fields = fields;
+        Ok(())
+    }
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    let mut bytes = vec![0; file.len()?.min(FILE_BYTES_MAX) as usize];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+impl Fields {
+    fn text(&self) -> String {
+        let cluster = self.cluster.map_or_else(|| "none".to_owned(), |cluster| cluster.to_string());
+        let body = format!(
+            "{FIRST_LINE}\nnode={}\ninstance={}\ncluster={cluster}\nlog_hash_key={:016x}\ninitialized={}\n",
+            self.node, self.instance, self.log_hash_key, self.initialized
+        );
+        format!("{body}crc32c={:08x}\n", crc32c::crc32c(body.as_bytes()))
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?;
+        let (body, crc) = text.split_at(text.find("crc32c=").ok_or("it has no checksum")?);
+        if crc != format!("crc32c={:08x}\n", crc32c::crc32c(body.as_bytes())) {
+            return Err("its checksum does not match");
+        }
+        let mut lines = body.lines();
+        if lines.next() != Some(FIRST_LINE) {
+            return Err("its format is of another version of this program");
+        }
+        let mut field = |name: &str| lines.next().and_then(|line| line.strip_prefix(name)).and_then(|rest| rest.strip_prefix('='));
+        let node = field("node").and_then(|node| node.parse().ok()).ok_or("it has no node id")?;
+        let instance = field("instance").and_then(sixteen_bytes).ok_or("it has no instance")?;
+        let cluster = match field("cluster").ok_or("it has no cluster id")? {
+            "none" => None,
+            hex => Some(ClusterId(sixteen_bytes(hex).ok_or("its cluster id is not 32 hex digits")?)),
+        };
+        let key = field("log_hash_key").and_then(|key| u64::from_str_radix(key, 16).ok()).ok_or("it has no log hash key")?;
+        let initialized =
+            field("initialized").and_then(|flag| flag.parse().ok()).ok_or("it does not say whether it was initialized")?;
+        Ok(Self { node: NodeId(node), instance: InstanceId(instance), cluster, log_hash_key: key, initialized })
+    }
+}
+
+fn sixteen_bytes(hex: &str) -> Option<[u8; 16]> {
+    (hex.len() == 32).then(|| u128::from_str_radix(hex, 16).ok())?.map(u128::to_be_bytes)
+}

@@ -1,0 +1,83 @@
+//! One process per data directory. The one file operation that does not go through [`crate::env::Disk`]: the lock belongs to the
+//! operating system, which frees it when the process ends, however it ends.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the directory is not ours. Nothing changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another process serves from this directory. Stop it first, or use another directory.
+    Held {
+        /// The lock file.
+        file: PathBuf,
+    },
+    /// The file system refused.
+    Io {
+        /// The lock file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { file } => {
+                write!(f, "another process uses this data directory; stop it first, do not remove the file file={}", file.display())
+            }
+            Self::Io { file, error } => write!(f, "cannot lock the data directory: {error} file={}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Held { .. } => None,
+            Self::Io { error, .. } => Some(error),
+        }
+    }
+}
+
+/// Holds the directory until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes `LOCK` in `dir`, which must exist. Does not wait.
+    ///
+    /// Errors: [`Error::Held`] by another handle, of this process too; [`Error::Io`].
+    pub fn acquire(dir: &Path) -> Result<Lock, Error> {
+        let path = dir.join("LOCK");
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = opened.map_err(|error| Error::Io { file: path.clone(), error })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::Held { file: path }),
+            Err(TryLockError::Error(error)) => Err(Error::Io { file: path, error }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_until_the_first_is_dropped() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = Lock::acquire(dir.path()).expect("nobody has it");
+        let refused = Lock::acquire(dir.path()).expect_err("held");
+        assert!(matches!(refused, Error::Held { .. }), "{refused}");
+        assert!(refused.to_string().contains("another process"), "{refused}");
+        drop(first);
+        Lock::acquire(dir.path()).expect("free again");
+    }
+}

@@ -1,0 +1,74 @@
+//! Why the log refuses.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// Why a call of the log failed, by what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Bytes that had been synced fail their checks. Nothing changed. This node must not go on with its log: remove it from the
+    /// cluster and join it anew, or put the disk's backup of the *whole* directory back only if it holds everything ever acknowledged.
+    Corrupt {
+        /// The damaged file.
+        file: String,
+        /// The first byte that does not verify.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// The disk failed. Once a write or sync failed so, nothing is known of what was not yet reported: end the process.
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        file: String,
+        /// The system's kind.
+        kind: io::ErrorKind,
+        /// The system's words.
+        message: String,
+    },
+    /// A payload or vote above its limit. Nothing changed. Refuse it earlier.
+    TooLarge {
+        /// What it has.
+        bytes: u64,
+        /// What it may have.
+        limit: u64,
+    },
+    /// The options cannot work. Nothing changed.
+    Options(&'static str),
+}
+
+impl Error {
+    pub(super) fn io(operation: &'static str, file: &Path, error: &io::Error) -> Self {
+        Self::Io { operation, file: file.display().to_string(), kind: error.kind(), message: error.to_string() }
+    }
+
+    pub(super) fn corrupt(file: &Path, offset: u64, what: &'static str) -> Self {
+        Self::Corrupt { file: file.display().to_string(), offset, what }
+    }
+
+    /// Whether the disk is merely full: the same write succeeds once there is room.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Io { kind: io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, operation, .. } if *operation != "sync")
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Corrupt { file, offset, what } => write!(
+                f,
+                "the log is damaged: {what}; do not edit it: remove this node from the cluster, wipe its data directory and join it \
+                 again under a new id segment={file} offset={offset}"
+            ),
+            Self::Io { operation, file, message, .. } => {
+                write!(f, "the log cannot {operation}: {message}; check the disk, then start the node again file={file}")
+            }
+            Self::TooLarge { bytes, limit } => write!(f, "too large for the log bytes={bytes} limit={limit}"),
+            Self::Options(what) => write!(f, "invalid log options: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

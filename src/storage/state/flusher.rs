@@ -1,0 +1,162 @@
+//! Freezes unflushed rows, waits for the log to cover them, writes them, publishes.
+//!
+//! ```text
+//! Idle ── due or asked for: freeze at applied = X ──> Covering(X) ── log synced or purged to >= X ──> Covered ── commit ──> publish ─┐
+//!   ^                                                                                                  ^  └─ no space: reopen, later ┘ │
+//!   └───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//! A state ahead of its log could not be opened after a power cut: openraft applies what a quorum has, perhaps before this node's own log
+//! has synced it. No step waits for the log; its callback wakes the worker. A write is one redb transaction, all or nothing.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::engine::{Base, File, Head};
+use super::error::Error;
+use super::layers::{Frozen, Overlay};
+use super::reserve::Reserve;
+use super::{Core, HEALTHY};
+use crate::env::Step;
+
+/// How long a full disk is left alone before the next attempt.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the log answered, once it has.
+type Answer = Arc<Mutex<Option<Result<(), io::Error>>>>;
+
+/// Where the flusher is. Its lock is held through every write, so whoever takes it has stopped the flusher.
+#[derive(Default)]
+pub(super) enum Phase {
+    #[default]
+    Idle,
+    Covering(Answer),
+    Covered,
+}
+
+impl<M: Send + Sync + 'static> Core<M> {
+    /// One step of the flusher; never waits for the log. Not for use from several threads at once: they would only queue.
+    pub(super) fn step(&self) -> Step {
+        let mut phase = self.phase.lock().expect(HEALTHY);
+        if self.fault.failed().is_some() {
+            return Step::Stop;
+        }
+        self.advance(&mut phase).unwrap_or_else(|error| match error {
+            Error::NoSpace { .. } => Step::After(RETRY_AFTER),
+            error => {
+                drop(phase);
+                self.fault.fail(error);
+                Step::Stop
+            }
+        })
+    }
+
+    fn advance(&self, phase: &mut MutexGuard<'_, Phase>) -> Result<Step, Error> {
+        match &**phase {
+            Phase::Idle => Ok(self.begin(phase)),
+            Phase::Covering(answer) => {
+                let answer = answer.lock().expect(HEALTHY).take();
+                match answer {
+                    None => Ok(Step::Idle),
+                    Some(Err(error)) => Err(Error::sync("the log failed", &error)),
+                    Some(Ok(())) => {
+                        **phase = Phase::Covered;
+                        Ok(Step::Again)
+                    }
+                }
+            }
+            Phase::Covered => {
+                let mut reserve = self.reserve.lock().expect(HEALTHY);
+                match self.write_frozen(&mut reserve) {
+                    Err(Error::NoSpace { .. }) if reserve.release() => return Ok(Step::Again),
+                    written => written?,
+                }
+                reserve.take_if_room();
+                **phase = Phase::Idle;
+                Ok(Step::Again)
+            }
+        }
+    }
+
+    /// Freezes if a flush is due, and asks the log to cover it.
+    fn begin(&self, phase: &mut Phase) -> Step {
+        self.fault.settle(self.live.read().expect(HEALTHY).flushed);
+        let frozen = match self.freeze() {
+            Ok(frozen) => frozen,
+            Err(step) => return step,
+        };
+        let answer = Answer::default();
+        *phase = Phase::Covering(answer.clone());
+        match frozen.applied {
+            None => *answer.lock().expect(HEALTHY) = Some(Ok(())),
+            Some(applied) => {
+                let wake = self.wake.clone();
+                let done = move |result| {
+                    *answer.lock().expect(HEALTHY) = Some(result);
+                    wake.wake();
+                };
+                self.cover.when_covered(applied.index, Box::new(done));
+            }
+        }
+        Step::Again
+    }
+
+    /// Err: nothing is due; what to do instead.
+    fn freeze(&self) -> Result<Arc<Frozen>, Step> {
+        let asked = self.fault.has_waiting();
+        let now = self.env.clock.now();
+        let mut live = self.live.write().expect(HEALTHY);
+        assert!(live.frozen.is_none(), "two flushes at once");
+        let Some(since) = live.dirty_since else { return Err(Step::Idle) };
+        let age = now.saturating_sub(since);
+        if !asked && live.unflushed.bytes() < self.options.unflushed_bytes_soft && age < self.options.flush_after {
+            return Err(Step::After(self.options.flush_after - age));
+        }
+        let overlay: Overlay = std::mem::take(&mut live.unflushed);
+        let frozen = Arc::new(Frozen { overlay, applied: live.applied });
+        live.frozen = Some(frozen.clone());
+        live.dirty_since = None;
+        Ok(frozen)
+    }
+
+    fn write_frozen(&self, reserve: &mut Reserve) -> Result<(), Error> {
+        let (base, frozen) = {
+            let live = self.live.read().expect(HEALTHY);
+            (live.base.clone(), live.frozen.clone().expect("the phase says that rows are frozen"))
+        };
+        reserve.release_for(frozen.overlay.bytes());
+        let base = if base.file.is_closed() { self.reopen(&base.file)? } else { base };
+        let head = Head { applied: frozen.applied, ..base.head };
+        let written = base.file.commit(head, frozen.overlay.rows()).and_then(|_| base.file.base());
+        let new = match written {
+            Ok(new) => new,
+            Err(error @ Error::NoSpace { .. }) => {
+                // redb answers nothing any more, not even reads. The rows stay frozen, and over the reopened file the same is seen.
+                self.reopen(&base.file)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        let old = {
+            let mut live = self.live.write().expect(HEALTHY);
+            let (before, after) = (live.flushed.map(|id| id.index), frozen.applied.map(|id| id.index));
+            assert!(before <= after, "a flush went back: {before:?}, {after:?}");
+            live.flushed = frozen.applied;
+            live.frozen = None;
+            self.fault.set_pending_bytes(live.pending_bytes());
+            std::mem::replace(&mut live.base, new)
+        };
+        drop((old, base, frozen));
+        self.fault.settle(self.live.read().expect(HEALTHY).flushed);
+        Ok(())
+    }
+
+    /// Opens the file again after its engine latched a full disk. `flushed` stays: what a failed commit left is written again.
+    fn reopen(&self, file: &Arc<File>) -> Result<Arc<Base>, Error> {
+        file.close();
+        let base = File::open(&*self.env.disk, &self.dir, file.name(), self.options.cache_bytes)?.base()?;
+        let old = std::mem::replace(&mut self.live.write().expect(HEALTHY).base, base.clone());
+        drop(old);
+        Ok(base)
+    }
+}

@@ -1,0 +1,185 @@
+//! Receiving a snapshot into a file of its own, and putting it in place of the state.
+//!
+//! The order of an install, of which every step keeps acknowledged data from being lost:
+//! new file received and synced, its machine built -> everything queued in the log synced -> flusher stopped -> `CURRENT` moved, directory
+//! synced -> file, machine and `applied` swapped in one step, unflushed and frozen rows dropped with the old ones -> old file removed.
+
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+
+use bytes::Bytes;
+
+use super::current::{self, Current, Fresh};
+use super::engine::{Base, File, Head};
+use super::error::Error;
+use super::flusher::Phase;
+use super::rows::Rows;
+use super::snapshot::Decoder;
+use super::{HEALTHY, State};
+use crate::types::LogId;
+
+/// Received rows are committed once so many bytes have come together.
+const COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
+/// A snapshot stream on its way into a new file, which is removed when this is dropped.
+pub struct Receiver<M> {
+    decoder: Decoder,
+    rows: Vec<(u8, Bytes, Bytes)>,
+    rows_bytes: usize,
+    head: Head,
+    incoming: Incoming,
+    machine: PhantomData<fn() -> M>,
+}
+
+/// A complete snapshot, durable in a file of its own, with its machine. Not yet the state; the file is removed when this is dropped.
+pub struct Received<M> {
+    base: Arc<Base>,
+    machine: M,
+    incoming: Incoming,
+}
+
+impl<M> Received<M> {
+    /// The machine built from its rows.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+}
+
+/// The new file. Fields drop in this order: the database is closed, then its file removed.
+struct Incoming {
+    file: Arc<File>,
+    number: u64,
+    fresh: Fresh,
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.fresh.is_kept() {
+            self.file.close();
+        }
+    }
+}
+
+impl<M> Receiver<M> {
+    /// Takes the next frame of the stream. Blocking. Errors: [`Error::Invalid`] and those of the disk; drop the receiver, nothing was changed.
+    pub fn frame(&mut self, frame: &[u8]) -> Result<(), Error> {
+        for row in self.decoder.frame(frame)? {
+            self.rows_bytes += row.1.len() + row.2.len();
+            self.rows.push(row);
+            if self.rows_bytes >= COMMIT_BYTES {
+                self.commit(None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the stream: checks that it is complete and ends at `applied`, makes the file durable, builds the machine. Blocking.
+    ///
+    /// Errors: as of [`Receiver::frame`], and `build`'s. Nothing was changed, and the file is removed.
+    pub fn finish(mut self, applied: LogId, build: impl FnOnce(Rows<'_>) -> Result<M, Error>) -> Result<Received<M>, Error> {
+        let found = self.decoder.finish()?;
+        if found != Some(applied) {
+            return Err(Error::invalid(format!("the stream ends at another entry found={found:?} announced={applied}")));
+        }
+        self.commit(Some(applied))?;
+        let base = self.incoming.file.base()?;
+        let machine = build(Rows(&base))?;
+        Ok(Received { base, machine, incoming: self.incoming })
+    }
+
+    fn commit(&mut self, applied: Option<LogId>) -> Result<(), Error> {
+        let rows = self.rows.iter().map(|(table, key, value)| (*table, key, Some(value)));
+        self.head = self.incoming.file.commit(Head { applied, ..self.head }, rows)?;
+        self.rows.clear();
+        self.rows_bytes = 0;
+        Ok(())
+    }
+}
+
+impl<M> Received<M> {
+    /// The last entry it contains.
+    pub fn applied(&self) -> Option<LogId> {
+        self.base.head.applied
+    }
+}
+
+impl<M: Send + Sync + 'static> State<M> {
+    /// Makes a new file for an incoming snapshot. Blocking. Errors: those of the disk; nothing was changed.
+    pub fn receive(&self) -> Result<Receiver<M>, Error> {
+        let core = &self.core;
+        let number = core.last_file.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = current::file_name(number);
+        let fresh = Fresh::new(core.env.disk.clone(), core.dir.join(&name));
+        let file = File::create(&*core.env.disk, &core.dir, &name, core.options.cache_bytes)?;
+        let incoming = Incoming { file, number, fresh };
+        Ok(Receiver {
+            decoder: Decoder::default(),
+            rows: Vec::new(),
+            rows_bytes: 0,
+            head: Head::default(),
+            incoming,
+            machine: PhantomData,
+        })
+    }
+
+    /// Puts a received snapshot in place of the state: file, machine and `applied` in one step. Blocking.
+    ///
+    /// No update may run meanwhile; views may, and see the old state or the new one. Errors: [`Error::Invalid`] (older than what is
+    /// applied) and [`Error::NoSpace`]: nothing was changed; any other is final.
+    pub fn install(&self, mut received: Received<M>) -> Result<(), Error> {
+        let core = &self.core;
+        let before = self.applied();
+        let applied = received.applied();
+        if applied.map(|id| id.index) < before.map(|id| id.index) {
+            return Err(Error::invalid(format!("it is older than what is applied found={applied:?} applied={before:?}")));
+        }
+        self.sync_log()?;
+        let mut phase = core.phase.lock().expect(HEALTHY);
+        if let Some(error) = core.fault.failed() {
+            return Err(error);
+        }
+        if let Err(error) = current::write(&*core.env.disk, &core.dir, Current::Open(received.incoming.number)) {
+            // From here on the pointer may be moved; the file it may name stays.
+            if error.is_final() {
+                received.incoming.fresh.keep();
+                core.fault.fail(error.clone());
+            }
+            return Err(error);
+        }
+        received.incoming.fresh.keep();
+        let machine = received.machine;
+        let old = {
+            let mut live = core.live.write().expect(HEALTHY);
+            assert!(live.applied == before, "an entry was applied while a snapshot was installed: {before:?}, {:?}", live.applied);
+            let machine = std::mem::replace(&mut live.machine, machine);
+            let base = std::mem::replace(&mut live.base, received.base);
+            let rows = (std::mem::take(&mut live.unflushed), live.frozen.take());
+            live.applied = applied;
+            live.flushed = applied;
+            live.dirty_since = None;
+            core.fault.set_pending_bytes(0);
+            (machine, base, rows)
+        };
+        // An answer still to come belongs to the old file's flush, and finds nobody.
+        *phase = Phase::Idle;
+        drop(phase);
+        old.1.file.stop_writes();
+        // What cannot be removed now is removed by the next open.
+        let _ = core.env.disk.remove(&core.dir.join(old.1.file.name()));
+        drop(old);
+        core.fault.settle(applied);
+        core.wake.wake();
+        Ok(())
+    }
+
+    fn sync_log(&self) -> Result<(), Error> {
+        let (sender, synced) = mpsc::sync_channel(1);
+        self.core.cover.sync(Box::new(move |result| drop(sender.send(result))));
+        let result =
+            synced.recv().map_err(|_| Error::Io { kind: std::io::ErrorKind::BrokenPipe, what: "the log has ended".into() });
+        result.and_then(|result| result.map_err(|error| Error::sync("the log failed", &error))).inspect_err(|error| {
+            self.core.fault.fail(error.clone());
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! The layers a read sees: unflushed over frozen over the base, all of one instant.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::engine::Base;
+use super::error::Error;
+use super::fault::Fault;
+use super::rows::{Found, Row, Scan};
+use crate::types::LogId;
+
+/// What a row counts for in memory besides its key and value, in bytes.
+const ROW_OVERHEAD_BYTES: u64 = 96;
+
+/// The changes of one entry.
+#[derive(Debug, Default)]
+pub struct Batch {
+    rows: Vec<(u8, Bytes, Option<Bytes>)>,
+    applied: Option<LogId>,
+}
+
+impl Batch {
+    /// Stores a row in place of whatever was there.
+    pub fn put(&mut self, table: u8, key: Bytes, value: Bytes) {
+        self.rows.push((table, key, Some(value)));
+    }
+
+    /// Deletes a row; one that is not there stays so.
+    pub fn delete(&mut self, table: u8, key: Bytes) {
+        self.rows.push((table, key, None));
+    }
+
+    /// Says which entry this is. Its index must be above that of the last one.
+    pub fn set_applied(&mut self, applied: LogId) {
+        self.applied = Some(applied);
+    }
+}
+
+/// Rows that are not in the base yet; without a value: deleted.
+#[derive(Default)]
+pub(super) struct Overlay {
+    rows: BTreeMap<(u8, Bytes), Option<Bytes>>,
+    bytes: u64,
+}
+
+impl Overlay {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.rows.iter().map(|((table, key), value)| (*table, key, value.as_ref()))
+    }
+
+    fn set(&mut self, table: u8, key: Bytes, value: Option<Bytes>) {
+        let len = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len) as u64;
+        let key_bytes = key.len() as u64 + ROW_OVERHEAD_BYTES;
+        self.bytes += len(&value);
+        match self.rows.insert((table, key), value) {
+            Some(old) => self.bytes -= len(&old),
+            None => self.bytes += key_bytes,
+        }
+    }
+
+    fn range(&self, span: &Span) -> impl Iterator<Item = (&(u8, Bytes), &Option<Bytes>)> {
+        let nothing = span.from >= span.until;
+        let until = if nothing { span.from.clone() } else { span.until.clone() };
+        self.rows.range((span.table, span.from.clone())..(span.table, until))
+    }
+}
+
+/// Rows on their way to the disk, with the entry they end at. Never changed.
+pub(super) struct Frozen {
+    pub overlay: Overlay,
+    pub applied: Option<LogId>,
+}
+
+/// Everything a view sees. One lock guards it.
+pub(super) struct Live<M> {
+    pub machine: M,
+    pub unflushed: Overlay,
+    pub frozen: Option<Arc<Frozen>>,
+    pub base: Arc<Base>,
+    /// Invariant: `flushed <= frozen.applied <= applied`.
+    pub applied: Option<LogId>,
+    pub flushed: Option<LogId>,
+    /// When the oldest change that is in no frozen set was made, by the monotonic clock.
+    pub dirty_since: Option<Duration>,
+}
+
+impl<M> Live<M> {
+    pub fn absorb(&mut self, batch: Batch, now: Duration) {
+        if let Some(applied) = batch.applied {
+            let before = self.applied.map(|id| id.index);
+            assert!(before < Some(applied.index), "applied out of order: {applied} after {:?}", self.applied);
+            self.applied = Some(applied);
+        } else if batch.rows.is_empty() {
+            return;
+        }
+        for (table, key, value) in batch.rows {
+            self.unflushed.set(table, key, value);
+        }
+        self.dirty_since.get_or_insert(now);
+    }
+
+    /// Bytes held in memory until they are flushed.
+    pub fn pending_bytes(&self) -> u64 {
+        self.unflushed.bytes + self.frozen.as_ref().map_or(0, |frozen| frozen.overlay.bytes)
+    }
+}
+
+#[derive(Clone)]
+struct Span {
+    table: u8,
+    from: Bytes,
+    until: Bytes,
+}
+
+/// Pins rows of the view it was handed out by.
+pub struct Pinner<'a> {
+    pub(super) unflushed: &'a Overlay,
+    pub(super) frozen: &'a Option<Arc<Frozen>>,
+    pub(super) base: &'a Arc<Base>,
+    pub(super) fault: &'a Arc<Fault>,
+}
+
+impl Pinner<'_> {
+    /// Pins the rows of half-open ranges `(table, from, until)`. Cost: the unflushed rows among them.
+    pub fn pin(&self, ranges: &[(u8, Bytes, Bytes)]) -> Pinned {
+        let spans = ranges.iter().map(|(table, from, until)| Span { table: *table, from: from.clone(), until: until.clone() });
+        self.pin_spans(spans.collect())
+    }
+
+    /// Pins single rows.
+    pub fn pin_keys(&self, keys: &[(u8, Bytes)]) -> Pinned {
+        let span = |(table, key): &(u8, Bytes)| Span { table: *table, from: key.clone(), until: [key, &[0][..]].concat().into() };
+        self.pin_spans(keys.iter().map(span).collect())
+    }
+
+    fn pin_spans(&self, spans: Vec<Span>) -> Pinned {
+        let copied = |span| self.unflushed.range(span).map(|((table, key), value)| (*table, key.clone(), value.clone()));
+        let recent = spans.iter().flat_map(copied).collect();
+        Pinned { spans, recent, frozen: self.frozen.clone(), base: self.base.clone(), fault: self.fault.clone() }
+    }
+}
+
+/// Rows of one instant, to be read later. Holds that instant's file content: keep it for seconds, not for hours.
+pub struct Pinned {
+    spans: Vec<Span>,
+    recent: Vec<(u8, Bytes, Option<Bytes>)>,
+    frozen: Option<Arc<Frozen>>,
+    base: Arc<Base>,
+    fault: Arc<Fault>,
+}
+
+impl Pinned {
+    /// The rows, in (table, key) order, each once. May wait for the disk: call it off the async threads.
+    ///
+    /// A row that is not there is simply missing. Errors: [`Error::Corrupt`] and [`Error::Io`], which the whole state then ends with;
+    /// [`Error::Superseded`]: take a new view. Nothing was changed.
+    pub fn read(&self) -> Result<Vec<Found>, Error> {
+        self.merged().inspect_err(|error| {
+            if error.is_final() {
+                self.fault.fail(error.clone());
+            }
+        })
+    }
+
+    fn merged(&self) -> Result<Vec<Found>, Error> {
+        let mut rows: BTreeMap<(u8, Bytes), Option<Bytes>> = BTreeMap::new();
+        for span in &self.spans {
+            if let Some(frozen) = &self.frozen {
+                rows.extend(frozen.overlay.range(span).map(|(key, value)| (key.clone(), value.clone())));
+            }
+        }
+        rows.extend(self.recent.iter().map(|(table, key, value)| ((*table, key.clone()), value.clone())));
+        for span in &self.spans {
+            let single =
+                span.until.len() == span.from.len() + 1 && span.until.starts_with(&span.from) && span.until.ends_with(&[0]);
+            if single && rows.contains_key(&(span.table, span.from.clone())) {
+                continue;
+            }
+            for row in Scan::range(&self.base, span.table, &span.from, &span.until) {
+                let (table, key, value) = row?;
+                rows.entry((table, key)).or_insert(Some(value));
+            }
+        }
+        Ok(rows.into_iter().filter_map(|((table, key), value)| Some((table, key, value?))).collect())
+    }
+}

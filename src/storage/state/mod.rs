@@ -1,0 +1,265 @@
+//! Rows durable in redb under an in-memory machine, all seen at one instant.
+//!
+//! Promises: a view sees machine, rows and `applied` of one instant. What is on disk is the exact state after one entry, never one that
+//! the log does not cover. Damage is an error that names the row, never a missing row. Leaves to others: what rows mean, the log, and
+//! the order of entries. Calls marked blocking belong off the async threads. Only `raft` may use it.
+//!
+//! ```text
+//! update ─> machine + unflushed + applied   one lock: the view
+//!                      │ 16 MiB or 2 s, or asked for: freeze, wait for the log
+//!                   frozen ── one durable transaction ──> base (redb, a read transaction shared by all views)
+//! reads: unflushed over frozen over base
+//! ```
+
+mod current;
+mod engine;
+mod error;
+mod fault;
+mod flusher;
+mod install;
+mod layers;
+mod reserve;
+mod rows;
+mod snapshot;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+
+use crate::env::{Env, Worker};
+use crate::limits::MIB;
+use crate::types::LogId;
+
+pub use error::Error;
+pub use fault::Done;
+pub use install::{Received, Receiver};
+pub use layers::{Batch, Pinned, Pinner};
+pub use rows::Rows;
+pub use snapshot::Snapshot;
+
+use current::Current;
+use engine::File;
+use fault::Fault;
+use flusher::Phase;
+use layers::{Live, Overlay};
+use reserve::Reserve;
+
+const HEALTHY: &str = "no update or view panicked half way, or the process must not go on";
+
+/// Sizes and times of one state.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Memory for redb's pages, in bytes.
+    pub cache_bytes: usize,
+    /// A flush begins at so many unflushed bytes.
+    pub unflushed_bytes_soft: u64,
+    /// Updates wait above so many unflushed and frozen bytes.
+    pub unflushed_bytes_hard: u64,
+    /// A flush begins so long after the first unflushed change.
+    pub flush_after: Duration,
+    /// Room set aside on the disk, for flushes that find none; 0: none.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 16 * MIB as usize,
+            unflushed_bytes_soft: 16 * MIB,
+            unflushed_bytes_hard: 64 * MIB,
+            flush_after: Duration::from_secs(2),
+            reserve_bytes: 64 * MIB,
+        }
+    }
+}
+
+/// The log, as the flusher sees it. Callbacks may come at once, on the caller's thread, and must not be lost.
+pub trait Cover: Send + Sync + 'static {
+    /// Calls `done` once the log is synced or purged to at least `index`.
+    fn when_covered(&self, index: u64, done: Box<dyn FnOnce(Result<(), io::Error>) + Send>);
+
+    /// Calls `done` once everything queued before is synced.
+    fn sync(&self, done: Box<dyn FnOnce(Result<(), io::Error>) + Send>);
+}
+
+/// Room a state takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Length of the file.
+    pub file_bytes: u64,
+    /// Bytes of keys and values stored in it, as of the last flush.
+    pub live_bytes: u64,
+    /// Bytes in memory that are not flushed yet.
+    pub unflushed_bytes: u64,
+}
+
+/// Wakes the flusher, once there is one.
+#[derive(Default)]
+struct Wake(OnceLock<Box<dyn Fn() + Send + Sync>>);
+
+impl Wake {
+    fn wake(&self) {
+        if let Some(wake) = self.0.get() {
+            wake();
+        }
+    }
+}
+
+/// What the flusher and the callers share. Locks are taken in this order: `phase`, `live`, those inside `fault`.
+struct Core<M> {
+    env: Env,
+    dir: PathBuf,
+    options: Options,
+    cover: Arc<dyn Cover>,
+    phase: Mutex<Phase>,
+    /// Used by the flusher only, under `phase`.
+    reserve: Mutex<Reserve>,
+    live: RwLock<Live<M>>,
+    fault: Arc<Fault>,
+    wake: Arc<Wake>,
+    /// The greatest number a state file was given.
+    last_file: AtomicU64,
+}
+
+/// A machine with its rows. See the module's words.
+pub struct State<M> {
+    core: Arc<Core<M>>,
+    /// Dropped with the state; dropping waits for a write in progress.
+    _flusher: Worker,
+}
+
+impl<M: Send + Sync + 'static> State<M> {
+    /// Opens the state in `dir`, or creates an empty one, and builds the machine from its rows. Blocking.
+    ///
+    /// Errors: [`Error::Corrupt`]: rebuild this node from its peers; [`Error::Io`], [`Error::NoSpace`]: mend the disk; whatever `build`
+    /// says. Nothing that counts was changed.
+    pub fn open<E: From<Error>>(
+        env: &Env,
+        dir: &Path,
+        options: Options,
+        cover: Arc<dyn Cover>,
+        build: impl FnOnce(Rows<'_>) -> Result<M, E>,
+    ) -> Result<Arc<Self>, E> {
+        assert!(options.unflushed_bytes_soft <= options.unflushed_bytes_hard, "updates would wait for a flush that never begins");
+        let (base, last_file) = open_base(env, dir, options)?;
+        let machine = build(Rows(&base))?;
+        let applied = base.head.applied;
+        let unflushed = Overlay::default();
+        let live = Live { machine, unflushed, frozen: None, base, applied, flushed: applied, dirty_since: None };
+        let core = Arc::new(Core {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            options,
+            cover,
+            phase: Mutex::default(),
+            reserve: Mutex::new(Reserve::open(env.disk.clone(), dir, options.reserve_bytes)),
+            live: RwLock::new(live),
+            fault: Arc::default(),
+            wake: Arc::default(),
+            last_file: AtomicU64::new(last_file),
+        });
+        let flusher = core.clone();
+        let worker =
+            env.workers.start("flush", Box::new(move || flusher.step())).map_err(|error| Error::io("start the flusher", &error))?;
+        let waker = worker.waker();
+        let _ = core.wake.0.set(Box::new(move || waker.wake()));
+        // It may have begun to wait before it could be woken.
+        core.wake.wake();
+        Ok(Arc::new(Self { core, _flusher: worker }))
+    }
+
+    /// The last entry applied.
+    pub fn applied(&self) -> Option<LogId> {
+        self.core.live.read().expect(HEALTHY).applied
+    }
+
+    /// The last entry whose rows are durable. The log may be purged up to it, never beyond.
+    pub fn flushed(&self) -> Option<LogId> {
+        self.core.live.read().expect(HEALTHY).flushed
+    }
+
+    /// Applies one entry: `f` changes the machine and says which rows change; all of it is seen at once. Blocking while more than
+    /// the hard limit is unflushed; one batch may go above it.
+    ///
+    /// After a final failure it still applies, in memory only, so that nobody hangs while the process ends.
+    pub fn update<R>(&self, f: impl FnOnce(&mut M, &mut Batch) -> R) -> R {
+        self.core.fault.wait_for_room(self.core.options.unflushed_bytes_hard);
+        let now = self.core.env.clock.now();
+        let (result, wake) = {
+            let mut live = self.core.live.write().expect(HEALTHY);
+            let mut batch = Batch::default();
+            let result = f(&mut live.machine, &mut batch);
+            let was_clean = live.dirty_since.is_none();
+            let soft = self.core.options.unflushed_bytes_soft;
+            let was_below = live.unflushed.bytes() < soft;
+            live.absorb(batch, now);
+            self.core.fault.set_pending_bytes(live.pending_bytes());
+            let began = was_clean && live.dirty_since.is_some();
+            (result, began || (was_below && live.unflushed.bytes() >= soft))
+        };
+        if wake {
+            self.core.wake.wake();
+        }
+        result
+    }
+
+    /// Shows `f` one instant: the machine, the last entry applied, and rows to pin. Cheap: no disk is touched. Updates wait for `f`.
+    pub fn view<R>(&self, f: impl FnOnce(&M, Option<LogId>, &Pinner<'_>) -> R) -> R {
+        let live = self.core.live.read().expect(HEALTHY);
+        let pinner = Pinner { unflushed: &live.unflushed, frozen: &live.frozen, base: &live.base, fault: &self.core.fault };
+        f(&live.machine, live.applied, &pinner)
+    }
+
+    /// Calls `done` once everything applied by now is durable, or with the final error. Never blocks; `done` may be called at once.
+    pub fn flush(&self, done: Done) {
+        let applied = self.applied();
+        self.core.fault.wait_flushed(applied, done);
+        self.core.fault.settle(self.flushed());
+        self.core.wake.wake();
+    }
+
+    /// The content at the last flush, to stream from. Blocking calls only; it pins that content while it lives.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        Ok(Snapshot::new(self.core.live.read().expect(HEALTHY).base.clone()))
+    }
+
+    /// Whether the hard limit of unflushed bytes is reached: the next update would block until a flush is through.
+    pub fn is_full(&self) -> bool {
+        self.core.fault.pending_bytes() > self.core.options.unflushed_bytes_hard
+    }
+
+    /// Room taken.
+    pub fn bytes(&self) -> Sizes {
+        let (base, unflushed_bytes) = {
+            let live = self.core.live.read().expect(HEALTHY);
+            (live.base.clone(), live.pending_bytes())
+        };
+        Sizes { file_bytes: base.file.len(), live_bytes: base.head.bytes, unflushed_bytes }
+    }
+
+    /// The final error, if the state has ended.
+    pub fn failed(&self) -> Option<Error> {
+        self.core.fault.failed()
+    }
+
+    /// Calls `f` with the first final error; at once if there already is one.
+    pub fn on_failure(&self, f: Box<dyn FnOnce(Error) + Send>) {
+        self.core.fault.on_failure(f);
+    }
+}
+
+fn open_base(env: &Env, dir: &Path, options: Options) -> Result<(Arc<engine::Base>, u64), Error> {
+    let disk = &*env.disk;
+    let (current, last) = current::open(disk, dir)?;
+    let (file, last) = match current {
+        Current::Open(number) => (File::open(disk, dir, &current::file_name(number), options.cache_bytes)?, last.max(number)),
+        Current::Creating => {
+            let file = File::create(disk, dir, &current::file_name(1), options.cache_bytes)?;
+            current::write(disk, dir, Current::Open(1))?;
+            (file, last.max(1))
+        }
+    };
+    Ok((file.base()?, last))
+}

@@ -1,0 +1,309 @@
+//! A cluster of real servers, each on a runtime of its own, so that dropping that runtime is a crash.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quorate::env::Env;
+use quorate::raft::net::{Incoming, Net, TcpNet};
+use quorate::server::config::Config;
+use quorate::server::{Options, Server};
+use quorate::types::{
+    Blob, Change, ClientId, Consistency, Counters, Expected, Expiry, Load, Loaded, Nonce, Outcome, Refusal, Request, Sequence,
+    SessionId, Verdict, Write,
+};
+use quorate::wire::{self, v1, v1::sessions_client::SessionsClient};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tonic::transport::{Channel, Endpoint};
+
+/// Nothing in these tests may take longer.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// TCP with the ports taken in advance, so that no two tests ever want the same one.
+struct Reserved {
+    listeners: Mutex<BTreeMap<String, std::net::TcpListener>>,
+}
+
+#[tonic::async_trait]
+impl Net for Reserved {
+    async fn listen(&self, address: &str) -> io::Result<(SocketAddr, Incoming)> {
+        let reserved = self.listeners.lock().expect("no test panics with it").remove(address);
+        // Dropped only here: a restarted node finds its old address free, as on a real host.
+        drop(reserved);
+        TcpNet.listen(address).await
+    }
+
+    fn channel(&self, endpoint: Endpoint) -> Channel {
+        TcpNet.channel(endpoint)
+    }
+}
+
+struct Running {
+    runtime: Runtime,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<Result<(), String>>,
+}
+
+/// A cluster. Dropping it crashes all its nodes.
+pub struct Cluster {
+    pub config: Config,
+    dir: tempfile::TempDir,
+    net: Arc<Reserved>,
+    running: BTreeMap<u64, Running>,
+}
+
+impl Cluster {
+    /// Starts so many nodes with ids from 1, and waits until one leads.
+    pub async fn start(nodes: u64) -> Self {
+        let mut cluster = Self::prepare(nodes);
+        for id in 1..=nodes {
+            cluster.start_node(id).await;
+        }
+        cluster.caller(1).await;
+        cluster
+    }
+
+    /// A cluster of which no node is started yet.
+    pub fn prepare(nodes: u64) -> Self {
+        let mut listeners = BTreeMap::new();
+        let mut reserve = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("bound").to_string();
+            listeners.insert(address.clone(), listener);
+            address
+        };
+        let mut text = "name = \"test\"\n[raft]\nheartbeat_interval = \"100ms\"\nelection_timeout_min = \"400ms\"\n\
+                        election_timeout_max = \"800ms\"\n"
+            .to_owned();
+        for id in 1..=nodes {
+            let (client, peer, admin) = (reserve(), reserve(), reserve());
+            text += &format!("[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nadmin = \"{admin}\"\n");
+        }
+        let config = Config::parse(&text).expect("a valid configuration");
+        let net = Arc::new(Reserved { listeners: Mutex::new(listeners) });
+        Self { config, dir: tempfile::tempdir().expect("a directory"), net, running: BTreeMap::new() }
+    }
+
+    /// Starts a node, for the first time or again.
+    pub async fn start_node(&mut self, id: u64) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let options = Options {
+            config: self.config.clone(),
+            node: id.into(),
+            data_dir: self.dir.path().join(id.to_string()),
+            bootstrap: true,
+            env: Env::real(),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let (started, ready) = oneshot::channel();
+        let net = self.net.clone();
+        runtime.spawn(async move {
+            let server = match Server::start_on(options, net).await {
+                Ok(server) => server,
+                Err(error) => return drop(started.send(Err(error.to_string()))),
+            };
+            let _ = started.send(Ok(()));
+            let result = server.run(async { drop(stopped.await) }).await;
+            let _ = end.send(result.map_err(|error| error.to_string()));
+        });
+        ready.await.expect("the start was not dropped").expect("the node starts");
+        let before = self.running.insert(id, Running { runtime, stop, ended });
+        assert!(before.is_none(), "node {id} runs already");
+    }
+
+    /// A crash: all its tasks are dropped, whatever they were doing.
+    pub fn kill(&mut self, id: u64) {
+        self.running.remove(&id).expect("it runs").runtime.shutdown_background();
+    }
+
+    /// A graceful stop; waits until it has ended.
+    pub async fn stop(&mut self, id: u64) {
+        let Running { runtime, stop, ended } = self.running.remove(&id).expect("it runs");
+        let _ = stop.send(());
+        let result = tokio::time::timeout(PATIENCE, ended).await.expect("it ends in time").expect("it was not dropped");
+        assert_eq!(result, Ok(()));
+        runtime.shutdown_background();
+    }
+
+    /// The client address of a node.
+    pub fn client_address(&self, id: u64) -> &str {
+        &self.config.member(id.into()).expect("a member").client
+    }
+
+    /// The generated client of one node.
+    pub fn raw(&self, id: u64) -> SessionsClient<Channel> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.client_address(id))).expect("an address").tcp_nodelay(true);
+        let limit = 64 << 20;
+        SessionsClient::new(endpoint.connect_lazy()).max_decoding_message_size(limit).max_encoding_message_size(limit)
+    }
+
+    /// An open client that talks to one node.
+    pub async fn caller(&self, id: u64) -> Caller {
+        Caller::open(self.raw(id)).await
+    }
+
+    /// Who leads, as one node sees it; waits until it sees someone.
+    pub async fn leader(&self, seen_by: u64) -> u64 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.raw(seen_by).status(v1::StatusRequest { local: true, ..Default::default() }).await;
+            if let Some(leader) = status.ok().and_then(|status| status.into_inner().nodes.first().and_then(|node| node.leader)) {
+                return leader;
+            }
+            assert!(Instant::now() < deadline, "no leader");
+        }
+    }
+
+    /// `GET` on the admin port of a node: the whole answer.
+    pub async fn get(&self, id: u64, path: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let address = &self.config.member(id.into()).expect("a member").admin;
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("the admin port listens");
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("text");
+        answer
+    }
+}
+
+/// A client with a row in the client table, and one node to talk to.
+pub struct Caller {
+    pub raw: SessionsClient<Channel>,
+    pub cluster_id: Bytes,
+    client: ClientId,
+    nonce: Nonce,
+    sequence: u64,
+}
+
+impl Caller {
+    /// Opens a client, waiting for a leader.
+    pub async fn open(mut raw: SessionsClient<Channel>) -> Self {
+        let mut nonce = [0; 16];
+        quorate::env::Random::fill(&quorate::env::SystemRandom, &mut nonce);
+        let nonce = Nonce(nonce);
+        let deadline = Instant::now() + PATIENCE;
+        let request = submit(1, &[], v1::submit_request::Operation::Write(wire::write_to(&Write::OpenClient { nonce })));
+        loop {
+            let status = match raw.write(request.clone()).await {
+                Ok(response) => {
+                    let response = response.into_inner();
+                    let Verdict::ClientOpened { client } = outcome(&response).verdict else { panic!("not opened: {response:?}") };
+                    return Self { raw, cluster_id: response.cluster_id, client, nonce, sequence: 0 };
+                }
+                Err(status) => status,
+            };
+            assert!(Instant::now() < deadline, "no leader: {status:?}");
+        }
+    }
+
+    /// The same client, talking to another node.
+    pub fn at(mut self, raw: SessionsClient<Channel>) -> Self {
+        self.raw = raw;
+        self
+    }
+
+    /// A request identity that was never used.
+    pub fn request(&mut self) -> Request {
+        self.sequence += 1;
+        let sequence = Sequence(self.sequence);
+        Request { client: self.client, nonce: self.nonce, sequence, acknowledged_below: sequence }
+    }
+
+    /// A blind save of a plain value.
+    pub fn save_of(&mut self, id: &str, value: impl Into<Bytes>) -> Write {
+        let change = Change::Full { chunks: vec![], head: Blob::plain(value.into()), counters: Counters::default() };
+        Write::Save { request: self.request(), id: session(id), change, expiry: Expiry::Keep }
+    }
+
+    /// A conditional save of a plain value.
+    pub fn cas_of(&mut self, id: &str, expected: Expected, value: &'static str) -> Write {
+        let change = Change::Full { chunks: vec![], head: Blob::plain(value.into()), counters: Counters::default() };
+        let (request, expiry) = (self.request(), Expiry::Keep);
+        Write::SaveIfVersion { request, id: session(id), expected, change, on_conflict: quorate::types::OnConflict::Reject, expiry }
+    }
+
+    /// One attempt, with the server's default deadline.
+    pub async fn attempt(&mut self, write: &Write) -> Result<Outcome, Refusal> {
+        self.attempt_within(write, 0).await
+    }
+
+    /// One attempt with a deadline in milliseconds.
+    pub async fn attempt_within(&mut self, write: &Write, timeout_ms: u32) -> Result<Outcome, Refusal> {
+        let operation = v1::submit_request::Operation::Write(wire::write_to(write));
+        let request = v1::SubmitRequest { timeout_ms, ..submit(1, &self.cluster_id, operation) };
+        let response = self.raw.write(request).await.map_err(|status| wire::refusal_from_status(&status))?;
+        Ok(outcome(&response.into_inner()))
+    }
+
+    /// Attempts with one request identity until an outcome comes.
+    pub async fn settle(&mut self, write: &Write) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.attempt_within(write, 2000).await {
+                Ok(outcome) => return outcome,
+                Err(refusal) => assert!(Instant::now() < deadline, "not settled: {refusal:?}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A load with a deadline in milliseconds.
+    pub async fn load_within(&mut self, id: &str, consistency: Consistency, timeout_ms: u32) -> Result<Loaded, Refusal> {
+        let load = Load { id: session(id), have: None, consistency };
+        let operation = v1::submit_request::Operation::Load(wire::load_to(&load));
+        let request = v1::SubmitRequest { timeout_ms, ..submit(1, &self.cluster_id, operation) };
+        let refused = |status: tonic::Status| wire::refusal_from_status(&status);
+        let mut frames = self.raw.load(request).await.map_err(refused)?.into_inner();
+        let mut assembler = wire::LoadAssembler::default();
+        loop {
+            let response = frames.message().await.map_err(refused)?.expect("the last frame says so");
+            let Some(v1::submit_response::Answer::Load(frame)) = response.answer else { panic!("no frame: {response:?}") };
+            if let Some(whole) = assembler.push(frame)? {
+                return Ok(whole.loaded);
+            }
+        }
+    }
+
+    /// The plain value of a session, retried until some node answers; `None`: there is none.
+    pub async fn value(&mut self, id: &str) -> Option<Bytes> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.load_within(id, Consistency::Linearizable, 2000).await {
+                Ok(Loaded::Full(content)) => return Some(content.head.expect("a plain value is a head").data),
+                Ok(Loaded::NotFound { .. }) => return None,
+                Ok(other) => panic!("an answer to another question: {other:?}"),
+                Err(refusal) => assert!(Instant::now() < deadline, "not loaded: {refusal:?}"),
+            }
+        }
+    }
+}
+
+/// A session's id.
+pub fn session(id: &str) -> SessionId {
+    SessionId::new(id).expect("short")
+}
+
+/// A request without a deadline of its own.
+pub fn submit(tag: u64, cluster_id: &[u8], operation: v1::submit_request::Operation) -> v1::SubmitRequest {
+    v1::SubmitRequest { tag, timeout_ms: 0, cluster_id: Bytes::copy_from_slice(cluster_id), operation: Some(operation) }
+}
+
+fn outcome(response: &v1::SubmitResponse) -> Outcome {
+    match &response.answer {
+        Some(v1::submit_response::Answer::Outcome(outcome)) => wire::outcome_from(outcome.clone()).expect("well formed"),
+        other => panic!("no outcome: {other:?}"),
+    }
+}
+
+/// The version a save got.
+pub fn version(outcome: &Outcome) -> u64 {
+    match &outcome.verdict {
+        Verdict::Saved(saved) => saved.version.0,
+        other => panic!("not saved: {other:?}"),
+    }
+}

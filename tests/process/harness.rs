@@ -1,0 +1,177 @@
+//! Real processes on loopback: what is killed here is killed with -9.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use quorate::client::Client;
+use quorate::types::NodeId;
+use tempfile::TempDir;
+
+/// Longest a healthy cluster may take for anything waited for here.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Some nodes, each a process of its own.
+pub struct Cluster {
+    dir: TempDir,
+    ports: Vec<[u16; 3]>,
+    children: Vec<Option<Child>>,
+    bootstrap: bool,
+}
+
+/// Ports that were free a moment ago, all different.
+fn free_ports(count: usize) -> Vec<[u16; 3]> {
+    let listeners: Vec<TcpListener> = (0..3 * count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
+    ports.chunks(3).map(|three| [three[0], three[1], three[2]]).collect()
+}
+
+impl Cluster {
+    /// Starts `count` nodes that bootstrap a new cluster, and waits until it has a leader.
+    pub async fn start(count: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cluster = Self { dir, ports: free_ports(count), children: Vec::new(), bootstrap: true };
+        cluster.children = (0..count).map(|_| None).collect();
+        cluster.write_configuration();
+        (1..=count).for_each(|node| cluster.restart(node));
+        cluster.leader().await;
+        cluster
+    }
+
+    fn write_configuration(&self) {
+        let mut text = "name = \"process-test\"\n".to_owned();
+        for (index, [client, peer, admin]) in self.ports.iter().enumerate() {
+            text += &format!(
+                "\n[[node]]\nid = {}\nclient = \"127.0.0.1:{client}\"\npeer = \"127.0.0.1:{peer}\"\nadmin = \"127.0.0.1:{admin}\"\n",
+                index + 1
+            );
+        }
+        std::fs::write(self.configuration(), text).expect("a writable directory");
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.dir.path().join("cluster.toml")
+    }
+
+    /// The data directory of a node.
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.dir.path().join("data").join(node.to_string())
+    }
+
+    /// Starts a node that does not run.
+    pub fn restart(&mut self, node: usize) {
+        assert!(self.children[node - 1].is_none(), "node {node} runs already");
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.dir.path().join(format!("{node}.log")));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command.arg("serve").arg("--config").arg(self.configuration());
+        command.args(["--node", &node.to_string()]).arg("--data-dir").arg(self.dir.path().join("data"));
+        if self.bootstrap {
+            command.arg("--bootstrap");
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log file"));
+        self.children[node - 1] = Some(command.spawn().expect("the binary under test"));
+    }
+
+    /// Kills a node with -9 and waits until it is gone.
+    pub fn kill(&mut self, node: usize) {
+        let mut child = self.children[node - 1].take().expect("the node runs");
+        child.kill().expect("a child of ours");
+        child.wait().expect("a child of ours");
+    }
+
+    /// Kills all nodes that run, at once.
+    pub fn kill_all(&mut self) {
+        let mut children: Vec<Child> = self.children.iter_mut().filter_map(Option::take).collect();
+        children.iter_mut().for_each(|child| child.kill().expect("a child of ours"));
+        children.iter_mut().for_each(|child| drop(child.wait().expect("a child of ours")));
+    }
+
+    /// Starts all nodes that do not run.
+    pub fn restart_all(&mut self) {
+        (1..=self.children.len())
+            .filter(|node| self.children[node - 1].is_none())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|node| self.restart(node));
+    }
+
+    /// The client addresses.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.ports.iter().map(|[client, ..]| format!("127.0.0.1:{client}")).collect()
+    }
+
+    /// A client of all nodes.
+    pub fn client(&self) -> Client {
+        Client::builder().endpoints(self.endpoints()).build().expect("valid endpoints")
+    }
+
+    /// The processes that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.children.iter().flatten().map(Child::id).collect()
+    }
+
+    /// Waits until some node leads and answers a linearizable read; gives its number.
+    pub async fn leader(&self) -> usize {
+        let client = self.client();
+        let started = Instant::now();
+        loop {
+            let served = client.load("no such session").await;
+            if served.is_ok()
+                && let Ok(status) = client.status(Default::default()).await
+                && let Some(leader) = status.nodes.iter().find(|node| node.is_leader())
+            {
+                let NodeId(id) = leader.id;
+                return id as usize;
+            }
+            assert!(started.elapsed() < PATIENCE, "no leader within {PATIENCE:?}: {served:?}\n{}", self.logs());
+        }
+    }
+
+    /// Waits until all nodes have applied the same index, and compares their digests at it.
+    pub async fn assert_equal_digests(&self) {
+        let client = self.client();
+        let started = Instant::now();
+        loop {
+            let status = client.status(Default::default()).await.expect("a status, whatever the nodes do");
+            let applied: Vec<_> = status.nodes.iter().map(|node| node.applied).collect();
+            if applied.iter().all(|index| index.is_some() && *index == applied[0]) {
+                let digests: Vec<_> = status.nodes.iter().map(|node| node.digest).collect();
+                assert!(digests.iter().all(|digest| digest.is_some() && *digest == digests[0]), "digests differ: {digests:?}");
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "nodes do not converge: {applied:?}\n{}", self.logs());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The last lines of every node's log, for a failing test.
+    pub fn logs(&self) -> String {
+        let tail = |node: usize| {
+            let text = std::fs::read_to_string(self.dir.path().join(format!("{node}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().rev().take(30).collect();
+            format!("--- node {node}\n{}\n", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        };
+        (1..=self.children.len()).map(tail).collect()
+    }
+
+    /// From now on nodes start without `--bootstrap`.
+    pub fn without_bootstrap(&mut self) {
+        self.bootstrap = false;
+    }
+
+    /// Removes a directory and all in it, as a lost disk would.
+    pub fn wipe(&self, node: usize) {
+        remove_all(&self.data_dir(node));
+    }
+}
+
+fn remove_all(path: &Path) {
+    std::fs::remove_dir_all(path).expect("a directory of ours");
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.kill_all();
+    }
+}

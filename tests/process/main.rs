@@ -1,0 +1,139 @@
+//! Processes killed with -9: nothing acknowledged is lost, whatever dies.
+
+mod bob;
+mod harness;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use harness::Cluster;
+use quorate::client::{Client, Content, ErrorKind, WriteOptions};
+use quorate::types::{Expected, Version};
+
+fn value(text: impl Into<String>) -> Content {
+    Content::Value(Bytes::from(text.into()))
+}
+
+/// Increments one session by compare-and-set until told to stop; any error fails the test. Gives the number of acknowledged saves.
+async fn increment(client: Client, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> u64 {
+    let mut expected = Expected::Absent;
+    while !stop.load(Ordering::Relaxed) {
+        let next = acknowledged.load(Ordering::Relaxed) + 1;
+        let written = client.save_if_version("counter", value(next.to_string()), expected, WriteOptions::default()).await;
+        let written = written.unwrap_or_else(|error| panic!("save {next}: {error}"));
+        assert_eq!(written.version, Version(next), "a gap");
+        expected = Expected::At { version: written.version, create_revision: None };
+        acknowledged.store(next, Ordering::Relaxed);
+    }
+    acknowledged.load(Ordering::Relaxed)
+}
+
+/// The leader is killed with a write under way, restarted, killed again. The caller sees no error, no gap, no double.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn increments_go_on_through_leader_kills_without_a_gap_or_an_error() {
+    let mut cluster = Cluster::start(3).await;
+    let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writer = tokio::spawn(increment(cluster.client(), stop.clone(), acknowledged.clone()));
+    for _ in 0..4 {
+        let before = acknowledged.load(Ordering::Relaxed);
+        let leader = cluster.leader().await;
+        cluster.kill(leader);
+        // The others serve while it is gone.
+        while acknowledged.load(Ordering::Relaxed) < before + 20 {
+            assert!(!writer.is_finished(), "the writer failed\n{}", cluster.logs());
+            tokio::task::yield_now().await;
+        }
+        cluster.restart(leader);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let total = writer.await.expect("no save failed");
+    let stored = cluster.client().load("counter").await.expect("a load").expect("a session");
+    assert_eq!(stored.info.version, Version(total));
+    assert_eq!(stored.content, value(total.to_string()));
+    cluster.assert_equal_digests().await;
+}
+
+/// Every node is killed at once while saves are under way: what was acknowledged is there after a restart, which needs no flag.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_save_survives_a_kill_of_all_nodes_at_once() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let counts: Vec<Arc<AtomicU64>> = (0..8).map(|_| Arc::default()).collect();
+    let writers: Vec<_> = counts
+        .iter()
+        .cloned()
+        .enumerate()
+        .map(|(writer, count)| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                loop {
+                    let next = count.load(Ordering::Relaxed) + 1;
+                    if client.save(&format!("session {writer}"), value(next.to_string()), WriteOptions::default()).await.is_ok() {
+                        count.store(next, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    while counts.iter().any(|count| count.load(Ordering::Relaxed) < 50) {
+        tokio::task::yield_now().await;
+    }
+    cluster.kill_all();
+    writers.iter().for_each(|writer| writer.abort());
+    let acknowledged: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    cluster.without_bootstrap();
+    cluster.restart_all();
+    cluster.leader().await;
+    let client = cluster.client();
+    for (writer, acknowledged) in acknowledged.into_iter().enumerate() {
+        let stored = client.load(&format!("session {writer}")).await.expect("a load").expect("a session");
+        let Content::Value(bytes) = &stored.content else { panic!("a value was saved") };
+        let stored: u64 = std::str::from_utf8(bytes).expect("digits").parse().expect("digits");
+        assert!(stored >= acknowledged, "session {writer}: {acknowledged} acknowledged, {stored} stored");
+        assert!(stored <= acknowledged + 1, "session {writer}: {stored} was never asked for");
+    }
+    cluster.assert_equal_digests().await;
+}
+
+/// Two of three disks are lost, and every process still has `--bootstrap`: the third has data, so no second cluster may form.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_wiped_nodes_with_the_bootstrap_flag_left_on_form_no_second_cluster() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.client().save("kept", value("before"), WriteOptions::default()).await.expect("a save");
+    cluster.kill_all();
+    cluster.wipe(1);
+    cluster.wipe(2);
+    cluster.restart_all();
+    let client =
+        Client::builder().endpoints(cluster.endpoints()).read_deadline(std::time::Duration::from_secs(4)).build().expect("valid");
+    let error = client.load("kept").await.expect_err("two wiped disks are no quorum");
+    assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error:?}");
+    let status = client.status(Default::default()).await.expect("a status without a quorum");
+    assert_eq!(status.nodes.len(), 3, "every configured node is listed");
+    assert!(status.nodes.iter().all(|node| !node.is_leader()), "{status:?}");
+}
+
+/// Two of three nodes down: a clear refusal within the deadline, nothing lost, and service by itself when one is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_calls_are_refused_and_service_returns_by_itself() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.client().save("kept", value("before"), WriteOptions::default()).await.expect("a save");
+    let leader = cluster.leader().await;
+    let other = if leader == 1 { 2 } else { 1 };
+    cluster.kill(leader);
+    cluster.kill(other);
+    let deadline = std::time::Duration::from_secs(3);
+    let builder = Client::builder().endpoints(cluster.endpoints()).read_deadline(deadline).write_deadline(deadline);
+    let impatient = builder.build().expect("valid");
+    let error = impatient.load("kept").await.expect_err("no quorum");
+    assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error:?}");
+    let error = impatient.save("kept", value("after"), WriteOptions::default()).await.expect_err("no quorum");
+    assert!(matches!(error.kind(), ErrorKind::Refused { .. } | ErrorKind::Indeterminate), "{error:?}");
+    let status = impatient.status(Default::default()).await.expect("a status without a quorum");
+    assert_eq!(status.nodes.len(), 3);
+    cluster.restart(leader);
+    cluster.leader().await;
+    let stored = cluster.client().load("kept").await.expect("a load").expect("it is there");
+    assert!(stored.info.version >= Version(1));
+}

@@ -1,0 +1,283 @@
+//! Every crash point of flush and install, a full disk, a failing disk.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate::env::{Disk, Env, Step};
+use quorate::storage::state::{Error, Options};
+
+use crate::disk::{CRASHES, CrashDisk, Plan};
+use crate::rig::{Model, Rig, bytes, frames, id, options};
+
+const DIR: &str = "/state";
+
+fn open(disk: &CrashDisk) -> Result<Rig, Error> {
+    Rig::open_on(
+        Env { disk: Arc::new(disk.clone()), ..Env::real() },
+        Path::new(DIR),
+        Options { cache_bytes: 64 << 10, ..options() },
+    )
+}
+
+/// What every entry leaves, and how far things are known to have come.
+#[derive(Default)]
+struct Story {
+    after: BTreeMap<Option<u64>, Model>,
+    /// A flush up to here was acknowledged.
+    acknowledged: Option<u64>,
+    covered: Option<u64>,
+    received: Option<Vec<Bytes>>,
+}
+
+impl Story {
+    fn new() -> Self {
+        Story { after: [(None, Model::new())].into(), ..Story::default() }
+    }
+
+    fn entry(&mut self, rig: &Rig, index: u64) {
+        let value = index.to_string().repeat(1 + 2000 * (index as usize % 3));
+        let gone = format!("key{}", index.saturating_sub(3));
+        rig.apply(
+            index,
+            &[(1, &format!("key{index}"), Some(value.as_bytes())), (1, "same", Some(value.as_bytes())), (1, &gone, None)],
+        );
+        self.after.insert(Some(index), rig.state.view(|model, _, _| model.clone()));
+    }
+
+    fn flush(&mut self, rig: &Rig) -> Result<(), Error> {
+        let index = rig.state.applied().map(|id| id.index);
+        self.covered = self.covered.max(index);
+        match rig.flush() {
+            Some(Ok(())) => self.acknowledged = index,
+            Some(Err(error)) => return Err(error),
+            None => return Err(Error::Superseded),
+        }
+        Ok(())
+    }
+
+    /// Three flushes and an end without one.
+    fn flushes(&mut self, disk: &CrashDisk) -> Result<(), Error> {
+        let rig = open(disk)?;
+        for index in 1..=9 {
+            self.entry(&rig, index);
+            if index % 3 == 0 {
+                self.flush(&rig)?;
+            }
+        }
+        self.entry(&rig, 10);
+        Ok(())
+    }
+
+    /// A flush, an install, a flush on top.
+    fn install(&mut self, disk: &CrashDisk) -> Result<(), Error> {
+        let rig = open(disk)?;
+        self.entry(&rig, 1);
+        self.flush(&rig)?;
+        self.entry(&rig, 2);
+        let received = rig.receive(self.received.as_ref().unwrap(), id(40))?;
+        let was = self.covered;
+        self.covered = Some(40);
+        rig.state.install(received).inspect_err(|error| {
+            if !error.is_final() {
+                self.covered = was;
+            }
+        })?;
+        self.acknowledged = Some(40);
+        self.entry(&rig, 41);
+        self.flush(&rig)
+    }
+
+    /// What is found after the process was killed is not lost by a power cut right after: the log may have been purged on its word.
+    fn check_killed(&self, disk: &CrashDisk, what: &str) {
+        let disk = disk.killed();
+        let rig = open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let flushed = rig.state.flushed();
+        let found = CRASHES.map(|crash| disk.crashed(crash, 7));
+        drop(rig);
+        for disk in found {
+            let rig = open(&disk).unwrap_or_else(|error| panic!("{what}, then a power cut: {error}"));
+            assert!(rig.state.applied() >= flushed, "{what}: flushed {flushed:?}, then found {:?}", rig.state.applied());
+            assert_eq!(Some(&rig.check()), self.after.get(&rig.state.applied().map(|id| id.index)), "{what}");
+        }
+    }
+
+    /// Whatever the crash left: a complete state of one entry, not behind what was acknowledged, not ahead of the log; and it works.
+    fn check(&self, disk: &CrashDisk, what: &str) {
+        let rig = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let applied = rig.state.applied().map(|id| id.index);
+        assert!(self.acknowledged <= applied, "{what}: acknowledged {:?} found {applied:?}", self.acknowledged);
+        assert!(applied <= self.covered, "{what}: ahead of the log {:?} found {applied:?}", self.covered);
+        assert_eq!(Some(&rig.check()), self.after.get(&applied), "{what}");
+        rig.apply(100, &[(1, "after", Some(b"the crash"))]);
+        assert!(matches!(rig.flush(), Some(Ok(()))), "{what}");
+        let want = rig.check();
+        let again = open(&disk.crashed(CRASHES[0], 0)).unwrap_or_else(|error| panic!("{what}, then again: {error}"));
+        assert_eq!(again.check(), want, "{what}, then again");
+    }
+}
+
+/// Runs a story, crashing before each of its operations in each way. Answers how many crashes there were.
+fn crash_everywhere(story: &dyn Fn() -> Story, run: &dyn Fn(&mut Story, &CrashDisk) -> Result<(), Error>) -> usize {
+    let (disk, mut whole) = (CrashDisk::default(), story());
+    run(&mut whole, &disk).unwrap();
+    let operations = disk.operations();
+    let mut crashes = 0;
+    for at in 0..=operations {
+        let (disk, mut story) = (CrashDisk::default(), story());
+        disk.plan(Plan { crash_at: Some(at), ..Plan::default() });
+        let _ = run(&mut story, &disk);
+        story.check_killed(&disk, &format!("killed before operation {at} of {operations}"));
+        for crash in CRASHES {
+            story.check(&disk.crashed(crash, at), &format!("crash before operation {at} of {operations}, {crash:?}"));
+            crashes += 1;
+        }
+    }
+    crashes
+}
+
+#[test]
+fn a_crash_anywhere_in_creation_and_flushes_leaves_one_complete_state() {
+    let crashes = crash_everywhere(&Story::new, &Story::flushes);
+    assert!(crashes > 100, "{crashes}");
+}
+
+/// The state of entry 40 and its stream.
+fn snapshot_of_40() -> (Model, Vec<Bytes>) {
+    let rig = open(&CrashDisk::default()).unwrap();
+    rig.apply(40, &[(1, "a", Some(b"forty")), (2, "large", Some(&[4; 50_000])), (3, "", Some(b""))]);
+    assert!(matches!(rig.flush(), Some(Ok(()))));
+    (rig.check(), frames(rig.state.snapshot().unwrap(), 10_000))
+}
+
+#[test]
+fn a_crash_anywhere_in_an_install_leaves_the_old_state_or_the_new_one() {
+    let (model, frames) = snapshot_of_40();
+    let story = || {
+        let mut story = Story { received: Some(frames.clone()), ..Story::new() };
+        story.after.insert(Some(40), model.clone());
+        story
+    };
+    let crashes = crash_everywhere(&story, &Story::install);
+    assert!(crashes > 100, "{crashes}");
+}
+
+/// A state with something flushed, and the number of operations one more flush takes.
+fn flushed_once(disk: &CrashDisk) -> Rig {
+    let rig = open(disk).unwrap();
+    rig.apply(1, &[(1, "a", Some(&[1; 3000])), (1, "b", Some(b"1"))]);
+    assert!(matches!(rig.flush(), Some(Ok(()))));
+    rig.apply(2, &[(1, "a", Some(&[2; 300_000])), (1, "b", None), (1, "c", Some(b"2"))]);
+    rig
+}
+
+fn operations_of_a_flush() -> std::ops::Range<u64> {
+    let disk = CrashDisk::default();
+    let rig = flushed_once(&disk);
+    let from = disk.operations();
+    assert!(matches!(rig.flush(), Some(Ok(()))));
+    from..disk.operations()
+}
+
+#[test]
+fn a_full_disk_keeps_reads_alive_loses_nothing_and_heals() {
+    let mut refused = 0;
+    for at in operations_of_a_flush() {
+        let disk = CrashDisk::default();
+        let rig = flushed_once(&disk);
+        let old = rig.state.view(|_, _, pinner| pinner.pin_keys(&[(1, bytes("b"))]));
+        disk.plan(Plan { full_from: Some(at), ..Plan::default() });
+        let told = rig.flush();
+        assert!(rig.state.failed().is_none(), "operation {at}: {:?}", rig.state.failed());
+        let want = rig.check();
+        match told {
+            None => {
+                refused += 1;
+                assert_eq!(rig.state.flushed(), Some(id(1)));
+                assert!(matches!(rig.flusher.run(), Step::After(_)), "it is tried again later");
+                rig.apply(3, &[(1, "d", Some(b"3"))]);
+                assert!(
+                    matches!(old.read(), Ok(_) | Err(Error::Superseded)),
+                    "an old view reads its own instant, or says that it is gone"
+                );
+                // A crash now, too, finds the old state.
+                let found = open(&disk.crashed(CRASHES[4], at)).unwrap();
+                assert!(found.state.applied() <= Some(id(2)));
+                found.check();
+            }
+            Some(told) => assert!(told.is_ok()),
+        }
+        disk.plan(Plan::default());
+        assert!(matches!(rig.flush(), Some(Ok(()))), "operation {at}");
+        assert!(rig.check().len() >= want.len());
+        let want = rig.check();
+        drop(rig);
+        let rig = open(&disk.crashed(CRASHES[0], 0)).unwrap();
+        assert_eq!(rig.check(), want);
+    }
+    assert!(refused > 0, "the disk was full when it mattered");
+}
+
+#[test]
+fn a_flush_that_finds_no_room_uses_the_reserve_and_takes_it_again_once_there_is_plenty() {
+    let reserve = Path::new("/state/RESERVE");
+    // Whether the flusher sees it coming, or runs into it.
+    for space_lies in [false, true] {
+        let disk = CrashDisk::default();
+        let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+        let rig = Rig::open_on(env, Path::new(DIR), Options { reserve_bytes: 1 << 20, ..options() }).unwrap();
+        assert!(disk.exists(reserve).unwrap());
+        rig.apply(1, &[(1, "a", Some(&[1; 300_000]))]);
+        disk.plan(Plan { full_from: Some(0), full_while: Some("/state/RESERVE"), space_lies, ..Plan::default() });
+        assert!(matches!(rig.flush(), Some(Ok(()))), "{space_lies}");
+        assert_eq!(rig.state.flushed(), Some(id(1)));
+        assert_eq!(rig.check().len(), 1);
+        disk.plan(Plan::default());
+        rig.apply(2, &[(1, "a", None)]);
+        assert!(matches!(rig.flush(), Some(Ok(()))));
+        assert!(disk.exists(reserve).unwrap(), "it is taken again");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_a_receive_and_changes_nothing() {
+    let (_, frames) = snapshot_of_40();
+    let disk = CrashDisk::default();
+    let rig = flushed_once(&disk);
+    let from = disk.operations();
+    drop(rig.receive(&frames, id(40)).unwrap());
+    let mut refused = 0;
+    for at in from..disk.operations() {
+        let disk = CrashDisk::default();
+        let rig = flushed_once(&disk);
+        disk.plan(Plan { full_from: Some(at), ..Plan::default() });
+        match rig.receive(&frames, id(40)) {
+            Ok(received) => match rig.state.install(received) {
+                Ok(()) => continue,
+                Err(error) => assert!(matches!(error, Error::NoSpace { .. }), "{error}"),
+            },
+            Err(error) => assert!(matches!(error, Error::NoSpace { .. }), "{error}"),
+        }
+        refused += 1;
+        assert!(rig.state.failed().is_none());
+        assert_eq!(disk.list(Path::new(DIR)).unwrap(), ["00000001.redb", "CURRENT"]);
+        assert_eq!((rig.check().len(), rig.state.applied()), (2, Some(id(2))));
+    }
+    assert!(refused > 0, "the disk was full when it mattered");
+}
+
+#[test]
+fn an_io_error_anywhere_in_a_flush_is_final() {
+    let operations = operations_of_a_flush();
+    assert!(operations.end - operations.start > 5);
+    for at in operations {
+        let disk = CrashDisk::default();
+        let rig = flushed_once(&disk);
+        disk.plan(Plan { fail_at: Some(at), ..Plan::default() });
+        assert!(matches!(rig.flush(), Some(Err(Error::Io { .. }))), "operation {at}");
+        assert!(matches!(rig.state.failed(), Some(Error::Io { .. })), "operation {at}");
+        assert_eq!(rig.state.flushed(), Some(id(1)), "operation {at}");
+        assert_eq!(rig.flusher.run(), Step::Stop, "it is not tried again");
+    }
+}
