@@ -30,7 +30,7 @@ pub fn hello(shared: &Shared) -> peer::HelloResponse {
         configuration_hash: shared.configuration_hash,
         node: shared.me.0,
         instance: Bytes::copy_from_slice(identity.instance().as_bytes()),
-        cluster_id: identity.cluster_id().map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
+        cluster_id: identity.cluster().map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
         initialized,
         boot_id: shared.boot_id,
         cluster_version_min: CLUSTER_VERSION_MIN.into(),
@@ -50,7 +50,7 @@ pub fn adopt(shared: &Shared, request: &peer::AdoptRequest) -> Result<(), Status
     if request.to != shared.me.0 || InstanceId::from_slice(&request.to_instance) != Some(identity.instance()) {
         return Err(Status::failed_precondition("the offer is for another node or data directory"));
     }
-    if identity.cluster_id() == Some(offered) {
+    if identity.cluster() == Some(offered) {
         shared.peers.set_cluster_id(offered);
         return Ok(());
     }
@@ -139,7 +139,7 @@ async fn offer(shared: &Arc<Shared>, member: &Member, instance: InstanceId, id: 
 
 /// The id this node drew, now or before a crash; adopted by itself, durably, before anyone else is offered it.
 async fn drawn_id(shared: &Arc<Shared>, instance: InstanceId) -> Result<ClusterId, Status> {
-    let known = shared.identity.lock().unwrap_or_else(PoisonError::into_inner).cluster_id();
+    let known = shared.identity.lock().unwrap_or_else(PoisonError::into_inner).cluster();
     let id = known.unwrap_or_else(|| {
         let mut bytes = [0; 16];
         shared.env.random.fill(&mut bytes);

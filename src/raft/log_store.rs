@@ -33,7 +33,7 @@ impl LogStore {
     /// on: a node whose log vanished must not pass for a new one.
     fn mark_initialized(&self) -> io::Result<()> {
         let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        if identity.ever_initialized() { Ok(()) } else { identity.mark_initialized().map_err(io::Error::other) }
+        if identity.was_initialized() { Ok(()) } else { identity.mark_initialized().map_err(io::Error::other) }
     }
 
     /// Records of `from..until`, a prefix of at most about `bytes_max` bytes, never empty where there is one.

@@ -112,7 +112,7 @@ impl Shared {
     /// Whether log and vote are empty: nothing was ever promised to anyone.
     pub fn is_pristine(&self) -> bool {
         let position = self.log.position();
-        let ever = self.identity.lock().unwrap_or_else(PoisonError::into_inner).ever_initialized();
+        let ever = self.identity.lock().unwrap_or_else(PoisonError::into_inner).was_initialized();
         position.vote.is_none() && position.last.is_none() && !ever
     }
 

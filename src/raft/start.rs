@@ -130,7 +130,7 @@ fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
     let identity = Identity::load_or_create(env, dir, options.node).map_err(data)?;
     let log = Log::open(env, &dir.join("log"), options.log.clone()).map_err(data)?;
     let position = log.position();
-    if identity.ever_initialized() && position.vote.is_none() && position.last.is_none() {
+    if identity.was_initialized() && position.vote.is_none() && position.last.is_none() {
         return Err(data(format!(
             "the log is gone but the node took part in a cluster: it must not vote again path={} mend=restore the log, or replace the node \
              under a new id",
@@ -184,7 +184,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     let env = options.env.clone();
     let storage = blocking.call(move || open(&env, &open_options)).await?;
     set_log_hash_key(storage.identity.log_hash_key());
-    let peers = Peers::new(options.node, storage.identity.cluster_id(), options.net.clone());
+    let peers = Peers::new(options.node, storage.identity.cluster(), options.net.clone());
     let clocks = Arc::new(Clocks::new(options.env.clock.clone(), options.node, 2 * options.election_timeout_max));
     let identity = Arc::new(Mutex::new(storage.identity));
     let machine = StateMachine::new(storage.state.clone(), blocking.clone());

@@ -14,7 +14,7 @@ use crate::env::Env;
 use crate::storage::identity::Identity;
 use crate::storage::log::{self, Log};
 use crate::storage::state::{self, State};
-use crate::types::NodeId;
+use crate::types::{ClusterId, NodeId};
 
 struct RealStores;
 
@@ -22,7 +22,8 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for RealStor
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<Types>> {
         let dir = tempfile::tempdir().expect("a directory");
         let env = Env::real();
-        let identity = Identity::load_or_create(&env, dir.path(), NodeId(0)).expect("an identity");
+        let mut identity = Identity::load_or_create(&env, dir.path(), NodeId(0)).expect("an identity");
+        identity.adopt(ClusterId([1; 16])).expect("a fresh identity");
         // Small segments: the suite opens many stores.
         let options = log::Options { segment_bytes: 1 << 20, ..log::Options::default() };
         env.disk.create_dir_all(&dir.path().join("log")).expect("a directory");
