@@ -52,9 +52,10 @@ async fn a_stream_answers_every_operation_by_its_tag_and_ends_with_its_requests(
         let mut caller = cluster.caller(node).await;
         let writes: Vec<Write> = (0..500).map(|n| caller.save_of(&format!("{node}-{n}"), format!("value {n}"))).collect();
         let cluster_id = caller.cluster_id.clone();
-        let requests = writes.iter().enumerate().map(move |(tag, write)| {
-            submit(tag as u64, &cluster_id, v1::submit_request::Operation::Write(wire::write_to(write)))
-        });
+        let requests = writes
+            .iter()
+            .enumerate()
+            .map(move |(tag, write)| submit(tag as u64, &cluster_id, v1::submit_request::Operation::Write(wire::write_to(write))));
         let requests: Vec<_> = requests.collect();
         let responses = caller.raw.submit(futures_util::stream::iter(requests)).await.expect("a stream").into_inner();
         let responses: Vec<_> = responses.map(|response| response.expect("no error")).collect().await;
