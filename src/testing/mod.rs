@@ -1,1 +1,4 @@
-//! testing.
+//! For users' tests and ours.
+
+#[cfg(feature = "bob")]
+pub mod conformance;

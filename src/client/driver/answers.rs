@@ -226,7 +226,10 @@ impl Driver {
         }
         let situation = Situation { remaining, endpoints: self.router.len(), random };
         let decision = retry::next(&refusal, &mut operation.history, situation);
-        operation.refusal = Some(refusal);
+        operation.refusal = Some(refusal.clone());
+        if matches!(operation.body, Body::Open { .. }) {
+            self.explain_unsequenced(&refusal);
+        }
         match decision {
             Decision::Follow(hint) if self.router.follow(&hint.address, self.now) => self.proceed(key),
             // The named leader just failed: give the others time to notice.
@@ -283,6 +286,15 @@ impl Driver {
             self.fail_unsequenced(&error);
         }
         operation.fail(error);
+    }
+
+    /// Whoever waits for the client is told at its deadline why there was none.
+    fn explain_unsequenced(&mut self, refusal: &Refusal) {
+        for key in &self.unsequenced {
+            if let Some(operation) = self.operations.get_mut(key) {
+                operation.refusal = Some(refusal.clone());
+            }
+        }
     }
 
     /// The client can not be opened, and will not be by trying again now: whoever waits for it is told.
