@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn after_a_start_a_majority_must_know_no_leader_and_one_that_does_ends_it() {
-        let started = |answers| Input { cause: Cause::Started, ..lost(2, 7, answers) };
+        let started = |answers: &[(u64, Option<Answer>)]| Input { cause: Cause::Started, ..lost(2, 7, answers) };
         assert_eq!(decide(&started(&[(1, yes(7)), (3, None)])), Decision::TakeOver { after: Duration::ZERO });
         assert_eq!(decide(&started(&[(1, None), (3, None)])), Decision::Wait);
         assert_eq!(decide(&started(&[(1, yes(7)), (3, Some(Answer::No))])), Decision::Leave);

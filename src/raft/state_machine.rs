@@ -118,8 +118,8 @@ impl StateMachine {
         flushed.await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 
-    /// A snapshot at the last flush point; `None` before the first.
-    pub async fn snapshot(&self) -> io::Result<Option<Snapshot<Leader, NodeId, PeerNode, SnapshotData>>> {
+    /// A snapshot at the last flush point.
+    async fn snapshot(&self) -> io::Result<Snapshot<Leader, NodeId, PeerNode, SnapshotData>> {
         let state = self.state.clone();
         let read = move || {
             let snapshot = state.snapshot()?;
@@ -127,9 +127,8 @@ impl StateMachine {
             Ok::<_, state::Error>((snapshot, membership))
         };
         let (snapshot, last_membership) = self.blocking.call(read).await.map_err(io::Error::other)?;
-        let Some(applied) = snapshot.applied() else { return Ok(None) };
-        let meta = SnapshotMeta { last_log_id: Some(log_id_to(applied)), last_membership };
-        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Send(snapshot) }))
+        let meta = SnapshotMeta { last_log_id: snapshot.applied().map(log_id_to), last_membership };
+        Ok(Snapshot { meta, snapshot: SnapshotData::Send(snapshot) })
     }
 
     /// One entry: decoded outside the lock, applied under it.
@@ -231,7 +230,8 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Leader, NodeId, PeerNode, SnapshotData>>> {
-        self.snapshot().await
+        // Before the first flush there is nothing to send.
+        Ok(Some(self.snapshot().await?).filter(|snapshot| snapshot.meta.last_log_id.is_some()))
     }
 }
 
@@ -240,6 +240,6 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<Leader, NodeId, PeerNode, SnapshotData>> {
         self.flush().await?;
-        self.snapshot().await?.ok_or_else(|| io::Error::other("nothing was applied yet, so there is no snapshot"))
+        self.snapshot().await
     }
 }
