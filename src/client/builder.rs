@@ -111,7 +111,10 @@ fn address(endpoint: &str) -> Result<String, Error> {
     if address.len() > ADDRESS_BYTES_MAX {
         return Err(invalid("is too long"));
     }
-    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    let port = address
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty() && !host.contains(['/', '@']))
+        .map(|(_, port)| port.parse::<u16>());
     if !matches!(port, Some(Ok(port)) if port > 0) || connection::endpoint(address).is_err() {
         return Err(invalid("is not host:port"));
     }
