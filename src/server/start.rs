@@ -13,7 +13,7 @@ use super::dispatch::Dispatcher;
 use super::listen::{HttpListener, listen};
 use super::service::SessionsService;
 use super::status::Reporter;
-use super::upper::Above;
+use super::upper::{Above, Present};
 use super::{Error, StartError, admin, health, sweeper};
 use crate::env::{Clock, Env};
 use crate::limits::WRITE_MESSAGE_BYTES_MAX;
@@ -61,6 +61,7 @@ pub struct Server {
     client_port: Incoming,
     admin_port: Incoming,
     stop: watch::Sender<bool>,
+    present: Present,
 }
 
 impl Server {
@@ -85,8 +86,8 @@ impl Server {
         let dispatcher = Dispatcher::new(node.clone(), clock.clone());
         let reporter = Reporter::new(node.clone(), clock.clone(), &config.name);
         let (stop, stopped) = watch::channel(false);
-        above.set(dispatcher.clone(), reporter.clone(), stopped);
-        Ok(Self { node, clock, dispatcher, reporter, client_port, admin_port, stop })
+        let present = above.set(dispatcher.clone(), reporter.clone(), stopped);
+        Ok(Self { node, clock, dispatcher, reporter, client_port, admin_port, stop, present })
     }
 
     /// This node.
@@ -108,7 +109,7 @@ impl Server {
     ///
     /// Errors: the node had to stop by itself. Dropping the future is a crash: nothing acknowledged is lost.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { node, clock, dispatcher, reporter, client_port, admin_port, stop } = self;
+        let Self { node, clock, dispatcher, reporter, client_port, admin_port, stop, present } = self;
         let (end, ended) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut core = JoinSet::new();
@@ -139,6 +140,7 @@ impl Server {
         // A client that keeps its connection open does not keep the node from ending.
         let closing = async { tokio::join!(joined, serving) };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+        drop(present);
         failure.map_or(Ok(()), Err)
     }
 }

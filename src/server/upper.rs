@@ -1,7 +1,7 @@
 //! What the peer port asks of the server: operations that a peer forwards, and this node's own status.
 
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, future, stream};
@@ -19,8 +19,9 @@ use crate::wire::{self, v1};
 
 /// The server above the peer port. The port listens before the server is there: until [`Above::set`], it refuses.
 #[derive(Default)]
-pub struct Above(OnceLock<Parts>);
+pub struct Above(Mutex<Option<Parts>>);
 
+#[derive(Clone)]
 struct Parts {
     dispatcher: Dispatcher,
     reporter: Reporter,
@@ -28,9 +29,25 @@ struct Parts {
 }
 
 impl Above {
-    /// The server is there. Only the first call counts.
-    pub fn set(&self, dispatcher: Dispatcher, reporter: Reporter, stop: watch::Receiver<bool>) {
-        let _ = self.0.set(Parts { dispatcher, reporter, stop });
+    /// The server is there, until the guard is dropped.
+    pub fn set(self: &Arc<Self>, dispatcher: Dispatcher, reporter: Reporter, stop: watch::Receiver<bool>) -> Present {
+        *self.parts() = Some(Parts { dispatcher, reporter, stop });
+        Present(self.clone())
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Option<Parts>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While this lives, the server is there. The node below holds the server above it, and the server the node: without an end to the one
+/// or the other both would stay in memory, with the node's files and threads, for as long as the process lives.
+pub struct Present(Arc<Above>);
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        let parts = self.0.parts().take();
+        drop(parts);
     }
 }
 
@@ -42,18 +59,19 @@ impl Upper for Above {
         requests: Streaming<ForwardRequest>,
         first: ForwardRequest,
     ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, Status>> + Send>> {
-        let Some(parts) = self.0.get() else {
+        let Some(parts) = self.parts().clone() else {
             let refusal = Refusal::not_applied(RefusalKind::Unavailable, "the node is starting");
             return Box::pin(stream::once(future::ready(Err(wire::status_from_refusal(&refusal)))));
         };
         tracing::debug!(%from, "a peer forwards");
         let rest = requests.filter_map(|message| future::ready(message.map(|message| message.request).transpose()));
         let all = stream::iter(first.request.map(Ok)).chain(rest);
-        Box::pin(Answers::new(parts.dispatcher.clone(), Origin::Peer, all, parts.stop.clone()))
+        Box::pin(Answers::new(parts.dispatcher, Origin::Peer, all, parts.stop))
     }
 
     async fn status(&self, digest_at: u64, timeout: Duration) -> v1::NodeStatus {
-        match self.0.get() {
+        let parts = self.parts().clone();
+        match parts {
             Some(parts) => parts.reporter.local(digest_at, timeout).await,
             None => v1::NodeStatus { reachable: true, error: "the node is starting".to_owned(), ..v1::NodeStatus::default() },
         }

@@ -17,7 +17,7 @@ async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
         let save = caller.save_of(&format!("s{n}"), format!("value {n}"));
         caller.attempt(&save).await.expect("a healthy cluster never refuses");
     }
-    cluster.kill(leader);
+    cluster.kill(leader).await;
     let save = caller.save_of("after", "the crash");
     assert_eq!(version(&caller.settle(&save).await), 1);
     for n in 0..20 {
@@ -50,7 +50,9 @@ async fn a_cluster_that_was_killed_whole_has_everything_after_its_restart() {
     let mut caller = cluster.caller(2).await;
     let save = caller.save_of("s", "kept");
     let before = caller.attempt(&save).await.expect("never refuses");
-    (1..=3).for_each(|node| cluster.kill(node));
+    for node in 1..=3 {
+        cluster.kill(node).await;
+    }
     for node in 1..=3 {
         cluster.start_node(node).await;
     }
@@ -66,7 +68,9 @@ async fn without_a_quorum_every_call_ends_within_its_deadline_and_says_why() {
     let mut caller = cluster.caller(follower).await;
     let save = caller.save_of("s", "value");
     caller.attempt(&save).await.expect("never refuses");
-    (1..=3).filter(|node| *node != follower).for_each(|node| cluster.kill(node));
+    for node in (1..=3).filter(|node| *node != follower) {
+        cluster.kill(node).await;
+    }
     let deadline = Instant::now() + super::rig::PATIENCE;
     let write = caller.save_of("s", "lost");
     // At first the follower may still be waiting for a leader it believes in; soon it knows of none.
@@ -93,7 +97,9 @@ async fn a_leader_that_lost_its_quorum_refuses_reads_and_leaves_writes_unknown_w
     let mut caller = cluster.caller(leader).await;
     let save = caller.save_of("s", "value");
     caller.attempt(&save).await.expect("never refuses");
-    (1..=3).filter(|node| *node != leader).for_each(|node| cluster.kill(node));
+    for node in (1..=3).filter(|node| *node != leader) {
+        cluster.kill(node).await;
+    }
     let asked = Instant::now();
     let write = caller.save_of("s", "perhaps");
     let refusal = caller.attempt_within(&write, 1000).await.expect_err("nobody can commit");
@@ -113,8 +119,8 @@ async fn a_leader_that_lost_its_quorum_refuses_reads_and_leaves_writes_unknown_w
 async fn status_without_a_quorum_lists_every_node() {
     let mut cluster = Cluster::start(3).await;
     cluster.caller(3).await;
-    cluster.kill(1);
-    cluster.kill(2);
+    cluster.kill(1).await;
+    cluster.kill(2).await;
     let asked = Instant::now();
     let status = cluster.raw(3).status(v1::StatusRequest::default()).await.expect("needs no quorum").into_inner();
     assert!(asked.elapsed() < Duration::from_secs(5));

@@ -117,8 +117,9 @@ impl Cluster {
     }
 
     /// A crash: all its tasks are dropped, whatever they were doing.
-    pub fn kill(&mut self, id: u64) {
-        self.running.remove(&id).expect("it runs").runtime.shutdown_background();
+    pub async fn kill(&mut self, id: u64) {
+        let runtime = self.running.remove(&id).expect("it runs").runtime;
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.expect("it does not panic");
     }
 
     /// A graceful stop; waits until it has ended.
@@ -168,6 +169,12 @@ impl Cluster {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("text");
         answer
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.running).into_values().for_each(|node| node.runtime.shutdown_background());
     }
 }
 
