@@ -33,11 +33,14 @@ pub struct Store {
     client: Client,
 }
 
-impl Store {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client }
+impl Client {
+    /// The adapter for Bob's `SessionStore`.
+    pub fn session_store(&self) -> Store {
+        Store { client: self.clone() }
     }
+}
 
+impl Store {
     /// The client it stores with.
     pub fn client(&self) -> &Client {
         &self.client

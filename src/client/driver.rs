@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tonic::transport::Channel;
 
@@ -80,6 +80,7 @@ struct Connection {
     requests: Option<mpsc::Sender<v1::SubmitRequest>>,
     /// Attempts on it without an answer.
     open: usize,
+    task: AbortHandle,
 }
 
 /// See the module.
@@ -464,10 +465,11 @@ impl Driver {
     fn connect(&mut self, target: usize) {
         let line = Line { target, generation: self.next_generation };
         self.next_generation += 1;
-        self.connections.insert(target, Connection { generation: line.generation, requests: None, open: 0 });
         let dial = self.config.dial(self.router.address(target));
         // Each open operation has one attempt at most, and our own are few: the stream's channel never fills.
-        self.tasks.spawn(connection::stream(dial, line, OPERATIONS_MAX + BATCH_MAX, self.reports.clone()));
+        let stream = connection::stream(dial, line, OPERATIONS_MAX + BATCH_MAX, self.reports.clone());
+        let task = self.tasks.spawn(stream);
+        self.connections.insert(target, Connection { generation: line.generation, requests: None, open: 0, task });
     }
 
     /// Ends streams to where nothing is sent any more.
@@ -475,7 +477,13 @@ impl Driver {
         if self.connections.len() > 1
             && let Choice::Use(preferred) = self.router.choose(self.now)
         {
-            self.connections.retain(|at, connection| *at == preferred || connection.open > 0 || connection.requests.is_none());
+            self.connections.retain(|at, connection| {
+                let kept = *at == preferred || connection.open > 0 || connection.requests.is_none();
+                if !kept {
+                    connection.task.abort();
+                }
+                kept
+            });
         }
     }
 }

@@ -103,7 +103,6 @@ impl Handle {
         }
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::invalid("a call needs a tokio runtime"))?;
         let (sender, receiver) = mpsc::channel(CALLS_MAX);
-        let _guard = runtime.enter();
         runtime.spawn(Driver::new(self.shared.config.clone(), receiver).run());
         *calls = Some(sender.clone());
         Ok(sender)

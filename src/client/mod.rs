@@ -158,12 +158,6 @@ impl Client {
         // It ended without an answer: then it is closed too.
         let _ = closed.await;
     }
-
-    /// The adapter for Bob's `SessionStore`.
-    #[cfg(feature = "bob")]
-    pub fn session_store(&self) -> bob::Store {
-        bob::Store::new(self.clone())
-    }
 }
 
 fn assembler() -> Box<LoadAssembler> {

@@ -59,7 +59,8 @@ async fn a_write_refused_after_an_ambiguous_attempt_is_indeterminate() {
     for first in
         [Fault::LoseRequest, Fault::LoseReply, Fault::Refuse(Refusal::unknown(RefusalKind::Unavailable, "proposed, then lost"))]
     {
-        for then in [no_leader(), Fault::Refuse(Refusal::invalid("wrong")), Fault::Answer(Verdict::ClientUnknown)] {
+        let other = Fault::Refuse(Refusal::not_applied(RefusalKind::WrongCluster, "another cluster"));
+        for then in [no_leader(), other, Fault::Refuse(Refusal::invalid("wrong")), Fault::Answer(Verdict::ClientUnknown)] {
             let cluster = Cluster::new();
             let nodes = cluster.start(1).await;
             nodes[0].then(first.clone());

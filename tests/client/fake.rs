@@ -63,6 +63,7 @@ struct State {
     loads: Vec<(u64, Consistency)>,
     applied: u64,
     kept_alive: u64,
+    leader: Option<v1::Leader>,
 }
 
 /// What all nodes share.
@@ -110,6 +111,11 @@ impl Cluster {
     /// Writes that changed something, or were judged and recorded.
     pub fn applied(&self) -> u64 {
         self.lock().applied
+    }
+
+    /// From now on every other node names this one in its answers.
+    pub fn elect(&self, node: &Node) {
+        self.lock().leader = Some(v1::Leader { node: node.id, address: node.address() });
     }
 
     pub fn kept_alive(&self) -> u64 {
@@ -346,8 +352,10 @@ impl Service {
     }
 
     fn response(&self, tag: u64, answer: v1::submit_response::Answer) -> v1::SubmitResponse {
-        let cluster_id = bytes::Bytes::copy_from_slice(&self.cluster.lock().cluster);
-        v1::SubmitResponse { tag, cluster_id, leader: None, answer: Some(answer) }
+        let state = self.cluster.lock();
+        let cluster_id = bytes::Bytes::copy_from_slice(&state.cluster);
+        let leader = state.leader.clone().filter(|leader| leader.node != self.id);
+        v1::SubmitResponse { tag, cluster_id, leader, answer: Some(answer) }
     }
 
     fn arrive(&self, operation: &v1::submit_request::Operation, unary: bool) -> Option<Fault> {

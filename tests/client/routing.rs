@@ -19,6 +19,37 @@ async fn a_hint_is_followed_and_kept() {
     assert_eq!(cluster.seen().iter().map(|seen| seen.node).collect::<Vec<_>>(), [1, 3, 3, 3]);
 }
 
+/// A node that forwarded a call says who leads: the next call goes there.
+#[tokio::test]
+async fn an_answer_that_names_the_leader_moves_later_calls_there() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(3).await;
+    let client = client(&nodes);
+    client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
+    cluster.elect(&nodes[1]);
+    for _ in 0..3 {
+        client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
+    }
+    assert_eq!(cluster.seen().iter().map(|seen| seen.node).collect::<Vec<_>>(), [1, 1, 2, 2]);
+}
+
+/// The old leader is gone and the others still name it: the client does not run after it in circles.
+#[tokio::test]
+async fn a_hint_to_a_dead_node_is_not_followed_in_circles() {
+    let cluster = Cluster::new();
+    let mut nodes = cluster.start(3).await;
+    cluster.elect(&nodes[2]);
+    let dead = nodes.pop().expect("three");
+    nodes[0].then(Fault::Refuse(dead.hint()));
+    nodes[1].then(Fault::Refuse(dead.hint()));
+    drop(dead);
+    let client = client(&nodes);
+    for _ in 0..20 {
+        client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
+    }
+    assert_eq!(cluster.applied(), 20);
+}
+
 #[tokio::test]
 async fn a_hint_leads_to_a_node_nobody_named() {
     let cluster = Cluster::new();
