@@ -3,6 +3,7 @@
 #[path = "../client/fake.rs"]
 #[expect(dead_code, reason = "the client's own tests use the rest")]
 mod fake;
+mod foreign;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -3,4 +3,5 @@
 mod basics;
 mod failures;
 mod garbage;
+mod port;
 mod rig;
