@@ -41,6 +41,12 @@ pub mod decisions {
     pub mod d0008_one_stream_of_operations {}
     #[doc = include_str!("decisions/0009-dev-runs-processes.md")]
     pub mod d0009_dev_runs_processes {}
+    #[doc = include_str!("decisions/0010-an-equal-head-is-unchanged.md")]
+    pub mod d0010_an_equal_head_is_unchanged {}
+    #[doc = include_str!("decisions/0011-a-full-disk-is-survived-not-foreseen.md")]
+    pub mod d0011_a_full_disk_is_survived_not_foreseen {}
+    #[doc = include_str!("decisions/0012-the-clients-task-owns-its-table.md")]
+    pub mod d0012_the_clients_task_owns_its_table {}
 }
 
 /// The README's code compiles.
