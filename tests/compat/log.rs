@@ -84,7 +84,7 @@ fn kinds(segment: &[u8]) -> BTreeSet<u8> {
     let mut kinds = BTreeSet::new();
     let mut rest = segment;
     while rest.starts_with(b"QLG1") {
-        let payload_bytes = u32::from_le_bytes(rest[12..16].try_into().unwrap()) as usize;
+        let payload_bytes = u32::from_le_bytes(rest[12..16].try_into().expect("four bytes")) as usize;
         kinds.insert(rest[8]);
         rest = &rest[(56 + payload_bytes).next_multiple_of(8)..];
     }
