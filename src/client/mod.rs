@@ -1,1 +1,180 @@
-//! client.
+//! The client: what an application embeds.
+//!
+//! It promises that every call takes effect at one instant between its start and its answer, that a write is applied once however often
+//! it had to be sent, and that [`ErrorKind`] says truthfully whether anything changed. It connects lazily and works through the loss of
+//! nodes within a call's deadline. A write is handed to the client's own task: dropping the caller's future does not cancel it, and the
+//! caller's next call on that session comes after it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), quorate::client::Error> {
+//! use quorate::client::{Client, Content, WriteOptions};
+//!
+//! let client = Client::builder().endpoints(["127.0.0.1:7460", "127.0.0.1:7470", "127.0.0.1:7480"]).build()?;
+//! client.save("greeting", Content::Value("hello".into()), WriteOptions::default()).await?;
+//! let session = client.load("greeting").await?;
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(feature = "bob")]
+pub mod bob;
+mod builder;
+mod connection;
+mod content;
+mod driver;
+mod error;
+mod handle;
+mod operation;
+mod pack;
+mod retry;
+mod router;
+mod status;
+mod table;
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+pub use builder::Builder;
+#[doc(hidden)]
+pub use connection::Connector;
+pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
+pub use error::{Error, ErrorKind};
+pub use status::{ClusterStatus, NodeStatus, Role, StatusOptions};
+
+pub use crate::types::{
+    Consistency, Counters, Expected, Expiry, List, ListPage, Listed, NodeId, Revision, SessionId, SessionInfo, Version,
+};
+
+use crate::types::{ClientId, Load, Loaded, Nonce, OnConflict, Outcome, Request, Sequence, Verdict, Write};
+use crate::wire::{Assembled, LoadAssembler};
+use handle::Handle;
+use operation::Body;
+
+/// Stands where the driver puts the identity of a write when it sends it.
+const NO_REQUEST: Request =
+    Request { client: ClientId(0), nonce: Nonce([0; 16]), sequence: Sequence(0), acknowledged_below: Sequence(0) };
+
+/// A connection to a cluster, cheap to clone; all clones share connections and one identity.
+#[derive(Clone)]
+pub struct Client {
+    handle: Handle,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("endpoints", &self.handle.config().endpoints).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Starts building a client.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The session, as of now; `None` if it never existed, is deleted or expired. Never `None` because of an error.
+    ///
+    /// Errors: `Refused`, `Corrupt`, `Unauthenticated`, `Denied`; `Invalid` for an id above its bound. Dropping the future cancels it.
+    pub async fn load(&self, id: &str) -> Result<Option<Session>, Error> {
+        Ok(self.load_with(id, LoadOptions::default()).await?.session)
+    }
+
+    /// Like [`Client::load`], with a choice of guarantee, and with where in the order of writes the answer was read.
+    pub async fn load_with(&self, id: &str, options: LoadOptions) -> Result<Read, Error> {
+        let load = Load { id: session_id(id)?, have: None, consistency: options.consistency };
+        let Assembled { revision, loaded, age_ms } =
+            self.handle.read(|reply| Body::Load { load, assembler: assembler(), reply }).await?;
+        let age = age_ms.map(Duration::from_millis);
+        match loaded {
+            Loaded::NotFound { tombstone } => Ok(Read { revision, tombstone, age, session: None }),
+            Loaded::Full(content) => {
+                let info = content.info.clone();
+                let session = Session { info, revision, content: pack::unpack(content)? };
+                Ok(Read { revision, tombstone: Version(0), age, session: Some(session) })
+            }
+            Loaded::NotModified | Loaded::Tail(_) => Err(Error::corrupt("a load of everything was answered in part")),
+        }
+    }
+
+    /// Stores `content`, whatever was there.
+    ///
+    /// Errors: every [`ErrorKind`] but `Conflict`; after `Indeterminate` it may or may not have happened. Dropping the future does not
+    /// cancel the save once it is handed over: the caller's next call on this session waits for it.
+    pub async fn save(&self, id: &str, content: Content, options: WriteOptions) -> Result<Written, Error> {
+        let (id, change) = (session_id(id)?, pack::full(&content)?);
+        drop(content);
+        let write = Write::Save { request: NO_REQUEST, id, change, expiry: options.expiry };
+        written(self.handle.write(write).await?)
+    }
+
+    /// Stores `content` if the session is as expected.
+    ///
+    /// Errors: every [`ErrorKind`]; `Conflict` if it is not, with the version that is stored. Otherwise as [`Client::save`].
+    pub async fn save_if_version(
+        &self,
+        id: &str,
+        content: Content,
+        expected: Expected,
+        options: WriteOptions,
+    ) -> Result<Written, Error> {
+        let (id, change) = (session_id(id)?, pack::full(&content)?);
+        drop(content);
+        let on_conflict = OnConflict::Reject;
+        let write = Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, expiry: options.expiry };
+        written(self.handle.write(write).await?)
+    }
+
+    /// Deletes the session, if it is as expected where that is given. `None`: there was nothing.
+    ///
+    /// Errors: as [`Client::save_if_version`]. Dropping the future does not cancel it.
+    pub async fn delete(&self, id: &str, expected: Option<Expected>) -> Result<Option<Written>, Error> {
+        let write = Write::Delete { request: NO_REQUEST, id: session_id(id)?, expected };
+        let outcome = self.handle.write(write).await?;
+        match outcome.verdict {
+            Verdict::NotFound { .. } => Ok(None),
+            _ => written(outcome).map(Some),
+        }
+    }
+
+    /// One page of sessions, in order of their ids. Errors: as [`Client::load`]. Dropping the future cancels it.
+    pub async fn list(&self, list: List) -> Result<ListPage, Error> {
+        self.handle.read(|reply| Body::List { list, reply }).await
+    }
+
+    /// What the first endpoint that can be reached knows of the cluster; answered without a quorum.
+    ///
+    /// Errors: `Refused` if no endpoint answers within the timeout. Dropping the future cancels it.
+    pub async fn status(&self, options: StatusOptions) -> Result<ClusterStatus, Error> {
+        status::ask(self.handle.config(), options).await
+    }
+
+    /// Waits for the writes that are open, for all clones, and tells the cluster that this client is gone; best effort.
+    ///
+    /// A later call opens the client anew. Dropping the future changes nothing: the closing goes on.
+    pub async fn close(&self) {
+        let (reply, closed) = oneshot::channel();
+        self.handle.close(reply).await;
+        // It ended without an answer: then it is closed too.
+        let _ = closed.await;
+    }
+}
+
+fn assembler() -> Box<LoadAssembler> {
+    Box::default()
+}
+
+fn session_id(id: &str) -> Result<SessionId, Error> {
+    SessionId::new(id).map_err(|error| Error::invalid(error.to_string()))
+}
+
+fn written(outcome: Outcome) -> Result<Written, Error> {
+    let revision = outcome.revision;
+    match outcome.verdict {
+        Verdict::Saved(saved) => Ok(Written { version: saved.version, create_revision: saved.create_revision, revision }),
+        Verdict::Deleted { version } => Ok(Written { version, create_revision: Revision(0), revision }),
+        Verdict::Conflict { actual, .. } => Err(Error::conflict(actual, revision)),
+        // No write gets such an outcome: what it did is not known.
+        _ => Err(Error::indeterminate(None)),
+    }
+}

@@ -5,6 +5,7 @@ use std::ops::{Bound, Range};
 use super::Machine;
 use super::session::Session;
 use super::write::Found;
+use crate::limits::LIST_PAGE_MAX;
 use crate::types::{Have, Listed, Load, SessionId, SessionInfo, Version};
 
 /// Expired records a listing passes over at most, once it has found something.
@@ -61,7 +62,8 @@ impl Machine {
         }
     }
 
-    /// Sessions whose id begins with `prefix`, after the id `after`, in order of ids, at most `limit`; and whether more may follow.
+    /// Sessions whose id begins with `prefix`, after the id `after`, in order of ids, at most `limit` (1 to [`LIST_PAGE_MAX`]);
+    /// and whether more may follow.
     ///
     /// Expired sessions are passed over. A page that found something ends after 65 536 of them; an empty page comes only at the end,
     /// so a caller that goes on after the last id gets through.
@@ -70,7 +72,7 @@ impl Machine {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let limit = limit as usize;
+        let limit = limit.clamp(1, LIST_PAGE_MAX) as usize;
         let (mut page, mut passed) = (Vec::new(), 0);
         for (id, session) in self.tables.sessions.range::<str, _>((start, Bound::Unbounded)) {
             if !id.as_str().starts_with(prefix) {

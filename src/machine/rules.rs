@@ -3,9 +3,11 @@
 //! All replicas must use the same ones at the same log index, so they belong to the cluster version in force there, never to
 //! configuration, and a released version's values never change.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::limits;
 
-/// The newest cluster version this release supports; a node reports `1..=VERSION_MAX` in every peer handshake.
+/// The newest cluster version this release supports.
 pub const VERSION_MAX: u16 = 1;
 /// A cluster version that only tests use: format 2 of entries, and twice as many items per session.
 #[doc(hidden)]
@@ -77,11 +79,48 @@ const RULES_2: Rules = Rules { entry_format: 2, session_items_max: 2 * limits::S
 const _: () = assert!(RULES_1.session_chunks_max + 3 <= RULES_1.sweep_rows_max);
 const _: () = assert!(RULES_1.open_writes_max < RULES_1.sweep_rows_max);
 
-/// The rules of a cluster version; `None` if this release does not know it.
+/// Whether this process knows [`TEST_VERSION`]. A released node must not take a later release's version 2 for it.
+static TEST_VERSION_KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// Makes [`TEST_VERSION`] known to this process, for good: tests of upgrades call it before they start anything.
+#[doc(hidden)]
+pub fn allow_test_version() {
+    TEST_VERSION_KNOWN.store(true, Ordering::Relaxed);
+}
+
+/// The newest cluster version this process can apply; a node reports `1..=newest_version()` in every peer handshake.
+pub fn newest_version() -> u16 {
+    if TEST_VERSION_KNOWN.load(Ordering::Relaxed) { TEST_VERSION } else { VERSION_MAX }
+}
+
+/// The rules of a cluster version; `None` if this process does not know it.
 pub fn rules(version: u16) -> Option<&'static Rules> {
     match version {
         1 => Some(&RULES_1),
-        TEST_VERSION => Some(&RULES_2),
+        TEST_VERSION if newest_version() == TEST_VERSION => Some(&RULES_2),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Command, Entry, Machine};
+    use crate::types::LogId;
+
+    #[test]
+    fn a_version_of_a_later_release_is_unknown() {
+        assert_eq!(newest_version(), VERSION_MAX);
+        assert_eq!(rules(0), None);
+        assert_eq!(rules(VERSION_MAX + 1), None);
+        assert!(rules(VERSION_MAX).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "cluster version in force is not known")]
+    fn a_node_stops_rather_than_apply_a_version_it_does_not_know() {
+        let entry = Entry { stamp_ms: 1, command: Command::SetClusterVersion { version: VERSION_MAX + 1 } };
+        let log_id = LogId { index: 1, ..LogId::default() };
+        Machine::new().apply(log_id, &entry);
     }
 }

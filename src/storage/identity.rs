@@ -256,3 +256,95 @@ impl Fields {
 fn sixteen_bytes(hex: &str) -> Option<[u8; 16]> {
     (hex.len() == 32).then(|| u128::from_str_radix(hex, 16).ok())?.map(u128::to_be_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::disk::{Crash, SimDisk};
+    use crate::testing::inline::SimEnv;
+
+    const DIR: &str = "/data/1";
+    const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+    fn load(disk: &SimDisk, seed: u64) -> Result<Identity, Error> {
+        Identity::load_or_create(&SimEnv::new(disk, seed).env, Path::new(DIR), NodeId(1))
+    }
+
+    #[test]
+    fn what_was_adopted_and_marked_survives_a_power_cut() {
+        let disk = SimDisk::new();
+        let mut identity = load(&disk, 1).expect("an empty disk");
+        assert_eq!((identity.cluster(), identity.was_initialized()), (None, false));
+        identity.adopt(CLUSTER).expect("no fault is set");
+        identity.mark_initialized().expect("no fault is set");
+        let after = load(&disk.crash(Crash::Lost, 0), 2).expect("it is synced");
+        assert_eq!(after.fields, identity.fields);
+    }
+
+    /// At every crash point the identity is the old one or the new one, and never damaged.
+    #[test]
+    fn a_crash_during_a_change_leaves_the_old_or_the_new_identity() {
+        for halt in 0..40 {
+            let disk = SimDisk::new();
+            disk.halt_after(halt);
+            let mut acknowledged = None;
+            if let Ok(mut identity) = load(&disk, 1) {
+                acknowledged = Some(identity.fields.clone());
+                if identity.adopt(CLUSTER).is_ok() {
+                    acknowledged = Some(identity.fields.clone());
+                }
+                if identity.cluster().is_some() && identity.mark_initialized().is_ok() {
+                    acknowledged = Some(identity.fields.clone());
+                }
+            }
+            for seed in 0..8 {
+                let after = load(&disk.crash(Crash::Reordered { sector: 512 }, seed), 2).expect("old or new");
+                let Some(known) = &acknowledged else { continue };
+                assert_eq!(after.instance(), known.instance);
+                assert!(known.cluster.is_none() || after.cluster() == known.cluster);
+                assert!(!known.initialized || after.was_initialized());
+            }
+        }
+    }
+
+    #[test]
+    fn an_initialized_node_never_adopts_another_cluster_and_an_uninitialized_one_may() {
+        let mut identity = load(&SimDisk::new(), 1).expect("an empty disk");
+        identity.adopt(ClusterId([1; 16])).expect("it has none");
+        identity.adopt(CLUSTER).expect("it is not initialized");
+        identity.mark_initialized().expect("no fault is set");
+        identity.adopt(CLUSTER).expect("it is its own");
+        let error = identity.adopt(ClusterId([1; 16])).expect_err("it is initialized");
+        assert!(matches!(error, Error::Initialized { cluster: CLUSTER, .. }), "{error}");
+        assert_eq!(identity.cluster(), Some(CLUSTER));
+    }
+
+    #[test]
+    fn the_directory_of_another_node_is_refused_with_both_ids() {
+        let disk = SimDisk::new();
+        load(&disk, 1).expect("an empty disk");
+        let error = Identity::load_or_create(&SimEnv::new(&disk, 1).env, Path::new(DIR), NodeId(2)).expect_err("it is node 1's");
+        assert!(error.to_string().contains("found=1 expected=2"), "{error}");
+    }
+
+    #[test]
+    fn any_flipped_bit_is_refused() {
+        let disk = SimDisk::new();
+        load(&disk, 1).expect("an empty disk");
+        let path = Path::new(DIR).join(FILE);
+        let len = disk.contents(&path).expect("it was written").len() as u64;
+        for bit in 0..len * 8 {
+            let rotten = disk.crash(Crash::Kept, 0);
+            rotten.damage(&path, bit / 8, 1 << (bit % 8));
+            let error = load(&rotten, 1).expect_err("the checksum covers it");
+            assert!(matches!(error, Error::Damaged { .. }), "bit={bit} {error}");
+        }
+    }
+
+    #[test]
+    fn data_without_an_identity_is_refused() {
+        let disk = SimDisk::new();
+        disk.create_dir_all(&Path::new(DIR).join("log")).expect("no fault is set");
+        assert!(matches!(load(&disk, 1), Err(Error::Missing { .. })));
+    }
+}

@@ -276,6 +276,22 @@ impl Write {
         }
     }
 
+    /// Gives a write that has a request identity this one.
+    pub fn set_request(&mut self, new: Request) {
+        match self {
+            Write::Save { request, .. } | Write::SaveIfVersion { request, .. } | Write::Delete { request, .. } => *request = new,
+            Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => {}
+        }
+    }
+
+    /// The session, of a write to one.
+    pub fn session(&self) -> Option<&SessionId> {
+        match self {
+            Write::Save { id, .. } | Write::SaveIfVersion { id, .. } | Write::Delete { id, .. } => Some(id),
+            Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
+        }
+    }
+
     /// The change to the content, of a write that has one.
     pub fn change(&self) -> Option<&Change> {
         match self {

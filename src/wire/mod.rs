@@ -11,6 +11,8 @@ pub use convert::{
     write_from, write_to,
 };
 pub use load::{Assembled, LoadAssembler, LoadFrames};
+#[cfg(feature = "client")]
+pub(crate) use refusal::leader_hint;
 pub use refusal::{refusal_from, refusal_from_status, refusal_to, status_from_refusal};
 
 /// The client protocol, `quorate.v1`.

@@ -172,7 +172,11 @@ fn short_name(reason: v1::RefusalReason) -> &'static str {
 }
 
 fn truncated(message: &str) -> String {
-    message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned()
+    let mut end = message.len().min(MESSAGE_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message[..end].to_owned()
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Stdio;
 
-use crate::{assert_refused, run};
+use crate::{assert_refused, ended, quorate, run, run_with_input};
 
 /// Three free ports, bound at the same time so that they differ. Another process could take one before the node does; the tests here
 /// only need that none of them is refused as configuration.
@@ -102,4 +103,57 @@ fn dev_refuses_ports_that_do_not_exist_and_data_of_another_cluster() {
     assert_refused(&run(&["dev", "--data-dir", data_dir, "--base-port", "65530"]), 2, &["--base-port", "65535"]);
     config(dir.path(), |text| text);
     assert_refused(&run(&["dev", "--data-dir", data_dir]), 2, &["another cluster", "--nodes 1"]);
+}
+
+/// A node started by hand; killed when dropped.
+struct Node(std::process::Child);
+
+impl Node {
+    fn start(config: &str, data_dir: &Path, more: &[&str]) -> Self {
+        let data_dir = data_dir.to_str().expect("UTF-8");
+        let args = [&["serve", "--config", config, "--node", "1", "--data-dir", data_dir][..], more].concat();
+        Self(quorate(&args).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs"))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn client_address(config: &str) -> String {
+    let text = std::fs::read_to_string(config).expect("a configuration");
+    text.split('"').find(|part| part.starts_with("127.0.0.1:")).expect("an address").to_owned()
+}
+
+/// The client's own retries wait for the node: no test needs to.
+fn put(endpoint: &str, content: &[u8]) -> std::process::Output {
+    run_with_input(&["session", "put", "a", "--timeout", "60s", "--endpoints", endpoint], content)
+}
+
+#[test]
+fn a_node_locks_its_directory_ends_with_its_parent_and_restarts_without_a_flag() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = config(dir.path(), |text| text);
+    let endpoint = client_address(&path);
+    let mut node = Node::start(&path, dir.path(), &["--bootstrap", "--parent-pipe"]);
+    assert_eq!(ended(&put(&endpoint, b"one")), (0, String::new()));
+
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let other_ports = config(elsewhere.path(), |text| text);
+    let second = serve(&other_ports, dir.path(), &[]);
+    let message = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(2), "{message}");
+    assert!(message.contains("another process uses this data directory"), "{message}");
+
+    drop(node.0.stdin.take());
+    assert_eq!(node.0.wait().expect("it ends").code(), Some(0), "the end of the parent's pipe is a wish to stop");
+    let mut again = Node::start(&path, dir.path(), &[]);
+    let kept = run(&["session", "get", "a", "--timeout", "60s", "--endpoints", &endpoint]);
+    assert_eq!((kept.stdout.as_slice(), ended(&kept)), (&b"one"[..], (0, String::new())));
+    let status = std::process::Command::new("kill").args(["-TERM", &again.0.id().to_string()]).status();
+    assert!(status.is_ok_and(|status| status.success()));
+    assert_eq!(again.0.wait().expect("it ends").code(), Some(0), "SIGTERM is a wish to stop");
 }

@@ -127,6 +127,11 @@ impl CrashDisk {
         self.lock().operations
     }
 
+    /// Whether names were changed that no sync covers yet.
+    pub fn has_unsynced_names(&self) -> bool {
+        !self.lock().pending.is_empty()
+    }
+
     /// The disk as it is found after the process alone was killed: nothing is lost, and nothing more is durable.
     pub fn killed(&self) -> CrashDisk {
         CrashDisk(Arc::new(Mutex::new(Inner { plan: Plan::default(), operations: 0, ..self.lock().clone() })))

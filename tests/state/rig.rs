@@ -19,7 +19,9 @@ pub type Callback = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
 
 /// A log that is synced up to what the test says.
 #[derive(Default)]
-pub struct FakeLog(Mutex<(Option<u64>, Vec<(u64, Callback)>)>);
+pub struct FakeLog(Mutex<(Option<u64>, Waiting)>);
+
+type Waiting = Vec<(u64, Callback)>;
 
 impl FakeLog {
     pub fn cover(&self, index: u64) {
@@ -167,8 +169,7 @@ impl Rig {
         let slot = told.clone();
         self.state.flush(Box::new(move |result| *slot.lock().unwrap() = Some(result)));
         self.flusher.run();
-        let told = told.lock().unwrap().take();
-        told
+        told.lock().unwrap().take()
     }
 
     pub fn pin_all(&self) -> (Model, Option<LogId>, Pinned) {

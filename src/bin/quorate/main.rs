@@ -14,6 +14,9 @@ use clap::Parser;
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
 
+/// What a node logs unless told otherwise. openraft's own errors matter, except those of calls that reach it while it stops.
+const DEFAULT_FILTER: &str = "info,openraft=error,openraft::raft::raft_inner=off";
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
-    log_to_stderr(if matches!(command, Command::Serve(_)) { "info,openraft=error" } else { "error" })?;
+    log_to_stderr(if matches!(command, Command::Serve(_)) { DEFAULT_FILTER } else { "error" })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -32,11 +32,17 @@ pub(super) fn segment_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:020}.seg"))
 }
 
+/// The segment whose file has this name. Ids beyond any that can be reached are not ours.
+fn segment_id(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 20)?;
+    digits.parse().ok().filter(|id| (1..u64::MAX / 2).contains(id))
+}
+
 /// Lists the directory; names of other kinds are not the log's and stay.
 pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Listing, Error> {
     let mut listing = Listing::default();
     for name in disk.list(dir).map_err(|error| Error::io("list its directory", dir, &error))? {
-        if let Some(id) = name.strip_suffix(".seg").and_then(|id| id.parse().ok()) {
+        if let Some(id) = segment_id(&name) {
             listing.segments.push(id);
         } else if name.ends_with(".spare") {
             listing.spares.push(name);

@@ -194,6 +194,11 @@ fn decode_start(payload: &Bytes) -> Option<Start> {
         last: get_id(payload, 38)?,
         first: u64_at(payload, 63)?,
     };
+    let is_ordered = head.last.is_none_or(|last| head.first <= last.index)
+        && (head.last.is_none() || head.purged.is_none_or(|purged| purged.index < head.first));
+    if !is_ordered {
+        return None;
+    }
     Some(Start { predecessor: u64_at(payload, 0)?, predecessor_end: u32_at(payload, 8)?, head })
 }
 
@@ -257,6 +262,7 @@ mod tests {
             assert_eq!((frame.content, frame.bytes as usize), (content, bytes.len() - 64));
             assert!(decode(&bytes, Place { segment: 8, ..place }).is_none());
             assert!(decode_at(&bytes.slice(64..), Place { offset: 72, ..place }).is_none());
+            assert!(decode_at(&bytes.slice(64..), Place { segment: 8, ..place }).is_none());
         }
     }
 

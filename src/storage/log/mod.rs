@@ -334,7 +334,7 @@ impl Log {
         let head = state.live.head();
         match head.last {
             Some(_) => head.first,
-            None => head.purged.map_or(0, |purged| purged.index + 1),
+            None => head.purged.map_or(0, |purged| purged.index.saturating_add(1)),
         }
     }
 

@@ -143,6 +143,7 @@ impl<M: Send + Sync + 'static> State<M> {
             // From here on the pointer may be moved; the file it may name stays.
             if error.is_final() {
                 received.incoming.fresh.keep();
+                drop(phase);
                 core.fault.fail(error.clone());
             }
             return Err(error);

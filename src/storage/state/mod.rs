@@ -205,14 +205,16 @@ impl<M: Send + Sync + 'static> State<M> {
         result
     }
 
-    /// Shows `f` one instant: the machine, the last entry applied, and rows to pin. Cheap: no disk is touched. Updates wait for `f`.
+    /// Shows `f` one instant: the machine, the last entry applied, and rows to pin. Cheap: no disk is touched. Updates wait for `f`,
+    /// which must not call this state.
     pub fn view<R>(&self, f: impl FnOnce(&M, Option<LogId>, &Pinner<'_>) -> R) -> R {
         let live = self.core.live.read().expect(HEALTHY);
         let pinner = Pinner { unflushed: &live.unflushed, frozen: &live.frozen, base: &live.base, fault: &self.core.fault };
         f(&live.machine, live.applied, &pinner)
     }
 
-    /// Calls `done` once everything applied by now is durable, or with the final error. Never blocks; `done` may be called at once.
+    /// Calls `done` once everything applied by now is durable, or with the final error. Never blocks; `done` may be
+    /// called at once, or by the flusher between two steps, so it must not wait for anything.
     pub fn flush(&self, done: Done) {
         let applied = self.applied();
         self.core.fault.wait_flushed(applied, done);
@@ -222,7 +224,8 @@ impl<M: Send + Sync + 'static> State<M> {
 
     /// The content at the last flush, to stream from. Blocking calls only; it pins that content while it lives.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        Ok(Snapshot::new(self.core.live.read().expect(HEALTHY).base.clone()))
+        let base = self.core.live.read().expect(HEALTHY).base.clone();
+        Ok(Snapshot::new(base, self.core.fault.clone()))
     }
 
     /// Whether the hard limit of unflushed bytes is reached: the next update would block until a flush is through.

@@ -14,6 +14,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::engine::Base;
 use super::error::Error;
+use super::fault::Fault;
 use super::rows::{Rows, Scan};
 use crate::types::{LogId, NodeId};
 
@@ -39,6 +40,7 @@ enum Kind {
 /// One flush point's content, streamed.
 pub struct Snapshot {
     base: Arc<Base>,
+    fault: Arc<Fault>,
     rows: Scan,
     /// Encoded rows that no frame holds yet.
     pending: BytesMut,
@@ -50,9 +52,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(base: Arc<Base>) -> Self {
+    pub(super) fn new(base: Arc<Base>, fault: Arc<Fault>) -> Self {
         let rows = Scan::all(&base);
-        Self { base, rows, pending: BytesMut::new(), next: 0, rows_read: 0, crc: 0, exhausted: false, ended: false }
+        Self { base, fault, rows, pending: BytesMut::new(), next: 0, rows_read: 0, crc: 0, exhausted: false, ended: false }
     }
 
     /// The last entry it contains.
@@ -73,6 +75,7 @@ impl Snapshot {
     /// The next frame, at most `bytes_max` long; `None` after the last. Blocking.
     ///
     /// Errors: [`Error::Corrupt`], [`Error::Io`], [`Error::Superseded`]: the stream must be given up; nothing was changed.
+    /// The first two are final for the state as well.
     pub fn next_frame(&mut self, bytes_max: usize) -> Result<Option<Bytes>, Error> {
         assert!(bytes_max >= FRAME_BYTES_MIN, "a frame of {bytes_max} bytes holds nothing");
         if self.ended {
@@ -84,7 +87,11 @@ impl Snapshot {
         }
         let room = bytes_max - FRAME_HEADER;
         while self.pending.len() < room && !self.exhausted {
-            self.read_row()?;
+            self.read_row().inspect_err(|error| {
+                if error.is_final() {
+                    self.fault.fail(error.clone());
+                }
+            })?;
         }
         if !self.pending.is_empty() {
             let payload = self.pending.split_to(room.min(self.pending.len()));
@@ -272,7 +279,7 @@ mod tests {
         let applied = Some(LogId { term: 3, node: NodeId(2), index: 1 });
         let puts = rows.iter().map(|(table, key, value)| (*table, key, Some(value)));
         file.commit(Head { applied, ..Head::default() }, puts).expect("a commit");
-        let mut snapshot = Snapshot::new(file.base().expect("a base"));
+        let mut snapshot = Snapshot::new(file.base().expect("a base"), Arc::default());
         std::iter::from_fn(|| snapshot.next_frame(bytes_max).expect("a frame")).collect()
     }
 

@@ -231,10 +231,8 @@ proptest! {
             }
             bytes = valid;
         }
-        if let Ok(message) = v1::WriteOperation::decode(bytes.as_slice()) {
-            if let Ok(write) = write_from(message) {
-                prop_assert_eq!(write_from(write_to(&write)), Ok(write));
-            }
+        if let Ok(Ok(write)) = v1::WriteOperation::decode(bytes.as_slice()).map(write_from) {
+            prop_assert_eq!(write_from(write_to(&write)), Ok(write));
         }
         if let Ok(frame) = v1::LoadFrame::decode(bytes.as_slice()) {
             let _ = LoadAssembler::default().push(frame);

@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 use quorate::client::{ClusterStatus, NodeStatus, Role, StatusOptions};
+use quorate::types::Revision;
 use serde_json::{Value, json};
 
 use crate::args::{self, Output};
@@ -12,7 +13,7 @@ use crate::output;
 /// Asks and prints. Errors: no endpoint answered at all; a node that others can't reach is a line of the answer.
 pub async fn run(args: args::Status) -> Result<(), Failure> {
     let client = connect(&args.cluster)?;
-    let mut options = StatusOptions { digest_at: args.digest_at, ..StatusOptions::default() };
+    let mut options = StatusOptions { digest_at: args.digest_at.map(Revision), ..StatusOptions::default() };
     if let Some(timeout) = args.cluster.timeout {
         options.timeout = timeout;
     }
@@ -28,7 +29,7 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
 
 /// The node that leads, by the highest term anyone knows: a leader that was replaced may not have heard of it yet.
 pub fn leader_of(status: &ClusterStatus) -> Option<u64> {
-    let leaders = status.nodes.iter().filter(|node| node.reachable && node.role == Some(Role::Leader));
+    let leaders = status.nodes.iter().filter(|node| node.reachable && node.role == Role::Leader);
     leaders.max_by_key(|node| node.term).map(|node| node.id.0)
 }
 
@@ -66,17 +67,17 @@ fn node_json(node: &NodeStatus) -> Value {
         "wall_ms": node.wall_ms,
         "version": node.version,
         "cluster_version": node.cluster_version,
-        "uptime_ms": node.uptime_ms,
+        "uptime_ms": node.uptime.as_millis() as u64,
         "pid": node.pid,
     })
 }
 
 fn role(node: &NodeStatus) -> &'static str {
     match node.role {
-        Some(Role::Leader) => "leader",
-        Some(Role::Follower) => "follower",
-        Some(Role::Learner) => "learner",
-        Some(Role::Candidate) => "candidate",
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Learner => "learner",
+        Role::Candidate => "candidate",
         _ => "unknown",
     }
 }

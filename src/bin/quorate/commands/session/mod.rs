@@ -54,12 +54,12 @@ async fn get(args: args::Get) -> Result<(), Failure> {
     let consistency = if args.stale { Consistency::Stale } else { Consistency::Linearizable };
     let result = client.load_with(&id, LoadOptions { consistency, ..LoadOptions::default() }).await;
     client.close().await;
-    let Some(session) = result.map_err(read_failure)? else {
+    let Some(session) = result.map_err(read_failure)?.session else {
         return Err(Failure::failed(format!("there is no such session id={}", output::printable(&id))));
     };
     match args.output {
         GetOutput::Json => output::json(&print::session_json(&id, &session)?)?,
-        GetOutput::Raw => print::raw(&session)?,
+        GetOutput::Raw => output::bytes(&print::raw(&session)?)?,
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use quorate::client::{Content, Session, Written};
 use quorate::types::{Listed, SessionInfo};
 use serde_json::{Value, json};
 
+use super::explain::read_failure;
 use crate::args::Output;
 use crate::failure::Failure;
 use crate::output;
@@ -93,7 +94,7 @@ pub fn session_json(id: &str, session: &Session) -> Result<Value, Failure> {
     document.insert("revision".into(), json!(session.revision.0));
     let (key, value) = match &session.content {
         Content::Transcript { .. } => {
-            let text = session.content.to_json();
+            let text = session.content.to_json().map_err(read_failure)?;
             let state: Value = serde_json::from_slice(&text)
                 .map_err(|error| Failure::failed(format!("the stored transcript is no JSON: {error}")))?;
             ("state", state)
@@ -107,15 +108,15 @@ pub fn session_json(id: &str, session: &Session) -> Result<Value, Failure> {
     Ok(Value::Object(document))
 }
 
-/// A plain value byte for byte; a line end is added only for people's eyes.
-pub fn raw(session: &Session) -> std::io::Result<()> {
+/// A plain value byte for byte; a line end is added only for people's eyes. Errors: a transcript that another program broke.
+pub fn raw(session: &Session) -> Result<Vec<u8>, Failure> {
     use std::io::IsTerminal;
-    let mut content = session.content.to_json().to_vec();
+    let mut content = session.content.to_json().map_err(read_failure)?;
     let is_value = matches!(session.content, Content::Value(_));
     if (!is_value || std::io::stdout().is_terminal()) && content.last() != Some(&b'\n') {
         content.push(b'\n');
     }
-    output::bytes(&content)
+    Ok(content)
 }
 
 /// The result of a write.

@@ -1,0 +1,83 @@
+//! What is stored, and what calls take and give.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::types::{Consistency, Counters, Expiry, Revision, SessionInfo, Version};
+
+/// The content of a session.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Any bytes.
+    Value(Bytes),
+    /// An agent's conversation. The cluster never looks inside; this client does not check that it is JSON.
+    Transcript {
+        /// The messages, JSON each, oldest first.
+        messages: Vec<Bytes>,
+        /// The rest of the state, JSON.
+        head: Bytes,
+        /// Additive counters, for Bob: prompt and completion tokens.
+        counters: Counters,
+    },
+}
+
+/// Content is what users entrusted to us: only its size is printed.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Content::Value(bytes) => write!(f, "Value({} bytes)", bytes.len()),
+            Content::Transcript { messages, .. } => write!(f, "Transcript({} messages)", messages.len()),
+        }
+    }
+}
+
+/// A loaded session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Version, sizes, times.
+    pub info: SessionInfo,
+    /// The last entry applied to what was read.
+    pub revision: Revision,
+    /// The content.
+    pub content: Content,
+}
+
+/// A read session, or that there is none, with where in the order of writes that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The last entry applied to what was read.
+    pub revision: Revision,
+    /// If there is no session: the version its tombstone counts from; 0 without one.
+    pub tombstone: Version,
+    /// Of a stale read: how long ago the node that answered last heard from a leader.
+    pub age: Option<Duration>,
+    /// The session, if there is one.
+    pub session: Option<Session>,
+}
+
+/// A write that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The session's version now; the tombstone's, of a delete.
+    pub version: Version,
+    /// Where the session was created; 0 for a delete.
+    pub create_revision: Revision,
+    /// The write's own place in the order of all writes.
+    pub revision: Revision,
+}
+
+/// How to load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The guarantee asked for; linearizable by default.
+    pub consistency: Consistency,
+}
+
+/// How to write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// When the session is to expire; as it was, by default.
+    pub expiry: Expiry,
+}

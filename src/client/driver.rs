@@ -1,0 +1,489 @@
+//! The client's task: it owns connections, open operations and the client table; callers hold a oneshot.
+//!
+//! ```text
+//!           gate (an abandoned write of the session is open)
+//! call ──┬────┴──> unsequenced (a write waits for the client, or for the window)
+//!        │              │ take a sequence
+//!        └── a read ────┴──> ready ──> an attempt ──> outcome ──> finish
+//!                              ^            │ refusal, connection lost
+//!                              └── timer <──┴── retry::next ──> finish
+//! ```
+//!
+//! A key may stay behind in a queue after its operation ended: whoever takes it out looks whether it still is there. The driver never
+//! waits for anything but its inbox, its events and its timers; what blocks runs in tasks of its own, which end with it.
+
+mod answers;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tonic::transport::Channel;
+
+use super::Error;
+use super::connection::{self, Connector, Dial, Event, Line};
+use super::operation::{Attempt, Body, Call, Key, Operation, Via};
+use super::router::{Choice, Router};
+use super::table::Table;
+use crate::env::{Clock, Random, u64_from};
+use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX};
+use crate::types::{Nonce, SessionId, Write};
+use crate::wire::{self, v1};
+
+/// Calls handed over and not taken up yet.
+pub(super) const CALLS_MAX: usize = 1024;
+/// Operations open at once; above it calls wait to be taken up.
+const OPERATIONS_MAX: usize = 4 * OPEN_WRITES_MAX as usize;
+/// Reports of connections not taken up yet.
+const EVENTS_MAX: usize = 16;
+/// Taken up in one go.
+const BATCH_MAX: usize = 256;
+/// How often a client in use says so. A write says it too, but not to a cluster that waits for an older one.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(300);
+/// How long an operation of our own may take.
+const OWN_DEADLINE: Duration = Duration::from_secs(5);
+/// How long closing may take, after the last open operation ended.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+/// With nothing else to wait for.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What a client is built with.
+pub(super) struct Config {
+    pub endpoints: Vec<String>,
+    pub write_deadline: Duration,
+    pub read_deadline: Duration,
+    pub connect_timeout: Duration,
+    pub connector: Arc<dyn Connector>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+}
+
+impl Config {
+    pub fn dial(&self, address: &str) -> Dial {
+        Dial { connector: self.connector.clone(), address: address.to_owned(), timeout: self.connect_timeout }
+    }
+
+    fn nonce(&self) -> Nonce {
+        let mut nonce = [0; 16];
+        self.random.fill(&mut nonce);
+        Nonce(nonce)
+    }
+}
+
+/// A stream to an endpoint.
+struct Connection {
+    generation: u64,
+    /// `None` until it is up.
+    requests: Option<mpsc::Sender<v1::SubmitRequest>>,
+    /// Attempts on it without an answer.
+    open: usize,
+    task: AbortHandle,
+}
+
+/// See the module.
+pub(super) struct Driver {
+    config: Arc<Config>,
+    now: Duration,
+    calls: mpsc::Receiver<Call>,
+    events: mpsc::Receiver<Event>,
+    reports: mpsc::Sender<Event>,
+    tasks: JoinSet<()>,
+    router: Router,
+    table: Table,
+    operations: HashMap<Key, Operation>,
+    /// Attempts without an answer, by tag.
+    attempts: BTreeMap<u64, Key>,
+    /// Deadlines, gates and waits.
+    timers: BTreeSet<(Duration, Key)>,
+    /// Open writes of each session, oldest first.
+    sessions: HashMap<SessionId, Vec<Key>>,
+    /// Operations that wait for an abandoned write of their session, oldest first.
+    gates: HashMap<SessionId, Vec<Key>>,
+    unsequenced: VecDeque<Key>,
+    ready: VecDeque<Key>,
+    connections: BTreeMap<usize, Connection>,
+    /// The second connection, for large operations, with its endpoint.
+    bulk: Option<(usize, Channel)>,
+    next_key: Key,
+    next_tag: u64,
+    next_generation: u64,
+    /// Operations of the user's that are open.
+    users: usize,
+    /// Our `OpenClient`, while it is on its way.
+    opening: Option<Key>,
+    /// Every endpoint just failed: look again then.
+    wait_until: Option<Duration>,
+    keep_alive_at: Option<Duration>,
+    used: bool,
+    /// No call will come any more: settle what is open, then end.
+    leaving: bool,
+    close_sent: bool,
+    closers: Vec<oneshot::Sender<()>>,
+}
+
+impl Driver {
+    pub fn new(config: Arc<Config>, calls: mpsc::Receiver<Call>) -> Self {
+        let (reports, events) = mpsc::channel(EVENTS_MAX);
+        let router = Router::new(&config.endpoints, u64_from(&*config.random));
+        Self {
+            now: config.clock.now(),
+            table: Table::new(config.nonce()),
+            config,
+            calls,
+            events,
+            reports,
+            tasks: JoinSet::new(),
+            router,
+            operations: HashMap::new(),
+            attempts: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            sessions: HashMap::new(),
+            gates: HashMap::new(),
+            unsequenced: VecDeque::new(),
+            ready: VecDeque::new(),
+            connections: BTreeMap::new(),
+            bulk: None,
+            next_key: 1,
+            next_tag: 1,
+            next_generation: 1,
+            users: 0,
+            opening: None,
+            wait_until: None,
+            keep_alive_at: None,
+            used: false,
+            leaving: false,
+            close_sent: false,
+            closers: Vec::new(),
+        }
+    }
+
+    /// Runs until every handle is gone, or the client is closed, and what was open is settled.
+    pub async fn run(mut self) {
+        let mut calls = Vec::with_capacity(BATCH_MAX);
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut armed = self.now + IDLE;
+        let mut sleep = Box::pin(sleep_until(Instant::now() + IDLE));
+        loop {
+            self.pump();
+            if self.leaving && self.operations.is_empty() {
+                break;
+            }
+            let wake = self.wake_at();
+            if wake != armed {
+                armed = wake;
+                sleep.as_mut().reset(Instant::now() + wake.saturating_sub(self.config.clock.now()));
+            }
+            tokio::select! {
+                biased;
+                _ = self.events.recv_many(&mut events, EVENTS_MAX) => {}
+                taken = self.calls.recv_many(&mut calls, BATCH_MAX), if self.takes_calls() => self.leaving = taken == 0,
+                () = &mut sleep => armed = Duration::ZERO,
+            }
+            self.now = self.config.clock.now();
+            events.drain(..).for_each(|event| self.report(event));
+            calls.drain(..).for_each(|call| self.accept(call));
+            self.fire();
+            while self.tasks.try_join_next().is_some() {}
+        }
+        for closer in self.closers {
+            // Whoever closed went away.
+            let _ = closer.send(());
+        }
+    }
+
+    fn takes_calls(&self) -> bool {
+        !self.leaving && self.operations.len() < OPERATIONS_MAX
+    }
+
+    fn wake_at(&self) -> Duration {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        // The next look at the endpoints matters only to what waits for one.
+        let wait = self.wait_until.filter(|_| !self.ready.is_empty());
+        [timer, wait, self.keep_alive_at].into_iter().flatten().min().unwrap_or(self.now + IDLE)
+    }
+
+    fn accept(&mut self, call: Call) {
+        if let Body::Close { reply } = call.body {
+            self.closers.push(reply);
+            // What was handed over before still counts; the next receive answers that there is no more.
+            self.calls.close();
+            return;
+        }
+        let operation = Operation::new(call);
+        if operation.deadline <= self.now {
+            let mut operation = operation;
+            let error = operation.failure();
+            return operation.fail(error);
+        }
+        self.used = true;
+        self.users += 1;
+        let key = self.enter(operation);
+        let Some(id) = self.operations[&key].session().cloned() else { return self.ready.push_back(key) };
+        let gated = self.is_gated(&id, key);
+        if self.operations[&key].is_write() {
+            self.sessions.entry(id.clone()).or_default().push(key);
+        }
+        if gated {
+            self.gate(id, key);
+        } else {
+            self.proceed(key);
+        }
+    }
+
+    fn enter(&mut self, operation: Operation) -> Key {
+        let key = self.next_key;
+        self.next_key += 1;
+        self.timers.insert((operation.deadline, key));
+        self.operations.insert(key, operation);
+        key
+    }
+
+    /// Whether an older write of this session is open whose caller went away: what the caller does next must come after it.
+    fn is_gated(&self, id: &SessionId, key: Key) -> bool {
+        let abandoned = |write: &Key| *write < key && self.operations.get(write).is_some_and(Operation::is_abandoned);
+        self.sessions.get(id).is_some_and(|writes| writes.iter().any(abandoned))
+    }
+
+    fn gate(&mut self, id: SessionId, key: Key) {
+        let half = (self.operations[&key].deadline - self.now) / 2;
+        if let Some(operation) = self.operations.get_mut(&key) {
+            operation.gated = true;
+        }
+        self.arm(key, self.now + half);
+        self.gates.entry(id).or_default().push(key);
+    }
+
+    fn open_gates(&mut self, id: &SessionId) {
+        for key in self.gates.remove(id).unwrap_or_default() {
+            // One whose patience ended has gone on by itself.
+            if !self.operations.get(&key).is_some_and(|operation| operation.gated) {
+                continue;
+            }
+            if self.is_gated(id, key) {
+                self.gates.entry(id.clone()).or_default().push(key);
+            } else {
+                self.proceed(key);
+            }
+        }
+    }
+
+    /// On to a sequence, or straight to an endpoint.
+    fn proceed(&mut self, key: Key) {
+        self.disarm(key);
+        let Some(operation) = self.operations.get_mut(&key) else { return };
+        operation.gated = false;
+        if operation.is_write() && operation.request.is_none() {
+            self.unsequenced.push_back(key);
+        } else {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn arm(&mut self, key: Key, at: Duration) {
+        self.disarm(key);
+        if let Some(operation) = self.operations.get_mut(&key) {
+            operation.timer = Some(at);
+            self.timers.insert((at, key));
+        }
+    }
+
+    fn disarm(&mut self, key: Key) {
+        let Some(operation) = self.operations.get_mut(&key) else { return };
+        if let Some(at) = operation.timer.take()
+            && at != operation.deadline
+        {
+            self.timers.remove(&(at, key));
+        }
+    }
+
+    /// Does what is due.
+    fn fire(&mut self) {
+        while let Some((at, key)) = self.timers.first().copied().filter(|(at, _)| *at <= self.now) {
+            let Some(operation) = self.operations.get_mut(&key) else {
+                self.timers.remove(&(at, key));
+                continue;
+            };
+            if operation.deadline <= self.now {
+                let error = operation.failure();
+                self.fail(key, error);
+            } else if operation.gated && operation.is_write() {
+                self.fail(key, Error::refused("an abandoned write of this session is still open, this one was not sent"));
+            } else {
+                self.timers.remove(&(at, key));
+                self.proceed(key);
+            }
+        }
+        if self.keep_alive_at.is_some_and(|at| at <= self.now) {
+            self.keep_alive();
+        }
+    }
+
+    fn keep_alive(&mut self) {
+        self.keep_alive_at = self.table.client().map(|_| self.now + KEEP_ALIVE_INTERVAL);
+        if std::mem::take(&mut self.used) && self.keep_alive_at.is_some() {
+            self.own(Body::KeepAlive, OWN_DEADLINE);
+        }
+    }
+
+    /// Starts an operation of our own.
+    fn own(&mut self, body: Body, within: Duration) -> Key {
+        let key = self.enter(Operation::new(Call { deadline: self.now + within, body, permit: None }));
+        self.ready.push_back(key);
+        key
+    }
+
+    /// Moves everything on as far as it goes.
+    fn pump(&mut self) {
+        self.sequence();
+        if self.leaving && self.users == 0 && !self.close_sent {
+            self.close_sent = true;
+            // Nobody is left to use it.
+            if let Some(opening) = self.opening {
+                self.fail(opening, Error::refused("the client is closed"));
+            }
+            if self.table.client().is_some() {
+                self.own(Body::CloseClient, CLOSE_DEADLINE);
+            }
+        }
+        self.send_ready();
+        self.drop_idle_connections();
+    }
+
+    fn sequence(&mut self) {
+        while let Some(key) = self.unsequenced.front().copied() {
+            let Some(operation) = self.operations.get_mut(&key) else {
+                self.unsequenced.pop_front();
+                continue;
+            };
+            let Some(request) = self.table.take() else { break };
+            operation.request = Some(request);
+            self.unsequenced.pop_front();
+            self.ready.push_back(key);
+        }
+        if !self.unsequenced.is_empty() && self.table.client().is_none() && self.opening.is_none() {
+            let nonce = self.table.nonce();
+            self.opening = Some(self.own(Body::Open { nonce }, OWN_DEADLINE));
+        }
+    }
+
+    fn send_ready(&mut self) {
+        self.wait_until = None;
+        if self.ready.is_empty() {
+            return;
+        }
+        let target = match self.router.choose(self.now) {
+            Choice::Use(target) => target,
+            Choice::Wait(until) => {
+                self.wait_until = Some(until);
+                return;
+            }
+        };
+        let mut waiting = VecDeque::new();
+        while let Some(key) = self.ready.pop_front() {
+            let Some(operation) = self.operations.get(&key) else { continue };
+            if operation.bytes > LARGE_OPERATION_BYTES {
+                self.send_alone(key, target);
+            } else if !self.send(key, target) {
+                waiting.push_back(key);
+            }
+        }
+        self.ready = waiting;
+    }
+
+    /// Whether it is on its way; otherwise the connection is being made.
+    fn send(&mut self, key: Key, target: usize) -> bool {
+        let Some(connection) = self.connections.get(&target) else {
+            self.connect(target);
+            return false;
+        };
+        let Some(requests) = connection.requests.clone() else { return false };
+        let line = Line { target, generation: connection.generation };
+        // A channel that takes no more belongs to a stream whose end is about to be reported.
+        let Ok(place) = requests.try_reserve() else { return false };
+        let Some(message) = self.attempt(key, Via::Stream(line)) else { return true };
+        place.send(message);
+        if let Some(connection) = self.connections.get_mut(&target) {
+            connection.open += 1;
+        }
+        true
+    }
+
+    fn send_alone(&mut self, key: Key, target: usize) {
+        let Some(message) = self.attempt(key, Via::Alone(target)) else { return };
+        let remaining = self.operations[&key].deadline.saturating_sub(self.now);
+        let channel = self.bulk.as_ref().filter(|(at, _)| *at == target).map(|(_, channel)| channel.clone());
+        let dial = self.config.dial(self.router.address(target));
+        self.tasks.spawn(connection::alone(dial, target, channel, message, remaining, self.reports.clone()));
+    }
+
+    /// The message of a new attempt; `None` if the operation has come to nothing meanwhile.
+    fn attempt(&mut self, key: Key, via: Via) -> Option<v1::SubmitRequest> {
+        let cluster = self.table.cluster();
+        let own = self.own_message(key);
+        let operation = self.operations.get_mut(&key)?;
+        if let (Body::Write { write, .. }, Some(request)) = (&mut operation.body, operation.request) {
+            let request = self.table.refresh(request);
+            operation.request = Some(request);
+            write.set_request(request);
+        }
+        let Some(message) = own.or_else(|| operation.message()) else {
+            self.fail(key, Error::refused("the client is not open"));
+            return None;
+        };
+        assert!(operation.attempt.is_none(), "an operation is sent while an attempt is open key={key}");
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        operation.attempt = Some(Attempt { tag, via, cluster });
+        self.attempts.insert(tag, key);
+        let remaining = operation.deadline.saturating_sub(self.now);
+        // A little less than what is left, so that a refusal at the deadline still arrives before it.
+        let timeout = remaining - (remaining / 10).min(Duration::from_millis(100));
+        Some(v1::SubmitRequest {
+            tag,
+            timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+            cluster_id: cluster.map(|id| bytes::Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
+            operation: Some(message),
+        })
+    }
+
+    fn own_message(&self, key: Key) -> Option<v1::submit_request::Operation> {
+        let nonce = self.table.nonce();
+        let write = match (&self.operations.get(&key)?.body, self.table.client()) {
+            (Body::Open { nonce }, _) => Write::OpenClient { nonce: *nonce },
+            (Body::KeepAlive, Some(client)) => {
+                Write::KeepAlive { client, nonce, acknowledged_below: self.table.acknowledged_below() }
+            }
+            (Body::CloseClient, Some(client)) => Write::CloseClient { client, nonce },
+            _ => return None,
+        };
+        Some(v1::submit_request::Operation::Write(wire::write_to(&write)))
+    }
+
+    fn connect(&mut self, target: usize) {
+        let line = Line { target, generation: self.next_generation };
+        self.next_generation += 1;
+        let dial = self.config.dial(self.router.address(target));
+        // Each open operation has one attempt at most, and our own are few: the stream's channel never fills.
+        let stream = connection::stream(dial, line, OPERATIONS_MAX + BATCH_MAX, self.reports.clone());
+        let task = self.tasks.spawn(stream);
+        self.connections.insert(target, Connection { generation: line.generation, requests: None, open: 0, task });
+    }
+
+    /// Ends streams to where nothing is sent any more.
+    fn drop_idle_connections(&mut self) {
+        if self.connections.len() > 1
+            && let Choice::Use(preferred) = self.router.choose(self.now)
+        {
+            self.connections.retain(|at, connection| {
+                let kept = *at == preferred || connection.open > 0 || connection.requests.is_none();
+                if !kept {
+                    connection.task.abort();
+                }
+                kept
+            });
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The one error of the client: by what to do next.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::types::{Refusal, RefusalKind, Revision, TooLarge, Version};
+
+/// How long to wait after a refusal that names no delay of its own.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(100);
+
+/// Why a call failed, by what to do next.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The call is wrong as written, e.g. an id or a session above its bound. Nothing changed. Fix the call.
+    Invalid,
+    /// The stored version is not the expected one. Nothing changed. Load again, then decide.
+    Conflict {
+        /// The stored version; 0 if there is no session.
+        actual: Version,
+    },
+    /// Refused before anything happened: no leader, no connection, overload, a full disk. Nothing changed. Try again after the delay.
+    Refused {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// It may or may not have happened: the client retried with the same request id until the deadline. Load again and decide; saving
+    /// again is a new operation.
+    Indeterminate,
+    /// The bytes to be read fail their checksum, or are no session of this client. Nothing changed. Page a human.
+    Corrupt,
+    /// No or bad credentials. Nothing changed.
+    Unauthenticated,
+    /// These credentials do not allow it. Nothing changed.
+    Denied,
+}
+
+/// A failed call. Its text is for people and not API; match on [`Error::kind`].
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    revision: Option<Revision>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// What to do next.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Where the cluster evaluated the call, if it did: of a conflict, the place in the order of writes it was judged at.
+    pub fn revision(&self) -> Option<Revision> {
+        self.revision
+    }
+
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), revision: None, source: None }
+    }
+
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    pub(super) fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupt, message)
+    }
+
+    pub(super) fn refused(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Refused { retry_after: RETRY_AFTER_DEFAULT }, message)
+    }
+
+    pub(super) fn indeterminate(source: Option<Refusal>) -> Self {
+        Self::new(ErrorKind::Indeterminate, "the write may or may not have happened").caused_by(source)
+    }
+
+    pub(super) fn conflict(actual: Version, revision: Revision) -> Self {
+        let error =
+            Self::new(ErrorKind::Conflict { actual }, format!("the stored version is not the expected one actual={actual}"));
+        Self { revision: Some(revision), ..error }
+    }
+
+    pub(super) fn too_large(what: TooLarge, revision: Revision) -> Self {
+        let (what, now, limit) = what.parts();
+        Self { revision: Some(revision), ..Self::invalid(format!("the write is too large {what}={now} limit={limit}")) }
+    }
+
+    /// Of a refusal after which nothing has changed, all attempts taken together.
+    pub(super) fn from_refusal(refusal: Refusal) -> Self {
+        let kind = match &refusal.kind {
+            RefusalKind::Invalid => ErrorKind::Invalid,
+            RefusalKind::Unauthenticated => ErrorKind::Unauthenticated,
+            RefusalKind::Denied => ErrorKind::Denied,
+            RefusalKind::Corrupt => ErrorKind::Corrupt,
+            RefusalKind::Overloaded { retry_after } | RefusalKind::DiskLow { retry_after } => {
+                ErrorKind::Refused { retry_after: (*retry_after).max(RETRY_AFTER_DEFAULT) }
+            }
+            RefusalKind::WrongCluster
+            | RefusalKind::NotLeader(_)
+            | RefusalKind::NoLeader
+            | RefusalKind::DeadlineExceeded
+            | RefusalKind::Unavailable => ErrorKind::Refused { retry_after: RETRY_AFTER_DEFAULT },
+        };
+        let text = match kind {
+            ErrorKind::Invalid => "the call is wrong as written",
+            ErrorKind::Corrupt => "the stored bytes are damaged",
+            ErrorKind::Unauthenticated => "the credentials are missing or wrong",
+            ErrorKind::Denied => "the credentials do not allow this call",
+            _ => "the call was refused, nothing changed",
+        };
+        Self::new(kind, text).caused_by(Some(refusal))
+    }
+
+    fn caused_by(self, refusal: Option<Refusal>) -> Self {
+        Self { source: refusal.map(|refusal| refusal.into()), ..self }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => write!(f, "{}: {source}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

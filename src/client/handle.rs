@@ -1,0 +1,115 @@
+//! The callers' side of the driver: hands calls over, bounded, and starts the driver with the first of them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::Error;
+use super::driver::{CALLS_MAX, Config, Driver};
+use super::operation::{Body, Call, Reply};
+use crate::limits::{KIB, MIB};
+use crate::types::{Outcome, Write};
+
+/// Bytes of writes this client holds at once, handed over and not settled; above it callers wait.
+const HELD_BYTES_MAX: u64 = 128 * MIB;
+
+#[derive(Clone)]
+pub(super) struct Handle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Arc<Config>,
+    /// Counts KiB of [`HELD_BYTES_MAX`].
+    held: Arc<Semaphore>,
+    calls: Mutex<Option<mpsc::Sender<Call>>>,
+}
+
+impl Handle {
+    pub fn new(config: Config) -> Self {
+        let held = Arc::new(Semaphore::new((HELD_BYTES_MAX / KIB) as usize));
+        Self { shared: Arc::new(Shared { config: Arc::new(config), held, calls: Mutex::new(None) }) }
+    }
+
+    pub fn config(&self) -> &Arc<Config> {
+        &self.shared.config
+    }
+
+    /// Hands a write over and waits for its outcome. Dropped before it is handed over, nothing was sent; after that it goes on.
+    pub async fn write(&self, write: Write) -> Result<Outcome, Error> {
+        let config = self.config();
+        let deadline = config.clock.now() + config.write_deadline;
+        let (reply, answer) = oneshot::channel();
+        let bytes = write.change().map_or(0, |change| change.stored_bytes());
+        let permit = self.hold(bytes, config.write_deadline).await?;
+        self.hand_over(Call { deadline, body: Body::Write { write, reply }, permit }, config.write_deadline).await?;
+        // The driver ended with its runtime, or by a bug of ours: what it sent is not known.
+        answer.await.unwrap_or_else(|_| Err(Error::indeterminate(None)))
+    }
+
+    /// Hands a read over and waits for its answer.
+    pub async fn read<T>(&self, body: impl FnOnce(Reply<T>) -> Body) -> Result<T, Error> {
+        let config = self.config();
+        let deadline = config.clock.now() + config.read_deadline;
+        let (reply, answer) = oneshot::channel();
+        self.hand_over(Call { deadline, body: body(reply), permit: None }, config.read_deadline).await?;
+        answer.await.unwrap_or_else(|_| Err(Error::refused("the client's task ended")))
+    }
+
+    /// Asks the driver to end, if one runs; dropping `reply` is the answer where none does.
+    pub async fn close(&self, reply: oneshot::Sender<()>) {
+        let running = self.calls().take();
+        if let Some(calls) = running {
+            let call = Call { deadline: Duration::MAX, body: Body::Close { reply }, permit: None };
+            // It ended by itself.
+            let _ = calls.send(call).await;
+        }
+    }
+
+    /// Small writes are bounded by their number; only what is worth counting is counted.
+    async fn hold(&self, bytes: u64, within: Duration) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        let Ok(kib @ 1..) = u32::try_from(bytes / KIB) else { return Ok(None) };
+        let held = self.shared.held.clone();
+        if let Ok(permit) = held.clone().try_acquire_many_owned(kib) {
+            return Ok(Some(permit));
+        }
+        match tokio::time::timeout(within, held.acquire_many_owned(kib)).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            Ok(Err(_)) | Err(_) => Err(Error::refused("too many bytes of writes are open in this client")),
+        }
+    }
+
+    async fn hand_over(&self, call: Call, within: Duration) -> Result<(), Error> {
+        let calls = self.running()?;
+        let call = match calls.try_send(call) {
+            Ok(()) => return Ok(()),
+            Err(mpsc::error::TrySendError::Full(call) | mpsc::error::TrySendError::Closed(call)) => call,
+        };
+        // Closed between the two steps: the next one runs.
+        let calls = self.running()?;
+        match tokio::time::timeout(within, calls.send(call)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Error::refused("the client was closed")),
+            Err(_) => Err(Error::refused("too many calls are open in this client")),
+        }
+    }
+
+    /// The way to the driver, which is started if none runs: the first call, after a close, after the end of its runtime.
+    fn running(&self) -> Result<mpsc::Sender<Call>, Error> {
+        let mut calls = self.calls();
+        if let Some(running) = calls.as_ref().filter(|running| !running.is_closed()) {
+            return Ok(running.clone());
+        }
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::invalid("a call needs a tokio runtime"))?;
+        let (sender, receiver) = mpsc::channel(CALLS_MAX);
+        runtime.spawn(Driver::new(self.shared.config.clone(), receiver).run());
+        *calls = Some(sender.clone());
+        Ok(sender)
+    }
+
+    /// A panic elsewhere leaves the sender as good as it was.
+    fn calls(&self) -> MutexGuard<'_, Option<mpsc::Sender<Call>>> {
+        self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

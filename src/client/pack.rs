@@ -1,0 +1,265 @@
+//! Content ↔ chunks and head: how this client packs what the server never looks into.
+//!
+//! ```text
+//! chunk  = item*            item = length (u32, little endian), bytes
+//! head   = tag (1 byte), bytes     tag 0: a plain value, 1: the JSON head of a transcript
+//! ```
+//!
+//! Bytes from [`COMPRESS_FROM_BYTES`] on are packed with zstd, if that saves a tenth.
+
+use std::cell::RefCell;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Content, Error};
+use crate::limits::{REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
+use crate::types::{Blob, Change, Chunk, Codec, Counters, LoadedContent};
+
+/// Raw bytes from which compression pays.
+const COMPRESS_FROM_BYTES: usize = 4096;
+const ZSTD_LEVEL: i32 = 3;
+const LENGTH_BYTES: usize = 4;
+const TAG_VALUE: u8 = 0;
+const TAG_TRANSCRIPT: u8 = 1;
+
+thread_local! {
+    /// A context costs more to make than a small blob to pack.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// The change that stores `content`, whatever was there.
+///
+/// Errors: `Invalid` above the bounds of a session.
+pub(super) fn full(content: &Content) -> Result<Change, Error> {
+    let (messages, tag, head, counters): (&[Bytes], u8, &Bytes, Counters) = match content {
+        Content::Value(bytes) => (&[], TAG_VALUE, bytes, Counters::default()),
+        Content::Transcript { messages, head, counters } => (messages, TAG_TRANSCRIPT, head, counters.clone()),
+    };
+    check_bounds(messages, head)?;
+    let mut tagged = BytesMut::with_capacity(1 + head.len());
+    tagged.put_u8(tag);
+    tagged.extend_from_slice(head);
+    let change = Change::Full { chunks: pack_items(messages), head: pack(tagged.freeze()), counters };
+    if change.stored_bytes() > SESSION_STORED_BYTES_MAX {
+        let now = change.stored_bytes();
+        return Err(Error::invalid(format!("the session is too large stored_bytes={now} limit={SESSION_STORED_BYTES_MAX}")));
+    }
+    Ok(change)
+}
+
+fn check_bounds(messages: &[Bytes], head: &Bytes) -> Result<(), Error> {
+    if messages.len() as u64 > SESSION_ITEMS_MAX {
+        return Err(Error::invalid(format!("the session has too many items items={} limit={SESSION_ITEMS_MAX}", messages.len())));
+    }
+    let items: u64 = messages.iter().map(|item| (LENGTH_BYTES + item.len()) as u64).sum();
+    let raw = items + 1 + head.len() as u64;
+    if raw > SESSION_RAW_BYTES_MAX {
+        return Err(Error::invalid(format!("the session is too large raw_bytes={raw} limit={SESSION_RAW_BYTES_MAX}")));
+    }
+    Ok(())
+}
+
+/// Items in chunks of about [`REPACKED_CHUNK_BYTES`] raw.
+fn pack_items(items: &[Bytes]) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    let mut raw = BytesMut::new();
+    let mut item_count = 0;
+    for item in items {
+        let length = u32::try_from(item.len()).expect("checked: an item is within the raw bytes of a session");
+        if item_count > 0 && (raw.len() + LENGTH_BYTES + item.len()) as u64 > REPACKED_CHUNK_BYTES {
+            chunks.push(Chunk { item_count, blob: pack(raw.split().freeze()) });
+            item_count = 0;
+        }
+        raw.put_u32_le(length);
+        raw.extend_from_slice(item);
+        item_count += 1;
+    }
+    if item_count > 0 {
+        chunks.push(Chunk { item_count, blob: pack(raw.freeze()) });
+    }
+    chunks
+}
+
+fn pack(raw: Bytes) -> Blob {
+    match compress(&raw) {
+        Some(packed) => {
+            Blob { codec: Codec::Zstd, raw_bytes: raw.len() as u64, crc32c: crc32c::crc32c(&packed), data: packed.into() }
+        }
+        None => Blob::plain(raw),
+    }
+}
+
+/// The packed bytes, where packing pays. Without a context, which only a lack of memory causes, bytes stay as they are.
+fn compress(raw: &[u8]) -> Option<Vec<u8>> {
+    if raw.len() < COMPRESS_FROM_BYTES {
+        return None;
+    }
+    let packed = COMPRESSOR.with_borrow_mut(|context| {
+        if context.is_none() {
+            *context = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
+        }
+        context.as_mut()?.compress(raw).ok()
+    })?;
+    (packed.len() <= raw.len() - raw.len() / 10).then_some(packed)
+}
+
+/// What was stored, from a full load whose checksums hold.
+///
+/// Errors: `Corrupt`, where the bytes are not what [`full`] makes, or would unpack to more than a session may have.
+pub(super) fn unpack(content: LoadedContent) -> Result<Content, Error> {
+    let LoadedContent { info, chunks, head } = content;
+    let head = head.ok_or_else(|| Error::corrupt("loaded content has no head"))?;
+    let raw = chunks.iter().map(|chunk| chunk.blob.raw_bytes).fold(head.raw_bytes, u64::saturating_add);
+    if raw > SESSION_RAW_BYTES_MAX {
+        return Err(Error::corrupt(format!("loaded content is too large raw_bytes={raw} limit={SESSION_RAW_BYTES_MAX}")));
+    }
+    let mut head = unpack_blob(head)?;
+    if head.is_empty() {
+        return Err(Error::corrupt("loaded head has no tag"));
+    }
+    match head.split_to(1)[0] {
+        TAG_VALUE if chunks.is_empty() => Ok(Content::Value(head)),
+        TAG_TRANSCRIPT => Ok(Content::Transcript { messages: unpack_items(chunks)?, head, counters: info.counters }),
+        tag => Err(Error::corrupt(format!("loaded content has an unknown form tag={tag} chunks={}", chunks.len()))),
+    }
+}
+
+fn unpack_items(chunks: Vec<Chunk>) -> Result<Vec<Bytes>, Error> {
+    let mut items = Vec::new();
+    for chunk in chunks {
+        let before = items.len();
+        let mut raw = unpack_blob(chunk.blob)?;
+        while !raw.is_empty() {
+            items.push(unpack_item(&mut raw)?);
+        }
+        let count = (items.len() - before) as u64;
+        if count != chunk.item_count {
+            return Err(Error::corrupt(format!("loaded chunk differs from its count items={count} declared={}", chunk.item_count)));
+        }
+    }
+    Ok(items)
+}
+
+fn unpack_item(raw: &mut Bytes) -> Result<Bytes, Error> {
+    let cut = || Error::corrupt("loaded chunk ends within an item");
+    let length = raw.first_chunk::<LENGTH_BYTES>().map(|bytes| u32::from_le_bytes(*bytes) as usize).ok_or_else(cut)?;
+    if raw.len() - LENGTH_BYTES < length {
+        return Err(cut());
+    }
+    let _ = raw.split_to(LENGTH_BYTES);
+    Ok(raw.split_to(length))
+}
+
+fn unpack_blob(blob: Blob) -> Result<Bytes, Error> {
+    match blob.codec {
+        Codec::None => Ok(blob.data),
+        Codec::Zstd => {
+            let declared = usize::try_from(blob.raw_bytes).map_err(|_| Error::corrupt("loaded blob is too large"))?;
+            let raw = decompress(&blob.data, declared).ok_or_else(|| Error::corrupt("loaded blob can not be unpacked"))?;
+            if raw.len() != declared {
+                return Err(Error::corrupt(format!("loaded blob has a wrong length bytes={} declared={declared}", raw.len())));
+            }
+            Ok(raw.into())
+        }
+    }
+}
+
+fn decompress(packed: &[u8], capacity: usize) -> Option<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|context| {
+        if context.is_none() {
+            *context = zstd::bulk::Decompressor::new().ok();
+        }
+        context.as_mut()?.decompress(packed, capacity).ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::client::ErrorKind;
+    use crate::types::SessionInfo;
+
+    fn stored(change: Change) -> LoadedContent {
+        match change {
+            Change::Full { chunks, head, counters } => {
+                LoadedContent { info: SessionInfo { counters, ..SessionInfo::default() }, chunks, head: Some(head) }
+            }
+            Change::Delta { .. } => panic!("a full change"),
+        }
+    }
+
+    fn content() -> impl Strategy<Value = Content> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..100).prop_map(Bytes::from);
+        let messages = proptest::collection::vec((bytes(), 1usize..200).prop_map(|(one, n)| Bytes::from(one.repeat(n))), 0..6);
+        prop_oneof![
+            bytes().prop_map(Content::Value),
+            (messages, bytes()).prop_map(|(messages, head)| Content::Transcript {
+                messages,
+                head,
+                counters: Counters::new(vec![1, 2]).expect("few")
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn content_survives_packing(content in content()) {
+            let change = full(&content).expect("within bounds");
+            prop_assert!(change.blobs().all(Blob::is_intact));
+            prop_assert_eq!(unpack(stored(change)).expect("packed by us"), content);
+        }
+
+        /// Bytes that another writer made up are an error or content, never a panic.
+        #[test]
+        fn hostile_bytes_are_content_or_corrupt(head in proptest::collection::vec(0u8..3, 0..9), item in proptest::collection::vec(any::<u8>(), 0..40), packed: bool, raw_bytes in 0u64..100) {
+            let blob = |data: Vec<u8>| Blob { codec: if packed { Codec::Zstd } else { Codec::None }, raw_bytes, ..Blob::plain(data.into()) };
+            let chunks = vec![Chunk { item_count: 1, blob: blob(item) }];
+            if let Err(error) = unpack(LoadedContent { info: SessionInfo::default(), chunks, head: Some(Blob::plain(head.into())) }) {
+                prop_assert_eq!(error.kind(), ErrorKind::Corrupt);
+            }
+        }
+    }
+
+    #[test]
+    fn text_is_packed_from_four_kib_and_noise_is_not() {
+        let text = |bytes: usize| pack("all work and no play ".repeat(bytes / 21 + 1).into_bytes().into()).codec;
+        assert_eq!(text(1000), Codec::None);
+        assert_eq!(text(5000), Codec::Zstd);
+        let mut state = 1u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .take(8192)
+        .collect();
+        assert_eq!(pack(noise.into()).codec, Codec::None);
+    }
+
+    #[test]
+    fn a_large_transcript_is_cut_into_chunks_of_a_mebibyte() {
+        let messages = vec![Bytes::from(vec![b'x'; 300 * 1024]); 10];
+        let content = Content::Transcript { messages, head: Bytes::from_static(b"{}"), counters: Counters::default() };
+        let change = full(&content).expect("3 MiB");
+        assert_eq!(change.chunks().len(), 4);
+        assert_eq!(unpack(stored(change)).expect("packed by us"), content);
+    }
+
+    #[test]
+    fn what_is_above_a_bound_is_invalid() {
+        let noise = Bytes::from(vec![7u8; SESSION_RAW_BYTES_MAX as usize]);
+        assert_eq!(full(&Content::Value(noise)).expect_err("one byte too many").kind(), ErrorKind::Invalid);
+        let many = vec![Bytes::new(); SESSION_ITEMS_MAX as usize + 1];
+        let content = Content::Transcript { messages: many, head: Bytes::new(), counters: Counters::default() };
+        assert_eq!(full(&content).expect_err("too many items").kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn a_blob_that_unpacks_to_more_than_it_declares_is_corrupt() {
+        let mut blob = pack(Bytes::from(vec![b'x'; 10_000]));
+        blob.raw_bytes = 100;
+        assert_eq!(unpack_blob(blob).expect_err("a lie").kind(), ErrorKind::Corrupt);
+    }
+}

@@ -1,0 +1,182 @@
+//! What a node knows of the cluster: asked of any endpoint, needs no quorum and no driver.
+
+use std::time::Duration;
+
+use super::Error;
+use super::connection::sessions;
+use super::driver::Config;
+use crate::limits::{MESSAGE_BYTES_MAX, NODES_MAX};
+use crate::types::{ClusterId, NodeId, Refusal, RefusalKind, Revision};
+use crate::wire::{refusal_from_status, v1};
+
+const _: () = assert!(NODES_MAX as u64 * 4096 < MESSAGE_BYTES_MAX);
+
+/// What to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusOptions {
+    /// Ask each node for the digest of its state at this entry.
+    pub digest_at: Option<Revision>,
+    /// How long each endpoint may take; 2 s by default.
+    pub timeout: Duration,
+}
+
+impl Default for StatusOptions {
+    fn default() -> Self {
+        Self { digest_at: None, timeout: Duration::from_secs(2) }
+    }
+}
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// `None` before the cluster is bootstrapped.
+    pub cluster_id: Option<ClusterId>,
+    /// Its configured name.
+    pub cluster_name: String,
+    /// The endpoint that answered.
+    pub endpoint: String,
+    /// Every configured member; of one that did not answer only its id, addresses and error are known.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// What a node is in its cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It did not say, or says what this client does not know.
+    #[default]
+    Unknown,
+    /// It proposes.
+    Leader,
+    /// It votes.
+    Follower,
+    /// It only follows.
+    Learner,
+    /// It wants to lead.
+    Candidate,
+}
+
+/// One node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its configured id.
+    pub id: NodeId,
+    /// Where clients reach it.
+    pub client_address: String,
+    /// Where its peers reach it.
+    pub peer_address: String,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// Why it did not.
+    pub error: String,
+    /// What it is.
+    pub role: Role,
+    /// Its Raft term.
+    pub term: u64,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// The last entry of its log.
+    pub last_log: Option<u64>,
+    /// The last entry it knows to be committed.
+    pub committed: Option<u64>,
+    /// The last entry it applied.
+    pub applied: Option<u64>,
+    /// The last entry in its durable state.
+    pub flushed: Option<u64>,
+    /// The last entry gone from its log.
+    pub purged: Option<u64>,
+    /// The digest of its state ...
+    pub digest: Option<u64>,
+    /// ... after this entry.
+    pub digest_index: Option<u64>,
+    /// Sessions it holds.
+    pub sessions: u64,
+    /// Clients it knows.
+    pub clients: u64,
+    /// Bytes of its log.
+    pub log_bytes: u64,
+    /// Bytes of its state file.
+    pub state_bytes: u64,
+    /// Machine time, in milliseconds since the Unix epoch.
+    pub machine_time_ms: u64,
+    /// Its own clock, likewise.
+    pub wall_ms: u64,
+    /// Its build.
+    pub version: String,
+    /// The cluster version in force.
+    pub cluster_version: u32,
+    /// How long it has been running.
+    pub uptime: Duration,
+    /// Its process id.
+    pub pid: u64,
+}
+
+/// Asks one endpoint after the other until one answers.
+pub(super) async fn ask(config: &Config, options: StatusOptions) -> Result<ClusterStatus, Error> {
+    let mut last = None;
+    for endpoint in &config.endpoints {
+        match tokio::time::timeout(options.timeout, ask_one(config, endpoint, options)).await {
+            Ok(Ok(response)) => return Ok(status_from(response, endpoint)),
+            Ok(Err(refusal)) => last = Some(refusal),
+            Err(_) => {
+                let message = format!("no answer within the timeout address={endpoint}");
+                last = Some(Refusal::not_applied(RefusalKind::Unavailable, message));
+            }
+        }
+    }
+    let none = || Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
+    Err(Error::from_refusal(last.unwrap_or_else(none)))
+}
+
+async fn ask_one(config: &Config, endpoint: &str, options: StatusOptions) -> Result<v1::StatusResponse, Refusal> {
+    let channel = config.dial(endpoint).connect().await?;
+    let timeout_ms = u32::try_from(options.timeout.as_millis() * 9 / 10).unwrap_or(u32::MAX);
+    let digest_at = options.digest_at.map_or(0, |revision| revision.0);
+    let request = v1::StatusRequest { digest_at, timeout_ms, local: false };
+    let response = sessions(channel).status(request).await;
+    response.map(|response| response.into_inner()).map_err(|status| refusal_from_status(&status))
+}
+
+fn status_from(response: v1::StatusResponse, endpoint: &str) -> ClusterStatus {
+    ClusterStatus {
+        cluster_id: ClusterId::from_slice(&response.cluster_id),
+        cluster_name: response.cluster_name,
+        endpoint: endpoint.to_owned(),
+        nodes: response.nodes.into_iter().map(node_from).collect(),
+    }
+}
+
+fn node_from(node: v1::NodeStatus) -> NodeStatus {
+    NodeStatus {
+        id: NodeId(node.id),
+        role: match node.role() {
+            v1::Role::Unspecified => Role::Unknown,
+            v1::Role::Leader => Role::Leader,
+            v1::Role::Follower => Role::Follower,
+            v1::Role::Learner => Role::Learner,
+            v1::Role::Candidate => Role::Candidate,
+        },
+        client_address: node.client_address,
+        peer_address: node.peer_address,
+        reachable: node.reachable,
+        error: node.error,
+        term: node.term,
+        leader: node.leader.map(NodeId),
+        last_log: node.last_log,
+        committed: node.committed,
+        applied: node.applied,
+        flushed: node.flushed,
+        purged: node.purged,
+        digest: node.digest,
+        digest_index: node.digest_index,
+        sessions: node.sessions,
+        clients: node.clients,
+        log_bytes: node.log_bytes,
+        state_bytes: node.state_bytes,
+        machine_time_ms: node.machine_time_ms,
+        wall_ms: node.wall_ms,
+        version: node.version,
+        cluster_version: node.cluster_version,
+        uptime: Duration::from_millis(node.uptime_ms),
+        pid: node.pid,
+    }
+}

@@ -1,0 +1,561 @@
+//! A disk in memory that does everything a real one may do to us.
+//!
+//! Only `sync` and `sync_dir` make anything durable. [`SimDisk::crash`] answers the disk as it may look after a power cut: of what was
+//! not synced nothing is left, or everything, or a prefix, or a prefix with a torn end, or any subset of sectors. Names that were not
+//! synced are journaled, as every file system of today does: a prefix of the changes to them survives. [`SimDisk::kill`] is the end
+//! of the process alone: the page cache stays, and a later power cut may still take it.
+//!
+//! Everything follows from the calls and the seeds. [`SimDisk`] is a handle: clones are the same disk.
+//!
+//! ```
+//! use std::io::IoSlice;
+//! use std::path::Path;
+//! use quorate::env::Disk;
+//! use quorate::testing::disk::{Crash, SimDisk};
+//!
+//! let disk = SimDisk::new();
+//! let file = disk.create(Path::new("/a")).expect("nothing is in the way");
+//! disk.sync_dir(Path::new("/")).expect("no fault is set");
+//! file.write_at(&[IoSlice::new(b"lost")], 0).expect("no fault is set");
+//! let after = disk.crash(Crash::Lost, 0);
+//! assert_eq!(after.contents(Path::new("/a")), Some(Vec::new()));
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::inline::SeededRandom;
+use crate::env::{Disk, DiskFile, Space};
+
+/// What a power cut leaves of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Nothing.
+    Lost,
+    /// Everything.
+    Kept,
+    /// What happened before a random moment.
+    Prefix,
+    /// The same, with part of the write of that moment, up to a sector of so many bytes.
+    Torn {
+        /// 512 or 4096.
+        sector: usize,
+    },
+    /// Any subset of the sectors written, each on its own; names up to a random moment.
+    Reordered {
+        /// 512 or 4096.
+        sector: usize,
+    },
+}
+
+/// What can be made to fail. All but `Read` are counted by [`SimDisk::operations`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `read_at`.
+    Read,
+    /// `write_at`; the first half of the bytes is written.
+    Write,
+    /// `sync` of a file.
+    Sync,
+    /// `set_len` and `allocate`.
+    Allocate,
+    /// `create`.
+    Create,
+    /// `rename`.
+    Rename,
+    /// `remove`.
+    Remove,
+    /// `sync_dir`.
+    SyncDir,
+}
+
+/// A failure to come.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// Of which calls.
+    pub operation: Operation,
+    /// On paths that contain this; for a handle, the path it was opened by.
+    pub path_contains: String,
+    /// How many matching calls succeed before.
+    pub skip: u64,
+    /// How many fail then.
+    pub times: u64,
+    /// With what.
+    pub kind: io::ErrorKind,
+}
+
+/// The disk. See the module.
+#[derive(Clone, Default)]
+pub struct SimDisk {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// As a process sees it.
+    names: BTreeMap<PathBuf, Arc<Inode>>,
+    /// As a power cut leaves it.
+    durable_names: BTreeMap<PathBuf, Arc<Inode>>,
+    pending_names: Vec<(u64, NameChange)>,
+    dirs: BTreeSet<PathBuf>,
+    /// Orders everything that is pending.
+    moment: u64,
+    operations: u64,
+    halts_after: Option<u64>,
+    faults: Vec<Fault>,
+    capacity: Option<u64>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Create(PathBuf, Arc<Inode>),
+    Rename(PathBuf, PathBuf, Arc<Inode>),
+    Remove(PathBuf),
+}
+
+#[derive(Default)]
+struct Inode {
+    data: Mutex<Data>,
+}
+
+#[derive(Clone, Default)]
+struct Data {
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<(u64, Change)>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Len(u64),
+}
+
+#[derive(Clone)]
+struct SimFile {
+    disk: SimDisk,
+    inode: Arc<Inode>,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inner = self.locked();
+        f.debug_struct("SimDisk").field("files", &inner.names.len()).field("operations", &inner.operations).finish()
+    }
+}
+
+impl std::fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimFile").field("path", &self.path).finish()
+    }
+}
+
+impl SimDisk {
+    /// An empty disk without faults.
+    pub fn new() -> Self {
+        let disk = Self::default();
+        disk.locked().dirs.insert(PathBuf::from("/"));
+        disk
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many changing calls there were, failed ones too.
+    pub fn operations(&self) -> u64 {
+        self.locked().operations
+    }
+
+    /// Every changing call after the first `operations` of them fails and does nothing, as if the power were off.
+    pub fn halt_after(&self, operations: u64) {
+        self.locked().halts_after = Some(operations);
+    }
+
+    /// Whether a call failed since the power is off.
+    pub fn is_halted(&self) -> bool {
+        let inner = self.locked();
+        inner.halts_after.is_some_and(|limit| inner.operations > limit)
+    }
+
+    /// Adds a fault. Faults are looked at in the order they were added; each counts for itself.
+    pub fn inject(&self, fault: Fault) {
+        self.locked().faults.push(fault);
+    }
+
+    /// Ends all faults.
+    pub fn clear_faults(&self) {
+        self.locked().faults.clear();
+    }
+
+    /// Bytes all files together may take; beyond it writes end early with `StorageFull`. `None`: no bound.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.locked().capacity = bytes;
+    }
+
+    /// Bytes all files take.
+    pub fn used(&self) -> u64 {
+        self.locked().used()
+    }
+
+    /// The file as a process sees it.
+    pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
+        Some(self.locked().names.get(path)?.locked().current.clone())
+    }
+
+    /// Rot: flips the bits of `mask` in one byte of a file, on the disk and in the cache. Panics without such a byte.
+    pub fn damage(&self, path: &Path, offset: u64, mask: u8) {
+        let inode = self.locked().names.get(path).cloned().expect("a test damages files that are there");
+        let mut data = inode.locked();
+        data.apply_pending();
+        data.durable[offset as usize] ^= mask;
+        data.current[offset as usize] ^= mask;
+    }
+
+    /// The disk after a power cut now. This one goes on as if nothing had happened. Faults, halt and capacity are not taken over.
+    pub fn crash(&self, crash: Crash, seed: u64) -> SimDisk {
+        let inner = self.locked();
+        let random = SeededRandom::new(seed);
+        let cut = random.below(inner.moment + 2);
+        // Between few and nearly all of the sectors: both ends find other mistakes.
+        let keep_of_8 = [1, 4, 7][random.below(3) as usize];
+        let names_until = match crash {
+            Crash::Lost => 0,
+            Crash::Kept => u64::MAX,
+            Crash::Prefix | Crash::Torn { .. } => cut,
+            Crash::Reordered { .. } => random.below(inner.moment + 2),
+        };
+        let mut names = inner.durable_names.clone();
+        inner.pending_names.iter().filter(|(moment, _)| *moment < names_until).for_each(|(_, change)| change.apply(&mut names));
+        let survive = |data: &Data| {
+            let mut left = data.durable.clone();
+            for (moment, change) in &data.pending {
+                match crash {
+                    Crash::Lost => {}
+                    Crash::Kept => change.apply(&mut left),
+                    Crash::Prefix | Crash::Torn { .. } if *moment < cut => change.apply(&mut left),
+                    Crash::Torn { sector } if *moment == cut => change.apply_torn(&mut left, sector, &random),
+                    Crash::Prefix | Crash::Torn { .. } => {}
+                    Crash::Reordered { sector } => change.apply_some(&mut left, sector, keep_of_8, &random),
+                }
+            }
+            Data { current: left.clone(), durable: left, pending: Vec::new() }
+        };
+        let names: BTreeMap<_, _> =
+            names.iter().map(|(path, inode)| (path.clone(), Inode::new(survive(&inode.locked())))).collect();
+        let after = Inner { durable_names: names.clone(), names, dirs: inner.dirs.clone(), ..Inner::default() };
+        SimDisk { inner: Arc::new(Mutex::new(after)) }
+    }
+
+    /// The disk after the process died now: everything written is there, and what was not synced still isn't. This one goes on as if
+    /// nothing had happened. Faults, halt and capacity are not taken over.
+    pub fn kill(&self) -> SimDisk {
+        let inner = self.locked();
+        let mut copies: BTreeMap<*const Inode, Arc<Inode>> = BTreeMap::new();
+        let mut copy = |inode: &Arc<Inode>| {
+            let copied = copies.entry(Arc::as_ptr(inode)).or_insert_with(|| Inode::new(inode.locked().clone()));
+            copied.clone()
+        };
+        let names = inner.names.iter().map(|(path, inode)| (path.clone(), copy(inode))).collect();
+        let durable_names = inner.durable_names.iter().map(|(path, inode)| (path.clone(), copy(inode))).collect();
+        let pending_names = inner.pending_names.iter().map(|(moment, change)| (*moment, change.with_inode(&mut copy))).collect();
+        let (dirs, moment) = (inner.dirs.clone(), inner.moment);
+        let after = Inner { names, durable_names, pending_names, dirs, moment, ..Inner::default() };
+        SimDisk { inner: Arc::new(Mutex::new(after)) }
+    }
+
+    fn file(&self, inode: Arc<Inode>, path: &Path) -> Arc<dyn DiskFile> {
+        Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned() })
+    }
+}
+
+impl Inner {
+    fn used(&self) -> u64 {
+        self.names.values().map(|inode| inode.locked().current.len() as u64).sum()
+    }
+
+    /// Counts a call and says whether it fails.
+    fn admit(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+        if operation != Operation::Read {
+            self.operations += 1;
+            if self.halts_after.is_some_and(|limit| self.operations > limit) {
+                return Err(io::Error::other("the power is off"));
+            }
+        }
+        let path = path.to_string_lossy();
+        for fault in &mut self.faults {
+            if fault.operation != operation || !path.contains(&fault.path_contains) || fault.times == 0 {
+                continue;
+            }
+            if fault.skip > 0 {
+                fault.skip -= 1;
+                continue;
+            }
+            fault.times = if fault.times == u64::MAX { u64::MAX } else { fault.times - 1 };
+            return Err(io::Error::new(fault.kind, "a fault was injected"));
+        }
+        Ok(())
+    }
+
+    fn change_names(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.moment += 1;
+        self.pending_names.push((self.moment, change));
+    }
+
+    /// Of `bytes` that a file is to grow by, how many there is room for.
+    fn room(&self, bytes: u64) -> u64 {
+        self.capacity.map_or(bytes, |capacity| bytes.min(capacity.saturating_sub(self.used())))
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, Arc<Inode>>) {
+        match self {
+            Self::Create(path, inode) => drop(names.insert(path.clone(), inode.clone())),
+            Self::Rename(from, to, inode) => {
+                names.remove(from);
+                names.insert(to.clone(), inode.clone());
+            }
+            Self::Remove(path) => drop(names.remove(path)),
+        }
+    }
+
+    fn is_in(&self, dir: &Path) -> bool {
+        match self {
+            Self::Create(path, _) | Self::Remove(path) => path.parent() == Some(dir),
+            Self::Rename(from, to, _) => from.parent() == Some(dir) || to.parent() == Some(dir),
+        }
+    }
+
+    fn with_inode(&self, copy: &mut impl FnMut(&Arc<Inode>) -> Arc<Inode>) -> Self {
+        match self {
+            Self::Create(path, inode) => Self::Create(path.clone(), copy(inode)),
+            Self::Rename(from, to, inode) => Self::Rename(from.clone(), to.clone(), copy(inode)),
+            Self::Remove(path) => Self::Remove(path.clone()),
+        }
+    }
+}
+
+impl Inode {
+    fn new(data: Data) -> Arc<Self> {
+        Arc::new(Self { data: Mutex::new(data) })
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Data> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Data {
+    fn apply_pending(&mut self) {
+        for (_, change) in std::mem::take(&mut self.pending) {
+            change.apply(&mut self.durable);
+        }
+    }
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, data) => put(bytes, *offset as usize, data),
+            Self::Len(len) => bytes.resize(*len as usize, 0),
+        }
+    }
+
+    /// A random number of whole sectors from the start.
+    fn apply_torn(&self, bytes: &mut Vec<u8>, sector: usize, random: &SeededRandom) {
+        let Self::Write(offset, data) = self else { return };
+        let start = *offset as usize;
+        let sectors = (start + data.len()).div_ceil(sector) - start / sector;
+        let kept = random.below(sectors as u64 + 1) as usize;
+        let end = ((start / sector + kept) * sector).clamp(start, start + data.len());
+        if end > start {
+            put(bytes, start, &data[..end - start]);
+        }
+    }
+
+    /// Each sector, or the new length, by itself.
+    fn apply_some(&self, bytes: &mut Vec<u8>, sector: usize, keep_of_8: u64, random: &SeededRandom) {
+        let keeps = || random.below(8) < keep_of_8;
+        match self {
+            Self::Len(_) if keeps() => self.apply(bytes),
+            Self::Len(_) => {}
+            Self::Write(offset, data) => {
+                let mut at = *offset as usize;
+                let mut rest = &data[..];
+                while !rest.is_empty() {
+                    let (piece, after) = rest.split_at((sector - at % sector).min(rest.len()));
+                    if keeps() {
+                        put(bytes, at, piece);
+                    }
+                    at += piece.len();
+                    rest = after;
+                }
+            }
+        }
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    let end = offset + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(data);
+}
+
+fn not_found(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("no such file path={}", path.display()))
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let inode = self.locked().names.get(path).cloned().ok_or_else(|| not_found(path))?;
+        Ok(self.file(inode, path))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut inner = self.locked();
+        inner.admit(Operation::Create, path)?;
+        if inner.names.contains_key(path) || inner.dirs.contains(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if !path.parent().is_some_and(|parent| inner.dirs.contains(parent)) {
+            return Err(not_found(path));
+        }
+        let inode = Inode::new(Data::default());
+        inner.change_names(NameChange::Create(path.to_owned(), inode.clone()));
+        drop(inner);
+        Ok(self.file(inode, path))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.locked().dirs.extend(path.ancestors().map(Path::to_owned));
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut inner = self.locked();
+        inner.admit(Operation::Rename, to)?;
+        let inode = inner.names.get(from).cloned().ok_or_else(|| not_found(from))?;
+        inner.change_names(NameChange::Rename(from.to_owned(), to.to_owned(), inode));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut inner = self.locked();
+        inner.admit(Operation::Remove, path)?;
+        if !inner.names.contains_key(path) {
+            return Err(not_found(path));
+        }
+        inner.change_names(NameChange::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut inner = self.locked();
+        inner.admit(Operation::SyncDir, path)?;
+        let (synced, rest) = std::mem::take(&mut inner.pending_names).into_iter().partition(|(_, change)| change.is_in(path));
+        inner.pending_names = rest;
+        Vec::into_iter(synced).for_each(|(_, change): (u64, NameChange)| change.apply(&mut inner.durable_names));
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let inner = self.locked();
+        if !inner.dirs.contains(path) {
+            return Err(not_found(path));
+        }
+        let children = inner.names.keys().chain(&inner.dirs).filter(|child| child.parent() == Some(path));
+        let names: BTreeSet<_> = children.filter_map(|child| Some(child.file_name()?.to_str()?.to_owned())).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        let inner = self.locked();
+        Ok(inner.names.contains_key(path) || inner.dirs.contains(path))
+    }
+
+    fn space(&self, _path: &Path) -> io::Result<Space> {
+        let inner = self.locked();
+        let total = inner.capacity.unwrap_or(1 << 40);
+        Ok(Space { free: total.saturating_sub(inner.used()), total })
+    }
+}
+
+impl SimFile {
+    fn change(&self, inner: &mut Inner, change: Change) {
+        inner.moment += 1;
+        let mut data = self.inode.locked();
+        change.apply(&mut data.current);
+        data.pending.push((inner.moment, change));
+    }
+
+    fn set_len_at_least(&self, len: u64, may_shrink: bool) -> io::Result<()> {
+        let mut inner = self.disk.locked();
+        inner.admit(Operation::Allocate, &self.path)?;
+        let now = self.inode.locked().current.len() as u64;
+        let more = len.saturating_sub(now);
+        if inner.room(more) < more {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if len > now || may_shrink {
+            self.change(&mut inner, Change::Len(len));
+        }
+        Ok(())
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.locked().admit(Operation::Read, &self.path)?;
+        let data = self.inode.locked();
+        let from = data.current.get(offset as usize..).and_then(|rest| rest.get(..buf.len()));
+        buf.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut inner = self.disk.locked();
+        let admitted = inner.admit(Operation::Write, &self.path);
+        if inner.halts_after.is_some_and(|limit| inner.operations > limit) {
+            return admitted;
+        }
+        let mut bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
+        let wanted = bytes.len();
+        if admitted.is_err() {
+            bytes.truncate(wanted / 2);
+        }
+        let len = self.inode.locked().current.len() as u64;
+        let more = (offset + bytes.len() as u64).saturating_sub(len);
+        let lacking = more - inner.room(more);
+        bytes.truncate(bytes.len().saturating_sub(lacking as usize));
+        if !bytes.is_empty() {
+            self.change(&mut inner, Change::Write(offset, bytes));
+        }
+        admitted?;
+        if lacking > 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.locked().admit(Operation::Sync, &self.path)?;
+        self.inode.locked().apply_pending();
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.set_len_at_least(len, true)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.set_len_at_least(offset + len, false)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.inode.locked().current.len() as u64)
+    }
+}

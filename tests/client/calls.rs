@@ -1,0 +1,179 @@
+//! What each call does when nothing fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate::client::{
+    Client, Content, ErrorKind, Expected, List, LoadOptions, Revision, Role, SessionId, StatusOptions, Version, WriteOptions,
+};
+
+use super::fake::{Cluster, Node, counters};
+use super::{Counting, Movable, client, content, noise, value};
+
+fn at(version: u64) -> Expected {
+    Expected::At { version: Version(version), create_revision: None }
+}
+
+#[tokio::test]
+async fn saves_loads_and_deletes_count_versions() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let client = client(&nodes);
+    let options = WriteOptions::default;
+    assert_eq!(client.load("a").await.expect("answered"), None);
+    let first = client.save("a", value("one"), options()).await.expect("saved");
+    assert_eq!(first.version, Version(1));
+    let second = client.save_if_version("a", value("two"), at(1), options()).await.expect("saved");
+    assert_eq!((second.version, second.create_revision), (Version(2), first.create_revision));
+    assert!(second.revision > first.revision);
+    let conflict = client.save_if_version("a", value("three"), at(1), options()).await.expect_err("a conflict");
+    assert_eq!(conflict.kind(), ErrorKind::Conflict { actual: Version(2) });
+    assert!(conflict.revision() > Some(second.revision));
+    let session = client.load("a").await.expect("answered").expect("stored");
+    assert_eq!((session.info.version, session.content), (Version(2), value("two")));
+    let conflict = client.delete("a", Some(at(1))).await.expect_err("a conflict");
+    assert_eq!(conflict.kind(), ErrorKind::Conflict { actual: Version(2) });
+    let deleted = client.delete("a", None).await.expect("answered").expect("there was one");
+    assert_eq!((deleted.version, deleted.create_revision), (Version(3), Revision(0)));
+    assert_eq!(client.delete("a", None).await.expect("answered"), None);
+    let read = client.load_with("a", LoadOptions::default()).await.expect("answered");
+    assert_eq!((read.session, read.tombstone), (None, Version(3)));
+    let again = client.save_if_version("a", value("four"), Expected::Absent, options()).await.expect("saved");
+    assert_eq!(again.version, Version(4));
+}
+
+#[tokio::test]
+async fn a_transcript_comes_back_as_it_was_saved() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let client = client(&nodes);
+    let messages = (0..2000).map(|n| format!("{{\"role\":\"user\",\"content\":\"{}\"}}", "word ".repeat(n % 300)).into()).collect();
+    let transcript = Content::Transcript { messages, head: "{}".into(), counters: counters(&[5, 6]) };
+    client.save("t", transcript.clone(), WriteOptions::default()).await.expect("saved");
+    assert_eq!(content(client.load("t").await.expect("answered")), transcript);
+}
+
+#[tokio::test]
+async fn ids_may_be_empty_odd_and_at_the_bound_but_not_above() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let client = client(&nodes);
+    for id in ["", "/", "?", "..", "a/b?c#d", "é\u{0}\n", &"x".repeat(1024)] {
+        client.save(id, value(id), WriteOptions::default()).await.expect("saved");
+        assert_eq!(content(client.load(id).await.expect("answered")), value(id));
+    }
+    let long = "x".repeat(1025);
+    assert_eq!(client.load(&long).await.expect_err("too long").kind(), ErrorKind::Invalid);
+    assert_eq!(client.save(&long, value(""), WriteOptions::default()).await.expect_err("too long").kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn pages_of_a_listing_follow_each_other() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let client = client(&nodes);
+    for id in ["b/1", "a/1", "a/3", "a/2"] {
+        client.save(id, value(id), WriteOptions::default()).await.expect("saved");
+    }
+    let list = |after: Option<&str>| List {
+        prefix: "a/".into(),
+        after: after.map(|id| SessionId::new(id).expect("short")),
+        limit: 2,
+        ..List::default()
+    };
+    let ids = |page: &quorate::client::ListPage| page.sessions.iter().map(|one| one.id.as_str().to_owned()).collect::<Vec<_>>();
+    let first = client.list(list(None)).await.expect("answered");
+    assert_eq!((ids(&first), first.more), (vec!["a/1".to_owned(), "a/2".to_owned()], true));
+    let second = client.list(list(Some("a/2"))).await.expect("answered");
+    assert_eq!((ids(&second), second.more), (vec!["a/3".to_owned()], false));
+}
+
+#[tokio::test]
+async fn a_large_operation_travels_alone_and_a_large_load_in_frames() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let client = client(&nodes);
+    let large = noise(5 << 20);
+    client.save("large", large.clone(), WriteOptions::default()).await.expect("saved");
+    client.save("small", value("x"), WriteOptions::default()).await.expect("saved");
+    client.save("large", large.clone(), WriteOptions::default()).await.expect("saved");
+    assert_eq!(cluster.seen().iter().map(|seen| seen.unary).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(content(client.load("large").await.expect("answered")), large);
+}
+
+#[tokio::test]
+async fn closing_settles_what_is_open_and_a_later_call_opens_anew() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let client = client(&nodes);
+    client.close().await;
+    let saves: Vec<_> = (0..50)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move { client.save(&format!("s{n}"), value("x"), WriteOptions::default()).await })
+        })
+        .collect();
+    cluster.arrived(1).await;
+    client.close().await;
+    assert_eq!(cluster.clients(), 0);
+    let mut saved = 0;
+    for save in saves {
+        saved += u64::from(save.await.expect("no panic").is_ok());
+    }
+    assert_eq!(saved, cluster.applied());
+    assert!(saved > 0);
+    client.save("s", value("y"), WriteOptions::default()).await.expect("opened anew");
+}
+
+#[tokio::test]
+async fn the_cluster_forgets_a_client_that_was_dropped() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let one = client(&nodes);
+    one.save("a", value("x"), WriteOptions::default()).await.expect("saved");
+    assert_eq!(cluster.clients(), 1);
+    drop(one);
+    let other = client(&nodes);
+    while cluster.clients() > 0 {
+        other.load("a").await.expect("answered");
+    }
+}
+
+#[tokio::test]
+async fn status_is_asked_of_the_next_endpoint_if_one_is_down() {
+    let cluster = Cluster::new();
+    let mut nodes = cluster.start(1).await;
+    let address = nodes[0].address();
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound").to_string();
+    let client = Client::builder().endpoints([gone.clone(), address.clone()]).build().expect("valid");
+    let status = client.status(StatusOptions::default()).await.expect("answered");
+    assert_eq!((status.endpoint, status.cluster_name.as_str(), status.nodes.len()), (address, "fake", 2));
+    assert_eq!((status.nodes[0].role, status.nodes[0].applied), (Role::Leader, Some(5)));
+    assert!(!status.nodes[1].reachable);
+    nodes.clear();
+    let alone = Client::builder().endpoints([gone]).build().expect("valid");
+    let error = alone.status(StatusOptions::default()).await.expect_err("nobody there");
+    assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}");
+}
+
+/// A client in use says so every five minutes; one that is not lets itself be forgotten, and opens another when it is used again.
+#[tokio::test]
+async fn a_client_in_use_keeps_itself_alive() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let clock = Arc::new(Movable::default());
+    let builder = Client::builder().endpoints(nodes.iter().map(Node::address));
+    let client = builder.env(clock.clone(), Arc::new(Counting::default())).build().expect("valid");
+    client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
+    assert_eq!(cluster.kept_alive(), 0);
+    for minutes in [6, 12] {
+        clock.advance(Duration::from_secs(360));
+        while cluster.kept_alive() < minutes / 6 {
+            client.load("a").await.expect("answered");
+        }
+    }
+    cluster.forget_clients();
+    clock.advance(Duration::from_secs(360));
+    client.save("a", value("y"), WriteOptions::default()).await.expect("a new client");
+    assert_eq!((cluster.kept_alive(), cluster.applied()), (2, 2));
+}

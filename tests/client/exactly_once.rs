@@ -1,0 +1,242 @@
+//! A write is applied once, and its caller is told the truth (Raft dissertation §6.3).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use quorate::client::{Content, ErrorKind, Expected, Version, WriteOptions};
+use quorate::types::{Refusal, RefusalKind, Verdict};
+
+use super::fake::{Cluster, Fault};
+use super::{LONG, SHORT, client, client_within, content, noise, value};
+
+fn no_leader() -> Fault {
+    Fault::Refuse(Refusal::not_applied(RefusalKind::NoLeader, "no leader is known"))
+}
+
+/// The reply is lost after the write was applied; the same request goes to another node and is answered as the first time.
+#[tokio::test]
+async fn write_with_lost_reply_is_applied_once() {
+    for content in [value("x"), noise(100_000)] {
+        let cluster = Cluster::new();
+        let nodes = cluster.start(2).await;
+        nodes[0].then(Fault::LoseReply);
+        let written = client(&nodes).save("a", content, WriteOptions::default()).await.expect("saved");
+        assert_eq!((written.version, cluster.applied()), (Version(1), 1));
+        let seen = cluster.seen();
+        assert_eq!(seen.len(), 2);
+        assert_eq!((seen[0].client, seen[0].sequence), (seen[1].client, seen[1].sequence));
+        assert_ne!(seen[0].node, seen[1].node);
+    }
+}
+
+#[tokio::test]
+async fn a_conditional_save_with_lost_reply_is_no_conflict() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(2).await;
+    nodes[0].then(Fault::LoseReply);
+    let written = client(&nodes).save_if_version("a", value("x"), Expected::Absent, WriteOptions::default()).await.expect("saved");
+    assert_eq!((written.version, cluster.applied()), (Version(1), 1));
+}
+
+#[tokio::test]
+async fn a_write_refused_by_every_attempt_is_refused() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    for _ in 0..200 {
+        nodes[0].then(no_leader());
+    }
+    let error = client_within(&nodes, SHORT, LONG).save("a", value("x"), WriteOptions::default()).await.expect_err("refused");
+    assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}");
+    assert_eq!(cluster.applied(), 0);
+    let seen = cluster.seen();
+    assert!(seen.len() > 1, "it was retried");
+    assert_eq!(seen.iter().map(|seen| seen.sequence).collect::<BTreeSet<_>>().len(), 1, "a retry keeps its sequence");
+}
+
+/// One attempt may have been applied: refusals of later ones say nothing of it.
+#[tokio::test]
+async fn a_write_refused_after_an_ambiguous_attempt_is_indeterminate() {
+    for first in
+        [Fault::LoseRequest, Fault::LoseReply, Fault::Refuse(Refusal::unknown(RefusalKind::Unavailable, "proposed, then lost"))]
+    {
+        let other = Fault::Refuse(Refusal::not_applied(RefusalKind::WrongCluster, "another cluster"));
+        for then in [no_leader(), other, Fault::Refuse(Refusal::invalid("wrong")), Fault::Answer(Verdict::ClientUnknown)] {
+            let cluster = Cluster::new();
+            let nodes = cluster.start(1).await;
+            nodes[0].then(first.clone());
+            for _ in 0..200 {
+                nodes[0].then(then.clone());
+            }
+            let client = client_within(&nodes, SHORT, LONG);
+            let error = client.save("a", value("x"), WriteOptions::default()).await.expect_err("unsettled");
+            assert_eq!(error.kind(), ErrorKind::Indeterminate, "{first:?} then {then:?}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_is_indeterminate_and_its_sequence_closed() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    nodes[0].then(Fault::Swallow);
+    let client = client_within(&nodes, SHORT, LONG);
+    let error = client.save("a", value("x"), WriteOptions::default()).await.expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    client.save("a", value("y"), WriteOptions::default()).await.expect("saved");
+    let seen = cluster.seen();
+    assert_eq!((seen[0].sequence, seen[1].sequence, seen[1].acknowledged_below), (1, 2, 2));
+}
+
+#[tokio::test]
+async fn outcomes_that_are_no_answers_are_treated_as_what_they_are() {
+    for verdict in [Verdict::Stale, Verdict::WindowExceeded] {
+        let cluster = Cluster::new();
+        let nodes = cluster.start(1).await;
+        nodes[0].then(Fault::Answer(verdict));
+        let error = client(&nodes).save("a", value("x"), WriteOptions::default()).await.expect_err("a bug");
+        assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    }
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    nodes[0].then(Fault::Answer(Verdict::Busy));
+    client(&nodes).save("a", value("x"), WriteOptions::default()).await.expect("retried like an overload");
+    assert_eq!((cluster.applied(), cluster.seen().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_client_the_cluster_forgot_opens_another_and_sends_again() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let client = client(&nodes);
+    client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
+    cluster.forget_clients();
+    let written = client.save("a", value("y"), WriteOptions::default()).await.expect("saved");
+    assert_eq!((written.version, cluster.applied()), (Version(2), 2));
+    let seen = cluster.seen();
+    assert_ne!(seen[1].client, seen[2].client);
+    assert_eq!(seen[2].sequence, 1);
+}
+
+#[tokio::test]
+async fn another_cluster_means_another_client() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let client = client(&nodes);
+    client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
+    cluster.become_another();
+    assert_eq!(client.save("a", value("y"), WriteOptions::default()).await.expect("saved").version, Version(2));
+    assert_eq!((cluster.applied(), cluster.clients()), (2, 1));
+    cluster.become_another();
+    assert!(client.load("a").await.expect("answered").is_some());
+}
+
+/// The caller goes away while its save is on its way; its next load on the session comes after the save.
+#[tokio::test]
+async fn a_dropped_save_goes_on_and_the_next_load_sees_it() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    nodes[0].then(Fault::Hold);
+    let client = client(&nodes);
+    tokio::select! {
+        biased;
+        saved = client.save("a", value("x"), WriteOptions::default()) => panic!("it is held: {saved:?}"),
+        () = cluster.arrived(1) => {}
+    }
+    let load = tokio::spawn({
+        let client = client.clone();
+        async move { client.load("a").await }
+    });
+    assert_eq!(client.load("b").await.expect("another session does not wait"), None);
+    assert_eq!(cluster.loads(), 1);
+    cluster.open_gate();
+    assert_eq!(content(load.await.expect("no panic").expect("answered")), value("x"));
+    assert_eq!((cluster.applied(), cluster.loads()), (1, 2));
+}
+
+#[tokio::test]
+async fn behind_an_abandoned_save_a_load_reads_anyway_and_a_save_is_not_sent() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    nodes[0].then(Fault::Swallow);
+    let patient = client_within(&nodes, SHORT, SHORT / 2);
+    tokio::select! {
+        biased;
+        saved = patient.save("a", value("x"), WriteOptions::default()) => panic!("it is swallowed: {saved:?}"),
+        () = cluster.arrived(1) => {}
+    }
+    let (save, load) = tokio::join!(patient.save("a", value("y"), WriteOptions::default()), patient.load("a"));
+    assert_eq!(load.expect("read anyway"), None);
+    assert!(matches!(save.expect_err("not sent").kind(), ErrorKind::Refused { .. }));
+    assert_eq!((cluster.seen().len(), cluster.applied()), (1, 0));
+}
+
+/// 1 500 writes wait for the first: the client sends no more than the window, and the rest when it opens.
+#[tokio::test]
+async fn no_more_writes_are_open_than_the_window() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    nodes[0].then(Fault::Hold);
+    let client = client(&nodes);
+    let save = |n: usize| {
+        let client = client.clone();
+        tokio::spawn(async move { client.save(&format!("s{n}"), value("x"), WriteOptions::default()).await })
+    };
+    let first = save(0);
+    cluster.arrived(1).await;
+    let rest: Vec<_> = (1..1500).map(save).collect();
+    cluster.arrived(1024).await;
+    assert_eq!(client.load("s0").await.expect("reads go on"), None);
+    assert_eq!(cluster.seen().iter().map(|seen| seen.sequence).max(), Some(1024));
+    cluster.open_gate();
+    for save in rest.into_iter().chain([first]) {
+        save.await.expect("no panic").expect("saved");
+    }
+    assert_eq!(cluster.applied(), 1500);
+}
+
+/// Callers that race on one counter, over replies and requests that get lost: nothing is lost and nothing counted twice.
+#[tokio::test]
+async fn racing_increments_over_lost_replies_lose_nothing() {
+    const CALLERS: usize = 16;
+    const TURNS: usize = 10;
+    let cluster = Cluster::new();
+    let nodes = cluster.start(3).await;
+    for node in &nodes {
+        for turn in 0..30 {
+            node.then([Fault::LoseReply, Fault::StrangeTag, Fault::LoseRequest, no_leader(), Fault::StrangeTag][turn % 5].clone());
+        }
+    }
+    let client = client_within(&nodes, Duration::from_secs(60), Duration::from_secs(60));
+    let increment = || async {
+        loop {
+            let session = client.load("n").await.expect("answered");
+            let (count, expected) = match session {
+                None => (0u64, Expected::Absent),
+                Some(session) => {
+                    let Content::Value(bytes) = session.content else { panic!("a value") };
+                    let count = u64::from_le_bytes(bytes[..].try_into().expect("eight bytes"));
+                    (count, Expected::At { version: session.info.version, create_revision: None })
+                }
+            };
+            let next = Content::Value((count + 1).to_le_bytes().to_vec().into());
+            match client.save_if_version("n", next, expected, WriteOptions::default()).await {
+                Ok(_) => return,
+                Err(error) => assert!(matches!(error.kind(), ErrorKind::Conflict { .. }), "{error}"),
+            }
+        }
+    };
+    let caller = || async {
+        for _ in 0..TURNS {
+            increment().await;
+        }
+    };
+    let mut callers: Vec<_> = (0..CALLERS).map(|_| Box::pin(caller())).collect();
+    let mut polled = Vec::new();
+    for caller in &mut callers {
+        polled.push(caller.as_mut());
+    }
+    futures_util::future::join_all(polled).await;
+    let total = (CALLERS * TURNS) as u64;
+    let Content::Value(bytes) = content(client.load("n").await.expect("answered")) else { panic!("a value") };
+    assert_eq!(u64::from_le_bytes(bytes[..].try_into().expect("eight bytes")), total);
+}

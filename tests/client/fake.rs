@@ -1,0 +1,470 @@
+//! A cluster in memory behind the real protocol: nodes that share one state, each with a script of faults.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use quorate::types::{
+    Blob, Change, Chunk, ClientId, Consistency, Counters, Expected, LeaderHint, Listed, Loaded, LoadedContent, NodeId, Nonce,
+    Outcome, Refusal, RefusalKind, Revision, Saved, SessionId, SessionInfo, Verdict, Version, Write,
+};
+use quorate::wire::v1::sessions_server::{Sessions, SessionsServer};
+use quorate::wire::{self, v1};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// What a node does with the next operation of a user that reaches it.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Applies it, then ends the stream without an answer.
+    LoseReply,
+    /// Ends the stream without applying it.
+    LoseRequest,
+    /// Refuses it.
+    Refuse(Refusal),
+    /// Answers an operation nobody asked for, then does as it should.
+    StrangeTag,
+    /// Never answers and applies nothing.
+    Swallow,
+    /// Applies and answers it when the cluster's gate opens.
+    Hold,
+    /// Answers with this outcome and applies nothing.
+    Answer(Verdict),
+}
+
+/// A write that reached a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub node: u64,
+    pub client: u64,
+    pub sequence: u64,
+    pub acknowledged_below: u64,
+    pub unary: bool,
+}
+
+struct Stored {
+    info: SessionInfo,
+    chunks: Vec<Chunk>,
+    head: Blob,
+}
+
+#[derive(Default)]
+struct State {
+    cluster: [u8; 16],
+    revision: u64,
+    clients: BTreeMap<u64, (Nonce, BTreeMap<u64, Outcome>)>,
+    sessions: BTreeMap<String, Stored>,
+    tombstones: BTreeMap<String, u64>,
+    seen: Vec<Seen>,
+    loads: Vec<(u64, Consistency)>,
+    applied: u64,
+    kept_alive: u64,
+    leader: Option<v1::Leader>,
+}
+
+/// What all nodes share.
+pub struct Cluster {
+    state: Mutex<State>,
+    /// Operations of users that reached a node so far.
+    arrived: watch::Sender<usize>,
+    gate: watch::Sender<bool>,
+}
+
+impl Cluster {
+    pub fn new() -> Arc<Self> {
+        let state = State { cluster: [7; 16], ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), arrived: watch::Sender::new(0), gate: watch::Sender::new(false) })
+    }
+
+    /// Starts `count` nodes on free ports.
+    pub async fn start(self: &Arc<Self>, count: u64) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        for id in 1..=count {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            nodes.push(Node::serve(self.clone(), id, listener));
+        }
+        nodes
+    }
+
+    /// Waits until so many operations of users have reached a node.
+    pub async fn arrived(&self, count: usize) {
+        self.arrived.subscribe().wait_for(|arrived| *arrived >= count).await.expect("the cluster lives");
+    }
+
+    /// Lets everything held go on.
+    pub fn open_gate(&self) {
+        self.gate.send_replace(true);
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.lock().seen.clone()
+    }
+
+    pub fn loads(&self) -> usize {
+        self.lock().loads.len()
+    }
+
+    /// Writes that changed something, or were judged and recorded.
+    pub fn applied(&self) -> u64 {
+        self.lock().applied
+    }
+
+    /// From now on every other node names this one in its answers.
+    pub fn elect(&self, node: &Node) {
+        self.lock().leader = Some(v1::Leader { node: node.id, address: node.address() });
+    }
+
+    pub fn kept_alive(&self) -> u64 {
+        self.lock().kept_alive
+    }
+
+    pub fn clients(&self) -> usize {
+        self.lock().clients.len()
+    }
+
+    /// As after its expiry.
+    pub fn forget_clients(&self) {
+        self.lock().clients.clear();
+    }
+
+    /// As after a restore into a new cluster.
+    pub fn become_another(&self) {
+        let mut state = self.lock();
+        state.cluster = [8; 16];
+        state.clients.clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics while it holds the state")
+    }
+}
+
+impl State {
+    fn write(&mut self, write: &Write) -> Outcome {
+        let Some(request) = write.request().copied() else { return self.client_command(write) };
+        let unknown = Outcome { revision: Revision(self.revision), verdict: Verdict::ClientUnknown };
+        let Some((nonce, outcomes)) = self.clients.get_mut(&request.client.0) else { return unknown };
+        if *nonce != request.nonce {
+            return unknown;
+        }
+        if let Some(outcome) = outcomes.get(&request.sequence.0) {
+            return outcome.clone();
+        }
+        assert!(request.sequence.0 < request.acknowledged_below.0 + 1024, "the window is the client's to keep");
+        self.revision += 1;
+        self.applied += 1;
+        let outcome = Outcome { revision: Revision(self.revision), verdict: self.change(write) };
+        if let Some((_, outcomes)) = self.clients.get_mut(&request.client.0) {
+            outcomes.insert(request.sequence.0, outcome.clone());
+        }
+        outcome
+    }
+
+    fn client_command(&mut self, write: &Write) -> Outcome {
+        let verdict = match write {
+            Write::OpenClient { nonce } => {
+                let known = self.clients.iter().find(|(_, (known, _))| known == nonce).map(|(client, _)| *client);
+                let client = known.unwrap_or_else(|| {
+                    self.revision += 1;
+                    self.clients.insert(self.revision, (*nonce, BTreeMap::new()));
+                    self.revision
+                });
+                Verdict::ClientOpened { client: ClientId(client) }
+            }
+            Write::CloseClient { client, .. } => {
+                self.clients.remove(&client.0);
+                Verdict::ClientClosed
+            }
+            Write::KeepAlive { client, .. } if self.clients.contains_key(&client.0) => {
+                self.kept_alive += 1;
+                Verdict::ClientKept
+            }
+            _ => Verdict::ClientUnknown,
+        };
+        Outcome { revision: Revision(self.revision), verdict }
+    }
+
+    fn change(&mut self, write: &Write) -> Verdict {
+        let (id, expected) = match write {
+            Write::Save { id, .. } => (id, None),
+            Write::SaveIfVersion { id, expected, .. } => (id, Some(*expected)),
+            Write::Delete { id, expected, .. } => (id, *expected),
+            _ => unreachable!("client commands are handled before"),
+        };
+        let id = id.as_str().to_owned();
+        let stored = self.sessions.get(&id).map(|stored| stored.info.version);
+        let tombstone = Version(self.tombstones.get(&id).copied().unwrap_or(0));
+        let matches = match expected {
+            None => true,
+            Some(Expected::Absent) => stored.is_none(),
+            Some(Expected::At { version, .. }) => stored == Some(version),
+        };
+        if !matches {
+            return Verdict::Conflict { actual: stored.unwrap_or_default(), tombstone };
+        }
+        match write.change() {
+            None if stored.is_none() => Verdict::NotFound { tombstone },
+            None => {
+                let version = stored.unwrap_or_default().next();
+                self.sessions.remove(&id);
+                self.tombstones.insert(id, version.0);
+                Verdict::Deleted { version }
+            }
+            Some(change) => self.store(id, stored.unwrap_or(tombstone).next(), change),
+        }
+    }
+
+    fn store(&mut self, id: String, version: Version, change: &Change) -> Verdict {
+        let Change::Full { chunks, head, counters } = change else { panic!("only full changes are sent for now") };
+        assert!(change.blobs().all(Blob::is_intact), "the client sends intact blobs");
+        let created = self.sessions.get(&id).map_or(Revision(self.revision), |stored| stored.info.create_revision);
+        let items = chunks.iter().map(|chunk| chunk.item_count).sum();
+        let info = SessionInfo {
+            create_revision: created,
+            version,
+            mod_revision: Revision(self.revision),
+            items,
+            next_chunk: chunks.len() as u64,
+            counters: counters.clone(),
+            ..SessionInfo::default()
+        };
+        self.tombstones.remove(&id);
+        self.sessions.insert(id, Stored { info, chunks: chunks.clone(), head: head.clone() });
+        Verdict::Saved(Saved { version, create_revision: created, items, next_chunk: chunks.len() as u64, rebased: false })
+    }
+
+    fn load(&self, id: &str) -> Loaded {
+        match self.sessions.get(id) {
+            None => Loaded::NotFound { tombstone: Version(self.tombstones.get(id).copied().unwrap_or(0)) },
+            Some(Stored { info, chunks, head }) => {
+                Loaded::Full(LoadedContent { info: info.clone(), chunks: chunks.clone(), head: Some(head.clone()) })
+            }
+        }
+    }
+
+    fn list(&self, list: &quorate::types::List) -> quorate::types::ListPage {
+        let after = list.after.as_ref().map(SessionId::as_str);
+        let ids =
+            self.sessions.iter().filter(|(id, _)| id.starts_with(&list.prefix) && after.is_none_or(|after| id.as_str() > after));
+        let mut sessions: Vec<_> = ids
+            .map(|(id, stored)| Listed { id: SessionId::new(id).expect("stored under it"), info: stored.info.clone() })
+            .take(list.limit as usize + 1)
+            .collect();
+        let more = sessions.len() > list.limit as usize;
+        sessions.truncate(list.limit as usize);
+        quorate::types::ListPage { revision: Revision(self.revision), sessions, more }
+    }
+}
+
+/// One node.
+pub struct Node {
+    pub id: u64,
+    pub address: SocketAddr,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    pub fn serve(cluster: Arc<Cluster>, id: u64, listener: TcpListener) -> Self {
+        let address = listener.local_addr().expect("bound");
+        let faults = Arc::new(Mutex::new(VecDeque::new()));
+        let service = SessionsServer::new(Service { cluster, id, faults: faults.clone() })
+            .max_decoding_message_size(20 << 20)
+            .max_encoding_message_size(20 << 20);
+        let server = tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
+        let task = tokio::spawn(async move { server.await.expect("serving") });
+        Self { id, address, faults, task }
+    }
+
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Adds to the script.
+    pub fn then(&self, fault: Fault) -> &Self {
+        self.faults.lock().expect("no panic").push_back(fault);
+        self
+    }
+
+    pub fn hint(&self) -> Refusal {
+        let hint = LeaderHint { node: NodeId(self.id), address: self.address() };
+        Refusal::not_applied(RefusalKind::NotLeader(hint), "not the leader")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Service {
+    cluster: Arc<Cluster>,
+    id: u64,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+}
+
+type Answers = Vec<v1::SubmitResponse>;
+
+impl Service {
+    /// The answers, or `None` to end the stream.
+    async fn handle(&self, request: v1::SubmitRequest, unary: bool) -> Option<Answers> {
+        use v1::submit_request::Operation;
+        let answer = |answer| self.response(request.tag, answer);
+        let named = wire::cluster_id_from(&request.cluster_id).expect("a valid cluster id");
+        if named.is_some_and(|named| named.0 != self.cluster.lock().cluster) {
+            let refusal = Refusal::not_applied(RefusalKind::WrongCluster, "another cluster");
+            return Some(vec![answer(v1::submit_response::Answer::Refusal(wire::refusal_to(&refusal)))]);
+        }
+        let operation = request.operation.clone().expect("an operation");
+        let users = match &operation {
+            Operation::Write(write) => wire::write_from(write.clone()).expect("a valid write").request().is_some(),
+            Operation::Load(_) | Operation::List(_) => true,
+        };
+        let fault = if users { self.arrive(&operation, unary) } else { None };
+        let mut answers = Vec::new();
+        match &fault {
+            Some(Fault::Refuse(refusal)) => {
+                return Some(vec![answer(v1::submit_response::Answer::Refusal(wire::refusal_to(refusal)))]);
+            }
+            Some(Fault::Answer(verdict)) => {
+                let outcome = wire::outcome_to(&Outcome { revision: Revision(1), verdict: verdict.clone() });
+                return Some(vec![answer(v1::submit_response::Answer::Outcome(outcome))]);
+            }
+            Some(Fault::LoseRequest) => return None,
+            Some(Fault::Swallow) => return Some(answers),
+            Some(Fault::Hold) => {
+                self.cluster.gate.subscribe().wait_for(|open| *open).await.expect("the cluster lives");
+            }
+            Some(Fault::StrangeTag) => {
+                let refusal = wire::refusal_to(&Refusal::invalid("for nobody"));
+                answers.push(self.response(u64::MAX, v1::submit_response::Answer::Refusal(refusal)));
+            }
+            Some(Fault::LoseReply) | None => {}
+        }
+        answers.extend(self.execute(operation).into_iter().map(answer));
+        (!matches!(fault, Some(Fault::LoseReply))).then_some(answers)
+    }
+
+    fn response(&self, tag: u64, answer: v1::submit_response::Answer) -> v1::SubmitResponse {
+        let state = self.cluster.lock();
+        let cluster_id = bytes::Bytes::copy_from_slice(&state.cluster);
+        let leader = state.leader.clone().filter(|leader| leader.node != self.id);
+        v1::SubmitResponse { tag, cluster_id, leader, answer: Some(answer) }
+    }
+
+    fn arrive(&self, operation: &v1::submit_request::Operation, unary: bool) -> Option<Fault> {
+        let mut state = self.cluster.lock();
+        match operation {
+            v1::submit_request::Operation::Write(write) => {
+                let write = wire::write_from(write.clone()).expect("a valid write");
+                let request = *write.request().expect("a user's write");
+                state.seen.push(Seen {
+                    node: self.id,
+                    client: request.client.0,
+                    sequence: request.sequence.0,
+                    acknowledged_below: request.acknowledged_below.0,
+                    unary,
+                });
+            }
+            v1::submit_request::Operation::Load(load) => {
+                let load = wire::load_from(load.clone()).expect("a valid load");
+                state.loads.push((self.id, load.consistency));
+            }
+            v1::submit_request::Operation::List(_) => {}
+        }
+        drop(state);
+        let fault = self.faults.lock().expect("no panic").pop_front();
+        self.cluster.arrived.send_modify(|arrived| *arrived += 1);
+        fault
+    }
+
+    fn execute(&self, operation: v1::submit_request::Operation) -> Vec<v1::submit_response::Answer> {
+        let mut state = self.cluster.lock();
+        match operation {
+            v1::submit_request::Operation::Write(write) => {
+                let outcome = state.write(&wire::write_from(write).expect("a valid write"));
+                vec![v1::submit_response::Answer::Outcome(wire::outcome_to(&outcome))]
+            }
+            v1::submit_request::Operation::Load(load) => {
+                let loaded = state.load(&load.id);
+                wire::LoadFrames::new(Revision(state.revision), loaded, None).map(v1::submit_response::Answer::Load).collect()
+            }
+            v1::submit_request::Operation::List(list) => {
+                let page = state.list(&wire::list_from(list).expect("a valid listing"));
+                vec![v1::submit_response::Answer::List(wire::list_page_to(&page))]
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Sessions for Service {
+    type SubmitStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, Status>> + Send>>;
+    type LoadStream = Self::SubmitStream;
+
+    async fn submit(&self, request: Request<Streaming<v1::SubmitRequest>>) -> Result<Response<Self::SubmitStream>, Status> {
+        let mut requests = request.into_inner();
+        let (answers, stream) = mpsc::channel(4096);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let (end, mut ended) = watch::channel(false);
+            let end = Arc::new(end);
+            loop {
+                let request = tokio::select! {
+                    request = requests.message() => request,
+                    _ = ended.changed() => return,
+                };
+                let Ok(Some(request)) = request else { return };
+                let (service, answers, end) = (service.clone(), answers.clone(), end.clone());
+                tokio::spawn(async move {
+                    match service.handle(request, false).await {
+                        Some(messages) => {
+                            for message in messages {
+                                // The client went away.
+                                let _ = answers.send(Ok(message)).await;
+                            }
+                        }
+                        None => {
+                            let _ = answers.send(Err(Status::unavailable("the stream is cut"))).await;
+                            end.send_replace(true);
+                        }
+                    }
+                });
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn write(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let answers = self.handle(request.into_inner(), true).await;
+        let answer = answers.and_then(|answers| answers.into_iter().next());
+        answer.map(Response::new).ok_or_else(|| Status::unavailable("the call is cut"))
+    }
+
+    async fn load(&self, _: Request<v1::SubmitRequest>) -> Result<Response<Self::LoadStream>, Status> {
+        Err(Status::unimplemented("the client streams its loads"))
+    }
+
+    async fn list(&self, _: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        Err(Status::unimplemented("the client streams its listings"))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let leader =
+            v1::NodeStatus { id: self.id, reachable: true, role: v1::Role::Leader.into(), applied: Some(5), ..Default::default() };
+        let other = v1::NodeStatus { id: self.id + 1, error: "connection refused".into(), ..Default::default() };
+        let cluster_id = bytes::Bytes::copy_from_slice(&self.cluster.lock().cluster);
+        Ok(Response::new(v1::StatusResponse { cluster_id, cluster_name: "fake".into(), nodes: vec![leader, other] }))
+    }
+}
+
+/// Counters of a transcript in tests.
+pub fn counters(values: &[u64]) -> Counters {
+    Counters::new(values.to_vec()).expect("few")
+}

@@ -1,0 +1,83 @@
+//! The client against a cluster in memory behind the real protocol, with scripted faults.
+
+mod calls;
+mod exactly_once;
+mod fake;
+mod routing;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fake::Node;
+use quorate::client::{Client, Content, Session};
+use quorate::env::{Clock, SystemClock};
+
+/// Long enough to be no part of what a test shows.
+const LONG: Duration = Duration::from_secs(30);
+/// For tests that show what happens at a deadline.
+const SHORT: Duration = Duration::from_millis(400);
+
+fn client(nodes: &[Node]) -> Client {
+    client_within(nodes, LONG, LONG)
+}
+
+/// Starts at the first node.
+fn client_within(nodes: &[Node], writes: Duration, reads: Duration) -> Client {
+    let endpoints = nodes.iter().map(Node::address);
+    let builder = Client::builder().endpoints(endpoints).write_deadline(writes).read_deadline(reads);
+    builder.env(Arc::new(SystemClock::new()), Arc::new(Counting::default())).build().expect("valid")
+}
+
+/// The system's time, which a test may move on.
+#[derive(Default)]
+struct Movable {
+    clock: SystemClock,
+    ahead: Mutex<Duration>,
+}
+
+impl Movable {
+    fn advance(&self, by: Duration) {
+        *self.ahead.lock().expect("no panic") += by;
+    }
+}
+
+impl Clock for Movable {
+    fn now(&self) -> Duration {
+        self.clock.now() + *self.ahead.lock().expect("no panic")
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.clock.wall_ms()
+    }
+}
+
+/// Not random at all, and 0 first: the router starts at the first endpoint.
+#[derive(Default)]
+struct Counting(std::sync::atomic::AtomicU64);
+
+impl quorate::env::Random for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        let next = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_le_bytes();
+        bytes.fill(0);
+        let length = bytes.len().min(next.len());
+        bytes[..length].copy_from_slice(&next[..length]);
+    }
+}
+
+fn value(text: &str) -> Content {
+    Content::Value(text.as_bytes().to_vec().into())
+}
+
+/// Bytes that do not compress.
+fn noise(bytes: usize) -> Content {
+    let mut state = 9u64;
+    let step = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    Content::Value(std::iter::repeat_with(step).take(bytes).collect::<Vec<u8>>().into())
+}
+
+fn content(session: Option<Session>) -> Content {
+    session.expect("a session").content
+}

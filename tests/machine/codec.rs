@@ -1,0 +1,273 @@
+//! The codec: round trips, and that damaged or hostile bytes give an error and nothing else.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use quorate::codec::{self, Problem};
+use quorate::limits::{COUNTERS_MAX, SESSION_ID_BYTES_MAX, SESSION_TTL_MAX};
+use quorate::machine::{Command, Entry, rows};
+use quorate::types::{
+    Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Nonce, OnConflict, Request, Revision, Sequence,
+    SessionId, Version, Write,
+};
+
+use crate::lab::{blob, chunk, id, request};
+
+fn any_blob() -> impl Strategy<Value = Blob> {
+    (any::<bool>(), any::<u64>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..40)).prop_map(
+        |(zstd, raw_bytes, crc32c, data)| Blob {
+            codec: if zstd { Codec::Zstd } else { Codec::None },
+            raw_bytes,
+            crc32c,
+            data: data.into(),
+        },
+    )
+}
+
+fn any_chunks() -> impl Strategy<Value = Vec<Chunk>> {
+    prop::collection::vec((any::<u64>(), any_blob()).prop_map(|(item_count, blob)| Chunk { item_count, blob }), 0..4)
+}
+
+fn any_counters() -> impl Strategy<Value = Counters> {
+    prop::collection::vec(any::<u64>(), 0..=COUNTERS_MAX).prop_map(|values| Counters::new(values).expect("few"))
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let base = prop_oneof![
+        Just(Base::Absent),
+        any::<(u64, u64, u64)>().prop_map(|(created, version, items)| Base::At {
+            create_revision: Revision(created),
+            version: Version(version),
+            items
+        }),
+    ];
+    prop_oneof![
+        (any_chunks(), any_blob(), any_counters()).prop_map(|(chunks, head, counters)| Change::Full { chunks, head, counters }),
+        (base, any_chunks(), prop::option::of(any_blob()), any_counters())
+            .prop_map(|(base, chunks, head, counters)| Change::Delta { base, chunks, head, counters }),
+    ]
+}
+
+fn any_expiry() -> impl Strategy<Value = Expiry> {
+    let longest = u64::try_from(SESSION_TTL_MAX.as_millis()).expect("ten years");
+    prop_oneof![Just(Expiry::Keep), Just(Expiry::Never), (0..=longest).prop_map(|ms| Expiry::After(Duration::from_millis(ms)))]
+}
+
+fn any_expected() -> impl Strategy<Value = Expected> {
+    prop_oneof![
+        Just(Expected::Absent),
+        any::<(u64, Option<u64>)>()
+            .prop_map(|(version, created)| Expected::At { version: Version(version), create_revision: created.map(Revision) }),
+    ]
+}
+
+fn any_request() -> impl Strategy<Value = Request> {
+    any::<(u64, [u8; 16], u64, u64)>().prop_map(|(client, nonce, sequence, below)| Request {
+        client: ClientId(client),
+        nonce: Nonce(nonce),
+        sequence: Sequence(sequence),
+        acknowledged_below: Sequence(below),
+    })
+}
+
+fn any_id() -> impl Strategy<Value = SessionId> {
+    "\\PC{0,40}".prop_map(|text| SessionId::new(&text).expect("at most 160 bytes"))
+}
+
+fn any_write() -> impl Strategy<Value = Write> {
+    prop_oneof![
+        (any_request(), any_id(), any_change(), any_expiry()).prop_map(|(request, id, change, expiry)| Write::Save {
+            request,
+            id,
+            change,
+            expiry
+        }),
+        (any_request(), any_id(), any_expected(), any_change(), any::<bool>(), any_expiry()).prop_map(
+            |(request, id, expected, change, rebase, expiry)| {
+                let on_conflict = if rebase { OnConflict::Rebase } else { OnConflict::Reject };
+                Write::SaveIfVersion { request, id, expected, change, on_conflict, expiry }
+            }
+        ),
+        (any_request(), any_id(), prop::option::of(any_expected())).prop_map(|(request, id, expected)| Write::Delete {
+            request,
+            id,
+            expected
+        }),
+        any::<[u8; 16]>().prop_map(|nonce| Write::OpenClient { nonce: Nonce(nonce) }),
+        any_request().prop_map(|request| Write::KeepAlive {
+            client: request.client,
+            nonce: request.nonce,
+            acknowledged_below: request.acknowledged_below
+        }),
+        any_request().prop_map(|request| Write::CloseClient { client: request.client, nonce: request.nonce }),
+    ]
+}
+
+fn any_entry() -> impl Strategy<Value = Entry> {
+    let command = prop_oneof![
+        8 => any_write().prop_map(Command::Client),
+        1 => any::<u32>().prop_map(|limit| Command::Sweep { limit }),
+        1 => any::<u16>().prop_map(|version| Command::SetClusterVersion { version }),
+    ];
+    (any::<u64>(), command).prop_map(|(stamp_ms, command)| Entry { stamp_ms, command })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_entry_comes_back_from_either_format(entry in any_entry()) {
+        for format in [1, 2] {
+            let payload = codec::encode(&entry, format);
+            prop_assert_eq!(payload[0], format);
+            prop_assert_eq!(codec::decode(&payload, 2), Ok(entry.clone()));
+        }
+    }
+
+    #[test]
+    fn a_truncated_entry_is_an_error_that_names_a_field(entry in any_entry()) {
+        let payload = codec::encode(&entry, 1);
+        for end in 0..payload.len() {
+            let error = codec::decode(&payload.slice(..end), 1).expect_err("truncated");
+            prop_assert!(!error.field.is_empty());
+            prop_assert_eq!(error.problem, Problem::Truncated);
+        }
+    }
+
+    #[test]
+    fn an_entry_with_a_flipped_bit_never_panics_and_what_decodes_encodes_again(entry in any_entry(), bits in prop::collection::vec(any::<u16>(), 1..40)) {
+        let payload = codec::encode(&entry, 1);
+        for bit in bits {
+            let mut damaged = payload.to_vec();
+            let bit = usize::from(bit) % (damaged.len() * 8);
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(decoded) = codec::decode(&Bytes::from(damaged), 2) {
+                prop_assert_eq!(codec::decode(&codec::encode(&decoded, 1), 1), Ok(decoded));
+            }
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut bytes = bytes;
+        if let Some(first) = bytes.first_mut() {
+            *first %= 3;
+        }
+        let bytes = Bytes::from(bytes);
+        let _ = codec::decode(&bytes, 2);
+        let _ = rows::decode_chunk(&bytes);
+        let _ = rows::decode_head(&bytes);
+        let _ = rows::decode_global(&bytes);
+        for table in 0..8u8 {
+            let row = Ok::<_, rows::Error>((table, bytes.clone(), bytes.clone()));
+            let _ = quorate::machine::Machine::from_rows(std::iter::once(row));
+        }
+    }
+}
+
+fn save(change: Change) -> Entry {
+    let write = Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, expiry: Expiry::Keep };
+    Entry { stamp_ms: 1, command: Command::Client(write) }
+}
+
+#[test]
+fn decoded_content_is_a_slice_of_the_payload() {
+    let change = Change::Full { chunks: vec![chunk(1, "first items")], head: blob("the head"), counters: Counters::default() };
+    let payload = codec::encode(&save(change), 1);
+    let entry = codec::decode(&payload, 1).expect("own encoding");
+    let Command::Client(write) = &entry.command else {
+        panic!("not a write");
+    };
+    let range = payload.as_ptr_range();
+    let blobs: Vec<_> = write.change().expect("a save").blobs().collect();
+    assert_eq!(blobs.len(), 2);
+    for blob in blobs {
+        assert!(range.contains(&blob.data.as_ptr()), "copied");
+    }
+}
+
+#[test]
+fn a_format_above_the_version_in_force_is_refused_before_its_body_is_looked_at() {
+    let entry = Entry { stamp_ms: 1, command: Command::Sweep { limit: 1 } };
+    let payload = codec::encode(&entry, 2);
+    let refused = codec::decode(&payload, 1).expect_err("format 2 under version 1");
+    assert_eq!((refused.field, refused.problem), ("format", Problem::Format { format: 2, newest: 1 }));
+    assert_eq!(codec::decode(&payload, 2), Ok(entry.clone()));
+    assert_eq!(codec::decode(&codec::encode(&entry, 1), 2), Ok(entry), "an older format stays readable");
+    for format in [0, 3, 255] {
+        let refused = codec::decode(&Bytes::from(vec![format, 0, 1, 1]), 9).expect_err("unknown format");
+        assert_eq!(refused.problem, Problem::Format { format, newest: 9 });
+    }
+    assert_eq!(codec::decode(&Bytes::new(), 1).expect_err("empty").problem, Problem::Truncated);
+}
+
+/// The payload of a delete, by hand: format, stamp, command, write, client, nonce, sequence, acknowledged_below, then the id.
+fn delete_of(id: &[u8], rest: &[u8]) -> Bytes {
+    let mut payload = vec![1, 5, 0, 2, 1];
+    payload.extend([7; 16]);
+    payload.extend([1, 1]);
+    match u8::try_from(id.len()) {
+        Ok(length) if length < 251 => payload.push(length),
+        _ => {
+            payload.push(251);
+            payload.extend(u16::try_from(id.len()).expect("short").to_le_bytes());
+        }
+    }
+    payload.extend(id);
+    payload.extend(rest);
+    payload.into()
+}
+
+#[test]
+fn errors_name_the_field() {
+    assert!(codec::decode(&delete_of(b"a", &[0]), 1).is_ok(), "the bytes by hand are right");
+    let cases: [(Bytes, &str); 6] = [
+        (delete_of(&[0xff, 0xfe], &[0]), "SessionId"),
+        (delete_of(&vec![b'x'; SESSION_ID_BYTES_MAX + 1], &[0]), "SessionId"),
+        (delete_of(b"a", &[0, 0]), "Write.Delete.expected"),
+        (delete_of(b"a", &[1, 9]), "Expected"),
+        (Bytes::from_static(&[1, 5, 9]), "Command"),
+        (Bytes::from_static(&[1, 5, 0, 77]), "Write"),
+    ];
+    for (payload, field) in cases {
+        let error = codec::decode(&payload, 1).expect_err(field);
+        assert_eq!(error.field, field, "{error}");
+        assert!(error.to_string().contains(field));
+    }
+    let trailing = codec::decode(&delete_of(b"a", &[0, 0]), 1).expect_err("trailing");
+    assert_eq!(trailing.problem, Problem::Trailing { bytes: 1 });
+}
+
+#[test]
+fn a_false_length_is_an_error_and_no_allocation() {
+    // format, stamp, client write, Save, request, id "a", Full, then a length of chunks or bytes far beyond the input.
+    let prefix = [&[1, 5, 0, 0, 1][..], &[7; 16], &[1, 1, 1, b'a', 0]].concat();
+    for length in [u64::MAX, 1 << 40, 20_000] {
+        let mut payload = prefix.clone();
+        payload.push(253);
+        payload.extend(length.to_le_bytes());
+        let error = codec::decode(&Bytes::from(payload), 1).expect_err("no chunks follow");
+        assert_eq!(error.field, "Change.chunks");
+    }
+    let mut payload = prefix;
+    // No chunks; a head, codec none, 0 raw bytes, checksum 0, of 2^63 bytes.
+    payload.extend([0, 0, 0, 0, 253]);
+    payload.extend((1u64 << 63).to_le_bytes());
+    let error = codec::decode(&Bytes::from(payload), 1).expect_err("no bytes follow");
+    assert_eq!((error.field, error.problem), ("Blob.data", Problem::Truncated));
+}
+
+#[test]
+fn what_decode_would_refuse_is_not_proposable() {
+    let too_long = SESSION_TTL_MAX + Duration::from_millis(1);
+    let full = Change::Full { chunks: Vec::new(), head: Blob::default(), counters: Counters::default() };
+    let write =
+        |expiry, change| Command::Client(Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, expiry });
+    assert!(codec::is_proposable(&write(Expiry::After(SESSION_TTL_MAX), full.clone())));
+    assert!(!codec::is_proposable(&write(Expiry::After(too_long), full)));
+    let chunks = |count| vec![Chunk::default(); count];
+    let many = |count| Change::Full { chunks: chunks(count), head: Blob::default(), counters: Counters::default() };
+    assert!(codec::is_proposable(&write(Expiry::Keep, many(codec::ENTRY_CHUNKS_MAX))));
+    assert!(!codec::is_proposable(&write(Expiry::Keep, many(codec::ENTRY_CHUNKS_MAX + 1))));
+}

@@ -1,0 +1,154 @@
+//! Golden files: every command and row kind of format 1 as bytes. They decode and encode to the same bytes for ever.
+//!
+//! `REWRITE_GOLDEN=1` writes those that are missing, and never changes one that is there.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate::codec;
+use quorate::machine::{Command, Entry, rows};
+use quorate::types::{
+    Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, OnConflict, Revision, Sequence, Version, Write,
+};
+
+use crate::lab::{Lab, Rows, blob, chunk, from_rows, id, nonce, request};
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machine/golden")
+}
+
+/// The file's bytes; written from `now` if it is missing and that is asked for.
+fn golden(name: &str, now: &[u8]) -> Bytes {
+    let path = directory().join(format!("{name}.bin"));
+    if !path.exists() && std::env::var_os("REWRITE_GOLDEN").is_some() {
+        std::fs::write(&path, now).expect("golden file");
+    }
+    std::fs::read(&path).unwrap_or_else(|error| panic!("golden file path={} error={error}", path.display())).into()
+}
+
+fn commands() -> Vec<(&'static str, Command)> {
+    let id = id("session/ä?..");
+    let request = request(ClientId(70_000), 7, 3, 2);
+    let zstd = Blob { codec: Codec::Zstd, raw_bytes: 1 << 33, crc32c: 0xdead_beef, data: Bytes::from_static(b"packed") };
+    let chunks = vec![chunk(2, "two items"), Chunk { item_count: 300, blob: zstd }];
+    let counters = Counters::new(vec![1, 0, u64::MAX]).expect("few");
+    let full = Change::Full { chunks: chunks.clone(), head: blob("head"), counters: counters.clone() };
+    let base = Base::At { create_revision: Revision(9), version: Version(4), items: 251 };
+    let delta = |base, head| Change::Delta { base, chunks: chunks.clone(), head, counters: counters.clone() };
+    let client = |write| Command::Client(write);
+    let expected = Expected::At { version: Version(4), create_revision: Some(Revision(9)) };
+    let save = |change, expiry| client(Write::Save { request, id: id.clone(), change, expiry });
+    let conditional = |expected, change, on_conflict| {
+        client(Write::SaveIfVersion { request, id: id.clone(), expected, change, on_conflict, expiry: Expiry::Keep })
+    };
+    vec![
+        ("save_full", save(full.clone(), Expiry::After(Duration::from_millis(1500)))),
+        ("save_delta", save(delta(base, None), Expiry::Never)),
+        ("save_delta_absent", save(delta(Base::Absent, Some(blob("head"))), Expiry::Keep)),
+        ("save_if_version", conditional(expected, full, OnConflict::Reject)),
+        ("save_if_absent_rebase", conditional(Expected::Absent, delta(Base::Absent, Some(blob(""))), OnConflict::Rebase)),
+        ("delete", client(Write::Delete { request, id: id.clone(), expected: None })),
+        ("delete_if_version", client(Write::Delete { request, id: id.clone(), expected: Some(expected) })),
+        ("open_client", client(Write::OpenClient { nonce: nonce(7) })),
+        (
+            "keep_alive",
+            client(Write::KeepAlive { client: ClientId(70_000), nonce: nonce(7), acknowledged_below: Sequence(5_000_000_000) }),
+        ),
+        ("close_client", client(Write::CloseClient { client: ClientId(70_000), nonce: nonce(7) })),
+        ("sweep", Command::Sweep { limit: 1024 }),
+        ("set_cluster_version", Command::SetClusterVersion { version: 2 }),
+    ]
+}
+
+#[test]
+fn golden_entries_decode_and_encode_to_the_same_bytes() {
+    for (name, command) in commands() {
+        let entry = Entry { stamp_ms: 1_700_000_000_123, command };
+        let stored = golden(&format!("entry_{name}"), &codec::encode(&entry, 1));
+        let decoded = codec::decode(&stored, 1).unwrap_or_else(|error| panic!("golden={name} {error}"));
+        assert_eq!(decoded, entry, "golden={name}");
+        assert_eq!(codec::encode(&decoded, 1), stored, "golden={name}");
+    }
+}
+
+/// A small machine with a row of every kind, and an outcome of every kind that is recorded.
+fn rows_of_every_kind() -> Rows {
+    let mut lab = Lab::new();
+    let client = lab.open(1000, 7);
+    let full = |items: u64, head: &str| Change::Full {
+        chunks: vec![chunk(items, "items")],
+        head: blob(head),
+        counters: Counters::new(vec![1, 2]).expect("few"),
+    };
+    let expiry = Expiry::After(Duration::from_secs(60));
+    let save =
+        |sequence, name: &str, change| Write::Save { request: request(client, 7, sequence, 0), id: id(name), change, expiry };
+    lab.write(2000, save(1, "kept", full(2, "head")));
+    lab.write(2000, save(2, "deleted", full(1, "head")));
+    let delete = |sequence, name: &str| Write::Delete { request: request(client, 7, sequence, 0), id: id(name), expected: None };
+    lab.write(3000, delete(3, "deleted"));
+    lab.write(3000, delete(4, "nothing"));
+    lab.write(3000, save(5, "kept", full(1 << 20, "head")));
+    lab.write(
+        3000,
+        Write::SaveIfVersion {
+            request: request(client, 7, 6, 0),
+            id: id("kept"),
+            expected: Expected::Absent,
+            change: full(1, "head"),
+            on_conflict: OnConflict::Reject,
+            expiry: Expiry::Keep,
+        },
+    );
+    lab.rows
+}
+
+#[test]
+fn golden_rows_are_read_and_written_as_the_same_bytes() {
+    let names = ["global", "session", "client", "outcome", "tombstone", "head", "chunk"];
+    let now = rows_of_every_kind();
+    let mut stored = Rows::new();
+    let mut count = [0; 7];
+    for ((table, key), value) in &now {
+        let nth = &mut count[usize::from(*table)];
+        let file = golden(&format!("row_{}_{nth}", names[usize::from(*table)]), value);
+        *nth += 1;
+        stored.insert((*table, key.clone()), file);
+    }
+    assert!(count.iter().all(|kind| *kind > 0), "a kind of row is missing {count:?}");
+    let machine = from_rows(&stored).expect("golden rows");
+    machine.check().expect("invariants");
+    assert_eq!(stored, now, "rows are written as other bytes than they were");
+    let (head, chunk) = (Revision(2), rows::chunk_key(Revision(2), 0));
+    assert_eq!(rows::decode_head(&stored[&(rows::HEADS, rows::head_key(head))]).expect("head"), blob("head"));
+    assert_eq!(rows::decode_chunk(&stored[&(rows::CHUNKS, chunk)]).expect("chunk").item_count, 2);
+}
+
+#[test]
+fn damaged_rows_are_errors_and_never_a_different_machine_that_looks_whole() {
+    let rows = rows_of_every_kind();
+    for ((table, key), value) in &rows {
+        if !rows::METADATA_TABLES.contains(table) {
+            continue;
+        }
+        for end in 0..value.len() {
+            let mut damaged = rows.clone();
+            damaged.insert((*table, key.clone()), value.slice(..end));
+            let error = from_rows(&damaged).expect_err("truncated");
+            assert_eq!(error.table, *table);
+        }
+    }
+    // Rows that contradict each other.
+    let key = |table: u8| rows.keys().find(|(of, _)| *of == table).expect("every kind").clone();
+    let mut orphan = rows.clone();
+    orphan.remove(&key(rows::CLIENTS));
+    assert_eq!(from_rows(&orphan).expect_err("outcomes of no client").problem, rows::Problem::Contradiction);
+    let mut both = rows.clone();
+    both.insert((rows::TOMBSTONES, key(rows::SESSIONS).1), rows[&key(rows::TOMBSTONES)].clone());
+    assert_eq!(from_rows(&both).expect_err("session and tombstone").problem, rows::Problem::Contradiction);
+    let mut newer = rows.clone();
+    let global = rows::Global { applied: None, now_ms: 0, cluster_version: 9 };
+    newer.insert(key(rows::GLOBAL), rows::encode_global(&global));
+    assert_eq!(from_rows(&newer).expect_err("later version").problem, rows::Problem::ClusterVersion { version: 9 });
+}

@@ -1,0 +1,172 @@
+//! A machine with the rows it would have on disk. Every entry goes through the codec, every effect is checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use quorate::codec;
+use quorate::machine::{Command, Effects, Entry, Machine, Plan, allow_test_version, rows};
+use quorate::types::{Blob, Chunk, ClientId, Load, LogId, NodeId, Nonce, Outcome, Request, Sequence, SessionId, Verdict, Write};
+
+/// The rows a node would have on disk.
+pub type Rows = BTreeMap<(u8, Bytes), Bytes>;
+
+/// A machine, its rows, and the next log index.
+#[derive(Clone)]
+pub struct Lab {
+    /// The machine.
+    pub machine: Machine,
+    /// Its rows.
+    pub rows: Rows,
+    /// The index the next entry gets.
+    pub next_index: u64,
+    /// Leaves codec and invariants to the caller, who has many states to go through.
+    pub quick: bool,
+}
+
+impl Lab {
+    /// An empty machine whose first entry gets index 1.
+    pub fn new() -> Self {
+        allow_test_version();
+        Self { machine: Machine::new(), rows: Rows::new(), next_index: 1, quick: false }
+    }
+
+    /// Encodes, decodes and applies one command; checks effects and invariants.
+    pub fn apply(&mut self, stamp_ms: u64, command: Command) -> Outcome {
+        let mut entry = Entry { stamp_ms, command };
+        if !self.quick {
+            let version = self.machine.cluster_version();
+            let format = u8::try_from(version).expect("small");
+            let decoded = codec::decode(&codec::encode(&entry, format), version).expect("own encoding");
+            assert_eq!(decoded, entry, "codec round trip");
+            entry = decoded;
+        }
+        let log_id = self.next_log_id();
+        let (outcome, effects) = self.machine.apply(log_id, &entry);
+        self.take(effects);
+        if !self.quick {
+            self.machine.check().expect("invariants");
+        }
+        outcome
+    }
+
+    /// Applies a client's write.
+    pub fn write(&mut self, stamp_ms: u64, write: Write) -> Outcome {
+        self.apply(stamp_ms, Command::Client(write))
+    }
+
+    /// Passes an entry of Raft's own.
+    pub fn skip(&mut self) {
+        let log_id = self.next_log_id();
+        let effects = self.machine.skip(log_id);
+        self.take(effects);
+    }
+
+    /// Opens a client, whose nonce is made of a number.
+    pub fn open(&mut self, stamp_ms: u64, number: u8) -> ClientId {
+        match self.write(stamp_ms, Write::OpenClient { nonce: nonce(number) }).verdict {
+            Verdict::ClientOpened { client } => client,
+            other => panic!("client is not opened: {other:?}"),
+        }
+    }
+
+    /// Rebuilds the machine from its rows, as a restart or a snapshot does, and checks that nothing is lost.
+    pub fn rebuild(&mut self) {
+        let rebuilt = from_rows(&self.rows).expect("own rows");
+        rebuilt.check().expect("invariants of the rebuilt machine");
+        assert_same(&self.machine, &rebuilt);
+        self.machine = rebuilt;
+    }
+
+    /// Checks that content rows are exactly those the machine speaks of, for every live session.
+    pub fn check_content(&self) {
+        let heads: BTreeSet<_> = self.keys(rows::HEADS).cloned().collect();
+        assert_eq!(heads.len() as u64, self.machine.counts().sessions, "one head row for each session");
+        for key in self.keys(rows::CHUNKS) {
+            assert!(heads.contains(&key[..8]), "chunk row of no session key={key:?}");
+        }
+        for listed in self.machine.list("", None, 1000).0 {
+            let chunks = self.content(&listed.id).expect("listed").0;
+            assert_eq!(chunks.iter().map(|chunk| chunk.item_count).sum::<u64>(), listed.info.items);
+            let created = listed.info.create_revision.0.to_be_bytes();
+            let stored = self.keys(rows::CHUNKS).filter(|key| key.starts_with(&created)).count();
+            assert_eq!(stored, chunks.len(), "chunk rows beyond the session's own");
+        }
+    }
+
+    fn keys(&self, table: u8) -> impl Iterator<Item = &Bytes> {
+        self.rows.keys().filter(move |(of, _)| *of == table).map(|(_, key)| key)
+    }
+
+    /// The content of a live session, read as a node would.
+    pub fn content(&self, id: &SessionId) -> Option<(Vec<Chunk>, Blob)> {
+        let load = Load { id: id.clone(), have: None, consistency: Default::default() };
+        let Plan::Read { info, chunks, .. } = self.machine.plan(&load) else {
+            return None;
+        };
+        let row = |table, key: Bytes| self.rows.get(&(table, key)).expect("content row");
+        let chunks =
+            chunks.map(|n| rows::decode_chunk(row(rows::CHUNKS, rows::chunk_key(info.create_revision, n))).expect("chunk"));
+        let head = rows::decode_head(row(rows::HEADS, rows::head_key(info.create_revision))).expect("head");
+        Some((chunks.collect(), head))
+    }
+
+    fn next_log_id(&mut self) -> LogId {
+        let log_id = LogId { term: 1, node: NodeId(1), index: self.next_index };
+        self.next_index += 1;
+        log_id
+    }
+
+    fn take(&mut self, effects: Effects) {
+        let mut seen = BTreeSet::new();
+        for change in effects.rows {
+            assert!(seen.insert((change.table, change.key.clone())), "row changed twice table={}", change.table);
+            let key = (change.table, change.key);
+            match change.value {
+                Some(value) => drop(self.rows.insert(key, value)),
+                None => assert!(self.rows.remove(&key).is_some(), "deleted row is not there key={key:?}"),
+            }
+        }
+    }
+}
+
+/// The machine of some rows.
+pub fn from_rows(rows: &Rows) -> Result<Machine, rows::Error> {
+    Machine::from_rows(rows.iter().map(|((table, key), value)| Ok((*table, key.clone(), value.clone()))))
+}
+
+/// Checks that two machines answer alike.
+pub fn assert_same(one: &Machine, other: &Machine) {
+    assert_eq!(one.digest(), other.digest(), "digest");
+    assert_eq!(one.counts(), other.counts());
+    assert_eq!(one.applied(), other.applied());
+    assert_eq!(
+        (one.now_ms(), one.cluster_version(), one.due_at_ms()),
+        (other.now_ms(), other.cluster_version(), other.due_at_ms())
+    );
+    assert_eq!(one.list("", None, 1000), other.list("", None, 1000));
+}
+
+/// The nonce made of a number.
+pub fn nonce(number: u8) -> Nonce {
+    Nonce([number; 16])
+}
+
+/// A session id.
+pub fn id(id: &str) -> SessionId {
+    SessionId::new(id).expect("short")
+}
+
+/// A head.
+pub fn blob(text: &str) -> Blob {
+    Blob::plain(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+/// A chunk of so many items.
+pub fn chunk(item_count: u64, text: &str) -> Chunk {
+    Chunk { item_count, blob: blob(text) }
+}
+
+/// A request whose nonce is made of a number.
+pub fn request(client: ClientId, number: u8, sequence: u64, acknowledged_below: u64) -> Request {
+    Request { client, nonce: nonce(number), sequence: Sequence(sequence), acknowledged_below: Sequence(acknowledged_below) }
+}

@@ -1,0 +1,156 @@
+//! Bounds that are too large to reach, with smaller rules; and one sweep's bounds.
+
+use std::time::Duration;
+
+use quorate::machine::{Command, Machine, Rules, rules};
+use quorate::types::{Base, Change, ClientId, Counters, Expiry, SessionId, Swept, TooLarge, Verdict, Version, Write};
+
+use crate::lab::{Lab, blob, chunk, id, nonce, request};
+
+fn lab(change: impl FnOnce(&mut Rules)) -> Lab {
+    let mut small = *rules(1).expect("version 1");
+    change(&mut small);
+    let mut lab = Lab::new();
+    lab.machine = Machine::with_rules(Box::leak(Box::new(small)));
+    lab
+}
+
+fn save(client: ClientId, sequence: u64, session: &SessionId, chunks: u64, expiry: Expiry) -> Write {
+    let chunks = (0..chunks).map(|_| chunk(1, "c")).collect();
+    let change = Change::Full { chunks, head: blob("h"), counters: Counters::default() };
+    Write::Save { request: request(client, 1, sequence, 0), id: session.clone(), change, expiry }
+}
+
+fn delete(client: ClientId, sequence: u64, session: &SessionId) -> Write {
+    Write::Delete { request: request(client, 1, sequence, 0), id: session.clone(), expected: None }
+}
+
+#[test]
+fn a_creation_above_the_bound_on_sessions_is_refused_and_everything_else_goes_on() {
+    let mut lab = lab(|rules| rules.sessions_max = 2);
+    let client = lab.open(1000, 1);
+    for (sequence, name) in [(1, "a"), (2, "b")] {
+        let outcome = lab.write(1000, save(client, sequence, &id(name), 0, Expiry::Keep));
+        assert!(matches!(outcome.verdict, Verdict::Saved(_)), "{outcome:?}");
+    }
+    assert_eq!(lab.write(1000, save(client, 3, &id("c"), 0, Expiry::Keep)).verdict, Verdict::TooManySessions);
+    assert!(matches!(lab.write(1000, save(client, 4, &id("a"), 0, Expiry::Keep)).verdict, Verdict::Saved(_)));
+    assert_eq!(lab.write(1000, delete(client, 5, &id("a"))).verdict, Verdict::Deleted { version: Version(3) });
+    assert_eq!(lab.write(1000, save(client, 6, &id("c"), 0, Expiry::Keep)).verdict, Verdict::TooManySessions, "a tombstone counts");
+    assert!(
+        matches!(lab.write(1000, save(client, 7, &id("a"), 0, Expiry::Keep)).verdict, Verdict::Saved(_)),
+        "it replaces its own"
+    );
+    assert_eq!(lab.write(1000, save(client, 3, &id("c"), 0, Expiry::Keep)).verdict, Verdict::TooManySessions, "it is an answer");
+    lab.check_content();
+}
+
+#[test]
+fn metadata_bytes_bound_creations_by_the_fixed_formula() {
+    let mut lab = lab(|rules| rules.metadata_bytes_max = 2 * 384 + 5);
+    let client = lab.open(1000, 1);
+    assert!(matches!(lab.write(1000, save(client, 1, &id("abc"), 0, Expiry::Keep)).verdict, Verdict::Saved(_)));
+    assert_eq!(lab.write(1000, save(client, 2, &id("def"), 0, Expiry::Keep)).verdict, Verdict::TooManySessions);
+    assert!(matches!(lab.write(1000, save(client, 3, &id("de"), 0, Expiry::Keep)).verdict, Verdict::Saved(_)));
+    assert_eq!(lab.machine.counts().metadata_bytes, 2 * 384 + 5);
+}
+
+#[test]
+fn a_full_client_table_refuses_new_clients_and_keeps_the_old_ones() {
+    let mut lab = lab(|rules| rules.clients_max = 1);
+    let client = lab.open(1000, 1);
+    assert_eq!(lab.write(1000, Write::OpenClient { nonce: nonce(2) }).verdict, Verdict::TooManyClients);
+    assert_eq!(lab.open(1000, 1), client);
+}
+
+#[test]
+fn a_full_table_of_outcomes_answers_busy_and_records_nothing() {
+    let mut lab = lab(|rules| rules.outcomes_max = 2);
+    let client = lab.open(1000, 1);
+    let first = lab.write(1000, save(client, 1, &id("a"), 0, Expiry::Keep));
+    lab.write(1000, save(client, 2, &id("a"), 0, Expiry::Keep));
+    assert_eq!(lab.write(1000, save(client, 3, &id("a"), 0, Expiry::Keep)).verdict, Verdict::Busy);
+    assert_eq!(lab.write(1000, save(client, 1, &id("a"), 0, Expiry::Keep)), first, "answers stay");
+    let closing = Write::KeepAlive { client, nonce: nonce(1), acknowledged_below: request(client, 1, 2, 0).sequence };
+    assert_eq!(lab.write(1000, closing).verdict, Verdict::ClientKept);
+    let Verdict::Saved(saved) = lab.write(1000, save(client, 3, &id("a"), 0, Expiry::Keep)).verdict else {
+        panic!("there is room again");
+    };
+    assert_eq!(saved.version, Version(3), "the busy one was not executed");
+}
+
+#[test]
+fn a_sweep_stops_at_its_rows_and_the_next_one_goes_on() {
+    let mut lab = lab(|rules| rules.sweep_rows_max = 10);
+    let client = lab.open(1000, 1);
+    for (sequence, name) in [(1, "a"), (2, "b")] {
+        lab.write(1000, save(client, sequence, &id(name), 4, Expiry::After(Duration::from_millis(10))));
+    }
+    // Each has 4 chunks and 3 rows more.
+    let one = Verdict::Swept(Swept { sessions: 1, clients: 0, tombstones: 0 });
+    assert_eq!(lab.apply(1010, Command::Sweep { limit: 100 }).verdict, one);
+    assert_eq!(lab.machine.due_at_ms(), Some(1010));
+    assert_eq!(lab.apply(1010, Command::Sweep { limit: 100 }).verdict, one);
+    assert_eq!(lab.apply(1010, Command::Sweep { limit: 100 }).verdict, Verdict::Swept(Swept::default()));
+    lab.check_content();
+}
+
+#[test]
+fn a_sweep_drops_no_more_records_than_the_rules_allow() {
+    let mut lab = lab(|rules| rules.sweep_count_max = 3);
+    let client = lab.open(1000, 1);
+    for sequence in 1..=5 {
+        lab.write(1000, save(client, sequence, &id(&format!("s{sequence}")), 0, Expiry::After(Duration::ZERO)));
+    }
+    let swept = |sessions| Verdict::Swept(Swept { sessions, clients: 0, tombstones: 0 });
+    assert_eq!(lab.apply(1000, Command::Sweep { limit: u32::MAX }).verdict, swept(3));
+    assert_eq!(lab.apply(1000, Command::Sweep { limit: u32::MAX }).verdict, swept(2));
+}
+
+#[test]
+fn chunks_and_bytes_above_their_bounds_are_too_large_and_change_nothing() {
+    let mut lab = Lab::new();
+    let client = lab.open(1000, 1);
+    assert!(matches!(lab.write(1000, save(client, 1, &id("a"), 4096, Expiry::Keep)).verdict, Verdict::Saved(_)));
+    let before = lab.machine.info(&id("a"));
+    let base =
+        before.as_ref().map(|info| Base::At { create_revision: info.create_revision, version: info.version, items: info.items });
+    let delta = |text: &str| Change::Delta {
+        base: base.expect("saved"),
+        chunks: vec![chunk(1, text)],
+        head: None,
+        counters: Counters::default(),
+    };
+    let write =
+        |sequence, change| Write::Save { request: request(client, 1, sequence, 0), id: id("a"), change, expiry: Expiry::Keep };
+    let outcome = lab.write(1000, write(2, delta("x")));
+    assert_eq!(outcome.verdict, Verdict::TooLarge(TooLarge::Chunks { now: 4097, limit: 4096 }));
+    let large = "x".repeat((16 << 20) + 1);
+    let outcome = lab.write(1000, write(3, delta(&large)));
+    assert_eq!(outcome.verdict, Verdict::TooLarge(TooLarge::Write { now: (16 << 20) + 1, limit: 16 << 20 }));
+    let outcome = lab.write(1000, write(4, delta(&large[..16 << 20])));
+    assert_eq!(outcome.verdict, Verdict::TooLarge(TooLarge::StoredBytes { now: (16 << 20) + 4097, limit: 16 << 20 }));
+    assert_eq!(lab.machine.info(&id("a")), before);
+    // The largest session can always be saved in full.
+    let full = Change::Full { chunks: vec![chunk(1, &large[..16 << 20])], head: blob(""), counters: Counters::default() };
+    assert!(matches!(lab.write(1000, write(5, full)).verdict, Verdict::Saved(_)));
+    lab.rebuild();
+    lab.check_content();
+}
+
+#[test]
+fn digests_are_kept_after_every_64th_index() {
+    let mut lab = Lab::new();
+    let client = lab.open(1000, 1);
+    let mut noted = Vec::new();
+    for sequence in 1..=200 {
+        lab.write(1000, save(client, sequence, &id("a"), 1, Expiry::Keep));
+        noted.push((lab.next_index - 1, lab.machine.digest()));
+    }
+    for (index, digest) in &noted {
+        let is_kept = index % 64 == 0 || *index == lab.next_index - 1;
+        assert_eq!(lab.machine.digest_at(*index), is_kept.then_some(*digest), "index={index}");
+    }
+    assert_eq!(lab.machine.digest_at(0), None);
+    assert_eq!(lab.machine.digest_at(100_000), None);
+}

@@ -1,0 +1,10 @@
+//! The machine and its codec: transcripts, a reference model, exhaustive small scope, formats.
+
+mod codec;
+mod exhaustive;
+mod golden;
+mod lab;
+mod limits;
+mod model;
+mod script;
+mod transcripts;

@@ -1,0 +1,438 @@
+//! Random commands against a reference model of about a hundred lines, which sweeps everything the moment it expires.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use quorate::machine::Command;
+use quorate::types::{
+    Base, Change, ClientId, Counters, Expected, Expiry, OnConflict, Outcome, Revision, Saved, SessionId, Verdict, Version, Write,
+};
+
+use crate::lab::{Lab, blob, chunk, id, nonce, request};
+
+const TOMBSTONE_MS: u64 = 7 * 24 * 3_600_000;
+const IDLE_MS: u64 = 3_600_000;
+
+#[derive(Clone, Debug, Default)]
+struct Session {
+    created: u64,
+    version: u64,
+    /// Texts of all chunks; each has one item.
+    items: Vec<String>,
+    first_item_chunk: u64,
+    head: String,
+    head_since: u64,
+    append_only_since: u64,
+    deadline: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Client {
+    nonce: u8,
+    below: u64,
+    deadline: u64,
+    answers: BTreeMap<u64, Outcome>,
+}
+
+#[derive(Default)]
+struct Model {
+    now: u64,
+    sessions: BTreeMap<String, Session>,
+    tombstones: BTreeMap<String, (u64, u64)>,
+    clients: BTreeMap<u64, Client>,
+}
+
+impl Model {
+    fn advance(&mut self, stamp: u64) {
+        self.now = self.now.max(stamp);
+        let now = self.now;
+        for (id, session) in &self.sessions {
+            if let Some(deadline) = session.deadline.filter(|deadline| *deadline <= now) {
+                self.tombstones.insert(id.clone(), (session.version + 1, deadline + TOMBSTONE_MS));
+            }
+        }
+        self.sessions.retain(|_, session| session.deadline.is_none_or(|deadline| deadline > now));
+        self.tombstones.retain(|_, (_, until)| *until > now);
+        self.clients.retain(|_, client| client.deadline > now);
+    }
+
+    fn apply(&mut self, index: u64, stamp: u64, write: &Write) -> Outcome {
+        self.advance(stamp);
+        let outcome = |verdict| Outcome { revision: Revision(index), verdict };
+        let deadline = self.now + IDLE_MS;
+        if let Write::OpenClient { nonce } = write {
+            let old = self.clients.iter_mut().find(|(_, client)| client.nonce == nonce.0[0]);
+            let Some((client, row)) = old else {
+                self.clients.insert(index, Client { nonce: nonce.0[0], below: 1, deadline, ..Client::default() });
+                return outcome(Verdict::ClientOpened { client: ClientId(index) });
+            };
+            row.deadline = deadline;
+            return outcome(Verdict::ClientOpened { client: ClientId(*client) });
+        }
+        let request = *write.request().expect("only writes else");
+        let Some(client) = self.clients.get_mut(&request.client.0).filter(|client| client.nonce == request.nonce.0[0]) else {
+            return outcome(Verdict::ClientUnknown);
+        };
+        client.deadline = deadline;
+        client.below = client.below.max(request.acknowledged_below.0);
+        client.answers.retain(|sequence, _| *sequence >= client.below);
+        match request.sequence.0 {
+            sequence if sequence < client.below => return outcome(Verdict::Stale),
+            sequence if sequence >= client.below + 1024 => return outcome(Verdict::WindowExceeded),
+            sequence if client.answers.contains_key(&sequence) => return client.answers[&sequence].clone(),
+            _ => {}
+        }
+        let answer = outcome(self.execute(index, write));
+        if answer.verdict != Verdict::BaseMismatch {
+            let client = self.clients.get_mut(&request.client.0).expect("found above");
+            client.answers.insert(request.sequence.0, answer.clone());
+        }
+        answer
+    }
+
+    fn execute(&mut self, index: u64, write: &Write) -> Verdict {
+        let (id, expected) = match write {
+            Write::Save { id, .. } => (id, None),
+            Write::SaveIfVersion { id, expected, .. } => (id, Some(*expected)),
+            Write::Delete { id, expected, .. } => (id, *expected),
+            _ => unreachable!("has no request"),
+        };
+        let old = self.sessions.get(id.as_str()).cloned();
+        let tombstone = self.tombstones.get(id.as_str()).map_or(0, |(version, _)| *version);
+        let matches = match (&old, expected) {
+            (_, None) => true,
+            (old, Some(Expected::Absent)) => old.is_none(),
+            (None, Some(Expected::At { .. })) => false,
+            (Some(old), Some(Expected::At { version, create_revision })) => {
+                old.version == version.0 && create_revision.is_none_or(|created| created.0 == old.created)
+            }
+        };
+        let actual = Version(old.as_ref().map_or(0, |old| old.version));
+        let conflict = Verdict::Conflict { actual, tombstone: Version(tombstone) };
+        if let Write::Delete { .. } = write {
+            return match old {
+                _ if !matches => conflict,
+                None => Verdict::NotFound { tombstone: Version(tombstone) },
+                Some(old) => {
+                    self.sessions.remove(id.as_str());
+                    self.tombstones.insert(id.as_str().to_owned(), (old.version + 1, self.now + TOMBSTONE_MS));
+                    Verdict::Deleted { version: Version(old.version + 1) }
+                }
+            };
+        }
+        let rebase = matches!(write, Write::SaveIfVersion { on_conflict: OnConflict::Rebase, .. });
+        if !matches && !rebase {
+            return conflict;
+        }
+        let change = write.change().expect("a save");
+        let next = if matches { changed(old.as_ref(), change, index, tombstone) } else { rebased(old.as_ref(), change) };
+        let Some(mut next) = next else {
+            return if matches { Verdict::BaseMismatch } else { conflict };
+        };
+        next.deadline = match write {
+            Write::Save { expiry, .. } | Write::SaveIfVersion { expiry, .. } => match expiry {
+                Expiry::Keep => next.deadline,
+                Expiry::Never => None,
+                Expiry::After(ttl) => Some(self.now + ttl.as_millis() as u64),
+            },
+            _ => None,
+        };
+        let saved = Saved {
+            version: Version(next.version),
+            create_revision: Revision(next.created),
+            items: next.items.len() as u64,
+            next_chunk: next.first_item_chunk + next.items.len() as u64,
+            rebased: !matches,
+        };
+        self.tombstones.remove(id.as_str());
+        self.sessions.insert(id.as_str().to_owned(), next);
+        Verdict::Saved(saved)
+    }
+}
+
+/// The session after a change where the expectation held; `None` is a mismatch of the base.
+fn changed(old: Option<&Session>, change: &Change, index: u64, tombstone: u64) -> Option<Session> {
+    let mut next = old.cloned().unwrap_or(Session { created: index, version: tombstone, ..Session::default() });
+    next.version += 1;
+    match change {
+        Change::Full { chunks, head, .. } => {
+            if old.is_some() {
+                next.first_item_chunk += next.items.len() as u64;
+                next.append_only_since = next.version;
+            }
+            next.items.clear();
+            next.take(chunks, Some(head));
+        }
+        Change::Delta { base, chunks, head, .. } => {
+            let is_base = match (base, old) {
+                (Base::Absent, old) => old.is_none(),
+                (Base::At { create_revision, version, items }, Some(old)) => {
+                    create_revision.0 == old.created && version.0 == old.version && *items == old.items.len() as u64
+                }
+                (Base::At { .. }, None) => false,
+            };
+            if !is_base {
+                return None;
+            }
+            next.take(chunks, head.as_ref());
+        }
+    }
+    Some(next)
+}
+
+/// The newest session with a delta appended; `None` is a conflict.
+fn rebased(old: Option<&Session>, change: &Change) -> Option<Session> {
+    let (Some(old), Change::Delta { base, chunks, head, .. }) = (old, change) else {
+        return None;
+    };
+    let (version, items) = match base {
+        Base::Absent => (0, 0),
+        Base::At { create_revision, .. } if create_revision.0 != old.created => return None,
+        Base::At { version, items, .. } => (version.0, *items),
+    };
+    let head = head.as_ref().filter(|head| text(&head.data) != old.head);
+    let is_known = version <= old.version && items <= old.items.len() as u64;
+    if !is_known || version < old.append_only_since || (head.is_some() && old.head_since > version) {
+        return None;
+    }
+    let mut next = old.clone();
+    next.version += 1;
+    next.take(chunks, head);
+    Some(next)
+}
+
+impl Session {
+    fn take(&mut self, chunks: &[quorate::types::Chunk], head: Option<&quorate::types::Blob>) {
+        self.items.extend(chunks.iter().map(|chunk| text(&chunk.blob.data)));
+        if let Some(head) = head {
+            self.head = text(&head.data);
+            self.head_since = self.version;
+        }
+    }
+}
+
+fn text(data: &[u8]) -> String {
+    String::from_utf8_lossy(data).into_owned()
+}
+
+/// A step, in terms that make sense in any state.
+#[derive(Clone, Debug)]
+struct Step {
+    kind: u8,
+    client: usize,
+    wrong_nonce: bool,
+    sequence: u64,
+    below: u64,
+    session: usize,
+    expected: u8,
+    base: u8,
+    chunks: u8,
+    head: u8,
+    ttl: u8,
+    wait: u64,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let request = (0..10u8, 0..2usize, prop::bool::weighted(0.03), 0..3u64, 0..3u64);
+    let wait = prop_oneof![150 => Just(0u64), 30 => 1..40u64, 1 => Just(IDLE_MS), 1 => Just(TOMBSTONE_MS - 20)];
+    let change = (0..2usize, 0..6u8, 0..6u8, 0..3u8, 0..3u8, 0..4u8, wait);
+    (request, change).prop_map(|(request, change)| {
+        let (kind, client, wrong_nonce, sequence, below) = request;
+        let (session, expected, base, chunks, head, ttl, wait) = change;
+        Step { kind, client, wrong_nonce, sequence, below, session, expected, base, chunks, head, ttl, wait }
+    })
+}
+
+/// Turns steps into writes, with what two clients would know.
+struct Driver {
+    lab: Lab,
+    model: Model,
+    clients: [u64; 2],
+    /// Next unused sequence of each client.
+    sequences: [u64; 2],
+    /// States each session went through: create_revision, version, items.
+    past: [Vec<(u64, u64, u64)>; 2],
+    now: u64,
+    /// How often each kind of answer came.
+    seen: BTreeMap<String, usize>,
+}
+
+impl Driver {
+    fn run(steps: &[Step], seen: &mut BTreeMap<String, usize>) {
+        let model = Model::default();
+        let mut driver = Self {
+            lab: Lab::new(),
+            model,
+            clients: [1, 2],
+            sequences: [1; 2],
+            past: Default::default(),
+            now: 1000,
+            seen: BTreeMap::new(),
+        };
+        for client in 0..2 {
+            driver.compare(Write::OpenClient { nonce: nonce(client) });
+        }
+        for (n, step) in steps.iter().enumerate() {
+            driver.now += step.wait;
+            driver.step(step, n);
+        }
+        driver.lab.rebuild();
+        driver.lab.check_content();
+        for (kind, count) in driver.seen {
+            *seen.entry(kind).or_default() += count;
+        }
+    }
+
+    fn step(&mut self, step: &Step, n: usize) {
+        match step.kind {
+            0 => drop(self.compare(Write::OpenClient { nonce: nonce(step.client as u8) })),
+            1 => {
+                self.lab.apply(self.now, Command::Sweep { limit: u32::from(step.head) });
+                self.model.advance(self.now);
+                self.lab.check_content();
+            }
+            2 => self.lab.rebuild(),
+            _ => {
+                let write = self.write(step, n);
+                let outcome = self.compare(write);
+                if outcome.verdict == Verdict::ClientUnknown && !step.wrong_nonce {
+                    self.compare(Write::OpenClient { nonce: nonce(step.client as u8) });
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, step: &Step, n: usize) -> Write {
+        let next = &mut self.sequences[step.client];
+        // Mostly a new sequence; sometimes one of the last ones, which is a retry, perhaps with another content.
+        let sequence = if step.sequence == 0 { next.saturating_sub(1 + step.below) } else { *next };
+        *next += u64::from(step.sequence != 0);
+        let below = if step.below == 2 { sequence.saturating_sub(1) } else { 0 };
+        let number = if step.wrong_nonce { 9 } else { step.client as u8 };
+        let request = request(ClientId(self.clients[step.client]), number, sequence, below);
+        let id = session(step.session);
+        let past = &self.past[step.session];
+        let (created, version, items) = past.last().copied().unwrap_or((1, 1, 0));
+        let older = past.get(past.len().saturating_sub(2)).copied().unwrap_or((1, 1, 0));
+        let expected = match step.expected {
+            0 => Expected::Absent,
+            1 => Expected::At { version: Version(older.1), create_revision: None },
+            2 => Expected::At { version: Version(version), create_revision: Some(Revision(older.0)) },
+            _ => Expected::At { version: Version(version), create_revision: None },
+        };
+        if step.kind == 3 {
+            return Write::Delete { request, id, expected: (step.expected > 3).then_some(expected) };
+        }
+        let at = |(created, version, items)| Base::At { create_revision: Revision(created), version: Version(version), items };
+        let base = match step.base {
+            0 => None,
+            1 => Some(Base::Absent),
+            2 => Some(at(older)),
+            3 => Some(at((created, version, items + u64::from(step.head)))),
+            _ => Some(at((created, version, items))),
+        };
+        let chunks = (0..step.chunks).map(|part| chunk(1, &format!("{n}.{part}"))).collect();
+        let counters = Counters::new(vec![1]).expect("few");
+        let change = match base {
+            None => Change::Full { chunks, head: blob(["", "h", "g"][usize::from(step.head)]), counters },
+            Some(base) => {
+                let head = (step.head > 0 || base == Base::Absent).then(|| blob(["", "h", "g"][usize::from(step.head)]));
+                Change::Delta { base, chunks, head, counters }
+            }
+        };
+        let expiry = match step.ttl {
+            0 => Expiry::Never,
+            1 => Expiry::After(Duration::from_millis(50)),
+            _ => Expiry::Keep,
+        };
+        match step.kind {
+            4 | 5 => Write::Save { request, id, change, expiry },
+            kind => {
+                let on_conflict = if kind < 7 { OnConflict::Reject } else { OnConflict::Rebase };
+                Write::SaveIfVersion { request, id, expected, change, on_conflict, expiry }
+            }
+        }
+    }
+
+    fn compare(&mut self, write: Write) -> Outcome {
+        let index = self.lab.next_index;
+        let modelled = self.model.apply(index, self.now, &write);
+        let outcome = self.lab.write(self.now, write.clone());
+        assert_eq!(outcome, modelled, "write={write:?}");
+        *self.seen.entry(kind(&outcome, index)).or_default() += 1;
+        if let (Write::OpenClient { nonce }, Verdict::ClientOpened { client }) = (&write, &outcome.verdict) {
+            let which = usize::from(nonce.0[0]);
+            if self.clients[which] != client.0 {
+                (self.clients[which], self.sequences[which]) = (client.0, 1);
+            }
+        }
+        for (which, past) in self.past.iter_mut().enumerate() {
+            let id = session(which);
+            let expected = self.model.sessions.get(id.as_str());
+            let content = self
+                .lab
+                .content(&id)
+                .map(|(chunks, head)| (chunks.iter().map(|chunk| text(&chunk.blob.data)).collect::<Vec<_>>(), text(&head.data)));
+            assert_eq!(content, expected.map(|session| (session.items.clone(), session.head.clone())));
+            let Some(info) = self.lab.machine.info(&id) else {
+                continue;
+            };
+            assert_eq!(info.deadline_ms, expected.and_then(|session| session.deadline));
+            let state = (info.create_revision.0, info.version.0, info.items);
+            if past.last() != Some(&state) {
+                past.push(state);
+            }
+        }
+        self.lab.check_content();
+        outcome
+    }
+}
+
+fn session(which: usize) -> SessionId {
+    id(["a", "b"][which])
+}
+
+/// Name of a verdict's kind, for coverage.
+fn kind(outcome: &Outcome, index: u64) -> String {
+    let text = format!("{:?}", outcome.verdict);
+    let name = text.split([' ', '(', '{']).next().unwrap_or_default().to_owned();
+    match &outcome.verdict {
+        _ if outcome.revision.0 != index => format!("{name} repeated"),
+        Verdict::Saved(saved) if saved.rebased => "Saved rebased".to_owned(),
+        _ => name,
+    }
+}
+
+/// Everything the machine can answer to these commands is really compared, or the run proves little.
+#[test]
+fn the_machine_answers_as_the_model_does() {
+    let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+    let seen = RefCell::new(BTreeMap::new());
+    let result = TestRunner::new(config).run(&prop::collection::vec(step(), 1..80), |steps| {
+        Driver::run(&steps, &mut seen.borrow_mut());
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    let seen = seen.into_inner();
+    for expected in [
+        "Saved",
+        "Saved rebased",
+        "Saved repeated",
+        "Conflict",
+        "Conflict repeated",
+        "BaseMismatch",
+        "Deleted",
+        "Deleted repeated",
+        "NotFound",
+        "ClientOpened",
+        "ClientUnknown",
+        "Stale",
+    ] {
+        assert!(seen.get(expected).is_some_and(|count| *count > 20), "too little of {expected} seen={seen:?}");
+    }
+}

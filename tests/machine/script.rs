@@ -1,0 +1,234 @@
+//! The language of transcripts: one command per line, words `key=value`.
+//!
+//! ```text
+//! open nonce=7                      keep-alive client=1 nonce=7 below=3      close client=1 nonce=7
+//! save id=a data=x items=2,1        full change: head x, one chunk for each number of items; `counters=1,2`, `expire=never|<ms>`
+//! save id=a base=1/2/3 items=1      delta on create_revision/version/items, or `base=absent`; the head only with data=
+//! save id=a if=2 …                  conditional: a version, version@create_revision, or `absent`; `rebase=yes`
+//! delete id=a                       perhaps with if=
+//! load id=a have=1/2/3/4            have = create_revision/version/items/next_chunk
+//! list prefix=a after=b limit=2     sweep limit=9     version to=2     skip     rebuild     counts
+//! ```
+//!
+//! Writes take `request=client/sequence/acknowledged_below`, of the client's own nonce unless `nonce=` says otherwise. `at=` is the stamp.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use quorate::machine::{Command, Plan};
+use quorate::types::{
+    Base, Change, ClientId, Counters, Expected, Expiry, Have, Load, OnConflict, Outcome, Request, Revision, Sequence, SessionInfo,
+    Verdict, Version, Write,
+};
+
+use crate::lab::{Lab, blob, chunk, id, nonce};
+
+type Words<'a> = BTreeMap<&'a str, &'a str>;
+
+/// Runs scripts against one machine.
+pub struct Runner {
+    lab: Lab,
+    at_ms: u64,
+    nonces: BTreeMap<u64, u8>,
+}
+
+impl Runner {
+    /// At time 1000, with an empty machine.
+    pub fn new() -> Self {
+        Self { lab: Lab::new(), at_ms: 1000, nonces: BTreeMap::new() }
+    }
+
+    /// Runs one line; what it prints is one or more lines.
+    pub fn run(&mut self, line: &str) -> String {
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let words: Words = rest.split_whitespace().map(|word| word.split_once('=').expect("key=value")).collect();
+        self.at_ms = words.get("at").map_or(self.at_ms, |at| number(at));
+        let text = match verb {
+            "load" => self.load(&words),
+            "list" => self.list(&words),
+            "skip" => {
+                self.lab.skip();
+                "skipped\n".to_owned()
+            }
+            "rebuild" => {
+                self.lab.rebuild();
+                "the same\n".to_owned()
+            }
+            "counts" => format!(
+                "{:?} due={:?} now={}\n",
+                self.lab.machine.counts(),
+                self.lab.machine.due_at_ms(),
+                self.lab.machine.now_ms()
+            ),
+            _ => {
+                let command = self.command(verb, &words);
+                let index = self.lab.next_index;
+                let outcome = self.lab.apply(self.at_ms, command);
+                if let (Verdict::ClientOpened { client }, "open") = (&outcome.verdict, verb) {
+                    self.nonces.insert(client.0, number(words["nonce"]) as u8);
+                }
+                show(&outcome, index)
+            }
+        };
+        self.lab.check_content();
+        text
+    }
+
+    fn command(&self, verb: &str, words: &Words) -> Command {
+        let own_nonce = || nonce(words.get("nonce").map_or(0, |text| number(text)) as u8);
+        let client = || ClientId(number(words["client"]));
+        Command::Client(match verb {
+            "sweep" => return Command::Sweep { limit: number(words["limit"]) as u32 },
+            "version" => return Command::SetClusterVersion { version: number(words["to"]) as u16 },
+            "open" => Write::OpenClient { nonce: own_nonce() },
+            "close" => Write::CloseClient { client: client(), nonce: own_nonce() },
+            "keep-alive" => Write::KeepAlive {
+                client: client(),
+                nonce: own_nonce(),
+                acknowledged_below: Sequence(words.get("below").map_or(0, |text| number(text))),
+            },
+            "delete" => Write::Delete {
+                request: self.request(words),
+                id: id(words["id"]),
+                expected: words.get("if").map(|text| expected(text)),
+            },
+            "save" => match words.get("if") {
+                None => {
+                    Write::Save { request: self.request(words), id: id(words["id"]), change: change(words), expiry: expiry(words) }
+                }
+                Some(text) => Write::SaveIfVersion {
+                    request: self.request(words),
+                    id: id(words["id"]),
+                    expected: expected(text),
+                    change: change(words),
+                    on_conflict: if words.contains_key("rebase") { OnConflict::Rebase } else { OnConflict::Reject },
+                    expiry: expiry(words),
+                },
+            },
+            other => panic!("unknown command {other}"),
+        })
+    }
+
+    fn request(&self, words: &Words) -> Request {
+        let parts = numbers(words["request"], '/');
+        let own = self.nonces.get(&parts[0]).copied().unwrap_or(0);
+        Request {
+            client: ClientId(parts[0]),
+            nonce: nonce(words.get("nonce").map_or(own, |text| number(text) as u8)),
+            sequence: Sequence(parts[1]),
+            acknowledged_below: Sequence(parts.get(2).copied().unwrap_or(0)),
+        }
+    }
+
+    fn load(&self, words: &Words) -> String {
+        let have = words.get("have").map(|text| {
+            let parts = numbers(text, '/');
+            Have { create_revision: Revision(parts[0]), version: Version(parts[1]), items: parts[2], next_chunk: parts[3] }
+        });
+        let load = Load { id: id(words["id"]), have, consistency: Default::default() };
+        match self.lab.machine.plan(&load) {
+            Plan::NotFound { tombstone } => format!("NotFound tombstone={tombstone}\n"),
+            Plan::NotModified => "NotModified\n".to_owned(),
+            Plan::Read { info, tail, chunks, head } => {
+                let (all, stored_head) = self.lab.content(&load.id).expect("live");
+                let held: Vec<_> = all.iter().map(|chunk| chunk.item_count.to_string()).collect();
+                let name = if tail { "Tail" } else { "Full" };
+                let data = String::from_utf8_lossy(&stored_head.data);
+                format!(
+                    "{name} {} chunks={chunks:?} read_head={head} all_items={} head={data:?}\n",
+                    show_info(&info),
+                    held.join(",")
+                )
+            }
+        }
+    }
+
+    fn list(&self, words: &Words) -> String {
+        let limit = words.get("limit").map_or(1000, |text| number(text)) as u32;
+        let (page, more) = self.lab.machine.list(words.get("prefix").copied().unwrap_or(""), words.get("after").copied(), limit);
+        let mut text = String::new();
+        for listed in page {
+            writeln!(text, "{:?} {}", listed.id.as_str(), show_info(&listed.info)).expect("string");
+        }
+        text + &format!("more={more}\n")
+    }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("not a number: {text}"))
+}
+
+fn numbers(text: &str, separator: char) -> Vec<u64> {
+    text.split(separator).filter(|part| !part.is_empty()).map(number).collect()
+}
+
+fn expected(text: &str) -> Expected {
+    match text.split_once('@') {
+        _ if text == "absent" => Expected::Absent,
+        Some((version, created)) => {
+            Expected::At { version: Version(number(version)), create_revision: Some(Revision(number(created))) }
+        }
+        None => Expected::At { version: Version(number(text)), create_revision: None },
+    }
+}
+
+fn expiry(words: &Words) -> Expiry {
+    match words.get("expire").copied() {
+        None => Expiry::Keep,
+        Some("never") => Expiry::Never,
+        Some(ms) => Expiry::After(Duration::from_millis(number(ms))),
+    }
+}
+
+fn change(words: &Words) -> Change {
+    let items = words.get("items").map_or(Vec::new(), |text| numbers(text, ','));
+    let mut chunks: Vec<_> = items.iter().map(|count| chunk(*count, &format!("{count} items"))).collect();
+    if let (Some(raw), Some(first)) = (words.get("raw"), chunks.first_mut()) {
+        first.blob.raw_bytes = number(raw);
+    }
+    let counters = Counters::new(words.get("counters").map_or(Vec::new(), |text| numbers(text, ','))).expect("few");
+    let head = words.get("data").map(|text| blob(text));
+    let base = match words.get("base").copied() {
+        None => return Change::Full { chunks, head: head.unwrap_or_default(), counters },
+        Some("absent") => Base::Absent,
+        Some(text) => {
+            let parts = numbers(text, '/');
+            Base::At { create_revision: Revision(parts[0]), version: Version(parts[1]), items: parts[2] }
+        }
+    };
+    Change::Delta { base, chunks, head, counters }
+}
+
+fn show(outcome: &Outcome, index: u64) -> String {
+    let verdict = match &outcome.verdict {
+        Verdict::Saved(saved) => {
+            let rebased = if saved.rebased { " rebased" } else { "" };
+            format!(
+                "Saved version={} created={} items={} next_chunk={}{rebased}",
+                saved.version, saved.create_revision, saved.items, saved.next_chunk
+            )
+        }
+        Verdict::Conflict { actual, tombstone } => format!("Conflict actual={actual} tombstone={tombstone}"),
+        Verdict::Deleted { version } => format!("Deleted version={version}"),
+        Verdict::NotFound { tombstone } => format!("NotFound tombstone={tombstone}"),
+        Verdict::ClientOpened { client } => format!("ClientOpened client={client}"),
+        other => format!("{other:?}"),
+    };
+    let repeated = if outcome.revision.0 == index { "" } else { " (repeated)" };
+    format!("{verdict} revision={}{repeated}\n", outcome.revision)
+}
+
+fn show_info(info: &SessionInfo) -> String {
+    format!(
+        "version={} created={} modified={} items={} next_chunk={} raw={} counters={:?} deadline={:?}",
+        info.version,
+        info.create_revision,
+        info.mod_revision,
+        info.items,
+        info.next_chunk,
+        info.raw_bytes,
+        info.counters.as_slice(),
+        info.deadline_ms
+    )
+}
