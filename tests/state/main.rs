@@ -1,7 +1,6 @@
 //! `storage::state` on real files and on a disk that crashes.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise, in its helpers too")]
 
-
 mod crash;
 mod disk;
 mod flush;
