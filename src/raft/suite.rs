@@ -40,8 +40,8 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for RealStor
         let options = log::Options { segment_bytes: 1 << 20, ..log::Options::default() };
         env.disk.create_dir_all(&dir.path().join("log")).expect("a directory");
         let log = Log::open(&env, &dir.path().join("log"), options).expect("a log");
-        let state =
-            State::open(&env, &dir.path().join("state"), state::Options::default(), Arc::new(Uncovered), Core::from_rows).expect("a state");
+        let state = State::open(&env, &dir.path().join("state"), state::Options::default(), Arc::new(Uncovered), Core::from_rows)
+            .expect("a state");
         let machine = StateMachine::new(state, Blocking::new(env.workers.clone()));
         Ok((dir, LogStore::new(log, Arc::new(Mutex::new(identity))), machine))
     }

@@ -175,7 +175,7 @@ mod tests {
             parked_until: None,
             epoch: 0,
             refusal: None,
-            answerer,
+            answerer: Some(answerer),
             charge: Charge::default(),
         }
     }

@@ -134,7 +134,8 @@ pub struct Call {
     pub epoch: u64,
     /// Why it was parked, to be told if nothing better comes.
     pub refusal: Option<Refusal>,
-    pub answerer: Answerer,
+    /// `None` once it was answered.
+    pub answerer: Option<Answerer>,
     /// Its share of what is in flight.
     pub charge: Charge,
 }

@@ -49,7 +49,7 @@ pub struct Dispatcher(Arc<Shared>);
 struct Shared {
     node: Node,
     clock: Arc<dyn Clock>,
-    arrived: Mutex<VecDeque<Call>>,
+    arrived: Mutex<VecDeque<Box<Call>>>,
     wake: Notify,
     table: Mutex<Table>,
     in_flight: Arc<AtomicU64>,
@@ -88,7 +88,7 @@ impl Dispatcher {
         match self.admit(request) {
             Err(refusal) => answerer.answer(Err(refusal)),
             Ok((validated, charge)) => {
-                self.arrive(Call {
+                self.arrive(Box::new(Call {
                     operation: validated.operation,
                     origin,
                     cluster_id: validated.cluster_id,
@@ -97,9 +97,9 @@ impl Dispatcher {
                     parked_until: None,
                     epoch: 0,
                     refusal: None,
-                    answerer,
+                    answerer: Some(answerer),
                     charge,
-                });
+                }));
             }
         }
     }
@@ -188,11 +188,11 @@ impl Dispatcher {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn arrived(&self) -> MutexGuard<'_, VecDeque<Call>> {
+    fn arrived(&self) -> MutexGuard<'_, VecDeque<Box<Call>>> {
         self.0.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn arrive(&self, call: Call) {
+    fn arrive(&self, call: Box<Call>) {
         self.arrived().push_back(call);
         self.0.wake.notify_one();
     }
@@ -214,7 +214,7 @@ impl Dispatcher {
     }
 
     pub(super) fn settle_open(&self, open: Open, result: Result<Done, Refusal>) {
-        let Some(mut call) = open.into_call(None) else { return };
+        let Some(mut call) = open.into_call() else { return };
         let result = match result {
             Err(refusal) if !call.operation.is_write() => Err(admission::settle_read(refusal)),
             other => other,
@@ -228,11 +228,13 @@ impl Dispatcher {
         }
     }
 
-    fn finish(&self, call: Call, result: Result<Done, Refusal>) {
+    fn finish(&self, call: Box<Call>, result: Result<Done, Refusal>) {
         self.0.metrics.ended(call.operation.kind(), &result, self.0.clock.now().saturating_sub(call.started));
-        let Call { answerer, charge, .. } = call;
+        let Call { answerer, charge, .. } = *call;
         drop(charge);
-        answerer.answer(result);
+        if let Some(answerer) = answerer {
+            answerer.answer(result);
+        }
     }
 
     /// Content that was read, counted.
@@ -281,10 +283,10 @@ struct Task {
     leadership: Leadership,
     /// Counts changes of the leadership, from 1.
     epoch: u64,
-    park: Park<Call>,
+    park: Park<Box<Call>>,
     links: Links,
-    writes: VecDeque<Call>,
-    reads: VecDeque<Call>,
+    writes: VecDeque<Box<Call>>,
+    reads: VecDeque<Box<Call>>,
     write_batches: Arc<()>,
     read_batches: Arc<()>,
 }
@@ -331,7 +333,7 @@ impl Task {
         self.read();
     }
 
-    fn send(&mut self, mut call: Call, situation: &Situation) {
+    fn send(&mut self, mut call: Box<Call>, situation: &Situation) {
         // Refused under the leadership that still stands: another attempt now would end alike.
         if call.refusal.is_some() && call.epoch == self.epoch {
             return self.park(call, situation);
@@ -349,7 +351,7 @@ impl Task {
         }
     }
 
-    fn park(&mut self, mut call: Call, situation: &Situation) {
+    fn park(&mut self, mut call: Box<Call>, situation: &Situation) {
         let until = admission::parked_until(call.parked_until, situation.now, call.deadline);
         call.parked_until = Some(until);
         if until <= situation.now {
@@ -363,7 +365,7 @@ impl Task {
         self.dispatcher.0.metrics.parked(self.park.len());
     }
 
-    fn expired(&mut self, mut call: Call) {
+    fn expired(&mut self, mut call: Box<Call>) {
         let refusal = call.refusal.take().unwrap_or_else(admission::no_quorum);
         self.dispatcher.finish(call, Err(refusal));
     }
@@ -398,7 +400,7 @@ impl Task {
             self.links.open(leader.node);
         }
         let situation = self.situation();
-        let waiting: Vec<Call> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
+        let waiting: Vec<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
         waiting.into_iter().for_each(|call| self.send(call, &situation));
         // What an earlier leadership still has in flight may take long to come to an end, and must not hold up this one.
         self.write_batches = Arc::new(());
@@ -425,10 +427,10 @@ impl Task {
             self.dispatcher.0.metrics.ended(operation.kind(), &result, now.saturating_sub(started));
             answerer.answer(result);
         }
-        let late = |call: &Call| call.deadline <= now;
+        let late = |call: &Box<Call>| call.deadline <= now;
         if self.writes.iter().chain(&self.reads).any(late) {
             let situation = self.situation();
-            let waiting: Vec<Call> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
+            let waiting: Vec<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
             waiting.into_iter().for_each(|call| self.send(call, &situation));
         }
         self.unpark();
@@ -476,7 +478,7 @@ impl Task {
     fn refuse_all(&mut self) {
         let arrived = std::mem::take(&mut *self.dispatcher.arrived());
         let parked = self.park.release(Duration::ZERO).waiting;
-        let waiting: Vec<Call> = self.writes.drain(..).chain(self.reads.drain(..)).chain(arrived).chain(parked).collect();
+        let waiting: Vec<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).chain(arrived).chain(parked).collect();
         for call in waiting {
             let refusal = Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping");
             self.dispatcher.finish(call, Err(refusal));
@@ -491,7 +493,7 @@ impl Task {
 
 /// What goes into one proposal or one read index: at least one call, at most [`BATCH_OPERATIONS_MAX`], and beyond the first at most
 /// [`BATCH_BYTES_MAX`].
-fn take_batch(waiting: &mut VecDeque<Call>) -> Vec<Call> {
+fn take_batch(waiting: &mut VecDeque<Box<Call>>) -> Vec<Box<Call>> {
     let mut bytes = 0;
     let mut count = 0;
     for call in waiting.iter().take(BATCH_OPERATIONS_MAX) {

@@ -49,7 +49,7 @@ pub enum Sent {
     /// It is in the table, and will be settled.
     Yes,
     /// Nothing was sent: the stream is not open yet, or full.
-    NotYet(Call),
+    NotYet(Box<Call>),
 }
 
 struct Link {
@@ -116,7 +116,7 @@ impl Links {
     }
 
     /// Sends a call to the leader, if its stream is open; otherwise sees to it that it will be.
-    pub fn send(&mut self, leader: NodeId, call: Call) -> Sent {
+    pub fn send(&mut self, leader: NodeId, call: Box<Call>) -> Sent {
         let class = if call.charge.bytes() > LARGE_OPERATION_BYTES { Class::Large } else { Class::Small };
         let Some(Link { id, requests: Some(requests) }) = self.links.get(&(leader, class)) else {
             self.open(leader);

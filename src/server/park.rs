@@ -13,7 +13,7 @@ pub trait Parked {
     fn until(&self) -> Duration;
 }
 
-impl Parked for Call {
+impl Parked for Box<Call> {
     fn bytes(&self) -> u64 {
         self.charge.bytes()
     }

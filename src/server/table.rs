@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::call::{Answerer, Call, Charge, Operation, Origin};
-use crate::types::{ClusterId, Refusal};
+use super::call::{Answerer, Call, Operation};
 use crate::wire::v1;
 
 /// One forward stream of this process.
@@ -15,15 +14,7 @@ pub type LinkId = u64;
 
 /// An open operation: the call, perhaps answered already.
 pub struct Open {
-    operation: Operation,
-    origin: Origin,
-    cluster_id: Option<ClusterId>,
-    started: Duration,
-    deadline: Duration,
-    parked_until: Option<Duration>,
-    epoch: u64,
-    charge: Charge,
-    answerer: Option<Answerer>,
+    call: Box<Call>,
     /// The forward stream it was sent on; `None`: handed to this node's Raft.
     link: Option<LinkId>,
     /// Frames of a load that is arriving.
@@ -32,31 +23,9 @@ pub struct Open {
 }
 
 impl Open {
-    fn new(call: Call, link: Option<LinkId>) -> Self {
-        let Call { operation, origin, cluster_id, started, deadline, parked_until, epoch, refusal: _, answerer, charge } = call;
-        let answerer = Some(answerer);
-        let frames = Vec::new();
-        Self {
-            operation,
-            origin,
-            cluster_id,
-            started,
-            deadline,
-            parked_until,
-            epoch,
-            charge,
-            answerer,
-            link,
-            frames,
-            frame_bytes: 0,
-        }
-    }
-
-    /// The call again, with why it was refused; `None` if it was answered meanwhile.
-    pub fn into_call(self, refusal: Option<Refusal>) -> Option<Call> {
-        let Self { operation, origin, cluster_id, started, deadline, parked_until, epoch, charge, answerer, .. } = self;
-        let answerer = answerer?;
-        Some(Call { operation, origin, cluster_id, started, deadline, parked_until, epoch, refusal, answerer, charge })
+    /// The call again; `None` if it was answered meanwhile.
+    pub fn into_call(self) -> Option<Box<Call>> {
+        self.call.answerer.is_some().then_some(self.call)
     }
 }
 
@@ -72,23 +41,23 @@ pub struct Table {
 
 impl Table {
     /// Enters an operation before it is handed to this node's Raft.
-    pub fn enter(&mut self, call: Call) -> u64 {
+    pub fn enter(&mut self, call: Box<Call>) -> u64 {
         self.insert(call, None)
     }
 
     /// Enters an operation before it is sent on a stream. Errors: the stream is broken, nothing was sent; the call comes back.
-    pub fn enter_link(&mut self, call: Call, link: LinkId) -> Result<u64, Call> {
+    pub fn enter_link(&mut self, call: Box<Call>, link: LinkId) -> Result<u64, Box<Call>> {
         if !self.links.contains(&link) {
             return Err(call);
         }
         Ok(self.insert(call, Some(link)))
     }
 
-    fn insert(&mut self, call: Call, link: Option<LinkId>) -> u64 {
+    fn insert(&mut self, call: Box<Call>, link: Option<LinkId>) -> u64 {
         let key = self.next;
         self.next += 1;
         self.earliest = Some(self.earliest.map_or(call.deadline, |earliest| earliest.min(call.deadline)));
-        let before = self.open.insert(key, Open::new(call, link));
+        let before = self.open.insert(key, Open { call, link, frames: Vec::new(), frame_bytes: 0 });
         assert!(before.is_none(), "a key was used twice key={key}");
         key
     }
@@ -122,11 +91,11 @@ impl Table {
         }
         let mut expired = Vec::new();
         self.earliest = None;
-        for open in self.open.values_mut().filter(|open| open.answerer.is_some()) {
-            if open.deadline > now {
-                self.earliest = Some(self.earliest.map_or(open.deadline, |earliest| earliest.min(open.deadline)));
-            } else if let Some(answerer) = open.answerer.take() {
-                expired.push((open.operation.clone(), open.started, answerer));
+        for call in self.open.values_mut().map(|open| &mut open.call).filter(|call| call.answerer.is_some()) {
+            if call.deadline > now {
+                self.earliest = Some(self.earliest.map_or(call.deadline, |earliest| earliest.min(call.deadline)));
+            } else if let Some(answerer) = call.answerer.take() {
+                expired.push((call.operation.clone(), call.started, answerer));
             }
         }
         expired
@@ -147,11 +116,11 @@ impl Table {
 mod tests {
     use tokio::sync::mpsc;
 
-    use super::super::call::Answer;
+    use super::super::call::{Answer, Charge, Origin};
     use super::*;
     use crate::types::{Consistency, Load, SessionId};
 
-    fn call(deadline_ms: u64) -> (Call, mpsc::Receiver<Answer>) {
+    fn call(deadline_ms: u64) -> (Box<Call>, mpsc::Receiver<Answer>) {
         let (sender, answers) = mpsc::channel(1);
         let operation =
             Operation::Load(Load { id: SessionId::new("s").expect("short"), have: None, consistency: Consistency::Linearizable });
@@ -164,10 +133,10 @@ mod tests {
             parked_until: None,
             epoch: 0,
             refusal: None,
-            answerer: Answerer::new(1, sender.try_reserve_owned().ok().expect("room")),
+            answerer: Some(Answerer::new(1, sender.try_reserve_owned().ok().expect("room"))),
             charge: Charge::default(),
         };
-        (call, answers)
+        (Box::new(call), answers)
     }
 
     #[test]
@@ -179,7 +148,7 @@ mod tests {
         assert_eq!(table.expire(Duration::from_millis(100)).len(), 1);
         assert!(table.expire(Duration::from_millis(150)).is_empty());
         assert_eq!(table.len(), 2);
-        assert!(table.take(key).expect("it stays").into_call(None).is_none(), "it was answered");
+        assert!(table.take(key).expect("it stays").into_call().is_none(), "it was answered");
         assert_eq!(table.expire(Duration::from_millis(200)).len(), 1);
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use quorate::client::Client;
+use quorate::client::{Client, Role};
 use quorate::types::NodeId;
 use tempfile::TempDir;
 
@@ -84,7 +84,9 @@ impl Cluster {
     pub fn kill_all(&mut self) {
         let mut children: Vec<Child> = self.children.iter_mut().filter_map(Option::take).collect();
         children.iter_mut().for_each(|child| child.kill().expect("a child of ours"));
-        children.iter_mut().for_each(|child| drop(child.wait().expect("a child of ours")));
+        for child in &mut children {
+            child.wait().expect("a child of ours");
+        }
     }
 
     /// Starts all nodes that do not run.
@@ -107,6 +109,7 @@ impl Cluster {
     }
 
     /// The processes that run.
+    #[allow(dead_code, reason = "used by the benchmark, which shares this file")]
     pub fn pids(&self) -> Vec<u32> {
         self.children.iter().flatten().map(Child::id).collect()
     }
@@ -119,7 +122,7 @@ impl Cluster {
             let served = client.load("no such session").await;
             if served.is_ok()
                 && let Ok(status) = client.status(Default::default()).await
-                && let Some(leader) = status.nodes.iter().find(|node| node.is_leader())
+                && let Some(leader) = status.nodes.iter().find(|node| node.role == Role::Leader)
             {
                 let NodeId(id) = leader.id;
                 return id as usize;
