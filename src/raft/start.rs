@@ -138,7 +138,7 @@ fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
         )));
     }
     let cover = Arc::new(LogCover(log.clone()));
-    let state = State::open(env, &dir.join("state"), options.state.clone(), cover, Core::from_rows).map_err(data)?;
+    let state = State::open(env, &dir.join("state"), options.state, cover, Core::from_rows).map_err(data)?;
     Ok(Storage { identity, lock, log, state })
 }
 
@@ -179,7 +179,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         node: options.node,
         data_dir: options.data_dir.clone(),
         log: options.log.clone(),
-        state: options.state.clone(),
+        state: options.state,
     };
     let env = options.env.clone();
     let storage = blocking.call(move || open(&env, &open_options)).await?;
