@@ -1,6 +1,6 @@
 //! Raft: consensus on one log, the state it makes, and both ends of the protocol between peers.
 //!
-//! This module owns openraft; nothing else names it. It proposes encoded [`Command`]s, applies what is committed to the machine and
+//! This module owns openraft; nothing else names it. It proposes encoded commands, applies what is committed to the machine and
 //! its rows under one view lock, and answers reads from one view after a read index. It knows nothing of clients' connections:
 //! [`Upper`] is what the peer port asks of the server above it.
 //!

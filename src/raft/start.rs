@@ -138,7 +138,7 @@ fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
         )));
     }
     let cover = Arc::new(LogCover(log.clone()));
-    let state = State::open(env, &dir.join("state"), options.state.clone(), cover, Core::from_rows).map_err(data)?;
+    let state = State::open(env, &dir.join("state"), options.state, cover, Core::from_rows).map_err(data)?;
     Ok(Storage { identity, lock, log, state })
 }
 
@@ -175,12 +175,8 @@ fn raft_config(options: &Options) -> Result<Arc<Config>, StartError> {
 pub async fn start(options: Options) -> Result<Node, StartError> {
     let config = raft_config(&options)?;
     let blocking = Blocking::new(options.env.workers.clone());
-    let open_options = OpenOptions {
-        node: options.node,
-        data_dir: options.data_dir.clone(),
-        log: options.log.clone(),
-        state: options.state.clone(),
-    };
+    let open_options =
+        OpenOptions { node: options.node, data_dir: options.data_dir.clone(), log: options.log.clone(), state: options.state };
     let env = options.env.clone();
     let storage = blocking.call(move || open(&env, &open_options)).await?;
     set_log_hash_key(storage.identity.log_hash_key());
