@@ -31,6 +31,7 @@ mod start;
 mod state_machine;
 pub mod time;
 mod types;
+mod upgrade;
 
 #[cfg(test)]
 mod suite;
@@ -47,10 +48,8 @@ use futures_util::Stream;
 use crate::types::{LeaderHint, NodeId, Outcome, Refusal};
 use crate::wire::{peer::v1 as peer, v1};
 
-/// Cluster versions this program can read and write.
+/// The oldest cluster version this program can read and write; [`crate::machine::newest_version`] is the newest.
 pub const CLUSTER_VERSION_MIN: u16 = 1;
-/// See [`CLUSTER_VERSION_MIN`].
-pub const CLUSTER_VERSION_MAX: u16 = 1;
 
 /// A member of the cluster, configured or replicated.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use super::peers::Peers;
 use super::presence::Presence;
 use super::shared::Shared;
 use super::state_machine::{Core, StateMachine};
-use super::{Leadership, Member, Upper, bootstrap, purge};
+use super::{Leadership, Member, Upper, bootstrap, purge, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::storage::identity::Identity;
@@ -219,6 +219,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     tasks.spawn(presence.clone().started());
     tasks.spawn(leadership(shared.clone()));
     tasks.spawn(purge::run(shared.clone(), options.log_bytes_kept));
+    tasks.spawn(upgrade::run(shared.clone(), presence.clone()));
     tasks.spawn(keep(storage.lock));
     if options.bootstrap {
         tasks.spawn(bootstrap::run(shared.clone()));

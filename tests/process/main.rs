@@ -50,7 +50,7 @@ async fn increments_go_on_through_leader_kills_without_a_gap_or_an_error() {
     let mut cluster = Cluster::start(3).await;
     let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let writer = tokio::spawn(increment(cluster.client(), stop.clone(), acknowledged.clone()));
-    let mut random = SeededRandom::new(u64::from(std::process::id()));
+    let random = SeededRandom::new(u64::from(std::process::id()));
     for _ in 0..kills() {
         progress(&acknowledged, random.below(40), &writer, &cluster).await;
         let leader = cluster.leader().await;
