@@ -10,7 +10,8 @@ use tonic::Status;
 use super::peers::Purpose;
 use super::shared::Shared;
 use super::types::PeerNode;
-use super::{CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN, Member};
+use super::{CLUSTER_VERSION_MIN, Member};
+use crate::machine::newest_version;
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1 as peer;
 
@@ -34,7 +35,7 @@ pub fn hello(shared: &Shared) -> peer::HelloResponse {
         initialized,
         boot_id: shared.boot_id,
         cluster_version_min: CLUSTER_VERSION_MIN.into(),
-        cluster_version_max: CLUSTER_VERSION_MAX.into(),
+        cluster_version_max: newest_version().into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Raft: consensus on one log, the state it makes, and both ends of the protocol between peers.
 //!
-//! This module owns openraft; nothing else names it. It proposes encoded [`Command`]s, applies what is committed to the machine and
+//! This module owns openraft; nothing else names it. It proposes encoded commands, applies what is committed to the machine and
 //! its rows under one view lock, and answers reads from one view after a read index. It knows nothing of clients' connections:
 //! [`Upper`] is what the peer port asks of the server above it.
 //!
@@ -31,6 +31,7 @@ mod start;
 mod state_machine;
 pub mod time;
 mod types;
+mod upgrade;
 
 #[cfg(test)]
 mod suite;
@@ -47,10 +48,8 @@ use futures_util::Stream;
 use crate::types::{LeaderHint, NodeId, Outcome, Refusal};
 use crate::wire::{peer::v1 as peer, v1};
 
-/// Cluster versions this program can read and write.
+/// The oldest cluster version this program can read and write; [`crate::machine::newest_version`] is the newest.
 pub const CLUSTER_VERSION_MIN: u16 = 1;
-/// See [`CLUSTER_VERSION_MIN`].
-pub const CLUSTER_VERSION_MAX: u16 = 1;
 
 /// A member of the cluster, configured or replicated.
 #[derive(Clone, Debug, PartialEq, Eq)]

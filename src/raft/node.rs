@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::types::Payload;
 use super::{Leadership, Member, Reply};
 use crate::codec;
-use crate::machine::{Command, Entry};
+use crate::machine::{Command, Entry, rules};
 use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::Route;
 
@@ -182,8 +182,8 @@ impl Node {
             purged: position.purged.map(|id| id.index),
             digest,
             digest_index: applied,
-            sessions: counts.sessions as u64,
-            clients: counts.clients as u64,
+            sessions: counts.sessions,
+            clients: counts.clients,
             log_bytes: shared.log.bytes(),
             state_bytes: shared.state.bytes().file_bytes,
             machine_time_ms,
@@ -272,12 +272,18 @@ fn stamp(shared: &Shared) -> u64 {
     shared.clocks.stamp_ms(term, machine_ms, &shared.voters())
 }
 
-async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
+pub(super) async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
     let stamp_ms = stamp(shared);
-    let format = shared.state.view(|core, _, _| core.machine.cluster_version()) as u8;
+    // A new format is used only once this node has applied the change to it.
+    let version = shared.state.view(|core, _, _| core.machine.cluster_version());
+    let format = rules(version).expect("the version in force has rules").entry_format;
     let mut replies = Vec::with_capacity(batch.len());
     let mut payloads = Vec::with_capacity(batch.len());
     for (command, reply) in batch {
+        if !codec::is_proposable(&command) {
+            reply(Err(Refusal::invalid("the write is beyond what an entry may hold")));
+            continue;
+        }
         payloads.push(Payload(codec::encode(&Entry { stamp_ms, command }, format)));
         replies.push(reply);
     }

@@ -16,12 +16,13 @@ use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::CLUSTER_VERSION_MIN;
 use super::failover::{self, Answer, Cause, Decision};
 use super::peers::Purpose;
 use super::shared::Shared;
 use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_to_wire};
-use super::{CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN};
 use crate::limits::DIGEST_INTERVAL;
+use crate::machine::newest_version;
 use crate::types::{LogId, NodeId};
 use crate::wire::peer::v1 as peer;
 
@@ -64,6 +65,9 @@ struct Seen {
     leader: Option<NodeId>,
     last_log: Option<LogId>,
     disk_low: bool,
+    newest_version: u16,
+    /// This node's term when it heard.
+    term: u64,
 }
 
 impl Presence {
@@ -78,6 +82,11 @@ impl Presence {
     /// Whether a peer's state differed from this node's at one index.
     pub fn diverged(&self) -> bool {
         self.table().diverged
+    }
+
+    /// The newest cluster version a peer reads, if it said so in this term.
+    pub fn newest_version_of(&self, id: NodeId, term: u64) -> Option<u16> {
+        self.table().peers.get(&id).filter(|seen| seen.term == term).map(|seen| seen.newest_version)
     }
 
     /// Whether a peer's disk was low when it was last heard.
@@ -163,6 +172,8 @@ impl Presence {
             leader: message.leader.map(NodeId),
             last_log: message.last_log.as_ref().map(|id| log_id_from(&log_id_from_wire(id))),
             disk_low: message.disk_low,
+            newest_version: u16::try_from(message.cluster_version_max).unwrap_or(u16::MAX),
+            term: self.shared.vote().leader_id.term,
         };
         let mine = self.shared.state.view(|core, _, _| core.machine.digest_at(message.digest_index));
         let differs = message.digest_index != 0 && mine.is_some_and(|mine| mine != message.digest);
@@ -373,7 +384,7 @@ fn message(shared: &Shared) -> peer::PresenceMessage {
         leader: shared.live_leader().map(|id| id.0),
         last_log: shared.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
         cluster_version_min: CLUSTER_VERSION_MIN.into(),
-        cluster_version_max: CLUSTER_VERSION_MAX.into(),
+        cluster_version_max: newest_version().into(),
         disk_low: shared.disk_low.load(Ordering::Relaxed),
         digest: digest.unwrap_or_default(),
         digest_index: digest.map_or(0, |_| digest_index),

@@ -22,7 +22,7 @@ use super::peers::Peers;
 use super::presence::Presence;
 use super::shared::Shared;
 use super::state_machine::{Core, StateMachine};
-use super::{Leadership, Member, Upper, bootstrap, purge};
+use super::{Leadership, Member, Upper, bootstrap, purge, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::storage::identity::Identity;
@@ -138,7 +138,7 @@ fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
         )));
     }
     let cover = Arc::new(LogCover(log.clone()));
-    let state = State::open(env, &dir.join("state"), options.state.clone(), cover, Core::from_rows).map_err(data)?;
+    let state = State::open(env, &dir.join("state"), options.state, cover, Core::from_rows).map_err(data)?;
     Ok(Storage { identity, lock, log, state })
 }
 
@@ -175,12 +175,8 @@ fn raft_config(options: &Options) -> Result<Arc<Config>, StartError> {
 pub async fn start(options: Options) -> Result<Node, StartError> {
     let config = raft_config(&options)?;
     let blocking = Blocking::new(options.env.workers.clone());
-    let open_options = OpenOptions {
-        node: options.node,
-        data_dir: options.data_dir.clone(),
-        log: options.log.clone(),
-        state: options.state.clone(),
-    };
+    let open_options =
+        OpenOptions { node: options.node, data_dir: options.data_dir.clone(), log: options.log.clone(), state: options.state };
     let env = options.env.clone();
     let storage = blocking.call(move || open(&env, &open_options)).await?;
     set_log_hash_key(storage.identity.log_hash_key());
@@ -223,6 +219,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     tasks.spawn(presence.clone().started());
     tasks.spawn(leadership(shared.clone()));
     tasks.spawn(purge::run(shared.clone(), options.log_bytes_kept));
+    tasks.spawn(upgrade::run(shared.clone(), presence.clone()));
     tasks.spawn(keep(storage.lock));
     if options.bootstrap {
         tasks.spawn(bootstrap::run(shared.clone()));

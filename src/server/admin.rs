@@ -11,7 +11,8 @@ use axum::routing::get;
 use super::dispatch::Dispatcher;
 use super::health::Facts;
 use super::metrics::Levels;
-use crate::raft::{CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN, Role};
+use crate::machine::newest_version;
+use crate::raft::{CLUSTER_VERSION_MIN, Role};
 
 /// The routes of one node.
 pub fn router(dispatcher: Dispatcher) -> Router {
@@ -56,7 +57,7 @@ fn readiness(facts: &Facts, verbose: bool) -> String {
 }
 
 async fn version() -> String {
-    format!("quorate {} cluster_version={CLUSTER_VERSION_MIN}..={CLUSTER_VERSION_MAX}\n", env!("CARGO_PKG_VERSION"))
+    format!("quorate {} cluster_version={CLUSTER_VERSION_MIN}..={}\n", env!("CARGO_PKG_VERSION"), newest_version())
 }
 
 async fn metrics(State(dispatcher): State<Dispatcher>) -> impl IntoResponse {

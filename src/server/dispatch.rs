@@ -400,7 +400,7 @@ impl Task {
             self.links.open(leader.node);
         }
         let situation = self.situation();
-        let waiting: Vec<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
+        let waiting: VecDeque<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
         waiting.into_iter().for_each(|call| self.send(call, &situation));
         // What an earlier leadership still has in flight may take long to come to an end, and must not hold up this one.
         self.write_batches = Arc::new(());
@@ -427,10 +427,9 @@ impl Task {
             self.dispatcher.0.metrics.ended(operation.kind(), &result, now.saturating_sub(started));
             answerer.answer(result);
         }
-        let late = |call: &Box<Call>| call.deadline <= now;
-        if self.writes.iter().chain(&self.reads).any(late) {
+        if self.writes.iter().chain(&self.reads).any(|call| call.deadline <= now) {
             let situation = self.situation();
-            let waiting: Vec<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
+            let waiting: VecDeque<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
             waiting.into_iter().for_each(|call| self.send(call, &situation));
         }
         self.unpark();
@@ -478,7 +477,7 @@ impl Task {
     fn refuse_all(&mut self) {
         let arrived = std::mem::take(&mut *self.dispatcher.arrived());
         let parked = self.park.release(Duration::ZERO).waiting;
-        let waiting: Vec<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).chain(arrived).chain(parked).collect();
+        let waiting: VecDeque<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).chain(arrived).chain(parked).collect();
         for call in waiting {
             let refusal = Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping");
             self.dispatcher.finish(call, Err(refusal));
@@ -493,7 +492,7 @@ impl Task {
 
 /// What goes into one proposal or one read index: at least one call, at most [`BATCH_OPERATIONS_MAX`], and beyond the first at most
 /// [`BATCH_BYTES_MAX`].
-fn take_batch(waiting: &mut VecDeque<Box<Call>>) -> Vec<Box<Call>> {
+fn take_batch(waiting: &mut VecDeque<Box<Call>>) -> VecDeque<Box<Call>> {
     let mut bytes = 0;
     let mut count = 0;
     for call in waiting.iter().take(BATCH_OPERATIONS_MAX) {

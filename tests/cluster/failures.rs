@@ -161,3 +161,13 @@ async fn a_cluster_is_not_formed_while_a_member_is_missing() {
     cluster.start_node(3).await;
     cluster.caller(1).await;
 }
+
+#[tokio::test]
+async fn a_port_in_use_is_one_line_that_names_the_address_and_how_to_mend_it() {
+    let mut cluster = Cluster::prepare(1);
+    let address = cluster.client_address(1).to_owned();
+    cluster.release(&address);
+    let _occupied = std::net::TcpListener::bind(&address).expect("it was released just now");
+    let error = cluster.try_start_node(1).await.expect_err("the port is in use");
+    assert!(error.contains(&address) && error.contains("`client`") && !error.contains('\n'), "{error}");
+}

@@ -88,8 +88,19 @@ impl Cluster {
         Self { config, dir: tempfile::tempdir().expect("a directory"), net, running: BTreeMap::new() }
     }
 
+    /// Gives a reserved address free.
+    pub fn release(&self, address: &str) {
+        let reserved = self.net.listeners.lock().expect("no test panics with it").remove(address);
+        assert!(reserved.is_some(), "{address} was not reserved");
+    }
+
     /// Starts a node, for the first time or again.
     pub async fn start_node(&mut self, id: u64) {
+        self.try_start_node(id).await.expect("the node starts");
+    }
+
+    /// The same where it may fail.
+    pub async fn try_start_node(&mut self, id: u64) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let options = Options {
             config: self.config.clone(),
@@ -111,9 +122,13 @@ impl Cluster {
             let result = server.run(async { drop(stopped.await) }).await;
             let _ = end.send(result.map_err(|error| error.to_string()));
         });
-        ready.await.expect("the start was not dropped").expect("the node starts");
+        if let Err(error) = ready.await.expect("the start was not dropped") {
+            runtime.shutdown_background();
+            return Err(error);
+        }
         let before = self.running.insert(id, Running { runtime, stop, ended });
         assert!(before.is_none(), "node {id} runs already");
+        Ok(())
     }
 
     /// A crash: all its tasks are dropped, whatever they were doing.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use harness::Cluster;
 use quorate::client::{Client, Content, ErrorKind, Role, WriteOptions};
+use quorate::testing::inline::SeededRandom;
 use quorate::types::{Expected, Version};
 
 fn value(text: impl Into<String>) -> Content {
@@ -29,21 +30,33 @@ async fn increment(client: Client, stop: Arc<AtomicBool>, acknowledged: Arc<Atom
     acknowledged.load(Ordering::Relaxed)
 }
 
+/// How often the leader is killed: few times in the suite, more by `scripts/kills.sh`.
+fn kills() -> u64 {
+    std::env::var("QUORATE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(4)
+}
+
+/// Waits until so many more saves were acknowledged.
+async fn progress(acknowledged: &AtomicU64, more: u64, writer: &tokio::task::JoinHandle<u64>, cluster: &Cluster) {
+    let until = acknowledged.load(Ordering::Relaxed) + more;
+    while acknowledged.load(Ordering::Relaxed) < until {
+        assert!(!writer.is_finished(), "the writer failed\n{}", cluster.logs());
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The leader is killed with a write under way, restarted, killed again. The caller sees no error, no gap, no double.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn increments_go_on_through_leader_kills_without_a_gap_or_an_error() {
     let mut cluster = Cluster::start(3).await;
     let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let writer = tokio::spawn(increment(cluster.client(), stop.clone(), acknowledged.clone()));
-    for _ in 0..4 {
-        let before = acknowledged.load(Ordering::Relaxed);
+    let random = SeededRandom::new(u64::from(std::process::id()));
+    for _ in 0..kills() {
+        progress(&acknowledged, random.below(40), &writer, &cluster).await;
         let leader = cluster.leader().await;
         cluster.kill(leader);
-        // The others serve while it is gone.
-        while acknowledged.load(Ordering::Relaxed) < before + 20 {
-            assert!(!writer.is_finished(), "the writer failed\n{}", cluster.logs());
-            tokio::task::yield_now().await;
-        }
+        // The others serve while it is gone, for some tens of milliseconds to a second or two.
+        progress(&acknowledged, 20 + random.below(400), &writer, &cluster).await;
         cluster.restart(leader);
     }
     stop.store(true, Ordering::Relaxed);
@@ -52,6 +65,7 @@ async fn increments_go_on_through_leader_kills_without_a_gap_or_an_error() {
     assert_eq!(stored.info.version, Version(total));
     assert_eq!(stored.content, value(total.to_string()));
     cluster.assert_equal_digests().await;
+    println!("{} kills, {total} acknowledged saves, no gap, no error", kills());
 }
 
 /// Every node is killed at once while saves are under way: what was acknowledged is there after a restart, which needs no flag.

@@ -70,18 +70,7 @@ const PARTS: &[Part] = &[
     Part {
         path: "src/bin/",
         modules: &["client", "server", "types", "limits", "env"],
-        crates: &[
-            "clap",
-            "comfy_table",
-            "indicatif",
-            "humantime",
-            "bytesize",
-            "serde_json",
-            "tokio",
-            "tracing",
-            "tracing_subscriber",
-            "bytes",
-        ],
+        crates: &["clap", "comfy_table", "humantime", "bytesize", "serde_json", "tokio", "tracing", "tracing_subscriber", "bytes"],
     },
 ];
 

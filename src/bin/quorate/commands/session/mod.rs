@@ -32,7 +32,7 @@ pub async fn run(command: args::Session) -> Result<(), Failure> {
 
 async fn put(args: args::Put) -> Result<(), Failure> {
     let (id, content) = read_id_and_content(&args.id, &args.content.file)?;
-    let options = WriteOptions { expiry: expiry(args.ttl), ..WriteOptions::default() };
+    let options = WriteOptions { expiry: expiry(args.ttl) };
     let client = connect(&args.cluster)?;
     let result = client.save(&id, content, options).await;
     client.close().await;
@@ -41,7 +41,7 @@ async fn put(args: args::Put) -> Result<(), Failure> {
 
 async fn cas(args: args::Cas) -> Result<(), Failure> {
     let (id, content) = read_id_and_content(&args.id, &args.content.file)?;
-    let options = WriteOptions { expiry: expiry(args.ttl), ..WriteOptions::default() };
+    let options = WriteOptions { expiry: expiry(args.ttl) };
     let client = connect(&args.cluster)?;
     let result = client.save_if_version(&id, content, expected(args.expect), options).await;
     client.close().await;
@@ -52,7 +52,7 @@ async fn get(args: args::Get) -> Result<(), Failure> {
     let id = read_id(&args.id)?;
     let client = connect(&args.cluster)?;
     let consistency = if args.stale { Consistency::Stale } else { Consistency::Linearizable };
-    let result = client.load_with(&id, LoadOptions { consistency, ..LoadOptions::default() }).await;
+    let result = client.load_with(&id, LoadOptions { consistency }).await;
     client.close().await;
     let Some(session) = result.map_err(read_failure)?.session else {
         return Err(Failure::failed(format!("there is no such session id={}", output::printable(&id))));
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn id_and_content_from_one_stdin_are_refused_before_anything_is_read() {
-        let failure = read_id_and_content("-", Path::new("-")).err().expect("both");
+        let failure = read_id_and_content("-", Path::new("-")).expect_err("both");
         assert_eq!(failure.code, Code::Usage);
     }
 
