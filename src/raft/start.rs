@@ -126,7 +126,7 @@ fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
     env.disk
         .create_dir_all(dir)
         .map_err(|error| data(format!("cannot make the data directory path={} error={error}", dir.display())))?;
-    let lock = Lock::acquire(dir).map_err(data)?;
+    let lock = Lock::acquire(&*env.disk, dir).map_err(data)?;
     let identity = Identity::load_or_create(env, dir, options.node).map_err(data)?;
     let log = Log::open(env, &dir.join("log"), options.log.clone()).map_err(data)?;
     let position = log.position();

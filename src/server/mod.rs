@@ -29,6 +29,7 @@ mod sweeper;
 mod table;
 mod upper;
 
+pub use crate::raft::Node;
 pub use start::{Options, Server};
 
 use std::fmt;

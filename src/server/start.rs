@@ -74,6 +74,16 @@ impl Server {
 
     /// The same over any network.
     pub async fn start_on(options: Options, net: Arc<dyn Net>) -> Result<Self, StartError> {
+        Self::start_with(options, net, log::Options::default()).await
+    }
+
+    /// As [`Server::start`], with log segments of so many bytes and none in reserve: a test's disk is memory.
+    pub(crate) async fn start_with_segments(options: Options, segment_bytes: u64) -> Result<Self, StartError> {
+        let log = log::Options { segment_bytes, spare_segments: 0, ..log::Options::default() };
+        Self::start_with(options, Arc::new(TcpNet), log).await
+    }
+
+    async fn start_with(options: Options, net: Arc<dyn Net>, log: log::Options) -> Result<Self, StartError> {
         let Options { config, node, data_dir, bootstrap, env } = options;
         let member = config.member(node).map_err(|error| StartError(error.to_string()))?;
         let client_port = listen(&*net, node, "client", &member.client).await?;
@@ -81,7 +91,7 @@ impl Server {
         let incoming = listen(&*net, node, "peer", &member.peer).await?;
         let above = Arc::new(Above::default());
         let clock = env.clock.clone();
-        let below = raft_options(&config, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone() });
+        let below = raft_options(&config, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone(), log });
         let node = raft::start(below).await.map_err(|error| StartError(error.to_string()))?;
         let dispatcher = Dispatcher::new(node.clone(), clock.clone());
         let reporter = Reporter::new(node.clone(), clock.clone(), &config.name);
@@ -169,6 +179,7 @@ struct Below {
     net: Arc<dyn Net>,
     incoming: Incoming,
     upper: Arc<Above>,
+    log: log::Options,
 }
 
 async fn signalled(mut stop: watch::Receiver<bool>) {
@@ -237,7 +248,7 @@ fn raft_options(config: &Config, below: Below) -> raft::Options {
         election_timeout_min: config.raft.election_timeout_min,
         election_timeout_max: config.raft.election_timeout_max,
         log_bytes_kept: config.storage.log_kept.as_u64(),
-        log: log::Options::default(),
+        log: below.log,
         state: state::Options { cache_bytes: config.storage.cache.as_u64() as usize, ..state::Options::default() },
         upper: below.upper,
     }

@@ -2,5 +2,8 @@
 
 mod basics;
 mod failures;
+mod forwarded;
 mod garbage;
+mod power_loss;
 mod rig;
+mod snapshot;
