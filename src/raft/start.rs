@@ -65,6 +65,9 @@ pub struct Options {
     pub election_timeout_min: Duration,
     /// ... and at most so long.
     pub election_timeout_max: Duration,
+    /// Whether a leader that is gone is replaced at once (see [`super::failover`]). Without, elections wait out their timeouts: safety
+    /// must not need it, and tests show that.
+    pub early_elections: bool,
     /// Bytes of log kept for followers that lag.
     pub log_bytes_kept: u64,
     /// How the log is kept.
@@ -216,7 +219,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         data_dir: options.data_dir,
     });
     watch_failures(&shared);
-    let presence = Presence::new(shared.clone(), options.election_timeout_max);
+    let presence = Presence::new(shared.clone(), options.election_timeout_max, options.early_elections);
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), options.incoming));
     tasks.spawn(presence.clone().run());

@@ -30,6 +30,7 @@ mod table;
 mod upper;
 
 pub use crate::raft::Node;
+pub(crate) use start::Tuning;
 pub use start::{Options, Server};
 
 use std::fmt;

@@ -40,7 +40,7 @@ use crate::client::{Client, ClusterStatus, NodeStatus, Revision, Role, StatusOpt
 use crate::env::Env;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
 use crate::server::config::Config;
-use crate::server::{Node, Options, Server};
+use crate::server::{Node, Options, Server, Tuning};
 use crate::types::NodeId;
 
 /// How long anything here waits before it is an error.
@@ -77,6 +77,7 @@ pub struct Builder {
     heartbeat_interval: Duration,
     election_timeout: (Duration, Duration),
     segment_bytes: u64,
+    early_elections: bool,
     log_bytes_kept: Option<u64>,
 }
 
@@ -88,6 +89,7 @@ impl Default for Builder {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: (Duration::from_millis(400), Duration::from_millis(800)),
             segment_bytes: SEGMENT_BYTES,
+            early_elections: true,
             log_bytes_kept: None,
         }
     }
@@ -117,6 +119,12 @@ impl Builder {
     /// Size of a log segment, in bytes, 4 KiB to 1 GiB; 21 MiB. A write must fit in one.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
+        self
+    }
+
+    /// Whether a leader that is gone is replaced at once, as in production; else only when an election timeout is over. Yes.
+    pub fn early_elections(mut self, early: bool) -> Self {
+        self.early_elections = early;
         self
     }
 
@@ -153,7 +161,8 @@ impl Builder {
         config.data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("/"));
         let disk = || if is_real { None } else { Some(SimDisk::new()) };
         let disks = config.members.iter().map(|member| (member.id, disk())).collect();
-        Ok(Cluster { config, segment_bytes: self.segment_bytes, ports, disks, running: BTreeMap::new() })
+        let tuning = Tuning::for_test(self.segment_bytes, self.early_elections);
+        Ok(Cluster { config, tuning, ports, disks, running: BTreeMap::new() })
     }
 
     /// The cluster, with all nodes started and a leader elected. Errors: as [`Builder::build`], a node does not start, or none leads
@@ -183,21 +192,36 @@ struct Running {
 }
 
 impl Running {
-    /// Drops all its tasks, whatever they were doing, and waits for its threads.
-    async fn end(self) -> Result<(), Error> {
-        let Self { runtime, node, .. } = self;
-        let ending = tokio::task::spawn_blocking(move || {
-            drop(node);
-            runtime.end();
-        });
-        ending.await.map_err(failed)
+    /// Drops all its tasks, whatever they were doing, and waits for its threads. `disk` is the one it leaves, if that is simulated: no
+    /// sync of it returns any more.
+    async fn end(self, disk: Option<SimDisk>) -> Result<(), Error> {
+        let Self { runtime, node, stop, ended } = self;
+        let off = disk.map(Off);
+        let ending = tokio::task::spawn_blocking(move || runtime.end());
+        // Its threads wait for their syncs, and must get an answer to end; but a server that hears of a failed disk would hand its
+        // leadership over, which the dead don't do. So it goes first.
+        let _ = tokio::time::timeout(STATUS_TIMEOUT, ended).await;
+        drop(off);
+        ending.await.map_err(failed)?;
+        drop(stop);
+        // Its last owner waits for the threads below it.
+        tokio::task::spawn_blocking(move || drop(node)).await.map_err(failed)
+    }
+}
+
+/// The disk of a node that is dead; with this its calls fail, held ones too.
+struct Off(SimDisk);
+
+impl Drop for Off {
+    fn drop(&mut self) {
+        self.0.halt_after(0);
     }
 }
 
 /// A cluster. Dropping it kills all its nodes. See the module.
 pub struct Cluster {
     config: Config,
-    segment_bytes: u64,
+    tuning: Tuning,
     ports: BTreeMap<NodeId, [TcpListener; 3]>,
     /// `None`: the real one.
     disks: BTreeMap<NodeId, Option<SimDisk>>,
@@ -332,7 +356,7 @@ impl Cluster {
         let options = Options { config: self.config.clone(), node: id, data_dir, bootstrap: true, env };
         // Free only now, as after a restart on a real host.
         drop(self.ports.remove(&id));
-        let running = launch(options, self.segment_bytes).await?;
+        let running = launch(options, self.tuning.clone()).await?;
         self.running.insert(id, running);
         Ok(())
     }
@@ -344,8 +368,8 @@ impl Cluster {
         let Running { runtime, node, stop, mut ended } = self.take(node.into())?;
         let _ = stop.send(());
         let result = tokio::time::timeout(PATIENCE, &mut ended).await;
-        let (stop, _) = oneshot::channel();
-        Running { runtime, node, stop, ended }.end().await?;
+        let ((stop, _), (_, ended)) = (oneshot::channel(), oneshot::channel());
+        Running { runtime, node, stop, ended }.end(None).await?;
         match result {
             Ok(Ok(result)) => result.map_err(Error),
             Ok(Err(_)) => Err(Error("the node ended without a word".to_owned())),
@@ -374,12 +398,13 @@ impl Cluster {
     /// Ends a node, with `after` making of its disk the one it will come back on.
     async fn end(&mut self, id: NodeId, after: impl FnOnce(&SimDisk) -> SimDisk) -> Result<(), Error> {
         let running = self.take(id)?;
-        if let Some(Some(disk)) = self.disks.get_mut(&id) {
-            // First off, then looked at: nothing may become durable, and be acknowledged, behind the image.
-            disk.halt_after(0);
-            *disk = after(disk);
+        let disk = self.disk(id);
+        if let Some(disk) = &disk {
+            // First held, then looked at: nothing may become durable, and be acknowledged, behind the image.
+            disk.hold_syncs();
+            self.disks.insert(id, Some(after(disk)));
         }
-        running.end().await
+        running.end(disk).await
     }
 
     fn take(&mut self, id: NodeId) -> Result<Running, Error> {
@@ -400,14 +425,14 @@ impl Drop for Cluster {
 }
 
 /// Starts a server on a runtime of its own.
-async fn launch(options: Options, segment_bytes: u64) -> Result<Running, Error> {
+async fn launch(options: Options, tuning: Tuning) -> Result<Running, Error> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(1).thread_name(format!("node-{}", options.node)).enable_all().build().map_err(failed)?;
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel();
     let (started, ready) = oneshot::channel();
     let task = async move {
-        let server = match Server::start_with_segments(options, segment_bytes).await {
+        let server = match Server::start_for_test(options, tuning).await {
             Ok(server) => server,
             Err(error) => return drop(started.send(Err(failed(error)))),
         };

@@ -584,7 +584,7 @@ impl DiskFile for SimFile {
         if inner.halts_after.is_some_and(|limit| inner.operations > limit) {
             return admitted;
         }
-        let mut bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
+        let mut bytes = slices.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
         let wanted = bytes.len();
         if admitted.is_err() {
             bytes.truncate(wanted / 2);
