@@ -620,3 +620,54 @@ impl DiskFile for SimFile {
         Ok(self.inode.locked().current.len() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_sync_makes_nothing_durable_and_fails_once_the_power_is_off() {
+        let disk = SimDisk::new();
+        let path = Path::new("/a");
+        let file = disk.create(path).expect("nothing is in the way");
+        disk.sync_dir(Path::new("/")).expect("not held yet");
+        file.write_at(&[IoSlice::new(b"x")], 0).expect("writes are not held");
+        disk.hold_syncs();
+        let syncing = std::thread::spawn(move || file.sync());
+        while disk.held_syncs() == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(disk.crash(Crash::Lost, 0).contents(path), Some(Vec::new()));
+        assert_eq!(disk.kill().contents(path), Some(b"x".to_vec()));
+        disk.halt_after(0);
+        syncing.join().expect("no panic").expect_err("the power is off");
+        assert_eq!((disk.held_syncs(), disk.crash(Crash::Lost, 0).contents(path)), (0, Some(Vec::new())));
+    }
+
+    #[test]
+    fn a_released_sync_makes_durable_what_was_written() {
+        let disk = SimDisk::new();
+        let file = disk.create(Path::new("/a")).expect("nothing is in the way");
+        file.write_at(&[IoSlice::new(b"x")], 0).expect("no fault is set");
+        disk.hold_syncs();
+        let (own, held) = (disk.clone(), file.clone());
+        let syncing = std::thread::spawn(move || held.sync().and_then(|()| own.sync_dir(Path::new("/"))));
+        while disk.held_syncs() == 0 {
+            std::thread::yield_now();
+        }
+        disk.release_syncs();
+        syncing.join().expect("no panic").expect("released");
+        assert_eq!(disk.crash(Crash::Lost, 0).contents(Path::new("/a")), Some(b"x".to_vec()));
+    }
+
+    #[test]
+    fn a_lock_is_held_until_it_is_dropped_and_not_by_a_dead_process() {
+        let disk = SimDisk::new();
+        let path = Path::new("/LOCK");
+        let held = disk.lock(path).expect("no fault is set").expect("it is free");
+        assert!(disk.lock(path).expect("no fault is set").is_none());
+        assert!(disk.kill().lock(path).expect("no fault is set").is_some(), "the process that held it is gone");
+        drop(held);
+        assert!(disk.lock(path).expect("no fault is set").is_some());
+    }
+}

@@ -12,7 +12,7 @@ use super::rig::{Cluster, version};
 #[tokio::test]
 async fn leader_that_lost_power_before_its_own_sync_keeps_what_its_followers_acknowledged() {
     // Nobody is elected before it is back, and then its own claim to lead is tried first.
-    let (heartbeat, min, max) = (Duration::from_millis(100), Duration::from_secs(3), Duration::from_secs(5));
+    let (heartbeat, min, max) = (Duration::from_millis(100), Duration::from_secs(2), Duration::from_secs(3));
     let slow = testing::Cluster::builder().early_elections(false).timing(heartbeat, min, max).segment_bytes(64 * 1024);
     let mut cluster = Cluster::of(slow).await;
     let leader = cluster.leader(1).await;

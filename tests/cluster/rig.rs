@@ -17,6 +17,9 @@ use tonic::transport::{Channel, Endpoint};
 /// Nothing in these tests may take longer.
 pub const PATIENCE: Duration = testing::cluster::PATIENCE;
 
+/// Small segments, as making and reading large ones takes most of a node's start.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
 /// A cluster whose nodes are spoken to one by one, on the wire. What fails to start or to end fails the test.
 pub struct Cluster(testing::Cluster);
 
@@ -28,15 +31,14 @@ impl Deref for Cluster {
     }
 }
 
-impl From<testing::Cluster> for Cluster {
-    fn from(cluster: testing::Cluster) -> Self {
-        Self(cluster)
-    }
-}
-
 impl Cluster {
-    /// Starts so many nodes with ids from 1, and waits until one leads and commits.
+    /// Starts so many nodes with ids from 1, for writes below [`SEGMENT_BYTES`], and waits until one leads and commits.
     pub async fn start(nodes: u64) -> Self {
+        Self::of(testing::Cluster::builder().nodes(nodes).segment_bytes(SEGMENT_BYTES)).await
+    }
+
+    /// The same for writes of any size that is allowed.
+    pub async fn start_for_large_writes(nodes: u64) -> Self {
         Self::of(testing::Cluster::builder().nodes(nodes)).await
     }
 
@@ -49,7 +51,7 @@ impl Cluster {
 
     /// A cluster of which no node is started yet.
     pub fn prepare(nodes: u64) -> Self {
-        Self(testing::Cluster::builder().nodes(nodes).build().expect("a valid configuration"))
+        Self(testing::Cluster::builder().nodes(nodes).segment_bytes(SEGMENT_BYTES).build().expect("a valid configuration"))
     }
 
     /// Starts a node, for the first time or again.
