@@ -1,4 +1,4 @@
-//! Files. Every file operation of a node goes through [`Disk`], redb's too; the `LOCK` is the one exception.
+//! Files. Every file operation of a node goes through [`Disk`], redb's too.
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -42,7 +42,21 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// Room on the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// Takes the lock file at `path`, made if it is missing, and holds it until the answer is dropped or the process ends. Does not
+    /// wait; `None`: another has it. The lock is the operating system's unless the disk says otherwise.
+    fn lock(&self, path: &Path) -> io::Result<Option<Held>> {
+        let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
+
+/// A lock that is held as long as this lives.
+pub type Held = Box<dyn Debug + Send + Sync>;
 
 /// An open file. All positions are absolute; calls may come from several threads.
 pub trait DiskFile: Debug + Send + Sync + 'static {

@@ -18,7 +18,7 @@ mod worker;
 pub use all::Env;
 pub use clock::{Clock, SystemClock};
 #[cfg(feature = "server")]
-pub use disk::{Disk, DiskFile, RealDisk, Space};
+pub use disk::{Disk, DiskFile, Held, RealDisk, Space};
 #[cfg(feature = "client")]
 pub use entropy::SystemRandom;
 pub use random::{Random, u64_from};

@@ -295,7 +295,7 @@ pub(super) async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
                 let Some(reply) = replies.next() else { break };
                 match result {
                     Ok(Ok(written)) => reply(Ok(written.response)),
-                    // By its source this means "not appended" in this version of openraft; a test pins it.
+                    // By its source this means "not appended" in this version of openraft; `tests/cluster/forwarded.rs` pins it.
                     Ok(Err(ClientWriteError::ForwardToLeader(_))) => reply(Err(shared.not_leader())),
                     Ok(Err(error)) => reply(Err(unknown(format!("leadership changed while the write was under way: {error}")))),
                     Err(error) => reply(Err(unknown(format!("this node stopped while the write was under way: {error}")))),

@@ -45,6 +45,7 @@ type Messages = Pin<Box<dyn Stream<Item = Result<peer::PresenceMessage, Status>>
 pub struct Presence {
     shared: Arc<Shared>,
     election_timeout: Duration,
+    early_elections: bool,
     table: Mutex<Table>,
     changed: Notify,
 }
@@ -71,8 +72,8 @@ struct Seen {
 }
 
 impl Presence {
-    pub fn new(shared: Arc<Shared>, election_timeout: Duration) -> Arc<Self> {
-        Arc::new(Self { shared, election_timeout, table: Mutex::default(), changed: Notify::new() })
+    pub fn new(shared: Arc<Shared>, election_timeout: Duration, early_elections: bool) -> Arc<Self> {
+        Arc::new(Self { shared, election_timeout, early_elections, table: Mutex::default(), changed: Notify::new() })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -300,6 +301,9 @@ impl Presence {
     }
 
     fn decide(&self, cause: Cause, answers: &BTreeMap<NodeId, Option<Answer>>) -> Decision {
+        if !self.early_elections {
+            return Decision::Leave;
+        }
         let now = self.shared.env.clock.now();
         failover::decide(&failover::Input {
             cause,

@@ -65,6 +65,9 @@ pub struct Options {
     pub election_timeout_min: Duration,
     /// ... and at most so long.
     pub election_timeout_max: Duration,
+    /// Whether a leader that is gone is replaced at once (see [`super::failover`]). Without, elections wait out their timeouts: safety
+    /// must not need it, and tests show that.
+    pub early_elections: bool,
     /// Bytes of log kept for followers that lag.
     pub log_bytes_kept: u64,
     /// How the log is kept.
@@ -126,7 +129,7 @@ fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
     env.disk
         .create_dir_all(dir)
         .map_err(|error| data(format!("cannot make the data directory path={} error={error}", dir.display())))?;
-    let lock = Lock::acquire(dir).map_err(data)?;
+    let lock = Lock::acquire(&*env.disk, dir).map_err(data)?;
     let identity = Identity::load_or_create(env, dir, options.node).map_err(data)?;
     let log = Log::open(env, &dir.join("log"), options.log.clone()).map_err(data)?;
     let position = log.position();
@@ -212,7 +215,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         data_dir: options.data_dir,
     });
     watch_failures(&shared);
-    let presence = Presence::new(shared.clone(), options.election_timeout_max);
+    let presence = Presence::new(shared.clone(), options.election_timeout_max, options.early_elections);
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), options.incoming));
     tasks.spawn(presence.clone().run());

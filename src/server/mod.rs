@@ -29,6 +29,8 @@ mod sweeper;
 mod table;
 mod upper;
 
+pub use crate::raft::Node;
+pub(crate) use start::Tuning;
 pub use start::{Options, Server};
 
 use std::fmt;

@@ -52,6 +52,28 @@ pub struct Options {
     pub env: Env,
 }
 
+/// What operators have no choice of.
+#[derive(Clone)]
+pub(crate) struct Tuning {
+    log: log::Options,
+    early_elections: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { log: log::Options::default(), early_elections: true }
+    }
+}
+
+impl Tuning {
+    /// Log segments of so many bytes and none in reserve, as a test's disk is memory; and whether a leader that is gone is replaced at
+    /// once.
+    pub(crate) fn for_test(segment_bytes: u64, early_elections: bool) -> Self {
+        let log = log::Options { segment_bytes, spare_segments: 0, ..log::Options::default() };
+        Self { log, early_elections }
+    }
+}
+
 /// A started node: it listens, and serves once [`Server::run`] is polled.
 pub struct Server {
     node: Node,
@@ -74,6 +96,15 @@ impl Server {
 
     /// The same over any network.
     pub async fn start_on(options: Options, net: Arc<dyn Net>) -> Result<Self, StartError> {
+        Self::start_tuned(options, net, Tuning::default()).await
+    }
+
+    /// As [`Server::start`], with what only a test tunes.
+    pub(crate) async fn start_for_test(options: Options, tuning: Tuning) -> Result<Self, StartError> {
+        Self::start_tuned(options, Arc::new(TcpNet), tuning).await
+    }
+
+    async fn start_tuned(options: Options, net: Arc<dyn Net>, tuning: Tuning) -> Result<Self, StartError> {
         let Options { config, node, data_dir, bootstrap, env } = options;
         let member = config.member(node).map_err(|error| StartError(error.to_string()))?;
         let client_port = listen(&*net, node, "client", &member.client).await?;
@@ -81,7 +112,7 @@ impl Server {
         let incoming = listen(&*net, node, "peer", &member.peer).await?;
         let above = Arc::new(Above::default());
         let clock = env.clock.clone();
-        let below = raft_options(&config, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone() });
+        let below = raft_options(&config, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone(), tuning });
         let node = raft::start(below).await.map_err(|error| StartError(error.to_string()))?;
         let dispatcher = Dispatcher::new(node.clone(), clock.clone());
         let reporter = Reporter::new(node.clone(), clock.clone(), &config.name);
@@ -169,6 +200,7 @@ struct Below {
     net: Arc<dyn Net>,
     incoming: Incoming,
     upper: Arc<Above>,
+    tuning: Tuning,
 }
 
 async fn signalled(mut stop: watch::Receiver<bool>) {
@@ -237,7 +269,8 @@ fn raft_options(config: &Config, below: Below) -> raft::Options {
         election_timeout_min: config.raft.election_timeout_min,
         election_timeout_max: config.raft.election_timeout_max,
         log_bytes_kept: config.storage.log_kept.as_u64(),
-        log: log::Options::default(),
+        early_elections: below.tuning.early_elections,
+        log: below.tuning.log,
         state: state::Options { cache_bytes: config.storage.cache.as_u64() as usize, ..state::Options::default() },
         upper: below.upper,
     }

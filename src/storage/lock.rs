@@ -1,10 +1,11 @@
-//! One process per data directory. The one file operation that does not go through [`crate::env::Disk`]: the lock belongs to the
-//! operating system, which frees it when the process ends, however it ends.
+//! One process per data directory. The lock belongs to the operating system, which frees it when the process ends, however it ends;
+//! a simulated disk keeps its own.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::env::{Disk, Held};
 
 /// Why the directory is not ours. Nothing changed.
 #[derive(Debug)]
@@ -47,21 +48,19 @@ impl std::error::Error for Error {
 /// Holds the directory until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    _held: Held,
 }
 
 impl Lock {
     /// Takes `LOCK` in `dir`, which must exist. Does not wait.
     ///
     /// Errors: [`Error::Held`] by another handle, of this process too; [`Error::Io`].
-    pub fn acquire(dir: &Path) -> Result<Lock, Error> {
-        let path = dir.join("LOCK");
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = opened.map_err(|error| Error::Io { file: path.clone(), error })?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Held { file: path }),
-            Err(TryLockError::Error(error)) => Err(Error::Io { file: path, error }),
+    pub fn acquire(disk: &dyn Disk, dir: &Path) -> Result<Lock, Error> {
+        let file = dir.join("LOCK");
+        match disk.lock(&file) {
+            Ok(Some(held)) => Ok(Lock { _held: held }),
+            Ok(None) => Err(Error::Held { file }),
+            Err(error) => Err(Error::Io { file, error }),
         }
     }
 }
@@ -69,15 +68,16 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::RealDisk;
 
     #[test]
     fn a_second_lock_is_refused_until_the_first_is_dropped() {
         let dir = tempfile::tempdir().expect("a directory");
-        let first = Lock::acquire(dir.path()).expect("nobody has it");
-        let refused = Lock::acquire(dir.path()).expect_err("held");
+        let first = Lock::acquire(&RealDisk, dir.path()).expect("nobody has it");
+        let refused = Lock::acquire(&RealDisk, dir.path()).expect_err("held");
         assert!(matches!(refused, Error::Held { .. }), "{refused}");
         assert!(refused.to_string().contains("another process"), "{refused}");
         drop(first);
-        Lock::acquire(dir.path()).expect("free again");
+        Lock::acquire(&RealDisk, dir.path()).expect("free again");
     }
 }

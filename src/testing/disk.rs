@@ -24,10 +24,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::inline::SeededRandom;
-use crate::env::{Disk, DiskFile, Space};
+use crate::env::{Disk, DiskFile, Held, Space};
 
 /// What a power cut leaves of what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub struct Fault {
 #[derive(Clone, Default)]
 pub struct SimDisk {
     inner: Arc<Mutex<Inner>>,
+    /// Told when held syncs may go on.
+    released: Arc<Condvar>,
 }
 
 #[derive(Default)]
@@ -106,6 +108,28 @@ struct Inner {
     halts_after: Option<u64>,
     faults: Vec<Fault>,
     capacity: Option<u64>,
+    locks: BTreeSet<PathBuf>,
+    holds_syncs: bool,
+    /// How many calls wait for `holds_syncs` to end.
+    held_syncs: usize,
+}
+
+/// A lock taken; dropping it frees the path.
+struct SimLock {
+    disk: SimDisk,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for SimLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimLock").field("path", &self.path).finish()
+    }
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.disk.locked().locks.remove(&self.path);
+    }
 }
 
 #[derive(Clone)]
@@ -173,6 +197,36 @@ impl SimDisk {
     /// Every changing call after the first `operations` of them fails and does nothing, as if the power were off.
     pub fn halt_after(&self, operations: u64) {
         self.locked().halts_after = Some(operations);
+        // A held sync fails rather than wait for power that never comes back.
+        self.released.notify_all();
+    }
+
+    /// From now on `sync` and `sync_dir` do not return, as on a disk that stalls, until [`SimDisk::release_syncs`] or a halt. They
+    /// block the thread that calls them: for disks under real threads, not under [`super::inline::InlineWorkers`].
+    pub fn hold_syncs(&self) {
+        self.locked().holds_syncs = true;
+    }
+
+    /// Lets held syncs, and all that follow, go on.
+    pub fn release_syncs(&self) {
+        self.locked().holds_syncs = false;
+        self.released.notify_all();
+    }
+
+    /// How many syncs are being held.
+    pub fn held_syncs(&self) -> usize {
+        self.locked().held_syncs
+    }
+
+    /// Waits while syncs are held; then the caller may go on under the lock it gets.
+    fn locked_for_sync(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.locked();
+        inner.held_syncs += 1;
+        while inner.holds_syncs && inner.halts_after.is_none_or(|limit| inner.operations < limit) {
+            inner = self.released.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.held_syncs -= 1;
+        inner
     }
 
     /// Whether a call failed since the power is off.
@@ -215,7 +269,7 @@ impl SimDisk {
         data.current[offset as usize] ^= mask;
     }
 
-    /// The disk after a power cut now. This one goes on as if nothing had happened. Faults, halt and capacity are not taken over.
+    /// The disk after a power cut now. This one goes on as if nothing had happened. Faults, halt, holds, locks and capacity are not taken over.
     pub fn crash(&self, crash: Crash, seed: u64) -> SimDisk {
         let inner = self.locked();
         let random = SeededRandom::new(seed);
@@ -247,11 +301,11 @@ impl SimDisk {
         let names: BTreeMap<_, _> =
             names.iter().map(|(path, inode)| (path.clone(), Inode::new(survive(&inode.locked())))).collect();
         let after = Inner { durable_names: names.clone(), names, dirs: inner.dirs.clone(), ..Inner::default() };
-        SimDisk { inner: Arc::new(Mutex::new(after)) }
+        SimDisk { inner: Arc::new(Mutex::new(after)), released: Arc::default() }
     }
 
     /// The disk after the process died now: everything written is there, and what was not synced still isn't. This one goes on as if
-    /// nothing had happened. Faults, halt and capacity are not taken over.
+    /// nothing had happened. Faults, halt, holds, locks and capacity are not taken over.
     pub fn kill(&self) -> SimDisk {
         let inner = self.locked();
         let mut copies: BTreeMap<*const Inode, Arc<Inode>> = BTreeMap::new();
@@ -264,7 +318,7 @@ impl SimDisk {
         let pending_names = inner.pending_names.iter().map(|(moment, change)| (*moment, change.with_inode(&mut copy))).collect();
         let (dirs, moment) = (inner.dirs.clone(), inner.moment);
         let after = Inner { names, durable_names, pending_names, dirs, moment, ..Inner::default() };
-        SimDisk { inner: Arc::new(Mutex::new(after)) }
+        SimDisk { inner: Arc::new(Mutex::new(after)), released: Arc::default() }
     }
 
     fn file(&self, inode: Arc<Inode>, path: &Path) -> Arc<dyn DiskFile> {
@@ -457,7 +511,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.locked();
+        let mut inner = self.locked_for_sync();
         inner.admit(Operation::SyncDir, path)?;
         let (synced, rest) = std::mem::take(&mut inner.pending_names).into_iter().partition(|(_, change)| change.is_in(path));
         inner.pending_names = rest;
@@ -484,6 +538,11 @@ impl Disk for SimDisk {
         let inner = self.locked();
         let total = inner.capacity.unwrap_or(1 << 40);
         Ok(Space { free: total.saturating_sub(inner.used()), total })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Held>> {
+        let is_free = self.locked().locks.insert(path.to_owned());
+        Ok(is_free.then(|| Box::new(SimLock { disk: self.clone(), path: path.to_owned() }) as Held))
     }
 }
 
@@ -525,7 +584,7 @@ impl DiskFile for SimFile {
         if inner.halts_after.is_some_and(|limit| inner.operations > limit) {
             return admitted;
         }
-        let mut bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
+        let mut bytes = slices.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
         let wanted = bytes.len();
         if admitted.is_err() {
             bytes.truncate(wanted / 2);
@@ -542,7 +601,9 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.locked().admit(Operation::Sync, &self.path)?;
+        // Under one lock, so that no crash finds a sync that was admitted and made nothing durable.
+        let mut inner = self.disk.locked_for_sync();
+        inner.admit(Operation::Sync, &self.path)?;
         self.inode.locked().apply_pending();
         Ok(())
     }
@@ -557,5 +618,56 @@ impl DiskFile for SimFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.inode.locked().current.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_sync_makes_nothing_durable_and_fails_once_the_power_is_off() {
+        let disk = SimDisk::new();
+        let path = Path::new("/a");
+        let file = disk.create(path).expect("nothing is in the way");
+        disk.sync_dir(Path::new("/")).expect("not held yet");
+        file.write_at(&[IoSlice::new(b"x")], 0).expect("writes are not held");
+        disk.hold_syncs();
+        let syncing = std::thread::spawn(move || file.sync());
+        while disk.held_syncs() == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(disk.crash(Crash::Lost, 0).contents(path), Some(Vec::new()));
+        assert_eq!(disk.kill().contents(path), Some(b"x".to_vec()));
+        disk.halt_after(0);
+        syncing.join().expect("no panic").expect_err("the power is off");
+        assert_eq!((disk.held_syncs(), disk.crash(Crash::Lost, 0).contents(path)), (0, Some(Vec::new())));
+    }
+
+    #[test]
+    fn a_released_sync_makes_durable_what_was_written() {
+        let disk = SimDisk::new();
+        let file = disk.create(Path::new("/a")).expect("nothing is in the way");
+        file.write_at(&[IoSlice::new(b"x")], 0).expect("no fault is set");
+        disk.hold_syncs();
+        let (own, held) = (disk.clone(), file.clone());
+        let syncing = std::thread::spawn(move || held.sync().and_then(|()| own.sync_dir(Path::new("/"))));
+        while disk.held_syncs() == 0 {
+            std::thread::yield_now();
+        }
+        disk.release_syncs();
+        syncing.join().expect("no panic").expect("released");
+        assert_eq!(disk.crash(Crash::Lost, 0).contents(Path::new("/a")), Some(b"x".to_vec()));
+    }
+
+    #[test]
+    fn a_lock_is_held_until_it_is_dropped_and_not_by_a_dead_process() {
+        let disk = SimDisk::new();
+        let path = Path::new("/LOCK");
+        let held = disk.lock(path).expect("no fault is set").expect("it is free");
+        assert!(disk.lock(path).expect("no fault is set").is_none());
+        assert!(disk.kill().lock(path).expect("no fault is set").is_some(), "the process that held it is gone");
+        drop(held);
+        assert!(disk.lock(path).expect("no fault is set").is_some());
     }
 }

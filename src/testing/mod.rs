@@ -1,7 +1,10 @@
-//! What tests stand on, users' and ours: the conformance suite for any session store, a disk that loses and fails, background work that
-//! runs inline.
+//! What tests stand on, users' and ours: a cluster in this process, the conformance suite for any session store, a disk that loses and
+//! fails, background work that runs inline.
 
+pub mod cluster;
 #[cfg(feature = "bob")]
 pub mod conformance;
 pub mod disk;
 pub mod inline;
+
+pub use cluster::Cluster;

@@ -164,10 +164,28 @@ async fn a_cluster_is_not_formed_while_a_member_is_missing() {
 
 #[tokio::test]
 async fn a_port_in_use_is_one_line_that_names_the_address_and_how_to_mend_it() {
-    let mut cluster = Cluster::prepare(1);
-    let address = cluster.client_address(1).to_owned();
-    cluster.release(&address);
+    let mut cluster = Cluster::start(1).await;
+    cluster.stop(1).await;
+    let address = cluster.config().members[0].client.clone();
     let _occupied = std::net::TcpListener::bind(&address).expect("it was released just now");
-    let error = cluster.try_start_node(1).await.expect_err("the port is in use");
+    let error = cluster.try_start_node(1).await.expect_err("the port is in use").to_string();
     assert!(error.contains(&address) && error.contains("`client`") && !error.contains('\n'), "{error}");
+}
+
+#[tokio::test]
+async fn a_cluster_on_real_directories_comes_back_after_a_kill_and_cannot_lose_power() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let builder = quorate::testing::Cluster::builder().nodes(1).data_dir(dir.path()).segment_bytes(1 << 20);
+    let mut cluster = builder.start().await.expect("it starts");
+    let client = cluster.client();
+    let content = || quorate::client::Content::Value("kept".into());
+    client.save("s", content(), Default::default()).await.expect("one of one");
+    cluster.power_loss(1, quorate::testing::disk::Crash::Lost, 0).await.expect_err("what a real disk has synced is not known");
+    cluster.restart(1).await.expect_err("it runs still");
+    cluster.kill(1).await.expect("it runs");
+    cluster.kill(1).await.expect_err("it is dead already");
+    cluster.restart(1).await.expect("the lock and the ports are free");
+    assert_eq!(client.load("s").await.expect("it leads again").expect("it was saved").content, content());
+    cluster.stop(1).await.expect("in order");
+    assert!(dir.path().join("1/log").is_dir() && cluster.disk(1).is_none(), "it is on the real disk");
 }

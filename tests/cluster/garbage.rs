@@ -68,7 +68,7 @@ async fn a_wrong_checksum_is_refused_and_never_stored() {
 
 #[tokio::test]
 async fn a_write_above_the_limit_is_refused_with_both_sides_and_a_message_above_it_too() {
-    let cluster = Cluster::start(1).await;
+    let cluster = Cluster::start_for_large_writes(1).await;
     let mut caller = cluster.caller(1).await;
     let write = caller.save_of("s", vec![0; WRITE_BYTES_MAX as usize + 1]);
     let refusal = caller.attempt(&write).await.expect_err("too large");

@@ -2,6 +2,9 @@
 
 mod basics;
 mod failures;
+mod forwarded;
 mod garbage;
 mod port;
+mod power_loss;
 mod rig;
+mod snapshot;

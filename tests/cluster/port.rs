@@ -3,21 +3,19 @@
 use std::sync::Arc;
 
 use bob_core::ports::SessionStore;
-use quorate::client::Client;
 use quorate::testing::conformance;
 use tokio::sync::Notify;
 
 use super::rig::Cluster;
 
-fn store(cluster: &Cluster, nodes: u64) -> Arc<dyn SessionStore> {
-    let endpoints = (1..=nodes).map(|node| cluster.client_address(node));
-    Arc::new(Client::builder().endpoints(endpoints).build().expect("valid addresses").session_store())
+fn store(cluster: &Cluster) -> Arc<dyn SessionStore> {
+    Arc::new(cluster.client().session_store())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_adapter_keeps_every_promise_of_the_port_over_a_cluster() {
     let cluster = Cluster::start(3).await;
-    let store = store(&cluster, 3);
+    let store = store(&cluster);
     let report = conformance::run(|| async { store.clone() }).await;
     assert!(report.passed(), "{report}");
 }
@@ -26,7 +24,7 @@ async fn the_adapter_keeps_every_promise_of_the_port_over_a_cluster() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_adapter_keeps_every_promise_of_the_port_while_a_leader_dies() {
     let mut cluster = Cluster::start(3).await;
-    let store = store(&cluster, 3);
+    let store = store(&cluster);
     let leader = cluster.leader(1).await;
     let begun = Notify::new();
     let make = || async {

@@ -1,97 +1,57 @@
-//! A cluster of real servers, each on a runtime of its own, so that dropping that runtime is a crash.
+//! The cluster of [`quorate::testing`], spoken to on the wire, node by node.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate::env::Env;
-use quorate::raft::net::{Incoming, Net, TcpNet};
-use quorate::server::config::Config;
-use quorate::server::{Options, Server};
+use quorate::testing;
+use quorate::testing::cluster::Builder;
+use quorate::testing::disk::{Crash, SimDisk};
 use quorate::types::{
     Blob, Change, ClientId, Consistency, Counters, Expected, Expiry, Load, Loaded, Nonce, Outcome, Refusal, Request, Sequence,
     SessionId, Verdict, Write,
 };
 use quorate::wire::{self, v1, v1::sessions_client::SessionsClient};
-use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 
 /// Nothing in these tests may take longer.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = testing::cluster::PATIENCE;
 
-/// TCP with the ports taken in advance, so that no two tests ever want the same one.
-struct Reserved {
-    listeners: Mutex<BTreeMap<String, std::net::TcpListener>>,
-}
+/// Small segments, as making and reading large ones takes most of a node's start.
+const SEGMENT_BYTES: u64 = 1 << 20;
 
-#[tonic::async_trait]
-impl Net for Reserved {
-    async fn listen(&self, address: &str) -> io::Result<(SocketAddr, Incoming)> {
-        let reserved = self.listeners.lock().expect("no test panics with it").remove(address);
-        // Dropped only here: a restarted node finds its old address free, as on a real host.
-        drop(reserved);
-        TcpNet.listen(address).await
+/// A cluster whose nodes are spoken to one by one, on the wire. What fails to start or to end fails the test.
+pub struct Cluster(testing::Cluster);
+
+impl Deref for Cluster {
+    type Target = testing::Cluster;
+
+    fn deref(&self) -> &testing::Cluster {
+        &self.0
     }
-
-    fn channel(&self, endpoint: Endpoint) -> Channel {
-        TcpNet.channel(endpoint)
-    }
-}
-
-struct Running {
-    runtime: Runtime,
-    stop: oneshot::Sender<()>,
-    ended: oneshot::Receiver<Result<(), String>>,
-}
-
-/// A cluster. Dropping it crashes all its nodes.
-pub struct Cluster {
-    pub config: Config,
-    dir: tempfile::TempDir,
-    net: Arc<Reserved>,
-    running: BTreeMap<u64, Running>,
 }
 
 impl Cluster {
-    /// Starts so many nodes with ids from 1, and waits until one leads.
+    /// Starts so many nodes with ids from 1, for writes below [`SEGMENT_BYTES`], and waits until one leads and commits.
     pub async fn start(nodes: u64) -> Self {
-        let mut cluster = Self::prepare(nodes);
-        for id in 1..=nodes {
-            cluster.start_node(id).await;
-        }
+        Self::of(testing::Cluster::builder().nodes(nodes).segment_bytes(SEGMENT_BYTES)).await
+    }
+
+    /// The same for writes of any size that is allowed.
+    pub async fn start_for_large_writes(nodes: u64) -> Self {
+        Self::of(testing::Cluster::builder().nodes(nodes)).await
+    }
+
+    /// The same of any cluster.
+    pub async fn of(builder: Builder) -> Self {
+        let cluster = Self(builder.start().await.expect("the cluster starts"));
         cluster.caller(1).await;
         cluster
     }
 
     /// A cluster of which no node is started yet.
     pub fn prepare(nodes: u64) -> Self {
-        let mut listeners = BTreeMap::new();
-        let mut reserve = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let address = listener.local_addr().expect("bound").to_string();
-            listeners.insert(address.clone(), listener);
-            address
-        };
-        let mut text = "name = \"test\"\n[raft]\nheartbeat_interval = \"100ms\"\nelection_timeout_min = \"400ms\"\n\
-                        election_timeout_max = \"800ms\"\n"
-            .to_owned();
-        for id in 1..=nodes {
-            let (client, peer, admin) = (reserve(), reserve(), reserve());
-            text += &format!("[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nadmin = \"{admin}\"\n");
-        }
-        let config = Config::parse(&text).expect("a valid configuration");
-        let net = Arc::new(Reserved { listeners: Mutex::new(listeners) });
-        Self { config, dir: tempfile::tempdir().expect("a directory"), net, running: BTreeMap::new() }
-    }
-
-    /// Gives a reserved address free.
-    pub fn release(&self, address: &str) {
-        let reserved = self.net.listeners.lock().expect("no test panics with it").remove(address);
-        assert!(reserved.is_some(), "{address} was not reserved");
+        Self(testing::Cluster::builder().nodes(nodes).segment_bytes(SEGMENT_BYTES).build().expect("a valid configuration"))
     }
 
     /// Starts a node, for the first time or again.
@@ -100,60 +60,34 @@ impl Cluster {
     }
 
     /// The same where it may fail.
-    pub async fn try_start_node(&mut self, id: u64) -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let options = Options {
-            config: self.config.clone(),
-            node: id.into(),
-            data_dir: self.dir.path().join(id.to_string()),
-            bootstrap: true,
-            env: Env::real(),
-        };
-        let (stop, stopped) = oneshot::channel();
-        let (end, ended) = oneshot::channel();
-        let (started, ready) = oneshot::channel();
-        let net = self.net.clone();
-        runtime.spawn(async move {
-            let server = match Server::start_on(options, net).await {
-                Ok(server) => server,
-                Err(error) => return drop(started.send(Err(error.to_string()))),
-            };
-            let _ = started.send(Ok(()));
-            let result = server.run(async { drop(stopped.await) }).await;
-            let _ = end.send(result.map_err(|error| error.to_string()));
-        });
-        if let Err(error) = ready.await.expect("the start was not dropped") {
-            runtime.shutdown_background();
-            return Err(error);
-        }
-        let before = self.running.insert(id, Running { runtime, stop, ended });
-        assert!(before.is_none(), "node {id} runs already");
-        Ok(())
+    pub async fn try_start_node(&mut self, id: u64) -> Result<(), testing::cluster::Error> {
+        self.0.restart(id).await
     }
 
-    /// A crash: all its tasks are dropped, whatever they were doing.
+    /// A crash of the process.
     pub async fn kill(&mut self, id: u64) {
-        let runtime = self.running.remove(&id).expect("it runs").runtime;
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.expect("it does not panic");
+        self.0.kill(id).await.expect("it runs");
+    }
+
+    /// A crash of the machine; nothing that was not synced is left.
+    pub async fn power_loss(&mut self, id: u64) {
+        self.0.power_loss(id, Crash::Lost, 0).await.expect("it runs");
     }
 
     /// A graceful stop; waits until it has ended.
     pub async fn stop(&mut self, id: u64) {
-        let Running { runtime, stop, ended } = self.running.remove(&id).expect("it runs");
-        let _ = stop.send(());
-        let result = tokio::time::timeout(PATIENCE, ended).await.expect("it ends in time").expect("it was not dropped");
-        assert_eq!(result, Ok(()));
-        runtime.shutdown_background();
+        self.0.stop(id).await.expect("it ends in order and in time");
     }
 
-    /// The client address of a node.
-    pub fn client_address(&self, id: u64) -> &str {
-        &self.config.member(id.into()).expect("a member").client
+    /// The disk of a node.
+    pub fn sim_disk(&self, id: u64) -> SimDisk {
+        self.disk(id).expect("the disk is simulated")
     }
 
     /// The generated client of one node.
     pub fn raw(&self, id: u64) -> SessionsClient<Channel> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.client_address(id))).expect("an address").tcp_nodelay(true);
+        let address = &self.config().member(id.into()).expect("a member").client;
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").tcp_nodelay(true);
         let limit = 64 << 20;
         SessionsClient::new(endpoint.connect_lazy()).max_decoding_message_size(limit).max_encoding_message_size(limit)
     }
@@ -178,18 +112,12 @@ impl Cluster {
     /// `GET` on the admin port of a node: the whole answer.
     pub async fn get(&self, id: u64, path: &str) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let address = &self.config.member(id.into()).expect("a member").admin;
+        let address = &self.config().member(id.into()).expect("a member").admin;
         let mut stream = tokio::net::TcpStream::connect(address).await.expect("the admin port listens");
         stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("text");
         answer
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        std::mem::take(&mut self.running).into_values().for_each(|node| node.runtime.shutdown_background());
     }
 }
 

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use quorate::client::{Client, Role};
-use quorate::types::NodeId;
+use quorate::client::{Client, ClusterStatus, NodeStatus, Role};
 use tempfile::TempDir;
 
 /// Longest a healthy cluster may take for anything waited for here.
@@ -114,21 +113,28 @@ impl Cluster {
         self.children.iter().flatten().map(Child::id).collect()
     }
 
-    /// Waits until some node leads and answers a linearizable read; gives its number.
+    /// Waits until every node that runs knows one leader and that one answers a linearizable read; gives its number. So a node that
+    /// was just restarted counts again before the next one is killed.
     pub async fn leader(&self) -> usize {
         let client = self.client();
         let started = Instant::now();
         loop {
             let served = client.load("no such session").await;
+            let status = client.status(Default::default()).await;
             if served.is_ok()
-                && let Ok(status) = client.status(Default::default()).await
+                && let Ok(status) = &status
                 && let Some(leader) = status.nodes.iter().find(|node| node.role == Role::Leader)
+                && self.runs(status).all(|node| node.reachable && node.leader == Some(leader.id))
             {
-                let NodeId(id) = leader.id;
-                return id as usize;
+                return leader.id.0 as usize;
             }
-            assert!(started.elapsed() < PATIENCE, "no leader within {PATIENCE:?}: {served:?}\n{}", self.logs());
+            assert!(started.elapsed() < PATIENCE, "no leader within {PATIENCE:?}: {served:?} {status:?}\n{}", self.logs());
         }
+    }
+
+    /// What the nodes that run say of themselves.
+    fn runs<'s>(&'s self, status: &'s ClusterStatus) -> impl Iterator<Item = &'s NodeStatus> {
+        status.nodes.iter().filter(|node| self.children[node.id.0 as usize - 1].is_some())
     }
 
     /// Waits until all nodes have applied the same index, and compares their digests at it.
