@@ -248,9 +248,9 @@ impl Node {
             let metrics = self.shared.raft.metrics();
             let metrics = metrics.borrow_watched();
             let Some(replication) = metrics.replication.as_ref().filter(|_| metrics.state == ServerState::Leader) else { return };
-            let voters: Vec<NodeId> = metrics.membership_config.voter_ids().filter(|id| *id != self.shared.me).collect();
-            let matched = |id: &NodeId| replication.get(id).cloned().flatten();
-            voters.into_iter().max_by_key(|id| (matched(id), *id))
+            let others =
+                metrics.membership_config.voter_ids().filter(|id| *id != self.shared.me && self.presence.is_connected(*id));
+            others.max_by_key(|id| (replication.get(id).cloned().flatten(), *id))
         };
         let Some(target) = target else { return };
         tracing::info!(to = %target, "handing leadership over");
@@ -259,8 +259,14 @@ impl Node {
         }
         let me = self.shared.me;
         let wait = self.shared.raft.wait(Some(HAND_OVER_TIMEOUT));
-        if wait.metrics(|metrics| metrics.current_leader.is_some_and(|leader| leader != me), "another leads").await.is_err() {
-            tracing::warn!("nobody took the leadership over in time");
+        tokio::select! {
+            led = wait.metrics(|metrics| metrics.current_leader.is_some_and(|leader| leader != me), "another leads") => {
+                if led.is_err() {
+                    tracing::warn!("nobody took the leadership over in time");
+                }
+            }
+            // It stops too: the whole cluster does.
+            () = self.presence.disconnected(target) => {}
         }
     }
 }

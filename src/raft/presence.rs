@@ -1,7 +1,7 @@
 //! Presence: each node holds a stream to every other member, over which both tell who leads, where their logs end and what their
 //! clocks say. When the one to the leader ends, [`super::failover`] decides; this module asks and acts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,6 +53,8 @@ pub struct Presence {
 #[derive(Default)]
 struct Table {
     peers: BTreeMap<NodeId, Seen>,
+    /// Peers this node's own stream to is open.
+    connected: BTreeSet<NodeId>,
     /// Who asked about a lost leader: the question is an answer too.
     asked: BTreeMap<NodeId, (Vote, Option<LogId>)>,
     last_take_over: Option<Duration>,
@@ -90,6 +92,22 @@ impl Presence {
         self.table().peers.get(&id).filter(|seen| seen.term == term).map(|seen| seen.newest_version)
     }
 
+    /// Whether this node's stream to a peer is open.
+    pub fn is_connected(&self, id: NodeId) -> bool {
+        self.table().connected.contains(&id)
+    }
+
+    /// Waits until this node's stream to a peer is closed. Cancel safe.
+    pub async fn disconnected(&self, id: NodeId) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.is_connected(id) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Whether a peer's disk was low when it was last heard.
     pub fn peer_disk_low(&self) -> bool {
         self.table().peers.values().any(|seen| seen.disk_low)
@@ -104,6 +122,7 @@ impl Presence {
             let members: BTreeMap<NodeId, PeerNode> =
                 membership.nodes().filter(|(id, _)| **id != self.shared.me).map(|(id, node)| (*id, node.clone())).collect();
             tasks.retain(|id, (node, _)| members.get(id) == Some(node));
+            self.table().connected.retain(|id| tasks.contains_key(id));
             for (id, node) in members {
                 tasks.entry(id).or_insert_with(|| {
                     let task = tokio::spawn(self.clone().hold(id, node.clone()));
@@ -120,7 +139,10 @@ impl Presence {
     async fn hold(self: Arc<Self>, id: NodeId, node: PeerNode) {
         loop {
             if let Ok(messages) = self.open(id, &node).await {
+                self.table().connected.insert(id);
                 let boot_id = self.listen(id, messages).await;
+                self.table().connected.remove(&id);
+                self.changed.notify_waiters();
                 self.ended(id, &node, boot_id).await;
             }
             tokio::time::sleep(RECONNECT).await;
