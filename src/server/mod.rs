@@ -29,6 +29,8 @@ mod sweeper;
 mod table;
 mod upper;
 
+#[doc(hidden)]
+pub use start::Tuning;
 pub use start::{Options, Server};
 
 use std::fmt;

@@ -52,6 +52,26 @@ pub struct Options {
     pub env: Env,
 }
 
+/// Sizes and times of a node's storage.
+#[doc(hidden)]
+pub struct Tuning {
+    /// Bytes of log kept behind the last flush.
+    pub log_bytes_kept: u64,
+    /// How its log lies on disk.
+    pub log: log::Options,
+    /// How its state does.
+    pub state: state::Options,
+}
+
+impl Tuning {
+    /// What an operator chose, and our own choices for the rest.
+    pub fn of(config: &Config) -> Self {
+        let cache_bytes = config.storage.cache.as_u64() as usize;
+        let state = state::Options { cache_bytes, ..state::Options::default() };
+        Self { log_bytes_kept: config.storage.log_kept.as_u64(), log: log::Options::default(), state }
+    }
+}
+
 /// A started node: it listens, and serves once [`Server::run`] is polled.
 pub struct Server {
     node: Node,
@@ -74,6 +94,13 @@ impl Server {
 
     /// The same over any network.
     pub async fn start_on(options: Options, net: Arc<dyn Net>) -> Result<Self, StartError> {
+        let tuning = Tuning::of(&options.config);
+        Self::start_tuned(options, net, tuning).await
+    }
+
+    /// The same with sizes that no configuration allows, for a simulation.
+    #[doc(hidden)]
+    pub async fn start_tuned(options: Options, net: Arc<dyn Net>, tuning: Tuning) -> Result<Self, StartError> {
         let Options { config, node, data_dir, bootstrap, env } = options;
         let member = config.member(node).map_err(|error| StartError(error.to_string()))?;
         let client_port = listen(&*net, node, "client", &member.client).await?;
@@ -81,7 +108,7 @@ impl Server {
         let incoming = listen(&*net, node, "peer", &member.peer).await?;
         let above = Arc::new(Above::default());
         let clock = env.clock.clone();
-        let below = raft_options(&config, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone() });
+        let below = raft_options(&config, tuning, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone() });
         let node = raft::start(below).await.map_err(|error| StartError(error.to_string()))?;
         let dispatcher = Dispatcher::new(node.clone(), clock.clone());
         let reporter = Reporter::new(node.clone(), clock.clone(), &config.name);
@@ -216,7 +243,7 @@ where
         .map_err(|error| Error(format!("the client port failed: {error}")))
 }
 
-fn raft_options(config: &Config, below: Below) -> raft::Options {
+fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options {
     let voter = |member: &super::config::MemberConfig| Member {
         id: member.id,
         peer_address: member.peer.clone(),
@@ -236,9 +263,9 @@ fn raft_options(config: &Config, below: Below) -> raft::Options {
         heartbeat: config.raft.heartbeat_interval,
         election_timeout_min: config.raft.election_timeout_min,
         election_timeout_max: config.raft.election_timeout_max,
-        log_bytes_kept: config.storage.log_kept.as_u64(),
-        log: log::Options::default(),
-        state: state::Options { cache_bytes: config.storage.cache.as_u64() as usize, ..state::Options::default() },
+        log_bytes_kept: tuning.log_bytes_kept,
+        log: tuning.log,
+        state: tuning.state,
         upper: below.upper,
     }
 }

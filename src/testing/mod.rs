@@ -5,3 +5,4 @@
 pub mod conformance;
 pub mod disk;
 pub mod inline;
+pub mod tasks;
