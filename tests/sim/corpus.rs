@@ -80,9 +80,10 @@ fn each_violation_is_found_and_named() {
         ("lost session", &[(0, 1, save(1), written(1, 4)), (2, 3, LOAD, missing(1, 5))]),
         ("a version that had passed", &[(0, 1, save(1), written(1, 4)), (2, 3, LOAD, missing(0, 5))]),
         ("a write that had to fail", &[(0, 1, save(1), written(1, 4)), (2, 3, save_if(0, 2), written(2, 5))]),
-        ("written by nobody", &[(0, 1, save(1), written(1, 4)), (2, 3, save(2), written(3, 5))]),
+        ("applied twice", &[(0, 1, save(1), written(1, 4)), (2, 3, save(2), written(3, 5))]),
         ("applied twice", &[(0, 1, save(1), Answer::Unknown), (2, 3, save(2), written(3, 5))]),
-        ("written by nobody", &[(0, 1, save(2), written(3, 5)), (2, 3, save(1), Answer::Unknown), (4, 5, LOAD, found(4, 1, 6))]),
+        // The future: what was written at revision 8 was read at 6.
+        ("written by nobody", &[(0, 1, save(1), written(1, 4)), (2, 9, save(2), written(2, 8)), (3, 5, LOAD, found(2, 2, 6))]),
         ("two writes with one revision", &[(0, 1, save(1), written(1, 4)), (2, 3, save(2), written(2, 4))]),
         ("a delete found nothing", &[(0, 1, save(1), written(1, 4)), (2, 3, Ask::Delete, Answer::NothingThere), (4, 5, LOAD, found(1, 1, 4))]),
     ];
