@@ -138,6 +138,10 @@ impl Nemesis {
     }
 
     fn crash_kind(&self) -> Crash {
+        if self.hosts[0].lies {
+            // A tear within what was said to be synced would be seen by the log itself.
+            return Crash::Lost;
+        }
         let sector = [512, 4096][self.random.below(2) as usize];
         match self.random.below(5) {
             0 => Crash::Lost,

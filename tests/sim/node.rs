@@ -16,6 +16,7 @@ use quorate::testing::tasks::TaskWorkers;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::lying::LyingDisk;
 use super::net::SimNet;
 
 /// The wall clock of a host without skew, at the start of the simulation.
@@ -116,6 +117,8 @@ pub struct Host {
     pub skew_ms: u64,
     pub log_bytes_kept: u64,
     pub segment_bytes: u64,
+    /// Whether its disk only says that it syncs the log.
+    pub lies: bool,
     pub slot: Arc<Mutex<Slot>>,
 }
 
@@ -139,7 +142,7 @@ impl Host {
         let env = Env {
             clock: Arc::new(HostClock::new(self.skew_ms)),
             random: Arc::new(SeededRandom::new(seed)),
-            disk: Arc::new(disk),
+            disk: if self.lies { Arc::new(LyingDisk(disk)) } else { Arc::new(disk) },
             workers: Arc::new(TaskWorkers::new(seed ^ 1, DISK_DELAY_MAX)),
         };
         let options = Options {

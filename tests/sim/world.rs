@@ -79,13 +79,14 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
 
 fn hosts(seed: u64, nodes: u64, random: &SeededRandom, dir: &std::path::Path) -> Vec<Host> {
     let digests = Arc::default();
+    let lies = std::env::var_os("SIM_LYING_DISK").is_some();
     let skewed = random.below(2) * random.below(nodes + 1);
     let (log_bytes_kept, segment_bytes) = ([16, 64, 1024][random.below(3) as usize] << 10, 64 << 10);
     let host = |id: u64| {
         std::fs::create_dir_all(dir.join(id.to_string())).expect("a directory for the lock");
         let slot = Arc::new(Mutex::new(Slot::new(Arc::clone(&digests))));
         let skew_ms = if id == skewed { YEAR_MS } else { id * 50 };
-        Host { id, seed, nodes, dir: dir.to_owned(), skew_ms, log_bytes_kept, segment_bytes, slot }
+        Host { id, seed, nodes, dir: dir.to_owned(), skew_ms, log_bytes_kept, segment_bytes, lies, slot }
     };
     (1..=nodes).map(host).collect()
 }
