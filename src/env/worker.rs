@@ -60,7 +60,16 @@ impl Drop for Worker {
 impl Worker {
     /// A worker without a thread, for a [`Workers`] that runs the steps itself: [`Manual`] says when.
     pub fn manual() -> (Worker, Manual) {
-        let signal = Arc::new(Signal::default());
+        Self::manual_of(Signal::default())
+    }
+
+    /// The same; `changed` is called after every wake and when the handle is dropped. It must be short and never panic.
+    pub fn manual_with(changed: impl Fn() + Send + Sync + 'static) -> (Worker, Manual) {
+        Self::manual_of(Signal { told: Some(Box::new(changed)), ..Signal::default() })
+    }
+
+    fn manual_of(signal: Signal) -> (Worker, Manual) {
+        let signal = Arc::new(signal);
         (Worker { signal: signal.clone(), thread: None }, Manual(signal))
     }
 }
@@ -95,6 +104,8 @@ impl Waker {
 struct Signal {
     state: Mutex<SignalState>,
     changed: Condvar,
+    /// Told of every change too, where no thread waits for it.
+    told: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -107,6 +118,9 @@ impl Signal {
     fn set(&self, change: impl FnOnce(&mut SignalState)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_one();
+        if let Some(told) = &self.told {
+            told();
+        }
     }
 
     /// Waits for a wake, at most `timeout`. False: stop.

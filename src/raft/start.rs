@@ -22,6 +22,7 @@ use super::peers::Peers;
 use super::presence::Presence;
 use super::shared::Shared;
 use super::state_machine::{Core, StateMachine};
+use super::types::Runtime;
 use super::{Leadership, Member, Upper, bootstrap, purge, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
@@ -190,6 +191,8 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     let network = NetworkFactory { peers: peers.clone(), clocks: clocks.clone(), blocking: blocking.clone() };
     let log_store = LogStore::new(storage.log.clone(), identity.clone());
     let raft = openraft::Raft::new(options.node, config, network, log_store, machine.clone());
+    // Election timeouts and the phase of ticks follow from this node's entropy, in a simulation from its seed.
+    let raft = Runtime::scope(u64_from(&*options.env.random), raft);
     let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
     let shared = Arc::new(Shared {
         boot_id: u64_from(&*options.env.random).max(1),

@@ -219,12 +219,17 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta<Leader, NodeId, PeerNode>, snapshot: SnapshotData) -> io::Result<()> {
         let state = self.state.clone();
+        // Waited for here, not on a thread: the log needs one of its own to get there.
+        let (sender, synced) = oneshot::channel();
+        state.sync_log(move |result| drop(sender.send(result)));
+        let ended = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the log has ended");
+        let synced = synced.await.map_err(ended)?.map_err(io::Error::other)?;
         let install = move || {
             let received = match snapshot {
                 SnapshotData::Received(received) => received,
                 SnapshotData::Send(snapshot) => Self::receive_all(&state, snapshot)?,
             };
-            state.install(received)
+            state.install_synced(received, synced)
         };
         self.blocking.call(install).await.map_err(io::Error::other)
     }

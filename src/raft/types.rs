@@ -38,6 +38,10 @@ pub struct PeerNode {
     pub instance: InstanceId,
 }
 
+/// Tokio, with openraft's randomness from a seed. It panics where it draws or spawns outside [`Runtime::scope`]: openraft does so in
+/// `Raft::new` and the tasks below that, and in `stream_append`, which we do not call.
+pub type Runtime = openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
+
 openraft::declare_raft_types!(
     /// The types of one quorate cluster.
     pub Types:
@@ -45,7 +49,7 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = NodeId,
         Node = PeerNode,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = Runtime,
 );
 
 pub type Leader = openraft::impls::leader_id_adv::LeaderId<u64, NodeId>;

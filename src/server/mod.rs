@@ -30,7 +30,8 @@ mod table;
 mod upper;
 
 pub use crate::raft::Node;
-pub(crate) use start::Tuning;
+#[doc(hidden)]
+pub use start::Tuning;
 pub use start::{Options, Server};
 
 use std::fmt;

@@ -52,25 +52,26 @@ pub struct Options {
     pub env: Env,
 }
 
-/// What operators have no choice of.
+/// What operators have no choice of, or in a test another one.
+#[doc(hidden)]
 #[derive(Clone)]
-pub(crate) struct Tuning {
-    log: log::Options,
-    early_elections: bool,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Self { log: log::Options::default(), early_elections: true }
-    }
+pub struct Tuning {
+    /// Bytes of log kept behind the last flush.
+    pub log_bytes_kept: u64,
+    /// See [`raft::Options::early_elections`].
+    pub early_elections: bool,
+    /// How its log lies on disk.
+    pub log: log::Options,
+    /// How its state does.
+    pub state: state::Options,
 }
 
 impl Tuning {
-    /// Log segments of so many bytes and none in reserve, as a test's disk is memory; and whether a leader that is gone is replaced at
-    /// once.
-    pub(crate) fn for_test(segment_bytes: u64, early_elections: bool) -> Self {
-        let log = log::Options { segment_bytes, spare_segments: 0, ..log::Options::default() };
-        Self { log, early_elections }
+    /// What an operator chose, and our own choices for the rest.
+    pub fn of(config: &Config) -> Self {
+        let cache_bytes = config.storage.cache.as_u64() as usize;
+        let state = state::Options { cache_bytes, ..state::Options::default() };
+        Self { log_bytes_kept: config.storage.log_kept.as_u64(), early_elections: true, log: log::Options::default(), state }
     }
 }
 
@@ -96,15 +97,13 @@ impl Server {
 
     /// The same over any network.
     pub async fn start_on(options: Options, net: Arc<dyn Net>) -> Result<Self, StartError> {
-        Self::start_tuned(options, net, Tuning::default()).await
+        let tuning = Tuning::of(&options.config);
+        Self::start_tuned(options, net, tuning).await
     }
 
-    /// As [`Server::start`], with what only a test tunes.
-    pub(crate) async fn start_for_test(options: Options, tuning: Tuning) -> Result<Self, StartError> {
-        Self::start_tuned(options, Arc::new(TcpNet), tuning).await
-    }
-
-    async fn start_tuned(options: Options, net: Arc<dyn Net>, tuning: Tuning) -> Result<Self, StartError> {
+    /// The same with sizes that no configuration allows, for tests.
+    #[doc(hidden)]
+    pub async fn start_tuned(options: Options, net: Arc<dyn Net>, tuning: Tuning) -> Result<Self, StartError> {
         let Options { config, node, data_dir, bootstrap, env } = options;
         let member = config.member(node).map_err(|error| StartError(error.to_string()))?;
         let client_port = listen(&*net, node, "client", &member.client).await?;
@@ -112,7 +111,7 @@ impl Server {
         let incoming = listen(&*net, node, "peer", &member.peer).await?;
         let above = Arc::new(Above::default());
         let clock = env.clock.clone();
-        let below = raft_options(&config, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone(), tuning });
+        let below = raft_options(&config, tuning, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone() });
         let node = raft::start(below).await.map_err(|error| StartError(error.to_string()))?;
         let dispatcher = Dispatcher::new(node.clone(), clock.clone());
         let reporter = Reporter::new(node.clone(), clock.clone(), &config.name);
@@ -200,7 +199,6 @@ struct Below {
     net: Arc<dyn Net>,
     incoming: Incoming,
     upper: Arc<Above>,
-    tuning: Tuning,
 }
 
 async fn signalled(mut stop: watch::Receiver<bool>) {
@@ -248,7 +246,7 @@ where
         .map_err(|error| Error(format!("the client port failed: {error}")))
 }
 
-fn raft_options(config: &Config, below: Below) -> raft::Options {
+fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options {
     let voter = |member: &super::config::MemberConfig| Member {
         id: member.id,
         peer_address: member.peer.clone(),
@@ -268,10 +266,10 @@ fn raft_options(config: &Config, below: Below) -> raft::Options {
         heartbeat: config.raft.heartbeat_interval,
         election_timeout_min: config.raft.election_timeout_min,
         election_timeout_max: config.raft.election_timeout_max,
-        log_bytes_kept: config.storage.log_kept.as_u64(),
-        early_elections: below.tuning.early_elections,
-        log: below.tuning.log,
-        state: state::Options { cache_bytes: config.storage.cache.as_u64() as usize, ..state::Options::default() },
+        log_bytes_kept: tuning.log_bytes_kept,
+        early_elections: tuning.early_elections,
+        log: tuning.log,
+        state: tuning.state,
         upper: below.upper,
     }
 }

@@ -6,5 +6,6 @@ pub mod cluster;
 pub mod conformance;
 pub mod disk;
 pub mod inline;
+pub mod tasks;
 
 pub use cluster::Cluster;

@@ -39,6 +39,9 @@ pub struct Received<M> {
     incoming: Incoming,
 }
 
+/// Proof that everything queued in the log before an install is synced.
+pub struct LogSynced(());
+
 impl<M> Received<M> {
     /// The machine built from its rows.
     pub fn machine(&self) -> &M {
@@ -123,18 +126,37 @@ impl<M: Send + Sync + 'static> State<M> {
         })
     }
 
-    /// Puts a received snapshot in place of the state: file, machine and `applied` in one step. Blocking.
+    /// Puts a received snapshot in place of the state: file, machine and `applied` in one step. Blocking: it waits for the log too.
     ///
     /// No update may run meanwhile; views may, and see the old state or the new one. Errors: [`Error::Invalid`] (older than what is
     /// applied) and [`Error::NoSpace`]: nothing was changed; any other is final.
-    pub fn install(&self, mut received: Received<M>) -> Result<(), Error> {
+    pub fn install(&self, received: Received<M>) -> Result<(), Error> {
+        let (sender, synced) = mpsc::sync_channel(1);
+        self.sync_log(move |result| drop(sender.send(result)));
+        let ended = || Error::Io { kind: std::io::ErrorKind::BrokenPipe, what: "the log has ended".into() };
+        let synced = synced.recv().map_err(|_| ended()).inspect_err(|error| self.core.fault.fail(error.clone()))?;
+        self.install_synced(received, synced?)
+    }
+
+    /// Has the log synced up to everything queued so far, then calls `done` with what [`State::install_synced`] wants to see.
+    ///
+    /// Errors: of the log; they are final.
+    pub fn sync_log(&self, done: impl FnOnce(Result<LogSynced, Error>) + Send + 'static) {
+        let core = self.core.clone();
+        self.core.cover.sync(Box::new(move |result| {
+            let result = result.map_err(|error| Error::sync("the log failed", &error));
+            done(result.inspect_err(|error| core.fault.fail(error.clone())).map(|()| LogSynced(())));
+        }));
+    }
+
+    /// The same as [`State::install`] after the log, so that no thread has to wait for it. Blocking.
+    pub fn install_synced(&self, mut received: Received<M>, _: LogSynced) -> Result<(), Error> {
         let core = &self.core;
         let before = self.applied();
         let applied = received.applied();
         if applied.map(|id| id.index) < before.map(|id| id.index) {
             return Err(Error::invalid(format!("it is older than what is applied found={applied:?} applied={before:?}")));
         }
-        self.sync_log()?;
         let mut phase = core.phase.lock().expect(HEALTHY);
         if let Some(error) = core.fault.failed() {
             return Err(error);
@@ -172,15 +194,5 @@ impl<M: Send + Sync + 'static> State<M> {
         core.fault.settle(applied);
         core.wake.wake();
         Ok(())
-    }
-
-    fn sync_log(&self) -> Result<(), Error> {
-        let (sender, synced) = mpsc::sync_channel(1);
-        self.core.cover.sync(Box::new(move |result| drop(sender.send(result))));
-        let result =
-            synced.recv().map_err(|_| Error::Io { kind: std::io::ErrorKind::BrokenPipe, what: "the log has ended".into() });
-        result.and_then(|result| result.map_err(|error| Error::sync("the log failed", &error))).inspect_err(|error| {
-            self.core.fault.fail(error.clone());
-        })
     }
 }

@@ -34,7 +34,7 @@ use crate::types::LogId;
 
 pub use error::Error;
 pub use fault::Done;
-pub use install::{Received, Receiver};
+pub use install::{LogSynced, Received, Receiver};
 pub use layers::{Batch, Pinned, Pinner};
 pub use rows::Rows;
 pub use snapshot::Snapshot;

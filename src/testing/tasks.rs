@@ -1,0 +1,124 @@
+//! Background work on tokio tasks, for a simulation in one thread: virtual time passes before each step, so that whatever may happen
+//! between the request for some work and the work itself does happen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::inline::SeededRandom;
+use crate::env::{Step, Worker, Workers};
+
+/// One task per worker and per job, on the runtime of the caller, with delays from a seed.
+///
+/// A step and a job run whole, in one poll. Outside a runtime a job runs at once, and a worker cannot be started.
+#[derive(Clone)]
+pub struct TaskWorkers {
+    random: Arc<SeededRandom>,
+    delay_max: Duration,
+}
+
+impl TaskWorkers {
+    /// Steps and jobs begin up to `delay_max` after they could.
+    pub fn new(seed: u64, delay_max: Duration) -> Self {
+        Self { random: Arc::new(SeededRandom::new(seed)), delay_max }
+    }
+
+    /// Half of all work begins at once, the rest at any time within the bound.
+    fn delay(&self) -> Duration {
+        let micros = u128::from(self.random.below(2 * self.delay_max.as_micros().max(1) as u64));
+        Duration::from_micros(micros.saturating_sub(self.delay_max.as_micros()) as u64)
+    }
+
+    async fn pause(&self) {
+        let delay = self.delay();
+        if delay.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(delay).await;
+        }
+    }
+}
+
+impl Workers for TaskWorkers {
+    fn start(&self, _name: &str, mut step: Box<dyn FnMut() -> Step + Send>) -> std::io::Result<Worker> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?;
+        let changed = Arc::new(Notify::new());
+        let tell = changed.clone();
+        // A permit is kept for a change that comes while a step runs.
+        let (worker, manual) = Worker::manual_with(move || tell.notify_one());
+        let own = self.clone();
+        runtime.spawn(async move {
+            loop {
+                own.pause().await;
+                if manual.is_stopped() {
+                    return;
+                }
+                manual.take_wake();
+                match step() {
+                    Step::Again => {}
+                    Step::Idle => changed.notified().await,
+                    // Woken or not: the step says what there is to do.
+                    Step::After(timeout) => drop(tokio::time::timeout(timeout, changed.notified()).await),
+                    Step::Stop => return,
+                }
+            }
+        });
+        Ok(worker)
+    }
+
+    fn run(&self, job: Box<dyn FnOnce() + Send>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return job() };
+        let own = self.clone();
+        runtime.spawn(async move {
+            own.pause().await;
+            job();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_steps_once_per_wake_and_ends_with_its_handle() {
+        let workers = TaskWorkers::new(1, Duration::from_millis(3));
+        let (steps, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+        let (counted, told) = (steps.clone(), seen.clone());
+        let step = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            told.notify_one();
+            Step::Idle
+        };
+        let worker = workers.start("test", Box::new(step)).expect("there is a runtime");
+        seen.notified().await;
+        worker.wake();
+        seen.notified().await;
+        assert_eq!(steps.load(Ordering::SeqCst), 2);
+        worker.wake();
+        drop(worker);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(Arc::strong_count(&steps), 1, "the task dropped the step");
+        assert_eq!(steps.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_waits_for_time_goes_on_by_itself() {
+        let workers = TaskWorkers::new(2, Duration::from_millis(3));
+        let (done, end) = tokio::sync::oneshot::channel();
+        let (mut done, mut steps) = (Some(done), 0);
+        let step = move || {
+            steps += 1;
+            if steps < 3 {
+                return Step::After(Duration::from_secs(60));
+            }
+            done.take().map(|done| done.send(steps));
+            Step::Stop
+        };
+        let _worker = workers.start("test", Box::new(step)).expect("there is a runtime");
+        assert_eq!(end.await, Ok(3));
+    }
+}

@@ -1,0 +1,309 @@
+//! Everything that goes wrong, from the seed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quorate::testing::disk::{Crash, Fault, Operation};
+use quorate::testing::inline::SeededRandom;
+use turmoil::Sim;
+
+use super::node::Host;
+
+/// What ends a fault.
+enum Cure {
+    Start(u64),
+    /// The power goes: of what was not synced, this is left.
+    PowerCut(u64, Crash),
+    Repair(String, String),
+    Release(String, String),
+    Calm,
+    Near,
+}
+
+/// Causes faults and ends them.
+pub struct Nemesis {
+    random: SeededRandom,
+    hosts: Vec<Host>,
+    clients: Vec<String>,
+    cures: Vec<(Duration, Cure)>,
+    down: Vec<u64>,
+    next: Duration,
+    latency_max: Duration,
+    pace_ms: u64,
+    /// How often each fault was caused.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// What was done when, for the trace.
+    pub log: Vec<String>,
+}
+
+impl Nemesis {
+    pub fn new(seed: u64, hosts: Vec<Host>, clients: Vec<String>, latency_max: Duration) -> Self {
+        let random = SeededRandom::new(seed ^ 0x006e_656d_6573_6973);
+        let pace_ms = [300, 1000, 3000][random.below(3) as usize];
+        let (cures, down, counts, log) = (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
+        Self { random, hosts, clients, cures, down, next: Duration::from_secs(3), latency_max, pace_ms, counts, log }
+    }
+
+    /// Does what is due.
+    pub fn step(&mut self, sim: &mut Sim<'_>) {
+        let now = sim.elapsed();
+        self.cure(sim, |at| at <= now);
+        self.revive(sim);
+        if now >= self.next {
+            self.next = now + Duration::from_millis(50 + self.random.below(self.pace_ms * 2));
+            self.strike(sim, now);
+        }
+    }
+
+    /// Causes no more faults, and starts again what ends late by an earlier one.
+    pub fn revive_only(&mut self, sim: &mut Sim<'_>) {
+        let now = sim.elapsed();
+        self.cure(sim, |at| at <= now);
+        self.revive(sim);
+    }
+
+    /// Ends every fault.
+    pub fn heal(&mut self, sim: &mut Sim<'_>) {
+        self.note(sim, "heal");
+        self.cure(sim, |_| true);
+        self.cure(sim, |_| true);
+        for host in &self.hosts {
+            host.slot.lock().expect("no host panics with it").disk.clear_faults();
+        }
+        self.revive(sim);
+        assert!(self.cures.iter().all(|(_, cure)| matches!(cure, Cure::Start(_))), "only a restart can be left");
+        self.cure(sim, |_| true);
+        sim.set_fail_rate(0.0);
+    }
+
+    /// Starts again what ended by itself after its disk failed, or was asked to end. Whatever else ended is for the driver to judge.
+    fn revive(&mut self, sim: &mut Sim<'_>) {
+        for at in 0..self.hosts.len() {
+            let id = self.hosts[at].id;
+            let ended = {
+                let mut slot = self.hosts[at].slot.lock().expect("no host panics with it");
+                let excused = slot.may_fail || slot.ended.as_deref() == Some("stopped");
+                if excused { slot.ended.take() } else { None }
+            };
+            if let Some(why) = ended.filter(|_| !self.down.contains(&id)) {
+                self.note(sim, &format!("n{id} ended: {why}"));
+                self.power_off(sim, id, Crash::Kept, false);
+                self.later(sim.elapsed(), 2000, Cure::Start(id));
+            }
+        }
+    }
+
+    fn cure(&mut self, sim: &mut Sim<'_>, due: impl Fn(Duration) -> bool) {
+        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.cures).into_iter().partition(|(at, _)| due(*at));
+        self.cures = rest;
+        for (_, cure) in due {
+            match cure {
+                Cure::Start(id) => {
+                    self.note(sim, &format!("start n{id}"));
+                    self.down.retain(|down| *down != id);
+                    sim.bounce(Host::name(id));
+                }
+                Cure::PowerCut(id, crash) => {
+                    if !self.down.contains(&id) {
+                        self.power_off(sim, id, crash, true);
+                        self.later(sim.elapsed(), 3000, Cure::Start(id));
+                    }
+                }
+                Cure::Repair(a, b) => {
+                    self.note(sim, &format!("repair {a} {b}"));
+                    sim.repair(a.as_str(), b.as_str());
+                }
+                Cure::Release(a, b) => {
+                    self.note(sim, &format!("release {a} {b}"));
+                    sim.release(a.as_str(), b.as_str());
+                }
+                Cure::Calm => sim.set_fail_rate(0.0),
+                Cure::Near => sim.set_max_message_latency(self.latency_max),
+            }
+        }
+    }
+
+    fn later(&mut self, now: Duration, within_ms: u64, cure: Cure) {
+        let delay = Duration::from_millis(20 + self.random.below(within_ms));
+        self.cures.push((now + delay, cure));
+    }
+
+    fn note(&mut self, sim: &Sim<'_>, what: &str) {
+        self.log.push(format!("{:>9.3} {what}", sim.elapsed().as_secs_f64()));
+    }
+
+    fn count(&mut self, sim: &Sim<'_>, fault: &'static str, on: &str) {
+        *self.counts.entry(fault).or_default() += 1;
+        self.note(sim, &format!("{fault} {on}"));
+    }
+
+    fn crash_kind(&self) -> Crash {
+        if self.hosts[0].lies {
+            // A tear within what was said to be synced would be seen by the log itself.
+            return Crash::Lost;
+        }
+        let sector = [512, 4096][self.random.below(2) as usize];
+        match self.random.below(5) {
+            0 => Crash::Lost,
+            1 => Crash::Prefix,
+            2 => Crash::Torn { sector },
+            3 => Crash::Reordered { sector },
+            _ => Crash::Kept,
+        }
+    }
+
+    /// Ends a process; a power cut takes what was not synced.
+    fn power_off(&mut self, sim: &mut Sim<'_>, id: u64, crash: Crash, cut: bool) {
+        let seed = self.random.next();
+        sim.crash(Host::name(id));
+        let mut slot = self.host(id).slot.lock().expect("no host panics with it");
+        slot.disk = if cut { slot.disk.crash(crash, seed) } else { slot.disk.kill() };
+        slot.ended = None;
+        slot.may_fail = false;
+        slot.leads = false;
+        drop(slot);
+        self.down.push(id);
+        self.note(sim, &format!("n{id} is off cut={cut} {crash:?}"));
+    }
+
+    fn host(&self, id: u64) -> &Host {
+        &self.hosts[id as usize - 1]
+    }
+
+    /// The leader, every other time, if there is one; else anyone.
+    fn victim(&self) -> u64 {
+        let leader = self.hosts.iter().find(|host| host.slot.lock().expect("no host panics with it").leads);
+        match leader {
+            Some(leader) if self.random.below(2) == 0 => leader.id,
+            _ => 1 + self.random.below(self.hosts.len() as u64),
+        }
+    }
+
+    fn strike(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        let id = self.victim();
+        let name = Host::name(id);
+        match self.random.below(14) {
+            0..8 if self.down.contains(&id) => {}
+            0 => {
+                self.count(sim, "kill", &name);
+                self.power_off(sim, id, Crash::Kept, false);
+                self.later(now, 3000, Cure::Start(id));
+            }
+            1 => {
+                self.count(sim, "power cut", &name);
+                let crash = self.crash_kind();
+                self.power_off(sim, id, crash, true);
+                self.later(now, 3000, Cure::Start(id));
+            }
+            2 | 3 => {
+                self.count(sim, "power cut within work", &name);
+                self.halt_soon(id);
+                let crash = self.crash_kind();
+                self.later(now, 100, Cure::PowerCut(id, crash));
+            }
+            4 => {
+                self.count(sim, "long outage", &name);
+                let crash = self.crash_kind();
+                self.power_off(sim, id, crash, true);
+                self.later(now + Duration::from_secs(5), 5000, Cure::Start(id));
+            }
+            5 => {
+                self.count(sim, "failed sync", &name);
+                let fault = Fault {
+                    operation: Operation::Sync,
+                    path_contains: String::new(),
+                    skip: self.random.below(4),
+                    times: 1,
+                    kind: std::io::ErrorKind::Other,
+                };
+                let mut slot = self.host(id).slot.lock().expect("no host panics with it");
+                slot.may_fail = true;
+                slot.disk.inject(fault);
+                drop(slot);
+                self.later(now, 1000, Cure::PowerCut(id, Crash::Lost));
+            }
+            6 => {
+                self.count(sim, "orderly stop", &name);
+                self.host(id).slot.lock().expect("no host panics with it").stop.notify_one();
+            }
+            7 => self.all_power(sim, now),
+            8 | 9 => self.partition(sim, now, &name),
+            10 => self.one_way(sim, now, &name),
+            11 => self.pause(sim, now, &name),
+            12 => {
+                self.count(sim, "loss", "");
+                sim.set_fail_rate([0.001, 0.005, 0.02][self.random.below(3) as usize]);
+                self.later(now, 3000, Cure::Calm);
+            }
+            _ => {
+                self.count(sim, "latency", "");
+                sim.set_max_message_latency(Duration::from_millis(20 + self.random.below(600)));
+                self.later(now, 3000, Cure::Near);
+            }
+        }
+    }
+
+    fn halt_soon(&mut self, id: u64) {
+        let skip = self.random.below(12);
+        let mut slot = self.host(id).slot.lock().expect("no host panics with it");
+        slot.may_fail = true;
+        slot.disk.halt_after(slot.disk.operations() + skip);
+    }
+
+    fn all_power(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        self.count(sim, "power cut of all", "");
+        for id in 1..=self.hosts.len() as u64 {
+            if !self.down.contains(&id) {
+                let crash = self.crash_kind();
+                self.power_off(sim, id, crash, true);
+                self.later(now, 1500, Cure::Start(id));
+            }
+        }
+    }
+
+    /// Everyone a node may lose sight of: all other nodes, and some or all clients.
+    fn others(&mut self, name: &str) -> Vec<String> {
+        let with_clients = self.random.below(2) == 0;
+        let nodes = self.hosts.iter().map(|host| Host::name(host.id)).filter(|other| other != name);
+        let mut others: Vec<String> = nodes.collect();
+        if self.random.below(4) == 0 {
+            // A bridge: it still sees one of the others.
+            others.pop();
+        }
+        if with_clients {
+            others.extend(self.clients.iter().cloned());
+        }
+        others
+    }
+
+    fn partition(&mut self, sim: &mut Sim<'_>, now: Duration, name: &str) {
+        let others = self.others(name);
+        self.count(sim, "partition", &format!("{name} from {others:?}"));
+        for other in others {
+            sim.partition(name, other.as_str());
+            self.later(now, 4000, Cure::Repair(name.to_owned(), other));
+        }
+    }
+
+    fn one_way(&mut self, sim: &mut Sim<'_>, now: Duration, name: &str) {
+        let others = self.others(name);
+        let out = self.random.below(2) == 0;
+        self.count(sim, "partition one way", &format!("{name} out={out} {others:?}"));
+        for other in others {
+            let (from, to) = if out { (name, other.as_str()) } else { (other.as_str(), name) };
+            sim.partition_oneway(from, to);
+            self.later(now, 4000, Cure::Repair(name.to_owned(), other));
+        }
+    }
+
+    /// Messages wait, and arrive late but whole.
+    fn pause(&mut self, sim: &mut Sim<'_>, now: Duration, name: &str) {
+        let others = self.others(name);
+        self.count(sim, "pause", &format!("{name} from {others:?}"));
+        let until = 20 + self.random.below(4000);
+        for other in others {
+            sim.hold(name, other.as_str());
+            self.cures.push((now + Duration::from_millis(until), Cure::Release(name.to_owned(), other)));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One simulated host: a disk that outlives its processes, and a production node that runs on it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use quorate::env::{Clock, Env};
+use quorate::raft::{Role, Status};
+use quorate::server::config::Config;
+use quorate::server::{Options, Server, Tuning};
+use quorate::storage::{log, state};
+use quorate::testing::disk::SimDisk;
+use quorate::testing::inline::SeededRandom;
+use quorate::testing::tasks::TaskWorkers;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::lying::LyingDisk;
+use super::net::SimNet;
+
+/// The wall clock of a host without skew, at the start of the simulation.
+pub const EPOCH_MS: u64 = 1_800_000_000_000;
+/// Work in the background, e.g. a sync, begins up to so late.
+const DISK_DELAY_MAX: Duration = Duration::from_millis(4);
+/// How often a node is asked what it knows of itself.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Virtual time: tokio's of this host, counted from the start of the simulation.
+pub struct HostClock {
+    began: Instant,
+    sim_began: Duration,
+    skew_ms: u64,
+}
+
+impl HostClock {
+    /// Of the host this runs on.
+    pub fn new(skew_ms: u64) -> Self {
+        let sim_began = turmoil::sim_elapsed().expect("a clock belongs to a host");
+        Self { began: Instant::now(), sim_began, skew_ms }
+    }
+}
+
+impl Clock for HostClock {
+    fn now(&self) -> Duration {
+        self.sim_began + self.began.elapsed()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        EPOCH_MS + self.skew_ms + self.now().as_millis() as u64
+    }
+}
+
+/// What the driver and a host share.
+pub struct Slot {
+    pub disk: SimDisk,
+    /// Processes so far.
+    pub starts: u64,
+    /// Why the process ended, if it did by itself.
+    pub ended: Option<String>,
+    /// Whether it may end by itself: its disk was made to fail.
+    pub may_fail: bool,
+    pub leads: bool,
+    /// Asks the process to stop in an orderly way.
+    pub stop: Arc<Notify>,
+    /// Snapshots it was seen to have installed.
+    pub installs: u64,
+    pub applied: u64,
+    /// Digests seen on any host, by index.
+    pub digests: Arc<Mutex<BTreeMap<u64, u64>>>,
+    pub violations: Vec<String>,
+}
+
+impl Slot {
+    pub fn new(digests: Arc<Mutex<BTreeMap<u64, u64>>>) -> Self {
+        Self {
+            disk: SimDisk::new(),
+            starts: 0,
+            ended: None,
+            may_fail: false,
+            leads: false,
+            stop: Arc::new(Notify::new()),
+            installs: 0,
+            applied: 0,
+            digests,
+            violations: Vec::new(),
+        }
+    }
+
+    /// Takes note of what a node says of itself; gives the end of its log.
+    fn look(&mut self, status: &Status, last_log: Option<u64>) -> Option<u64> {
+        self.leads = status.role == Role::Leader;
+        self.applied = status.applied.unwrap_or(0);
+        if let Some(index) = status.digest_index {
+            let seen = *self.digests.lock().expect("no host panics with it").entry(index).or_insert(status.digest);
+            if seen != status.digest {
+                self.violations.push(format!("replicas differ index={index} {seen:x} {:x}", status.digest));
+            }
+        }
+        if status.diverged {
+            self.violations.push("a node says that replicas differ".to_owned());
+        }
+        if last_log.is_some() && status.purged > last_log {
+            self.installs += 1;
+        }
+        status.last_log
+    }
+}
+
+/// What stays the same for all processes of a host.
+#[derive(Clone)]
+pub struct Host {
+    pub id: u64,
+    pub seed: u64,
+    pub nodes: u64,
+    pub dir: PathBuf,
+    pub skew_ms: u64,
+    pub log_bytes_kept: u64,
+    pub segment_bytes: u64,
+    /// Whether its disk only says that it syncs the log.
+    pub lies: bool,
+    pub slot: Arc<Mutex<Slot>>,
+}
+
+impl Host {
+    /// The host's name in the network.
+    pub fn name(id: u64) -> String {
+        format!("n{id}")
+    }
+
+    /// Runs one process until it ends. Dropping the future is a crash.
+    pub async fn run(self) {
+        let (disk, starts, stop) = {
+            let mut slot = self.slot.lock().expect("no host panics with it");
+            slot.starts += 1;
+            slot.ended = None;
+            slot.leads = false;
+            slot.stop = Arc::new(Notify::new());
+            (slot.disk.clone(), slot.starts, slot.stop.clone())
+        };
+        let seed = self.seed.wrapping_mul(31).wrapping_add(self.id * 1_000_003 + starts);
+        let env = Env {
+            clock: Arc::new(HostClock::new(self.skew_ms)),
+            random: Arc::new(SeededRandom::new(seed)),
+            disk: if self.lies { Arc::new(LyingDisk(disk)) } else { Arc::new(disk) },
+            workers: Arc::new(TaskWorkers::new(seed ^ 1, DISK_DELAY_MAX)),
+        };
+        let options = Options {
+            config: self.config(&SeededRandom::new(seed ^ 2)),
+            node: self.id.into(),
+            data_dir: self.dir.join(self.id.to_string()),
+            bootstrap: true,
+            env,
+        };
+        let ended = match Server::start_tuned(options, Arc::new(SimNet), self.tuning()).await {
+            Err(error) => format!("it did not start: {error}"),
+            Ok(server) => self.serve(server, &stop).await,
+        };
+        self.slot.lock().expect("no host panics with it").ended = Some(ended);
+    }
+
+    async fn serve(&self, server: Server, stop: &Notify) -> String {
+        let node = server.node().clone();
+        let slot = self.slot.clone();
+        let watch = async move {
+            let mut last_log = None;
+            loop {
+                last_log = slot.lock().expect("no host panics with it").look(&node.status(), last_log);
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            result = server.run(stop.notified()) => match result {
+                Ok(()) => "stopped".to_owned(),
+                Err(error) => format!("it ended by itself: {error}"),
+            },
+            () = watch => "nobody looks any more".to_owned(),
+        }
+    }
+
+    /// openraft draws election timeouts from a range with its own entropy: a range of one value leaves it nothing to draw.
+    fn config(&self, random: &SeededRandom) -> Config {
+        let election = 1000 + random.below(1000);
+        let mut text = format!(
+            "name = \"sim\"\n[raft]\nheartbeat_interval = \"250ms\"\nelection_timeout_min = \"{election}ms\"\n\
+             election_timeout_max = \"{}ms\"\n",
+            election + 1
+        );
+        for id in 1..=self.nodes {
+            let name = Self::name(id);
+            text += &format!("[[node]]\nid = {id}\nclient = \"{name}:7460\"\npeer = \"{name}:7461\"\nadmin = \"{name}:7462\"\n");
+        }
+        Config::parse(&text).expect("a valid configuration")
+    }
+
+    /// Small files, so that a simulation sees segments change, logs purged and snapshots sent.
+    fn tuning(&self) -> Tuning {
+        let log = log::Options {
+            segment_bytes: self.segment_bytes,
+            tail_bytes: self.segment_bytes,
+            spare_segments: 1,
+            ..log::Options::default()
+        };
+        let state =
+            state::Options { cache_bytes: 1 << 20, unflushed_bytes_soft: 64 << 10, reserve_bytes: 64 << 10, ..Default::default() };
+        Tuning { log_bytes_kept: self.log_bytes_kept, early_elections: true, log, state }
+    }
+}

@@ -1,0 +1,235 @@
+//! One simulation from one seed: faults, healing, a scan, a verdict.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use quorate::client::StatusOptions;
+use quorate::testing::inline::SeededRandom;
+use turmoil::{Builder, Sim};
+
+use super::check;
+use super::history::{Answer, Ask};
+use super::nemesis::Nemesis;
+use super::node::{EPOCH_MS, Host, Slot};
+use super::workload::{Caller, Phase, Shared};
+
+/// How long clients go on after the last fault.
+const HEALING: Duration = Duration::from_secs(3);
+/// A healed cluster has served everyone and is of one mind within this.
+const LIVENESS: Duration = Duration::from_secs(30);
+/// A year: one wrong clock must not let anything expire.
+const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
+
+/// What came of it.
+pub struct Report {
+    pub violations: Vec<String>,
+    /// A hash over all that happened: the same seed gives the same one.
+    pub trace: u64,
+    pub operations: usize,
+    pub acknowledged: usize,
+    pub unknown: usize,
+    pub installs: u64,
+    pub faults: BTreeMap<&'static str, u64>,
+    pub lines: Vec<String>,
+}
+
+struct World {
+    hosts: Vec<Host>,
+    shared: Arc<Mutex<Shared>>,
+    scan: Arc<Mutex<Option<Vec<String>>>>,
+}
+
+/// Runs one seed with faults for so long.
+pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
+    let random = SeededRandom::new(seed);
+    let latency_max = Duration::from_millis(2 + random.below(20));
+    let mut sim = Builder::new()
+        .rng_seed(seed)
+        .epoch(SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
+        .simulation_duration(Duration::from_secs(3600))
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(latency_max)
+        .tcp_capacity(1 << 16)
+        .enable_random_order()
+        .build();
+    let nodes = if random.below(4) == 0 { 5 } else { 3 };
+    let world = World {
+        hosts: hosts(seed, nodes, &random, dir),
+        shared: Arc::new(Mutex::new(Shared { phase: Phase::Faults, history: Vec::new(), values: 0 })),
+        scan: Arc::default(),
+    };
+    for host in world.hosts.clone() {
+        sim.host(Host::name(host.id), move || {
+            let host = host.clone();
+            async move {
+                host.run().await;
+                Ok(())
+            }
+        });
+    }
+    let clients = world.clients(&mut sim, seed, nodes, &random);
+    let mut nemesis = Nemesis::new(seed, world.hosts.clone(), clients, latency_max);
+    let violation = world.drive(&mut sim, &mut nemesis, faults_for);
+    drop(sim);
+    world.report(&nemesis, violation)
+}
+
+fn hosts(seed: u64, nodes: u64, random: &SeededRandom, dir: &std::path::Path) -> Vec<Host> {
+    let digests = Arc::default();
+    let lies = std::env::var_os("SIM_LYING_DISK").is_some();
+    let skewed = random.below(2) * random.below(nodes + 1);
+    let (log_bytes_kept, segment_bytes) = ([16, 64, 1024][random.below(3) as usize] << 10, 64 << 10);
+    let host = |id: u64| {
+        std::fs::create_dir_all(dir.join(id.to_string())).expect("a directory for the lock");
+        let slot = Arc::new(Mutex::new(Slot::new(Arc::clone(&digests))));
+        let skew_ms = if id == skewed { YEAR_MS } else { id * 50 };
+        Host { id, seed, nodes, dir: dir.to_owned(), skew_ms, log_bytes_kept, segment_bytes, lies, slot }
+    };
+    (1..=nodes).map(host).collect()
+}
+
+impl World {
+    fn clients(&self, sim: &mut Sim<'_>, seed: u64, nodes: u64, random: &SeededRandom) -> Vec<String> {
+        let (count, keys) = (2 + random.below(3) as usize, 1 + random.below(4) as usize);
+        let think_ms = [5, 30, 100][random.below(3) as usize];
+        let names: Vec<String> = (0..count).map(|id| format!("c{id}")).collect();
+        for (id, name) in names.iter().enumerate() {
+            let shared = self.shared.clone();
+            sim.client(name.as_str(), async move {
+                Caller::new(id, seed, nodes, keys, think_ms, shared).run().await;
+                Ok(())
+            });
+        }
+        let (shared, scan) = (self.shared.clone(), self.scan.clone());
+        sim.client("scan", async move {
+            let caller = Caller::new(count, seed, nodes, keys + 1, think_ms, shared);
+            *scan.lock().expect("nobody panics with it") = Some(scan_all(caller).await);
+            Ok(())
+        });
+        names
+    }
+
+    fn drive(&self, sim: &mut Sim<'_>, nemesis: &mut Nemesis, faults_for: Duration) -> Option<String> {
+        let mut deadline = None;
+        loop {
+            match sim.step() {
+                Err(error) => return Some(format!("the simulation failed: {error}")),
+                Ok(true) => return None,
+                Ok(false) => {}
+            }
+            let now = sim.elapsed();
+            let phase = self.shared.lock().expect("nobody panics with it").phase;
+            match phase {
+                Phase::Faults if now < faults_for => nemesis.step(sim),
+                Phase::Faults => {
+                    nemesis.heal(sim);
+                    self.enter(Phase::Healing);
+                }
+                Phase::Healing if now < faults_for + HEALING => nemesis.revive_only(sim),
+                Phase::Healing => {
+                    self.enter(Phase::Scan);
+                    deadline = Some(now + LIVENESS);
+                }
+                Phase::Scan => nemesis.revive_only(sim),
+            }
+            if let Some(dead) = self.ended_by_itself() {
+                return Some(dead);
+            }
+            if deadline.is_some_and(|deadline| now > deadline) {
+                return Some(format!("the healed cluster did not serve everyone and agree within {LIVENESS:?}"));
+            }
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.shared.lock().expect("nobody panics with it").phase = phase;
+    }
+
+    fn ended_by_itself(&self) -> Option<String> {
+        self.hosts.iter().find_map(|host| {
+            let slot = host.slot.lock().expect("nobody panics with it");
+            let why = slot.ended.as_ref().filter(|why| !slot.may_fail && why.as_str() != "stopped")?;
+            Some(format!("n{} ended without a cause: {why}", host.id))
+        })
+    }
+
+    fn report(&self, nemesis: &Nemesis, violation: Option<String>) -> Report {
+        let shared = self.shared.lock().expect("nobody panics with it");
+        let mut violations: Vec<String> = violation.into_iter().collect();
+        for host in &self.hosts {
+            let slot = host.slot.lock().expect("nobody panics with it");
+            violations.extend(slot.violations.iter().take(3).map(|violation| format!("n{}: {violation}", host.id)));
+        }
+        violations.extend(self.scan.lock().expect("nobody panics with it").take().into_iter().flatten());
+        violations.extend(check::check(&shared.history));
+        let count = |wanted: &dyn Fn(Answer) -> bool| shared.history.iter().filter(|op| wanted(op.answer)).count();
+        let mut lines = nemesis.log.clone();
+        for (at, op) in shared.history.iter().enumerate() {
+            let mut line = format!("{:>9.3} op {at}", op.invoked.as_secs_f64());
+            let _ = write!(line, " c{} k{} {:?} -> {:?}", op.client, op.key, op.ask, op.answer);
+            if op.returned < Duration::MAX {
+                let _ = write!(line, " at {:.6}", op.returned.as_secs_f64());
+            }
+            lines.push(line);
+        }
+        let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Report {
+            violations,
+            trace: lines.iter().flat_map(|line| line.bytes()).fold(0xcbf2_9ce4_8422_2325, hash),
+            operations: shared.history.len(),
+            acknowledged: count(&|answer| answer.revision().is_some()),
+            unknown: count(&|answer| answer == Answer::Unknown),
+            installs: self.hosts.iter().map(|host| host.slot.lock().expect("nobody panics with it").installs).sum(),
+            faults: nemesis.counts.clone(),
+            lines,
+        }
+    }
+}
+
+/// Reads every key and writes each once more, then waits until all nodes have applied the same and say so with the same digest.
+async fn scan_all(mut caller: Caller) -> Vec<String> {
+    while caller.phase() < Phase::Scan {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let client = caller.connect();
+    let patience = Duration::from_secs(60);
+    for key in 0..caller.keys {
+        while caller.call(&client, key, Ask::Load, patience).await.revision().is_none() {}
+        loop {
+            let value = {
+                let mut shared = caller.shared.lock().expect("nobody panics with it");
+                shared.values += 1;
+                shared.values
+            };
+            if caller.call(&client, key, Ask::Save { value }, patience).await.revision().is_some() {
+                break;
+            }
+        }
+        while caller.call(&client, key, Ask::Load, patience).await.revision().is_none() {}
+    }
+    loop {
+        let Ok(status) = client.status(StatusOptions::default()).await else { continue };
+        let digests: Vec<_> = status.nodes.iter().map(|node| (node.applied, node.digest_index, node.digest)).collect();
+        let same = digests.iter().all(|digest| digest.0.is_some() && digest.0 == digests[0].0);
+        if same && status.nodes.iter().all(|node| node.reachable) {
+            let equal = digests.iter().all(|digest| *digest == digests[0]);
+            return if equal { Vec::new() } else { vec![format!("digests differ at the end: {digests:?}")] };
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Prints what nodes log, with virtual time.
+pub fn log_to_stderr() {
+    struct Virtual;
+    impl tracing_subscriber::fmt::time::FormatTime for Virtual {
+        fn format_time(&self, to: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+            write!(to, "{:>9.3}", turmoil::sim_elapsed().unwrap_or_default().as_secs_f64())
+        }
+    }
+    let filter = tracing_subscriber::EnvFilter::from_env("SIM_LOG");
+    tracing_subscriber::fmt().with_env_filter(filter).with_timer(Virtual).with_writer(std::io::stderr).with_ansi(false).init();
+}
