@@ -168,7 +168,9 @@ impl<T: Item> Session<T> {
     /// The newest content to load from; with its metadata, if that is needed.
     pub fn newest(&self, with_info: bool) -> Option<(Place, Arc<View<T>>, Option<SessionInfo>)> {
         let usable = |known: &Known<T>| match (known.from, &known.view) {
-            (Origin::At(place), Some(view)) if !with_info || known.info.is_some() => Some((place, view.clone(), known.info.clone())),
+            (Origin::At(place), Some(view)) if !with_info || known.info.is_some() => {
+                Some((place, view.clone(), known.info.clone()))
+            }
             _ => None,
         };
         self.known.iter().filter_map(usable).max_by_key(|(place, ..)| (place.create_revision, place.version))
@@ -353,8 +355,8 @@ fn from_base<T: Item>(
         None => (None, View::empty(meter).step(new, meter)?),
     };
     let Step { view, append } = step;
-    // Where the head is all there is, a delta would be no smaller, and could miss its base.
-    let is_smaller = |append: &Append| !view.items.is_empty() || append.head.is_none();
+    // Where everything is new, a delta would be no smaller, and could miss its base.
+    let is_smaller = |append: &Append| append.items.len() < view.items.len() || append.head.is_none();
     let append = append.filter(|append| from.is_some_and(|place| !is_full_of_chunks(&place)) && is_smaller(append));
     let on_conflict = OnConflict::Reject;
     let from = from.map(Origin::At).filter(|_| append.is_some());

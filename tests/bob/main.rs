@@ -3,6 +3,9 @@
 #[path = "../client/fake.rs"]
 #[expect(dead_code, reason = "the client's own tests use the rest")]
 mod fake;
+mod policies;
+mod random;
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -136,6 +136,11 @@ impl Cluster {
         state.expire_clients();
     }
 
+    pub fn become_another_again(&self) {
+        self.become_another();
+        self.lock().cluster = [9; 16];
+    }
+
     /// Of each write of content that arrived: whether it was a delta, the items and the stored bytes it brought.
     pub fn changes(&self) -> Vec<(bool, u64, u64)> {
         self.lock().changes.clone()
@@ -265,6 +270,11 @@ impl Node {
     pub fn then(&self, fault: Fault) -> &Self {
         self.faults.lock().expect("no panic").push_back(fault);
         self
+    }
+
+    /// Ends the script.
+    pub fn forget_faults(&self) {
+        self.faults.lock().expect("no panic").clear();
     }
 
     pub fn hint(&self) -> Refusal {
