@@ -395,3 +395,127 @@ fn turn<T: Item>(
 fn is_full_of_chunks(place: &Place) -> bool {
     place.next_chunk.saturating_sub(place.first_chunk) >= SESSION_CHUNKS_REPACK
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::Counters;
+
+    const REBASE: OnConflict = OnConflict::Rebase;
+
+    fn items(texts: &[&'static str]) -> Vec<Bytes> {
+        texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
+    }
+
+    fn place(version: u64, items: u64) -> Place {
+        let (cluster, create_revision) = (ClusterId([1; 16]), Revision(5));
+        Place { cluster, create_revision, version: Version(version), items, first_chunk: 0, next_chunk: version }
+    }
+
+    fn decide(session: &mut Session<Bytes>, texts: &[&'static str], rule: Rule) -> Decision<Bytes> {
+        let items = items(texts);
+        let new = New { items: &items, head: Bytes::from_static(b"h"), counters: Counters::default() };
+        session.decide(&new, rule, &Meter::default()).expect("bytes are always stored")
+    }
+
+    fn plan(session: &mut Session<Bytes>, texts: &[&'static str], rule: Rule) -> Plan<Bytes> {
+        match decide(session, texts, rule) {
+            Decision::Send(plan) => plan,
+            Decision::Wait(_) => panic!("it waits"),
+            Decision::Conflict { .. } => panic!("a conflict"),
+        }
+    }
+
+    fn loaded(version: u64, texts: &[&'static str]) -> Session<Bytes> {
+        let mut session = Session::default();
+        let view = plan(&mut Session::default(), texts, Rule::Blind).view;
+        session.learn(place(version, texts.len() as u64), view, None, 1);
+        session
+    }
+
+    fn saved(version: u64, items: u64, rebased: bool) -> Ended {
+        let Place { create_revision, next_chunk, .. } = place(version, items);
+        let saved = Saved { version: Version(version), create_revision, items, next_chunk, rebased };
+        Ended::Saved { saved, cluster: Some(ClusterId([1; 16])), first_chunk: 0 }
+    }
+
+    #[test]
+    fn a_turn_whose_base_was_dropped_is_sent_whole_if_the_session_is_exactly_that() {
+        let mut session = loaded(3, &["a"]);
+        session.strip();
+        assert!(session.newest(false).is_none());
+        let plan = plan(&mut session, &["a", "b"], Rule::Turn(Version(3), REBASE));
+        assert_eq!((plan.append, plan.expected, plan.on_conflict), (None, Some(place(3, 1).expected()), OnConflict::Reject));
+    }
+
+    /// A second save of a turn whose first is not remembered would append it twice.
+    #[test]
+    fn after_own_saves_were_dropped_nothing_is_appended_to_their_base() {
+        let mut session = loaded(3, &["a"]);
+        let first = plan(&mut session, &["a", "b"], Rule::Turn(Version(3), REBASE));
+        session.settle(&first, saved(4, 2, false));
+        session.strip();
+        let view = plan(&mut Session::default(), &["a"], Rule::Blind).view;
+        session.put(Origin::At(place(3, 1)), view, None);
+        let second = plan(&mut session, &["a", "b", "c"], Rule::Turn(Version(3), REBASE));
+        assert_eq!((second.append, second.on_conflict), (None, OnConflict::Reject));
+    }
+
+    #[test]
+    fn what_was_rebased_is_no_content_of_ours_but_the_turn_goes_on_from_it() {
+        let mut session = loaded(3, &["a"]);
+        let first = plan(&mut session, &["a", "b"], Rule::Turn(Version(3), REBASE));
+        session.settle(&first, saved(5, 3, true));
+        assert_eq!(session.newest(false).map(|(place, ..)| place.version), Some(Version(3)));
+        let second = plan(&mut session, &["a", "b", "c"], Rule::Turn(Version(3), REBASE));
+        assert_eq!((second.from, second.replaceable), (Some(Origin::At(place(5, 3))), false));
+        assert_eq!(second.append.map(|append| append.items), Some(items(&["c"])));
+        assert!(matches!(decide(&mut session, &["a", "b"], Rule::Turn(Version(4), REBASE)), Decision::Conflict { .. }));
+    }
+
+    #[test]
+    fn a_load_that_began_before_does_not_settle_what_was_lost_after() {
+        let mut session = loaded(3, &["a"]);
+        let turn = Rule::Turn(Version(3), REBASE);
+        let lost = plan(&mut session, &["a", "b"], turn);
+        let before = session.moment();
+        session.settle(&lost, Ended::Unknown);
+        let view = plan(&mut Session::default(), &["a"], Rule::Blind).view;
+        session.learn(place(3, 1), view.clone(), None, before);
+        assert!(matches!(decide(&mut session, &["a", "b"], turn), Decision::Conflict { .. }));
+        let after = session.moment();
+        session.learn(place(3, 1), view, None, after);
+        assert!(plan(&mut session, &["a", "b"], turn).append.is_some());
+    }
+
+    #[test]
+    fn the_same_turn_waits_for_its_first_save_and_another_does_not() {
+        let mut session = loaded(3, &["a"]);
+        let turn = Rule::Turn(Version(3), REBASE);
+        let first = plan(&mut session, &["a", "b"], turn);
+        assert!(matches!(decide(&mut session, &["a", "b", "c"], turn), Decision::Wait(_)));
+        assert!(matches!(decide(&mut session, &["a", "x"], turn), Decision::Send(_)));
+        session.settle(&first, Ended::Nothing);
+        let again = plan(&mut session, &["a", "b", "c"], turn);
+        assert_eq!(again.append.map(|append| append.items), Some(items(&["b", "c"])));
+    }
+
+    #[test]
+    fn the_number_of_bases_and_of_own_saves_is_bounded() {
+        let mut session = loaded(1, &["a"]);
+        for version in 2..2 * BASES_MAX as u64 {
+            let view = plan(&mut Session::default(), &["a"], Rule::Blind).view;
+            session.learn(place(version, 1), view, None, 1);
+        }
+        assert_eq!(session.known.len(), BASES_MAX);
+        let newest = Version(2 * BASES_MAX as u64 - 1);
+        for version in 0..2 * OWN_MAX as u64 {
+            let own = plan(&mut session, &["b"], Rule::Turn(newest, REBASE));
+            session.settle(&own, saved(newest.0 + 1 + version, 9, true));
+        }
+        let known = session.at(newest).expect("the newest");
+        assert_eq!((known.own.len(), known.forgot), (OWN_MAX, true));
+    }
+}
