@@ -1,20 +1,30 @@
 //! Bob's `SessionStore` over a [`Client`], and JSON forms of content.
 //!
 //! A state is stored as a transcript: each message is JSON of its own, the rest of the state is the head, token usage the counters. Bob's
-//! types leave out empty fields and hold any JSON: no binary format ever sees them.
+//! types leave out empty fields and hold any JSON: no binary format ever sees them. Saves send what is new since what this client
+//! knows, loads get what is new, by the messages' values.
 //!
 //! ```text
 //! {"messages": [m, ..], "memory_summary": s, "total_usage": {"prompt_tokens": p, "completion_tokens": c}, ..}
 //!    messages = [m, ..]     head = {"memory_summary": s, "total_usage": "counters", ..}     counters = [p, c]
 //! ```
 
+mod json;
+
+use std::sync::Arc;
+
 use bob_core::error::StoreError;
 use bob_core::ports::SessionStore;
-use bob_core::types::{Message, SessionState, TokenUsage};
+use bob_core::types::{Message, SessionState, TokenUsage, ToolCall};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Client, Content, Counters, Error, ErrorKind, Expected, Version, WriteOptions};
+use super::cache::Cache;
+use super::known::Rule;
+use super::sessions::{self, Found};
+use super::view::{Failure, Item, New, View};
+use super::{Client, Consistency, Counters, ErrorKind, Expected, Expiry, Version, pack};
+use crate::types::OnConflict;
 
 const MESSAGES: &str = "messages";
 const SUMMARY: &str = "memory_summary";
@@ -24,19 +34,49 @@ const COMPLETION: &str = "completion_tokens";
 /// In a head: the usage is in the counters.
 const IN_COUNTERS: &str = "counters";
 
+/// What a plain `save` does when another turn was saved since this one loaded.
+///
+/// Bob's runtime loads, thinks for seconds, and saves without a condition: of 20 turns at once on one session, all acknowledged, the
+/// port's literal meaning keeps one. `Reject` and `Rebase` go on from the version in the state: the one it was loaded at, 0 for a new
+/// session. They answer `VersionConflict` for a version this client does not remember, or from which a save ended `Indeterminate`:
+/// load again. A second save of the same turn goes on from the first. A state with version 0 and no messages is a reset, and is stored
+/// whatever was there, under every policy. `save_if_version` is the same under all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConcurrentSave {
+    /// Stores over it: what the port says. The other turn is lost.
+    #[default]
+    Overwrite,
+    /// `VersionConflict`; nothing changes.
+    Reject,
+    /// Appends this turn's messages to the newest state and adds its usage; `VersionConflict` where that would lose something: both
+    /// changed the summary, history was rewritten, the session was deleted. A turn equal to another, message by message, is kept too.
+    Rebase,
+}
+
 /// Bob's `SessionStore`, cheap to clone.
 ///
 /// Conflicts are `StoreError::VersionConflict`; what is no session state is `Serialization`; all else is `Other` and holds an
-/// [`Error`], to be downcast. Dropping the future of a save does not cancel it; a load may be dropped freely.
-#[derive(Clone, Debug)]
+/// [`super::Error`], to be downcast. Dropping the future of a save does not cancel it; a load may be dropped freely.
+#[derive(Clone)]
 pub struct Store {
     client: Client,
+    cache: Arc<Cache<Message>>,
+    concurrent_save: ConcurrentSave,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("client", &self.client)
+            .field("concurrent_save", &self.concurrent_save)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Client {
-    /// The adapter for Bob's `SessionStore`.
+    /// The adapter for Bob's `SessionStore`. All adapters of one client share what they know.
     pub fn session_store(&self) -> Store {
-        Store { client: self.clone() }
+        Store { client: self.clone(), cache: self.adapters(), concurrent_save: ConcurrentSave::default() }
     }
 }
 
@@ -45,73 +85,119 @@ impl Store {
     pub fn client(&self) -> &Client {
         &self.client
     }
+
+    /// The same store with this policy for plain saves. Stores of one client that save the same sessions should have the same.
+    #[must_use]
+    pub fn concurrent_save(self, concurrent_save: ConcurrentSave) -> Self {
+        Self { concurrent_save, ..self }
+    }
+
+    async fn save_by(&self, id: &str, state: &SessionState, rule: Rule) -> Result<u64, StoreError> {
+        let new = new_from(state)?;
+        let saved = sessions::save(&self.client.handle, &self.cache, id, new, rule, Expiry::Keep).await;
+        saved.map(|written| written.version.0).map_err(|failure| store_error(failure, state.version))
+    }
 }
 
 #[async_trait::async_trait]
 impl SessionStore for Store {
     async fn load(&self, id: &String) -> Result<Option<SessionState>, StoreError> {
-        match self.client.load(id).await.map_err(other)? {
-            None => Ok(None),
-            Some(session) => state_from(session.content, session.info.version).map(Some),
-        }
+        let loaded = sessions::load(&self.client.handle, &self.cache, id, Consistency::Linearizable, false).await;
+        let found = loaded.map_err(|failure| store_error(failure, 0))?.found;
+        found.map(|Found { version, view, .. }| state_from(&view, version)).transpose()
     }
 
     async fn save(&self, id: &String, state: &SessionState) -> Result<(), StoreError> {
-        let content = content_from(state)?;
-        self.client.save(id, content, WriteOptions::default()).await.map(drop).map_err(other)
+        let version = Version(state.version);
+        let rule = match self.concurrent_save {
+            ConcurrentSave::Overwrite => Rule::Blind,
+            ConcurrentSave::Reject => Rule::Turn(version, OnConflict::Reject),
+            ConcurrentSave::Rebase => Rule::Turn(version, OnConflict::Rebase),
+        };
+        self.save_by(id, state, rule).await.map(drop)
     }
 
     async fn save_if_version(&self, id: &String, state: &SessionState, expected_version: u64) -> Result<u64, StoreError> {
-        let content = content_from(state)?;
         let expected = match expected_version {
             0 => Expected::Absent,
             version => Expected::At { version: Version(version), create_revision: None },
         };
-        match self.client.save_if_version(id, content, expected, WriteOptions::default()).await {
-            Ok(written) => Ok(written.version.0),
-            Err(error) => match error.kind() {
-                ErrorKind::Conflict { actual } => Err(StoreError::VersionConflict { expected: expected_version, actual: actual.0 }),
-                _ => Err(other(error)),
-            },
-        }
+        self.save_by(id, state, Rule::Expect(expected)).await.map_err(|error| match error {
+            StoreError::VersionConflict { actual, .. } => StoreError::VersionConflict { expected: expected_version, actual },
+            other => other,
+        })
     }
 }
 
-fn other(error: Error) -> StoreError {
-    StoreError::Other(Box::new(error))
+fn store_error(failure: Failure, expected: u64) -> StoreError {
+    match failure {
+        Failure::Form(why) => StoreError::Serialization(why),
+        Failure::Client(error) => match error.kind() {
+            ErrorKind::Conflict { actual } => StoreError::VersionConflict { expected, actual: actual.0 },
+            _ => StoreError::Other(Box::new(error)),
+        },
+    }
 }
 
 fn serialization(error: impl std::fmt::Display) -> StoreError {
     StoreError::Serialization(error.to_string())
 }
 
-/// A field added to the state must be placed here, or this does not compile. The version is the store's to say.
-fn content_from(state: &SessionState) -> Result<Content, StoreError> {
-    let SessionState { messages, memory_summary, total_usage, version: _ } = state;
-    let TokenUsage { prompt_tokens, completion_tokens } = total_usage;
-    let message = |message| serde_json::to_vec(message).map(Bytes::from).map_err(serialization);
-    let head = json!({ SUMMARY: memory_summary, USAGE: IN_COUNTERS });
-    Ok(Content::Transcript {
-        messages: messages.iter().map(message).collect::<Result<_, _>>()?,
-        head: serde_json::to_vec(&head).map_err(serialization)?.into(),
-        counters: counters([u64::from(*prompt_tokens), u64::from(*completion_tokens)]),
-    })
+/// A field added to a message or a tool call must be compared here, or this does not compile.
+impl Item for Message {
+    const COUNTER_MAX: u64 = u32::MAX as u64;
+
+    fn is_same(&self, other: &Self) -> bool {
+        let Message { role, content, tool_calls, tool_call_id, tool_name } = self;
+        let calls = |calls: &[ToolCall], others: &[ToolCall]| {
+            calls.len() == others.len() && calls.iter().zip(others).all(|(call, other)| is_same_call(call, other))
+        };
+        *role == other.role
+            && *content == other.content
+            && calls(tool_calls, &other.tool_calls)
+            && *tool_call_id == other.tool_call_id
+            && *tool_name == other.tool_name
+    }
+
+    fn to_bytes(&self) -> Result<Bytes, String> {
+        serde_json::to_vec(self).map(Bytes::from).map_err(|error| error.to_string())
+    }
+
+    fn from_bytes(bytes: Bytes) -> Result<Self, String> {
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    }
 }
 
-fn state_from(content: Content, version: Version) -> Result<SessionState, StoreError> {
-    let Content::Transcript { messages, head, counters } = content else {
+fn is_same_call(call: &ToolCall, other: &ToolCall) -> bool {
+    let ToolCall { call_id, name, arguments } = call;
+    *call_id == other.call_id && *name == other.name && *arguments == other.arguments
+}
+
+/// A field added to the state must be placed here, or this does not compile.
+fn new_from(state: &SessionState) -> Result<New<'_, Message>, StoreError> {
+    let SessionState { messages, memory_summary, total_usage, version: _ } = state;
+    let TokenUsage { prompt_tokens, completion_tokens } = total_usage;
+    let head = json!({ SUMMARY: memory_summary, USAGE: IN_COUNTERS });
+    let head = serde_json::to_vec(&head).map_err(serialization)?;
+    let counters = counters([u64::from(*prompt_tokens), u64::from(*completion_tokens)]);
+    Ok(New { items: messages, head: pack::tagged(true, &head), counters })
+}
+
+fn state_from(view: &View<Message>, version: Version) -> Result<SessionState, StoreError> {
+    let (is_transcript, head) = pack::untagged(&view.head);
+    if !is_transcript {
         return Err(serialization("the session holds a plain value, not a session state"));
-    };
-    let messages = messages.iter().map(|message| serde_json::from_slice::<Message>(message)).collect::<Result<_, _>>();
+    }
     let head: Map<String, Value> = serde_json::from_slice(&head).map_err(serialization)?;
     let memory_summary = match head.get(SUMMARY) {
         None | Some(Value::Null) => None,
         Some(Value::String(summary)) => Some(summary.clone()),
         Some(_) => return Err(serialization("the session's memory_summary is not a string")),
     };
-    let [prompt_tokens, completion_tokens] = usage(&counters).map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
+    let [prompt_tokens, completion_tokens] = usage(&view.counters).map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
     let total_usage = TokenUsage { prompt_tokens, completion_tokens };
-    Ok(SessionState { messages: messages.map_err(serialization)?, memory_summary, total_usage, version: version.0 })
+    let messages = view.items.iter().map(|kept| kept.value.clone()).collect();
+    Ok(SessionState { messages, memory_summary, total_usage, version: version.0 })
 }
 
 fn counters(values: [u64; 2]) -> Counters {
@@ -124,119 +210,47 @@ fn usage(counters: &Counters) -> [u64; 2] {
     [at(0), at(1)]
 }
 
-impl Content {
-    /// A JSON object with an array of `messages` as a transcript, which the adapter can read if it is a session state; anything else as
-    /// a value.
-    pub fn from_json(bytes: &[u8]) -> Content {
-        let transcript = serde_json::from_slice(bytes).ok().and_then(transcript_from);
-        transcript.unwrap_or_else(|| Content::Value(Bytes::copy_from_slice(bytes)))
-    }
-
-    /// Back to bytes: the very bytes of a value; of a transcript, JSON of the same value.
-    ///
-    /// Errors: `Corrupt`, if a transcript is not JSON, which only another program can have stored.
-    pub fn to_json(&self) -> Result<Vec<u8>, Error> {
-        let (messages, head, counters) = match self {
-            Content::Value(bytes) => return Ok(bytes.to_vec()),
-            Content::Transcript { messages, head, counters } => (messages, head, counters),
-        };
-        let corrupt = |error: serde_json::Error| Error::corrupt(format!("the transcript is not JSON: {error}"));
-        let mut object: Map<String, Value> = serde_json::from_slice(head).map_err(corrupt)?;
-        let messages = messages.iter().map(|message| serde_json::from_slice(message)).collect::<Result<_, _>>();
-        object.insert(MESSAGES.to_owned(), Value::Array(messages.map_err(corrupt)?));
-        if is_in_counters(&object) {
-            let [prompt, completion] = usage(counters);
-            object.insert(USAGE.to_owned(), json!({ PROMPT: prompt, COMPLETION: completion }));
-        }
-        serde_json::to_vec(&object).map_err(corrupt)
-    }
-}
-
-fn is_in_counters(object: &Map<String, Value>) -> bool {
-    object.get(USAGE).and_then(Value::as_str) == Some(IN_COUNTERS)
-}
-
-fn transcript_from(mut object: Map<String, Value>) -> Option<Content> {
-    // The mark of our own would be taken for one on the way back.
-    if is_in_counters(&object) {
-        return None;
-    }
-    let Some(Value::Array(messages)) = object.remove(MESSAGES) else { return None };
-    let usage = object.get(USAGE).and_then(plain_usage);
-    if usage.is_some() {
-        object.insert(USAGE.to_owned(), IN_COUNTERS.into());
-    }
-    let bytes = |value: &Value| serde_json::to_vec(value).map(Bytes::from).ok();
-    Some(Content::Transcript {
-        messages: messages.iter().map(bytes).collect::<Option<_>>()?,
-        head: serde_json::to_vec(&object).ok()?.into(),
-        counters: counters(usage.unwrap_or_default()),
-    })
-}
-
-/// Exactly the two counts of a session state.
-fn plain_usage(usage: &Value) -> Option<[u64; 2]> {
-    let usage = usage.as_object().filter(|usage| usage.len() == 2)?;
-    Some([usage.get(PROMPT)?.as_u64()?, usage.get(COMPLETION)?.as_u64()?])
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::view::Meter;
     use super::*;
 
-    fn back(json: &str) -> Value {
-        let content = Content::from_json(json.as_bytes());
-        serde_json::from_slice(&content.to_json().expect("our own")).expect("JSON")
+    fn view(head: Bytes, counters: Counters) -> View<Message> {
+        let meter = Meter::default();
+        View::empty(&meter).followed_by(Vec::new(), head, counters, &meter)
     }
 
     #[test]
-    fn a_state_survives_as_a_transcript() {
-        let json = r#"{"messages":[{"role":"user","content":"hi"}],"memory_summary":null,"total_usage":{"prompt_tokens":7,"completion_tokens":0},"version":3}"#;
-        assert_eq!(back(json), serde_json::from_str::<Value>(json).expect("JSON"));
-        let Content::Transcript { counters, .. } = Content::from_json(json.as_bytes()) else { panic!("a transcript") };
-        assert_eq!(counters.as_slice(), [7]);
-        let state = state_from(Content::from_json(json.as_bytes()), Version(9)).expect("a state");
-        assert_eq!((state.version, state.messages.len(), state.total_usage.prompt_tokens), (9, 1, 7));
-    }
-
-    #[test]
-    fn other_transcripts_survive_by_value() {
-        for json in [
-            r#"{"messages":[]}"#,
-            r#"{"messages":[1,null,{"a":[{}]}],"x":{"y":0},"total_usage":null}"#,
-            r#"{"messages":["m"],"total_usage":{"prompt_tokens":1,"completion_tokens":2,"cached":3}}"#,
-            r#"{"messages":["m"],"total_usage":{"prompt_tokens":-1,"completion_tokens":2}}"#,
-        ] {
-            assert!(matches!(Content::from_json(json.as_bytes()), Content::Transcript { .. }), "{json}");
-            assert_eq!(back(json), serde_json::from_str::<Value>(json).expect("JSON"));
-        }
-    }
-
-    #[test]
-    fn everything_else_is_a_value_byte_for_byte() {
-        for bytes in
-            ["", "hello", "[1]", " {\"messages\" : 1}", r#"{"a":1}"#, r#"{"messages":[],"total_usage":"counters"}"#, "\u{0}"]
-        {
-            let content = Content::from_json(bytes.as_bytes());
-            assert_eq!(content, Content::Value(Bytes::copy_from_slice(bytes.as_bytes())));
-            assert_eq!(content.to_json().expect("a value"), bytes.as_bytes());
-        }
-    }
-
-    #[test]
-    fn usage_above_what_bob_counts_saturates() {
-        let content = Content::Transcript {
-            messages: vec![],
-            head: Bytes::from_static(b"{}"),
-            counters: counters([u64::MAX, u64::from(u32::MAX) + 1]),
-        };
-        let TokenUsage { prompt_tokens, completion_tokens } = state_from(content, Version(1)).expect("a state").total_usage;
+    fn usage_above_what_bob_counts_saturates_and_counts_on() {
+        let view = view(pack::tagged(true, b"{}"), counters([u64::MAX, u64::from(u32::MAX) + 1]));
+        let state = state_from(&view, Version(1)).expect("a state");
+        let TokenUsage { prompt_tokens, completion_tokens } = state.total_usage;
         assert_eq!((prompt_tokens, completion_tokens), (u32::MAX, u32::MAX));
+        let step = view.step(&new_from(&state).expect("a state"), &Meter::default()).expect("a state");
+        assert_eq!(step.append.expect("no counter fell").counters, Counters::default());
     }
 
     #[test]
     fn a_plain_value_is_no_session_state() {
-        let error = state_from(Content::Value(Bytes::from_static(b"x")), Version(1)).expect_err("no state");
+        let error = state_from(&view(pack::tagged(false, b"x"), Counters::default()), Version(1)).expect_err("no state");
         assert!(matches!(error, StoreError::Serialization(_)), "{error}");
+    }
+
+    #[test]
+    fn messages_are_the_same_only_if_every_field_is() {
+        let call = |name: &str, n: u32| ToolCall::new(name, json!({ "n": n }));
+        let base = Message::assistant_tool_calls("text", vec![call("f", 1)]);
+        assert!(base.is_same(&base.clone()));
+        let others = [
+            Message { role: bob_core::types::Role::User, ..base.clone() },
+            Message { content: "other".into(), ..base.clone() },
+            Message { tool_calls: vec![call("f", 2)], ..base.clone() },
+            Message { tool_calls: vec![call("g", 1)], ..base.clone() },
+            Message { tool_calls: vec![call("f", 1).with_call_id("x")], ..base.clone() },
+            Message { tool_calls: vec![], ..base.clone() },
+            Message { tool_call_id: Some("x".into()), ..base.clone() },
+            Message { tool_name: Some("x".into()), ..base.clone() },
+        ];
+        assert!(others.iter().all(|other| !base.is_same(other) && !other.is_same(&base)));
     }
 }

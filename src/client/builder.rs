@@ -100,7 +100,7 @@ impl Builder {
             clock: self.clock,
             random: self.random,
         };
-        Ok(Client { handle: Handle::new(config) })
+        Ok(Client { handle: Handle::new(config), cache: Arc::default(), adapter: Arc::default() })
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) enum Event {
     Down { line: Line, refusal: Refusal },
     /// A large write is answered; `channel` is worth keeping, if there.
     Alone { target: usize, tag: u64, answer: Box<Result<v1::SubmitResponse, Refusal>>, channel: Option<Channel> },
+    /// The whole content of an operation is made.
+    Remade { key: super::operation::Key, change: Result<crate::types::Change, super::Error> },
 }
 
 /// What it takes to connect.

@@ -30,7 +30,7 @@ use super::router::{Choice, Router};
 use super::table::Table;
 use crate::env::{Clock, Random, u64_from};
 use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX};
-use crate::types::{Nonce, SessionId, Write};
+use crate::types::{ClusterId, Nonce, SessionId, Write};
 use crate::wire::{self, v1};
 
 /// Calls handed over and not taken up yet.
@@ -212,11 +212,13 @@ impl Driver {
             self.calls.close();
             return;
         }
-        let operation = Operation::new(call);
+        let mut operation = Operation::new(call);
         if operation.deadline <= self.now {
-            let mut operation = operation;
             let error = operation.failure();
             return operation.fail(error);
+        }
+        if let Body::Write { plan: Some(plan), .. } = &mut operation.body {
+            plan.taken();
         }
         self.used = true;
         self.users += 1;
@@ -423,6 +425,10 @@ impl Driver {
     fn attempt(&mut self, key: Key, via: Via) -> Option<v1::SubmitRequest> {
         let cluster = self.table.cluster();
         let own = self.own_message(key);
+        if !self.belongs(key, cluster) {
+            self.remake(key, true);
+            return None;
+        }
         let operation = self.operations.get_mut(&key)?;
         if let (Body::Write { write, .. }, Some(request)) = (&mut operation.body, operation.request) {
             let request = self.table.refresh(request);
@@ -447,6 +453,18 @@ impl Driver {
             cluster_id: cluster.map(|id| bytes::Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
             operation: Some(message),
         })
+    }
+
+    /// Whether what the operation goes on from is of this cluster. A load goes on from nothing instead.
+    fn belongs(&mut self, key: Key, here: Option<ClusterId>) -> bool {
+        match self.operations.get_mut(&key).map(|operation| &mut operation.body) {
+            Some(Body::Load { load, cluster, .. }) if cluster.is_some() && *cluster != here => {
+                (load.have, *cluster) = (None, None);
+                true
+            }
+            Some(Body::Write { plan: Some(plan), .. }) => plan.cluster().is_none_or(|cluster| Some(cluster) == here),
+            _ => true,
+        }
     }
 
     fn own_message(&self, key: Key) -> Option<v1::submit_request::Operation> {

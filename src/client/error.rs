@@ -81,6 +81,11 @@ impl Error {
         Self { revision: Some(revision), ..error }
     }
 
+    /// What the write goes on from is not remembered, or not known to be stored.
+    pub(super) fn forgotten(actual: Version) -> Self {
+        Self::new(ErrorKind::Conflict { actual }, "what this save goes on from is not known to be stored, load again")
+    }
+
     pub(super) fn too_large(what: TooLarge, revision: Revision) -> Self {
         let (what, now, limit) = what.parts();
         Self { revision: Some(revision), ..Self::invalid(format!("the write is too large {what}={now} limit={limit}")) }

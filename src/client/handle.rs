@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::Error;
 use super::driver::{CALLS_MAX, Config, Driver};
-use super::operation::{Body, Call, Reply};
+use super::operation::{Body, Call, Planned, Reply};
 use crate::limits::{KIB, MIB};
 use crate::types::{Outcome, Write};
 
@@ -37,13 +37,13 @@ impl Handle {
     }
 
     /// Hands a write over and waits for its outcome. Dropped before it is handed over, nothing was sent; after that it goes on.
-    pub async fn write(&self, write: Write) -> Result<Outcome, Error> {
+    pub async fn write(&self, write: Write, plan: Option<Box<dyn Planned>>) -> Result<Outcome, Error> {
         let config = self.config();
         let deadline = config.clock.now() + config.write_deadline;
         let (reply, answer) = oneshot::channel();
         let bytes = write.change().map_or(0, |change| change.stored_bytes());
         let permit = self.hold(bytes, config.write_deadline).await?;
-        self.hand_over(Call { deadline, body: Body::Write { write, reply }, permit }, config.write_deadline).await?;
+        self.hand_over(Call { deadline, body: Body::Write { write, plan, reply }, permit }, config.write_deadline).await?;
         // The driver ended with its runtime, or by a bug of ours: what it sent is not known.
         answer.await.unwrap_or_else(|_| Err(Error::indeterminate(None)))
     }

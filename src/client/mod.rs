@@ -19,20 +19,26 @@
 #[cfg(feature = "bob")]
 pub mod bob;
 mod builder;
+mod cache;
 mod connection;
 mod content;
 mod driver;
 mod error;
 mod handle;
+mod known;
 mod operation;
 mod pack;
 mod retry;
 mod router;
+mod sessions;
 mod status;
 mod table;
+mod view;
 
-use std::time::Duration;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 pub use builder::Builder;
@@ -46,10 +52,13 @@ pub use crate::types::{
     Consistency, Counters, Expected, Expiry, List, ListPage, Listed, NodeId, Revision, SessionId, SessionInfo, Version,
 };
 
-use crate::types::{ClientId, Load, Loaded, Nonce, OnConflict, Outcome, Request, Sequence, Verdict, Write};
-use crate::wire::{Assembled, LoadAssembler};
+use crate::types::{ClientId, Nonce, Outcome, Request, Sequence, Verdict, Write};
+use crate::wire::LoadAssembler;
+use cache::Cache;
 use handle::Handle;
+use known::Rule;
 use operation::Body;
+use view::{Failure, New, View};
 
 /// Stands where the driver puts the identity of a write when it sends it.
 const NO_REQUEST: Request =
@@ -59,6 +68,10 @@ const NO_REQUEST: Request =
 #[derive(Clone)]
 pub struct Client {
     handle: Handle,
+    /// What is known of sessions stored as bytes.
+    cache: Arc<Cache<Bytes>>,
+    /// The same of an adapter's, by its own form.
+    adapter: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -82,19 +95,13 @@ impl Client {
 
     /// Like [`Client::load`], with a choice of guarantee, and with where in the order of writes the answer was read.
     pub async fn load_with(&self, id: &str, options: LoadOptions) -> Result<Read, Error> {
-        let load = Load { id: session_id(id)?, have: None, consistency: options.consistency };
-        let Assembled { revision, loaded, age_ms } =
-            self.handle.read(|reply| Body::Load { load, assembler: assembler(), reply }).await?;
-        let age = age_ms.map(Duration::from_millis);
-        match loaded {
-            Loaded::NotFound { tombstone } => Ok(Read { revision, tombstone, age, session: None }),
-            Loaded::Full(content) => {
-                let info = content.info.clone();
-                let session = Session { info, revision, content: pack::unpack(content)? };
-                Ok(Read { revision, tombstone: Version(0), age, session: Some(session) })
-            }
-            Loaded::NotModified | Loaded::Tail(_) => Err(Error::corrupt("a load of everything was answered in part")),
-        }
+        let answer = sessions::load(&self.handle, &self.cache, id, options.consistency, true).await.map_err(failed)?;
+        let sessions::Answer { revision, tombstone, age, found } = answer;
+        let session = found.map(|found| {
+            let info = found.info.unwrap_or_default();
+            Session { info, revision, content: content_of(&found.view) }
+        });
+        Ok(Read { revision, tombstone, age, session })
     }
 
     /// Stores `content`, whatever was there.
@@ -102,10 +109,7 @@ impl Client {
     /// Errors: every [`ErrorKind`] but `Conflict`; after `Indeterminate` it may or may not have happened. Dropping the future does not
     /// cancel the save once it is handed over: the caller's next call on this session waits for it.
     pub async fn save(&self, id: &str, content: Content, options: WriteOptions) -> Result<Written, Error> {
-        let (id, change) = (session_id(id)?, pack::full(&content)?);
-        drop(content);
-        let write = Write::Save { request: NO_REQUEST, id, change, expiry: options.expiry };
-        written(self.handle.write(write).await?)
+        self.save_by(id, content, Rule::Blind, options).await
     }
 
     /// Stores `content` if the session is as expected.
@@ -118,11 +122,23 @@ impl Client {
         expected: Expected,
         options: WriteOptions,
     ) -> Result<Written, Error> {
-        let (id, change) = (session_id(id)?, pack::full(&content)?);
-        drop(content);
-        let on_conflict = OnConflict::Reject;
-        let write = Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, expiry: options.expiry };
-        written(self.handle.write(write).await?)
+        self.save_by(id, content, Rule::Expect(expected), options).await
+    }
+
+    async fn save_by(&self, id: &str, content: Content, rule: Rule, options: WriteOptions) -> Result<Written, Error> {
+        let (items, head, counters) = match content {
+            Content::Value(bytes) => (Vec::new(), pack::tagged(false, &bytes), Counters::default()),
+            Content::Transcript { messages, head, counters } => (messages, pack::tagged(true, &head), counters),
+        };
+        let new = New { items: &items, head, counters };
+        sessions::save(&self.handle, &self.cache, id, new, rule, options.expiry).await.map_err(failed)
+    }
+
+    /// What an adapter remembers, shared by all clones. Only one adapter may use it.
+    #[allow(dead_code, reason = "without an adapter nobody uses it")]
+    fn adapters<T: Any + Send + Sync + Default>(&self) -> Arc<T> {
+        let known = self.adapter.get_or_init(|| Arc::new(T::default())).clone();
+        known.downcast().unwrap_or_default()
     }
 
     /// Deletes the session, if it is as expected where that is given. `None`: there was nothing.
@@ -130,7 +146,7 @@ impl Client {
     /// Errors: as [`Client::save_if_version`]. Dropping the future does not cancel it.
     pub async fn delete(&self, id: &str, expected: Option<Expected>) -> Result<Option<Written>, Error> {
         let write = Write::Delete { request: NO_REQUEST, id: session_id(id)?, expected };
-        let outcome = self.handle.write(write).await?;
+        let outcome = self.handle.write(write, None).await?;
         match outcome.verdict {
             Verdict::NotFound { .. } => Ok(None),
             _ => written(outcome).map(Some),
@@ -158,6 +174,22 @@ impl Client {
         // It ended without an answer: then it is closed too.
         let _ = closed.await;
     }
+}
+
+fn failed(failure: Failure) -> Error {
+    match failure {
+        Failure::Client(error) => error,
+        Failure::Form(why) => Error::corrupt(why),
+    }
+}
+
+fn content_of(view: &View<Bytes>) -> Content {
+    let (is_transcript, head) = pack::untagged(&view.head);
+    if !is_transcript {
+        return Content::Value(head);
+    }
+    let messages = view.items.iter().map(|kept| kept.value.clone()).collect();
+    Content::Transcript { messages, head, counters: view.counters.clone() }
 }
 
 fn assembler() -> Box<LoadAssembler> {

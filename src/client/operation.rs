@@ -4,16 +4,36 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::Error;
 use super::connection::Line;
 use super::retry::History;
-use crate::types::{ClusterId, List, ListPage, Load, Nonce, Outcome, Refusal, RefusalKind, Request, SessionId, Write};
+use super::{Error, ErrorKind};
+use crate::types::{Change, ClusterId, List, ListPage, Load, Nonce, Outcome, Refusal, RefusalKind, Request, SessionId, Write};
 use crate::wire::{self, Assembled, LoadAssembler, v1};
 
 /// Names an operation within a driver; a later one is greater.
 pub(super) type Key = u64;
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Makes the whole content of a save; to be run beside the driver.
+pub(super) type Remake = Box<dyn FnOnce() -> Result<Change, Error> + Send>;
+
+/// The part of a save that knows what it goes on from. All calls are short.
+pub(super) trait Planned: Send {
+    /// The cluster its base is of, if it has one.
+    fn cluster(&self) -> Option<ClusterId>;
+    /// How to make the whole, to be sent under the same identity: the base is not current, or is another cluster's (`elsewhere`).
+    /// `None` if that could lose what others stored: it is a conflict.
+    fn remake(&mut self, elsewhere: bool) -> Option<Remake>;
+    /// From now on this is sent.
+    fn remade(&mut self, change: &Change);
+    /// What to send after a conflict, as another write.
+    fn instead(&mut self) -> Option<Write>;
+    /// The driver has it.
+    fn taken(&mut self);
+    /// It ended, at the cluster that answered.
+    fn ended(&mut self, end: Result<(&Outcome, Option<ClusterId>), ErrorKind>);
+}
 
 /// A call as the caller hands it over.
 pub(super) struct Call {
@@ -29,12 +49,17 @@ pub(super) enum Body {
     /// A write of the user; its request identity is set with each attempt.
     Write {
         write: Write,
+        /// Of a save that goes on from what is known.
+        plan: Option<Box<dyn Planned>>,
         reply: Reply<Outcome>,
     },
     Load {
         load: Load,
+        /// The cluster that what it has is of.
+        cluster: Option<ClusterId>,
         assembler: Box<LoadAssembler>,
-        reply: Reply<Assembled>,
+        /// With the cluster that answered.
+        reply: Reply<(Assembled, Option<ClusterId>)>,
     },
     List {
         list: List,
@@ -165,7 +190,12 @@ impl Operation {
     /// Answers the caller with a failure. A caller that is gone wants none.
     pub fn fail(self, error: Error) {
         match self.body {
-            Body::Write { reply, .. } => drop(reply.send(Err(error))),
+            Body::Write { reply, plan, .. } => {
+                if let Some(mut plan) = plan {
+                    plan.ended(Err(error.kind()));
+                }
+                drop(reply.send(Err(error)));
+            }
             Body::Load { reply, .. } => drop(reply.send(Err(error))),
             Body::List { reply, .. } => drop(reply.send(Err(error))),
             Body::Open { .. } | Body::KeepAlive | Body::CloseClient => {}

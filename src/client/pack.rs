@@ -11,9 +11,10 @@ use std::cell::RefCell;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Content, Error};
+use super::Error;
+use super::view::Append;
 use crate::limits::{REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
-use crate::types::{Blob, Change, Chunk, Codec, Counters, LoadedContent};
+use crate::types::{Base, Blob, Change, Chunk, Codec, Counters};
 
 /// Raw bytes from which compression pays.
 const COMPRESS_FROM_BYTES: usize = 4096;
@@ -28,32 +29,53 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// The change that stores `content`, whatever was there.
+/// A head as it is stored, unpacked.
+pub(super) fn tagged(is_transcript: bool, head: &[u8]) -> Bytes {
+    let mut tagged = BytesMut::with_capacity(1 + head.len());
+    tagged.put_u8(if is_transcript { TAG_TRANSCRIPT } else { TAG_VALUE });
+    tagged.extend_from_slice(head);
+    tagged.freeze()
+}
+
+/// Whether a tagged head is a transcript's, and the head.
+pub(super) fn untagged(head: &Bytes) -> (bool, Bytes) {
+    (head.first() == Some(&TAG_TRANSCRIPT), head.slice(head.len().min(1)..))
+}
+
+/// The change that stores this, whatever was there; `head` is tagged.
 ///
 /// Errors: `Invalid` above the bounds of a session.
-pub(super) fn full(content: &Content) -> Result<Change, Error> {
-    let (messages, tag, head, counters): (&[Bytes], u8, &Bytes, Counters) = match content {
-        Content::Value(bytes) => (&[], TAG_VALUE, bytes, Counters::default()),
-        Content::Transcript { messages, head, counters } => (messages, TAG_TRANSCRIPT, head, counters.clone()),
-    };
-    check_bounds(messages, head)?;
-    let mut tagged = BytesMut::with_capacity(1 + head.len());
-    tagged.put_u8(tag);
-    tagged.extend_from_slice(head);
-    let change = Change::Full { chunks: pack_items(messages), head: pack(tagged.freeze()), counters };
-    if change.stored_bytes() > SESSION_STORED_BYTES_MAX {
-        let now = change.stored_bytes();
-        return Err(Error::invalid(format!("the session is too large stored_bytes={now} limit={SESSION_STORED_BYTES_MAX}")));
-    }
+pub(super) fn full(items: &[Bytes], head: &Bytes, counters: Counters) -> Result<Change, Error> {
+    check_bounds(items, head)?;
+    let change = Change::Full { chunks: pack_items(items), head: pack(head.clone()), counters };
+    check_stored(&change)?;
     Ok(change)
 }
 
-fn check_bounds(messages: &[Bytes], head: &Bytes) -> Result<(), Error> {
-    if messages.len() as u64 > SESSION_ITEMS_MAX {
-        return Err(Error::invalid(format!("the session has too many items items={} limit={SESSION_ITEMS_MAX}", messages.len())));
+/// The change that appends to `base`; `head` is tagged.
+///
+/// Errors: `Invalid` above the bounds of a session.
+pub(super) fn delta(base: Base, append: Append) -> Result<Change, Error> {
+    let Append { items, head, counters } = append;
+    check_bounds(&items, head.as_ref().unwrap_or(&Bytes::new()))?;
+    let change = Change::Delta { base, chunks: pack_items(&items), head: head.map(pack), counters };
+    check_stored(&change)?;
+    Ok(change)
+}
+
+fn check_stored(change: &Change) -> Result<(), Error> {
+    let now = change.stored_bytes();
+    if now > SESSION_STORED_BYTES_MAX {
+        return Err(Error::invalid(format!("the session is too large stored_bytes={now} limit={SESSION_STORED_BYTES_MAX}")));
     }
-    let items: u64 = messages.iter().map(|item| (LENGTH_BYTES + item.len()) as u64).sum();
-    let raw = items + 1 + head.len() as u64;
+    Ok(())
+}
+
+fn check_bounds(items: &[Bytes], head: &Bytes) -> Result<(), Error> {
+    if items.len() as u64 > SESSION_ITEMS_MAX {
+        return Err(Error::invalid(format!("the session has too many items items={} limit={SESSION_ITEMS_MAX}", items.len())));
+    }
+    let raw = items.iter().map(|item| (LENGTH_BYTES + item.len()) as u64).sum::<u64>() + head.len() as u64;
     if raw > SESSION_RAW_BYTES_MAX {
         return Err(Error::invalid(format!("the session is too large raw_bytes={raw} limit={SESSION_RAW_BYTES_MAX}")));
     }
@@ -104,25 +126,25 @@ fn compress(raw: &[u8]) -> Option<Vec<u8>> {
     (packed.len() <= raw.len() - raw.len() / 10).then_some(packed)
 }
 
-/// What was stored, from a full load whose checksums hold.
+/// The items and the tagged head that were stored, from a load whose checksums hold; no head where the load has none.
 ///
-/// Errors: `Corrupt`, where the bytes are not what [`full`] makes, or would unpack to more than a session may have.
-pub(super) fn unpack(content: LoadedContent) -> Result<Content, Error> {
-    let LoadedContent { info, chunks, head } = content;
-    let head = head.ok_or_else(|| Error::corrupt("loaded content has no head"))?;
-    let raw = chunks.iter().map(|chunk| chunk.blob.raw_bytes).fold(head.raw_bytes, u64::saturating_add);
+/// Errors: `Corrupt`, where the bytes are not what [`full`] and [`delta`] make, or would unpack to more than a session may have.
+pub(super) fn unpack(chunks: Vec<Chunk>, head: Option<Blob>) -> Result<(Vec<Bytes>, Option<Bytes>), Error> {
+    let head_raw = head.as_ref().map_or(0, |head| head.raw_bytes);
+    let raw = chunks.iter().map(|chunk| chunk.blob.raw_bytes).fold(head_raw, u64::saturating_add);
     if raw > SESSION_RAW_BYTES_MAX {
         return Err(Error::corrupt(format!("loaded content is too large raw_bytes={raw} limit={SESSION_RAW_BYTES_MAX}")));
     }
-    let mut head = unpack_blob(head)?;
-    if head.is_empty() {
-        return Err(Error::corrupt("loaded head has no tag"));
+    let head = head.map(unpack_blob).transpose()?;
+    match head.as_ref().map(|head| head.first().copied()) {
+        None | Some(Some(TAG_TRANSCRIPT)) => {}
+        Some(Some(TAG_VALUE)) if chunks.is_empty() => {}
+        Some(None) => return Err(Error::corrupt("loaded head has no tag")),
+        Some(Some(tag)) => {
+            return Err(Error::corrupt(format!("loaded content has an unknown form tag={tag} chunks={}", chunks.len())));
+        }
     }
-    match head.split_to(1)[0] {
-        TAG_VALUE if chunks.is_empty() => Ok(Content::Value(head)),
-        TAG_TRANSCRIPT => Ok(Content::Transcript { messages: unpack_items(chunks)?, head, counters: info.counters }),
-        tag => Err(Error::corrupt(format!("loaded content has an unknown form tag={tag} chunks={}", chunks.len()))),
-    }
+    Ok((unpack_items(chunks)?, head))
 }
 
 fn unpack_items(chunks: Vec<Chunk>) -> Result<Vec<Bytes>, Error> {
@@ -180,36 +202,26 @@ mod tests {
 
     use super::*;
     use crate::client::ErrorKind;
-    use crate::types::SessionInfo;
 
-    fn stored(change: Change) -> LoadedContent {
-        match change {
-            Change::Full { chunks, head, counters } => {
-                LoadedContent { info: SessionInfo { counters, ..SessionInfo::default() }, chunks, head: Some(head) }
-            }
-            Change::Delta { .. } => panic!("a full change"),
-        }
+    fn unpacked(change: Change) -> (Vec<Bytes>, Option<Bytes>) {
+        let head = change.head().cloned();
+        unpack(change.chunks().to_vec(), head).expect("packed by us")
     }
 
-    fn content() -> impl Strategy<Value = Content> {
-        let bytes = || proptest::collection::vec(any::<u8>(), 0..100).prop_map(Bytes::from);
-        let messages = proptest::collection::vec((bytes(), 1usize..200).prop_map(|(one, n)| Bytes::from(one.repeat(n))), 0..6);
-        prop_oneof![
-            bytes().prop_map(Content::Value),
-            (messages, bytes()).prop_map(|(messages, head)| Content::Transcript {
-                messages,
-                head,
-                counters: Counters::new(vec![1, 2]).expect("few")
-            }),
-        ]
+    fn items() -> impl Strategy<Value = Vec<Bytes>> {
+        let bytes = proptest::collection::vec(any::<u8>(), 0..100).prop_map(Bytes::from);
+        proptest::collection::vec((bytes, 1usize..200).prop_map(|(one, n)| Bytes::from(one.repeat(n))), 0..6)
     }
 
     proptest! {
         #[test]
-        fn content_survives_packing(content in content()) {
-            let change = full(&content).expect("within bounds");
+        fn content_survives_packing(items in items(), head in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let head = tagged(true, &head);
+            let change = full(&items, &head, Counters::default()).expect("within bounds");
             prop_assert!(change.blobs().all(Blob::is_intact));
-            prop_assert_eq!(unpack(stored(change)).expect("packed by us"), content);
+            prop_assert_eq!(unpacked(change), (items.clone(), Some(head)));
+            let append = Append { items: items.clone(), head: None, counters: Counters::default() };
+            prop_assert_eq!(unpacked(delta(Base::Absent, append).expect("within bounds")), (items, None));
         }
 
         /// Bytes that another writer made up are an error or content, never a panic.
@@ -217,7 +229,7 @@ mod tests {
         fn hostile_bytes_are_content_or_corrupt(head in proptest::collection::vec(0u8..3, 0..9), item in proptest::collection::vec(any::<u8>(), 0..40), packed: bool, raw_bytes in 0u64..100) {
             let blob = |data: Vec<u8>| Blob { codec: if packed { Codec::Zstd } else { Codec::None }, raw_bytes, ..Blob::plain(data.into()) };
             let chunks = vec![Chunk { item_count: 1, blob: blob(item) }];
-            if let Err(error) = unpack(LoadedContent { info: SessionInfo::default(), chunks, head: Some(Blob::plain(head.into())) }) {
+            if let Err(error) = unpack(chunks, Some(Blob::plain(head.into()))) {
                 prop_assert_eq!(error.kind(), ErrorKind::Corrupt);
             }
         }
@@ -240,20 +252,19 @@ mod tests {
 
     #[test]
     fn a_large_transcript_is_cut_into_chunks_of_a_mebibyte() {
-        let messages = vec![Bytes::from(vec![b'x'; 300 * 1024]); 10];
-        let content = Content::Transcript { messages, head: Bytes::from_static(b"{}"), counters: Counters::default() };
-        let change = full(&content).expect("3 MiB");
+        let items = vec![Bytes::from(vec![b'x'; 300 * 1024]); 10];
+        let head = tagged(true, b"{}");
+        let change = full(&items, &head, Counters::default()).expect("3 MiB");
         assert_eq!(change.chunks().len(), 4);
-        assert_eq!(unpack(stored(change)).expect("packed by us"), content);
+        assert_eq!(unpacked(change), (items, Some(head)));
     }
 
     #[test]
     fn what_is_above_a_bound_is_invalid() {
-        let noise = Bytes::from(vec![7u8; SESSION_RAW_BYTES_MAX as usize]);
-        assert_eq!(full(&Content::Value(noise)).expect_err("one byte too many").kind(), ErrorKind::Invalid);
+        let noise = tagged(false, &vec![7u8; SESSION_RAW_BYTES_MAX as usize]);
+        assert_eq!(full(&[], &noise, Counters::default()).expect_err("one byte too many").kind(), ErrorKind::Invalid);
         let many = vec![Bytes::new(); SESSION_ITEMS_MAX as usize + 1];
-        let content = Content::Transcript { messages: many, head: Bytes::new(), counters: Counters::default() };
-        assert_eq!(full(&content).expect_err("too many items").kind(), ErrorKind::Invalid);
+        assert_eq!(full(&many, &Bytes::new(), Counters::default()).expect_err("too many items").kind(), ErrorKind::Invalid);
     }
 
     #[test]

@@ -284,6 +284,14 @@ impl Write {
         }
     }
 
+    /// Gives a write that has a change this one.
+    pub fn set_change(&mut self, new: Change) {
+        match self {
+            Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => *change = new,
+            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => {}
+        }
+    }
+
     /// The session, of a write to one.
     pub fn session(&self) -> Option<&SessionId> {
         match self {

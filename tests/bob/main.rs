@@ -4,6 +4,9 @@
 #[expect(dead_code, reason = "the client's own tests use the rest")]
 mod fake;
 mod foreign;
+mod policies;
+mod random;
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

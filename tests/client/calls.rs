@@ -96,6 +96,7 @@ async fn a_large_operation_travels_alone_and_a_large_load_in_frames() {
     let large = noise(5 << 20);
     client.save("large", large.clone(), WriteOptions::default()).await.expect("saved");
     client.save("small", value("x"), WriteOptions::default()).await.expect("saved");
+    let large = noise((5 << 20) + 1);
     client.save("large", large.clone(), WriteOptions::default()).await.expect("saved");
     assert_eq!(cluster.seen().iter().map(|seen| seen.unary).collect::<Vec<_>>(), [true, false, true]);
     assert_eq!(content(client.load("large").await.expect("answered")), large);

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use quorate::machine::{Command, Entry, Machine, Plan, rows};
 use quorate::types::{
-    Blob, Change, Chunk, ClientId, Consistency, Counters, Expected, LeaderHint, Listed, Loaded, LoadedContent, NodeId, Nonce,
-    Outcome, Refusal, RefusalKind, Revision, Saved, SessionId, SessionInfo, Verdict, Version, Write,
+    Blob, Change, Counters, LeaderHint, Load, Loaded, LoadedContent, LogId, NodeId, Nonce, Outcome, Refusal, RefusalKind, Revision,
+    Sequence, SessionId, Verdict, Write,
 };
 use quorate::wire::v1::sessions_server::{Sessions, SessionsServer};
 use quorate::wire::{self, v1};
@@ -46,21 +48,17 @@ pub struct Seen {
     pub unary: bool,
 }
 
-struct Stored {
-    info: SessionInfo,
-    chunks: Vec<Chunk>,
-    head: Blob,
-}
-
 #[derive(Default)]
 struct State {
     cluster: [u8; 16],
-    revision: u64,
-    clients: BTreeMap<u64, (Nonce, BTreeMap<u64, Outcome>)>,
-    sessions: BTreeMap<String, Stored>,
-    tombstones: BTreeMap<String, u64>,
+    machine: Machine,
+    rows: BTreeMap<(u8, Bytes), Bytes>,
+    stamp_ms: u64,
     seen: Vec<Seen>,
-    loads: Vec<(u64, Consistency)>,
+    /// Of each write of content: full or delta, its items, its stored bytes.
+    changes: Vec<(bool, u64, u64)>,
+    loads: Vec<(u64, Load)>,
+    answers: Vec<&'static str>,
     applied: u64,
     kept_alive: u64,
     leader: Option<v1::Leader>,
@@ -123,19 +121,44 @@ impl Cluster {
     }
 
     pub fn clients(&self) -> usize {
-        self.lock().clients.len()
+        self.lock().machine.counts().clients as usize
     }
 
     /// As after its expiry.
     pub fn forget_clients(&self) {
-        self.lock().clients.clear();
+        self.lock().expire_clients();
     }
 
     /// As after a restore into a new cluster.
     pub fn become_another(&self) {
         let mut state = self.lock();
         state.cluster = [8; 16];
-        state.clients.clear();
+        state.expire_clients();
+    }
+
+    pub fn become_another_again(&self) {
+        self.become_another();
+        self.lock().cluster = [9; 16];
+    }
+
+    /// Of each write of content that arrived: whether it was a delta, the items and the stored bytes it brought.
+    pub fn changes(&self) -> Vec<(bool, u64, u64)> {
+        self.lock().changes.clone()
+    }
+
+    /// What each load was answered.
+    pub fn answers(&self) -> Vec<&'static str> {
+        self.lock().answers.clone()
+    }
+
+    /// Applies a write of nobody's, as if another client had sent it.
+    pub fn apply(&self, mut write: Write) -> Outcome {
+        let mut state = self.lock();
+        let nonce = Nonce([9; 16]);
+        let Verdict::ClientOpened { client } = state.step(Write::OpenClient { nonce }).verdict else { panic!("room for a client") };
+        let sequence = Sequence(state.machine.applied().expect("opened").index);
+        write.set_request(quorate::types::Request { client, nonce, sequence, acknowledged_below: sequence });
+        state.step(write)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -144,119 +167,78 @@ impl Cluster {
 }
 
 impl State {
-    fn write(&mut self, write: &Write) -> Outcome {
-        let Some(request) = write.request().copied() else { return self.client_command(write) };
-        let unknown = Outcome { revision: Revision(self.revision), verdict: Verdict::ClientUnknown };
-        let Some((nonce, outcomes)) = self.clients.get_mut(&request.client.0) else { return unknown };
-        if *nonce != request.nonce {
-            return unknown;
-        }
-        if let Some(outcome) = outcomes.get(&request.sequence.0) {
-            return outcome.clone();
-        }
-        assert!(request.sequence.0 < request.acknowledged_below.0 + 1024, "the window is the client's to keep");
-        self.revision += 1;
-        self.applied += 1;
-        let outcome = Outcome { revision: Revision(self.revision), verdict: self.change(write) };
-        if let Some((_, outcomes)) = self.clients.get_mut(&request.client.0) {
-            outcomes.insert(request.sequence.0, outcome.clone());
+    fn step(&mut self, write: Write) -> Outcome {
+        let index = self.machine.applied().map_or(1, |applied| applied.index + 1);
+        let entry = Entry { stamp_ms: self.stamp_ms, command: Command::Client(write) };
+        self.apply(index, &entry)
+    }
+
+    fn apply(&mut self, index: u64, entry: &Entry) -> Outcome {
+        let (outcome, effects) = self.machine.apply(LogId { index, ..LogId::default() }, entry);
+        for change in effects.rows {
+            match change.value {
+                Some(value) => drop(self.rows.insert((change.table, change.key), value)),
+                None => drop(self.rows.remove(&(change.table, change.key))),
+            }
         }
         outcome
     }
 
-    fn client_command(&mut self, write: &Write) -> Outcome {
-        let verdict = match write {
-            Write::OpenClient { nonce } => {
-                let known = self.clients.iter().find(|(_, (known, _))| known == nonce).map(|(client, _)| *client);
-                let client = known.unwrap_or_else(|| {
-                    self.revision += 1;
-                    self.clients.insert(self.revision, (*nonce, BTreeMap::new()));
-                    self.revision
-                });
-                Verdict::ClientOpened { client: ClientId(client) }
-            }
-            Write::CloseClient { client, .. } => {
-                self.clients.remove(&client.0);
-                Verdict::ClientClosed
-            }
-            Write::KeepAlive { client, .. } if self.clients.contains_key(&client.0) => {
-                self.kept_alive += 1;
-                Verdict::ClientKept
-            }
-            _ => Verdict::ClientUnknown,
-        };
-        Outcome { revision: Revision(self.revision), verdict }
+    fn expire_clients(&mut self) {
+        self.stamp_ms += 2 * 3600 * 1000;
+        let index = self.machine.applied().map_or(1, |applied| applied.index + 1);
+        self.apply(index, &Entry { stamp_ms: self.stamp_ms, command: Command::Sweep { limit: 1000 } });
     }
 
-    fn change(&mut self, write: &Write) -> Verdict {
-        let (id, expected) = match write {
-            Write::Save { id, .. } => (id, None),
-            Write::SaveIfVersion { id, expected, .. } => (id, Some(*expected)),
-            Write::Delete { id, expected, .. } => (id, *expected),
-            _ => unreachable!("client commands are handled before"),
-        };
-        let id = id.as_str().to_owned();
-        let stored = self.sessions.get(&id).map(|stored| stored.info.version);
-        let tombstone = Version(self.tombstones.get(&id).copied().unwrap_or(0));
-        let matches = match expected {
-            None => true,
-            Some(Expected::Absent) => stored.is_none(),
-            Some(Expected::At { version, .. }) => stored == Some(version),
-        };
-        if !matches {
-            return Verdict::Conflict { actual: stored.unwrap_or_default(), tombstone };
+    fn write(&mut self, write: Write) -> Outcome {
+        let is_users = write.request().is_some();
+        if let Some(change) = write.change() {
+            assert!(change.blobs().all(Blob::is_intact), "the client sends intact blobs");
+            let items = change.chunks().iter().map(|chunk| chunk.item_count).sum();
+            self.changes.push((matches!(change, Change::Delta { .. }), items, change.stored_bytes()));
         }
-        match write.change() {
-            None if stored.is_none() => Verdict::NotFound { tombstone },
-            None => {
-                let version = stored.unwrap_or_default().next();
-                self.sessions.remove(&id);
-                self.tombstones.insert(id, version.0);
-                Verdict::Deleted { version }
-            }
-            Some(change) => self.store(id, stored.unwrap_or(tombstone).next(), change),
+        let outcome = self.step(write);
+        let is_new = self.machine.applied().is_some_and(|applied| applied.index == outcome.revision.0);
+        match outcome.verdict {
+            Verdict::WindowExceeded => panic!("the window is the client's to keep"),
+            Verdict::ClientKept => self.kept_alive += 1,
+            Verdict::BaseMismatch | Verdict::ClientUnknown | Verdict::Stale => {}
+            _ if is_users && is_new => self.applied += 1,
+            _ => {}
         }
+        outcome
     }
 
-    fn store(&mut self, id: String, version: Version, change: &Change) -> Verdict {
-        let Change::Full { chunks, head, counters } = change else { panic!("only full changes are sent for now") };
-        assert!(change.blobs().all(Blob::is_intact), "the client sends intact blobs");
-        let created = self.sessions.get(&id).map_or(Revision(self.revision), |stored| stored.info.create_revision);
-        let items = chunks.iter().map(|chunk| chunk.item_count).sum();
-        let info = SessionInfo {
-            create_revision: created,
-            version,
-            mod_revision: Revision(self.revision),
-            items,
-            next_chunk: chunks.len() as u64,
-            counters: counters.clone(),
-            ..SessionInfo::default()
-        };
-        self.tombstones.remove(&id);
-        self.sessions.insert(id, Stored { info, chunks: chunks.clone(), head: head.clone() });
-        Verdict::Saved(Saved { version, create_revision: created, items, next_chunk: chunks.len() as u64, rebased: false })
-    }
-
-    fn load(&self, id: &str) -> Loaded {
-        match self.sessions.get(id) {
-            None => Loaded::NotFound { tombstone: Version(self.tombstones.get(id).copied().unwrap_or(0)) },
-            Some(Stored { info, chunks, head }) => {
-                Loaded::Full(LoadedContent { info: info.clone(), chunks: chunks.clone(), head: Some(head.clone()) })
+    fn load(&mut self, load: &Load) -> Loaded {
+        let loaded = match self.machine.plan(load) {
+            Plan::NotFound { tombstone } => Loaded::NotFound { tombstone },
+            Plan::NotModified => Loaded::NotModified,
+            Plan::Read { info, tail, chunks, head } => {
+                let created = info.create_revision;
+                let row = |table, key: Bytes| self.rows.get(&(table, key)).expect("a row of content");
+                let chunk = |n| rows::decode_chunk(row(rows::CHUNKS, rows::chunk_key(created, n))).expect("a chunk");
+                let chunks = chunks.map(chunk).collect();
+                let head = head.then(|| rows::decode_head(row(rows::HEADS, rows::head_key(created))).expect("a head"));
+                let content = LoadedContent { info, chunks, head };
+                if tail { Loaded::Tail(content) } else { Loaded::Full(content) }
             }
-        }
+        };
+        self.answers.push(match &loaded {
+            Loaded::NotFound { .. } => "not found",
+            Loaded::NotModified => "not modified",
+            Loaded::Tail(_) => "tail",
+            Loaded::Full(_) => "full",
+        });
+        loaded
     }
 
     fn list(&self, list: &quorate::types::List) -> quorate::types::ListPage {
-        let after = list.after.as_ref().map(SessionId::as_str);
-        let ids =
-            self.sessions.iter().filter(|(id, _)| id.starts_with(&list.prefix) && after.is_none_or(|after| id.as_str() > after));
-        let mut sessions: Vec<_> = ids
-            .map(|(id, stored)| Listed { id: SessionId::new(id).expect("stored under it"), info: stored.info.clone() })
-            .take(list.limit as usize + 1)
-            .collect();
-        let more = sessions.len() > list.limit as usize;
-        sessions.truncate(list.limit as usize);
-        quorate::types::ListPage { revision: Revision(self.revision), sessions, more }
+        let (sessions, more) = self.machine.list(&list.prefix, list.after.as_ref().map(SessionId::as_str), list.limit);
+        quorate::types::ListPage { revision: self.revision(), sessions, more }
+    }
+
+    fn revision(&self) -> Revision {
+        Revision(self.machine.applied().map_or(0, |applied| applied.index))
     }
 }
 
@@ -288,6 +270,11 @@ impl Node {
     pub fn then(&self, fault: Fault) -> &Self {
         self.faults.lock().expect("no panic").push_back(fault);
         self
+    }
+
+    /// Ends the script.
+    pub fn forget_faults(&self) {
+        self.faults.lock().expect("no panic").clear();
     }
 
     pub fn hint(&self) -> Refusal {
@@ -353,7 +340,7 @@ impl Service {
 
     fn response(&self, tag: u64, answer: v1::submit_response::Answer) -> v1::SubmitResponse {
         let state = self.cluster.lock();
-        let cluster_id = bytes::Bytes::copy_from_slice(&state.cluster);
+        let cluster_id = Bytes::copy_from_slice(&state.cluster);
         let leader = state.leader.clone().filter(|leader| leader.node != self.id);
         v1::SubmitResponse { tag, cluster_id, leader, answer: Some(answer) }
     }
@@ -374,7 +361,7 @@ impl Service {
             }
             v1::submit_request::Operation::Load(load) => {
                 let load = wire::load_from(load.clone()).expect("a valid load");
-                state.loads.push((self.id, load.consistency));
+                state.loads.push((self.id, load));
             }
             v1::submit_request::Operation::List(_) => {}
         }
@@ -388,12 +375,12 @@ impl Service {
         let mut state = self.cluster.lock();
         match operation {
             v1::submit_request::Operation::Write(write) => {
-                let outcome = state.write(&wire::write_from(write).expect("a valid write"));
+                let outcome = state.write(wire::write_from(write).expect("a valid write"));
                 vec![v1::submit_response::Answer::Outcome(wire::outcome_to(&outcome))]
             }
             v1::submit_request::Operation::Load(load) => {
-                let loaded = state.load(&load.id);
-                wire::LoadFrames::new(Revision(state.revision), loaded, None).map(v1::submit_response::Answer::Load).collect()
+                let loaded = state.load(&wire::load_from(load).expect("a valid load"));
+                wire::LoadFrames::new(state.revision(), loaded, None).map(v1::submit_response::Answer::Load).collect()
             }
             v1::submit_request::Operation::List(list) => {
                 let page = state.list(&wire::list_from(list).expect("a valid listing"));
@@ -459,7 +446,7 @@ impl Sessions for Service {
         let leader =
             v1::NodeStatus { id: self.id, reachable: true, role: v1::Role::Leader.into(), applied: Some(5), ..Default::default() };
         let other = v1::NodeStatus { id: self.id + 1, error: "connection refused".into(), ..Default::default() };
-        let cluster_id = bytes::Bytes::copy_from_slice(&self.cluster.lock().cluster);
+        let cluster_id = Bytes::copy_from_slice(&self.cluster.lock().cluster);
         Ok(Response::new(v1::StatusResponse { cluster_id, cluster_name: "fake".into(), nodes: vec![leader, other] }))
     }
 }

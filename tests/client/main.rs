@@ -1,7 +1,9 @@
 //! The client against a cluster in memory behind the real protocol, with scripted faults.
 
 mod calls;
+mod deltas;
 mod exactly_once;
+#[allow(dead_code, reason = "the adapter's tests use the rest")]
 mod fake;
 mod routing;
 

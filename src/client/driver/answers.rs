@@ -6,7 +6,7 @@ use super::super::retry::{self, Decision, Situation};
 use super::super::{Error, ErrorKind};
 use super::{Connection, Driver, KEEP_ALIVE_INTERVAL};
 use crate::env::u64_from;
-use crate::types::{Applied, ClusterId, Outcome, Refusal, RefusalKind, Verdict};
+use crate::types::{Applied, Change, ClusterId, Outcome, Refusal, RefusalKind, Verdict, Version};
 use crate::wire::{self, v1};
 
 /// How long after a full table of clients or sessions to try again.
@@ -38,6 +38,7 @@ impl Driver {
                     self.refuse_tag(tag, refusal);
                 }
             },
+            Event::Remade { key, change } => self.remade(key, change),
         }
     }
 
@@ -71,9 +72,10 @@ impl Driver {
         let Some(key) = self.attempts.get(&response.tag).copied() else { return };
         let Some(attempt) = self.operations.get(&key).and_then(|operation| operation.attempt) else { return };
         let is_refusal = matches!(response.answer, Some(v1::submit_response::Answer::Refusal(_)));
-        if !is_refusal && let Err(refusal) = self.check_cluster(&response, attempt) {
-            return self.refuse_tag(response.tag, refusal);
-        }
+        let cluster = match self.check_cluster(&response, attempt) {
+            Err(refusal) if !is_refusal => return self.refuse_tag(response.tag, refusal),
+            checked => checked.ok().flatten(),
+        };
         if let Some(leader) = &response.leader
             && let Some(hint) = wire::leader_hint(leader.node, &leader.address)
         {
@@ -81,18 +83,18 @@ impl Driver {
         }
         match response.answer {
             Some(v1::submit_response::Answer::Outcome(outcome)) => match wire::outcome_from(outcome) {
-                Ok(outcome) => self.outcome(key, attempt, outcome),
+                Ok(outcome) => self.outcome(key, attempt, outcome, cluster),
                 Err(refusal) => self.refuse_tag(response.tag, not_understood(refusal)),
             },
-            Some(v1::submit_response::Answer::Load(frame)) => self.load_frame(key, attempt, frame),
+            Some(v1::submit_response::Answer::Load(frame)) => self.load_frame(key, attempt, frame, cluster),
             Some(v1::submit_response::Answer::List(page)) => self.list_page(key, attempt, page),
             Some(v1::submit_response::Answer::Refusal(refusal)) => self.refuse_tag(response.tag, wire::refusal_from(refusal)),
             None => self.refuse_tag(response.tag, Refusal::unknown(RefusalKind::Unavailable, "answer is empty")),
         }
     }
 
-    /// An outcome counts only if it comes from the cluster that was asked.
-    fn check_cluster(&mut self, response: &v1::SubmitResponse, attempt: Attempt) -> Result<(), Refusal> {
+    /// The cluster that answered. An outcome counts only if that is the one that was asked.
+    fn check_cluster(&mut self, response: &v1::SubmitResponse, attempt: Attempt) -> Result<Option<ClusterId>, Refusal> {
         let answered: Option<ClusterId> = wire::cluster_id_from(&response.cluster_id)?;
         match (attempt.cluster, answered) {
             (Some(asked), Some(answered)) if asked != answered => {
@@ -101,13 +103,13 @@ impl Driver {
             }
             (_, Some(answered)) => {
                 self.table.learn(answered);
-                Ok(())
+                Ok(Some(answered))
             }
-            (_, None) => Ok(()),
+            (_, None) => Ok(None),
         }
     }
 
-    fn load_frame(&mut self, key: Key, attempt: Attempt, frame: v1::LoadFrame) {
+    fn load_frame(&mut self, key: Key, attempt: Attempt, frame: v1::LoadFrame, cluster: Option<ClusterId>) {
         let Some(Operation { body: Body::Load { assembler, .. }, .. }) = self.operations.get_mut(&key) else {
             return self.refuse_tag(attempt.tag, not_understood(Refusal::invalid("a load's frame answers another call")));
         };
@@ -117,7 +119,7 @@ impl Driver {
                 self.end_attempt(key);
                 if let Some(Operation { body: Body::Load { reply, .. }, .. }) = self.remove(key) {
                     // The caller went away.
-                    let _ = reply.send(Ok(assembled));
+                    let _ = reply.send(Ok((assembled, cluster)));
                 }
             }
             Err(refusal) if refusal.kind == RefusalKind::Corrupt => self.refuse_tag(attempt.tag, refusal),
@@ -137,7 +139,7 @@ impl Driver {
         }
     }
 
-    fn outcome(&mut self, key: Key, attempt: Attempt, outcome: Outcome) {
+    fn outcome(&mut self, key: Key, attempt: Attempt, outcome: Outcome, cluster: Option<ClusterId>) {
         let users_write = self.operations.get(&key).is_some_and(Operation::is_write);
         match outcome.verdict {
             Verdict::ClientUnknown => self.client_unknown(key, attempt),
@@ -147,11 +149,12 @@ impl Driver {
                 self.refuse_tag(attempt.tag, Refusal::not_applied(kind, "the table of outcomes is full"));
             }
             Verdict::Stale | Verdict::WindowExceeded => self.fail(key, Error::indeterminate(None)),
-            // It cannot come for a full change. It is not recorded: the write did not happen, unless an earlier attempt did.
+            // Not recorded: the same request carries the whole. No earlier attempt can still happen: its base never becomes current.
             Verdict::BaseMismatch => {
-                let refusal = Refusal::not_applied(RefusalKind::Invalid, "the base of the change is not current");
-                self.refuse_tag(attempt.tag, refusal);
+                self.end_attempt(key);
+                self.remake(key, false);
             }
+            Verdict::Conflict { .. } if self.send_instead(key) => {}
             Verdict::TooManyClients | Verdict::TooManySessions => {
                 let error =
                     Error::new(ErrorKind::Refused { retry_after: FULL_RETRY_AFTER }, "the cluster is full, nothing changed");
@@ -160,13 +163,59 @@ impl Driver {
             Verdict::TooLarge(what) => self.fail(key, Error::too_large(what, outcome.revision)),
             _ if users_write => {
                 self.end_attempt(key);
-                if let Some(Operation { body: Body::Write { reply, .. }, .. }) = self.remove(key) {
+                if let Some(Operation { body: Body::Write { reply, plan, .. }, .. }) = self.remove(key) {
+                    if let Some(mut plan) = plan {
+                        plan.ended(Ok((&outcome, cluster)));
+                    }
                     // The caller went away; the write happened all the same.
                     let _ = reply.send(Ok(outcome));
                 }
             }
             verdict => self.own_outcome(key, &verdict),
         }
+    }
+
+    /// Has the whole content of a save made, which is then sent under the same identity; no attempt is open.
+    pub(super) fn remake(&mut self, key: Key, elsewhere: bool) {
+        let Some(Operation { body: Body::Write { plan, .. }, .. }) = self.operations.get_mut(&key) else { return };
+        let Some(make) = plan.as_mut().and_then(|plan| plan.remake(elsewhere)) else {
+            return self.fail(key, Error::forgotten(Version(0)));
+        };
+        let reports = self.reports.clone();
+        self.tasks.spawn(async move {
+            let change = make();
+            // The driver ended.
+            let _ = reports.send(Event::Remade { key, change }).await;
+        });
+    }
+
+    fn remade(&mut self, key: Key, change: Result<Change, Error>) {
+        let Some(operation) = self.operations.get_mut(&key) else { return };
+        let Body::Write { write, plan: Some(plan), .. } = &mut operation.body else { return };
+        match change {
+            Err(error) => self.fail(key, error),
+            Ok(change) => {
+                plan.remade(&change);
+                operation.bytes = change.stored_bytes();
+                write.set_change(change);
+                self.proceed(key);
+            }
+        }
+    }
+
+    /// Whether there is something else to send after a conflict: as another write, since this one has its outcome.
+    fn send_instead(&mut self, key: Key) -> bool {
+        let Some(operation) = self.operations.get_mut(&key) else { return false };
+        let Body::Write { write, plan: Some(plan), .. } = &mut operation.body else { return false };
+        let Some(instead) = plan.instead() else { return false };
+        operation.bytes = instead.change().map_or(0, Change::stored_bytes);
+        *write = instead;
+        self.end_attempt(key);
+        if let Some(operation) = self.operations.get_mut(&key) {
+            operation.history = Default::default();
+        }
+        self.resequence(key);
+        true
     }
 
     fn own_outcome(&mut self, key: Key, verdict: &Verdict) {

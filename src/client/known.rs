@@ -1,0 +1,521 @@
+//! What this client knows of sessions: which contents it saw, and what it saved from them. Decides how a save is sent; sends nothing.
+//!
+//! ```text
+//! Known ── session ── bases: contents the cluster holds or held, by version (loaded, or saved by us and not rebased)
+//!                       └── own saves from that base: on their way, or done: a second save of a turn goes on from there
+//! ```
+//!
+//! Nothing is guessed: what is sent as a delta was compared by value with what it appends to; where that can't be done, the whole is
+//! sent, and under a policy that loses nothing only if the session is exactly as remembered.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::view::{Append, Item, Meter, New, Step, View};
+use crate::limits::SESSION_CHUNKS_REPACK;
+use crate::types::{Base, ClusterId, Expected, Have, OnConflict, Revision, Saved, SessionInfo, Version};
+
+/// Contents remembered of one session.
+const BASES_MAX: usize = 512;
+/// Own saves remembered of one base; above it the base is sent whole.
+const OWN_MAX: usize = 512;
+/// Identities kept of a session whose contents were dropped.
+const STRIPPED_MAX: usize = 4;
+
+/// A content of a session, named for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub cluster: ClusterId,
+    pub create_revision: Revision,
+    pub version: Version,
+    pub items: u64,
+    pub first_chunk: u64,
+    pub next_chunk: u64,
+}
+
+impl Place {
+    pub fn have(&self) -> Have {
+        let Self { create_revision, version, items, next_chunk, .. } = *self;
+        Have { create_revision, version, items, next_chunk }
+    }
+
+    pub fn base(&self) -> Base {
+        let Self { create_revision, version, items, .. } = *self;
+        Base::At { create_revision, version, items }
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::At { version: self.version, create_revision: Some(self.create_revision) }
+    }
+}
+
+/// What a save is made against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// There is no session; in the cluster that said so, if one did.
+    Absent(Option<ClusterId>),
+    At(Place),
+}
+
+impl Origin {
+    pub fn cluster(&self) -> Option<ClusterId> {
+        match self {
+            Origin::Absent(cluster) => *cluster,
+            Origin::At(place) => Some(place.cluster),
+        }
+    }
+
+    fn version(&self) -> Version {
+        match self {
+            Origin::Absent(_) => Version(0),
+            Origin::At(place) => place.version,
+        }
+    }
+
+    fn expected(&self) -> Expected {
+        match self {
+            Origin::Absent(_) => Expected::Absent,
+            Origin::At(place) => place.expected(),
+        }
+    }
+}
+
+/// A save from a base that is on its way or done.
+struct Own<T> {
+    token: u64,
+    view: Arc<View<T>>,
+    /// Where it ended, and whether the stored content is the view: not after a rebase.
+    done: Option<(Place, bool)>,
+    /// Dropped when it settles.
+    pending: Option<watch::Sender<()>>,
+}
+
+struct Known<T> {
+    from: Origin,
+    /// `None` once dropped for want of room.
+    view: Option<Arc<View<T>>>,
+    info: Option<SessionInfo>,
+    own: Vec<Own<T>>,
+    /// Own saves were dropped: a second save of their turn would not be recognized.
+    forgot: bool,
+    /// A save from here ended without an outcome; the number of that event.
+    unsettled: Option<u64>,
+}
+
+/// How a save is to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// Unconditionally.
+    Blind,
+    /// If the session is so.
+    Expect(Expected),
+    /// As a turn that began at this version: if it is still that, else a conflict or a rebase.
+    Turn(Version, OnConflict),
+}
+
+/// How a save is to be sent.
+pub(super) struct Plan<T> {
+    pub view: Arc<View<T>>,
+    /// The condition.
+    pub expected: Option<Expected>,
+    pub on_conflict: OnConflict,
+    /// What it goes on from, if anything: the whole may replace it only if `replaceable`.
+    pub from: Option<Origin>,
+    pub append: Option<Append>,
+    /// The whole may be sent where the base is not what was thought.
+    pub replaceable: bool,
+    /// Replace many chunks by few; if that conflicts, append.
+    pub repack: bool,
+    /// The base and the number of the own save.
+    pub own: Option<(Version, u64)>,
+}
+
+pub(super) enum Decision<T> {
+    Send(Plan<T>),
+    /// The same turn is being saved: decide again when that has settled.
+    Wait(watch::Receiver<()>),
+    /// The base is not remembered, or it is not known what is stored.
+    Conflict {
+        actual: Version,
+    },
+}
+
+/// How a planned save ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Where; `None` if no cluster was named. And the first chunk of what is stored now.
+    Saved { saved: Saved, cluster: Option<ClusterId>, first_chunk: u64 },
+    /// Nothing changed.
+    Nothing,
+    /// It may have happened.
+    Unknown,
+}
+
+/// What is known of one session.
+pub(super) struct Session<T> {
+    known: Vec<Known<T>>,
+    next: u64,
+}
+
+impl<T> Default for Session<T> {
+    fn default() -> Self {
+        Self { known: Vec::new(), next: 1 }
+    }
+}
+
+impl<T: Item> Session<T> {
+    /// The newest content to load from; with its metadata, if that is needed.
+    pub fn newest(&self, with_info: bool) -> Option<(Place, Arc<View<T>>, Option<SessionInfo>)> {
+        let usable = |known: &Known<T>| match (known.from, &known.view) {
+            (Origin::At(place), Some(view)) if !with_info || known.info.is_some() => {
+                Some((place, view.clone(), known.info.clone()))
+            }
+            _ => None,
+        };
+        self.known.iter().filter_map(usable).max_by_key(|(place, ..)| (place.create_revision, place.version))
+    }
+
+    /// A number for "now": what is unsettled later is not settled by a load that began before.
+    pub fn moment(&self) -> u64 {
+        self.next
+    }
+
+    /// A load that began at `began` found this content.
+    pub fn learn(&mut self, place: Place, view: Arc<View<T>>, info: Option<SessionInfo>, began: u64) {
+        // Another cluster: nothing known of the old one means anything.
+        self.known.retain(|known| known.from.cluster().is_none_or(|cluster| cluster == place.cluster));
+        self.put(Origin::At(place), view, info);
+        self.settle_by_load(place.version, began);
+    }
+
+    /// A load that began at `began` found nothing.
+    pub fn learn_absent(&mut self, cluster: ClusterId, meter: &Meter, began: u64) {
+        self.known.retain(|known| known.from.cluster().is_none_or(|at| at == cluster));
+        self.put(Origin::Absent(Some(cluster)), Arc::new(View::empty(meter)), None);
+        self.settle_by_load(Version(0), began);
+    }
+
+    fn settle_by_load(&mut self, version: Version, began: u64) {
+        if let Some(known) = self.at(version) {
+            known.unsettled = known.unsettled.filter(|event| *event >= began);
+        }
+    }
+
+    fn put(&mut self, from: Origin, view: Arc<View<T>>, info: Option<SessionInfo>) {
+        let same = |known: &Known<T>| match (known.from, from) {
+            (Origin::At(one), Origin::At(other)) => one.create_revision == other.create_revision && one.version == other.version,
+            (Origin::Absent(_), Origin::Absent(_)) => true,
+            _ => false,
+        };
+        if let Some(known) = self.known.iter_mut().find(|known| same(known)) {
+            (known.from, known.view) = (from, Some(view));
+            known.info = info.or(known.info.take());
+            return;
+        }
+        self.known.retain(|known| known.from.version() != from.version());
+        if self.known.len() >= BASES_MAX {
+            let oldest = self.known.iter().position(|known| known.own.iter().all(|own| own.pending.is_none()));
+            self.known.remove(oldest.unwrap_or(0));
+        }
+        self.known.push(Known { from, view: Some(view), info, own: Vec::new(), forgot: false, unsettled: None });
+    }
+
+    fn at(&mut self, version: Version) -> Option<&mut Known<T>> {
+        self.known.iter_mut().find(|known| known.from.version() == version)
+    }
+
+    /// How to send `new`. Error: an item that can't be stored.
+    pub fn decide(&mut self, new: &New<'_, T>, rule: Rule, meter: &Meter) -> Result<Decision<T>, String> {
+        match rule {
+            Rule::Blind => {
+                let base = self.newest(false).map(|(place, view, _)| (place, view));
+                Ok(Decision::Send(from_base(base, None, new, meter)?))
+            }
+            Rule::Expect(expected) => {
+                let base = match expected {
+                    Expected::Absent => None,
+                    Expected::At { version, .. } => self.at(version).and_then(|known| match known.from {
+                        Origin::At(place) => known.view.clone().map(|view| (place, view)),
+                        Origin::Absent(_) => None,
+                    }),
+                };
+                Ok(Decision::Send(from_base(base, Some(expected), new, meter)?))
+            }
+            Rule::Turn(version, on_conflict) => self.decide_turn(new, version, on_conflict, meter),
+        }
+    }
+
+    fn decide_turn(
+        &mut self,
+        new: &New<'_, T>,
+        version: Version,
+        on_conflict: OnConflict,
+        meter: &Meter,
+    ) -> Result<Decision<T>, String> {
+        if version == Version(0) && new.items.is_empty() {
+            return Ok(Decision::Send(from_base(None, None, new, meter)?));
+        }
+        let actual = self.known.iter().map(|known| known.from.version()).max().unwrap_or_default();
+        if self.at(version).is_none() {
+            if version != Version(0) {
+                return Ok(Decision::Conflict { actual });
+            }
+            // Nobody said that there is no session: it is created only if there is none.
+            self.put(Origin::Absent(None), Arc::new(View::empty(meter)), None);
+        }
+        let token = self.next;
+        let Some(known) = self.at(version) else { return Ok(Decision::Conflict { actual }) };
+        if known.unsettled.is_some() {
+            return Ok(Decision::Conflict { actual });
+        }
+        let begun = |own: &&Own<T>| own.pending.is_some() && own.view.is_prefix_of(new.items);
+        if let Some(pending) = known.own.iter().find(begun).and_then(|own| own.pending.as_ref()) {
+            return Ok(Decision::Wait(pending.subscribe()));
+        }
+        let continued = |own: &&Own<T>| own.view.items.len() < new.items.len() && own.view.is_prefix_of(new.items);
+        let longest = known.own.iter().filter(continued).max_by_key(|own| own.view.items.len());
+        let (from, view, exact) = match longest.and_then(|own| own.done.map(|done| (done, own.view.clone()))) {
+            Some(((place, exact), view)) => (Origin::At(place), Some(view), exact),
+            None => (known.from, known.view.clone().filter(|_| !known.forgot), true),
+        };
+        let Some(mut plan) = turn(from, view, exact, on_conflict, new, meter)? else {
+            return Ok(Decision::Conflict { actual });
+        };
+        plan.own = Some((version, token));
+        let own = Own { token, view: plan.view.clone(), done: None, pending: Some(watch::Sender::new(())) };
+        known.own.push(own);
+        self.next += 1;
+        Ok(Decision::Send(plan))
+    }
+
+    /// A save that was planned ended so.
+    pub fn settle(&mut self, plan: &Plan<T>, ended: Ended) {
+        let place = match ended {
+            Ended::Saved { saved, cluster: Some(cluster), first_chunk } => {
+                let Saved { version, create_revision, items, next_chunk, rebased } = saved;
+                // A view that says other than the cluster counts is no content of ours.
+                let exact = !rebased && items == plan.view.items.len() as u64;
+                Some((Place { cluster, create_revision, version, items, first_chunk, next_chunk }, exact))
+            }
+            _ => None,
+        };
+        if let Some((place, true)) = place {
+            self.put(Origin::At(place), plan.view.clone(), None);
+        }
+        let event = self.next;
+        self.next += 1;
+        let Some((version, token)) = plan.own else { return };
+        let Some(known) = self.at(version) else { return };
+        if place.is_none() {
+            known.own.retain(|own| own.token != token);
+        } else if let Some(own) = known.own.iter_mut().find(|own| own.token == token) {
+            (own.done, own.pending) = (place, None);
+        }
+        match ended {
+            Ended::Unknown => known.unsettled = Some(event),
+            // It happened, and where is not known: nothing may be taken to go on from here.
+            Ended::Saved { cluster: None, .. } => known.forgot = true,
+            Ended::Saved { .. } | Ended::Nothing => {}
+        }
+        if known.own.len() > OWN_MAX
+            && let Some(oldest) = known.own.iter().position(|own| own.pending.is_none())
+        {
+            known.own.remove(oldest);
+            known.forgot = true;
+        }
+    }
+
+    /// Drops contents, and keeps some identities.
+    pub fn strip(&mut self) {
+        let excess = self.known.len().saturating_sub(STRIPPED_MAX);
+        let mut at = 0;
+        self.known.retain(|known| {
+            at += 1;
+            at > excess || known.own.iter().any(|own| own.pending.is_some())
+        });
+        for known in &mut self.known {
+            let before = known.own.len();
+            known.own.retain(|own| own.pending.is_some());
+            known.forgot |= known.own.len() < before;
+            (known.view, known.info) = (None, None);
+        }
+    }
+}
+
+/// A save whose condition does not depend on what is remembered: a base only makes it smaller.
+fn from_base<T: Item>(
+    base: Option<(Place, Arc<View<T>>)>,
+    expected: Option<Expected>,
+    new: &New<'_, T>,
+    meter: &Meter,
+) -> Result<Plan<T>, String> {
+    let (from, step) = match base {
+        Some((place, view)) => (Some(place), view.step(new, meter)?),
+        None => (None, View::empty(meter).step(new, meter)?),
+    };
+    let Step { view, append } = step;
+    // Where everything is new, a delta would be no smaller, and could miss its base.
+    let is_smaller = |append: &Append| append.items.len() < view.items.len() || append.head.is_none();
+    let append = append.filter(|append| from.is_some_and(|place| !is_full_of_chunks(&place)) && is_smaller(append));
+    let on_conflict = OnConflict::Reject;
+    let from = from.map(Origin::At).filter(|_| append.is_some());
+    Ok(Plan { view, expected, on_conflict, from, append, replaceable: true, repack: false, own: None })
+}
+
+/// A turn that goes on from `from`. `None` where that would lose what others stored.
+fn turn<T: Item>(
+    from: Origin,
+    known: Option<Arc<View<T>>>,
+    exact: bool,
+    on_conflict: OnConflict,
+    new: &New<'_, T>,
+    meter: &Meter,
+) -> Result<Option<Plan<T>>, String> {
+    let expected = Some(from.expected());
+    let is_compared = known.is_some() && from.cluster().is_some();
+    let Step { view, append } = match &known {
+        Some(known) => known.step(new, meter)?,
+        None => View::empty(meter).step(new, meter)?,
+    };
+    // A new session has a head, whatever it is.
+    let append = append.filter(|_| is_compared).map(|append| match from {
+        Origin::Absent(_) => Append { head: Some(new.head.clone()), ..append },
+        Origin::At(_) => append,
+    });
+    let repack = exact && matches!(from, Origin::At(place) if is_full_of_chunks(&place));
+    let plan = Plan { view, expected, on_conflict, from: Some(from), append, replaceable: exact, repack, own: None };
+    Ok(match plan.append {
+        None if !exact => None,
+        None => Some(Plan { on_conflict: OnConflict::Reject, repack: false, ..plan }),
+        Some(_) => Some(plan),
+    })
+}
+
+fn is_full_of_chunks(place: &Place) -> bool {
+    place.next_chunk.saturating_sub(place.first_chunk) >= SESSION_CHUNKS_REPACK
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::Counters;
+
+    const REBASE: OnConflict = OnConflict::Rebase;
+
+    fn items(texts: &[&'static str]) -> Vec<Bytes> {
+        texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
+    }
+
+    fn place(version: u64, items: u64) -> Place {
+        let (cluster, create_revision) = (ClusterId([1; 16]), Revision(5));
+        Place { cluster, create_revision, version: Version(version), items, first_chunk: 0, next_chunk: version }
+    }
+
+    fn decide(session: &mut Session<Bytes>, texts: &[&'static str], rule: Rule) -> Decision<Bytes> {
+        let items = items(texts);
+        let new = New { items: &items, head: Bytes::from_static(b"h"), counters: Counters::default() };
+        session.decide(&new, rule, &Meter::default()).expect("bytes are always stored")
+    }
+
+    fn plan(session: &mut Session<Bytes>, texts: &[&'static str], rule: Rule) -> Plan<Bytes> {
+        match decide(session, texts, rule) {
+            Decision::Send(plan) => plan,
+            Decision::Wait(_) => panic!("it waits"),
+            Decision::Conflict { .. } => panic!("a conflict"),
+        }
+    }
+
+    fn loaded(version: u64, texts: &[&'static str]) -> Session<Bytes> {
+        let mut session = Session::default();
+        let view = plan(&mut Session::default(), texts, Rule::Blind).view;
+        session.learn(place(version, texts.len() as u64), view, None, 1);
+        session
+    }
+
+    fn saved(version: u64, items: u64, rebased: bool) -> Ended {
+        let Place { create_revision, next_chunk, .. } = place(version, items);
+        let saved = Saved { version: Version(version), create_revision, items, next_chunk, rebased };
+        Ended::Saved { saved, cluster: Some(ClusterId([1; 16])), first_chunk: 0 }
+    }
+
+    #[test]
+    fn a_turn_whose_base_was_dropped_is_sent_whole_if_the_session_is_exactly_that() {
+        let mut session = loaded(3, &["a"]);
+        session.strip();
+        assert!(session.newest(false).is_none());
+        let plan = plan(&mut session, &["a", "b"], Rule::Turn(Version(3), REBASE));
+        assert_eq!((plan.append, plan.expected, plan.on_conflict), (None, Some(place(3, 1).expected()), OnConflict::Reject));
+    }
+
+    /// A second save of a turn whose first is not remembered would append it twice.
+    #[test]
+    fn after_own_saves_were_dropped_nothing_is_appended_to_their_base() {
+        let mut session = loaded(3, &["a"]);
+        let first = plan(&mut session, &["a", "b"], Rule::Turn(Version(3), REBASE));
+        session.settle(&first, saved(4, 2, false));
+        session.strip();
+        let view = plan(&mut Session::default(), &["a"], Rule::Blind).view;
+        session.put(Origin::At(place(3, 1)), view, None);
+        let second = plan(&mut session, &["a", "b", "c"], Rule::Turn(Version(3), REBASE));
+        assert_eq!((second.append, second.on_conflict), (None, OnConflict::Reject));
+    }
+
+    #[test]
+    fn what_was_rebased_is_no_content_of_ours_but_the_turn_goes_on_from_it() {
+        let mut session = loaded(3, &["a"]);
+        let first = plan(&mut session, &["a", "b"], Rule::Turn(Version(3), REBASE));
+        session.settle(&first, saved(5, 3, true));
+        assert_eq!(session.newest(false).map(|(place, ..)| place.version), Some(Version(3)));
+        let second = plan(&mut session, &["a", "b", "c"], Rule::Turn(Version(3), REBASE));
+        assert_eq!((second.from, second.replaceable), (Some(Origin::At(place(5, 3))), false));
+        assert_eq!(second.append.map(|append| append.items), Some(items(&["c"])));
+        assert!(matches!(decide(&mut session, &["a", "b"], Rule::Turn(Version(4), REBASE)), Decision::Conflict { .. }));
+    }
+
+    #[test]
+    fn a_load_that_began_before_does_not_settle_what_was_lost_after() {
+        let mut session = loaded(3, &["a"]);
+        let turn = Rule::Turn(Version(3), REBASE);
+        let lost = plan(&mut session, &["a", "b"], turn);
+        let before = session.moment();
+        session.settle(&lost, Ended::Unknown);
+        let view = plan(&mut Session::default(), &["a"], Rule::Blind).view;
+        session.learn(place(3, 1), view.clone(), None, before);
+        assert!(matches!(decide(&mut session, &["a", "b"], turn), Decision::Conflict { .. }));
+        let after = session.moment();
+        session.learn(place(3, 1), view, None, after);
+        assert!(plan(&mut session, &["a", "b"], turn).append.is_some());
+    }
+
+    #[test]
+    fn the_same_turn_waits_for_its_first_save_and_another_does_not() {
+        let mut session = loaded(3, &["a"]);
+        let turn = Rule::Turn(Version(3), REBASE);
+        let first = plan(&mut session, &["a", "b"], turn);
+        assert!(matches!(decide(&mut session, &["a", "b", "c"], turn), Decision::Wait(_)));
+        assert!(matches!(decide(&mut session, &["a", "x"], turn), Decision::Send(_)));
+        session.settle(&first, Ended::Nothing);
+        let again = plan(&mut session, &["a", "b", "c"], turn);
+        assert_eq!(again.append.map(|append| append.items), Some(items(&["b", "c"])));
+    }
+
+    #[test]
+    fn the_number_of_bases_and_of_own_saves_is_bounded() {
+        let mut session = loaded(1, &["a"]);
+        for version in 2..2 * BASES_MAX as u64 {
+            let view = plan(&mut Session::default(), &["a"], Rule::Blind).view;
+            session.learn(place(version, 1), view, None, 1);
+        }
+        assert_eq!(session.known.len(), BASES_MAX);
+        let newest = Version(2 * BASES_MAX as u64 - 1);
+        for version in 0..2 * OWN_MAX as u64 {
+            let own = plan(&mut session, &["b"], Rule::Turn(newest, REBASE));
+            session.settle(&own, saved(newest.0 + 1 + version, 9, true));
+        }
+        let known = session.at(newest).expect("the newest");
+        assert_eq!((known.own.len(), known.forgot), (OWN_MAX, true));
+    }
+}

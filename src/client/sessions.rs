@@ -1,0 +1,287 @@
+//! Loads and saves of sessions, over what is known of them: asks only for what is new, sends only what is new.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::cache::{Cache, Shared, lock};
+use super::handle::Handle;
+use super::known::{Decision, Ended, Origin, Place, Plan, Rule};
+use super::operation::{Body, Planned, Remake};
+use super::pack;
+use super::view::{Failure, Item, New, View};
+use super::{Error, ErrorKind, NO_REQUEST, Written, assembler, session_id, written};
+use crate::types::{
+    Base, Change, ClusterId, Consistency, Expiry, Have, Load, Loaded, LoadedContent, OnConflict, Outcome, Revision, SessionId,
+    SessionInfo, Verdict, Version, Write,
+};
+use crate::wire::Assembled;
+
+/// A content that was read.
+pub(super) struct Found<T> {
+    pub version: Version,
+    pub view: Arc<View<T>>,
+    /// Metadata, if it was asked for.
+    pub info: Option<SessionInfo>,
+}
+
+/// An answer to a load.
+pub(super) struct Answer<T> {
+    pub revision: Revision,
+    pub tombstone: Version,
+    pub age: Option<Duration>,
+    pub found: Option<Found<T>>,
+}
+
+/// A session's content, as of now. Dropping the future cancels it.
+pub(super) async fn load<T: Item>(
+    handle: &Handle,
+    cache: &Cache<T>,
+    id: &str,
+    consistency: Consistency,
+    with_info: bool,
+) -> Result<Answer<T>, Failure> {
+    let id = session_id(id)?;
+    let session = cache.session(&id);
+    let is_fresh = consistency == Consistency::Linearizable;
+    let (began, mut base) = {
+        let session = lock(&session);
+        (session.moment(), session.newest(with_info).filter(|_| is_fresh))
+    };
+    loop {
+        let known = base.as_ref().map(|(place, ..)| (place.cluster, place.have()));
+        let (assembled, cluster) = ask(handle, &id, consistency, known).await?;
+        let Assembled { revision, loaded, age_ms } = assembled;
+        let (tombstone, found) = match (loaded, base.take()) {
+            (Loaded::NotFound { tombstone }, _) => (tombstone, None),
+            (Loaded::NotModified, Some(base)) => (Version(0), Some(base)),
+            (Loaded::Full(content), _) => (Version(0), Some(whole(content, cluster, cache)?)),
+            (Loaded::Tail(content), Some((place, view, _))) => match longer(content, place, &view, cache)? {
+                Some(base) => (Version(0), Some(base)),
+                // It does not fit what we know: ask for everything.
+                None => continue,
+            },
+            (Loaded::NotModified | Loaded::Tail(_), None) => {
+                return Err(Error::corrupt("a load of everything was answered in part").into());
+            }
+        };
+        if let Some(cluster) = cluster.filter(|_| is_fresh) {
+            let mut session = lock(&session);
+            match &found {
+                Some((place, view, info)) => session.learn(*place, view.clone(), info.clone(), began),
+                None => session.learn_absent(cluster, &cache.meter, began),
+            }
+        }
+        cache.trim();
+        let found = found.map(|(place, view, info)| Found { version: place.version, view, info });
+        return Ok(Answer { revision, tombstone, age: age_ms.map(Duration::from_millis), found });
+    }
+}
+
+async fn ask(
+    handle: &Handle,
+    id: &SessionId,
+    consistency: Consistency,
+    known: Option<(ClusterId, Have)>,
+) -> Result<(Assembled, Option<ClusterId>), Error> {
+    let (cluster, have) = known.unzip();
+    let load = Load { id: id.clone(), have, consistency };
+    handle.read(|reply| Body::Load { load, cluster, assembler: assembler(), reply }).await
+}
+
+type Learned<T> = (Place, Arc<View<T>>, Option<SessionInfo>);
+
+fn decoded<T: Item>(items: Vec<Bytes>) -> Result<Vec<(T, usize)>, Failure> {
+    let decode = |bytes: Bytes| {
+        let length = bytes.len();
+        T::from_bytes(bytes).map(|item| (item, length)).map_err(Failure::Form)
+    };
+    items.into_iter().map(decode).collect()
+}
+
+fn place(info: &SessionInfo, first_chunk: u64, cluster: ClusterId) -> Place {
+    let SessionInfo { create_revision, version, items, next_chunk, .. } = *info;
+    Place { cluster, create_revision, version, items, first_chunk, next_chunk }
+}
+
+fn whole<T: Item>(content: LoadedContent, cluster: Option<ClusterId>, cache: &Cache<T>) -> Result<Learned<T>, Failure> {
+    let LoadedContent { info, chunks, head } = content;
+    let first_chunk = info.next_chunk.saturating_sub(chunks.len() as u64);
+    let (items, head) = pack::unpack(chunks, head)?;
+    let head = head.ok_or_else(|| Error::corrupt("loaded content has no head"))?;
+    let view = View::empty(&cache.meter).followed_by(decoded(items)?, head, info.counters.clone(), &cache.meter);
+    // Without a cluster's name it is returned and not remembered.
+    let place = place(&info, first_chunk, cluster.unwrap_or_default());
+    Ok((place, Arc::new(view), Some(info)))
+}
+
+/// `None` if the tail does not go on from there.
+fn longer<T: Item>(content: LoadedContent, base: Place, view: &View<T>, cache: &Cache<T>) -> Result<Option<Learned<T>>, Failure> {
+    let LoadedContent { info, chunks, head } = content;
+    let (items, head) = pack::unpack(chunks, head)?;
+    if info.create_revision != base.create_revision || (view.items.len() + items.len()) as u64 != info.items {
+        return Ok(None);
+    }
+    let head = head.unwrap_or_else(|| view.head.clone());
+    let view = view.followed_by(decoded(items)?, head, info.counters.clone(), &cache.meter);
+    Ok(Some((place(&info, base.first_chunk, base.cluster), Arc::new(view), Some(info))))
+}
+
+/// Stores what is new, by `rule`. Once handed over it goes on, whatever becomes of the future.
+pub(super) async fn save<T: Item>(
+    handle: &Handle,
+    cache: &Cache<T>,
+    id: &str,
+    new: New<'_, T>,
+    rule: Rule,
+    expiry: Expiry,
+) -> Result<Written, Failure> {
+    let id = session_id(id)?;
+    let session = cache.session(&id);
+    let patience = handle.config().write_deadline / 2;
+    let plan = tokio::time::timeout(patience, decide(&session, &new, rule, cache));
+    let late = || Error::refused("the same turn is still being saved, this save was not sent");
+    let mut save = Save::new(plan.await.map_err(|_| late())??, session);
+    let write = save.write(id, expiry)?;
+    let outcome = handle.write(write, Some(Box::new(save))).await;
+    cache.trim();
+    Ok(written(outcome?)?)
+}
+
+async fn decide<T: Item>(session: &Shared<T>, new: &New<'_, T>, rule: Rule, cache: &Cache<T>) -> Result<Plan<T>, Failure> {
+    loop {
+        let decision = lock(session).decide(new, rule, &cache.meter).map_err(Failure::Form)?;
+        match decision {
+            Decision::Send(plan) => return Ok(plan),
+            // It settles by its end being dropped.
+            Decision::Wait(mut settled) => drop(settled.changed().await),
+            Decision::Conflict { actual } => return Err(Error::forgotten(actual).into()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not handed over: dropped now, it never happened.
+    Ours,
+    /// The driver has it: dropped now, nobody knows.
+    Taken,
+    Ended,
+}
+
+/// A planned save on its way. It tells what is known of its session how it ended, however it ends.
+struct Save<T: Item> {
+    plan: Plan<T>,
+    session: Shared<T>,
+    stage: Stage,
+    /// Chunks of the whole, if that is what is sent.
+    whole: Option<u64>,
+    /// What to send if a repack conflicts.
+    instead: Option<Write>,
+}
+
+impl<T: Item> Save<T> {
+    fn new(plan: Plan<T>, session: Shared<T>) -> Self {
+        Self { plan, session, stage: Stage::Ours, whole: None, instead: None }
+    }
+
+    fn write(&mut self, id: SessionId, expiry: Expiry) -> Result<Write, Failure> {
+        let base = match self.plan.from {
+            Some(Origin::At(place)) => place.base(),
+            Some(Origin::Absent(_)) | None => Base::Absent,
+        };
+        let appended = self.plan.append.take().map(|append| pack::delta(base, append)).transpose()?;
+        let Some(change) = appended.filter(|_| !self.plan.repack || self.plan.on_conflict == OnConflict::Rebase) else {
+            let change = whole_change(&self.plan.view)?;
+            self.remade(&change);
+            return Ok(self.request(id, change, OnConflict::Reject, expiry));
+        };
+        let append = self.request(id.clone(), change, self.plan.on_conflict, expiry);
+        if !self.plan.repack {
+            return Ok(append);
+        }
+        self.instead = Some(append);
+        let change = whole_change(&self.plan.view)?;
+        self.remade(&change);
+        Ok(self.request(id, change, OnConflict::Reject, expiry))
+    }
+
+    fn request(&self, id: SessionId, change: Change, on_conflict: OnConflict, expiry: Expiry) -> Write {
+        match self.plan.expected {
+            None => Write::Save { request: NO_REQUEST, id, change, expiry },
+            Some(expected) => Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, expiry },
+        }
+    }
+
+    fn end(&mut self, ended: Ended) {
+        self.stage = Stage::Ended;
+        lock(&self.session).settle(&self.plan, ended);
+    }
+}
+
+fn whole_change<T: Item>(view: &View<T>) -> Result<Change, Failure> {
+    Ok(pack::full(&view.encoded().map_err(Failure::Form)?, &view.head, view.counters.clone())?)
+}
+
+impl<T: Item> Planned for Save<T> {
+    fn cluster(&self) -> Option<ClusterId> {
+        let is_turn = self.plan.own.is_some();
+        self.plan.from.and_then(|from| from.cluster()).filter(|_| is_turn || self.whole.is_none())
+    }
+
+    fn remake(&mut self, elsewhere: bool) -> Option<Remake> {
+        // A turn means the session it was loaded from; another cluster's may only look the same.
+        let is_turn = self.plan.own.is_some();
+        if !self.plan.replaceable || (elsewhere && is_turn) {
+            return None;
+        }
+        let view = self.plan.view.clone();
+        Some(Box::new(move || {
+            whole_change(&view).map_err(|failure| match failure {
+                Failure::Client(error) => error,
+                Failure::Form(why) => Error::invalid(why),
+            })
+        }))
+    }
+
+    fn remade(&mut self, change: &Change) {
+        self.whole = Some(change.chunks().len() as u64);
+    }
+
+    fn instead(&mut self) -> Option<Write> {
+        let write = self.instead.take()?;
+        self.whole = None;
+        Some(write)
+    }
+
+    fn taken(&mut self) {
+        self.stage = Stage::Taken;
+    }
+
+    fn ended(&mut self, end: Result<(&Outcome, Option<ClusterId>), ErrorKind>) {
+        self.end(match end {
+            Ok((Outcome { verdict: Verdict::Saved(saved), .. }, cluster)) => {
+                let first_chunk = match (self.whole, self.plan.from) {
+                    (Some(chunks), _) => saved.next_chunk.saturating_sub(chunks),
+                    (None, Some(Origin::At(place))) => place.first_chunk,
+                    (None, _) => 0,
+                };
+                Ended::Saved { saved: *saved, cluster, first_chunk }
+            }
+            Ok(_) => Ended::Nothing,
+            Err(ErrorKind::Indeterminate) => Ended::Unknown,
+            Err(_) => Ended::Nothing,
+        });
+    }
+}
+
+impl<T: Item> Drop for Save<T> {
+    fn drop(&mut self) {
+        match self.stage {
+            Stage::Ours => self.end(Ended::Nothing),
+            Stage::Taken => self.end(Ended::Unknown),
+            Stage::Ended => {}
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Content as this client remembers it: decoded items, shared between versions, and what is new in a later one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::Error;
+use crate::types::Counters;
+
+/// What a view takes besides its items, and one item besides its bytes.
+const VIEW_BYTES: u64 = 256;
+const ITEM_BYTES: u64 = 64;
+
+/// Why content could not be taken or given.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The call failed.
+    Client(Error),
+    /// The bytes are not of the caller's form, or what the caller gave has none.
+    Form(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Client(error)
+    }
+}
+
+/// One element of a transcript, decoded.
+pub(super) trait Item: Clone + Send + Sync + 'static {
+    /// By value.
+    fn is_same(&self, other: &Self) -> bool;
+    /// As it is stored. Error: why it can't be.
+    fn to_bytes(&self) -> Result<Bytes, String>;
+    /// Error: why these bytes are no such item.
+    fn from_bytes(bytes: Bytes) -> Result<Self, String>;
+    /// Where the caller's counters end; stored ones may be above.
+    const COUNTER_MAX: u64;
+}
+
+impl Item for Bytes {
+    const COUNTER_MAX: u64 = u64::MAX;
+
+    fn is_same(&self, other: &Self) -> bool {
+        // Content that was loaded and is saved again shares its bytes.
+        (self.as_ptr() == other.as_ptr() && self.len() == other.len()) || self == other
+    }
+
+    fn to_bytes(&self) -> Result<Bytes, String> {
+        Ok(self.clone())
+    }
+
+    fn from_bytes(bytes: Bytes) -> Result<Self, String> {
+        Ok(bytes)
+    }
+}
+
+/// Counts the bytes of all items and views that live.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Meter(Arc<AtomicU64>);
+
+impl Meter {
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, bytes: u64) -> Counted {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Counted { meter: self.clone(), bytes }
+    }
+}
+
+#[derive(Debug)]
+struct Counted {
+    meter: Meter,
+    bytes: u64,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.meter.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Kept<T> {
+    pub value: T,
+    _counted: Counted,
+}
+
+/// One content of a session. Versions that share a prefix share its items.
+#[derive(Debug)]
+pub(super) struct View<T> {
+    pub items: Vec<Arc<Kept<T>>>,
+    /// As stored, unpacked.
+    pub head: Bytes,
+    pub counters: Counters,
+    _counted: Counted,
+}
+
+/// Content a caller wants stored.
+pub(super) struct New<'a, T> {
+    pub items: &'a [T],
+    pub head: Bytes,
+    pub counters: Counters,
+}
+
+impl<T: Item> View<T> {
+    pub fn empty(meter: &Meter) -> Self {
+        Self { items: Vec::new(), head: Bytes::new(), counters: Counters::default(), _counted: meter.count(VIEW_BYTES) }
+    }
+
+    /// This view's items, then `more`, each with its stored length.
+    pub fn followed_by(&self, more: Vec<(T, usize)>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
+        self.cut_and_followed_by(self.items.len(), more, head, counters, meter)
+    }
+
+    fn cut_and_followed_by(&self, at: usize, more: Vec<(T, usize)>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
+        let mut items = Vec::with_capacity(at + more.len());
+        items.extend_from_slice(&self.items[..at]);
+        items.extend(more.into_iter().map(|(value, bytes)| {
+            let counted = meter.count(ITEM_BYTES + bytes as u64);
+            Arc::new(Kept { value, _counted: counted })
+        }));
+        let bytes = VIEW_BYTES + head.len() as u64 + 8 * items.len() as u64;
+        Self { items, head, counters, _counted: meter.count(bytes) }
+    }
+
+    /// Leading items that are the same.
+    fn common(&self, items: &[T]) -> usize {
+        self.items.iter().zip(items).take_while(|(kept, item)| kept.value.is_same(item)).count()
+    }
+
+    /// Whether its items are the first of these, perhaps all of them. From the end: racing turns differ there.
+    pub fn is_prefix_of(&self, items: &[T]) -> bool {
+        let is_same = |(kept, item): (&Arc<Kept<T>>, &T)| kept.value.is_same(item);
+        self.items.len() <= items.len() && self.items.iter().zip(&items[..self.items.len()]).rev().all(is_same)
+    }
+
+    /// All items as they are stored.
+    ///
+    /// Error: none for items that were stored or encoded before, by their own promise.
+    pub fn encoded(&self) -> Result<Vec<Bytes>, String> {
+        self.items.iter().map(|kept| kept.value.to_bytes()).collect()
+    }
+
+    /// What this content becomes with `new`, and what is new in it.
+    ///
+    /// Errors: an item that can't be stored.
+    pub fn step(&self, new: &New<'_, T>, meter: &Meter) -> Result<Step<T>, String> {
+        let shared = self.common(new.items);
+        let fresh = new.items[shared..].iter().map(Item::to_bytes).collect::<Result<Vec<_>, _>>()?;
+        let more = new.items[shared..].iter().zip(&fresh).map(|(item, bytes)| (item.clone(), bytes.len())).collect();
+        let view = self.cut_and_followed_by(shared, more, new.head.clone(), new.counters.clone(), meter);
+        let appended = (shared == self.items.len()).then(|| increments(&self.counters, &new.counters, T::COUNTER_MAX)).flatten();
+        let append =
+            appended.map(|counters| Append { items: fresh, head: (self.head != new.head).then(|| new.head.clone()), counters });
+        Ok(Step { view: Arc::new(view), append })
+    }
+}
+
+/// One content after another.
+#[derive(Debug)]
+pub(super) struct Step<T> {
+    pub view: Arc<View<T>>,
+    /// `None` if history was rewritten or a counter fell: then only the whole says it.
+    pub append: Option<Append>,
+}
+
+/// What a delta says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Append {
+    pub items: Vec<Bytes>,
+    /// If it changed.
+    pub head: Option<Bytes>,
+    /// Increments.
+    pub counters: Counters,
+}
+
+/// What was added to each counter, as far as the caller can count; `None` if one fell.
+fn increments(old: &Counters, new: &Counters, max: u64) -> Option<Counters> {
+    let (old, new) = (old.as_slice(), new.as_slice());
+    let at = |counters: &[u64], index: usize| counters.get(index).copied().unwrap_or(0);
+    let added = (0..old.len().max(new.len())).map(|index| at(new, index).checked_sub(at(old, index).min(max)));
+    Counters::new(added.collect::<Option<Vec<_>>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters(values: &[u64]) -> Counters {
+        Counters::new(values.to_vec()).expect("few")
+    }
+
+    fn items(texts: &[&'static str]) -> Vec<Bytes> {
+        texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
+    }
+
+    fn stepped(from: &View<Bytes>, texts: &[&'static str], usage: &[u64], meter: &Meter) -> Step<Bytes> {
+        let items = items(texts);
+        let new = New { items: &items, head: Bytes::from_static(b"h"), counters: counters(usage) };
+        from.step(&new, meter).expect("bytes are always stored")
+    }
+
+    #[test]
+    fn a_longer_transcript_is_an_append_of_what_is_new() {
+        let meter = Meter::default();
+        let first = stepped(&View::empty(&meter), &["a", "b"], &[3], &meter);
+        let second = stepped(&first.view, &["a", "b", "c"], &[3, 4], &meter);
+        assert_eq!(second.append, Some(Append { items: items(&["c"]), head: None, counters: counters(&[0, 4]) }));
+        assert_eq!(second.view.encoded().expect("bytes"), items(&["a", "b", "c"]));
+        assert!(Arc::ptr_eq(&first.view.items[1], &second.view.items[1]), "items are shared");
+    }
+
+    #[test]
+    fn rewritten_history_and_a_counter_that_fell_are_no_append() {
+        let meter = Meter::default();
+        let first = stepped(&View::empty(&meter), &["a", "b"], &[3, 1], &meter).view;
+        for (texts, usage) in [(&["a"][..], &[3, 1][..]), (&["a", "x", "c"], &[3, 1]), (&["a", "b", "c"], &[3])] {
+            let step = stepped(&first, texts, usage, &meter);
+            assert_eq!(step.append, None, "{texts:?} {usage:?}");
+            assert_eq!(step.view.encoded().expect("bytes"), items(texts));
+        }
+    }
+
+    #[test]
+    fn the_meter_counts_shared_items_once_and_forgets_what_is_dropped() {
+        let meter = Meter::default();
+        let first = stepped(&View::empty(&meter), &["aaaaaaaaaa"], &[], &meter).view;
+        let alone = meter.bytes();
+        let second = stepped(&first, &["aaaaaaaaaa", "b"], &[], &meter).view;
+        assert!(meter.bytes() < 2 * alone + ITEM_BYTES, "{} {alone}", meter.bytes());
+        drop((first, second));
+        assert_eq!(meter.bytes(), 0);
+    }
+}
