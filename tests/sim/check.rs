@@ -146,7 +146,11 @@ impl Checker<'_> {
         let mut latest: Option<usize> = None;
         for at in order.iter().copied() {
             if let Some(before) = latest.filter(|before| self.ops[at].returned < self.ops[*before].invoked) {
-                let why = if is_read(&self.ops[before]) && !is_read(&self.ops[at]) { "stale read, lost write or" } else { "stale read or" };
+                let why = if is_read(&self.ops[before]) && !is_read(&self.ops[at]) {
+                    "stale read, lost write or"
+                } else {
+                    "stale read or"
+                };
                 self.violation(before, format!("{why} order against real time, before op {at} {:?}", self.ops[at]));
             }
             if latest.is_none_or(|before| self.ops[before].invoked < self.ops[at].invoked) {
@@ -307,7 +311,9 @@ impl Checker<'_> {
         for (key, state) in &self.keys {
             if state.wild > state.open.len() {
                 let (wild, open) = (state.wild, state.open.len());
-                self.violations.push(format!("applied twice: key {key} has {wild} versions nobody wrote, and {open} writes without an answer"));
+                self.violations.push(format!(
+                    "applied twice: key {key} has {wild} versions nobody wrote, and {open} writes without an answer"
+                ));
             }
         }
     }
@@ -323,7 +329,8 @@ impl Checker<'_> {
         let key = &self.keys[&op.key];
         let hidden = key.open.iter().any(|open| self.ops[*open].ask == Ask::Delete);
         let first = key.past.iter().rev().find(|(revision, _)| *revision <= from).map_or(Content::Absent, |(_, content)| *content);
-        let mut within = key.past.iter().filter(|(revision, _)| *revision > from && *revision <= until).map(|(_, content)| *content);
+        let mut within =
+            key.past.iter().filter(|(revision, _)| *revision > from && *revision <= until).map(|(_, content)| *content);
         let possible = |content: Content| !matches!(content, Content::Present(_));
         if !hidden && !possible(first) && !within.any(possible) {
             self.violation(at, format!("a delete found nothing between revisions {from} and {until}"));

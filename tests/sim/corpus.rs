@@ -50,7 +50,12 @@ fn histories_of_a_correct_store_pass() {
     let good: &[&[(u64, u64, Ask, Answer)]] = &[
         &[(0, 1, LOAD, missing(0, 3)), (2, 3, save(1), written(1, 5)), (4, 5, LOAD, found(1, 1, 5))],
         // A delete counts; what comes after it goes on counting.
-        &[(0, 1, save(1), written(1, 5)), (2, 3, Ask::Delete, written(2, 6)), (4, 5, LOAD, missing(2, 6)), (6, 7, save_if(0, 2), written(3, 9))],
+        &[
+            (0, 1, save(1), written(1, 5)),
+            (2, 3, Ask::Delete, written(2, 6)),
+            (4, 5, LOAD, missing(2, 6)),
+            (6, 7, save_if(0, 2), written(3, 9)),
+        ],
         // A lost answer, found again by its value; another by a gap; another never.
         &[(0, 1, save(1), unknown), (2, 3, LOAD, found(1, 1, 5))],
         &[(0, 1, save(1), unknown), (0, 9, save(2), written(2, 7)), (2, 3, LOAD, missing(0, 3))],
@@ -71,7 +76,10 @@ fn histories_of_a_correct_store_pass() {
 fn each_violation_is_found_and_named() {
     let bad: &[(&str, &[(u64, u64, Ask, Answer)])] = &[
         ("two operations with one version", &[(0, 9, save(1), written(1, 4)), (0, 9, save(2), written(1, 5))]),
-        ("one operation with two versions", &[(0, 1, save(1), written(1, 4)), (0, 9, save(2), written(2, 5)), (2, 3, LOAD, found(3, 1, 9))]),
+        (
+            "one operation with two versions",
+            &[(0, 1, save(1), written(1, 4)), (0, 9, save(2), written(2, 5)), (2, 3, LOAD, found(3, 1, 9))],
+        ),
         ("phantom value", &[(0, 1, LOAD, found(1, 77, 4))]),
         ("effect of a write that had none", &[(0, 1, save(1), Answer::Refused), (2, 3, LOAD, found(1, 1, 4))]),
         ("spurious conflict", &[(0, 1, save(1), written(1, 4)), (2, 3, save_if(1, 2), conflict(1, 5))]),
@@ -85,7 +93,10 @@ fn each_violation_is_found_and_named() {
         // The future: what was written at revision 8 was read at 6.
         ("written by nobody", &[(0, 1, save(1), written(1, 4)), (2, 9, save(2), written(2, 8)), (3, 5, LOAD, found(2, 2, 6))]),
         ("two writes with one revision", &[(0, 1, save(1), written(1, 4)), (2, 3, save(2), written(2, 4))]),
-        ("a delete found nothing", &[(0, 1, save(1), written(1, 4)), (2, 3, Ask::Delete, Answer::NothingThere), (4, 5, LOAD, found(1, 1, 4))]),
+        (
+            "a delete found nothing",
+            &[(0, 1, save(1), written(1, 4)), (2, 3, Ask::Delete, Answer::NothingThere), (4, 5, LOAD, found(1, 1, 4))],
+        ),
     ];
     for (name, history) in bad {
         let found = violations(history);

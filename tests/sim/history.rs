@@ -6,22 +6,40 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     Load,
-    Save { value: u64 },
+    Save {
+        value: u64,
+    },
     /// `expected` 0: there must be no session.
-    SaveIf { expected: u64, value: u64 },
+    SaveIf {
+        expected: u64,
+        value: u64,
+    },
     Delete,
 }
 
 /// What the caller knows afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    Found { version: u64, value: u64, revision: u64 },
-    NotFound { tombstone: u64, revision: u64 },
+    Found {
+        version: u64,
+        value: u64,
+        revision: u64,
+    },
+    NotFound {
+        tombstone: u64,
+        revision: u64,
+    },
     /// Of a save or a delete.
-    Written { version: u64, revision: u64 },
+    Written {
+        version: u64,
+        revision: u64,
+    },
     /// A delete found nothing; the client does not say where.
     NothingThere,
-    Conflict { actual: u64, revision: u64 },
+    Conflict {
+        actual: u64,
+        revision: u64,
+    },
     /// Nothing changed.
     Refused,
     /// It may have happened, or may happen yet.

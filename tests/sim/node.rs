@@ -201,7 +201,8 @@ impl Host {
             spare_segments: 1,
             ..log::Options::default()
         };
-        let state = state::Options { cache_bytes: 1 << 20, unflushed_bytes_soft: 64 << 10, reserve_bytes: 64 << 10, ..Default::default() };
+        let state =
+            state::Options { cache_bytes: 1 << 20, unflushed_bytes_soft: 64 << 10, reserve_bytes: 64 << 10, ..Default::default() };
         Tuning { log_bytes_kept: self.log_bytes_kept, log, state }
     }
 }
