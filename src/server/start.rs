@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::maybe_done;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -149,11 +150,15 @@ impl Server {
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
         tasks.spawn(serve_admin(admin_port, dispatcher.clone(), stop.subscribe()));
         let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());
-        let mut serving = Box::pin(serve_clients(client_port, service, health_service, stop.subscribe()));
+        // It may end while calls drain, and is waited for again below.
+        let mut serving = Box::pin(maybe_done(serve_clients(client_port, service, health_service, stop.subscribe())));
         let failure = tokio::select! {
             () = shutdown => None,
             reason = node.wait_failed() => Some(Error(reason)),
-            result = &mut serving => Some(result.err().unwrap_or_else(|| Error("the client port closed".to_owned()))),
+            () = &mut serving => {
+                let result = serving.as_mut().output_mut();
+                Some(result.and_then(|result| result.clone().err()).unwrap_or_else(|| Error("the client port closed".to_owned())))
+            }
             Some(_) = core.join_next() => Some(Error("the dispatcher ended".to_owned())),
         };
         dispatcher.stop_admitting();
@@ -176,14 +181,14 @@ impl Server {
 }
 
 /// Waits for open operations to end, while their answers are still being sent.
-async fn drain(dispatcher: &Dispatcher, clock: &dyn Clock, serving: &mut (impl Future<Output = Result<(), Error>> + Unpin)) {
+async fn drain(dispatcher: &Dispatcher, clock: &dyn Clock, serving: &mut (impl Future<Output = ()> + Unpin)) {
     let deadline = clock.now().saturating_add(DRAIN_TIMEOUT);
     let mut serving = Some(serving);
     while dispatcher.has_open() && clock.now() < deadline {
         match &mut serving {
             None => tokio::time::sleep(DRAIN_LOOK).await,
             Some(running) => tokio::select! {
-                _ = &mut **running => serving = None,
+                () = &mut **running => serving = None,
                 () = tokio::time::sleep(DRAIN_LOOK) => {}
             },
         }

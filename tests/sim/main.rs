@@ -17,10 +17,13 @@ mod workload;
 mod world;
 
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Run with every `cargo test`; `scripts/sim.sh` runs others.
-const SEEDS: [u64; 5] = [2, 4, 5, 13, 14];
+const SEEDS: [u64; 4] = [2, 5, 13, STOPPED_WHILE_CALLS_DRAIN];
+/// A node that was stopped with calls open polled its finished server again, and panicked.
+const STOPPED_WHILE_CALLS_DRAIN: u64 = 20;
 /// Seeds that cut the power of enough nodes at once to show that their disks lied.
 const LYING: [u64; 2] = [2, 10];
 /// How long faults go on, in seconds of virtual time; `SIM_SECS` says otherwise.
@@ -84,8 +87,10 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Two at a time.
+/// Two at a time, whatever the harness runs at once.
 fn outputs(seeds: &[u64], change: impl Fn(&mut Command) -> &mut Command + Sync) -> Vec<(u64, Output)> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let run = |seed: &u64| (*seed, change(&mut child(*seed)).output().expect("this binary runs"));
     let (left, right) = seeds.split_at(seeds.len() / 2);
     std::thread::scope(|scope| {
