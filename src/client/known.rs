@@ -111,6 +111,7 @@ pub(super) enum Rule {
     /// If the session is so.
     Expect(Expected),
     /// As a turn that began at this version: if it is still that, else a conflict or a rebase.
+    #[allow(dead_code, reason = "only adapters know of turns")]
     Turn(Version, OnConflict),
 }
 

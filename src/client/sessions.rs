@@ -20,6 +20,7 @@ use crate::wire::Assembled;
 
 /// A content that was read.
 pub(super) struct Found<T> {
+    #[allow(dead_code, reason = "only adapters read it; others have the metadata")]
     pub version: Version,
     pub view: Arc<View<T>>,
     /// Metadata, if it was asked for.
