@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// What is wrong, and the operations that show it.
+type Bad<'a> = (&'a str, &'a [(u64, u64, Ask, Answer)]);
+
 use super::check::check;
 use super::history::{Answer, Ask, Op};
 
@@ -74,7 +77,7 @@ fn histories_of_a_correct_store_pass() {
 
 #[test]
 fn each_violation_is_found_and_named() {
-    let bad: &[(&str, &[(u64, u64, Ask, Answer)])] = &[
+    let bad: &[Bad] = &[
         ("two operations with one version", &[(0, 9, save(1), written(1, 4)), (0, 9, save(2), written(1, 5))]),
         (
             "one operation with two versions",
