@@ -21,9 +21,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Run with every `cargo test`; `scripts/sim.sh` runs others.
-const SEEDS: [u64; 4] = [2, 5, 13, STOPPED_WHILE_CALLS_DRAIN];
-/// A node that was stopped with calls open polled its finished server again, and panicked.
-const STOPPED_WHILE_CALLS_DRAIN: u64 = 20;
+///
+/// 20 and 40 found that a node stopped with calls open polled its finished server again; either takes as long as these together.
+const SEEDS: [u64; 4] = [2, 5, 13, 27];
 /// Seeds that cut the power of enough nodes at once to show that their disks lied.
 const LYING: [u64; 2] = [2, 10];
 /// How long faults go on, in seconds of virtual time; `SIM_SECS` says otherwise.

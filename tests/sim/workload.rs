@@ -180,7 +180,7 @@ async fn loaded(client: &Client, id: &str) -> Answer {
 
 /// The bytes of a value: some small, some not, and none a part of another.
 fn content(value: u64) -> Content {
-    let filler = if value % 8 == 0 { 20_000 } else { 40 + value % 400 };
+    let filler = if value.is_multiple_of(8) { 20_000 } else { 40 + value % 400 };
     let mut bytes = value.to_le_bytes().to_vec();
     bytes.resize(8 + filler as usize, value as u8);
     Content::Value(Bytes::from(bytes))
