@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Run with every `cargo test`; `scripts/sim.sh` runs others.
 ///
 /// 20 and 40 found that a node stopped with calls open polled its finished server again; either takes as long as these together.
-const SEEDS: [u64; 4] = [2, 5, 13, 27];
+const SEEDS: [u64; 3] = [2, 13, 27];
 /// Seeds that cut the power of enough nodes at once to show that their disks lied.
 const LYING: [u64; 2] = [2, 10];
 /// How long faults go on, in seconds of virtual time; `SIM_SECS` says otherwise.
