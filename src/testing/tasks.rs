@@ -26,8 +26,8 @@ impl TaskWorkers {
 
     /// Half of all work begins at once, the rest at any time within the bound.
     fn delay(&self) -> Duration {
-        let micros = u128::from(self.random.below(2 * self.delay_max.as_micros().max(1) as u64));
-        Duration::from_micros(micros.saturating_sub(self.delay_max.as_micros()) as u64)
+        let bound = self.delay_max.as_micros() as u64;
+        Duration::from_micros(self.random.below(2 * bound.max(1)).saturating_sub(bound))
     }
 
     async fn pause(&self) {
@@ -100,7 +100,10 @@ mod tests {
         assert_eq!(steps.load(Ordering::SeqCst), 2);
         worker.wake();
         drop(worker);
-        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
+        }
         assert_eq!(Arc::strong_count(&steps), 1, "the task dropped the step");
         assert_eq!(steps.load(Ordering::SeqCst), 2);
     }

@@ -173,22 +173,31 @@ impl Checker<'_> {
         let op = self.ops[at].clone();
         match (op.ask, op.answer) {
             (ask, Answer::Written { version, .. }) => self.written(at, ask, version),
-            (_, Answer::Found { version, value, .. }) => {
-                if self.advance(at, version) && !matches!(self.key(at).content, Content::Unknown | Content::Present(None)) {
-                    let content = self.key(at).content;
-                    if content != Content::Present(Some(value)) {
-                        self.violation(at, format!("read of what is not there, but {content:?}"));
-                    }
-                }
-            }
-            (_, Answer::NotFound { tombstone, .. }) => {
-                if self.advance(at, tombstone) && matches!(self.key(at).content, Content::Present(_)) {
-                    let content = self.key(at).content;
-                    self.violation(at, format!("lost session, which is {content:?}"));
-                }
-            }
+            (_, Answer::Found { version, value, .. }) => self.found(at, version, value),
+            (_, Answer::NotFound { tombstone, .. }) => self.not_found(at, tombstone),
             (ask, Answer::Conflict { actual, .. }) => self.conflict(at, ask, actual),
             _ => {}
+        }
+    }
+
+    fn found(&mut self, at: usize, version: u64, value: u64) {
+        if !self.advance(at, version) {
+            return;
+        }
+        let content = self.key(at).content;
+        let fits = [Content::Unknown, Content::Present(None), Content::Present(Some(value))].contains(&content);
+        if !fits {
+            self.violation(at, format!("read of what is not there, but {content:?}"));
+        }
+    }
+
+    fn not_found(&mut self, at: usize, tombstone: u64) {
+        if !self.advance(at, tombstone) {
+            return;
+        }
+        let content = self.key(at).content;
+        if matches!(content, Content::Present(_)) {
+            self.violation(at, format!("lost session, which is {content:?}"));
         }
     }
 

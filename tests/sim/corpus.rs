@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// What is wrong, and the operations that show it.
-type Bad<'a> = (&'a str, &'a [(u64, u64, Ask, Answer)]);
-
 use super::check::check;
 use super::history::{Answer, Ask, Op};
 
@@ -35,7 +32,9 @@ fn conflict(actual: u64, revision: u64) -> Answer {
 }
 
 /// Operations with their start and end.
-fn violations(ops: &[(u64, u64, Ask, Answer)]) -> Vec<String> {
+type History<'a> = &'a [(u64, u64, Ask, Answer)];
+
+fn violations(ops: History<'_>) -> Vec<String> {
     let op = |(invoked, returned, ask, answer): &(u64, u64, Ask, Answer)| Op {
         client: 0,
         key: 0,
@@ -50,7 +49,7 @@ fn violations(ops: &[(u64, u64, Ask, Answer)]) -> Vec<String> {
 #[test]
 fn histories_of_a_correct_store_pass() {
     let unknown = Answer::Unknown;
-    let good: &[&[(u64, u64, Ask, Answer)]] = &[
+    let good: &[History<'_>] = &[
         &[(0, 1, LOAD, missing(0, 3)), (2, 3, save(1), written(1, 5)), (4, 5, LOAD, found(1, 1, 5))],
         // A delete counts; what comes after it goes on counting.
         &[
@@ -77,7 +76,7 @@ fn histories_of_a_correct_store_pass() {
 
 #[test]
 fn each_violation_is_found_and_named() {
-    let bad: &[Bad] = &[
+    let bad: &[(&str, History<'_>)] = &[
         ("two operations with one version", &[(0, 9, save(1), written(1, 4)), (0, 9, save(2), written(1, 5))]),
         (
             "one operation with two versions",
