@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Raise it whenever tests are added; lower it only together with the tests that go.
-readonly TESTS_FLOOR=240
+readonly TESTS_FLOOR=340
 
 with_tests=yes
 case "${1:-}" in
