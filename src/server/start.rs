@@ -74,6 +74,12 @@ impl Tuning {
         let state = state::Options { cache_bytes, ..state::Options::default() };
         Self { log_bytes_kept: config.storage.log_kept.as_u64(), early_elections: true, log: log::Options::default(), state }
     }
+
+    /// With log segments of so many bytes and none in reserve, as a test's disk is memory.
+    pub fn with_segments(mut self, segment_bytes: u64) -> Self {
+        self.log = log::Options { segment_bytes, spare_segments: 0, ..log::Options::default() };
+        self
+    }
 }
 
 /// A started node: it listens, and serves once [`Server::run`] is polled.
@@ -100,6 +106,11 @@ impl Server {
     pub async fn start_on(options: Options, net: Arc<dyn Net>) -> Result<Self, StartError> {
         let tuning = Tuning::of(&options.config);
         Self::start_tuned(options, net, tuning).await
+    }
+
+    /// As [`Server::start`], with what only a test tunes.
+    pub(crate) async fn start_for_test(options: Options, tuning: Tuning) -> Result<Self, StartError> {
+        Self::start_tuned(options, Arc::new(TcpNet), tuning).await
     }
 
     /// The same with sizes that no configuration allows, for tests.

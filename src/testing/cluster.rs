@@ -39,10 +39,8 @@ use super::disk::{Crash, SimDisk};
 use crate::client::{Client, ClusterStatus, NodeStatus, Revision, Role, StatusOptions};
 use crate::env::Env;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
-use crate::raft::net::TcpNet;
 use crate::server::config::Config;
 use crate::server::{Node, Options, Server, Tuning};
-use crate::storage::log;
 use crate::types::NodeId;
 
 /// How long anything here waits before it is an error.
@@ -163,8 +161,7 @@ impl Builder {
         config.data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("/"));
         let disk = || if is_real { None } else { Some(SimDisk::new()) };
         let disks = config.members.iter().map(|member| (member.id, disk())).collect();
-        let log = log::Options { segment_bytes: self.segment_bytes, spare_segments: 0, ..log::Options::default() };
-        let tuning = Tuning { log, early_elections: self.early_elections, ..Tuning::of(&config) };
+        let tuning = Tuning { early_elections: self.early_elections, ..Tuning::of(&config).with_segments(self.segment_bytes) };
         Ok(Cluster { config, tuning, ports, disks, running: BTreeMap::new() })
     }
 
@@ -435,7 +432,7 @@ async fn launch(options: Options, tuning: Tuning) -> Result<Running, Error> {
     let (end, ended) = oneshot::channel();
     let (started, ready) = oneshot::channel();
     let task = async move {
-        let server = match Server::start_tuned(options, Arc::new(TcpNet), tuning).await {
+        let server = match Server::start_for_test(options, tuning).await {
             Ok(server) => server,
             Err(error) => return drop(started.send(Err(failed(error)))),
         };
