@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX};
 use crate::types::NodeId;
@@ -21,7 +21,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A whole cluster, as `cluster.toml` describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The cluster's name, for people and against mix-ups: nodes of clusters with different names refuse each other at bootstrap.
@@ -42,11 +42,11 @@ pub struct Config {
 }
 
 /// One `[[node]]`. Its addresses are where it listens and where others reach it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberConfig {
     /// At least 1, and never used for another node again.
-    #[serde(deserialize_with = "node_id")]
+    #[serde(deserialize_with = "node_id", serialize_with = "node_number")]
     pub id: NodeId,
     /// `host:port` for clients.
     pub client: String,
@@ -57,7 +57,7 @@ pub struct MemberConfig {
 }
 
 /// `[raft]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaftConfig {
     /// How often a leader shows that it lives. Default 250 ms, 10 ms to 10 s.
@@ -72,7 +72,7 @@ pub struct RaftConfig {
 }
 
 /// `[storage]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageConfig {
     /// Pages of the state file kept in memory. Default 16 MiB, 1 MiB to 64 GiB.
@@ -129,6 +129,13 @@ impl Config {
         config.members.sort_by_key(|member| member.id);
         config.validate()?;
         Ok(config)
+    }
+
+    /// The file that says all of this, defaults too; parsing it gives this configuration back.
+    ///
+    /// Errors: never for a valid configuration.
+    pub fn to_toml(&self) -> Result<String, Error> {
+        toml::to_string(self).map_err(|error| Error(format!("the configuration can't be written as TOML: {error}")))
     }
 
     /// Checks ranges and relations. Errors name the key and both sides.
@@ -293,6 +300,10 @@ fn node_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<NodeId, 
     u64::deserialize(deserializer).map(NodeId)
 }
 
+fn node_number<S: serde::Serializer>(id: &NodeId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(id.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +333,16 @@ mod tests {
         assert_eq!(config.members[1].client, "127.0.0.1:7470");
         assert_eq!(config.require_loopback(), Ok(()));
         assert_eq!((config.raft, config.storage), (RaftConfig::default(), StorageConfig::default()), "it documents the defaults");
+    }
+
+    #[test]
+    fn what_is_printed_is_the_same_configuration_with_every_default_spelled_out() {
+        let config = Config::parse(&format!("{}[raft]\nelection_timeout_max = \"2s 500ms\"\n", three())).expect("valid");
+        let text = config.to_toml().expect("a valid configuration");
+        assert_eq!(Config::parse(&text), Ok(config), "{text}");
+        for line in ["heartbeat_interval = \"250ms\"", "data_dir = \"quorate-data\"", "cache = "] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

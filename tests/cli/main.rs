@@ -1,5 +1,6 @@
 //! The command line without a cluster: what is refused, with which exit code, and whether the one line says how to mend it.
 
+mod deploy;
 mod dev;
 mod serve;
 mod session;
@@ -10,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 /// The binary, with nothing of the caller's environment that it would listen to.
 pub fn quorate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-    for variable in ["QUORATE_CONFIG", "QUORATE_ENDPOINTS", "QUORATE_LOG"] {
+    for variable in ["QUORATE_CONFIG", "QUORATE_ENDPOINTS", "QUORATE_LOG", "NOTIFY_SOCKET"] {
         command.env_remove(variable);
     }
     command.args(args).stdin(Stdio::null());
@@ -75,6 +76,20 @@ fn help_into_a_closed_pipe_ends_quietly() {
     drop(reader);
     let output = quorate(&["--help"]).stdout(writer).stderr(Stdio::piped()).output().expect("the binary runs");
     assert_eq!(ended(&output), (0, String::new()));
+}
+
+#[test]
+fn every_shell_gets_a_script_that_knows_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completions", shell]);
+        let script = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(ended(&output), (0, String::new()), "{shell}");
+        assert!(script.contains("session") && script.contains("check-config"), "{shell}: {script}");
+    }
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = quorate(&["completions", "bash"]).stdout(writer).stderr(Stdio::piped()).output().expect("the binary runs");
+    assert_eq!(ended(&output), (0, String::new()), "a closed pipe is no failure");
 }
 
 #[test]

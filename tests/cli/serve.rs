@@ -52,6 +52,24 @@ fn a_node_that_is_not_configured_is_refused_with_those_that_are() {
 }
 
 #[test]
+fn a_configuration_is_checked_and_printed_without_starting_anything() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = config(dir.path(), |text| text);
+    let checked = serve(&path, dir.path(), &["--check-config"]);
+    assert_eq!(ended(&checked), (0, String::new()));
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("valid node=1 members=1 name=test"));
+    assert_refused(&run(&["serve", "--config", &path, "--node", "2", "--check-config"]), 2, &["id=2"]);
+
+    let printed = serve(&path, &dir.path().join("elsewhere"), &["--print-config"]);
+    assert_eq!(ended(&printed), (0, String::new()));
+    let text = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(text.contains("election_timeout_min = \"1s\"") && text.contains("elsewhere"), "defaults and flags count: {text}");
+    let again = write(dir.path(), &text);
+    assert_eq!(String::from_utf8_lossy(&serve(&again, &dir.path().join("elsewhere"), &["--print-config"]).stdout), text);
+    assert!(!dir.path().join("1").exists() && !dir.path().join("elsewhere").exists(), "nothing was made");
+}
+
+#[test]
 fn an_address_others_can_reach_is_refused_unless_told_to_be_insecure() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = config(dir.path(), |text| text.replacen("127.0.0.1", "0.0.0.0", 1));
@@ -126,6 +144,30 @@ impl Drop for Node {
 fn client_address(config: &str) -> String {
     let text = std::fs::read_to_string(config).expect("a configuration");
     text.split('"').find(|part| part.starts_with("127.0.0.1:")).expect("an address").to_owned()
+}
+
+#[test]
+fn a_service_manager_hears_when_the_ports_are_open_and_when_the_node_stops() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = config(dir.path(), |text| text);
+    let socket = dir.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a timeout");
+    let heard = || {
+        let mut message = [0; 256];
+        let length = manager.recv(&mut message).expect("the node says something");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let data_dir = dir.path().to_str().expect("UTF-8");
+    let args = ["serve", "--config", &path, "--node", "1", "--data-dir", data_dir, "--bootstrap", "--parent-pipe"];
+    let mut command = quorate(&args);
+    let child = command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs");
+    let mut node = Node(child);
+    assert_eq!(heard(), "READY=1\n");
+    std::net::TcpStream::connect(client_address(&path)).expect("who is ready listens");
+    drop(node.0.stdin.take());
+    assert_eq!(heard(), "STOPPING=1\n");
+    assert_eq!(node.0.wait().expect("it ends").code(), Some(0));
 }
 
 /// The client's own retries wait for the node: no test needs to.

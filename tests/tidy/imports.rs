@@ -70,7 +70,19 @@ const PARTS: &[Part] = &[
     Part {
         path: "src/bin/",
         modules: &["client", "server", "types", "limits", "env"],
-        crates: &["clap", "comfy_table", "humantime", "bytesize", "serde_json", "tokio", "tracing", "tracing_subscriber", "bytes"],
+        crates: &[
+            "clap",
+            "clap_complete",
+            "comfy_table",
+            "humantime",
+            "bytesize",
+            "sd_notify",
+            "serde_json",
+            "tokio",
+            "tracing",
+            "tracing_subscriber",
+            "bytes",
+        ],
     },
 ];
 

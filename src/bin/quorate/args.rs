@@ -38,6 +38,8 @@ pub enum Command {
     Session(Session),
     /// Show every node: its role, how far it is, what it holds. Works without a quorum
     Status(Status),
+    /// Print the script that completes this command line in a shell
+    Completions(Completions),
 }
 
 /// `quorate dev`.
@@ -73,9 +75,25 @@ pub struct Serve {
     /// Allow addresses other machines can reach: traffic is neither encrypted nor authenticated
     #[arg(long)]
     pub insecure: bool,
+    /// Check the configuration and the node's place in it, say so, and exit
+    #[arg(long, conflicts_with = "print_config")]
+    pub check_config: bool,
+    /// Print the configuration with every default spelled out, and exit
+    #[arg(long)]
+    pub print_config: bool,
     /// Stop when stdin ends: it is a pipe that the parent holds
     #[arg(long, hide = true)]
     pub parent_pipe: bool,
+}
+
+/// `quorate completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "bash: quorate completions bash > /etc/bash_completion.d/quorate\n\
+zsh:  quorate completions zsh > \"${fpath[1]}/_quorate\"\n\
+fish: quorate completions fish > ~/.config/fish/completions/quorate.fish")]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
 }
 
 /// `quorate session`.

@@ -44,6 +44,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Serve(args) => commands::serve::run(args).await,
             Command::Session(command) => commands::session::run(command).await,
             Command::Status(args) => commands::status::run(args).await,
+            Command::Completions(args) => commands::completions::run(&args),
         }
     })
 }

@@ -4,9 +4,11 @@ use quorate::env::Env;
 use quorate::server::config::Config;
 use quorate::server::{Options, Server};
 use quorate::types::NodeId;
+use sd_notify::NotifyState;
 
 use crate::args;
 use crate::failure::Failure;
+use crate::output;
 use crate::signals::{self, Signals};
 
 /// Runs the node until SIGINT, SIGTERM or the end of the parent's pipe; then hands over, flushes and returns.
@@ -22,6 +24,13 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     }
     if let Some(dir) = args.data_dir {
         config.data_dir = dir;
+    }
+    if args.print_config {
+        return Ok(output::line(config.to_toml().map_err(Failure::failed)?.trim_end())?);
+    }
+    if args.check_config {
+        let members = config.members.len();
+        return Ok(output::line(&format!("{}: valid node={node} members={members} name={}", args.config.display(), config.name))?);
     }
     let data_dir = config.node_dir(node);
     if !args.bootstrap && !data_dir.exists() {
@@ -47,7 +56,21 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         server = Server::start(options) => server.map_err(Failure::usage)?,
         () = &mut shutdown => return Ok(()),
     };
+    tell_manager(&NotifyState::Ready);
+    let shutdown = async {
+        shutdown.await;
+        tell_manager(&NotifyState::Stopping);
+    };
     server.run(shutdown).await.map_err(Failure::failed)
+}
+
+/// Tells a service manager that listens at `NOTIFY_SOCKET`, if one does, that the ports are open, or that the node is stopping.
+///
+/// Open ports are what it may wait for: a leader appears only once other hosts have started too.
+fn tell_manager(state: &NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::warn!(%error, "the service manager can't be told");
+    }
 }
 
 async fn gone(parent: Option<tokio::sync::oneshot::Receiver<()>>) {
