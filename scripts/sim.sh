@@ -1,25 +1,136 @@
-#!/bin/sh
-# Simulates the seeds FROM..=TO, one process each, as many at a time as there are cores:
-#   scripts/sim.sh FROM TO [SECONDS]
-# SECONDS of virtual time with faults, 20 by default. Prints a line for each seed, and for a failing one the line that replays it.
-set -eu
+#!/usr/bin/env bash
+# Simulates clusters, one process per seed, on all cores; a line that replays each seed that fails, and a summary.
+#
+#   scripts/sim.sh --seeds A..B       these seeds, both ends included (default: 1..200)
+#   scripts/sim.sh --seeds-file F     the seeds of a file: the first word of each line that is no comment
+#     --secs N        seconds of virtual time with faults (default: 30)
+#     --nodes 3|5     that many nodes, whatever the seed says
+#     --minutes M     no new seed is begun after so long
+#     --floors F      fail unless every line `floor point` of F was reached by all seeds together
+#     --replay S      one seed, with what happened, in order of time
+#
+# SIM_BIN names a built test binary; otherwise it is built, with the profile `sim` and the feature `mutants`, which plants nothing by
+# itself and lets scripts/mutants.sh use the same build. SIM_JOBS: processes at a time (default: one per core).
+set -euo pipefail
 cd "$(dirname "$0")/.."
-from=${1:?usage: scripts/sim.sh FROM TO [SECONDS]}
-to=${2:?usage: scripts/sim.sh FROM TO [SECONDS]}
-out=$(mktemp -d)
+
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+
+seeds="1..200" file="" secs=30 nodes="" minutes="" floors="" replay=""
+while [ $# -gt 0 ]; do
+  [ $# -ge 2 ] || usage
+  case "$1" in
+    --seeds) seeds="$2" ;;
+    --seeds-file) file="$2" ;;
+    --secs) secs="$2" ;;
+    --nodes) nodes="$2" ;;
+    --minutes) minutes="$2" ;;
+    --floors) floors="$2" ;;
+    --replay) replay="$2" ;;
+    *) usage ;;
+  esac
+  shift 2
+done
+for number in "$secs" "${nodes:-3}" "${minutes:-1}" "${replay:-1}"; do
+  [[ "$number" =~ ^[0-9]+$ ]] || usage
+done
+[ -n "$file" ] || [[ "$seeds" =~ ^[0-9]+\.\.[0-9]+$ ]] || usage
+
+unset RUSTFLAGS
+if [ -z "${SIM_BIN:-}" ]; then
+  SIM_BIN="$(cargo test --locked --profile sim --features mutants --test sim --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\/sim-[^"]*\)".*/\1/p' | tail -n 1)"
+fi
+export SIM_BIN SIM_SECS="$secs"
+if [ -n "$nodes" ]; then export SIM_NODES="$nodes"; fi
+
+if [ -n "$replay" ]; then
+  SIM_SEED="$replay" SIM_TRACE=1 exec "$SIM_BIN" --exact every_seed_holds --nocapture
+fi
+
+if [ -n "$file" ]; then
+  list="$(awk '!/^#/ && NF { print $1 }' "$file")"
+  name="$file"
+else
+  list="$(seq "${seeds%%..*}" "${seeds##*..}")"
+  name="$seeds"
+fi
+[ -n "$list" ] || { echo "no seeds in $name" >&2; exit 2; }
+
+out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
-export SIM_SECS="${3:-20}" SIM_OUT="$out"
-SIM_BIN=$(cargo test --test sim --no-run --message-format=json | sed -n 's/.*"executable":"\([^"]*\/sim-[^"]*\)".*/\1/p' | tail -n 1)
-export SIM_BIN
+export SIM_OUT="$out" SIM_UNTIL=$((minutes ? $(date +%s) + minutes * 60 : 0))
+SIM_TOTAL="$(wc -l <<<"$list")"
+export SIM_TOTAL
+
 # A seed that hangs in real time is a failure too.
-# shellcheck disable=SC2016 # The inner shell expands these.
-seq "$from" "$to" | xargs -P "$(nproc)" -I{} sh -c '
-    if SIM_SEED={} timeout 600 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/{}" 2>&1; then
-        grep "^seed=" "$SIM_OUT/{}"
-    else
-        echo {} >>"$SIM_OUT/failed"
-        grep -E "^seed=|VIOLATION|^replay|panicked" "$SIM_OUT/{}" || echo "VIOLATION seed={}: it did not end"
-    fi' || true
-failed=$(sort -n "$out/failed" 2>/dev/null | tr '\n' ' ' || true)
-echo "seeds=$((to - from + 1)) failed=${failed:-none}"
-[ -z "$failed" ]
+one() {
+  local seed="$1" done_so_far failed_so_far
+  if [ "$SIM_UNTIL" -gt 0 ] && [ "$(date +%s)" -ge "$SIM_UNTIL" ]; then return; fi
+  if SIM_SEED="$seed" timeout -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.out" 2>&1; then
+    grep '^seed=' "$SIM_OUT/$seed.out" >>"$SIM_OUT/lines"
+  else
+    echo "$seed" >>"$SIM_OUT/failed"
+    grep '^seed=' "$SIM_OUT/$seed.out" >>"$SIM_OUT/lines" || true
+    grep -E '^seed=|VIOLATION|^replay|panicked' "$SIM_OUT/$seed.out" || echo "VIOLATION seed=$seed: it did not end within 300 s"
+  fi
+  rm -f "$SIM_OUT/$seed.out"
+  echo >>"$SIM_OUT/done"
+  done_so_far="$(wc -l <"$SIM_OUT/done")"
+  if [ $((done_so_far % 50)) -eq 0 ]; then
+    failed_so_far="$(wc -l 2>/dev/null <"$SIM_OUT/failed" || echo 0)"
+    echo "... $done_so_far of $SIM_TOTAL seeds, $failed_so_far failed"
+  fi
+}
+export -f one
+began="$(date +%s%N)"
+# shellcheck disable=SC2016 # The inner shell expands it.
+xargs -P "${SIM_JOBS:-$(nproc)}" -I{} bash -c 'one "$1"' _ {} <<<"$list"
+wall_ms=$((($(date +%s%N) - began) / 1000000))
+
+failed="$(sort -n "$out/failed" 2>/dev/null | tr '\n' ' ' || true)"
+status=0
+if [ -e "$out/lines" ]; then
+  awk -v secs="$secs" -v wall_ms="$wall_ms" -v floors="$floors" -v failed="$(wc -w <<<"$failed")" '
+    # name={"point": count, ..} is the last kind of field of a line.
+    function counts(line, name, into,   body, parts, n, i, at) {
+      if (!match(line, name "=\\{[^}]*\\}")) return
+      body = substr(line, RSTART + length(name) + 2, RLENGTH - length(name) - 3)
+      n = split(body, parts, ", ")
+      for (i = 1; i <= n; i++) {
+        at = match(parts[i], /": [0-9]+$/)
+        if (at) into[substr(parts[i], 2, at - 2)] += substr(parts[i], at + 3)
+      }
+    }
+    function number(line, name) { return match(line, " " name "=[0-9]+") ? substr(line, RSTART + length(name) + 2, RLENGTH - length(name) - 2) : 0 }
+    function print_sorted(title, from,   key, total, command) {
+      for (key in from) total += from[key]
+      printf "%s: %d\n", title, total
+      command = "sort -rn"
+      for (key in from) printf "%8d  %s\n", from[key], key | command
+      close(command)
+    }
+    {
+      seeds++; operations += number($0, "operations"); acknowledged += number($0, "acknowledged"); unknown += number($0, "unknown")
+      busy += number($0, "wall_ms"); virtual += number($0, "virtual_ms"); five += $0 ~ / nodes=5 /
+      counts($0, "faults", faults); counts($0, "saw", saw)
+    }
+    END {
+      if (!virtual) virtual = seeds * secs * 1000
+      print_sorted("faults", faults)
+      print_sorted("sometimes", saw)
+      for (key in faults) total += faults[key]
+      printf "simulation: seeds=%d five_nodes=%d failed=%d virtual_hours=%.2f operations=%d acknowledged=%d ambiguous=%.2f%% faults=%d seconds=%d rate=%.1f virtual seconds per second and core\n", seeds, five, failed, virtual / 3.6e6, operations, acknowledged, operations ? 100 * unknown / operations : 0, total, wall_ms / 1000, virtual / busy
+      missed = 0
+      if (floors != "") {
+        while ((getline line < floors) > 0) {
+          if (line ~ /^#/ || line == "") continue
+          floor = line + 0; point = line; sub(/^[0-9]+ +/, "", point)
+          if (saw[point] + faults[point] < floor) { printf "FAILED: seen %d times, floor %d: %s\n", saw[point] + faults[point], floor, point; missed = 1 }
+        }
+      }
+      exit missed
+    }' "$out/lines" || status=1
+fi
+echo "failed: ${failed:-none}"
+[ -z "$failed" ] && [ "$status" -eq 0 ]

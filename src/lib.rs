@@ -9,6 +9,7 @@
 pub mod docs;
 pub mod env;
 pub mod limits;
+mod mutant;
 pub mod types;
 
 #[cfg(feature = "client")]

@@ -3,6 +3,7 @@
 use super::Machine;
 use super::rows::{ClientHeader, Effects};
 use super::session::Moment;
+use crate::mutant::{self, Mutant};
 use crate::types::{ClientId, Nonce, Outcome, Request, Sequence, Verdict};
 
 /// The first sequence a client may use.
@@ -24,10 +25,14 @@ impl Machine {
             return answer(Verdict::ClientUnknown);
         };
         let open_until = header.acknowledged_below.0.saturating_add(self.rules.open_writes_max);
-        if request.sequence < header.acknowledged_below {
+        if request.sequence < header.acknowledged_below && !mutant::is(Mutant::ClosedExecuted) {
             return answer(Verdict::Stale);
         }
         if request.sequence.0 >= open_until {
+            if mutant::is(Mutant::WindowExceededRecorded) {
+                let outcome = Outcome { revision: moment.revision, verdict: Verdict::WindowExceeded };
+                self.tables.put_outcome(request.client, request.sequence, outcome, effects);
+            }
             return answer(Verdict::WindowExceeded);
         }
         let recorded = self.tables.clients.get(&request.client).and_then(|client| client.outcomes.get(&request.sequence));
@@ -62,7 +67,8 @@ impl Machine {
 
     fn live_client(&self, client: ClientId, nonce: Nonce, moment: Moment) -> Option<ClientHeader> {
         let header = self.tables.clients.get(&client)?.header;
-        (header.nonce == nonce && header.deadline_ms > moment.now_ms).then_some(header)
+        let is_same = header.nonce == nonce || mutant::is(Mutant::WrongNonce);
+        (is_same && header.deadline_ms > moment.now_ms).then_some(header)
     }
 
     /// The same nonce again gives the same client, so that a lost answer costs no row.

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::limits;
+use crate::mutant::{self, Mutant};
 
 /// The newest cluster version this release supports.
 pub const VERSION_MAX: u16 = 1;
@@ -74,6 +75,9 @@ const RULES_1: Rules = Rules {
 
 const RULES_2: Rules = Rules { entry_format: 2, session_items_max: 2 * limits::SESSION_ITEMS_MAX, ..RULES_1 };
 
+/// Version 1 as a careless release would change it.
+const RULES_OTHER: Rules = Rules { session_chunks_max: RULES_1.session_chunks_max / 2, ..RULES_1 };
+
 // A sweep must always be able to drop the largest single record: a session's chunks, head, metadata and tombstone rows; or a client's
 // outcomes and header.
 const _: () = assert!(RULES_1.session_chunks_max + 3 <= RULES_1.sweep_rows_max);
@@ -96,6 +100,7 @@ pub fn newest_version() -> u16 {
 /// The rules of a cluster version; `None` if this process does not know it.
 pub fn rules(version: u16) -> Option<&'static Rules> {
     match version {
+        1 if mutant::is(Mutant::LimitWithoutVersion) => Some(&RULES_OTHER),
         1 => Some(&RULES_1),
         TEST_VERSION if newest_version() == TEST_VERSION => Some(&RULES_2),
         _ => None,

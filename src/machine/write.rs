@@ -6,6 +6,7 @@ use super::Machine;
 use super::clients::Admission;
 use super::rows::{self, Effects};
 use super::session::{HeadMark, Moment, Session, Tombstone};
+use crate::mutant::{self, Mutant};
 use crate::types::{
     Base, Blob, Change, Chunk, Counters, Expected, Expiry, OnConflict, Outcome, Request, Revision, SessionId, TooLarge, Verdict,
     Version, Write,
@@ -74,7 +75,8 @@ impl Machine {
             return outcome;
         }
         let outcome = Outcome { revision: moment.revision, verdict: execute(self, effects) };
-        if outcome.verdict != Verdict::BaseMismatch {
+        let answers = outcome.verdict != Verdict::BaseMismatch || mutant::is(Mutant::BaseMismatchRecorded);
+        if answers && !mutant::is(Mutant::NoDedup) {
             self.tables.put_outcome(request.client, request.sequence, outcome.clone(), effects);
         }
         outcome
@@ -94,7 +96,8 @@ impl Machine {
 
     /// The version of a tombstone that still stands.
     fn standing(&self, tombstone: Tombstone) -> Version {
-        if tombstone.deadline_ms > self.now_ms { tombstone.version } else { Version(0) }
+        let stands = tombstone.deadline_ms > self.now_ms && !mutant::is(Mutant::VersionRestarts);
+        if stands { tombstone.version } else { Version(0) }
     }
 
     fn save(&mut self, save: &SaveRequest<'_>, moment: Moment, effects: &mut Effects) -> Verdict {
@@ -239,7 +242,7 @@ fn changed<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Result<P
         Change::Delta { base, chunks, head, counters } => {
             let session = match (found, *base) {
                 (Found::Absent { tombstone }, Base::Absent) => Session::unborn(moment, tombstone),
-                (Found::Live(session), base) if is_base(session, base) => session.clone(),
+                (Found::Live(session), base) if is_base(session, base) || mutant::is(Mutant::DeltaUnchecked) => session.clone(),
                 _ => return Err(Verdict::BaseMismatch),
             };
             Ok(append(&session, chunks, head.as_ref(), counters, moment, false))
@@ -283,7 +286,8 @@ fn rebased<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Option<P
     let is_known = base_version <= session.version && base_items <= session.items;
     let head = head.as_ref().filter(|head| HeadMark::of(head) != session.head);
     let head_is_safe = head.is_none() || session.head_since <= base_version;
-    let is_safe = is_known && base_version >= session.append_only_since && head_is_safe;
+    let is_prefix = base_version >= session.append_only_since || mutant::is(Mutant::RebaseAcrossRewrite);
+    let is_safe = is_known && is_prefix && head_is_safe;
     is_safe.then(|| append(session, chunks, head, counters, moment, true))
 }
 

@@ -12,6 +12,7 @@ use super::shared::Shared;
 use super::types::PeerNode;
 use super::{CLUSTER_VERSION_MIN, Member};
 use crate::machine::newest_version;
+use crate::mutant::{self, Mutant};
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1 as peer;
 
@@ -84,6 +85,7 @@ fn judge(name: &str, configuration_hash: u64, answers: &BTreeMap<NodeId, Result<
     for (id, answer) in answers {
         let hello = match answer {
             Ok(hello) => hello,
+            Err(_) if mutant::is(Mutant::BootstrapByMajority) => continue,
             Err(reason) => return Round::Blocked(format!("node {id} does not answer: {reason}")),
         };
         let problem = if hello.node != id.0 {
@@ -155,7 +157,8 @@ async fn drawn_id(shared: &Arc<Shared>, instance: InstanceId) -> Result<ClusterI
 async fn initialize(shared: &Arc<Shared>, instances: &BTreeMap<NodeId, InstanceId>) -> Result<(), Status> {
     let instance = |id: NodeId| instances.get(&id).copied().unwrap_or_default();
     let id = drawn_id(shared, instance(shared.me)).await?;
-    for member in shared.configured.iter().filter(|member| member.id != shared.me) {
+    let is_asked = |member: &&Member| !mutant::is(Mutant::BootstrapByMajority) || instances.contains_key(&member.id);
+    for member in shared.configured.iter().filter(is_asked).filter(|member| member.id != shared.me) {
         let named = |status: Status| Status::unavailable(format!("node {} did not adopt: {}", member.id, status.message()));
         offer(shared, member, instance(member.id), id).await.map_err(named)?;
     }

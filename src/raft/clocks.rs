@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::time::{self, LeadershipStart, Sample};
 use crate::env::Clock;
+use crate::mutant::{self, Mutant};
 use crate::types::NodeId;
 
 /// What is known of the clocks, and since when this node leads.
@@ -51,7 +52,8 @@ impl Clocks {
                 start
             }
         };
-        let median = self.median(&inner, voters, now);
+        let own = mutant::is(Mutant::LeadersOwnStamp).then(|| self.clock.wall_ms());
+        let median = own.or_else(|| self.median(&inner, voters, now));
         time::stamp_ms(machine_ms, median, start, now)
     }
 

@@ -14,6 +14,7 @@ use super::types::{
     Entry, RaftLogId, Types, Vote, log_id_from, log_id_to, payload_from_bytes, payload_to_bytes, vote_from_bytes, vote_to_bytes,
 };
 use crate::limits::APPEND_BYTES_SOFT;
+use crate::mutant::{self, Mutant};
 use crate::storage::identity::Identity;
 use crate::storage::log::{Log, Record};
 
@@ -134,6 +135,9 @@ impl RaftLogStorage<Types> for LogStore {
         self.mark_initialized()?;
         let (done, synced) = oneshot::channel();
         self.log.save_vote(vote_to_bytes(vote), Box::new(move |result| drop(done.send(result))));
+        if mutant::is(Mutant::VoteNotSynced) {
+            return Ok(());
+        }
         synced.await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 
@@ -145,6 +149,11 @@ impl RaftLogStorage<Types> for LogStore {
         self.mark_initialized()?;
         let record = |entry: Entry| Record { log_id: log_id_from(&entry.log_id), payload: payload_to_bytes(&entry.payload) };
         let records = entries.into_iter().map(record).collect();
+        if mutant::is(Mutant::AcknowledgeBeforeSync) {
+            self.log.append(records, Box::new(drop));
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
         self.log.append(records, Box::new(move |result| callback.io_completed(result.map_err(io::Error::other))));
         Ok(())
     }

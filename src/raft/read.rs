@@ -7,9 +7,12 @@ use openraft::raft::ReadPolicy;
 
 use super::shared::Shared;
 use super::state_machine::Core;
-use crate::machine::{Plan, rows};
+use crate::machine::{Command, Entry, Machine, Plan, rows};
+use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Pinned, Pinner};
-use crate::types::{Blob, Consistency, List, ListPage, Load, Loaded, LoadedContent, Refusal, RefusalKind, Revision, SessionInfo};
+use crate::types::{
+    Blob, Consistency, List, ListPage, Load, Loaded, LoadedContent, LogId, Refusal, RefusalKind, Revision, SessionInfo,
+};
 
 /// Takes the answer to a load; called exactly once.
 pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded), Refusal>) + Send>;
@@ -43,6 +46,9 @@ impl Read {
 
 /// Confirms that this node still leads, and waits until everything committed before is applied (Raft dissertation §6.4).
 async fn read_index(shared: &Shared) -> Result<(), Refusal> {
+    if mutant::is(Mutant::ReadWithoutReadIndex) {
+        return Ok(());
+    }
     match shared.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
         Ok(_) => Ok(()),
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(shared.not_leader()),
@@ -94,8 +100,12 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
         return;
     }
     let failed = shared.failed.clone();
+    let later = mutant::is(Mutant::ViewNotOneInstant).then(|| shared.state.clone());
     let job = move || {
-        for content in pending {
+        for mut content in pending {
+            if let Some(state) = &later {
+                content.revision = Revision(state.applied().map_or(0, |applied| applied.index));
+            }
             let reply = content.reply;
             match read_content(&content.pinned, content.wants_head, content.info) {
                 Ok(loaded) if content.tail => reply(Ok((content.revision, Loaded::Tail(loaded)))),
@@ -119,7 +129,8 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
 fn answer_or_pin(shared: &Shared, load: &Load, reply: ReplyLoad) -> Option<Pending> {
     let planned = shared.state.view(|core: &Core, applied, pinner: &Pinner<'_>| {
         let revision = Revision(applied.map_or(0, |applied| applied.index));
-        match core.machine.plan(load) {
+        let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(shared, core));
+        match local.as_ref().unwrap_or(&core.machine).plan(load) {
             Plan::NotFound { tombstone } => Err((revision, Loaded::NotFound { tombstone })),
             Plan::NotModified => Err((revision, Loaded::NotModified)),
             Plan::Read { info, tail, chunks, head } => {
@@ -140,6 +151,15 @@ fn answer_or_pin(shared: &Shared, load: &Load, reply: ReplyLoad) -> Option<Pendi
         }
         Ok((revision, info, tail, _, wants_head, pinned)) => Some(Pending { revision, info, tail, wants_head, pinned, reply }),
     }
+}
+
+/// The machine as if its time were this node's clock: what [`Mutant::ExpiryByLocalClock`] reads.
+fn at_local_time(shared: &Shared, core: &Core) -> Machine {
+    let mut machine = core.machine.clone();
+    let applied = machine.applied().unwrap_or_default();
+    let entry = Entry { stamp_ms: shared.clocks.wall_ms(), command: Command::Sweep { limit: 0 } };
+    machine.apply(LogId { index: applied.index + 1, ..applied }, &entry);
+    machine
 }
 
 /// The smallest key greater than `key`.

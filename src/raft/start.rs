@@ -26,6 +26,7 @@ use super::types::Runtime;
 use super::{Leadership, Member, Upper, bootstrap, purge, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
+use crate::mutant::{self, Mutant};
 use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
 use crate::storage::log::{self, Log};
@@ -168,7 +169,7 @@ fn raft_config(options: &Options) -> Result<Arc<Config>, StartError> {
         install_snapshot_timeout: 60_000,
         enable_pre_vote: Some(true),
         // A leader may have acknowledged entries its own disk never got; it must not resume its term after a restart.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(mutant::is(Mutant::LeaderRestore)),
         ..Config::default()
     };
     let config = config.validate().map_err(|error| StartError::Options(error.to_string()))?;

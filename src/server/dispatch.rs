@@ -362,6 +362,7 @@ impl Task {
             let refusal = Refusal::not_applied(kind, format!("too many calls wait for a leader limit={PARKED_CALLS_MAX}"));
             self.dispatcher.finish(call, Err(refusal));
         }
+        tracing::debug!("a call is parked");
         self.dispatcher.0.metrics.parked(self.park.len());
     }
 

@@ -6,6 +6,7 @@ use super::super::retry::{self, Decision, Situation};
 use super::super::{Error, ErrorKind};
 use super::{Connection, Driver, KEEP_ALIVE_INTERVAL};
 use crate::env::u64_from;
+use crate::mutant::{self, Mutant};
 use crate::types::{Applied, Change, ClusterId, Outcome, Refusal, RefusalKind, Verdict, Version};
 use crate::wire::{self, v1};
 
@@ -151,6 +152,7 @@ impl Driver {
             Verdict::Stale | Verdict::WindowExceeded => self.fail(key, Error::indeterminate(None)),
             // Not recorded: the same request carries the whole. No earlier attempt can still happen: its base never becomes current.
             Verdict::BaseMismatch => {
+                tracing::debug!("a delta's base is not what is stored");
                 self.end_attempt(key);
                 self.remake(key, false);
             }
@@ -163,7 +165,11 @@ impl Driver {
             Verdict::TooLarge(what) => self.fail(key, Error::too_large(what, outcome.revision)),
             _ if users_write => {
                 self.end_attempt(key);
-                if let Some(Operation { body: Body::Write { reply, plan, .. }, .. }) = self.remove(key) {
+                if let Some(Operation { body: Body::Write { reply, plan, .. }, history, .. }) = self.remove(key) {
+                    if history.ambiguous {
+                        let is_conflict = matches!(outcome.verdict, Verdict::Conflict { .. });
+                        tracing::debug!(is_conflict, "an ambiguous write was settled by a retry");
+                    }
                     if let Some(mut plan) = plan {
                         plan.ended(Ok((&outcome, cluster)));
                     }
@@ -240,6 +246,7 @@ impl Driver {
             return self.fail(key, error);
         };
         self.table.forget(request.client, self.config.nonce());
+        tracing::debug!("the cluster forgot this client, another is opened");
         if self.operations.get(&key).is_some_and(|operation| operation.history.ambiguous) {
             self.fail(key, Error::indeterminate(None));
         } else {
@@ -272,6 +279,9 @@ impl Driver {
         let remaining = operation.deadline.saturating_sub(self.now);
         if operation.is_write() && refusal.applied == Applied::Unknown {
             operation.history.ambiguous = true;
+            if let Some(request) = operation.request.take_if(|_| mutant::is(Mutant::RetryWithNewRequest)) {
+                self.table.close(&request);
+            }
         }
         let situation = Situation { remaining, endpoints: self.router.len(), random };
         let decision = retry::next(&refusal, &mut operation.history, situation);

@@ -139,6 +139,9 @@ impl Log {
         env.disk.create_dir_all(dir).map_err(|error| Error::io("make its directory", dir, &error))?;
         let listing = files::list(&*env.disk, dir)?;
         let found = recover::recover(&*env.disk, dir, &listing)?;
+        if !found.goes_on && !found.segments.is_empty() {
+            tracing::info!(end = found.end, "the log ends in a torn batch, which is cut");
+        }
         // A killed process leaves frames that only the page cache has. Nobody may hear of them before they are on disk.
         if let Some((id, segment)) = found.segments.last_key_value() {
             segment.file.sync().map_err(|error| Error::io("sync", &segment_path(dir, *id), &error))?;

@@ -15,6 +15,7 @@ use super::head::Head;
 use super::live::Stored;
 use super::{Error, SEGMENT_BYTES_MAX};
 use crate::env::{Disk, DiskFile};
+use crate::mutant::{self, Mutant};
 
 /// One segment that is part of the log.
 pub(super) struct Segment {
@@ -131,7 +132,8 @@ fn last_batch_start(bytes: &Bytes, segment: u64, offset: u32) -> Option<u32> {
 
 /// Whether anything of a torn batch lies at or after `end`. Errors: a later batch lies there, so what is at `end` had been synced.
 fn is_cut(bytes: &Bytes, segment: u64, end: u32, path: &Path) -> Result<bool, Error> {
-    if last_batch_start(bytes, segment, end).is_some_and(|start| start > end) {
+    let was_synced = last_batch_start(bytes, segment, end).is_some_and(|start| start > end);
+    if was_synced && !mutant::is(Mutant::CutSyncedFrame) {
         return Err(Error::corrupt(path, end.into(), "a frame was synced, since a later batch follows it, and does not verify"));
     }
     Ok((end..bytes.len() as u32).step_by(ALIGNMENT).any(|offset| has_trace(bytes, segment, offset)))

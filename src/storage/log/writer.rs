@@ -20,6 +20,7 @@ use super::recover::{Recovered, Segment};
 use super::shared::{Op, Shared};
 use super::{Error, Options};
 use crate::env::{Clock, DiskFile, Step};
+use crate::mutant::{self, Mutant};
 
 /// See the module.
 pub(super) struct Writer {
@@ -98,7 +99,10 @@ impl Writer {
         }
         match self.go_on() {
             Ok(step) => step,
-            Err(error) if error.is_full() => Step::After(self.options.full_retry),
+            Err(error) if error.is_full() => {
+                tracing::debug!("the disk has no room for the log, trying again");
+                Step::After(self.options.full_retry)
+            }
             Err(error) => {
                 let taken = self.pending.take().map_or_else(Vec::new, |batch| batch.ops);
                 self.shared.fail(&error, taken);
@@ -258,7 +262,9 @@ impl Writer {
         let slices = [IoSlice::new(&frame.header), IoSlice::new(&frame.payload), IoSlice::new(frame.padding())];
         file.write_at(&slices, 0).map_err(|error| Error::io("write", &path, &error))?;
         // Alone and first: a later frame without this one would look like rot, and nobody would know where the log goes on.
-        file.sync().map_err(|error| Error::io("sync", &path, &error))?;
+        if !mutant::is(Mutant::FirstFrameNotAlone) {
+            file.sync().map_err(|error| Error::io("sync", &path, &error))?;
+        }
         self.starting = None;
         self.rolls = false;
         self.covered = true;

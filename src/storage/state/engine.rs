@@ -12,6 +12,7 @@ use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, StorageBackend, T
 use super::error::Error;
 use super::rows::{self, Row};
 use crate::env::{Disk, DiskFile};
+use crate::mutant::{self, Mutant};
 use crate::types::{LogId, NodeId};
 
 /// Table, key, part: compared one after the other, so a key that is a prefix of another sorts before all of that one's parts.
@@ -194,6 +195,9 @@ impl File {
     ///
     /// Errors: [`Error::NoSpace`]: whether it was committed is told only by opening the file again.
     pub fn commit<'r>(&self, head: Head, rows: impl Iterator<Item = Row<'r>>) -> Result<Head, Error> {
+        if mutant::is(Mutant::AppliedNotAtomic) {
+            self.commit_inner(head, std::iter::empty()).map_err(|error| self.error(error))?;
+        }
         let committed = self.commit_inner(head, rows).map_err(|error| self.error(error))?;
         // redb writes some pages at its leisure and forgives failures there; we forgive none.
         match &*self.backend.error.lock().expect(HEALTHY) {

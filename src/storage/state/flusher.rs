@@ -18,6 +18,7 @@ use super::layers::{Frozen, Overlay};
 use super::reserve::Reserve;
 use super::{Core, HEALTHY};
 use crate::env::Step;
+use crate::mutant::{self, Mutant};
 
 /// How long a full disk is left alone before the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -42,7 +43,10 @@ impl<M: Send + Sync + 'static> Core<M> {
             return Step::Stop;
         }
         self.advance(&mut phase).unwrap_or_else(|error| match error {
-            Error::NoSpace { .. } => Step::After(RETRY_AFTER),
+            Error::NoSpace { .. } => {
+                tracing::debug!("the disk has no room for a flush, trying again");
+                Step::After(RETRY_AFTER)
+            }
             error => {
                 drop(phase);
                 self.fault.fail(error);
@@ -87,7 +91,7 @@ impl<M: Send + Sync + 'static> Core<M> {
         };
         let answer = Answer::default();
         *phase = Phase::Covering(answer.clone());
-        match frozen.applied {
+        match frozen.applied.filter(|_| !mutant::is(Mutant::StateAheadOfLog)) {
             None => *answer.lock().expect(HEALTHY) = Some(Ok(())),
             Some(applied) => {
                 let wake = self.wake.clone();

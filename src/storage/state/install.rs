@@ -17,6 +17,7 @@ use super::flusher::Phase;
 use super::rows::Rows;
 use super::snapshot::Decoder;
 use super::{HEALTHY, State};
+use crate::mutant::{self, Mutant};
 use crate::types::LogId;
 
 /// Received rows are committed once so many bytes have come together.
@@ -142,6 +143,9 @@ impl<M: Send + Sync + 'static> State<M> {
     ///
     /// Errors: of the log; they are final.
     pub fn sync_log(&self, done: impl FnOnce(Result<LogSynced, Error>) + Send + 'static) {
+        if mutant::is(Mutant::InstallWithoutLogSync) {
+            return done(Ok(LogSynced(())));
+        }
         let core = self.core.clone();
         self.core.cover.sync(Box::new(move |result| {
             let result = result.map_err(|error| Error::sync("the log failed", &error));
@@ -175,7 +179,8 @@ impl<M: Send + Sync + 'static> State<M> {
         let old = {
             let mut live = core.live.write().expect(HEALTHY);
             assert!(live.applied == before, "an entry was applied while a snapshot was installed: {before:?}, {:?}", live.applied);
-            let machine = std::mem::replace(&mut live.machine, machine);
+            let machine =
+                if mutant::is(Mutant::MachineNotSwapped) { machine } else { std::mem::replace(&mut live.machine, machine) };
             let base = std::mem::replace(&mut live.base, received.base);
             let rows = (std::mem::take(&mut live.unflushed), live.frozen.take());
             live.applied = applied;

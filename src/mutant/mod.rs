@@ -1,0 +1,63 @@
+//! Bugs planted on purpose, to prove that the tests catch them. `scripts/mutants.sh` runs each of them.
+//!
+//! A seam asks [`is`]. Without the feature `mutants`, which is never a default and which no release has, that is a constant `false`: no
+//! bug is in what is shipped. With it, the environment variable `QUORATE_MUTANT` names at most one.
+
+#[cfg(not(feature = "mutants"))]
+mod none;
+#[cfg(feature = "mutants")]
+mod planted;
+
+#[cfg(not(feature = "mutants"))]
+pub(crate) use none::is;
+#[cfg(feature = "mutants")]
+pub(crate) use planted::is;
+
+macro_rules! mutants {
+    ($($variant:ident = $name:literal,)*) => {
+        /// A bug, by its name in `QUORATE_MUTANT`.
+        #[allow(dead_code, reason = "each is planted in a module that not every feature has")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Mutant {
+            $(
+                #[doc = $name]
+                $variant,
+            )*
+        }
+
+        /// Every bug.
+        #[allow(dead_code, reason = "without the feature nobody looks for one")]
+        const ALL: &[(Mutant, &str)] = &[$((Mutant::$variant, $name),)*];
+    };
+}
+
+mutants! {
+    NoDedup = "no-dedup",
+    DedupNotInSnapshot = "dedup-not-in-snapshot",
+    AcknowledgeBeforeSync = "acknowledge-before-sync",
+    VoteNotSynced = "vote-not-synced",
+    ReadWithoutReadIndex = "read-without-read-index",
+    StateAheadOfLog = "state-ahead-of-log",
+    AppliedNotAtomic = "applied-not-atomic",
+    LeaderRestore = "leader-restore",
+    VersionRestarts = "version-restarts",
+    ExpiryByLocalClock = "expiry-by-local-clock",
+    LeadersOwnStamp = "leaders-own-stamp",
+    SnapshotWithoutMembership = "snapshot-without-membership",
+    DeltaUnchecked = "delta-unchecked",
+    BaseMismatchRecorded = "base-mismatch-recorded",
+    RebaseAcrossRewrite = "rebase-across-rewrite",
+    CacheAfterRebase = "cache-after-rebase",
+    RetryWithNewRequest = "retry-with-new-request",
+    ClosedExecuted = "closed-executed",
+    ViewNotOneInstant = "view-not-one-instant",
+    InstallWithoutLogSync = "install-without-log-sync",
+    CutSyncedFrame = "cut-synced-frame",
+    NoChecksum = "no-checksum",
+    BootstrapByMajority = "bootstrap-by-majority",
+    MachineNotSwapped = "machine-not-swapped",
+    WrongNonce = "wrong-nonce",
+    WindowExceededRecorded = "window-exceeded-recorded",
+    FirstFrameNotAlone = "first-frame-not-alone",
+    LimitWithoutVersion = "limit-without-version",
+}
