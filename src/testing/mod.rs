@@ -5,6 +5,7 @@ pub mod cluster;
 #[cfg(feature = "bob")]
 pub mod conformance;
 pub mod disk;
+pub mod history;
 pub mod inline;
 pub mod tasks;
 

@@ -6,9 +6,6 @@
 #[cfg(not(tokio_unstable))]
 compile_error!("without --cfg tokio_unstable, which .cargo/config.toml sets and RUSTFLAGS overrides, no seed can be replayed");
 
-mod check;
-mod corpus;
-mod history;
 mod lying;
 mod nemesis;
 mod net;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::client::{Client, Content, Error, ErrorKind, Expected, LoadOptions, Version, WriteOptions};
 use quorate::env::Clock;
+use quorate::testing::history::{Answer, Ask, Op};
 use quorate::testing::inline::SeededRandom;
 
-use super::history::{Answer, Ask, Op};
 use super::net::SimNet;
 use super::node::{Host, HostClock};
 
@@ -106,7 +106,7 @@ impl Caller {
     pub async fn call(&mut self, client: &Client, key: usize, ask: Ask, patience: Duration) -> Answer {
         let invoked = self.clock.now();
         // It stands in the history while it runs: what a simulation ends in the middle of may have happened.
-        let op = Op { client: self.id, key, ask, answer: Answer::Unknown, invoked, returned: Duration::MAX };
+        let op = Op::invoke(self.id, key, ask, invoked);
         let at = {
             let mut shared = self.shared.lock().expect("no client panics with it");
             shared.history.push(op);
@@ -141,6 +141,7 @@ async fn perform(client: &Client, id: &str, ask: Ask) -> Answer {
             client.save_if_version(id, content(value), expected, options).await.map(Some)
         }
         Ask::Delete => client.delete(id, None).await,
+        Ask::LoadStale | Ask::Expire => panic!("no client here asks for {ask:?}"),
     };
     match written {
         Ok(Some(written)) => Answer::Written { version: written.version.0, revision: written.revision.0 },

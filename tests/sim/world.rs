@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use quorate::client::StatusOptions;
+use quorate::testing::history::{Answer, Ask, verdict};
 use quorate::testing::inline::SeededRandom;
 use turmoil::{Builder, Sim};
 
-use super::check;
-use super::history::{Answer, Ask};
 use super::nemesis::Nemesis;
 use super::node::{EPOCH_MS, Host, Slot};
 use super::workload::{Caller, Phase, Shared};
@@ -170,7 +169,7 @@ impl World {
             violations.extend(slot.violations.iter().take(3).map(|violation| format!("n{}: {violation}", host.id)));
         }
         violations.extend(self.scan.lock().expect("nobody panics with it").take().into_iter().flatten());
-        violations.extend(check::check(&shared.history));
+        violations.extend(verdict(&shared.history).iter().map(ToString::to_string));
         let count = |wanted: &dyn Fn(Answer) -> bool| shared.history.iter().filter(|op| wanted(op.answer)).count();
         let mut lines = nemesis.log.clone();
         for (at, op) in shared.history.iter().enumerate() {
