@@ -1,7 +1,8 @@
 //! The only place that touches clocks, entropy, files and threads.
 //!
 //! Everything else takes these as traits, so that a simulation can own them: time that stands still, randomness from a seed, a disk
-//! that loses what was not synced, background work that runs inline.
+//! that loses what was not synced, background work that runs inline. What processes
+//! use is read here too, for measurements.
 
 #[cfg(feature = "server")]
 mod all;
@@ -11,6 +12,8 @@ mod disk;
 #[cfg(feature = "client")]
 mod entropy;
 mod random;
+#[cfg(feature = "server")]
+mod usage;
 #[cfg(feature = "server")]
 mod worker;
 
@@ -22,5 +25,7 @@ pub use disk::{Disk, DiskFile, Held, RealDisk, Space};
 #[cfg(feature = "client")]
 pub use entropy::SystemRandom;
 pub use random::{Random, u64_from};
+#[cfg(feature = "server")]
+pub use usage::{ProcessUsage, directory_bytes, loopback_bytes};
 #[cfg(feature = "server")]
 pub use worker::{Manual, Step, ThreadWorkers, Waker, Worker, Workers};

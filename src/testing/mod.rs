@@ -1,5 +1,5 @@
 //! What tests stand on, users' and ours: a cluster in this process, the conformance suite for any session store, a disk that loses and
-//! fails, background work that runs inline.
+//! fails, background work that runs inline, and load to measure any store with.
 
 pub mod cluster;
 #[cfg(feature = "bob")]
@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod disk;
 pub mod history;
 pub mod inline;
+pub mod load;
 pub mod tasks;
 
 pub use cluster::Cluster;

@@ -72,22 +72,14 @@ const PARTS: &[Part] = &[
         modules: &["testing", "client", "server", "types", "limits", "env"],
         crates: &["tokio", "bob_core", "serde_json", "async_trait", "bytes", "tracing"],
     },
+    Part { path: "src/testing/load/", modules: LOAD_MODULES, crates: &["tokio", "serde_json", "bytes", "hdrhistogram"] },
+    Part { path: "src/testing/load/bob.rs", modules: LOAD_MODULES, crates: &["bob_core", "serde_json", "bytes"] },
+    Part { path: "src/bin/", modules: &["client", "server", "types", "limits", "env"], crates: BINARY_CRATES },
+    // Besides what all of it may: it puts the library of load on a cluster.
     Part {
-        path: "src/bin/",
-        modules: &["client", "server", "types", "limits", "env"],
-        crates: &[
-            "clap",
-            "clap_complete",
-            "comfy_table",
-            "humantime",
-            "bytesize",
-            "sd_notify",
-            "serde_json",
-            "tokio",
-            "tracing",
-            "tracing_subscriber",
-            "bytes",
-        ],
+        path: "src/bin/quorate/commands/bench",
+        modules: &["client", "server", "testing", "types", "limits", "env"],
+        crates: BINARY_CRATES,
     },
 ];
 
@@ -107,6 +99,20 @@ const SERVER_CRATES: &[&str] = &[
     "axum",
     "metrics_exporter_prometheus",
 ];
+const BINARY_CRATES: &[&str] = &[
+    "clap",
+    "clap_complete",
+    "comfy_table",
+    "humantime",
+    "bytesize",
+    "sd_notify",
+    "serde_json",
+    "tokio",
+    "tracing",
+    "tracing_subscriber",
+    "bytes",
+];
+const LOAD_MODULES: &[&str] = &["testing", "client", "types", "limits", "env"];
 const CLIENT_MODULES: &[&str] = &["client", "wire", "types", "limits", "env", "mutant"];
 
 /// Paths a file names that its part may not.
