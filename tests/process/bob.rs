@@ -6,10 +6,7 @@ use bob_core::ports::SessionStore as _;
 use bob_core::types::Role;
 
 use crate::harness::Cluster;
-
-#[path = "../../examples/bob_agent.rs"]
-#[allow(dead_code)]
-mod agent;
+use crate::racing::agent;
 
 const TURNS: usize = 6;
 

@@ -2,6 +2,9 @@
 
 mod bob;
 mod harness;
+mod race;
+#[allow(dead_code, reason = "the bench that shares it stops races early")]
+mod racing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
