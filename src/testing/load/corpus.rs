@@ -39,7 +39,7 @@ impl Corpus {
         let mut rng = Rng::new(seed);
         let mut noise = Vec::with_capacity(bytes + 8);
         while noise.len() < bytes {
-            noise.extend_from_slice(&rng.next().to_le_bytes());
+            noise.extend_from_slice(&rng.number().to_le_bytes());
         }
         noise.truncate(bytes);
         Self { text: noise.into() }

@@ -15,11 +15,11 @@ impl Rng {
     /// Another generator, for the part of the work that this number names.
     pub fn fork(&self, part: u64) -> Self {
         let mut other = Self(self.0 ^ part.wrapping_mul(0xd605_1e9d_6cc1_9f2b));
-        Self(other.next())
+        Self(other.number())
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,12 +30,12 @@ impl Rng {
     /// A number below `bound`, which must be above 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "there is no number below 0");
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.number()) * u128::from(bound)) >> 64) as u64
     }
 
     /// From 0 to below 1.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.number() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// True with this probability.
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_numbers_and_parts_differ() {
-        let numbers = |mut rng: Rng| (0..4).map(|_| rng.next()).collect::<Vec<_>>();
+        let numbers = |mut rng: Rng| (0..4).map(|_| rng.number()).collect::<Vec<_>>();
         assert_eq!(numbers(Rng::new(7)), numbers(Rng::new(7)));
         assert_ne!(numbers(Rng::new(7).fork(1)), numbers(Rng::new(7).fork(2)));
     }
