@@ -27,6 +27,7 @@ mod error;
 mod handle;
 mod known;
 mod operation;
+mod operations;
 mod pack;
 mod retry;
 mod router;
@@ -46,6 +47,7 @@ pub use builder::Builder;
 pub use connection::Connector;
 pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
 pub use error::{Error, ErrorKind};
+pub use operations::{Backup, BackupPiece};
 pub use status::{ClusterStatus, NodeStatus, Role, StatusOptions};
 
 pub use crate::types::{
@@ -163,6 +165,13 @@ impl Client {
     /// Errors: `Refused` if no endpoint answers within the timeout. Dropping the future cancels it.
     pub async fn status(&self, options: StatusOptions) -> Result<ClusterStatus, Error> {
         status::ask(self.handle.config(), options).await
+    }
+
+    /// A backup of the first endpoint that can give one, with everything up to `at_least`, waited for at most `timeout`; needs no quorum.
+    ///
+    /// Errors: `Refused` if no endpoint has come so far. Dropping the future cancels it.
+    pub async fn backup(&self, at_least: Revision, timeout: std::time::Duration) -> Result<Backup, Error> {
+        operations::backup(self.handle.config(), at_least, timeout).await
     }
 
     /// Waits for the writes that are open, for all clones, and tells the cluster that this client is gone; best effort.

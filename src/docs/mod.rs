@@ -18,6 +18,8 @@ pub mod threading {}
 pub mod testing {}
 #[doc = include_str!("performance.md")]
 pub mod performance {}
+#[doc = include_str!("operations.md")]
+pub mod operations {}
 #[doc = include_str!("metrics.md")]
 pub mod metrics {}
 #[doc = include_str!("glossary.md")]

@@ -11,6 +11,7 @@
 //!                                                 Busy, recorded outcome                                            └> BaseMismatch
 //! ```
 
+pub mod audit;
 mod clients;
 mod digest;
 pub mod invariants;

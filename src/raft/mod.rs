@@ -12,6 +12,7 @@
 //! read ─ read index ─> [view lock] plan + pin ─> rows ─> answer
 //! ```
 
+mod backup;
 mod blocking;
 mod bootstrap;
 mod clocks;
@@ -26,6 +27,7 @@ mod presence;
 mod purge;
 mod read;
 mod receive;
+mod restore;
 mod shared;
 mod start;
 mod state_machine;
@@ -36,8 +38,10 @@ mod upgrade;
 #[cfg(test)]
 mod suite;
 
+pub use backup::{Backup, Summary, verify};
 pub use node::{Node, Peer, Role, Status};
 pub use read::{Read, ReplyList, ReplyLoad};
+pub use restore::{Error as RestoreError, Target, require_empty, restore};
 pub use start::{Options, StartError, start};
 
 use std::pin::Pin;

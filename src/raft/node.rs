@@ -12,11 +12,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
+use super::backup::Backup;
 use super::peers::Purpose;
 use super::presence::Presence;
 use super::read::{self, Read};
 use super::shared::Shared;
-use super::types::Payload;
+use super::types::{Payload, PeerNode, StoredMembership};
 use super::{Leadership, Member, Reply};
 use crate::codec;
 use crate::machine::{Command, Entry, rules};
@@ -131,18 +132,15 @@ impl Node {
 
     /// The members: the replicated ones, or before bootstrap the configured ones.
     pub fn members(&self) -> Vec<Member> {
-        let membership = self.shared.membership();
-        let voters: Vec<NodeId> = membership.voter_ids().collect();
-        if voters.is_empty() {
-            return self.shared.configured.clone();
-        }
-        let member = |(id, node): (&NodeId, &super::types::PeerNode)| Member {
-            id: *id,
-            peer_address: node.peer_address.clone(),
-            client_address: node.client_address.clone(),
-            voter: voters.contains(id),
-        };
-        membership.nodes().map(member).collect()
+        let members = members_of(&self.shared.membership());
+        if members.iter().any(|member| member.voter) { members } else { self.shared.configured.clone() }
+    }
+
+    /// A backup that contains everything up to the entry `at_least`, waited for at most `timeout`. Cancel safe.
+    ///
+    /// Errors: another one is being made, the entry did not come in time, nothing was ever applied, or the disk failed.
+    pub async fn backup(&self, at_least: u64, timeout: Duration) -> Result<Backup, Refusal> {
+        Backup::begin(self.shared.clone(), at_least, timeout).await
     }
 
     /// The way to a member's peer port; `None` if it is no member.
@@ -269,6 +267,18 @@ impl Node {
             () = self.presence.disconnected(target) => {}
         }
     }
+}
+
+/// The members of a replicated membership.
+pub(super) fn members_of(membership: &StoredMembership) -> Vec<Member> {
+    let voters: Vec<NodeId> = membership.voter_ids().collect();
+    let member = |(id, node): (&NodeId, &PeerNode)| Member {
+        id: *id,
+        peer_address: node.peer_address.clone(),
+        client_address: node.client_address.clone(),
+        voter: voters.contains(id),
+    };
+    membership.nodes().map(member).collect()
 }
 
 /// The time an entry proposed now would carry.

@@ -137,6 +137,7 @@ impl Peer for PeerService {
             AppendEntriesResponse::HigherVote(vote) => Appended::HigherVote(vote_to_wire(&vote)),
         };
         if !matches!(result, Appended::HigherVote(_)) {
+            self.shared.note_heard();
             self.shared.heard.send_if_modified(|heard| heard.replace(vote) != Some(vote));
         }
         Ok(Response::new(peer::AppendResponse { result: Some(result), wall_ms: self.shared.clocks.wall_ms() }))

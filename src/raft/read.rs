@@ -15,7 +15,9 @@ use crate::types::{
 };
 
 /// Takes the answer to a load; called exactly once.
-pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded), Refusal>) + Send>;
+pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded, Age), Refusal>) + Send>;
+/// Of a stale read: milliseconds since this node last heard from a leader; `None`: never, or the read is not stale.
+pub type Age = Option<u64>;
 /// Takes the answer to a listing; called exactly once.
 pub type ReplyList = Box<dyn FnOnce(Result<ListPage, Refusal>) + Send>;
 
@@ -81,19 +83,22 @@ struct Pending {
     tail: bool,
     wants_head: bool,
     pinned: Pinned,
+    age: Age,
     reply: ReplyLoad,
 }
 
 async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
     let mut pending = Vec::new();
     for read in batch {
+        // Taken before the view: what is seen is at most so old.
+        let age = if read.is_linearizable() { None } else { shared.leader_age_ms() };
         match read {
             Read::Load(load, reply) => {
-                if let Some(content) = answer_or_pin(shared, &load, reply) {
+                if let Some(content) = answer_or_pin(shared, &load, age, reply) {
                     pending.push(content);
                 }
             }
-            Read::List(list, reply) => reply(Ok(page(shared, &list))),
+            Read::List(list, reply) => reply(Ok(page(shared, &list, age))),
         }
     }
     if pending.is_empty() {
@@ -108,8 +113,8 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
             }
             let reply = content.reply;
             match read_content(&content.pinned, content.wants_head, content.info) {
-                Ok(loaded) if content.tail => reply(Ok((content.revision, Loaded::Tail(loaded)))),
-                Ok(loaded) => reply(Ok((content.revision, Loaded::Full(loaded)))),
+                Ok(loaded) if content.tail => reply(Ok((content.revision, Loaded::Tail(loaded), content.age))),
+                Ok(loaded) => reply(Ok((content.revision, Loaded::Full(loaded), content.age))),
                 Err(error) if !error.is_final() => {
                     reply(Err(Refusal::not_applied(RefusalKind::Unavailable, error.to_string())));
                 }
@@ -126,7 +131,7 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
 }
 
 /// Everything one load needs of one instant; answers at once what needs no rows.
-fn answer_or_pin(shared: &Shared, load: &Load, reply: ReplyLoad) -> Option<Pending> {
+fn answer_or_pin(shared: &Shared, load: &Load, age: Age, reply: ReplyLoad) -> Option<Pending> {
     let planned = shared.state.view(|core: &Core, applied, pinner: &Pinner<'_>| {
         let revision = Revision(applied.map_or(0, |applied| applied.index));
         let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(shared, core));
@@ -145,11 +150,11 @@ fn answer_or_pin(shared: &Shared, load: &Load, reply: ReplyLoad) -> Option<Pendi
         }
     });
     match planned {
-        Err(answer) => {
-            reply(Ok(answer));
+        Err((revision, loaded)) => {
+            reply(Ok((revision, loaded, age)));
             None
         }
-        Ok((revision, info, tail, _, wants_head, pinned)) => Some(Pending { revision, info, tail, wants_head, pinned, reply }),
+        Ok((revision, info, tail, _, wants_head, pinned)) => Some(Pending { revision, info, tail, wants_head, pinned, age, reply }),
     }
 }
 
@@ -187,10 +192,10 @@ fn read_content(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<
     Ok(LoadedContent { info, chunks, head })
 }
 
-fn page(shared: &Shared, list: &List) -> ListPage {
+fn page(shared: &Shared, list: &List, age_ms: Age) -> ListPage {
     shared.state.view(|core, applied, _| {
         let (sessions, more) = core.machine.list(list.prefix.as_str(), list.after.as_ref().map(|id| id.as_str()), list.limit);
-        ListPage { revision: Revision(applied.map_or(0, |applied| applied.index)), sessions, more }
+        ListPage { revision: Revision(applied.map_or(0, |applied| applied.index)), sessions, more, age_ms }
     })
 }
 

@@ -1,7 +1,7 @@
 //! What the tasks of one node share.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::ServerState;
@@ -41,6 +41,8 @@ pub struct Shared {
     pub upper: Arc<dyn Upper>,
     /// The last leader's vote this process heard an append of. A vote merely read from disk is no sign of life.
     pub heard: watch::Sender<Option<Vote>>,
+    /// When this process last heard an append of a leader, in nanoseconds of its monotonic clock; 0: never.
+    pub heard_at: AtomicU64,
     /// The vote of the leader this node has lost its connections to.
     pub lost: watch::Sender<Option<Vote>>,
     pub leadership: watch::Sender<Leadership>,
@@ -48,6 +50,8 @@ pub struct Shared {
     /// Whether this node's file system is nearly full.
     pub disk_low: AtomicBool,
     pub data_dir: PathBuf,
+    /// One backup at a time: each pins a state of its own.
+    pub backups: Arc<tokio::sync::Semaphore>,
 }
 
 impl Shared {
@@ -87,6 +91,22 @@ impl Shared {
         let heard = *self.heard.borrow() == Some(vote);
         let lost = *self.lost.borrow() == Some(vote);
         (vote.is_committed() && heard && !lost).then(|| vote.leader_id().node_id)
+    }
+
+    /// Notes that a leader was heard just now.
+    pub fn note_heard(&self) {
+        let now = self.env.clock.now().as_nanos().max(1);
+        self.heard_at.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since this process last heard from a leader; 0 while it leads itself, `None` if it never did.
+    pub fn leader_age_ms(&self) -> Option<u64> {
+        if self.live_leader() == Some(self.me) {
+            return Some(0);
+        }
+        let at = self.heard_at.load(Ordering::Relaxed);
+        let now = u64::try_from(self.env.clock.now().as_nanos()).unwrap_or(u64::MAX);
+        (at != 0).then(|| now.saturating_sub(at) / 1_000_000)
     }
 
     /// Where a node's clients go, as a hint.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -212,11 +212,13 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         blocking,
         upper: options.upper,
         heard: watch::Sender::new(None),
+        heard_at: AtomicU64::new(0),
         lost: watch::Sender::new(None),
         leadership: watch::Sender::new(Leadership::default()),
         failed: watch::Sender::new(None),
         disk_low: AtomicBool::new(false),
         data_dir: options.data_dir,
+        backups: Arc::new(tokio::sync::Semaphore::new(1)),
     });
     watch_failures(&shared);
     let presence = Presence::new(shared.clone(), options.election_timeout_max, options.early_elections);

@@ -23,8 +23,8 @@ use crate::types::NodeId;
 use crate::wire::{self, peer::v1 as peer};
 
 /// The table of Raft's own row: the membership in force. The machine's tables have smaller numbers.
-const RAFT_TABLE: u8 = 200;
-const MEMBERSHIP_KEY: &[u8] = b"membership";
+pub(super) const RAFT_TABLE: u8 = 200;
+pub(super) const MEMBERSHIP_KEY: &[u8] = b"membership";
 const _: () = assert!(RAFT_TABLE > rows::HEADS && RAFT_TABLE > rows::CHUNKS);
 
 /// What lives under the view lock: everything `apply` changes in memory.
@@ -70,7 +70,7 @@ impl From<rows::Error> for BuildError {
     }
 }
 
-fn stored_membership_to(membership: &StoredMembership) -> Bytes {
+pub(super) fn stored_membership_to(membership: &StoredMembership) -> Bytes {
     wire::to_bytes(&peer::SnapshotStart {
         membership_log: membership.log_id().as_ref().map(log_id_to_wire),
         membership: Some(membership_to_wire(membership.membership())),
@@ -78,7 +78,7 @@ fn stored_membership_to(membership: &StoredMembership) -> Bytes {
     })
 }
 
-fn stored_membership_from(bytes: &[u8]) -> io::Result<StoredMembership> {
+pub(super) fn stored_membership_from(bytes: &[u8]) -> io::Result<StoredMembership> {
     let message: peer::SnapshotStart = wire::from_bytes(bytes)?;
     membership_from_start(&message)
 }

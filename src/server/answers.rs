@@ -173,7 +173,9 @@ impl Frames {
             Err(refusal) => (Source::One(Some(Message::Refusal(wire::refusal_to(&refusal)))), Charge::default()),
             Ok(Done::Outcome(outcome)) => (Source::One(Some(Message::Outcome(wire::outcome_to(&outcome)))), Charge::default()),
             Ok(Done::Listed(page)) => (Source::One(Some(Message::List(wire::list_page_to(&page)))), Charge::default()),
-            Ok(Done::Loaded { revision, loaded, charge }) => (Source::Own(LoadFrames::new(revision, loaded, None)), charge),
+            Ok(Done::Loaded { revision, loaded, age_ms, charge }) => {
+                (Source::Own(LoadFrames::new(revision, loaded, age_ms)), charge)
+            }
             Ok(Done::Relayed { answers, charge }) => (Source::Relayed(answers.into_iter()), charge),
         };
         Self { source, finished: false, _charge: charge }
@@ -222,7 +224,7 @@ mod tests {
         let info = SessionInfo { version: Version(1), counters: Counters::default(), ..SessionInfo::default() };
         let head = Some(Blob::plain(Bytes::from(vec![7; 3 << 20])));
         let loaded = Loaded::Full(LoadedContent { info, chunks: vec![], head });
-        let done = Done::Loaded { revision: Revision(1), loaded, charge: Charge::default() };
+        let done = Done::Loaded { revision: Revision(1), loaded, age_ms: None, charge: Charge::default() };
         let mut frames = Frames::new(Ok(done));
         let mut count = 0;
         while !frames.is_finished() {

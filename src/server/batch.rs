@@ -45,7 +45,7 @@ impl Reply {
 
     pub fn of_load(mut self) -> ReplyLoad {
         Box::new(move |result| {
-            let done = result.map(|(revision, loaded)| self.batch.dispatcher.loaded(revision, loaded));
+            let done = result.map(|(revision, loaded, age)| self.batch.dispatcher.loaded(revision, loaded, age));
             self.settle(done);
         })
     }

@@ -85,8 +85,8 @@ pub enum Origin {
 pub enum Done {
     /// From this node's machine.
     Outcome(Outcome),
-    /// From this node's state; `charge` counts the content until it is sent.
-    Loaded { revision: Revision, loaded: Loaded, charge: Charge },
+    /// From this node's state; `age_ms` of a stale read; `charge` counts the content until it is sent.
+    Loaded { revision: Revision, loaded: Loaded, age_ms: Option<u64>, charge: Charge },
     /// From this node's state.
     Listed(ListPage),
     /// From the leader, untouched; a load may have come in several frames. `charge` likewise.

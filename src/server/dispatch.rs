@@ -238,9 +238,9 @@ impl Dispatcher {
     }
 
     /// Content that was read, counted.
-    pub(super) fn loaded(&self, revision: crate::types::Revision, loaded: crate::types::Loaded) -> Done {
+    pub(super) fn loaded(&self, revision: crate::types::Revision, loaded: crate::types::Loaded, age_ms: Option<u64>) -> Done {
         let charge = self.charge_loaded(loaded_bytes(&loaded));
-        Done::Loaded { revision, loaded, charge }
+        Done::Loaded { revision, loaded, age_ms, charge }
     }
 
     /// Runs until `stop`; whoever spawns it joins it. What is open then is answered as Raft lets go of it.

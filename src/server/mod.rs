@@ -13,6 +13,7 @@
 mod admin;
 mod admission;
 mod answers;
+pub mod backup;
 mod batch;
 mod call;
 pub mod config;
@@ -21,6 +22,7 @@ mod forward;
 mod health;
 mod listen;
 mod metrics;
+mod operations;
 mod park;
 mod service;
 mod start;
@@ -29,7 +31,7 @@ mod sweeper;
 mod table;
 mod upper;
 
-pub use crate::raft::Node;
+pub use crate::raft::{Member, Node};
 #[doc(hidden)]
 pub use start::Tuning;
 pub use start::{Options, Server};

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::config::Config;
 use super::dispatch::Dispatcher;
 use super::listen::{HttpListener, listen};
+use super::operations::OperationsService;
 use super::service::SessionsService;
 use super::status::Reporter;
 use super::upper::{Above, Present};
@@ -23,6 +24,7 @@ use crate::raft::{self, Member, Node};
 use crate::storage::{log, state};
 use crate::types::{ClusterId, NodeId};
 use crate::wire;
+use crate::wire::v1::operations_server::OperationsServer;
 use crate::wire::v1::sessions_server::SessionsServer;
 
 /// HTTP/2 keep-alive of the client port: a client that died without a reset is found out after both.
@@ -160,9 +162,10 @@ impl Server {
         tasks.spawn(health::run(dispatcher.clone(), health_reporter, stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
         tasks.spawn(serve_admin(admin_port, dispatcher.clone(), stop.subscribe()));
+        let operations = OperationsService::new(node.clone());
         let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());
         // It may end while calls drain, and is waited for again below.
-        let mut serving = Box::pin(maybe_done(serve_clients(client_port, service, health_service, stop.subscribe())));
+        let mut serving = Box::pin(maybe_done(serve_clients(client_port, service, operations, health_service, stop.subscribe())));
         let failure = tokio::select! {
             () = shutdown => None,
             reason = node.wait_failed() => Some(Error(reason)),
@@ -229,7 +232,13 @@ async fn serve_admin(port: Incoming, dispatcher: Dispatcher, stop: watch::Receiv
     }
 }
 
-async fn serve_clients<H>(port: Incoming, service: SessionsService, health: H, stop: watch::Receiver<bool>) -> Result<(), Error>
+async fn serve_clients<H>(
+    port: Incoming,
+    service: SessionsService,
+    operations: OperationsService,
+    health: H,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Error>
 where
     H: tonic::codegen::Service<
             tonic::codegen::http::Request<tonic::body::Body>,
@@ -255,6 +264,7 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .add_service(sessions)
+        .add_service(OperationsServer::new(operations))
         .add_service(health)
         .add_service(reflection)
         .serve_with_incoming_shutdown(port, signalled(stop))

@@ -148,6 +148,24 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Writes, last of all, the identity of a directory that was restored as a member of `cluster`: it holds data of it.
+    ///
+    /// Errors: [`Error::Io`]. Panics if there is an identity: the caller has looked.
+    pub fn create_restored(
+        env: &Env,
+        dir: &Path,
+        node: NodeId,
+        cluster: ClusterId,
+        instance: InstanceId,
+    ) -> Result<Identity, Error> {
+        let fields = Fields { node, instance, cluster: Some(cluster), log_hash_key: u64_from(&*env.random), initialized: true };
+        let mut identity = Identity { disk: env.disk.clone(), dir: dir.to_owned(), fields: fields.clone() };
+        let there = env.disk.exists(&dir.join(FILE)).map_err(|error| Error::Io { file: dir.join(FILE), error })?;
+        assert!(!there, "a restore never replaces an identity: {}", dir.display());
+        identity.replace(fields)?;
+        Ok(identity)
+    }
+
     /// The node.
     pub fn node(&self) -> NodeId {
         self.fields.node
@@ -241,20 +259,16 @@ impl Fields {
         }
         let mut field = |name: &str| lines.next().and_then(|line| line.strip_prefix(name)).and_then(|rest| rest.strip_prefix('='));
         let node = field("node").and_then(|node| node.parse().ok()).ok_or("it has no node id")?;
-        let instance = field("instance").and_then(sixteen_bytes).ok_or("it has no instance")?;
+        let instance = field("instance").and_then(InstanceId::from_hex).ok_or("it has no instance")?;
         let cluster = match field("cluster").ok_or("it has no cluster id")? {
             "none" => None,
-            hex => Some(ClusterId(sixteen_bytes(hex).ok_or("its cluster id is not 32 hex digits")?)),
+            hex => Some(ClusterId::from_hex(hex).ok_or("its cluster id is not 32 hex digits")?),
         };
         let key = field("log_hash_key").and_then(|key| u64::from_str_radix(key, 16).ok()).ok_or("it has no log hash key")?;
         let initialized =
             field("initialized").and_then(|flag| flag.parse().ok()).ok_or("it does not say whether it was initialized")?;
-        Ok(Self { node: NodeId(node), instance: InstanceId(instance), cluster, log_hash_key: key, initialized })
+        Ok(Self { node: NodeId(node), instance, cluster, log_hash_key: key, initialized })
     }
-}
-
-fn sixteen_bytes(hex: &str) -> Option<[u8; 16]> {
-    (hex.len() == 32).then(|| u128::from_str_radix(hex, 16).ok())?.map(u128::to_be_bytes)
 }
 
 #[cfg(test)]

@@ -66,6 +66,12 @@ macro_rules! sixteen_bytes {
                 bytes.try_into().ok().map(Self)
             }
 
+            /// Exactly 32 hex digits, as `Display` writes them, or `None`.
+            pub fn from_hex(text: &str) -> Option<Self> {
+                let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+                digits.then(|| u128::from_str_radix(text, 16).ok())?.map(|bytes| Self(bytes.to_be_bytes()))
+            }
+
             /// The bytes as they travel and lie on disk.
             pub fn as_bytes(&self) -> &[u8; 16] {
                 &self.0

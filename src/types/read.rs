@@ -127,4 +127,6 @@ pub struct ListPage {
     pub sessions: Vec<Listed>,
     /// Whether more follow: ask again after the last id.
     pub more: bool,
+    /// Of a stale listing: milliseconds since the node that answered last heard from a leader; `None`: never.
+    pub age_ms: Option<u64>,
 }

@@ -234,7 +234,7 @@ impl State {
 
     fn list(&self, list: &quorate::types::List) -> quorate::types::ListPage {
         let (sessions, more) = self.machine.list(&list.prefix, list.after.as_ref().map(SessionId::as_str), list.limit);
-        quorate::types::ListPage { revision: self.revision(), sessions, more }
+        quorate::types::ListPage { revision: self.revision(), sessions, more, age_ms: None }
     }
 
     fn revision(&self) -> Revision {

@@ -17,6 +17,8 @@ pub struct Cluster {
     ports: Vec<[u16; 3]>,
     children: Vec<Option<Child>>,
     bootstrap: bool,
+    /// The directory below `dir` that the nodes keep their data in.
+    data: &'static str,
 }
 
 /// Ports that were free a moment ago, all different.
@@ -29,13 +31,39 @@ fn free_ports(count: usize) -> Vec<[u16; 3]> {
 impl Cluster {
     /// Starts `count` nodes that bootstrap a new cluster, and waits until it has a leader.
     pub async fn start(count: usize) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut cluster = Self { dir, ports: free_ports(count), children: Vec::new(), bootstrap: true };
-        cluster.children = (0..count).map(|_| None).collect();
-        cluster.write_configuration();
+        let mut cluster = Self::prepare(count);
         (1..=count).for_each(|node| cluster.restart(node));
         cluster.leader().await;
         cluster
+    }
+
+    /// The configuration of `count` nodes that do not run and have no data.
+    pub fn prepare(count: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cluster = Self { dir, ports: free_ports(count), children: Vec::new(), bootstrap: true, data: "data" };
+        cluster.children = (0..count).map(|_| None).collect();
+        cluster.write_configuration();
+        cluster
+    }
+
+    /// From now on nodes keep their data in another directory, which has none of what they had.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn use_data(&mut self, data: &'static str) {
+        self.data = data;
+    }
+
+    /// Where the nodes keep their data.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join(self.data)
+    }
+
+    /// Runs a command of the binary against this cluster.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn run(&self, args: &[&str]) -> std::process::Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command.args(args).env("QUORATE_ENDPOINTS", self.endpoints().join(",")).env("QUORATE_CONFIG", self.configuration());
+        command.stdin(Stdio::null()).output().expect("the binary under test")
     }
 
     fn write_configuration(&self) {
@@ -55,7 +83,7 @@ impl Cluster {
 
     /// The data directory of a node.
     pub fn data_dir(&self, node: usize) -> PathBuf {
-        self.dir.path().join("data").join(node.to_string())
+        self.data().join(node.to_string())
     }
 
     /// Starts a node that does not run.
@@ -64,7 +92,7 @@ impl Cluster {
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.dir.path().join(format!("{node}.log")));
         let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
         command.arg("serve").arg("--config").arg(self.configuration());
-        command.args(["--node", &node.to_string()]).arg("--data-dir").arg(self.dir.path().join("data"));
+        command.args(["--node", &node.to_string()]).arg("--data-dir").arg(self.data());
         if self.bootstrap {
             command.arg("--bootstrap");
         }

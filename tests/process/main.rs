@@ -1,5 +1,6 @@
 //! Processes killed with -9: nothing acknowledged is lost, whatever dies.
 
+mod backup;
 mod bob;
 mod harness;
 mod race;

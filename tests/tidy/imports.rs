@@ -103,6 +103,7 @@ const BINARY_CRATES: &[&str] = &[
     "clap",
     "clap_complete",
     "comfy_table",
+    "indicatif",
     "humantime",
     "bytesize",
     "sd_notify",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-const PROTOS: [&str; 2] = ["quorate/v1/sessions.proto", "quorate/peer/v1/peer.proto"];
+const PROTOS: [&str; 3] = ["quorate/v1/sessions.proto", "quorate/v1/operations.proto", "quorate/peer/v1/peer.proto"];
 
 /// Generates into a directory of its own, with no protocol compiler installed.
 fn generate(out: &Path) {

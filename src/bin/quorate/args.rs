@@ -1,9 +1,13 @@
 //! The command line: what can be typed, with the help that explains it. Nothing here acts.
 
+mod snapshot;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use snapshot::{Restore, Save, Snapshot};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -36,6 +40,9 @@ pub enum Command {
     /// Store, read, delete and list sessions
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Session(Session),
+    /// Back a cluster up, look into a backup, make a new cluster of one
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Snapshot(Snapshot),
     /// Show every node: its role, how far it is, what it holds. Works without a quorum
     Status(Status),
     /// Print the script that completes this command line in a shell

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod failure;
 mod output;
+mod progress;
 mod signals;
 
 use std::io::IsTerminal;
@@ -43,6 +44,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Dev(args) => commands::dev::run(args).await,
             Command::Serve(args) => commands::serve::run(args).await,
             Command::Session(command) => commands::session::run(command).await,
+            Command::Snapshot(command) => commands::snapshot::run(command).await,
             Command::Status(args) => commands::status::run(args).await,
             Command::Completions(args) => commands::completions::run(&args),
         }

@@ -11,6 +11,7 @@
 //! reads: unflushed over frozen over base
 //! ```
 
+mod create;
 mod current;
 mod engine;
 mod error;
@@ -32,11 +33,13 @@ use crate::env::{Env, Worker};
 use crate::limits::MIB;
 use crate::types::LogId;
 
+pub use create::create;
 pub use error::Error;
 pub use fault::Done;
 pub use install::{LogSynced, Received, Receiver};
 pub use layers::{Batch, Pinned, Pinner};
 pub use rows::Rows;
+pub(super) use snapshot::Decoder;
 pub use snapshot::Snapshot;
 
 use current::Current;

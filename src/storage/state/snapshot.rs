@@ -72,6 +72,11 @@ impl Snapshot {
         self.base.head.rows
     }
 
+    /// Rows read so far.
+    pub fn done(&self) -> u64 {
+        self.rows_read
+    }
+
     /// The next frame, at most `bytes_max` long; `None` after the last. Blocking.
     ///
     /// Errors: [`Error::Corrupt`], [`Error::Io`], [`Error::Superseded`]: the stream must be given up; nothing was changed.
@@ -158,7 +163,7 @@ fn row_crc(table: u8, key: &[u8], value: &[u8]) -> u32 {
 
 /// Reads a stream frame by frame; holds one row and one frame at most.
 #[derive(Default)]
-pub(super) struct Decoder {
+pub(in crate::storage) struct Decoder {
     next: u64,
     crc: u32,
     applied: Option<LogId>,
@@ -197,6 +202,16 @@ impl Decoder {
     /// The entry the stream ends at. Errors: the stream is not complete.
     pub fn finish(&self) -> Result<Option<LogId>, Error> {
         self.ended.then_some(self.applied).ok_or_else(|| Error::invalid("the stream is cut short"))
+    }
+
+    /// The entry the stream says it ends at; `None` also before its first frame.
+    pub fn applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
+    /// Whether the last frame was taken: everything adds up.
+    pub fn is_ended(&self) -> bool {
+        self.ended
     }
 
     fn begin(&mut self, mut body: &[u8]) -> Result<(), Error> {

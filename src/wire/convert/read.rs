@@ -115,11 +115,12 @@ pub fn list_page_from(page: v1::ListPage) -> Result<ListPage, Refusal> {
         Ok(Listed { id: session_id("listed.id", &listed.id)?, info: info_from(required("listed.info", listed.info)?)? })
     };
     let sessions = page.sessions.into_iter().map(listed).collect::<Result<_, Refusal>>()?;
-    Ok(ListPage { revision: Revision(page.revision), sessions, more: page.more })
+    Ok(ListPage { revision: Revision(page.revision), sessions, more: page.more, age_ms: page.age_ms })
 }
 
 /// The message of a page.
 pub fn list_page_to(page: &ListPage) -> v1::ListPage {
     let listed = |listed: &Listed| v1::Listed { id: listed.id.as_str().to_owned(), info: Some(info_to(&listed.info)) };
-    v1::ListPage { revision: page.revision.0, sessions: page.sessions.iter().map(listed).collect(), more: page.more }
+    let sessions = page.sessions.iter().map(listed).collect();
+    v1::ListPage { revision: page.revision.0, sessions, more: page.more, age_ms: page.age_ms }
 }

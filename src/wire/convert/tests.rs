@@ -215,7 +215,7 @@ proptest! {
         prop_assert_eq!(load_from(load_to(&load)), Ok(load));
         let list = List { prefix: id.as_str().to_owned(), after: Some(id.clone()), limit, consistency };
         prop_assert_eq!(list_from(list_to(&list)), Ok(list));
-        let page = ListPage { revision: Revision(7), sessions: vec![Listed { id, info }], more: stale };
+        let page = ListPage { revision: Revision(7), sessions: vec![Listed { id, info }], more: stale, age_ms: stale.then_some(9) };
         prop_assert_eq!(list_page_from(list_page_to(&page)), Ok(page));
     }
 

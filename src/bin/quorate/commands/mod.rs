@@ -4,4 +4,5 @@ pub mod completions;
 pub mod dev;
 pub mod serve;
 pub mod session;
+pub mod snapshot;
 pub mod status;

@@ -1,0 +1,54 @@
+//! `quorate snapshot`: backups of a cluster, and new clusters out of them.
+
+mod restore;
+mod save;
+mod show;
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use quorate::server::backup::{self, Header, Summary};
+
+use crate::args::Snapshot;
+use crate::failure::Failure;
+use crate::progress::Progress;
+
+const READ_BUFFER_BYTES: usize = 1 << 20;
+
+/// Runs one of them.
+pub async fn run(command: Snapshot) -> Result<(), Failure> {
+    match command {
+        Snapshot::Save(args) => save::run(args).await,
+        Snapshot::Inspect(args) => {
+            let verified = verify(&args.file)?;
+            show::verified(&args.file, &verified, args.output)
+        }
+        Snapshot::Restore(args) => restore::run(&args),
+    }
+}
+
+/// A backup that was read to its end and is whole.
+pub struct Verified {
+    /// Whose it is.
+    pub header: Header,
+    /// What it holds.
+    pub summary: Summary,
+    /// The file's length.
+    pub bytes: u64,
+}
+
+fn verify(path: &Path) -> Result<Verified, Failure> {
+    let (file, bytes) = open(path)?;
+    let progress = Progress::bytes("verifying", bytes);
+    let (header, summary) = backup::verify(file, |done| progress.set(done))
+        .map_err(|error| Failure::failed(format!("{error} file={}", path.display())))?;
+    Ok(Verified { header, summary, bytes })
+}
+
+fn open(path: &Path) -> Result<(BufReader<File>, u64), Failure> {
+    let unreadable = |error| Failure::usage(format!("can't read the backup: {error} file={}", path.display()));
+    let file = File::open(path).map_err(unreadable)?;
+    let bytes = file.metadata().map_err(unreadable)?.len();
+    Ok((BufReader::with_capacity(READ_BUFFER_BYTES, file), bytes))
+}

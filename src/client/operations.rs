@@ -1,0 +1,75 @@
+//! What operators ask of one node: answered without a quorum, by the first endpoint that can be reached.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::Streaming;
+
+use super::Error;
+use super::driver::Config;
+use crate::limits::MESSAGE_BYTES_MAX;
+use crate::types::{Refusal, RefusalKind, Revision};
+use crate::wire::v1::operations_client::OperationsClient;
+use crate::wire::{refusal_from_status, v1};
+
+/// A server that sends nothing for so long is given up.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A backup on its way from a node.
+pub struct Backup {
+    pieces: Streaming<v1::BackupPiece>,
+    endpoint: String,
+}
+
+/// Consecutive bytes of a backup file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupPiece {
+    /// The bytes, at most 1 MiB.
+    pub data: Bytes,
+    /// Rows read so far.
+    pub rows_done: u64,
+    /// Rows in all.
+    pub rows_total: u64,
+    /// The last entry the backup contains.
+    pub revision: Revision,
+}
+
+impl Backup {
+    /// The node it comes from.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The next bytes; `None` after the last, and only then is the file whole. Dropping the future loses nothing.
+    ///
+    /// Errors: the connection broke or the node can't read its state: what came so far is no backup.
+    pub async fn next(&mut self) -> Result<Option<BackupPiece>, Error> {
+        let silent = || Error::refused(format!("the node sends nothing any more address={}", self.endpoint));
+        let piece = tokio::time::timeout(PIECE_TIMEOUT, self.pieces.message()).await.map_err(|_| silent())?;
+        let piece = piece.map_err(|status| Error::from_refusal(refusal_from_status(&status)))?;
+        Ok(piece.map(|piece| {
+            let v1::BackupPiece { data, rows_done, rows_total, revision } = piece;
+            BackupPiece { data, rows_done, rows_total, revision: Revision(revision) }
+        }))
+    }
+}
+
+pub(super) async fn backup(config: &Config, at_least: Revision, timeout: Duration) -> Result<Backup, Error> {
+    let mut last = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
+    for endpoint in &config.endpoints {
+        let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let request = v1::BackupRequest { at_least: at_least.0, timeout_ms };
+        let begin = async {
+            let channel = config.dial(endpoint).connect().await?;
+            let mut client = OperationsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
+            client.backup(request).await.map_err(|status| refusal_from_status(&status))
+        };
+        // The node itself keeps to the timeout; this is for one that answers nothing.
+        match tokio::time::timeout(timeout + PIECE_TIMEOUT, begin).await {
+            Ok(Ok(response)) => return Ok(Backup { pieces: response.into_inner(), endpoint: endpoint.clone() }),
+            Ok(Err(refusal)) => last = refusal,
+            Err(_) => last = Refusal::not_applied(RefusalKind::Unavailable, format!("no answer address={endpoint}")),
+        }
+    }
+    Err(Error::from_refusal(last))
+}

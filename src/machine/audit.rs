@@ -1,0 +1,135 @@
+//! Whether content rows are what the metadata says: for backups and stopped nodes. The machine itself never reads them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::session::{HeadMark, Session};
+use super::{Machine, digest, rows};
+use crate::types::Revision;
+
+/// Content rows as they were found, by session. Some 100 bytes for each; no content is kept.
+#[derive(Default)]
+pub struct Audit {
+    contents: BTreeMap<Revision, Content>,
+}
+
+#[derive(Default, PartialEq, Eq)]
+struct Content {
+    head: HeadMark,
+    chunks: u64,
+    first: u64,
+    next: u64,
+    items: u64,
+    raw_bytes: u64,
+    stored_bytes: u64,
+    hash: u64,
+}
+
+/// What all sessions hold together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Chunks.
+    pub chunks: u64,
+    /// Bytes after unpacking.
+    pub raw_bytes: u64,
+    /// Bytes as stored.
+    pub stored_bytes: u64,
+    /// Contents that belong to no session: they take room and nothing else.
+    pub orphans: u64,
+}
+
+/// A content row that is not what was written, or is missing. It names rows by the session's create_revision: ids are credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage(String);
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Damage {}
+
+impl Audit {
+    /// Takes a row of [`rows::HEADS`] or [`rows::CHUNKS`], in order of keys; others are passed over.
+    ///
+    /// Errors: it does not decode, its checksum does not match, or it is out of order.
+    pub fn row(&mut self, table: u8, key: &[u8], value: &Bytes) -> Result<(), Damage> {
+        match table {
+            rows::HEADS => self.head(key, value),
+            rows::CHUNKS => self.chunk(key, value),
+            _ => Ok(()),
+        }
+    }
+
+    fn head(&mut self, key: &[u8], value: &Bytes) -> Result<(), Damage> {
+        let created = key.try_into().map(u64::from_be_bytes).map_err(|_| Damage("a head's key is malformed".into()))?;
+        let damage = |what: &str| Damage(format!("a session's head is damaged: {what} create_revision={created}"));
+        let head = rows::decode_head(value).map_err(|error| damage(&error.to_string()))?;
+        if !head.is_intact() {
+            return Err(damage("the checksum does not match"));
+        }
+        self.contents.entry(Revision(created)).or_default().head = HeadMark::of(&head);
+        Ok(())
+    }
+
+    fn chunk(&mut self, key: &[u8], value: &Bytes) -> Result<(), Damage> {
+        let both = key.try_into().map(u128::from_be_bytes).map_err(|_| Damage("a chunk's key is malformed".into()))?;
+        let (created, number) = ((both >> 64) as u64, both as u64);
+        let damage = |what: &str| Damage(format!("a chunk is damaged: {what} create_revision={created} chunk={number}"));
+        let chunk = rows::decode_chunk(value).map_err(|error| damage(&error.to_string()))?;
+        if !chunk.blob.is_intact() {
+            return Err(damage("the checksum does not match"));
+        }
+        let content = self.contents.entry(Revision(created)).or_default();
+        if content.chunks == 0 {
+            content.first = number;
+        } else if content.next != number {
+            return Err(damage("the one before it is missing"));
+        }
+        content.chunks += 1;
+        content.next = number.saturating_add(1);
+        content.items = content.items.saturating_add(chunk.item_count);
+        content.raw_bytes = content.raw_bytes.saturating_add(chunk.blob.raw_bytes);
+        content.stored_bytes = content.stored_bytes.saturating_add(chunk.blob.stored_bytes());
+        let parts = [chunk.item_count, chunk.blob.raw_bytes, u64::from(chunk.blob.crc32c)];
+        content.hash = parts.into_iter().fold(content.hash, digest::mix);
+        Ok(())
+    }
+
+    /// Compares what was found with what the machine says. Errors: a session whose content is missing or another one.
+    pub fn finish(mut self, machine: &Machine) -> Result<Totals, Damage> {
+        let mut totals = Totals::default();
+        for kept in machine.tables.sessions.values() {
+            let session = &kept.value;
+            let found = self.contents.remove(&session.create_revision).unwrap_or_default();
+            if let Some(what) = found.differs(session) {
+                return Err(Damage(format!("a session is damaged: {what} create_revision={}", session.create_revision)));
+            }
+            totals.chunks += found.chunks;
+            totals.raw_bytes = totals.raw_bytes.saturating_add(session.raw_bytes);
+            totals.stored_bytes = totals.stored_bytes.saturating_add(session.stored_bytes);
+        }
+        totals.orphans = self.contents.len() as u64;
+        Ok(totals)
+    }
+}
+
+impl Content {
+    fn differs(&self, session: &Session) -> Option<&'static str> {
+        if self.head != session.head {
+            return Some("its head is missing or another one");
+        }
+        let bounds = (self.chunks, self.next) == (session.chunk_count(), session.next_chunk) && self.first == session.first_chunk;
+        if !bounds && (self.chunks, session.chunk_count()) != (0, 0) {
+            return Some("chunks are missing or left over");
+        }
+        if (self.items, self.hash) != (session.items, session.content_hash) {
+            return Some("its chunks are others");
+        }
+        let sizes = (self.raw_bytes + self.head.raw_bytes, self.stored_bytes + self.head.stored_bytes);
+        (sizes != (session.raw_bytes, session.stored_bytes)).then_some("its size is another one")
+    }
+}

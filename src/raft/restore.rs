@@ -1,0 +1,158 @@
+//! A data directory out of a backup: a member of a new cluster that begins with the old one's sessions (design §5).
+//!
+//! Kept are sessions, tombstones, machine time, cluster version and every create_revision. Dropped is the client table: the new cluster id
+//! makes every client, base and cache of the old cluster unknown. The log begins behind the last entry of the backup, so no revision,
+//! client id or create_revision comes twice. The node counts as initialized; the vote's term is that of the last entry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use bytes::Bytes;
+
+use super::Member;
+use super::state_machine::{MEMBERSHIP_KEY, RAFT_TABLE, stored_membership_to};
+use super::types::{Membership, PeerNode, StoredMembership, Vote, log_id_to, vote_to_bytes};
+use crate::env::Env;
+use crate::machine::rows;
+use crate::storage::backup::{self, Reader};
+use crate::storage::identity::Identity;
+use crate::storage::lock::Lock;
+use crate::storage::log::{self, Log};
+use crate::storage::state;
+use crate::types::{ClusterId, InstanceId, LogId, NodeId};
+
+/// Which node of which cluster the directory becomes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The new cluster's id, the same on all its members.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// All members, each a voter.
+    pub members: Vec<Member>,
+    /// The node's data directory; missing or empty.
+    pub data_dir: PathBuf,
+}
+
+/// Why nothing was restored.
+#[derive(Debug)]
+pub enum Error {
+    /// The backup is damaged.
+    Backup(backup::Error),
+    /// The directory holds something, or another process has it. Nothing was changed.
+    Directory(String),
+    /// The disk failed half way: remove the directory before the next attempt. Without its identity no node starts from it.
+    Disk(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Backup(error) => error.fmt(f),
+            Self::Directory(what) | Self::Disk(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<state::Error> for Error {
+    fn from(error: state::Error) -> Self {
+        Self::Disk(format!("the state was not written: {error}"))
+    }
+}
+
+/// The instance of a restored node: every member must know those of all others before any of them runs, so it follows from the new
+/// cluster's id, which is drawn for each restore. Two nodes, or two restores, never share one.
+pub fn restored_instance(cluster: ClusterId, node: NodeId) -> InstanceId {
+    let mut bytes = cluster.0;
+    for (byte, mixed) in bytes[8..].iter_mut().zip(node.0.to_be_bytes()) {
+        *byte ^= mixed;
+    }
+    InstanceId(bytes)
+}
+
+/// Errors: the directory has something in it. A missing one is fine.
+pub fn require_empty(env: &Env, dir: &Path) -> Result<(), Error> {
+    let refused = |what: String| Err(Error::Directory(format!("{what}; nothing was changed path={}", dir.display())));
+    match env.disk.exists(dir).and_then(|there| if there { env.disk.list(dir) } else { Ok(Vec::new()) }) {
+        Ok(names) => match names.iter().find(|name| !["LOCK", "lost+found"].contains(&name.as_str())) {
+            Some(name) => refused(format!("the data directory is not empty: it has {name:?}; name another one or move it away")),
+            None => Ok(()),
+        },
+        Err(error) => refused(format!("the data directory can't be read: {error}")),
+    }
+}
+
+/// Writes the directory of one node from a backup that was verified. Blocking; `progress` is told bytes read.
+///
+/// The identity comes last, so a directory that was written in part is refused at start. Errors: see [`Error`].
+pub fn restore<R: Read>(env: &Env, reader: Reader<R>, target: &Target, progress: impl FnMut(u64)) -> Result<(), Error> {
+    let dir = &target.data_dir;
+    require_empty(env, dir)?;
+    let applied = reader.applied().map_err(Error::Backup)?;
+    let membership = membership(target, applied)?;
+    let failed = |what: &str, error: &dyn fmt::Display| {
+        Error::Disk(format!("{what}: {error}; remove the directory before the next attempt path={}", dir.display()))
+    };
+    env.disk.create_dir_all(dir).map_err(|error| failed("the directory was not made", &error))?;
+    let lock = Lock::acquire(&*env.disk, dir).map_err(|error| Error::Directory(error.to_string()))?;
+    state::create(env, &dir.join("state"), state::Options::default(), applied, kept_rows(reader, &membership, progress))?;
+    begin_log(env, &dir.join("log"), applied).map_err(|error| failed("the log was not written", &error))?;
+    let instance = restored_instance(target.cluster, target.node);
+    Identity::create_restored(env, dir, target.node, target.cluster, instance)
+        .map_err(|error| failed("the identity was not written", &error))?;
+    drop(lock);
+    Ok(())
+}
+
+fn membership(target: &Target, applied: LogId) -> Result<StoredMembership, Error> {
+    let node = |member: &Member| PeerNode {
+        peer_address: member.peer_address.clone(),
+        client_address: member.client_address.clone(),
+        instance: restored_instance(target.cluster, member.id),
+    };
+    let nodes: BTreeMap<NodeId, PeerNode> = target.members.iter().map(|member| (member.id, node(member))).collect();
+    let voters: BTreeSet<NodeId> = nodes.keys().copied().collect();
+    assert!(voters.contains(&target.node), "a node is restored as a member: {target:?}");
+    let membership = Membership::new(vec![voters], nodes).map_err(|error| Error::Directory(error.to_string()))?;
+    Ok(StoredMembership::new(Some(log_id_to(applied)), membership))
+}
+
+type Row = (u8, Bytes, Bytes);
+
+/// All rows but the clients', with the new membership in place of the old.
+fn kept_rows<R: Read>(
+    mut reader: Reader<R>,
+    membership: &StoredMembership,
+    mut progress: impl FnMut(u64),
+) -> impl Iterator<Item = Result<Row, Error>> {
+    let own = (RAFT_TABLE, Bytes::from_static(MEMBERSHIP_KEY), stored_membership_to(membership));
+    let kept = std::iter::from_fn(move || {
+        loop {
+            let row = match reader.next()? {
+                Ok(row) => row,
+                Err(error) => return Some(Err(Error::Backup(error))),
+            };
+            progress(reader.offset());
+            if ![rows::CLIENTS, rows::OUTCOMES, RAFT_TABLE].contains(&row.0) {
+                return Some(Ok(row));
+            }
+        }
+    });
+    kept.chain(std::iter::once(Ok(own)))
+}
+
+/// A log without entries that goes on behind `applied`, with a vote that no leader of the old cluster's terms can undercut.
+fn begin_log(env: &Env, dir: &Path, applied: LogId) -> Result<(), log::Error> {
+    let log = Log::open(env, dir, log::Options::default())?;
+    let vote = Vote { leader_id: log_id_to(applied).leader_id, committed: false };
+    log.purge(applied);
+    let (sender, synced) = mpsc::channel();
+    log.save_vote(vote_to_bytes(&vote), Box::new(move |result| drop(sender.send(result))));
+    // It closed without a word: its thread is gone.
+    synced.recv().unwrap_or(Err(log::Error::Options("the log ended before it was synced")))
+}

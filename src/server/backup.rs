@@ -1,0 +1,105 @@
+//! Backup files: what they hold, and data directories made of them. For the command line; all calls block.
+
+use std::fmt;
+use std::io::Read;
+use std::time::Duration;
+
+use super::config::Config;
+use crate::env::Env;
+use crate::raft::{self, Member, Target};
+use crate::storage::backup::Reader;
+use crate::types::{ClusterId, NodeId};
+
+pub use crate::machine::audit::Totals;
+pub use crate::raft::{RestoreError, Summary};
+pub use crate::storage::backup::{Error, Header};
+
+/// How long after it was drawn a cluster id may be given to another node's restore.
+///
+/// A node that is restored into a cluster that has been running would vote for what it no longer knows. The id carries the time it was
+/// drawn at, so a command line that lies around is refused.
+const CLUSTER_ID_FRESH: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads a whole backup and verifies it: every record, and every session's content against its metadata. `progress` is told the bytes
+/// read. Errors: the first damage, with record and offset.
+pub fn verify(from: impl Read, progress: impl FnMut(u64)) -> Result<(Header, Summary), Error> {
+    let mut reader = Reader::open(from)?;
+    let summary = raft::verify(&mut reader, progress)?;
+    Ok((reader.header().clone(), summary))
+}
+
+/// A new cluster's id: the time in its first 6 bytes, then entropy.
+pub fn draw_cluster_id(env: &Env) -> ClusterId {
+    let mut bytes = [0; 16];
+    env.random.fill(&mut bytes);
+    bytes[..6].copy_from_slice(&env.clock.wall_ms().to_be_bytes()[2..]);
+    ClusterId(bytes)
+}
+
+/// A cluster id that does not come from a restore of today.
+#[derive(Debug)]
+pub struct NotFresh;
+
+impl fmt::Display for NotFresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "this cluster id was not drawn by a restore within the last 24 hours; restore all nodes of the new cluster together, and bring \
+             a node into a cluster that is running by replacing it, never by a restore",
+        )
+    }
+}
+
+impl std::error::Error for NotFresh {}
+
+/// Checks an id that another node's restore has printed. Errors: it is too old, or was never drawn by a restore.
+pub fn require_fresh(env: &Env, cluster: ClusterId) -> Result<(), NotFresh> {
+    let drawn_ms = cluster.0[..6].iter().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
+    let apart_ms = env.clock.wall_ms().abs_diff(drawn_ms);
+    if u128::from(apart_ms) <= CLUSTER_ID_FRESH.as_millis() { Ok(()) } else { Err(NotFresh) }
+}
+
+/// Errors: the data directory of this node has something in it.
+pub fn require_empty(env: &Env, config: &Config, node: NodeId) -> Result<(), RestoreError> {
+    raft::require_empty(env, &config.node_dir(node))
+}
+
+/// Writes the data directory of one node of `config` from a backup that [`verify`] took. `progress` is told the bytes read.
+///
+/// Errors: see [`RestoreError`]. Panics if the node is not configured.
+pub fn restore(
+    env: &Env,
+    from: impl Read,
+    config: &Config,
+    node: NodeId,
+    cluster: ClusterId,
+    progress: impl FnMut(u64),
+) -> Result<(), RestoreError> {
+    let voter = |member: &super::config::MemberConfig| Member {
+        id: member.id,
+        peer_address: member.peer.clone(),
+        client_address: member.client.clone(),
+        voter: true,
+    };
+    let members = config.members.iter().map(voter).collect();
+    let target = Target { cluster, node, members, data_dir: config.node_dir(node) };
+    let reader = Reader::open(from).map_err(RestoreError::Backup)?;
+    raft::restore(env, reader, &target, progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_drawn_now_is_fresh_and_any_other_is_not() {
+        let env = Env::real();
+        let drawn = draw_cluster_id(&env);
+        assert_ne!(drawn, draw_cluster_id(&env));
+        require_fresh(&env, drawn).expect("drawn now");
+        let mut old = drawn;
+        // Some 49 days.
+        old.0[1] ^= 1;
+        require_fresh(&env, old).expect_err("from another time");
+        require_fresh(&env, ClusterId([7; 16])).expect_err("of a bootstrapped cluster");
+    }
+}
