@@ -6,6 +6,28 @@ use quorate::testing::load::Spread;
 
 use crate::stores::Kind;
 
+/// Names of what is measured, for tables and for bars.
+pub mod workload {
+    /// W1.
+    pub const SAVES: &str = "save 1 KiB";
+    /// W3, linearizable.
+    pub const LOADS: &str = "load 1 KiB";
+    /// W4.
+    pub const TURNS: &str = "agent turn";
+    /// W5.
+    pub const LARGE_TEXT: &str = "save 512 KiB of text";
+    /// W5 of what can't be compressed.
+    pub const LARGE_NOISE: &str = "save 512 KiB of noise";
+    /// Of a new store, some time after W1.
+    pub const MEMORY_SAVES: &str = "memory after saves";
+    /// Of a new store, some time after W4.
+    pub const MEMORY_TURNS: &str = "memory after turns";
+    /// W7.
+    pub const RESTART: &str = "restart, 100 000 x 4 KiB";
+}
+
+use workload::{LARGE_TEXT, LOADS, MEMORY_SAVES, MEMORY_TURNS, RESTART, SAVES, TURNS};
+
 /// A figure. The order is that of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
@@ -116,22 +138,22 @@ const fn bar(workload: &'static str, callers: usize, metric: Metric, against: Op
 
 /// All bars.
 pub const BARS: &[Bar] = &[
-    bar("save 1 KiB", 1, Metric::P50Ms, Some(Kind::Etcd), Bound::Most(0.5)),
-    bar("save 1 KiB", 64, Metric::Rate, Some(Kind::Etcd), Bound::Least(5.0)),
-    bar("save 1 KiB", 64, Metric::CpuMsPerOp, Some(Kind::Etcd), Bound::Most(1.0 / 5.0)),
-    bar("save 1 KiB", 64, Metric::Rate, Some(Kind::Postgres), Bound::Least(1.0)),
-    bar("save 1 KiB", 256, Metric::Rate, Some(Kind::Etcd), Bound::Least(6.0)),
-    bar("save 1 KiB", 256, Metric::CpuMsPerOp, Some(Kind::Etcd), Bound::Most(1.0 / 8.0)),
-    bar("load 1 KiB", 64, Metric::Rate, Some(Kind::Etcd), Bound::Least(5.0)),
-    bar("load 1 KiB", 64, Metric::Rate, Some(Kind::Postgres), Bound::Least(1.0)),
-    bar("load 1 KiB", 256, Metric::Rate, Some(Kind::Etcd), Bound::Least(5.0)),
-    bar("load 1 KiB", 256, Metric::Rate, Some(Kind::Postgres), Bound::Least(1.0)),
-    bar("agent turn", 64, Metric::Rate, Some(Kind::Etcd), Bound::Least(15.0)),
-    bar("agent turn", 64, Metric::DiskBytesPerOp, Some(Kind::Etcd), Bound::Most(1.0 / 40.0)),
-    bar("save 512 KiB of text", 8, Metric::Rate, Some(Kind::Etcd), Bound::Least(3.0)),
-    bar("memory after saves", 64, Metric::MemoryMib, Some(Kind::Etcd), Bound::Most(1.0 / 3.0)),
-    bar("memory after turns", 64, Metric::MemoryMib, Some(Kind::Etcd), Bound::Most(1.0 / 10.0)),
-    bar("restart, 100 000 x 4 KiB", 0, Metric::FirstReadMs, None, Bound::Most(500.0)),
+    bar(SAVES, 1, Metric::P50Ms, Some(Kind::Etcd), Bound::Most(0.5)),
+    bar(SAVES, 64, Metric::Rate, Some(Kind::Etcd), Bound::Least(5.0)),
+    bar(SAVES, 64, Metric::CpuMsPerOp, Some(Kind::Etcd), Bound::Most(1.0 / 5.0)),
+    bar(SAVES, 64, Metric::Rate, Some(Kind::Postgres), Bound::Least(1.0)),
+    bar(SAVES, 256, Metric::Rate, Some(Kind::Etcd), Bound::Least(6.0)),
+    bar(SAVES, 256, Metric::CpuMsPerOp, Some(Kind::Etcd), Bound::Most(1.0 / 8.0)),
+    bar(LOADS, 64, Metric::Rate, Some(Kind::Etcd), Bound::Least(5.0)),
+    bar(LOADS, 64, Metric::Rate, Some(Kind::Postgres), Bound::Least(1.0)),
+    bar(LOADS, 256, Metric::Rate, Some(Kind::Etcd), Bound::Least(5.0)),
+    bar(LOADS, 256, Metric::Rate, Some(Kind::Postgres), Bound::Least(1.0)),
+    bar(TURNS, 64, Metric::Rate, Some(Kind::Etcd), Bound::Least(15.0)),
+    bar(TURNS, 64, Metric::DiskBytesPerOp, Some(Kind::Etcd), Bound::Most(1.0 / 40.0)),
+    bar(LARGE_TEXT, 8, Metric::Rate, Some(Kind::Etcd), Bound::Least(3.0)),
+    bar(MEMORY_SAVES, 64, Metric::MemoryMib, Some(Kind::Etcd), Bound::Most(1.0 / 3.0)),
+    bar(MEMORY_TURNS, 64, Metric::MemoryMib, Some(Kind::Etcd), Bound::Most(1.0 / 10.0)),
+    bar(RESTART, 0, Metric::FirstReadMs, None, Bound::Most(500.0)),
 ];
 
 /// How a bar was met.

@@ -7,7 +7,7 @@ use quorate::env::{ProcessUsage, loopback_bytes};
 use quorate::testing::load::{Corpus, Driven, Loads, Plan, Progress, Saves, TurnLoop, Work, drive};
 
 use crate::Error;
-use crate::figures::{Figures, Metric};
+use crate::figures::{Figures, Metric, workload};
 use crate::stores::{Kind, Store};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -37,11 +37,11 @@ impl Workload {
     /// As it is called in tables.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Saves => "save 1 KiB",
-            Self::Loads => "load 1 KiB",
-            Self::Turns => "agent turn",
-            Self::Large { compressible: true } => "save 512 KiB of text",
-            Self::Large { compressible: false } => "save 512 KiB of noise",
+            Self::Saves => workload::SAVES,
+            Self::Loads => workload::LOADS,
+            Self::Turns => workload::TURNS,
+            Self::Large { compressible: true } => workload::LARGE_TEXT,
+            Self::Large { compressible: false } => workload::LARGE_NOISE,
         }
     }
 }

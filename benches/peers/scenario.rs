@@ -10,7 +10,7 @@ use quorate::testing::load::{fill, key};
 
 use crate::Error;
 use crate::arguments::{Arguments, Scenario};
-use crate::figures::{Cell, Figures, Measured, Metric};
+use crate::figures::{Cell, Figures, Measured, Metric, workload};
 use crate::measure::{Corpora, KEYS, Workload, measure, settle, used};
 use crate::report::Report;
 use crate::run_dir::RunDir;
@@ -96,7 +96,7 @@ fn record(report: &mut Report, cell: Cell, round: usize, kind: Kind, figures: Fi
 async fn memory(arguments: &Arguments, run: &Arc<RunDir>, report: &mut Report) -> Result<(), Error> {
     let corpora = Corpora::new();
     report.method.push(format!("Memory: of a store that was new before the load, {:?} after it ended.", arguments.idle()));
-    for (workload, name) in [(Workload::Saves, "memory after saves"), (Workload::Turns, "memory after turns")] {
+    for (load, name) in [(Workload::Saves, workload::MEMORY_SAVES), (Workload::Turns, workload::MEMORY_TURNS)] {
         let cell = Cell { workload: name, callers: 64 };
         report.cells.push(cell);
         for round in 0..arguments.rounds() {
@@ -106,12 +106,14 @@ async fn memory(arguments: &Arguments, run: &Arc<RunDir>, report: &mut Report) -
                     report.versions.push((kind, store.version().await?));
                 }
                 let plan = arguments.plan(cell.callers, round);
-                let under_load = measure(&mut store, workload, &plan, &corpora, &mut report.failures).await?;
+                let under_load = measure(&mut store, load, &plan, &corpora, &mut report.failures).await?;
                 tokio::time::sleep(arguments.idle()).await;
                 store.servers().check()?;
                 let mib = used(&mut store).memory_bytes as f64 / MIB;
-                let rate = under_load.get(&Metric::Rate).copied().unwrap_or_default();
-                record(report, cell, round, kind, Figures::from([(Metric::MemoryMib, mib), (Metric::Rate, rate)]));
+                let mut figures = Figures::from([(Metric::MemoryMib, mib)]);
+                // How much was done decides how much there is to remember.
+                figures.extend(under_load.get_key_value(&Metric::Rate));
+                record(report, cell, round, kind, figures);
             }
         }
     }
@@ -121,7 +123,7 @@ async fn memory(arguments: &Arguments, run: &Arc<RunDir>, report: &mut Report) -
 /// Each store alone: filled once, stopped in good order and started again every round.
 async fn restart(arguments: &Arguments, run: &Arc<RunDir>, report: &mut Report) -> Result<(), Error> {
     let keys = if arguments.quick { 10_000 } else { 100_000 };
-    let cell = Cell { workload: "restart, 100 000 x 4 KiB", callers: 0 };
+    let cell = Cell { workload: workload::RESTART, callers: 0 };
     report.cells.push(cell);
     report
         .method

@@ -73,7 +73,7 @@ impl Servers {
         let launch = &self.launches[index];
         let log = OpenOptions::new().append(true).create(true).open(self.log_of(index))?;
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]);
+        command.args(["--pdeathsig", if launch.end == Signal::QUIT { "QUIT" } else { "KILL" }]);
         if let Some(user) = launch.user {
             command.args(["--reuid", user, "--regid", user, "--init-groups"]);
         }

@@ -306,4 +306,22 @@ mod tests {
         cut.remove(2);
         assert_eq!(audited(cut, 2).0.split, 1);
     }
+
+    /// What is stored is held against what the agents were told.
+    #[tokio::test]
+    async fn turns_that_are_lost_or_kept_against_their_answer_are_found() {
+        let store = bob_adapters::store_memory::InMemorySessionStore::new();
+        let race = Race::new("hot", 10, 100);
+        race.ended.lock().expect("no panic").extend([(1, Ended::Acknowledged), (2, Ended::Refused), (3, Ended::Indeterminate)]);
+        let audit = race.audit(&store).await.expect("readable");
+        assert_eq!((audit.lost, audit.acknowledged, audit.refused, audit.indeterminate), (1, 1, 1, 1));
+        assert!(!audit.holds());
+        let messages = [turn(1), turn(2), turn(7)].concat();
+        let total_usage = TokenUsage { prompt_tokens: 3 * PROMPT_TOKENS, completion_tokens: 3 * COMPLETION_TOKENS };
+        let state = SessionState { messages, total_usage, ..SessionState::default() };
+        store.save(&race.session(1), &state).await.expect("stored");
+        let audit = race.audit(&store).await.expect("readable");
+        assert_eq!((audit.lost, audit.kept_though_refused, audit.never_made, audit.split), (0, 1, 1, 0));
+        assert!(!audit.holds());
+    }
 }
