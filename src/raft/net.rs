@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
@@ -16,13 +18,42 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
+/// Bytes that came in and went out by the connections of one port, counted as they do.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+impl Traffic {
+    /// Bytes so far, in and out.
+    pub fn bytes(&self) -> [u64; 2] {
+        [&self.bytes_in, &self.bytes_out].map(|bytes| bytes.load(Ordering::Relaxed))
+    }
+}
+
 /// An accepted connection.
-pub struct Accepted(Box<dyn Io>);
+pub struct Accepted {
+    io: Box<dyn Io>,
+    traffic: Arc<Traffic>,
+}
 
 impl Accepted {
     /// Wraps any byte stream.
     pub fn new(io: impl Io) -> Self {
-        Self(Box::new(io))
+        Self { io: Box::new(io), traffic: Arc::default() }
+    }
+
+    /// From now on its bytes are counted there.
+    pub fn counted(self, traffic: Arc<Traffic>) -> Self {
+        Self { traffic, ..self }
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.traffic.bytes_out.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        written
     }
 }
 
@@ -34,29 +65,34 @@ impl Connected for Accepted {
 
 impl AsyncRead for Accepted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.traffic.bytes_in.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        read
     }
 }
 
 impl AsyncWrite for Accepted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(written)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -101,5 +137,25 @@ impl Stream for Accepting {
                 Ok(Accepted::new(stream))
             }))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_of_a_connection_are_counted_both_ways() {
+        let (mut other, ours) = tokio::io::duplex(64);
+        let traffic = Arc::new(Traffic::default());
+        let mut accepted = Accepted::new(ours).counted(traffic.clone());
+        other.write_all(b"12345").await.expect("room");
+        let mut buffer = [0; 5];
+        accepted.read_exact(&mut buffer).await.expect("five bytes");
+        accepted.write_all(b"123").await.expect("room");
+        let written = accepted.write_vectored(&[io::IoSlice::new(b"12")]).await.expect("room");
+        assert_eq!(traffic.bytes(), [5, 3 + written as u64]);
     }
 }

@@ -71,6 +71,8 @@ pub struct Status {
     pub clients: u64,
     /// Bytes of log kept.
     pub log_bytes: u64,
+    /// Bytes written to the log since the node was started.
+    pub log_written_bytes: u64,
     /// Bytes of the state's file.
     pub state_bytes: u64,
     /// Machine time.
@@ -183,6 +185,7 @@ impl Node {
             sessions: counts.sessions,
             clients: counts.clients,
             log_bytes: shared.log.bytes(),
+            log_written_bytes: shared.log.written_bytes(),
             state_bytes: shared.state.bytes().file_bytes,
             machine_time_ms,
             cluster_version,

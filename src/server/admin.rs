@@ -72,6 +72,7 @@ async fn metrics(State(dispatcher): State<Dispatcher>) -> impl IntoResponse {
         applied: status.applied.unwrap_or(0),
         flushed: status.flushed.unwrap_or(0),
         log_bytes: status.log_bytes,
+        log_written_bytes: status.log_written_bytes,
         state_bytes: status.state_bytes,
         sessions: status.sessions,
         clients: status.clients,

@@ -23,7 +23,7 @@ use super::admission::{self, RETRY_AFTER, Route, Situation};
 use super::batch::{Batch, Reply};
 use super::call::{Answer, Answerer, Call, Charge, Done, Operation, Origin, loaded_bytes};
 use super::forward::{Links, Sent};
-use super::metrics::{Levels, Metrics};
+use super::metrics::{Levels, Metrics, Wire};
 use super::park::Park;
 use super::table::{Open, Table};
 use crate::env::Clock;
@@ -61,7 +61,7 @@ struct Shared {
 }
 
 impl Dispatcher {
-    pub fn new(node: Node, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(node: Node, clock: Arc<dyn Clock>, wire: Wire) -> Self {
         Self(Arc::new(Shared {
             node,
             clock,
@@ -73,7 +73,7 @@ impl Dispatcher {
             stopping: AtomicBool::new(false),
             leader: Mutex::default(),
             cluster_id: std::sync::OnceLock::new(),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(wire),
         }))
     }
 
@@ -230,6 +230,7 @@ impl Dispatcher {
 
     fn finish(&self, call: Box<Call>, result: Result<Done, Refusal>) {
         self.0.metrics.ended(call.operation.kind(), &result, self.0.clock.now().saturating_sub(call.started));
+        self.0.metrics.saved(&call.operation, &result);
         let Call { answerer, charge, .. } = *call;
         drop(charge);
         if let Some(answerer) = answerer {

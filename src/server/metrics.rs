@@ -1,13 +1,14 @@
 //! What a node counts. One registry per node, so several nodes in one process stay apart. No session id ever becomes a label.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label, SharedString, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::call::Done;
-use crate::types::{Loaded, Refusal, RefusalKind, Verdict};
+use super::call::{Done, Operation};
+use crate::raft::net::Traffic;
+use crate::types::{Change, Loaded, Refusal, RefusalKind, Verdict};
 
 /// Upper bounds of the buckets of durations, in seconds.
 const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
@@ -77,12 +78,21 @@ pub struct Levels {
     pub applied: u64,
     pub flushed: u64,
     pub log_bytes: u64,
+    pub log_written_bytes: u64,
     pub state_bytes: u64,
     pub sessions: u64,
     pub clients: u64,
     pub disk_low: bool,
     pub diverged: bool,
     pub clock_offset_ms: Option<i64>,
+}
+
+/// What the connections of a node's ports carry. Each connection is counted where it was accepted, so all nodes together count every
+/// byte between two of them once in and once out of one node.
+#[derive(Clone, Debug, Default)]
+pub struct Wire {
+    pub client: Arc<Traffic>,
+    pub peer: Arc<Traffic>,
 }
 
 /// The counters of one node.
@@ -94,6 +104,9 @@ pub struct Metrics {
     proposals: Counter,
     proposal_operations: Histogram,
     read_operations: Histogram,
+    /// Sent as what is new, and as a whole.
+    saves: [Counter; 2],
+    wire: Wire,
     forwarded: Counter,
     forward_breaks: Counter,
     leader_changes: Counter,
@@ -101,7 +114,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn new() -> Self {
+    pub fn new(wire: Wire) -> Self {
         let builder = PrometheusBuilder::new();
         let builder = builder
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)
@@ -118,6 +131,8 @@ impl Metrics {
                 proposals: metrics::counter!("quorate_proposals_total"),
                 proposal_operations: metrics::histogram!("quorate_proposal_batch_operations"),
                 read_operations: metrics::histogram!("quorate_read_batch_operations"),
+                saves: ["delta", "full"].map(|form| metrics::counter!("quorate_saves_total", "form" => form)),
+                wire,
                 forwarded: metrics::counter!("quorate_forwards_total"),
                 forward_breaks: metrics::counter!("quorate_forward_streams_broken_total"),
                 leader_changes: metrics::counter!("quorate_leader_changes_seen_total"),
@@ -148,6 +163,17 @@ impl Metrics {
         });
         counter.increment(1);
         self.seconds[kind as usize].record(took.as_secs_f64());
+    }
+
+    /// Counts a save that this node's machine applied, by how it was sent.
+    pub fn saved(&self, operation: &Operation, result: &Result<Done, Refusal>) {
+        let Ok(Done::Outcome(outcome)) = result else { return };
+        let (Operation::Write(write), Verdict::Saved(_)) = (operation, &outcome.verdict) else { return };
+        match write.change() {
+            Some(Change::Delta { .. }) => self.saves[0].increment(1),
+            Some(Change::Full { .. }) => self.saves[1].increment(1),
+            None => {}
+        }
     }
 
     /// So many operations went into one proposal.
@@ -201,6 +227,12 @@ impl Metrics {
             gauge("quorate_applied_index", levels.applied);
             gauge("quorate_flushed_index", levels.flushed);
             gauge("quorate_log_bytes", levels.log_bytes);
+            metrics::counter!("quorate_log_written_bytes_total").absolute(levels.log_written_bytes);
+            for (port, traffic) in [("client", &self.wire.client), ("peer", &self.wire.peer)] {
+                for (direction, bytes) in ["in", "out"].into_iter().zip(traffic.bytes()) {
+                    metrics::counter!("quorate_wire_bytes_total", "port" => port, "direction" => direction).absolute(bytes);
+                }
+            }
             gauge("quorate_state_bytes", levels.state_bytes);
             gauge("quorate_sessions", levels.sessions);
             gauge("quorate_clients", levels.clients);
@@ -223,6 +255,9 @@ fn describe() {
     metrics::describe_gauge!("quorate_parked_calls", Unit::Count, text("calls that wait for a leader"));
     metrics::describe_gauge!("quorate_in_flight_bytes", Unit::Bytes, text("operations admitted and not yet settled"));
     metrics::describe_gauge!("quorate_log_bytes", Unit::Bytes, text("the log on disk"));
+    metrics::describe_counter!("quorate_saves_total", Unit::Count, text("saves applied, by whether only what was new was sent"));
+    metrics::describe_counter!("quorate_log_written_bytes_total", Unit::Bytes, text("written to the log since the start"));
+    metrics::describe_counter!("quorate_wire_bytes_total", Unit::Bytes, text("on accepted connections since the start"));
     metrics::describe_gauge!("quorate_state_bytes", Unit::Bytes, text("the state on disk"));
 }
 
@@ -285,16 +320,18 @@ mod tests {
 
     #[test]
     fn operations_are_counted_by_kind_and_result_and_two_nodes_are_counted_apart() {
-        let (one, two) = (Metrics::new(), Metrics::new());
+        let (one, two) = (Metrics::new(Wire::default()), Metrics::new(Wire::default()));
         let kept = || Ok(Done::Outcome(Outcome { revision: Revision(1), verdict: Verdict::ClientKept }));
         one.ended(Kind::Client, &kept(), Duration::from_millis(1));
         one.ended(Kind::Load, &Err(Refusal::invalid("no")), Duration::ZERO);
-        let text = one.render(&Levels { applied: 17, ..Levels::default() });
+        let text = one.render(&Levels { applied: 17, log_written_bytes: 5, ..Levels::default() });
         for line in [
             "quorate_operations_total{operation=\"client\",result=\"client_kept\"} 1",
             "quorate_operations_total{operation=\"load\",result=\"invalid\"} 1",
             "quorate_operation_duration_seconds_bucket{operation=\"client\",le=\"0.001\"} 1",
             "quorate_applied_index 17",
+            "quorate_log_written_bytes_total 5",
+            "quorate_wire_bytes_total{port=\"peer\",direction=\"out\"} 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::config::Config;
 use super::dispatch::Dispatcher;
 use super::listen::{HttpListener, listen};
+use super::metrics::Wire;
 use super::operations::OperationsService;
 use super::service::SessionsService;
 use super::status::Reporter;
@@ -120,14 +121,15 @@ impl Server {
     pub async fn start_tuned(options: Options, net: Arc<dyn Net>, tuning: Tuning) -> Result<Self, StartError> {
         let Options { config, node, data_dir, bootstrap, env } = options;
         let member = config.member(node).map_err(|error| StartError(error.to_string()))?;
-        let client_port = listen(&*net, node, "client", &member.client).await?;
-        let admin_port = listen(&*net, node, "admin", &member.admin).await?;
-        let incoming = listen(&*net, node, "peer", &member.peer).await?;
+        let wire = Wire::default();
+        let client_port = listen(&*net, node, "client", &member.client, wire.client.clone()).await?;
+        let admin_port = listen(&*net, node, "admin", &member.admin, Arc::default()).await?;
+        let incoming = listen(&*net, node, "peer", &member.peer, wire.peer.clone()).await?;
         let above = Arc::new(Above::default());
         let clock = env.clock.clone();
         let below = raft_options(&config, tuning, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone() });
         let node = raft::start(below).await.map_err(|error| StartError(error.to_string()))?;
-        let dispatcher = Dispatcher::new(node.clone(), clock.clone());
+        let dispatcher = Dispatcher::new(node.clone(), clock.clone(), wire);
         let reporter = Reporter::new(node.clone(), clock.clone(), &config.name);
         let (stop, stopped) = watch::channel(false);
         let present = above.set(dispatcher.clone(), reporter.clone(), stopped);

@@ -1,5 +1,6 @@
 //! The command line without a cluster: what is refused, with which exit code, and whether the one line says how to mend it.
 
+mod bench;
 mod deploy;
 mod dev;
 mod serve;

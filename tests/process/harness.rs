@@ -135,12 +135,6 @@ impl Cluster {
         Client::builder().endpoints(self.endpoints()).build().expect("valid endpoints")
     }
 
-    /// The processes that run.
-    #[allow(dead_code, reason = "used by the benchmark, which shares this file")]
-    pub fn pids(&self) -> Vec<u32> {
-        self.children.iter().flatten().map(Child::id).collect()
-    }
-
     /// Waits until every node that runs knows one leader and that one answers a linearizable read; gives its number. So a node that
     /// was just restarted counts again before the next one is killed.
     pub async fn leader(&self) -> usize {

@@ -43,6 +43,8 @@ pub enum Command {
     /// Back a cluster up, look into a backup, make a new cluster of one
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Snapshot(Snapshot),
+    /// Put load on a cluster, and tell how fast it was and what it cost
+    Bench(Bench),
     /// Show every node: its role, how far it is, what it holds. Works without a quorum
     Status(Status),
     /// Print the script that completes this command line in a shell
@@ -229,6 +231,117 @@ pub struct ContentArgs {
     pub file: PathBuf,
 }
 
+/// `quorate bench`.
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_HELP)]
+pub struct Bench {
+    /// What to measure, in this order [default: save load turn]
+    #[arg(value_enum, value_name = "WORKLOAD", hide_possible_values = true)]
+    pub workloads: Vec<Workload>,
+    /// Calls at once; several numbers make several measurements [default: by workload]
+    #[arg(long, value_name = "COUNT,...", value_delimiter = ',', value_parser = callers)]
+    pub callers: Vec<usize>,
+    /// How long each run is measured, e.g. 10, 500ms
+    #[arg(long, value_name = "DURATION", value_parser = window, default_value = "10s")]
+    pub seconds: Duration,
+    /// How long the load runs before it is measured; later runs on the same data warm up for 1s at most
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2s")]
+    pub warm_up: Duration,
+    /// Runs, of which the median is told with the lowest and the highest [default: 3; kills of `failover`: 5]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: Option<u32>,
+    /// Open loop: calls are due at random moments, so many per second on average, and latency counts from then, also while callers are
+    /// busy. Without it each caller calls again as soon as it has its answer
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// How many keys [default: 10000; by workload]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub keys: Option<u64>,
+    /// Size of values, e.g. 1KiB, 512KiB [default: 1KiB; by workload]
+    #[arg(long, value_name = "SIZE", value_parser = value_size)]
+    pub value_size: Option<bytesize::ByteSize>,
+    /// Values that no compression makes smaller; else they compress like text, 4 to 5 times
+    #[arg(long)]
+    pub incompressible: bool,
+    /// Of everything that is random
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// How long to wait after the load before memory is looked at; 0s: don't
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub settle: Duration,
+    /// Measure this cluster, and leave the data in it; without it, three processes started for the purpose
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    pub endpoints: Vec<String>,
+    /// With --endpoints: processes whose processor time, memory and disk are counted [default: the nodes, if all are on this machine]
+    #[arg(long, value_name = "PID,...", value_delimiter = ',', requires = "endpoints")]
+    pub pids: Vec<u32>,
+    /// With --endpoints: the nodes' HTTP addresses, where bytes on wires and in logs are counted
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', requires = "endpoints")]
+    pub admin: Vec<String>,
+    /// Without --endpoints: make the cluster's directory in this one; it must be on a disk [default: the one for temporary files]
+    #[arg(long, value_name = "DIR", conflicts_with = "endpoints")]
+    pub data_dir: Option<PathBuf>,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+const BENCH_HELP: &str = "Workloads (each on a new cluster of its own, unless --endpoints names one):
+  save (w1)         unconditional saves of 1 KiB to 10000 keys, by 1, 16, 64, 256 callers
+  update (w2)       load, then save if the version still is the same, again after a conflict; 64 callers
+  update-hot        the same on 8 keys
+  cas               saves if the version is the expected one, without loads
+  load (w3)         linearizable loads of 1 KiB, by 1, 64, 256 callers; a client that has the newest version is told so
+  turn (w4)         agents' turns by Bob's port: load, then save_if_version of a transcript from 8 KiB, +2 KiB per turn, to 200 KiB
+  save-large (w5)   saves of 512 KiB, 8 callers
+  failover (w6)     16 writers while the leader is killed with -9, 5 times: the longest time without a write
+  restart (w7)      everything stopped and started with 100000 keys of 4 KiB: time to the first read, memory, disk
+  agent-sessions    a population of agents: sizes, turns, races and resets as seen in practice; ends with an audit of every turn
+  deltas            what growing sessions cost, each figure checked against its limit
+
+Columns, medians of all runs: OPS/S operations that succeeded; latencies; CPU/OP processor time of all nodes; MEMORY resident of all \
+nodes, when quiet again; bytes per operation: DISK/OP as the kernel counts them, LOG/OP written to all logs, PEERS/OP between nodes, \
+CLIENTS/OP to and from clients; DELTAS share of saves that sent only what was new. `-` is not known.
+
+Exit code 1 also if an audit finds a turn lost or doubled, or a figure misses its limit. Figures of one run on one machine: compare \
+within a run only, and leave the machine alone meanwhile.";
+
+/// What `quorate bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Unconditional saves
+    #[value(alias = "w1")]
+    Save,
+    /// Load, then save if unchanged
+    #[value(alias = "w2")]
+    Update,
+    /// The same on few keys
+    #[value(alias = "w2hot")]
+    UpdateHot,
+    /// Conditional saves alone
+    #[value(alias = "w2cas")]
+    Cas,
+    /// Linearizable loads
+    #[value(alias = "w3")]
+    Load,
+    /// Agents' turns
+    #[value(alias = "w4")]
+    Turn,
+    /// Saves of large values
+    #[value(alias = "w5")]
+    SaveLarge,
+    /// A leader that is killed
+    #[value(alias = "w6")]
+    Failover,
+    /// Everything restarted
+    #[value(alias = "w7")]
+    Restart,
+    /// A population of agents
+    AgentSessions,
+    /// Growing sessions
+    Deltas,
+}
+
 /// How to reach the cluster.
 #[derive(Debug, Args)]
 pub struct Cluster {
@@ -264,6 +377,36 @@ pub enum GetOutput {
     Raw,
     /// One JSON object
     Json,
+}
+
+fn callers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(callers @ 1..=4096) => Ok(callers),
+        _ => Err("must be a number from 1 to 4096".to_owned()),
+    }
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    // The flag says what a bare number means.
+    let seconds = text.parse().map(Duration::from_secs);
+    let duration = seconds.or_else(|_| humantime::parse_duration(text)).map_err(|error| error.to_string())?;
+    if duration.is_zero() { Err("must be above 0s".to_owned()) } else { Ok(duration) }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.001..=10_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("must be a number from 0.001 to 10000000".to_owned()),
+    }
+}
+
+fn value_size(text: &str) -> Result<bytesize::ByteSize, String> {
+    let size: bytesize::ByteSize = text.parse().map_err(|error| format!("is no size: {error}"))?;
+    let limit = quorate::limits::WRITE_BYTES_MAX;
+    if size.as_u64() == 0 || size.as_u64() > limit {
+        return Err(format!("must be above 0 and at most {}", bytesize::ByteSize::b(limit)));
+    }
+    Ok(size)
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

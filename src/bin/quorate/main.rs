@@ -41,6 +41,7 @@ fn run(command: Command) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
     runtime.block_on(async {
         match command {
+            Command::Bench(args) => commands::bench::run(args).await,
             Command::Dev(args) => commands::dev::run(args).await,
             Command::Serve(args) => commands::serve::run(args).await,
             Command::Session(command) => commands::session::run(command).await,

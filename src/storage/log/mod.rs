@@ -331,6 +331,11 @@ impl Log {
         self.0.shared.locked().live.bytes()
     }
 
+    /// Bytes written since it was opened, headers and padding included.
+    pub fn written_bytes(&self) -> u64 {
+        self.0.shared.locked().written_bytes
+    }
+
     /// Index of the first live entry, or of the next one if none is.
     pub fn first_index(&self) -> u64 {
         let state = self.0.shared.locked();

@@ -39,6 +39,8 @@ pub(super) struct State {
     pub waiters: Vec<(u64, Done)>,
     /// Open files of the log.
     pub segments: BTreeMap<u64, Segment>,
+    /// Bytes written and synced since it was opened.
+    pub written_bytes: u64,
     /// Why the log takes nothing any more.
     pub failed: Option<Error>,
     /// Who is told once.

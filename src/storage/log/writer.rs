@@ -214,6 +214,7 @@ impl Writer {
         let retired = {
             let shared = self.shared.clone();
             let mut state = shared.locked();
+            state.written_bytes += u64::from(batch.bytes);
             for (op, offset) in batch.ops.into_iter().zip(batch.offsets) {
                 match op {
                     Op::Entry(sequence, id, _) => {

@@ -8,7 +8,8 @@ use bob_core::types::SessionState;
 use bytes::Bytes;
 
 use super::{Failure, Finished, Transcript, Turn, Turns};
-use crate::client::{Error, ErrorKind};
+use crate::client::bob::ConcurrentSave;
+use crate::client::{Client, Error, ErrorKind};
 
 /// How often a turn is made again on a newer session before it is a failure.
 const CONFLICTS_MAX: u64 = 1000;
@@ -46,6 +47,12 @@ fn failure(error: StoreError) -> Failure {
 }
 
 impl Agents {
+    /// Over our own client. Plain saves that race are rebased: the machine appends each turn to what is there.
+    pub fn of(client: &Client, saving: Saving) -> Self {
+        let store = client.session_store().concurrent_save(ConcurrentSave::Rebase);
+        Self { store: Arc::new(store), saving }
+    }
+
     async fn load(&self, key: &String) -> Result<SessionState, Failure> {
         Ok(self.store.load(key).await.map_err(failure)?.unwrap_or_default())
     }

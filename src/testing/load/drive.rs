@@ -119,9 +119,11 @@ pub async fn drive<W: Work, G>(work: Arc<W>, plan: &Plan, progress: &Progress, m
         .collect();
     sleep_until(shared.start).await;
     let before = gauge().await;
+    let ended_before = progress.operations();
     sleep_until(shared.end).await;
     let after = gauge().await;
     let mut run = Run::new(plan.window);
+    run.ended = progress.operations() - ended_before;
     for caller in callers {
         match caller.await {
             Ok(one) => run.add(one),
@@ -273,6 +275,7 @@ mod tests {
         let driven = drive(Arc::new(Stall), &plan(Pace::Open { rate: 2000.0 }), &Progress::default(), async || ()).await;
         let run = driven.run;
         assert!(run.unserved > 2000 && run.operations > 1000, "{run:?}");
+        assert!((140..=150).contains(&run.ended), "most ended after the window: {run:?}");
         assert!((3600..4400).contains(&(run.unserved + run.operations + run.failures)), "{run:?}");
     }
 }

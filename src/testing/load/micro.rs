@@ -226,8 +226,8 @@ fn messages(corpus: &Corpus, rng: &mut Rng, bytes: usize, turn_bytes: usize) -> 
     messages
 }
 
-/// `text` must be plain in JSON, as a [`Corpus`] of text is.
-pub(super) fn message(role: &str, text: &[u8]) -> Bytes {
+/// A message in the form of Bob's. `text` must be plain in JSON, as a [`Corpus`] of text is.
+pub fn message(role: &str, text: &[u8]) -> Bytes {
     [b"{\"role\":\"", role.as_bytes(), b"\",\"content\":\"", text, b"\"}"].concat().into()
 }
 

@@ -21,11 +21,14 @@
 
 mod corpus;
 mod drive;
+mod gap;
 mod memory;
 mod micro;
 mod ours;
+pub mod population;
 mod rng;
 mod run;
+mod sessions;
 mod turns;
 
 #[cfg(feature = "bob")]
@@ -40,11 +43,13 @@ use bytes::Bytes;
 pub use bob::{Agents, Saving};
 pub use corpus::Corpus;
 pub use drive::{Driven, Pace, Plan, Progress, Step, Work, drive};
+pub use gap::{Gap, gap};
 pub use memory::Memory;
-pub use micro::{Cases, Loads, Saves, TurnLoop, Updates, fill, key};
+pub use micro::{Cases, Loads, Saves, TurnLoop, Updates, fill, key, message};
 pub use ours::{Transcripts, Values};
 pub use rng::Rng;
 pub use run::{Run, Spread};
+pub use sessions::{Audit, Sessions};
 pub use turns::{Finished, Transcript, Turn, Turns, Whole};
 
 /// A store under load: one connection, or some that share it; cheap to share. Keys are at most 100 bytes of ASCII.

@@ -11,6 +11,8 @@ pub struct Run {
     pub window: Duration,
     /// Operations that succeeded.
     pub operations: u64,
+    /// Operations that ended while the gauge ran, whenever they were due and however they ended: what it showed was spent on these.
+    pub ended: u64,
     /// Conditional saves among them that had to be made again, because somebody else was first.
     pub conflicts: u64,
     /// Operations that failed.
@@ -26,7 +28,17 @@ pub struct Run {
 impl Run {
     pub(super) fn new(window: Duration) -> Self {
         let latency = Histogram::new(3).expect("three digits are few enough");
-        Self { window, operations: 0, conflicts: 0, failures: 0, first_failure: None, unserved: 0, latency }
+        Self { window, operations: 0, ended: 0, conflicts: 0, failures: 0, first_failure: None, unserved: 0, latency }
+    }
+
+    /// One without operations, to record some by hand; its window is 0.
+    pub fn empty() -> Self {
+        Self::new(Duration::ZERO)
+    }
+
+    /// An operation that succeeded and took so long.
+    pub fn record(&mut self, took: Duration) {
+        self.succeeded(took, 0);
     }
 
     pub(super) fn succeeded(&mut self, took: Duration, conflicts: u64) {

@@ -4,8 +4,8 @@
 //! again would not help. The children end with this process, however it ends: each watches a pipe that only this process holds.
 
 mod child;
-mod plan;
-mod probe;
+pub mod plan;
+pub mod probe;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -31,6 +31,11 @@ impl Plan {
         self.address(node, 0)
     }
 
+    /// Where the node answers over HTTP.
+    pub fn admin_address(&self, node: u64) -> String {
+        self.address(node, 2)
+    }
+
     /// All client addresses.
     pub fn endpoints(&self) -> Vec<String> {
         (1..=self.nodes).map(|node| self.client_address(node)).collect()

@@ -1,0 +1,231 @@
+//! Three processes of our own: started anew for each workload, killed and restarted where that is the workload.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use quorate::client::{Client, StatusOptions};
+use tokio::process::{Child, Command};
+
+use crate::commands::dev::plan::Plan;
+use crate::commands::dev::probe;
+use crate::failure::Failure;
+
+const NODES: u64 = 3;
+/// Below what the kernel hands out for outgoing connections.
+const PORTS: std::ops::Range<u16> = 11_000..30_000;
+/// What a node gets to hand over, flush and exit before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// See the module. Its nodes end with this process; [`Cluster::end`] also removes what they stored.
+#[derive(Debug)]
+pub struct Cluster {
+    plan: Plan,
+    dir: PathBuf,
+    children: BTreeMap<u64, Child>,
+}
+
+impl Cluster {
+    /// Plans one whose data lies in a new directory below `parent`, or below that for temporary files. Starts nothing.
+    ///
+    /// Errors: the directory can't be made, or would be no disk; no ports are free.
+    pub fn new(parent: Option<&Path>) -> Result<Self, Failure> {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        let unusable = |error: std::io::Error| {
+            Failure::usage(format!("can't use the directory: {error}; name another with --data-dir path={}", parent.display()))
+        };
+        std::fs::create_dir_all(&parent).map_err(unusable)?;
+        let parent = parent.canonicalize().map_err(unusable)?;
+        if is_memory(&parent) {
+            let advice =
+                "data there would lie in memory, and syncing it would cost nothing; name a directory on a disk with --data-dir";
+            return Err(Failure::usage(format!("{advice} path={}", parent.display())));
+        }
+        let dir = parent.join(format!("quorate-bench-{}", std::process::id()));
+        std::fs::create_dir(&dir).map_err(unusable)?;
+        Ok(Self { plan: free_plan()?, dir, children: BTreeMap::new() })
+    }
+
+    /// Ends the nodes that run, removes what they stored, and starts new ones. Errors: they don't come up.
+    pub async fn renew(&mut self) -> Result<(), Failure> {
+        self.kill_all().await;
+        let unusable =
+            |error: std::io::Error| Failure::failed(format!("can't use the data directory: {error} path={}", self.dir.display()));
+        if self.dir.exists() {
+            std::fs::remove_dir_all(&self.dir).map_err(unusable)?;
+        }
+        std::fs::create_dir_all(&self.dir).map_err(unusable)?;
+        self.plan = free_plan()?;
+        std::fs::write(self.config(), self.plan.cluster_toml()).map_err(unusable)?;
+        self.start_all()?;
+        let up = async {
+            probe::writes_resume(&self.endpoints(), Instant::now()).await?;
+            probe::leader(&self.endpoints()).await
+        };
+        match tokio::time::timeout(START_TIMEOUT, up).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Failure::failed(error)),
+            Err(_) => {
+                Err(Failure::failed(format!("the nodes do not come up; they say why in {}", self.dir.join("*.log").display())))
+            }
+        }
+    }
+
+    /// Starts every node that does not run.
+    pub fn start_all(&mut self) -> Result<(), Failure> {
+        (1..=NODES)
+            .filter(|node| !self.children.contains_key(node))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|node| self.start(node))
+    }
+
+    fn start(&mut self, node: u64) -> Result<(), Failure> {
+        let unable = |error: std::io::Error| Failure::failed(format!("can't start node {node}: {error}"));
+        let log =
+            std::fs::OpenOptions::new().append(true).create(true).open(self.dir.join(format!("{node}.log"))).map_err(unable)?;
+        let child = Command::new(std::env::current_exe().map_err(unable)?)
+            .arg("serve")
+            .args([Path::new("--config"), &self.config(), Path::new("--data-dir"), &self.data()])
+            .args(["--node", &node.to_string(), "--bootstrap", "--parent-pipe"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // A group of its own: Ctrl-C in a terminal must reach this process only.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(unable)?;
+        self.children.insert(node, child);
+        Ok(())
+    }
+
+    /// Kills a node with -9 and waits until it is gone.
+    pub async fn kill(&mut self, node: u64) {
+        if let Some(mut child) = self.children.remove(&node) {
+            // It may have ended by itself.
+            let _ = child.kill().await;
+        }
+    }
+
+    async fn kill_all(&mut self) {
+        for node in 1..=NODES {
+            self.kill(node).await;
+        }
+    }
+
+    /// Stops all nodes in good order, together. Errors: one had to be killed.
+    pub async fn stop_all(&mut self) -> Result<(), Failure> {
+        let mut children = std::mem::take(&mut self.children);
+        // The end of their stdin means what SIGTERM means.
+        children.values_mut().for_each(|child| drop(child.stdin.take()));
+        for (node, child) in &mut children {
+            if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+                return Err(Failure::failed(format!("node {node} did not stop within {STOP_TIMEOUT:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the nodes and removes what they stored.
+    pub async fn end(mut self) {
+        self.kill_all().await;
+        if let Err(error) = std::fs::remove_dir_all(&self.dir)
+            && self.dir.exists()
+        {
+            tracing::error!(%error, path = %self.dir.display(), "the data is left behind");
+        }
+    }
+
+    /// The client addresses.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.plan.endpoints()
+    }
+
+    /// Where the nodes answer over HTTP.
+    pub fn admin(&self) -> Vec<String> {
+        (1..=NODES).map(|node| self.plan.admin_address(node)).collect()
+    }
+
+    /// The processes that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.children.values().filter_map(Child::id).collect()
+    }
+
+    /// Where all nodes keep their data.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.join("cluster.toml")
+    }
+
+    /// Who leads. Errors: nobody does in time.
+    pub async fn leader(&self) -> Result<u64, Failure> {
+        match tokio::time::timeout(START_TIMEOUT, probe::leader(&self.endpoints())).await {
+            Ok(Ok(leader)) => Ok(leader),
+            Ok(Err(error)) => Err(Failure::failed(error)),
+            Err(_) => Err(Failure::failed("no node leads")),
+        }
+    }
+
+    /// Waits until every node has applied what any has applied when this is called. Errors: not in time.
+    pub async fn caught_up(&self) -> Result<(), Failure> {
+        let client = Client::builder().endpoints(self.endpoints()).build().map_err(Failure::usage)?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut goal = None;
+        let mut next = tokio::time::interval(Duration::from_millis(20));
+        while Instant::now() < deadline {
+            next.tick().await;
+            let options = StatusOptions { timeout: Duration::from_secs(1), ..StatusOptions::default() };
+            let Ok(status) = client.status(options).await else { continue };
+            let applied = |node: &quorate::client::NodeStatus| node.applied.unwrap_or(0);
+            let goal = *goal.get_or_insert(status.nodes.iter().map(applied).max().unwrap_or(0));
+            if status.nodes.iter().all(|node| node.reachable && applied(node) >= goal) {
+                return Ok(());
+            }
+        }
+        Err(Failure::failed("a node that was restarted does not catch up"))
+    }
+}
+
+fn free_plan() -> Result<Plan, Failure> {
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let first = std::process::id() as usize * 40 % PORTS.len();
+    let bases = (0..PORTS.len()).step_by(40).map(|offset| PORTS.start + ((first + offset) % (PORTS.len() - 40)) as u16);
+    let mut free = bases.filter(|base| (0..NODES as u16).all(|node| (0..3).all(|port| is_free(base + 10 * node + port))));
+    let base = free.next().ok_or_else(|| Failure::failed("no nine ports in a row of tens are free"))?;
+    Plan::new(NODES, base).map_err(Failure::usage)
+}
+
+/// Whether a path lies on a file system without a disk, as far as the system says.
+fn is_memory(path: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    is_memory_by(&mounts, path)
+}
+
+fn is_memory_by(mounts: &str, path: &Path) -> bool {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    let holds = mounts.filter(|(point, _)| path.starts_with(point));
+    let deepest = holds.max_by_key(|(point, _)| point.len());
+    deepest.is_some_and(|(_, kind)| matches!(kind, "tmpfs" | "ramfs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_in_memory_is_told_from_one_on_a_disk() {
+        let mounts = "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /tmp/disk xfs rw 0 0\nstrange\n";
+        let is_memory = |path: &str| is_memory_by(mounts, Path::new(path));
+        assert!(is_memory("/tmp/x") && !is_memory("/tmp/disk/x") && !is_memory("/home") && !is_memory("/tmpx"));
+    }
+}

@@ -1,0 +1,155 @@
+//! `quorate bench`: load on a cluster, and what it cost.
+//!
+//! Without `--endpoints` it starts three processes of its own, on loopback, with data on a real disk, and removes them at the end.
+
+mod cluster;
+mod deltas;
+mod gaps;
+mod gauge;
+mod progress;
+mod report;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate::client::Client;
+use quorate::testing::load::{Corpus, Driven, Plan, Rng, Work, drive};
+
+use self::cluster::Cluster;
+use self::gauge::Gauge;
+use self::progress::Shown;
+use self::report::{Report, Row};
+use crate::args::{self, Workload};
+use crate::failure::Failure;
+use crate::signals::Signals;
+
+/// Workloads without any named.
+const DEFAULT: [Workload; 3] = [Workload::Save, Workload::Load, Workload::Turn];
+const RUNS: u32 = 3;
+/// Clients the callers share, at most: an application has one or a few.
+const CLIENTS_MAX: usize = 4;
+/// Least bytes of text values are cut from.
+const CORPUS_BYTES: usize = 4 << 20;
+
+/// Runs all that was asked for and prints it. A signal ends it, and the cluster with it. Errors: wrong usage; a cluster that does not
+/// come up; a failed audit or a missed figure, after printing.
+pub async fn run(args: args::Bench) -> Result<(), Failure> {
+    let mut signals = Signals::install().map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))?;
+    let workloads = if args.workloads.is_empty() { DEFAULT.to_vec() } else { args.workloads.clone() };
+    let owned = match args.endpoints.is_empty() {
+        true => Some(Cluster::new(args.data_dir.as_deref())?),
+        false => None,
+    };
+    if let Some(workload) = workloads.iter().find(|workload| owned.is_none() && workload.needs_processes()) {
+        return Err(Failure::usage(format!(
+            "`{}` kills or stops nodes: it needs a cluster of its own, without --endpoints",
+            workload.name()
+        )));
+    }
+    let mut bench = Bench { corpus: corpus(&args), args, owned, report: Report::default(), run: 0 };
+    let ended = tokio::select! {
+        ended = bench.measure(&workloads) => ended,
+        () = signals.recv() => Err(Failure::failed("interrupted: what was measured so far is printed")),
+    };
+    if let Some(cluster) = bench.owned.take() {
+        cluster.end().await;
+    }
+    if ended.is_ok() || !bench.report.is_empty() {
+        bench.report.print(bench.args.output)?;
+    }
+    ended?;
+    bench.report.verdict()
+}
+
+fn corpus(args: &args::Bench) -> Corpus {
+    let bytes = CORPUS_BYTES.max(4 * args.value_size.map_or(0, |size| size.as_u64() as usize));
+    if args.incompressible { Corpus::incompressible(args.seed, bytes) } else { Corpus::text(args.seed, bytes) }
+}
+
+/// A run of the command.
+struct Bench {
+    args: args::Bench,
+    corpus: Corpus,
+    /// `None`: somebody else's cluster.
+    owned: Option<Cluster>,
+    report: Report,
+    /// Counts the uses of the cluster, so that their keys differ.
+    run: u64,
+}
+
+impl Bench {
+    async fn measure(&mut self, workloads: &[Workload]) -> Result<(), Failure> {
+        // Keys of an earlier command on the same cluster differ too.
+        self.run = Rng::new(std::process::id().into()).fork(self.args.seed).below(1 << 40) << 8;
+        for workload in workloads {
+            if let Some(cluster) = &mut self.owned {
+                // Each workload gets a new cluster, so that none measures what another left behind.
+                cluster.renew().await?;
+            }
+            self.run += 1;
+            match workload {
+                Workload::Failover => self.failover().await?,
+                Workload::Restart => self.restart().await?,
+                Workload::Deltas => self.deltas().await?,
+                Workload::AgentSessions => self.agent_sessions().await?,
+                micro => self.micro(*micro).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        self.owned.as_ref().map_or_else(|| self.args.endpoints.clone(), Cluster::endpoints)
+    }
+
+    fn client(&self) -> Result<Client, Failure> {
+        Client::builder().endpoints(self.endpoints()).build().map_err(Failure::usage)
+    }
+
+    /// What so many callers share.
+    fn clients(&self, callers: usize) -> Result<Vec<Client>, Failure> {
+        (0..callers.min(CLIENTS_MAX)).map(|_| self.client()).collect()
+    }
+
+    async fn gauge(&self) -> Result<Gauge, Failure> {
+        match &self.owned {
+            Some(cluster) => Ok(Gauge { pids: cluster.pids(), admin: cluster.admin() }),
+            None => Gauge::of(&self.client()?, &self.args).await,
+        }
+    }
+
+    fn plan(&self, callers: usize) -> Plan {
+        let pace = self.args.rate.map_or(quorate::testing::load::Pace::Closed, |rate| quorate::testing::load::Pace::Open { rate });
+        Plan { callers, warm_up: self.args.warm_up, window: self.args.seconds, pace, seed: self.args.seed }
+    }
+
+    /// Runs `work` as often as asked, and looks at the memory after.
+    async fn repeat<W: Work>(&mut self, name: &str, callers: usize, work: Arc<W>) -> Result<(), Failure> {
+        let gauge = self.gauge().await?;
+        let runs = self.args.runs.unwrap_or(RUNS);
+        let mut row = Row::new(name, callers, &self.args);
+        for run in 1..=runs {
+            let mut plan = self.plan(callers);
+            plan.seed = plan.seed.wrapping_add(u64::from(run) << 32);
+            // What is warm stays warm.
+            plan.warm_up = if run == 1 { plan.warm_up } else { plan.warm_up.min(Duration::from_secs(1)) };
+            let shown = Shown::start(format!("{name}, {callers} callers, run {run} of {runs}"), plan.warm_up + plan.window);
+            let read = async || gauge.read().await;
+            let Driven { run, before, after } = drive(work.clone(), &plan, &shown.progress, read).await;
+            row.measured(run, before, after);
+        }
+        if !self.args.settle.is_zero() {
+            let _shown = Shown::start(format!("{name}: memory when it is quiet"), self.args.settle);
+            tokio::time::sleep(self.args.settle).await;
+            row.memory_bytes = gauge.read().await.usage.map(|usage| usage.memory_bytes);
+        }
+        self.report.add(row);
+        Ok(())
+    }
+}
+
+/// Both, if both are known.
+fn both<T>(before: Option<T>, after: Option<T>) -> Option<(T, T)> {
+    Some((before?, after?))
+}

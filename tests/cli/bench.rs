@@ -1,0 +1,109 @@
+//! `bench`: that it measures, counts, audits and cleans up. What it measures here means nothing: windows are too short.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::{assert_refused, ended, quorate, run};
+
+/// A directory on a disk, which the one for temporary files need not be.
+fn directory(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&path).expect("a writable directory");
+    path
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).expect("readable").next().is_none()
+}
+
+/// Measures, and gives the rows. The cluster must be gone afterwards.
+fn rows(name: &str, args: &[&str]) -> Vec<Value> {
+    let dir = directory(name);
+    let common = ["--runs", "1", "--settle", "0s", "-o", "json", "--data-dir", dir.to_str().expect("UTF-8")];
+    let output = run(&[&["bench"], args, &common].concat());
+    assert_eq!(ended(&output), (0, String::new()), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(is_empty(&dir), "the data of a cluster of its own is removed");
+    std::fs::remove_dir(&dir).expect("empty");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    document["rows"].as_array().expect("rows").clone()
+}
+
+fn number(row: &Value, path: &str) -> f64 {
+    row.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {path} in {row:#}"))
+}
+
+#[test]
+fn load_is_measured_counted_and_audited_on_a_cluster_of_its_own() {
+    let short = ["--seconds", "400ms", "--warm-up", "100ms", "--callers", "4", "--keys", "50"];
+    let rows = rows("micro", &[&["save", "w3", "update-hot", "turn", "agent-sessions"], &short[..]].concat());
+    let names: Vec<&str> = rows.iter().filter_map(|row| row["workload"].as_str()).collect();
+    assert_eq!(names, ["save", "load", "update-hot", "turn", "agent-sessions"]);
+    for row in &rows {
+        assert_eq!((number(row, "/failures"), number(row, "/callers")), (0.0, 4.0), "{row:#}");
+        for path in ["/operations", "/operations_per_second/median", "/latency_ms/p50/median", "/latency_ms/max/median"] {
+            assert!(number(row, path) > 0.0, "{path} in {row:#}");
+        }
+        assert!(number(row, "/per_operation/client_wire_bytes/median") > 0.0, "{row:#}");
+    }
+    for row in rows.iter().filter(|row| row["workload"] != "load") {
+        assert!(number(row, "/per_operation/log_bytes/median") > 0.0, "{row:#}");
+        assert!(number(row, "/per_operation/peer_wire_bytes/median") > 0.0, "{row:#}");
+    }
+    // The first turn of each session is all of it; resets are rare.
+    assert!(number(&rows[3], "/delta_share") > 0.0, "later turns go as deltas: {:#}", rows[3]);
+    assert!(number(&rows[4], "/delta_share") > 0.9, "turns go as deltas: {:#}", rows[4]);
+    let audit = &rows[4]["details"]["audit"];
+    assert!(number(audit, "/turns") > 0.0, "{audit:#}");
+    assert_eq!(rows[4]["checks"][0]["ok"], true, "{:#}", rows[4]);
+}
+
+#[test]
+fn a_leader_is_killed_and_everything_restarted() {
+    let rows = rows("gaps", &["failover", "restart", "--callers", "4", "--keys", "200", "--value-size", "1KiB"]);
+    assert!(number(&rows[0], "/details/gap_ms/median") > 0.0, "{:#}", rows[0]);
+    assert!(number(&rows[0], "/details/writes") > 0.0, "{:#}", rows[0]);
+    assert!(number(&rows[1], "/details/first_read_ms/median") > 0.0, "{:#}", rows[1]);
+    assert!(number(&rows[1], "/details/disk_bytes") > 200.0 * 1024.0, "{:#}", rows[1]);
+}
+
+#[test]
+fn an_interrupted_measurement_leaves_no_process_and_no_data() {
+    let dir = directory("interrupted");
+    let mut command = quorate(&["bench", "save", "--seconds", "1h", "--data-dir", dir.to_str().expect("UTF-8")]);
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs");
+    while is_empty(&dir) {
+        std::thread::yield_now();
+    }
+    let status = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().expect("kill runs");
+    assert!(status.success());
+    assert_eq!(process.wait().expect("it ends").code(), Some(1));
+    assert!(is_empty(&dir));
+    std::fs::remove_dir(&dir).expect("empty");
+}
+
+#[test]
+fn wrong_usage_is_refused_before_anything_starts() {
+    for args in [
+        &["bench", "frobnicate"][..],
+        &["bench", "--callers", "0"],
+        &["bench", "--seconds", "0s"],
+        &["bench", "--runs", "0"],
+        &["bench", "--rate", "-1"],
+        &["bench", "--value-size", "17MiB"],
+        &["bench", "--value-size", "0"],
+        &["bench", "--pids", "1"],
+        &["bench", "--endpoints", "127.0.0.1:1", "--data-dir", "x"],
+    ] {
+        assert_eq!(ended(&run(args)).0, 2, "{args:?}");
+    }
+    assert_refused(&run(&["bench", "failover", "--endpoints", "127.0.0.1:1"]), 2, &["failover", "--endpoints"]);
+    assert_refused(&run(&["bench", "save", "--data-dir", "/proc/self"]), 2, &["--data-dir"]);
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_unavailable() {
+    let output = run(&["bench", "save", "--endpoints", "127.0.0.1:1"]);
+    assert_eq!(ended(&output).0, 4, "{output:?}");
+}
