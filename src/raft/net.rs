@@ -1,5 +1,6 @@
 //! How connections are made: the one seam between a node and a network. Production and simulation differ here only.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -107,10 +108,19 @@ pub trait Net: Send + Sync + 'static {
 
     /// A channel that connects when first used and again when broken.
     fn channel(&self, endpoint: Endpoint) -> Channel;
+
+    /// Where a connection to the peer at `address` goes: there, unless something stands between.
+    fn route(&self, address: &str) -> String {
+        address.to_owned()
+    }
 }
 
 /// TCP.
-pub struct TcpNet;
+#[derive(Default)]
+pub struct TcpNet {
+    /// Peers, by configured address, that are reached at another one: through a proxy.
+    pub via: BTreeMap<String, String>,
+}
 
 #[tonic::async_trait]
 impl Net for TcpNet {
@@ -122,6 +132,10 @@ impl Net for TcpNet {
 
     fn channel(&self, endpoint: Endpoint) -> Channel {
         endpoint.connect_lazy()
+    }
+
+    fn route(&self, address: &str) -> String {
+        self.via.get(address).map_or(address, String::as_str).to_owned()
     }
 }
 

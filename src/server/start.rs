@@ -1,5 +1,6 @@
 //! Starting, serving and stopping a node.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,7 +103,18 @@ impl Server {
     ///
     /// Errors: one line that says how to mend it. Not cancel safe: drop the future only to give the node up.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        Self::start_on(options, Arc::new(TcpNet)).await
+        Self::start_on(options, Arc::new(TcpNet::default())).await
+    }
+
+    /// As [`Server::start`], but the peers named are reached at these addresses, `host:port`: through proxies that a test put there.
+    #[doc(hidden)]
+    pub async fn start_via(options: Options, via: BTreeMap<NodeId, String>) -> Result<Self, StartError> {
+        let of = |(node, address): (NodeId, String)| {
+            let member = options.config.member(node).map_err(|error| StartError(error.to_string()))?;
+            Ok((member.peer.clone(), address))
+        };
+        let via = via.into_iter().map(of).collect::<Result<_, StartError>>()?;
+        Self::start_on(options, Arc::new(TcpNet { via })).await
     }
 
     /// The same over any network.
@@ -113,7 +125,7 @@ impl Server {
 
     /// As [`Server::start`], with what only a test tunes.
     pub(crate) async fn start_for_test(options: Options, tuning: Tuning) -> Result<Self, StartError> {
-        Self::start_tuned(options, Arc::new(TcpNet), tuning).await
+        Self::start_tuned(options, Arc::new(TcpNet::default()), tuning).await
     }
 
     /// The same with sizes that no configuration allows, for tests.

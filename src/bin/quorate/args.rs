@@ -93,6 +93,9 @@ pub struct Serve {
     /// Stop when stdin ends: it is a pipe that the parent holds
     #[arg(long, hide = true)]
     pub parent_pipe: bool,
+    /// Reach the peer port of member ID at another address: a proxy that a test put between
+    #[arg(long, hide = true, value_name = "ID=HOST:PORT", value_parser = peer_via)]
+    pub peer_via: Vec<(u64, String)>,
 }
 
 /// `quorate completions`.
@@ -407,6 +410,11 @@ fn value_size(text: &str) -> Result<bytesize::ByteSize, String> {
         return Err(format!("must be above 0 and at most {}", bytesize::ByteSize::b(limit)));
     }
     Ok(size)
+}
+
+fn peer_via(text: &str) -> Result<(u64, String), String> {
+    let (id, address) = text.split_once('=').ok_or("must be ID=HOST:PORT")?;
+    Ok((id.parse().map_err(|_| "ID must be a number")?, address.to_owned()))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

@@ -50,10 +50,11 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         }
     };
     let options = Options { config, node, data_dir, bootstrap: args.bootstrap, env: Env::real() };
+    let via = args.peer_via.into_iter().map(|(node, address)| (NodeId(node), address)).collect();
     tokio::pin!(shutdown);
     // A signal while the node is still starting must not be kept waiting: nothing was promised yet.
     let server = tokio::select! {
-        server = Server::start(options) => server.map_err(Failure::usage)?,
+        server = Server::start_via(options, via) => server.map_err(Failure::usage)?,
         () = &mut shutdown => return Ok(()),
     };
     tell_manager(&NotifyState::Ready);

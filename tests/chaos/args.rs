@@ -1,0 +1,109 @@
+//! What a run is asked to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::plan::Kind;
+
+/// The options of a run, as `scripts/chaos/run.sh` documents them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// 3 or 5.
+    pub nodes: usize,
+    /// How long faults go on.
+    pub duration: Duration,
+    /// Faults end after so many, if that is sooner.
+    pub faults_max: usize,
+    /// Fewer installed faults prove too little.
+    pub faults_min: usize,
+    /// Which faults; empty: all that fit.
+    pub kinds: Vec<Kind>,
+    /// Decides every choice of the run that time does not.
+    pub seed: u64,
+    /// Faults that need root are allowed.
+    pub root: bool,
+    /// Disks lie on purpose, and the run must find out.
+    pub control: bool,
+    /// Where runs keep their files. Never a tmpfs.
+    pub dir: PathBuf,
+}
+
+impl Options {
+    /// Short and small, for `cargo test`.
+    pub fn small(dir: PathBuf) -> Self {
+        Self {
+            nodes: 3,
+            duration: Duration::from_secs(60),
+            faults_max: 3,
+            faults_min: 3,
+            kinds: vec![Kind::KillLeader, Kind::CutLeader, Kind::PauseLeader],
+            seed: 1,
+            root: false,
+            control: false,
+            dir,
+        }
+    }
+
+    /// Reads words as a shell has split them. Errors: what is wrong, in one line.
+    pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>, dir: PathBuf) -> Result<Self, String> {
+        let mut options = Self {
+            nodes: 3,
+            duration: Duration::from_secs(300),
+            faults_max: usize::MAX,
+            faults_min: 1,
+            kinds: Vec::new(),
+            seed: crate::world::now_ms() % 1_000_000,
+            root: false,
+            control: false,
+            dir,
+        };
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            match word {
+                "--nodes" => options.nodes = number(word, value()?)?,
+                "--minutes" => options.duration = minutes(value()?)?,
+                "--faults" => options.faults_max = number(word, value()?)?,
+                "--seed" => options.seed = number(word, value()?)?,
+                "--dir" => options.dir = PathBuf::from(value()?),
+                "--nemesis" => options.kinds = value()?.split(',').map(Kind::parse).collect::<Result<_, _>>()?,
+                "--root" => options.root = true,
+                "--control" => (options.root, options.control) = (true, true),
+                // 8 minutes with starting, healing and checking.
+                "--ci" => (options.duration, options.faults_max, options.faults_min) = (Duration::from_secs(420), 66, 60),
+                other => return Err(format!("unknown option: {other}")),
+            }
+        }
+        if ![3, 5].contains(&options.nodes) {
+            return Err(format!("--nodes must be 3 or 5: nodes={}", options.nodes));
+        }
+        if let Some(kind) = options.kinds.iter().find(|kind| kind.needs_root() && !options.root) {
+            return Err(format!("--nemesis {} needs --root", kind.name()));
+        }
+        Ok(options)
+    }
+}
+
+fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{name} must be a number: {text:?}"))
+}
+
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = number("--minutes", text)?;
+    if !(0.1..=600.0).contains(&minutes) {
+        return Err(format!("--minutes must be between 0.1 and 600: {text}"));
+    }
+    Ok(Duration::from_secs_f64(minutes * 60.0))
+}
+
+#[test]
+fn options_are_read_and_what_makes_no_sense_is_refused() {
+    let parse = |text: &str| Options::parse(text.split_whitespace(), PathBuf::from("x"));
+    let options = parse("--nodes 5 --minutes 1.5 --nemesis kill-leader,pause-one --seed 7").expect("valid");
+    assert_eq!((options.nodes, options.duration, options.seed), (5, Duration::from_secs(90), 7));
+    assert_eq!(options.kinds, [Kind::KillLeader, Kind::PauseOne]);
+    for bad in ["--nodes 4", "--nodes", "--minutes 0", "--nemesis dragons", "--nemesis power-loss", "--what"] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+    assert!(parse("--root --nemesis power-loss").is_ok());
+}

@@ -1,0 +1,257 @@
+//! The load: clients that save, load and delete all the time, and remember what they were told.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate::client::{Client, Content, Error, ErrorKind, Expected, LoadOptions, Version, WriteOptions};
+use quorate::testing::history::{self, Answer, Ask, Op, Recorder};
+use quorate::testing::inline::SeededRandom;
+use tokio::time::Instant;
+
+/// Sessions that all callers share.
+pub const KEYS: usize = 24;
+/// Callers at once.
+pub const CALLERS: usize = 8;
+/// A caller pauses between two calls for less than this.
+const PAUSE_MS_MAX: u64 = 24;
+
+/// What all parts of a run share.
+pub struct Shared {
+    /// When the run began; all times count from here.
+    pub began: Instant,
+    /// Every operation.
+    pub recorder: Recorder,
+    /// Callers end.
+    pub stop: AtomicBool,
+    /// Errors that no fault here explains.
+    pub surprises: Mutex<Vec<String>>,
+    values: AtomicU64,
+}
+
+impl Shared {
+    /// A run begins.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            recorder: Recorder::default(),
+            stop: AtomicBool::new(false),
+            surprises: Mutex::default(),
+            values: AtomicU64::new(0),
+        })
+    }
+
+    /// Something that must not happen, whatever was installed.
+    pub fn surprise(&self, what: String) {
+        let mut surprises = self.surprises.lock().expect("nobody panics with it");
+        // The first ones tell; a broken run would fill the memory.
+        if surprises.len() < 1000 {
+            surprises.push(what);
+        }
+    }
+}
+
+/// One caller, with one call at a time.
+pub struct Caller {
+    id: usize,
+    shared: Arc<Shared>,
+    endpoints: Vec<String>,
+    random: SeededRandom,
+    client: Client,
+    /// The version seen last of each key; 0: none.
+    seen: Vec<u64>,
+}
+
+impl Caller {
+    /// The caller with this number.
+    pub fn new(id: usize, seed: u64, endpoints: &[String], shared: &Arc<Shared>) -> Self {
+        let random = SeededRandom::new(seed.wrapping_mul(7919).wrapping_add(id as u64));
+        let client = connect(endpoints, &random);
+        Self { id, shared: shared.clone(), endpoints: endpoints.to_vec(), random, client, seen: vec![0; KEYS] }
+    }
+
+    /// Works until told to stop.
+    pub async fn run(mut self) {
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let key = self.random.below(KEYS as u64) as usize;
+            let ask = self.choose(key);
+            // A caller may go away at any moment; what it handed over goes on.
+            let patience = if self.random.below(32) == 0 { self.random.below(300) } else { 60_000 };
+            self.call(key, ask, 0, Duration::from_millis(patience)).await;
+            if self.random.below(200) == 0 {
+                self.client = connect(&self.endpoints, &self.random);
+            }
+            tokio::time::sleep(Duration::from_millis(self.random.below(PAUSE_MS_MAX))).await;
+        }
+    }
+
+    /// Writes large values to a key of its own, one after the other, until told to stop.
+    pub async fn fill(mut self, key: usize, bytes: usize, stop: Arc<AtomicBool>) {
+        self.seen.resize(key + 1, 0);
+        while !stop.load(Ordering::Relaxed) && !self.shared.stop.load(Ordering::Relaxed) {
+            let ask = Ask::Save { value: self.value() };
+            self.call(key, ask, bytes, Duration::from_secs(60)).await;
+        }
+    }
+
+    /// Saves and loads a key once each; whether both were answered well.
+    pub async fn prove(&mut self, key: usize) -> bool {
+        self.seen.resize(self.seen.len().max(key + 1), 0);
+        let patience = Duration::from_secs(60);
+        let ask = Ask::Save { value: self.value() };
+        let saved = self.call(key, ask, 0, patience).await;
+        let loaded = self.call(key, Ask::Load, 0, patience).await;
+        matches!(saved, Answer::Written { .. }) && matches!(loaded, Answer::Found { .. })
+    }
+
+    /// Reads a key that must be readable.
+    pub async fn read(&mut self, key: usize) {
+        self.seen.resize(self.seen.len().max(key + 1), 0);
+        if self.call(key, Ask::Load, 0, Duration::from_secs(60)).await == Answer::Refused {
+            self.shared.surprise(format!("k{key} can't be read after healing"));
+        }
+    }
+
+    fn value(&self) -> u64 {
+        history::value(self.id, self.shared.values.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn choose(&self, key: usize) -> Ask {
+        match self.random.below(20) {
+            0..8 => Ask::Load,
+            8..13 => Ask::Save { value: self.value() },
+            13..19 => {
+                // Mostly what was seen last; sometimes what cannot be right.
+                let expected = if self.random.below(8) == 0 { self.random.below(5) } else { self.seen[key] };
+                Ask::SaveIf { expected, value: self.value() }
+            }
+            // Where nothing is known to be there a delete would seldom do anything.
+            _ if self.seen[key] == 0 => Ask::Save { value: self.value() },
+            _ => Ask::Delete,
+        }
+    }
+
+    async fn call(&mut self, key: usize, ask: Ask, bytes: usize, patience: Duration) -> Answer {
+        let op = Op::invoke(self.id, key, ask, self.shared.began.elapsed());
+        let at = self.shared.recorder.invoke(op);
+        let answered = tokio::time::timeout(patience, self.perform(key, ask, bytes)).await;
+        // A read that nobody waited for had no effect.
+        let answer = answered.unwrap_or(if ask.is_read() { Answer::Refused } else { Answer::Unknown });
+        self.shared.recorder.complete(at, answer, self.shared.began.elapsed());
+        match answer {
+            Answer::Found { version, .. } => self.seen[key] = version,
+            Answer::Written { version, .. } if ask != Ask::Delete => self.seen[key] = version,
+            Answer::Conflict { actual, .. } => self.seen[key] = actual,
+            Answer::NotFound { .. } | Answer::NothingThere | Answer::Written { .. } => self.seen[key] = 0,
+            Answer::Refused | Answer::Unknown => {}
+        }
+        answer
+    }
+
+    async fn perform(&self, key: usize, ask: Ask, bytes: usize) -> Answer {
+        let id = format!("k{key}");
+        let options = WriteOptions::default();
+        let written = match ask {
+            Ask::Save { value } => self.client.save(&id, content(value, bytes), options).await.map(Some),
+            Ask::SaveIf { expected, value } => {
+                let at = Expected::At { version: Version(expected), create_revision: None };
+                let expected = if expected == 0 { Expected::Absent } else { at };
+                self.client.save_if_version(&id, content(value, bytes), expected, options).await.map(Some)
+            }
+            Ask::Delete => self.client.delete(&id, None).await,
+            Ask::Load | Ask::LoadStale | Ask::Expire => return self.load(&id).await,
+        };
+        match written {
+            Ok(Some(written)) => Answer::Written { version: written.version.0, revision: written.revision.0 },
+            Ok(None) => Answer::NothingThere,
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    async fn load(&self, id: &str) -> Answer {
+        let read = match self.client.load_with(id, LoadOptions::default()).await {
+            Ok(read) => read,
+            Err(error) => return self.failed(&error),
+        };
+        let Some(session) = read.session else {
+            return Answer::NotFound { tombstone: read.tombstone.0, revision: read.revision.0 };
+        };
+        let value = match &session.content {
+            Content::Value(bytes) => value_of(bytes),
+            Content::Transcript { .. } => None,
+        };
+        let Some(value) = value else {
+            self.shared.surprise(format!("{id} holds bytes that nobody stored: version={}", session.info.version));
+            return Answer::Refused;
+        };
+        Answer::Found { version: session.info.version.0, value, revision: read.revision.0 }
+    }
+
+    fn failed(&self, error: &Error) -> Answer {
+        match (error.kind(), error.revision()) {
+            (ErrorKind::Conflict { actual }, Some(revision)) => Answer::Conflict { actual: actual.0, revision: revision.0 },
+            (ErrorKind::Refused { .. }, _) => Answer::Refused,
+            (ErrorKind::Indeterminate, _) => Answer::Unknown,
+            (kind, _) => {
+                self.shared.surprise(format!("a client was told {kind:?}: {error}"));
+                Answer::Unknown
+            }
+        }
+    }
+}
+
+/// A new client, with deadlines short enough to be missed at times.
+fn connect(endpoints: &[String], random: &SeededRandom) -> Client {
+    let mut endpoints = endpoints.to_vec();
+    let first = random.below(endpoints.len() as u64) as usize;
+    endpoints.rotate_left(first);
+    let deadline = || Duration::from_millis([1000, 3000, 8000, 15_000][random.below(4) as usize]);
+    Client::builder()
+        .endpoints(endpoints)
+        .write_deadline(deadline())
+        .read_deadline(deadline())
+        .connect_timeout(Duration::from_millis(500))
+        .build()
+        .expect("valid endpoints and deadlines")
+}
+
+/// The bytes of a value: its number, and so many that follow from it that none compresses well.
+fn content(value: u64, bytes: usize) -> Content {
+    let count = match bytes {
+        0 if value.is_multiple_of(16) => 20_000,
+        0 => 40 + (value % 400) as usize,
+        bytes => bytes,
+    };
+    let mut all = Vec::with_capacity(count + 16);
+    all.extend(value.to_le_bytes());
+    all.extend((count as u64).to_le_bytes());
+    let filler = SeededRandom::new(value);
+    while all.len() < count + 16 {
+        all.extend(filler.next().to_le_bytes());
+    }
+    all.truncate(count + 16);
+    Content::Value(Bytes::from(all))
+}
+
+/// The value whose content this is, every byte of it.
+fn value_of(bytes: &[u8]) -> Option<u64> {
+    let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let (value, count) = (number(0)?, number(8)? as usize);
+    let whole = bytes.len() == count.checked_add(16)? && count > 0;
+    (whole && content(value, count) == Content::Value(Bytes::copy_from_slice(bytes))).then_some(value)
+}
+
+#[test]
+fn a_value_is_known_by_every_byte_of_its_content() {
+    for (value, bytes) in [(1, 0), (16, 0), (history::value(3, 9), 5000)] {
+        let Content::Value(content) = content(value, bytes) else { panic!("a value") };
+        assert_eq!(value_of(&content), Some(value));
+        let mut wrong = content.to_vec();
+        *wrong.last_mut().expect("not empty") ^= 1;
+        assert_eq!(value_of(&wrong), None);
+        assert_eq!(value_of(&content[..content.len() - 1]), None);
+    }
+    assert_eq!(value_of(&[]), None);
+    assert_eq!(value_of(&[255; 20]), None);
+}

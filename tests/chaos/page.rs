@@ -1,0 +1,145 @@
+//! The report as one page: a timeline of faults over throughput, latency and gaps, as SVG in the page itself.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::nemesis::{Fault, Status};
+use crate::report::Report;
+
+const WIDTH: f64 = 1400.0;
+const LEFT: f64 = 110.0;
+const RIGHT: f64 = 20.0;
+const PLOT: f64 = 150.0;
+const ROW: f64 = 16.0;
+
+const STYLE: &str = "body{font:14px/1.4 system-ui,sans-serif;margin:2em auto;max-width:1440px;color:#222;background:#fff}\
+h1{font-size:20px}h2{font-size:16px;margin-top:1.6em}table{border-collapse:collapse}td,th{padding:2px 10px;text-align:left;border-bottom:1px solid #ddd}\
+pre{background:#f4f4f4;padding:1em;overflow:auto}svg{width:100%;height:auto}text{font:11px system-ui,sans-serif;fill:#333}\
+.passed{color:#060}.failed{color:#b00}.installed{fill:#c60}.indeterminate{fill:#999}.skipped{fill:#ccc}.healing{fill:#f3c98b}.gap{fill:#b00;opacity:.25}\
+@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}pre{background:#222}text{fill:#ccc}td,th{border-color:#444}.passed{color:#6c6}.failed{color:#f66}}";
+
+/// The whole page.
+pub fn page(report: &Report<'_>) -> String {
+    let verdict = report.verdict();
+    let class = if verdict.code() == 0 { "passed" } else { "failed" };
+    let mut page = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>chaos: {name}</title>\
+<style>{STYLE}</style><h1>Chaos with {nodes} nodes: <span class=\"{class}\">{name}</span></h1><pre>{text}</pre>",
+        name = escape(verdict.name()),
+        nodes = report.options.nodes,
+        text = escape(&report.text()),
+    );
+    page += "<h2>Timeline</h2><p>Faults (dark: held, light: until all nodes agreed and wrote again), answers per second, latency, and times without \
+an acknowledged write above 250 ms (red).</p>";
+    page += &timeline(report);
+    page += "<h2>Faults</h2><table><tr><th>at</th><th>fault</th><th>status</th><th>whom</th><th>held</th><th>served after</th><th>longest gap</th><th>how that is known</th></tr>";
+    for fault in report.faults {
+        page += &row(fault, report);
+    }
+    page += "</table></html>\n";
+    page
+}
+
+fn row(fault: &Fault, report: &Report<'_>) -> String {
+    let (status, why) = fault.status.parts();
+    let end = fault.healed + fault.served.unwrap_or_default();
+    format!(
+        "<tr><td>{:.1} s</td><td>{}</td><td>{status}</td><td>{}</td><td>{:.1} s</td><td>{}</td><td>{:.2} s</td><td>{}</td></tr>",
+        fault.began.as_secs_f64(),
+        fault.kind.name(),
+        escape(&fault.target),
+        (fault.healed - fault.began).as_secs_f64(),
+        fault.served.map_or("never".to_owned(), |served| format!("{:.2} s", served.as_secs_f64())),
+        report.figures.gap_within(fault.began, end).as_secs_f64(),
+        escape(why)
+    )
+}
+
+/// From time to place.
+struct Scale {
+    seconds: f64,
+}
+
+impl Scale {
+    fn x(&self, at: Duration) -> f64 {
+        LEFT + (at.as_secs_f64() / self.seconds).min(1.0) * (WIDTH - LEFT - RIGHT)
+    }
+}
+
+fn timeline(report: &Report<'_>) -> String {
+    let scale = Scale { seconds: report.lasted.as_secs_f64().max(1.0) };
+    let mut kinds: Vec<&str> = report.faults.iter().map(|fault| fault.kind.name()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let faults_height = kinds.len() as f64 * ROW;
+    let height = faults_height + 2.0 * (PLOT + 30.0) + 40.0;
+    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"timeline\">");
+    for (from, to) in &report.figures.gaps {
+        rectangle(&mut svg, "gap", (scale.x(*from), scale.x(*to)), (0.0, height - 30.0), "no acknowledged write");
+    }
+    for (at, kind) in kinds.iter().enumerate() {
+        let _ = write!(svg, "<text x=\"4\" y=\"{:.1}\">{kind}</text>", at as f64 * ROW + 12.0);
+    }
+    for fault in report.faults {
+        let at = kinds.iter().position(|kind| *kind == fault.kind.name()).unwrap_or(0);
+        let y = at as f64 * ROW + 2.0;
+        let (status, _) = fault.status.parts();
+        let tip = fault.line();
+        rectangle(&mut svg, status, (scale.x(fault.began), scale.x(fault.healed)), (y, y + ROW - 4.0), &tip);
+        if let (Some(served), Status::Installed(_)) = (fault.served, &fault.status) {
+            rectangle(&mut svg, "healing", (scale.x(fault.healed), scale.x(fault.healed + served)), (y, y + ROW - 4.0), &tip);
+        }
+    }
+    let seconds = &report.figures.seconds;
+    let answered: Vec<f64> = seconds.iter().map(|second| second.answered as f64).collect();
+    let unanswered: Vec<f64> = seconds.iter().map(|second| (second.refused + second.ambiguous) as f64).collect();
+    plot(&mut svg, &scale, faults_height + 20.0, "answers/s", &[(&answered, "#06c"), (&unanswered, "#b00")]);
+    let median: Vec<f64> = seconds.iter().map(|second| second.median.as_secs_f64() * 1e3).collect();
+    let slowest: Vec<f64> = seconds.iter().map(|second| second.slowest.as_secs_f64() * 1e3).collect();
+    plot(&mut svg, &scale, faults_height + 50.0 + PLOT, "latency, ms", &[(&slowest, "#c60"), (&median, "#06c")]);
+    let step = (scale.seconds / 12.0).ceil().max(1.0) as u64;
+    for second in (0..=scale.seconds as u64).step_by(step as usize) {
+        let _ = write!(svg, "<text x=\"{:.1}\" y=\"{:.1}\">{second} s</text>", scale.x(Duration::from_secs(second)), height - 8.0);
+    }
+    svg + "</svg>"
+}
+
+fn rectangle(svg: &mut String, class: &str, (from, to): (f64, f64), (top, bottom): (f64, f64), tip: &str) {
+    let width = (to - from).max(1.5);
+    let _ = write!(
+        svg,
+        "<rect class=\"{class}\" x=\"{from:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{:.1}\"><title>{}</title></rect>",
+        bottom - top,
+        escape(tip)
+    );
+}
+
+/// One value a second.
+fn plot(svg: &mut String, scale: &Scale, top: f64, label: &str, lines: &[(&[f64], &str)]) {
+    let highest = lines.iter().flat_map(|(values, _)| values.iter().copied()).fold(1.0, f64::max);
+    let bottom = top + PLOT;
+    let _ = write!(
+        svg,
+        "<text x=\"4\" y=\"{:.1}\">{label}</text><text x=\"4\" y=\"{:.1}\">{highest:.0}</text><text x=\"4\" y=\"{bottom:.1}\">0</text>\
+<path d=\"M{LEFT} {top:.1}V{bottom:.1}H{:.1}\" fill=\"none\" stroke=\"#999\"/>",
+        top + PLOT / 2.0,
+        top + 10.0,
+        WIDTH - RIGHT
+    );
+    for (values, color) in lines {
+        let point = |(second, value): (usize, &f64)| {
+            format!("{:.1},{:.1}", scale.x(Duration::from_secs(second as u64)), bottom - value / highest * PLOT)
+        };
+        let points: Vec<String> = values.iter().enumerate().map(point).collect();
+        let _ = write!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.2\"/>", points.join(" "));
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[test]
+fn text_from_a_log_stays_text() {
+    assert_eq!(escape("<script>\"&"), "&lt;script&gt;&quot;&amp;");
+}

@@ -1,0 +1,152 @@
+//! The report of a run: text for a terminal, and a page for a browser that needs nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::args::Options;
+use crate::figures::Figures;
+use crate::nemesis::{Fault, Status};
+
+/// What a run comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Faults were there, and nothing is wrong.
+    Passed,
+    /// Something is wrong.
+    Failed,
+    /// Too few faults were there: nothing is proved.
+    NothingProved,
+}
+
+/// All that is told of a run.
+pub struct Report<'a> {
+    /// What was asked.
+    pub options: &'a Options,
+    /// The commit, or that it is not known.
+    pub commit: &'a str,
+    /// How packets were lost.
+    pub cut: &'a str,
+    /// Every fault.
+    pub faults: &'a [Fault],
+    /// The history in numbers.
+    pub figures: &'a Figures,
+    /// Turns: all, acknowledged, not known.
+    pub turns: (usize, usize, usize),
+    /// What is wrong.
+    pub findings: &'a [String],
+    /// How long faults went on.
+    pub lasted: Duration,
+}
+
+impl Report<'_> {
+    /// Faults that were there.
+    pub fn installed(&self) -> usize {
+        self.faults.iter().filter(|fault| matches!(fault.status, Status::Installed(_))).count()
+    }
+
+    /// By what was found, then by how much was tried.
+    pub fn verdict(&self) -> Verdict {
+        match (self.findings.is_empty(), self.installed() >= self.options.faults_min.max(1)) {
+            (false, _) => Verdict::Failed,
+            (true, true) => Verdict::Passed,
+            (true, false) => Verdict::NothingProved,
+        }
+    }
+
+    /// One fault a line is said while it happens; this is the end.
+    pub fn text(&self) -> String {
+        let Self { figures, options, .. } = self;
+        let mut text = format!(
+            "chaos nodes={} seed={} seconds={} commit={} packets_lost_by={:?}\n",
+            options.nodes,
+            options.seed,
+            self.lasted.as_secs(),
+            self.commit,
+            self.cut
+        );
+        for (kind, [installed, skipped, indeterminate]) in self.by_kind() {
+            let _ = writeln!(text, "  {kind:<14} installed={installed} skipped={skipped} indeterminate={indeterminate}");
+        }
+        let _ = writeln!(text, "faults: installed={} floor={}", self.installed(), options.faults_min);
+        let _ = writeln!(
+            text,
+            "operations={} answered={} acknowledged_writes={} ambiguous={} refused={} per_second={:.0} median={:?} p99={:?}",
+            figures.operations,
+            figures.answered,
+            figures.acknowledged,
+            figures.ambiguous,
+            figures.refused,
+            figures.answered as f64 / self.lasted.as_secs_f64().max(0.001),
+            figures.median,
+            figures.p99
+        );
+        let (turns, kept, unknown) = self.turns;
+        let _ = writeln!(text, "turns={turns} acknowledged={kept} ambiguous={unknown}");
+        let _ = writeln!(text, "longest_gap={:.2}s gaps_over_250ms={}", figures.longest_gap().as_secs_f64(), figures.gaps.len());
+        for finding in self.findings.iter().take(50) {
+            let _ = writeln!(text, "FINDING: {finding}");
+        }
+        let _ = writeln!(text, "findings={} verdict={}", self.findings.len(), self.verdict().name());
+        text
+    }
+
+    fn by_kind(&self) -> BTreeMap<&'static str, [usize; 3]> {
+        let mut kinds: BTreeMap<&'static str, [usize; 3]> = BTreeMap::new();
+        for fault in self.faults {
+            let at = match fault.status {
+                Status::Installed(_) => 0,
+                Status::Skipped(_) => 1,
+                Status::Indeterminate(_) => 2,
+            };
+            kinds.entry(fault.kind.name()).or_default()[at] += 1;
+        }
+        kinds
+    }
+}
+
+impl Verdict {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::NothingProved => "NOTHING PROVED: too few faults were there",
+        }
+    }
+
+    /// For the shell.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Passed => 0,
+            Self::Failed => 1,
+            Self::NothingProved => 3,
+        }
+    }
+}
+
+impl Fault {
+    /// One line.
+    pub fn line(&self) -> String {
+        let (status, why) = self.status.parts();
+        let served = self.served.map_or("NOT SERVED".to_owned(), |served| format!("served after {:.2} s", served.as_secs_f64()));
+        let held = (self.healed - self.began).as_secs_f64();
+        format!(
+            "[{:7.1} s] {:<13} {status:<13} {} for {held:.1} s; {served} ({why})",
+            self.began.as_secs_f64(),
+            self.kind.name(),
+            self.target
+        )
+    }
+}
+
+impl Status {
+    /// The word, and how or why.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::Installed(how) => ("installed", how),
+            Self::Skipped(why) => ("skipped", why),
+            Self::Indeterminate(why) => ("indeterminate", why),
+        }
+    }
+}
