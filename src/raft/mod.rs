@@ -9,13 +9,14 @@
 //!                                │ committed
 //!                                v
 //!                          state_machine: decode ─> [view lock] machine.apply + rows ─> outcome
-//! read ─ read index ─> [view lock] plan + pin ─> rows ─> answer
+//! read ─ confirm ─> [view lock] plan + pin ─> rows ─> answer
 //! ```
 
 mod backup;
 mod blocking;
 mod bootstrap;
 mod clocks;
+mod confirm;
 pub mod failover;
 mod log_store;
 pub mod net;

@@ -5,15 +5,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::bootstrap;
 use super::presence::Presence;
 use super::receive;
 use super::shared::Shared;
 use super::types::{Entry, log_id_from_wire, log_id_to_wire, payload_from_bytes, vote_from_wire, vote_to_wire};
+use super::{bootstrap, confirm};
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_server::Peer};
 use crate::wire::v1;
@@ -207,6 +207,16 @@ impl Peer for PeerService {
         let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("forward stream is empty"))?;
         let from = self.check(first.route.as_ref())?;
         Ok(Response::new(self.shared.upper.forward(from, requests, first)))
+    }
+
+    type ConfirmStream = BoxStream<peer::ConfirmResponse>;
+
+    async fn confirm(&self, request: Request<Streaming<peer::ConfirmRequest>>) -> Result<Response<Self::ConfirmStream>, Status> {
+        let mut rounds = request.into_inner();
+        let first = rounds.message().await?.ok_or_else(|| Status::invalid_argument("confirm stream is empty"))?;
+        self.check(first.route.as_ref())?;
+        let shared = self.shared.clone();
+        Ok(Response::new(Box::pin(rounds.map(move |round| round.map(|round| confirm::answer(&shared, &round))))))
     }
 
     async fn status(&self, request: Request<peer::StatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::blocking::Blocking;
 use super::clocks::Clocks;
+use super::confirm::Confirmer;
 use super::peers::Peers;
 use super::state_machine::{Core, StateMachine};
 use super::types::{PeerNode, StoredMembership, Types, Vote};
@@ -37,6 +38,7 @@ pub struct Shared {
     pub identity: Arc<Mutex<Identity>>,
     pub peers: Peers,
     pub clocks: Arc<Clocks>,
+    pub confirmer: Confirmer,
     pub blocking: Blocking,
     pub upper: Arc<dyn Upper>,
     /// The last leader's vote this process heard an append of. A vote merely read from disk is no sign of life.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::blocking::Blocking;
 use super::clocks::Clocks;
+use super::confirm::Confirmer;
 use super::log_store::LogStore;
 use super::net::{Incoming, Net};
 use super::network::NetworkFactory;
@@ -209,6 +210,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         identity,
         peers,
         clocks,
+        confirmer: Confirmer::default(),
         blocking,
         upper: options.upper,
         heard: watch::Sender::new(None),
@@ -226,6 +228,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), options.incoming));
     tasks.spawn(presence.clone().run());
     tasks.spawn(presence.clone().started());
+    tasks.spawn(Confirmer::run(shared.clone()));
     tasks.spawn(leadership(shared.clone()));
     tasks.spawn(purge::run(shared.clone(), options.log_bytes_kept));
     tasks.spawn(upgrade::run(shared.clone(), presence.clone()));

@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// Proposals in flight: enough to keep the log's disk and the network busy at once.
 const WRITE_BATCHES_MAX: usize = 8;
 /// Read indexes in flight; what arrives meanwhile shares the next one.
-const READ_BATCHES_MAX: usize = 4;
+const READ_BATCHES_MAX: usize = 2;
 /// How often recorded measurements are folded.
 const METRICS_EVERY: u32 = 100;
 

@@ -282,6 +282,26 @@ pub struct LostLeaderResponse {
     #[prost(message, optional, tag = "2")]
     pub last_log: ::core::option::Option<LogId>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmRequest {
+    /// In the first message only, which asks nothing and is not answered.
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<Route>,
+    /// Names the question on its stream.
+    #[prost(uint64, tag = "2")]
+    pub round: u64,
+    /// The asking leader's.
+    #[prost(message, optional, tag = "3")]
+    pub vote: ::core::option::Option<Vote>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmResponse {
+    #[prost(uint64, tag = "1")]
+    pub round: u64,
+    /// Whether the receiver's own vote was for that leader and term when it answered.
+    #[prost(bool, tag = "2")]
+    pub confirmed: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForwardRequest {
     /// In the first message only.
@@ -593,6 +613,31 @@ pub mod peer_client {
                 .insert(GrpcMethod::new("quorate.peer.v1.Peer", "Forward"));
             self.inner.streaming(req, path, codec).await
         }
+        /// Held open by each node to every other member: does your vote still stand for this leader? One answer each, in order.
+        pub async fn confirm(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ConfirmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ConfirmResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.peer.v1.Peer/Confirm",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.peer.v1.Peer", "Confirm"));
+            self.inner.streaming(req, path, codec).await
+        }
         pub async fn status(
             &mut self,
             request: impl tonic::IntoRequest<super::StatusRequest>,
@@ -697,6 +742,17 @@ pub mod peer_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::ForwardRequest>>,
         ) -> std::result::Result<tonic::Response<Self::ForwardStream>, tonic::Status>;
+        /// Server streaming response type for the Confirm method.
+        type ConfirmStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ConfirmResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Held open by each node to every other member: does your vote still stand for this leader? One answer each, in order.
+        async fn confirm(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ConfirmRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::ConfirmStream>, tonic::Status>;
         async fn status(
             &self,
             request: tonic::Request<super::StatusRequest>,
@@ -1166,6 +1222,52 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ForwardSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.peer.v1.Peer/Confirm" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfirmSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::StreamingService<super::ConfirmRequest>
+                    for ConfirmSvc<T> {
+                        type Response = super::ConfirmResponse;
+                        type ResponseStream = T::ConfirmStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ConfirmRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::confirm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfirmSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
