@@ -169,13 +169,17 @@ impl<T> Default for Session<T> {
 impl<T: Item> Session<T> {
     /// The newest content to load from; with its metadata, if that is needed.
     pub fn newest(&self, with_info: bool) -> Option<(Place, Arc<View<T>>, Option<SessionInfo>)> {
-        let usable = |known: &Known<T>| match (known.from, &known.view) {
-            (Origin::At(place), Some(view)) if !with_info || known.info.is_some() => {
-                Some((place, view.clone(), known.info.clone()))
-            }
-            _ => None,
+        // Chosen first and copied after: there may be hundreds.
+        let usable = |known: &&Known<T>| known.view.is_some() && (!with_info || known.info.is_some());
+        let at = |known: &Known<T>| match known.from {
+            Origin::At(place) => Some((place.create_revision, place.version)),
+            Origin::Absent(_) => None,
         };
-        self.known.iter().filter_map(usable).max_by_key(|(place, ..)| (place.create_revision, place.version))
+        let newest = self.known.iter().filter(usable).max_by_key(|known| at(known))?;
+        match (newest.from, &newest.view) {
+            (Origin::At(place), Some(view)) => Some((place, view.clone(), newest.info.clone())),
+            _ => None,
+        }
     }
 
     /// A number for "now": what is unsettled later is not settled by a load that began before.

@@ -16,8 +16,8 @@ use super::view::Append;
 use crate::limits::{REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
 use crate::types::{Base, Blob, Change, Chunk, Codec, Counters};
 
-/// Raw bytes from which compression pays.
-const COMPRESS_FROM_BYTES: usize = 4096;
+/// Raw bytes from which compression pays: what a chunk takes is written to a log and a state file on every node.
+const COMPRESS_FROM_BYTES: usize = 1536;
 const ZSTD_LEVEL: i32 = 3;
 const LENGTH_BYTES: usize = 4;
 const TAG_VALUE: u8 = 0;
@@ -236,10 +236,10 @@ mod tests {
     }
 
     #[test]
-    fn text_is_packed_from_four_kib_and_noise_is_not() {
+    fn text_is_packed_where_that_pays_and_noise_is_not() {
         let text = |bytes: usize| pack("all work and no play ".repeat(bytes / 21 + 1).into_bytes().into()).codec;
         assert_eq!(text(1000), Codec::None);
-        assert_eq!(text(5000), Codec::Zstd);
+        assert_eq!(text(2000), Codec::Zstd);
         let mut state = 1u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

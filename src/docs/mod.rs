@@ -53,6 +53,10 @@ pub mod decisions {
     pub mod d0012_the_clients_task_owns_its_table {}
     #[doc = include_str!("decisions/0021-a-read-index-of-our-own.md")]
     pub mod d0021_a_read_index_of_our_own {}
+    #[doc = include_str!("decisions/0022-a-stand-in-for-a-histogram.md")]
+    pub mod d0022_a_stand_in_for_a_histogram {}
+    #[doc = include_str!("decisions/0023-pack-from-one-and-a-half-kib.md")]
+    pub mod d0023_pack_from_one_and_a_half_kib {}
 }
 
 /// The README's code compiles.
