@@ -53,8 +53,13 @@ pub(super) struct Tables {
 impl Tables {
     pub fn put_session(&mut self, id: &SessionId, session: Session, effects: &mut Effects) {
         let (key, value) = (rows::session_key(id), rows::encode(&session));
-        let hash = self.joined(rows::SESSIONS, &key, &value);
+        self.keep_session(id, session, (&key, &value));
         effects.put(rows::SESSIONS, key, value);
+    }
+
+    /// The same for a session whose row is there already, as it is encoded.
+    pub fn keep_session(&mut self, id: &SessionId, session: Session, (key, value): (&Bytes, &Bytes)) {
+        let hash = self.joined(rows::SESSIONS, key, value);
         if let Some(deadline_ms) = session.deadline_ms {
             self.due.insert((deadline_ms, Due::Session(id.clone())));
         }

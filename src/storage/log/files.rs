@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::Error;
 use crate::env::{Disk, DiskFile, Step, Waker};
@@ -54,15 +54,19 @@ pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Listing, Error> {
     Ok(listing)
 }
 
-/// A whole file; above `bytes_max` it is no segment of ours. Errors: the disk's.
-pub(super) fn read_whole(file: &dyn DiskFile, path: &Path, bytes_max: u64) -> Result<Bytes, Error> {
+/// A whole file, read into `buffer`, whatever is in it; above `bytes_max` it is no segment of ours. Errors: the disk's.
+pub(super) fn read_whole(file: &dyn DiskFile, path: &Path, bytes_max: u64, mut buffer: BytesMut) -> Result<Bytes, Error> {
     let len = file.len().map_err(|error| Error::io("read", path, &error))?;
     if len > bytes_max {
         return Err(Error::corrupt(path, bytes_max, "a segment is longer than any segment may be"));
     }
-    let mut bytes = vec![0; len as usize];
-    file.read_at(&mut bytes, 0).map_err(|error| Error::io("read", path, &error))?;
-    Ok(bytes.into())
+    if buffer.capacity() < len as usize {
+        // Zeroed by the system as it is touched; growing would write the zeros first.
+        buffer = BytesMut::zeroed(len as usize);
+    }
+    buffer.resize(len as usize, 0);
+    file.read_at(&mut buffer, 0).map_err(|error| Error::io("read", path, &error))?;
+    Ok(buffer.freeze())
 }
 
 /// Spare files, shared by the writer, which takes and returns them, and the worker that makes them.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::files::{Listing, read_whole, segment_path};
 use super::frame::{ALIGNMENT, Content, Frame, Place, START_BYTES_MAX, Start, decode, has_trace};
@@ -51,15 +51,18 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, listing: &Listing) -> Result<
     let torn_above = chain.segments.back().map(|segment| segment.id) != listing.segments.last().copied();
     let mut replay = Replay::default();
     let (mut end, mut goes_on) = (0, false);
+    // One for all: memory that was touched once costs nothing the second time.
+    let mut buffer = BytesMut::new();
     while let Some(segment) = chain.segments.pop_front() {
         let path = segment_path(dir, segment.id);
         let next_start = chain.segments.front().map(|next| next.start.predecessor_end);
-        let bytes = read_whole(&*segment.file, &path, SEGMENT_BYTES_MAX)?;
+        let bytes = read_whole(&*segment.file, &path, SEGMENT_BYTES_MAX, buffer)?;
         end = replay.segment(&segment, &bytes, next_start, &path)?;
         if next_start.is_none() {
             goes_on = !is_cut(&bytes, segment.id, end, &path)? && !torn_above;
         }
         replay.segments.insert(segment.id, Segment { file: segment.file, index_max: replay.index_max.take() });
+        buffer = bytes.try_into_mut().unwrap_or_default();
     }
     if replay.missing.last.is_some() {
         let first = replay.segments.keys().next().copied().unwrap_or_default();
@@ -121,13 +124,20 @@ fn read_start(file: &dyn DiskFile, path: &Path) -> Result<Bytes, Error> {
 }
 
 fn holds_frames(file: &dyn DiskFile, segment: u64, path: &Path) -> Result<bool, Error> {
-    Ok(last_batch_start(&read_whole(file, path, SEGMENT_BYTES_MAX)?, segment, 0).is_some())
+    Ok(last_batch_start(&read_whole(file, path, SEGMENT_BYTES_MAX, BytesMut::new())?, segment, 0).is_some())
 }
 
 /// The greatest `batch_start` of the valid frames from `offset` on.
 fn last_batch_start(bytes: &Bytes, segment: u64, offset: u32) -> Option<u32> {
-    let candidates = (offset..bytes.len() as u32).step_by(ALIGNMENT);
+    let candidates = (offset..zeros_from(bytes)).step_by(ALIGNMENT);
     candidates.filter_map(|offset| decode(bytes, Place { segment, offset })).map(|frame| frame.batch_start).max()
+}
+
+/// Where the zeros at the end begin, or before: no frame begins with zeros.
+fn zeros_from(bytes: &[u8]) -> u32 {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let rest = bytes.rchunks(ZEROS.len()).skip_while(|block| **block == ZEROS[..block.len()]);
+    rest.map(<[u8]>::len).sum::<usize>() as u32
 }
 
 /// Whether anything of a torn batch lies at or after `end`. Errors: a later batch lies there, so what is at `end` had been synced.
@@ -136,7 +146,7 @@ fn is_cut(bytes: &Bytes, segment: u64, end: u32, path: &Path) -> Result<bool, Er
     if was_synced && !mutant::is(Mutant::CutSyncedFrame) {
         return Err(Error::corrupt(path, end.into(), "a frame was synced, since a later batch follows it, and does not verify"));
     }
-    Ok((end..bytes.len() as u32).step_by(ALIGNMENT).any(|offset| has_trace(bytes, segment, offset)))
+    Ok((end..zeros_from(bytes)).step_by(ALIGNMENT).any(|offset| has_trace(bytes, segment, offset)))
 }
 
 /// The log as far as it was read.
@@ -185,7 +195,8 @@ impl Replay {
         match &frame.content {
             Content::Start(_) if place.offset != 0 => return Err("a segment starts within a segment"),
             Content::Start(_) | Content::Idle => {}
-            Content::Vote(vote) => self.head.vote = Some(vote.clone()),
+            // A copy: a slice would keep the whole segment in memory.
+            Content::Vote(vote) => self.head.vote = Some(Bytes::copy_from_slice(vote)),
             Content::Entry(id, _) => {
                 if !self.head.takes(id.index) {
                     return Err("an entry does not follow the one before it");
