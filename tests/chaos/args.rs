@@ -70,7 +70,7 @@ impl Options {
                 "--root" => options.root = true,
                 "--control" => (options.root, options.control) = (true, true),
                 // 8 minutes with starting, healing and checking.
-                "--ci" => (options.duration, options.faults_max, options.faults_min) = (Duration::from_secs(420), 66, 60),
+                "--ci" => (options.duration, options.faults_max, options.faults_min) = (Duration::from_secs(450), 66, 60),
                 other => return Err(format!("unknown option: {other}")),
             }
         }

@@ -92,13 +92,13 @@ impl Kind {
     /// How long it stays, from and up to.
     pub fn hold(self) -> (Duration, Duration) {
         let (least, most) = match self {
-            Self::KillOne | Self::KillLeader | Self::KillMajority => (500, 2000),
+            Self::KillOne | Self::KillLeader | Self::KillMajority => (300, 1500),
             Self::KillAll | Self::PowerLoss | Self::Rolling | Self::Snapshot => (0, 200),
             // An election takes two seconds at most.
-            Self::PauseOne | Self::PauseLeader => (2500, 4500),
-            Self::CutLeader | Self::CutMinority | Self::CutOneWay | Self::CutBridge => (2500, 5000),
-            Self::Loss | Self::Delay => (3000, 6000),
-            Self::Clock | Self::DiskFull | Self::DiskSlow | Self::SyncError => (2000, 4000),
+            Self::PauseOne | Self::PauseLeader => (2200, 3500),
+            Self::CutLeader | Self::CutMinority | Self::CutOneWay | Self::CutBridge => (2200, 4000),
+            Self::Loss | Self::Delay => (2000, 4000),
+            Self::Clock | Self::DiskFull | Self::DiskSlow | Self::SyncError => (1000, 2500),
         };
         (Duration::from_millis(least), Duration::from_millis(most))
     }
