@@ -10,6 +10,7 @@
 //!
 //! Both assume that a key's versions never restart: runs keep tombstones longer than themselves.
 
+mod caller;
 mod exact;
 mod export;
 mod jsonl;
@@ -20,6 +21,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use caller::{Caller, content, perform, stored};
 pub use exact::exact;
 pub use export::{edn, porcupine};
 pub use jsonl::{Broken, read, write};

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use harness::Cluster;
 use quorate::client::{Client, Content, ErrorKind, Role, WriteOptions};
+use quorate::testing::history::{Caller, Recorder, verdict};
 use quorate::testing::inline::SeededRandom;
 use quorate::types::{Expected, Version};
 
@@ -154,4 +155,44 @@ async fn without_a_quorum_calls_are_refused_and_service_returns_by_itself() {
     cluster.leader().await;
     let stored = cluster.client().load("kept").await.expect("a load").expect("it is there");
     assert!(stored.info.version >= Version(1));
+}
+
+/// Several clients at once, with every kind of call, while leaders are killed: both checkers find nothing wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_are_told_while_processes_are_killed_is_linearizable() {
+    let mut cluster = Cluster::start(3).await;
+    let (recorder, began) = (Recorder::default(), tokio::time::Instant::now());
+    let mut callers = tokio::task::JoinSet::new();
+    for process in 0..4 {
+        let mut caller = Caller::new(process, cluster.client(), 2, recorder.clone(), began);
+        callers.spawn(async move {
+            loop {
+                caller.step().await;
+            }
+        });
+    }
+    for _ in 0..kills() {
+        answers(&recorder, 50, &mut callers, &cluster).await;
+        let leader = cluster.leader().await;
+        cluster.kill(leader);
+        answers(&recorder, 50, &mut callers, &cluster).await;
+        cluster.restart(leader);
+    }
+    answers(&recorder, 50, &mut callers, &cluster).await;
+    callers.shutdown().await;
+    cluster.assert_equal_digests().await;
+    let found: Vec<String> = verdict(&recorder.history()).iter().map(ToString::to_string).collect();
+    assert!(found.is_empty(), "{}\n{}", found.join("\n"), cluster.logs());
+}
+
+/// Waits for so many more answers that settle their call.
+async fn answers(recorder: &Recorder, more: usize, callers: &mut tokio::task::JoinSet<()>, cluster: &Cluster) {
+    let known = || recorder.history().iter().filter(|op| op.answer.revision().is_some()).count();
+    let until = known() + more;
+    while known() < until {
+        if let Some(failed) = callers.try_join_next() {
+            panic!("a caller failed: {failed:?}\n{}", cluster.logs());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
