@@ -50,6 +50,7 @@ stage "format" cargo fmt --check
 stage "clippy" cargo clippy --locked --all-targets -- -D warnings
 if [ "$with_tests" = yes ]; then
   stage "tests" run_tests
+  stage "tests of stand-ins" cargo test --locked --package base2histogram
 fi
 stage "docs" docs
 for features in machine wire client client,bob server cli; do
