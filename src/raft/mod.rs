@@ -12,6 +12,7 @@
 //! read ─ confirm ─> [view lock] plan + pin ─> rows ─> answer
 //! ```
 
+mod append;
 mod backup;
 mod blocking;
 mod bootstrap;

@@ -4,8 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
-use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
     VoteResponse,
@@ -16,26 +19,24 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::append;
 use super::blocking::Blocking;
 use super::clocks::Clocks;
 use super::peers::{Peers, Purpose};
 use super::state_machine::SnapshotData;
 use super::types::{
-    Leader, PeerNode, Types, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, payload_to_bytes, vote_from_wire,
-    vote_to_wire,
+    Leader, PeerNode, Types, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, vote_from_wire, vote_to_wire,
 };
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::NodeId;
 use crate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_client::PeerClient, snapshot_frame::Frame};
 
-/// An append may take so long, and a second more per MiB.
-const APPEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// A snapshot frame that is not taken for so long ends the transfer; openraft begins another.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a receiver may take to build its machine from the rows and to install them.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-type RpcError = RPCError<Types>;
+pub type RpcError = RPCError<Types>;
 
 /// Makes [`Network`]s.
 #[derive(Clone)]
@@ -119,11 +120,11 @@ impl Network {
     }
 }
 
-fn network_error(error: &(impl std::error::Error + 'static)) -> RpcError {
+pub fn network_error(error: &(impl std::error::Error + 'static)) -> RpcError {
     RPCError::Network(NetworkError::new(error))
 }
 
-fn rpc_error(status: &Status) -> RpcError {
+pub fn rpc_error(status: &Status) -> RpcError {
     match status.code() {
         Code::Cancelled | Code::DeadlineExceeded | Code::Internal | Code::Unknown => network_error(status),
         // Refused connections, refused routes, a peer that is stopping: trying again at once is of no use.
@@ -139,25 +140,9 @@ impl RaftNetworkV2<Types> for Network {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RpcError> {
-        let entries: Vec<peer::Entry> = rpc
-            .entries
-            .iter()
-            .map(|entry| peer::Entry { log_id: Some(log_id_to_wire(&entry.log_id)), payload: payload_to_bytes(&entry.payload) })
-            .collect();
-        let bytes: usize = entries.iter().map(|entry| entry.payload.len()).sum();
+        let (message, bytes) = append::to_wire(&rpc, self.route());
         // openraft's own bound is the heartbeat interval: too short for a follower whose disk stalls, or for a large entry.
-        let timeout = if entries.is_empty() {
-            option.hard_ttl()
-        } else {
-            APPEND_TIMEOUT + Duration::from_secs_f64(bytes as f64 / FRAME_BYTES_MAX as f64)
-        };
-        let message = peer::AppendRequest {
-            route: self.route(),
-            vote: Some(vote_to_wire(&rpc.vote)),
-            previous: rpc.prev_log_id.as_ref().map(log_id_to_wire),
-            entries,
-            leader_commit: rpc.leader_commit.as_ref().map(log_id_to_wire),
-        };
+        let timeout = if rpc.entries.is_empty() { option.hard_ttl() } else { append::timeout(bytes) };
         let mut client = self.client()?;
         let answer = self.call(RPCTypes::AppendEntries, timeout, client.append(message)).await?;
         self.factory.clocks.heard(self.target, answer.wall_ms);
@@ -170,6 +155,31 @@ impl RaftNetworkV2<Types> for Network {
             }
             None => Err(network_error(&Status::internal("append answer has no result"))),
         }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, append::Answer>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        // A heartbeat is a stream of one request: a call is cheaper.
+        if self.purpose != Purpose::Append {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let clocks = self.factory.clocks.clone();
+            let target = append::Target {
+                client: self.client()?,
+                route: self.route(),
+                me: self.factory.peers.me(),
+                node: self.target,
+                clocks,
+            };
+            append::send(target, input).await
+        })
     }
 
     async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RpcError> {

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::presence::Presence;
 use super::receive;
 use super::shared::Shared;
-use super::types::{Entry, log_id_from_wire, log_id_to_wire, payload_from_bytes, vote_from_wire, vote_to_wire};
-use super::{bootstrap, confirm};
+use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
+use super::{append, bootstrap, confirm};
 use crate::types::{ClusterId, InstanceId, NodeId};
-use crate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_server::Peer};
+use crate::wire::peer::v1::{self as peer, peer_server::Peer};
 use crate::wire::v1;
 
 /// How often one peer's refusals are logged.
@@ -28,15 +28,16 @@ const REFUSED_PEERS_MAX: usize = 64;
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Serves [`Peer`].
+#[derive(Clone)]
 pub struct PeerService {
     shared: Arc<Shared>,
     presence: Arc<Presence>,
-    refused: Mutex<BTreeMap<u64, Duration>>,
+    refused: Arc<Mutex<BTreeMap<u64, Duration>>>,
 }
 
 impl PeerService {
     pub fn new(shared: Arc<Shared>, presence: Arc<Presence>) -> Self {
-        Self { shared, presence, refused: Mutex::default() }
+        Self { shared, presence, refused: Arc::default() }
     }
 
     /// Whether a call is meant for this very node of this very cluster; who calls.
@@ -108,39 +109,18 @@ impl Peer for PeerService {
     async fn append(&self, request: Request<peer::AppendRequest>) -> Result<Response<peer::AppendResponse>, Status> {
         let request = request.into_inner();
         self.check(request.route.as_ref())?;
-        let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
-        let mut entries = Vec::with_capacity(request.entries.len());
-        for entry in request.entries {
-            let log_id = entry.log_id.ok_or_else(|| Status::invalid_argument("entry has no log id"))?;
-            entries.push(Entry { log_id: log_id_from_wire(&log_id), payload: payload_from_bytes(entry.payload).map_err(bad)? });
-        }
-        let consecutive = entries.windows(2).all(|pair| pair[1].log_id.index == pair[0].log_id.index + 1);
-        let follows = match (&request.previous, entries.first()) {
-            (Some(previous), Some(first)) => first.log_id.index == previous.index + 1,
-            (None, Some(first)) => first.log_id.index == 0,
-            (_, None) => true,
-        };
-        if !consecutive || !follows {
-            return Err(Status::invalid_argument("entries are not consecutive"));
-        }
-        let rpc = AppendEntriesRequest {
-            vote,
-            prev_log_id: request.previous.as_ref().map(log_id_from_wire),
-            entries,
-            leader_commit: request.leader_commit.as_ref().map(log_id_from_wire),
-        };
-        let answer = self.shared.raft.append_entries(rpc).await.map_err(stopped)?;
-        let result = match answer {
-            AppendEntriesResponse::Success => Appended::Success(v1::Empty {}),
-            AppendEntriesResponse::PartialSuccess(Some(log_id)) => Appended::PartialSuccess(log_id_to_wire(&log_id)),
-            AppendEntriesResponse::PartialSuccess(None) | AppendEntriesResponse::Conflict => Appended::Conflict(v1::Empty {}),
-            AppendEntriesResponse::HigherVote(vote) => Appended::HigherVote(vote_to_wire(&vote)),
-        };
-        if !matches!(result, Appended::HigherVote(_)) {
-            self.shared.note_heard();
-            self.shared.heard.send_if_modified(|heard| heard.replace(vote) != Some(vote));
-        }
-        Ok(Response::new(peer::AppendResponse { result: Some(result), wall_ms: self.shared.clocks.wall_ms() }))
+        append::receive(self.shared.clone(), append::from_wire(request)?).await.map(Response::new)
+    }
+
+    type AppendStreamStream = BoxStream<peer::AppendResponse>;
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<peer::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        let service = self.clone();
+        let check = move |route: Option<&peer::Route>| service.check(route).map(drop);
+        Ok(Response::new(append::receive_all(self.shared.clone(), request.into_inner(), check)))
     }
 
     async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
