@@ -35,7 +35,9 @@ use crate::wire::v1;
 
 /// How often deadlines are looked at, while anything is open.
 const TICK: Duration = Duration::from_millis(50);
-/// Proposals in flight: enough to keep the log's disk and the network busy at once.
+/// Proposals in flight that need not be full: one on the disks while the next is made.
+const WRITE_BATCHES_SOFT: usize = 2;
+/// Proposals in flight at all: enough to keep the log's disk and the network busy with full ones.
 const WRITE_BATCHES_MAX: usize = 8;
 /// Read indexes in flight; what arrives meanwhile shares the next one.
 const READ_BATCHES_MAX: usize = 2;
@@ -437,8 +439,16 @@ impl Task {
         self.unpark();
     }
 
+    /// A round costs the same for one operation as for hundreds, so what arrives while enough rounds are under way waits for the next
+    /// one to end; unless it fills a batch, which then gains nothing by waiting.
+    fn may_propose(&self) -> bool {
+        let in_flight = Arc::strong_count(&self.write_batches) - 1;
+        let enough = if is_full(&self.writes) { WRITE_BATCHES_MAX } else { WRITE_BATCHES_SOFT };
+        !self.writes.is_empty() && in_flight < enough
+    }
+
     fn propose(&mut self) {
-        while !self.writes.is_empty() && Arc::strong_count(&self.write_batches) <= WRITE_BATCHES_MAX {
+        while self.may_propose() {
             let calls = take_batch(&mut self.writes);
             let batch = Arc::new(Batch::new(self.dispatcher.clone(), self.write_batches.clone()));
             self.dispatcher.0.metrics.proposed(calls.len());
@@ -490,6 +500,16 @@ impl Task {
             self.dispatcher.settle_open(open, Err(refusal));
         }
     }
+}
+
+/// Whether what waits fills a batch.
+fn is_full(waiting: &VecDeque<Box<Call>>) -> bool {
+    let mut bytes = 0;
+    waiting.len() >= BATCH_OPERATIONS_MAX
+        || waiting.iter().any(|call| {
+            bytes += call.charge.bytes();
+            bytes >= BATCH_BYTES_MAX
+        })
 }
 
 /// What goes into one proposal or one read index: at least one call, at most [`BATCH_OPERATIONS_MAX`], and beyond the first at most
