@@ -37,6 +37,11 @@ pub const CHUNKS: u8 = 6;
 /// The tables the machine holds in memory, in the order it is rebuilt from them.
 pub const METADATA_TABLES: [u8; 5] = [GLOBAL, SESSIONS, CLIENTS, OUTCOMES, TOMBSTONES];
 
+/// Whether a key of this table is put at most once, ever: a sequence is answered once, and chunk numbers never restart.
+pub fn is_put_once(table: u8) -> bool {
+    matches!(table, OUTCOMES | CHUNKS)
+}
+
 /// A change of one row. Within one [`Effects`] no row is changed twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowChange {

@@ -189,6 +189,7 @@ impl StateMachine {
 fn put_rows(batch: &mut state::Batch, rows: Vec<RowChange>) {
     for row in rows {
         match row.value {
+            Some(value) if rows::is_put_once(row.table) => batch.put_first(row.table, row.key, value),
             Some(value) => batch.put(row.table, row.key, value),
             None => batch.delete(row.table, row.key),
         }

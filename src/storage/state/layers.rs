@@ -1,6 +1,7 @@
 //! The layers a read sees: unflushed over frozen over the base, all of one instant.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,19 +19,24 @@ const ROW_OVERHEAD_BYTES: u64 = 96;
 /// The changes of one entry.
 #[derive(Debug, Default)]
 pub struct Batch {
-    rows: Vec<(u8, Bytes, Option<Bytes>)>,
+    rows: Vec<(u8, Bytes, Cell)>,
     applied: Option<LogId>,
 }
 
 impl Batch {
     /// Stores a row in place of whatever was there.
     pub fn put(&mut self, table: u8, key: Bytes, value: Bytes) {
-        self.rows.push((table, key, Some(value)));
+        self.rows.push((table, key, Cell { value: Some(value), is_first: false }));
+    }
+
+    /// Puts a row whose key never had one. If it is deleted before it is flushed, the file never hears of it.
+    pub fn put_first(&mut self, table: u8, key: Bytes, value: Bytes) {
+        self.rows.push((table, key, Cell { value: Some(value), is_first: true }));
     }
 
     /// Deletes a row; one that is not there stays so.
     pub fn delete(&mut self, table: u8, key: Bytes) {
-        self.rows.push((table, key, None));
+        self.rows.push((table, key, Cell { value: None, is_first: false }));
     }
 
     /// Says which entry this is. Its index must be above that of the last one.
@@ -42,8 +48,22 @@ impl Batch {
 /// Rows that are not in the base yet; without a value: deleted.
 #[derive(Default)]
 pub(super) struct Overlay {
-    rows: BTreeMap<(u8, Bytes), Option<Bytes>>,
+    rows: BTreeMap<(u8, Bytes), Cell>,
     bytes: u64,
+}
+
+/// A row as it was changed last; `None`: deleted.
+#[derive(Debug)]
+struct Cell {
+    value: Option<Bytes>,
+    /// No layer below has a row of this key.
+    is_first: bool,
+}
+
+impl Cell {
+    fn bytes(&self) -> u64 {
+        self.value.as_ref().map_or(0, Bytes::len) as u64
+    }
 }
 
 impl Overlay {
@@ -52,23 +72,34 @@ impl Overlay {
     }
 
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.rows.iter().map(|((table, key), value)| (*table, key, value.as_ref()))
+        self.rows.iter().map(|((table, key), cell)| (*table, key, cell.value.as_ref()))
     }
 
-    fn set(&mut self, table: u8, key: Bytes, value: Option<Bytes>) {
-        let len = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len) as u64;
+    fn set(&mut self, table: u8, key: Bytes, cell: Cell) {
         let key_bytes = key.len() as u64 + ROW_OVERHEAD_BYTES;
-        self.bytes += len(&value);
-        match self.rows.insert((table, key), value) {
-            Some(old) => self.bytes -= len(&old),
-            None => self.bytes += key_bytes,
+        let is_deleted = cell.value.is_none();
+        self.bytes += cell.bytes();
+        match self.rows.entry((table, key)) {
+            Entry::Vacant(vacant) => {
+                self.bytes += key_bytes;
+                vacant.insert(cell);
+            }
+            Entry::Occupied(occupied) if is_deleted && occupied.get().is_first => {
+                self.bytes -= key_bytes + occupied.get().bytes();
+                occupied.remove();
+            }
+            Entry::Occupied(mut occupied) => {
+                let is_first = occupied.get().is_first;
+                self.bytes -= occupied.get().bytes();
+                occupied.insert(Cell { is_first, ..cell });
+            }
         }
     }
 
     fn range(&self, span: &Span) -> impl Iterator<Item = (&(u8, Bytes), &Option<Bytes>)> {
         let nothing = span.from >= span.until;
         let until = if nothing { span.from.clone() } else { span.until.clone() };
-        self.rows.range((span.table, span.from.clone())..(span.table, until))
+        self.rows.range((span.table, span.from.clone())..(span.table, until)).map(|(key, cell)| (key, &cell.value))
     }
 }
 
@@ -100,8 +131,8 @@ impl<M> Live<M> {
         } else if batch.rows.is_empty() {
             return;
         }
-        for (table, key, value) in batch.rows {
-            self.unflushed.set(table, key, value);
+        for (table, key, cell) in batch.rows {
+            self.unflushed.set(table, key, cell);
         }
         self.dirty_since.get_or_insert(now);
     }
@@ -189,5 +220,32 @@ impl Pinned {
             }
         }
         Ok(rows.into_iter().filter_map(|((table, key), value)| Some((table, key, value?))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay(batch: Batch, mut overlay: Overlay) -> Overlay {
+        batch.rows.into_iter().for_each(|(table, key, cell)| overlay.set(table, key, cell));
+        overlay
+    }
+
+    #[test]
+    fn a_first_row_that_is_deleted_before_the_flush_leaves_nothing_and_any_other_leaves_its_deletion() {
+        let (key, value) = (Bytes::from_static(b"key"), Bytes::from_static(b"value"));
+        let mut batch = Batch::default();
+        batch.put_first(1, key.clone(), value.clone());
+        batch.put(1, key.clone(), value.clone());
+        batch.put(2, key.clone(), value);
+        let rows = overlay(batch, Overlay::default());
+        assert_eq!(rows.rows().count(), 2);
+        let mut batch = Batch::default();
+        batch.delete(1, key.clone());
+        batch.delete(2, key.clone());
+        let rows = overlay(batch, rows);
+        assert_eq!(rows.rows().collect::<Vec<_>>(), vec![(2, &key, None)]);
+        assert_eq!(rows.bytes(), key.len() as u64 + ROW_OVERHEAD_BYTES);
     }
 }
