@@ -1,6 +1,6 @@
 //! Bounded memory of sessions, shared by clones: contents by bytes, identities by number, least recently used first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::known::Session;
@@ -28,6 +28,8 @@ struct Inner<T> {
     sessions: HashMap<SessionId, (u64, Shared<T>)>,
     /// By last use.
     order: BTreeMap<u64, SessionId>,
+    /// Those of `order` that were used since their contents were dropped: all that have any.
+    full: BTreeSet<u64>,
     tick: u64,
 }
 
@@ -39,7 +41,7 @@ impl<T> Default for Cache<T> {
 
 impl<T> Cache<T> {
     fn bounded(bytes_max: u64, sessions_max: usize) -> Self {
-        let inner = Inner { sessions: HashMap::new(), order: BTreeMap::new(), tick: 0 };
+        let inner = Inner { sessions: HashMap::new(), order: BTreeMap::new(), full: BTreeSet::new(), tick: 0 };
         Self { inner: Mutex::new(inner), meter: Meter::default(), bytes_max, sessions_max }
     }
 }
@@ -55,10 +57,13 @@ impl<T: Item> Cache<T> {
         let session = entry.1.clone();
         inner.order.remove(&before);
         inner.order.insert(tick, id.clone());
+        inner.full.remove(&before);
+        inner.full.insert(tick);
         while inner.order.len() > self.sessions_max
-            && let Some((_, oldest)) = inner.order.pop_first()
+            && let Some((tick, oldest)) = inner.order.pop_first()
         {
             inner.sessions.remove(&oldest);
+            inner.full.remove(&tick);
         }
         session
     }
@@ -68,16 +73,22 @@ impl<T: Item> Cache<T> {
         if self.meter.bytes() <= self.bytes_max {
             return;
         }
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in inner.order.values() {
-            if self.meter.bytes() <= self.bytes_max {
-                return;
-            }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inner { sessions, order, full, .. } = &mut *inner;
+        let mut from = 0;
+        while self.meter.bytes() > self.bytes_max
+            && let Some(&tick) = full.range(from..).next()
+        {
+            from = tick + 1;
+            let Some((_, session)) = order.get(&tick).and_then(|id| sessions.get(id)) else { continue };
             // One that is busy is in use.
-            if let Some((_, session)) = inner.sessions.get(id)
-                && let Ok(mut session) = session.try_lock()
-            {
-                session.strip();
+            let Ok(mut held) = session.try_lock() else { continue };
+            held.strip();
+            drop(held);
+            // Whoever holds it may be about to remember more. The others leave the set, so that no call walks over those of calls
+            // before.
+            if Arc::strong_count(session) == 1 {
+                full.remove(&tick);
             }
         }
     }
@@ -130,6 +141,19 @@ mod tests {
         remember(&cache, "d", 30_000);
         assert!(cache.meter.bytes() <= 100_000);
         assert_eq!(["a", "b", "c", "d"].map(|id| knows(&cache, id)), [true, false, true, true]);
+    }
+
+    #[test]
+    fn what_is_learned_of_a_session_stripped_meanwhile_counts_too() {
+        let cache = Cache::bounded(50_000, 100);
+        let held = cache.session(&SessionId::new("a").expect("short"));
+        remember(&cache, "a", 30_000);
+        remember(&cache, "b", 30_000);
+        remember(&cache, "a", 30_000);
+        drop(held);
+        remember(&cache, "c", 30_000);
+        assert!(cache.meter.bytes() <= 50_000, "{}", cache.meter.bytes());
+        assert_eq!(cache.inner.lock().expect("no panic").full.len(), 1, "those without contents are not walked over");
     }
 
     #[test]
