@@ -47,14 +47,14 @@ pub use builder::Builder;
 pub use connection::Connector;
 pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
 pub use error::{Error, ErrorKind};
-pub use operations::{Backup, BackupPiece};
+pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents};
 pub use status::{ClusterStatus, NodeStatus, Role, StatusOptions};
 
 pub use crate::types::{
     Consistency, Counters, Expected, Expiry, List, ListPage, Listed, NodeId, Revision, SessionId, SessionInfo, Version,
 };
 
-use crate::types::{ClientId, Nonce, Outcome, Request, Sequence, Verdict, Write};
+use crate::types::{ClientId, LoadedContent, Nonce, Outcome, Request, Sequence, Verdict, Write};
 use crate::wire::LoadAssembler;
 use cache::Cache;
 use handle::Handle;
@@ -167,6 +167,13 @@ impl Client {
         status::ask(self.handle.config(), options).await
     }
 
+    /// What the first endpoint that answers remembers of its past; needs no quorum.
+    ///
+    /// Errors: `Refused` if none answers. Dropping the future cancels it.
+    pub async fn events(&self) -> Result<NodeEvents, Error> {
+        operations::events(self.handle.config()).await
+    }
+
     /// A backup of the first endpoint that can give one, with everything up to `at_least`, waited for at most `timeout`; needs no quorum.
     ///
     /// Errors: `Refused` if no endpoint has come so far. Dropping the future cancels it.
@@ -182,6 +189,13 @@ impl Client {
         self.handle.close(reply).await;
         // It ended without an answer: then it is closed too.
         let _ = closed.await;
+    }
+}
+
+impl Session {
+    /// The session in content as a node stores it. Errors: `Corrupt`, if it is none of this client's.
+    pub fn from_stored(content: LoadedContent, revision: Revision) -> Result<Self, Error> {
+        sessions::from_stored(content, revision)
     }
 }
 

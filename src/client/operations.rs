@@ -8,12 +8,15 @@ use tonic::Streaming;
 use super::Error;
 use super::driver::Config;
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::types::{Refusal, RefusalKind, Revision};
+use crate::types::{NodeId, Refusal, RefusalKind, Revision};
 use crate::wire::v1::operations_client::OperationsClient;
 use crate::wire::{refusal_from_status, v1};
 
 /// A server that sends nothing for so long is given up.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a node may take to tell its events.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A backup on its way from a node.
 pub struct Backup {
@@ -52,6 +55,46 @@ impl Backup {
             BackupPiece { data, rows_done, rows_total, revision: Revision(revision) }
         }))
     }
+}
+
+/// What one node remembers of its past.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEvents {
+    /// The node.
+    pub node: NodeId,
+    /// Its last 1 000 events, oldest first.
+    pub events: Vec<NodeEvent>,
+}
+
+/// Something that happened on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEvent {
+    /// The node's clock, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// One word, e.g. `leader`. New ones may come.
+    pub kind: String,
+    /// For people.
+    pub detail: String,
+}
+
+pub(super) async fn events(config: &Config) -> Result<NodeEvents, Error> {
+    let mut last = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
+    for endpoint in &config.endpoints {
+        let ask = async {
+            let mut client = OperationsClient::new(config.dial(endpoint).connect().await?);
+            client.events(v1::EventsRequest {}).await.map_err(|status| refusal_from_status(&status))
+        };
+        match tokio::time::timeout(EVENTS_TIMEOUT, ask).await {
+            Ok(Ok(response)) => {
+                let v1::EventsResponse { node, events } = response.into_inner();
+                let event = |v1::Event { at_ms, kind, detail }| NodeEvent { at_ms, kind, detail };
+                return Ok(NodeEvents { node: NodeId(node), events: events.into_iter().map(event).collect() });
+            }
+            Ok(Err(refusal)) => last = refusal,
+            Err(_) => last = Refusal::not_applied(RefusalKind::Unavailable, format!("no answer in time address={endpoint}")),
+        }
+    }
+    Err(Error::from_refusal(last))
 }
 
 pub(super) async fn backup(config: &Config, at_least: Revision, timeout: Duration) -> Result<Backup, Error> {

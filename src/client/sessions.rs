@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cache::{Cache, Shared, lock};
+use super::content::{Content, Session};
 use super::handle::Handle;
 use super::known::{Decision, Ended, Origin, Place, Plan, Rule};
 use super::operation::{Body, Planned, Remake};
@@ -115,6 +116,19 @@ fn whole<T: Item>(content: LoadedContent, cluster: Option<ClusterId>, cache: &Ca
     // Without a cluster's name it is returned and not remembered.
     let place = place(&info, first_chunk, cluster.unwrap_or_default());
     Ok((place, Arc::new(view), Some(info)))
+}
+
+/// A session out of content as it is stored, e.g. in the files of a stopped node.
+pub(super) fn from_stored(content: LoadedContent, revision: Revision) -> Result<Session, Error> {
+    let LoadedContent { info, chunks, head } = content;
+    let (items, head) = pack::unpack(chunks, head)?;
+    let head = head.ok_or_else(|| Error::corrupt("stored content has no head"))?;
+    let (is_transcript, head) = pack::untagged(&head);
+    let content = match is_transcript {
+        true => Content::Transcript { messages: items, head, counters: info.counters.clone() },
+        false => Content::Value(head),
+    };
+    Ok(Session { info, revision, content })
 }
 
 /// `None` if the tail does not go on from there.

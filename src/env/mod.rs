@@ -11,6 +11,8 @@ mod clock;
 mod disk;
 #[cfg(feature = "client")]
 mod entropy;
+#[cfg(feature = "server")]
+mod frozen;
 mod random;
 #[cfg(feature = "server")]
 mod usage;
@@ -24,6 +26,8 @@ pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, Held, RealDisk, Space};
 #[cfg(feature = "client")]
 pub use entropy::SystemRandom;
+#[cfg(feature = "server")]
+pub use frozen::FrozenDisk;
 pub use random::{Random, u64_from};
 #[cfg(feature = "server")]
 pub use usage::{ProcessUsage, directory_bytes, loopback_bytes};

@@ -138,6 +138,11 @@ impl Node {
         if members.iter().any(|member| member.voter) { members } else { self.shared.configured.clone() }
     }
 
+    /// What this node remembers of its past.
+    pub fn events(&self) -> &super::events::Events {
+        &self.shared.events
+    }
+
     /// A backup that contains everything up to the entry `at_least`, waited for at most `timeout`. Cancel safe.
     ///
     /// Errors: another one is being made, the entry did not come in time, nothing was ever applied, or the disk failed.
@@ -236,6 +241,9 @@ impl Node {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
         self.tasks.lock().await.shutdown().await;
+        self.shared.events.note("stopped", "");
+        let events = self.shared.events.clone();
+        self.shared.blocking.call(move || events.save()).await;
         match tokio::time::timeout(FLUSH_TIMEOUT, self.shared.machine.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last flush failed; the log has everything"),

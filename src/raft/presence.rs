@@ -204,6 +204,7 @@ impl Presence {
         table.peers.insert(from, seen);
         if differs && !table.diverged {
             table.diverged = true;
+            self.shared.events.note("diverged", format!("node={from} index={}", message.digest_index));
             tracing::error!(peer = %from, index = message.digest_index, "the state of a peer differs from this node's at one index");
         }
         drop(table);

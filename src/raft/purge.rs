@@ -27,6 +27,7 @@ async fn watch_disk(shared: &Arc<Shared>) {
         Err(error) => return tracing::warn!(%error, "cannot tell how much room the disk has"),
     };
     if shared.disk_low.swap(low, Ordering::Relaxed) != low {
+        shared.events.note("disk", if low { "low: saves are refused" } else { "healed: saves are taken again" });
         tracing::warn!(low, "the disk's room crossed the bound below which saves are refused");
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::blocking::Blocking;
 use super::clocks::Clocks;
 use super::confirm::Confirmer;
+use super::events::Events;
 use super::peers::Peers;
 use super::state_machine::{Core, StateMachine};
 use super::types::{PeerNode, StoredMembership, Types, Vote};
@@ -52,6 +53,8 @@ pub struct Shared {
     /// Whether this node's file system is nearly full.
     pub disk_low: AtomicBool,
     pub data_dir: PathBuf,
+    /// What this node remembers of its past.
+    pub events: Arc<Events>,
     /// One backup at a time: each pins a state of its own.
     pub backups: Arc<tokio::sync::Semaphore>,
 }
@@ -144,6 +147,7 @@ impl Shared {
             let first = failed.is_none();
             if first {
                 tracing::error!(%reason, "the node stops");
+                self.events.note("failed", reason.clone());
                 *failed = Some(reason);
             }
             first

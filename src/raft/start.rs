@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::blocking::Blocking;
 use super::clocks::Clocks;
 use super::confirm::Confirmer;
+use super::events::{self, Events};
 use super::log_store::LogStore;
 use super::net::{Incoming, Net};
 use super::network::NetworkFactory;
@@ -23,7 +24,7 @@ use super::peers::Peers;
 use super::presence::Presence;
 use super::shared::Shared;
 use super::state_machine::{Core, StateMachine};
-use super::types::Runtime;
+use super::types::{Runtime, StoredMembership};
 use super::{Leadership, Member, Upper, bootstrap, purge, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
@@ -124,6 +125,7 @@ struct Storage {
     lock: Lock,
     log: Log,
     state: Arc<State<Core>>,
+    events: Arc<Events>,
 }
 
 /// Opens everything under the data directory. Blocks on the disk.
@@ -145,7 +147,9 @@ fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
     }
     let cover = Arc::new(LogCover(log.clone()));
     let state = State::open(env, &dir.join("state"), options.state, cover, Core::from_rows).map_err(data)?;
-    Ok(Storage { identity, lock, log, state })
+    let events = Arc::new(Events::open(env, dir));
+    events.note("started", format!("release={} applied={:?}", env!("CARGO_PKG_VERSION"), state.applied().map(|id| id.index)));
+    Ok(Storage { identity, lock, log, state, events })
 }
 
 struct OpenOptions {
@@ -220,6 +224,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         failed: watch::Sender::new(None),
         disk_low: AtomicBool::new(false),
         data_dir: options.data_dir,
+        events: storage.events,
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
     });
     watch_failures(&shared);
@@ -232,6 +237,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     tasks.spawn(leadership(shared.clone()));
     tasks.spawn(purge::run(shared.clone(), options.log_bytes_kept));
     tasks.spawn(upgrade::run(shared.clone(), presence.clone()));
+    tasks.spawn(events::run(shared.events.clone(), shared.blocking.clone()));
     tasks.spawn(keep(storage.lock));
     if options.bootstrap {
         tasks.spawn(bootstrap::run(shared.clone()));
@@ -274,12 +280,23 @@ async fn serve(service: PeerService, incoming: Incoming) {
     }
 }
 
+fn membership_text(membership: &StoredMembership) -> String {
+    let ids = |ids: Vec<NodeId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    format!("voters={} members={}", ids(membership.voter_ids().collect()), ids(membership.nodes().map(|(id, _)| *id).collect()))
+}
+
 /// Publishes who leads, whenever something that tells it changes, and notices when Raft itself has stopped.
 async fn leadership(shared: Arc<Shared>) {
     let mut metrics = shared.raft.server_metrics();
     let mut heard = shared.heard.subscribe();
     let mut lost = shared.lost.subscribe();
+    let mut members = None;
     loop {
+        let membership = shared.membership();
+        if *membership.log_id() != members {
+            members = *membership.log_id();
+            shared.events.note("membership", membership_text(&membership));
+        }
         let leader = shared.live_leader();
         let known = Leadership {
             term: shared.raft.metrics().borrow_watched().current_term,
@@ -289,6 +306,8 @@ async fn leadership(shared: Arc<Shared>) {
         if shared.leadership.borrow().leader != known.leader {
             let leader = known.leader.as_ref().map(|hint| hint.node.0);
             tracing::info!(term = known.term, ?leader, "the leader changed");
+            let name = leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+            shared.events.note("leader", format!("term={} leader={name}", known.term));
         }
         shared.leadership.send_if_modified(|old| {
             let changed = *old != known;

@@ -233,6 +233,9 @@ impl Dispatcher {
     fn finish(&self, call: Box<Call>, result: Result<Done, Refusal>) {
         self.0.metrics.ended(call.operation.kind(), &result, self.0.clock.now().saturating_sub(call.started));
         self.0.metrics.saved(&call.operation, &result);
+        if let Err(refusal) = &result {
+            self.0.node.events().refused(super::metrics::refusal_name(&refusal.kind));
+        }
         let Call { answerer, charge, .. } = *call;
         drop(charge);
         if let Some(answerer) = answerer {

@@ -298,7 +298,8 @@ fn verdict_name(verdict: &Verdict) -> &'static str {
     }
 }
 
-fn refusal_name(kind: &RefusalKind) -> &'static str {
+/// A word for each kind of refusal.
+pub fn refusal_name(kind: &RefusalKind) -> &'static str {
     match kind {
         RefusalKind::Invalid => "invalid",
         RefusalKind::WrongCluster => "wrong_cluster",

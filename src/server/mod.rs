@@ -22,6 +22,7 @@ mod forward;
 mod health;
 mod listen;
 mod metrics;
+pub mod offline;
 mod operations;
 mod park;
 mod service;

@@ -43,7 +43,9 @@ impl Operations for OperationsService {
     }
 
     async fn events(&self, _: Request<v1::EventsRequest>) -> Result<Response<v1::EventsResponse>, Status> {
-        Ok(Response::new(v1::EventsResponse { node: self.node.id().0, events: Vec::new() }))
+        let events = self.node.events().all();
+        let events = events.into_iter().map(|event| v1::Event { at_ms: event.at_ms, kind: event.kind, detail: event.detail });
+        Ok(Response::new(v1::EventsResponse { node: self.node.id().0, events: events.collect() }))
     }
 }
 

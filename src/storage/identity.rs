@@ -148,6 +148,18 @@ impl Identity {
         Ok(identity)
     }
 
+    /// The identity in `dir`, of whichever node, read and nothing else. Errors: [`Error::Missing`], [`Error::Damaged`], [`Error::Io`].
+    pub fn inspect(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Identity, Error> {
+        let file = dir.join(FILE);
+        let failed = |error: io::Error| Error::Io { file: file.clone(), error };
+        if !disk.exists(&file).map_err(failed)? {
+            return Err(Error::Missing { file });
+        }
+        let text = read(&**disk, &file).map_err(failed)?;
+        let fields = Fields::parse(&text).map_err(|what| Error::Damaged { file: file.clone(), what })?;
+        Ok(Identity { disk: disk.clone(), dir: dir.to_owned(), fields })
+    }
+
     /// Writes, last of all, the identity of a directory that was restored as a member of `cluster`: it holds data of it.
     ///
     /// Errors: [`Error::Io`]. Panics if there is an identity: the caller has looked.

@@ -11,17 +11,17 @@ use serde_json::Value;
 use crate::harness::Cluster;
 use crate::value;
 
-fn succeeded(output: &Output) -> String {
+pub fn succeeded(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn json(output: &Output) -> Value {
+pub fn json(output: &Output) -> Value {
     serde_json::from_str(&succeeded(output)).expect("one JSON document")
 }
 
 /// Asserts the exit code, and that stderr is one line that holds all of `parts`.
-fn refused(output: &Output, code: i32, parts: &[&str]) {
+pub fn refused(output: &Output, code: i32, parts: &[&str]) {
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{message}");
     assert_eq!(message.trim_end().lines().count(), 1, "one line: {message:?}");
@@ -29,7 +29,7 @@ fn refused(output: &Output, code: i32, parts: &[&str]) {
 }
 
 /// Values, a transcript in several chunks, a large one in several rows, and a session that was deleted.
-async fn fill(client: &Client) {
+pub async fn fill(client: &Client) {
     for number in 0..20 {
         client.save(&format!("value {number}"), value(format!("content {number}")), WriteOptions::default()).await.expect("a save");
     }
@@ -47,7 +47,7 @@ async fn fill(client: &Client) {
 }
 
 /// Every session with all that is known of it, and its content.
-async fn everything(client: &Client) -> Vec<(Listed, Content)> {
+pub async fn everything(client: &Client) -> Vec<(Listed, Content)> {
     let page = client.list(List::default()).await.expect("a listing");
     assert!(!page.more);
     let mut all = Vec::new();
@@ -59,7 +59,7 @@ async fn everything(client: &Client) -> Vec<(Listed, Content)> {
     all
 }
 
-fn path(file: &Path) -> &str {
+pub fn path(file: &Path) -> &str {
     file.to_str().expect("a path of ours")
 }
 

@@ -100,6 +100,21 @@ impl Cluster {
         self.children[node - 1] = Some(command.spawn().expect("the binary under test"));
     }
 
+    /// Stops a node in order and waits until it is gone.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn stop(&mut self, node: usize) {
+        let mut child = self.children[node - 1].take().expect("the node runs");
+        let killed = Command::new("kill").arg(child.id().to_string()).status().expect("kill is there");
+        assert!(killed.success());
+        child.wait().expect("a child of ours");
+    }
+
+    /// Where everything of this cluster lies.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Kills a node with -9 and waits until it is gone.
     pub fn kill(&mut self, node: usize) {
         let mut child = self.children[node - 1].take().expect("the node runs");

@@ -3,6 +3,7 @@
 mod backup;
 mod bob;
 mod harness;
+mod outage;
 mod race;
 #[allow(dead_code, reason = "the bench that shares it stops races early")]
 mod racing;

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, with the help that explains it. Nothing here acts.
 
+mod offline;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use offline::{Export as OfflineExport, Look, Offline};
 pub use snapshot::{Restore, Save, Snapshot};
 
 /// The whole command line.
@@ -45,6 +47,11 @@ pub enum Command {
     Snapshot(Snapshot),
     /// Put load on a cluster, and tell how fast it was and what it cost
     Bench(Bench),
+    /// Look into the files of a node that does not run, without changing them
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Offline(Offline),
+    /// Show what each node remembers of its past: leaders, members, disk, refusals, starts. Works without a quorum
+    Events(Events),
     /// Show every node: its role, how far it is, what it holds. Works without a quorum
     Status(Status),
     /// Print the script that completes this command line in a shell
@@ -125,10 +132,53 @@ pub enum Session {
     /// List sessions in order of their ids
     #[command(visible_alias = "list")]
     Ls(Ls),
+    /// Write sessions as JSON, one per line
+    Export(Export),
+    /// Store sessions that `export` wrote, or all of a directory of Bob's FileSessionStore
+    #[command(after_help = IMPORT_HELP)]
+    Import(Import),
 }
 
 const CONTENT_HELP: &str = "A JSON object with a `messages` array is stored as a transcript, of which later saves by an agent send only \
 what is new; anything else is stored byte for byte.";
+
+const IMPORT_HELP: &str = "PATH is a file that `session export` or `offline export` wrote, or a directory with one JSON file per session, named by the \
+id in hex digits. What can't be read is named on stderr and passed over, and the exit code is 1. Versions are counted anew; a session \
+whose time has passed since the export is passed over. A second import stores everything again: use --if-absent to go on with one.";
+
+/// `quorate session export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The sessions [default: all]
+    #[arg(conflicts_with = "prefix")]
+    pub ids: Vec<String>,
+    /// Only ids that start so
+    #[arg(long, default_value = "")]
+    pub prefix: String,
+    /// Where to write them; must not exist; `-` is stdout
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub file: PathBuf,
+    /// Answer from whatever the asked node has, without a quorum; says how old that may be
+    #[arg(long)]
+    pub stale: bool,
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// `quorate session import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A file or a directory
+    pub path: PathBuf,
+    /// Leave sessions alone that exist [default: store whatever is there now]
+    #[arg(long)]
+    pub if_absent: bool,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print the summary
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
 
 /// `quorate session put`.
 #[derive(Debug, Args)]
@@ -175,7 +225,7 @@ pub struct Get {
     /// raw: the content alone, a plain value byte for byte; json: with its version and revisions
     #[arg(short, long, value_enum, default_value_t)]
     pub output: GetOutput,
-    /// Answer from whatever the asked node has, without a quorum; may be old
+    /// Answer from whatever the asked node has, without a quorum; says on stderr how old that may be
     #[arg(long)]
     pub stale: bool,
     #[command(flatten)]
@@ -206,6 +256,20 @@ pub struct Ls {
     /// At most so many [default: all]
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<u64>,
+    /// Answer from whatever the asked node has, without a quorum; says on stderr how old that may be
+    #[arg(long)]
+    pub stale: bool,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `quorate events`.
+#[derive(Debug, Args)]
+#[command(after_help = "Each node of --endpoints that answers is shown; it keeps its last 1 000 events in its data directory.")]
+pub struct Events {
     #[command(flatten)]
     pub cluster: Cluster,
     /// How to print them

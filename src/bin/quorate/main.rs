@@ -46,6 +46,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Serve(args) => commands::serve::run(args).await,
             Command::Session(command) => commands::session::run(command).await,
             Command::Snapshot(command) => commands::snapshot::run(command).await,
+            Command::Offline(command) => commands::offline::run(&command),
+            Command::Events(args) => commands::events::run(args).await,
             Command::Status(args) => commands::status::run(args).await,
             Command::Completions(args) => commands::completions::run(&args),
         }

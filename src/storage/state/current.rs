@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::error::Error;
 use crate::env::Disk;
 
-const CURRENT: &str = "CURRENT";
+pub(super) const CURRENT: &str = "CURRENT";
 const CURRENT_NEW: &str = "CURRENT.new";
 /// Longer content is damage.
 const CURRENT_BYTES_MAX: u64 = 128;

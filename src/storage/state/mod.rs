@@ -22,6 +22,7 @@ mod layers;
 mod reserve;
 mod rows;
 mod snapshot;
+mod stopped;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ pub use layers::{Batch, Pinned, Pinner};
 pub use rows::Rows;
 pub(super) use snapshot::Decoder;
 pub use snapshot::Snapshot;
+pub use stopped::Stopped;
 
 use current::Current;
 use engine::File;

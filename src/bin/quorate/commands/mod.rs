@@ -3,6 +3,8 @@
 pub mod bench;
 pub mod completions;
 pub mod dev;
+pub mod events;
+pub mod offline;
 pub mod serve;
 pub mod session;
 pub mod snapshot;

@@ -2,6 +2,8 @@
 
 mod explain;
 mod print;
+mod stale;
+mod transfer;
 
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use quorate::client::{Client, Content, LoadOptions, WriteOptions};
 use quorate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
-use quorate::types::{Consistency, Expected, Expiry, List, SessionId, Version};
+use quorate::types::{Expected, Expiry, List, SessionId, Version};
 use serde_json::json;
 
 use crate::args::{self, GetOutput, Output};
@@ -18,6 +20,7 @@ use crate::output;
 
 pub use self::explain::read_failure;
 use self::explain::write_failure;
+pub use self::print::session_json;
 
 /// Runs one of them. The client is closed in any case, so that its row does not stay behind for an hour.
 pub async fn run(command: args::Session) -> Result<(), Failure> {
@@ -27,6 +30,8 @@ pub async fn run(command: args::Session) -> Result<(), Failure> {
         args::Session::Get(args) => get(args).await,
         args::Session::Rm(args) => rm(args).await,
         args::Session::Ls(args) => ls(args).await,
+        args::Session::Export(args) => transfer::export(args).await,
+        args::Session::Import(args) => transfer::import(args).await,
     }
 }
 
@@ -51,10 +56,14 @@ async fn cas(args: args::Cas) -> Result<(), Failure> {
 async fn get(args: args::Get) -> Result<(), Failure> {
     let id = read_id(&args.id)?;
     let client = connect(&args.cluster)?;
-    let consistency = if args.stale { Consistency::Stale } else { Consistency::Linearizable };
+    let consistency = stale::consistency(args.stale);
     let result = client.load_with(&id, LoadOptions { consistency }).await;
     client.close().await;
-    let Some(session) = result.map_err(read_failure)?.session else {
+    let read = result.map_err(read_failure)?;
+    if args.stale {
+        stale::tell(read.age);
+    }
+    let Some(session) = read.session else {
         return Err(Failure::failed(format!("there is no such session id={}", output::printable(&id))));
     };
     match args.output {
@@ -94,8 +103,11 @@ async fn print_listing(client: &Client, args: &args::Ls) -> Result<(), Failure> 
     let mut printer = print::ListPrinter::new(args.output);
     while left > 0 {
         let limit = left.min(u64::from(LIST_PAGE_MAX)) as u32;
-        let list = List { prefix: args.prefix.clone(), after: after.take(), limit, consistency: Consistency::Linearizable };
+        let list = List { prefix: args.prefix.clone(), after: after.take(), limit, consistency: stale::consistency(args.stale) };
         let page = client.list(list).await.map_err(read_failure)?;
+        if args.stale && !printer.has_begun() {
+            stale::tell(page.age_ms.map(Duration::from_millis));
+        }
         printer.page(&page.sessions)?;
         left -= (page.sessions.len() as u64).min(left);
         after = page.sessions.last().map(|listed| listed.id.clone());

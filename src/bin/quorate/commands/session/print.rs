@@ -21,6 +21,11 @@ impl ListPrinter {
         Self { output, count: 0 }
     }
 
+    /// Whether a session was printed.
+    pub fn has_begun(&self) -> bool {
+        self.count > 0
+    }
+
     /// Prints one page.
     pub fn page(&mut self, sessions: &[Listed]) -> std::io::Result<()> {
         let mut text = String::new();

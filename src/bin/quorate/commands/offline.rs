@@ -1,0 +1,106 @@
+//! `quorate offline`: the files of a stopped node, read only.
+
+use std::fs::File;
+use std::io::Write;
+
+use quorate::client::Session;
+use quorate::limits::LIST_PAGE_MAX;
+use quorate::server::offline::{Error, Offline};
+use quorate::types::{Consistency, Load, Revision};
+use serde_json::{Value, json};
+
+use crate::args::{self, Output};
+use crate::commands::session::{read_failure, session_json};
+use crate::failure::Failure;
+use crate::output;
+use crate::progress::Progress;
+
+/// Runs one of them. Errors: a node runs on the directory, or something in it is damaged; the message names it.
+pub fn run(command: &args::Offline) -> Result<(), Failure> {
+    match command {
+        args::Offline::Inspect(args) => print(&fields(&Offline::open(&args.data_dir).map_err(failure)?), args.output),
+        args::Offline::Verify(args) => verify(args),
+        args::Offline::Export(args) => export(args),
+    }
+}
+
+fn failure(error: Error) -> Failure {
+    Failure::failed(error)
+}
+
+fn fields(offline: &Offline) -> Vec<(&'static str, Value)> {
+    let (identity, log, counts) = (offline.identity(), offline.log(), offline.counts());
+    vec![
+        ("node", json!(identity.node().0)),
+        ("cluster_id", json!(identity.cluster().map(|id| id.to_string()))),
+        ("initialized", json!(identity.was_initialized())),
+        ("applied", json!(offline.applied())),
+        ("last_log", json!(log.position.last.map(|last| last.index))),
+        ("purged", json!(log.position.purged.map(|purged| purged.index))),
+        ("log_entries", json!(log.entries)),
+        ("log_bytes", json!(log.bytes)),
+        ("log_segments", json!(log.segments)),
+        ("state_bytes", json!(offline.state_bytes())),
+        ("sessions", json!(counts.sessions)),
+        ("tombstones", json!(counts.tombstones)),
+        ("clients", json!(counts.clients)),
+    ]
+}
+
+fn print(fields: &[(&str, Value)], how: Output) -> Result<(), Failure> {
+    match how {
+        Output::Json => output::json(&fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())?,
+        Output::Table => {
+            let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+            let lines: Vec<String> = fields.iter().map(|(name, value)| format!("{name:<14} {}", plain(value))).collect();
+            output::line(&lines.join("\n"))?;
+        }
+    }
+    Ok(())
+}
+
+fn verify(args: &args::Look) -> Result<(), Failure> {
+    let offline = Offline::open(&args.data_dir).map_err(failure)?;
+    let progress = Progress::count("verifying rows", offline.rows());
+    let summary = offline.verify(|done| progress.set(done)).map_err(failure)?;
+    drop(progress);
+    let mut fields = fields(&offline);
+    fields.extend([
+        ("rows", json!(summary.rows)),
+        ("chunks", json!(summary.totals.chunks)),
+        ("content_bytes", json!(summary.totals.stored_bytes)),
+        ("damage", json!("none")),
+    ]);
+    print(&fields, args.output)
+}
+
+fn export(args: &args::OfflineExport) -> Result<(), Failure> {
+    let offline = Offline::open(&args.data_dir).map_err(failure)?;
+    let mut out: Box<dyn Write> = match args.file.as_os_str() == "-" {
+        true => Box::new(std::io::stdout().lock()),
+        false => Box::new(File::create_new(&args.file).map_err(|error| {
+            Failure::usage(format!("can't make the file, which must not exist: {error} file={}", args.file.display()))
+        })?),
+    };
+    let progress = Progress::count("exporting", offline.counts().sessions);
+    let revision = Revision(offline.applied().unwrap_or(0));
+    let (mut after, mut done): (Option<String>, u64) = (None, 0);
+    loop {
+        let (sessions, more) = offline.list(&args.prefix, after.as_deref(), LIST_PAGE_MAX);
+        for listed in &sessions {
+            let load = Load { id: listed.id.clone(), have: None, consistency: Consistency::Stale };
+            let Some(content) = offline.load(load).map_err(failure)? else { continue };
+            let session = Session::from_stored(content, revision).map_err(read_failure)?;
+            let mut line = session_json(listed.id.as_str(), &session)?.to_string();
+            line.push('\n');
+            out.write_all(line.as_bytes())?;
+            done += 1;
+            progress.set(done);
+        }
+        after = sessions.last().map(|listed| listed.id.as_str().to_owned());
+        if !more || after.is_none() {
+            break;
+        }
+    }
+    Ok(out.flush()?)
+}
