@@ -2,6 +2,7 @@
 //! between the request for some work and the work itself does happen.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -15,18 +16,25 @@ use crate::env::{Step, Worker, Workers};
 #[derive(Clone)]
 pub struct TaskWorkers {
     random: Arc<SeededRandom>,
-    delay_max: Duration,
+    delay_max_us: Arc<AtomicU64>,
 }
 
 impl TaskWorkers {
     /// Steps and jobs begin up to `delay_max` after they could.
     pub fn new(seed: u64, delay_max: Duration) -> Self {
-        Self { random: Arc::new(SeededRandom::new(seed)), delay_max }
+        let workers = Self { random: Arc::new(SeededRandom::new(seed)), delay_max_us: Arc::default() };
+        workers.set_delay_max(delay_max);
+        workers
+    }
+
+    /// The same for what begins from now on: a disk that has become slow, or fast again.
+    pub fn set_delay_max(&self, delay_max: Duration) {
+        self.delay_max_us.store(delay_max.as_micros() as u64, Ordering::Relaxed);
     }
 
     /// Half of all work begins at once, the rest at any time within the bound.
     fn delay(&self) -> Duration {
-        let bound = self.delay_max.as_micros() as u64;
+        let bound = self.delay_max_us.load(Ordering::Relaxed);
         Duration::from_micros(self.random.below(2 * bound.max(1)).saturating_sub(bound))
     }
 
@@ -79,8 +87,6 @@ impl Workers for TaskWorkers {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -72,6 +72,14 @@ fn golden_entries_decode_and_encode_to_the_same_bytes() {
     }
 }
 
+/// A released version's constants never change: replicas that differed in one would disagree about the same entry.
+#[test]
+fn golden_rules_of_released_versions_are_those_that_were_released() {
+    let rules = format!("{:#?}\n", quorate::machine::rules(1).expect("version 1 is released"));
+    let stored = golden("rules_1", rules.as_bytes());
+    assert_eq!(String::from_utf8_lossy(&stored), rules);
+}
+
 /// A small machine with a row of every kind, and an outcome of every kind that is recorded.
 fn rows_of_every_kind() -> Rows {
     let mut lab = Lab::new();

@@ -6,10 +6,13 @@
 #[cfg(not(tokio_unstable))]
 compile_error!("without --cfg tokio_unstable, which .cargo/config.toml sets and RUSTFLAGS overrides, no seed can be replayed");
 
+mod coverage;
 mod lying;
 mod nemesis;
 mod net;
 mod node;
+mod params;
+mod turns;
 mod workload;
 mod world;
 
@@ -40,15 +43,19 @@ fn die_of_panics(seed: u64) {
     }));
 }
 
+/// Milliseconds of a core that this thread took; 0 where that cannot be told.
+fn cpu_ms() -> u64 {
+    let nanos = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    nanos.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).map_or(0, |nanos| nanos / 1_000_000)
+}
+
 fn replay(seed: u64) -> String {
     format!("replay: SIM_SEED={seed} SIM_TRACE=1 cargo test --test sim every_seed_holds -- --nocapture")
 }
 
 fn simulate(seed: u64) {
     die_of_panics(seed);
-    if std::env::var_os("SIM_LOG").is_some() {
-        world::log_to_stderr();
-    }
+    coverage::start();
     let dir = tempfile::tempdir().expect("a directory for locks");
     let began = std::time::Instant::now();
     let seconds = number("SIM_SECS").unwrap_or(SECONDS);
@@ -57,14 +64,19 @@ fn simulate(seed: u64) {
         report.lines.iter().for_each(|line| println!("{line}"));
     }
     println!(
-        "seed={seed} trace={:016x} operations={} acknowledged={} unknown={} installs={} wall_ms={} faults={:?}",
+        "seed={seed} trace={:016x} nodes={} virtual_ms={} operations={} acknowledged={} unknown={} installs={} faults={:?} saw={:?} \
+         wall_ms={} cpu_ms={}",
         report.trace,
+        report.nodes,
+        report.virtual_time.as_millis(),
         report.operations,
         report.acknowledged,
         report.unknown,
         report.installs,
+        report.faults,
+        report.saw,
         began.elapsed().as_millis(),
-        report.faults
+        cpu_ms()
     );
     if !report.violations.is_empty() {
         report.violations.iter().take(10).for_each(|violation| eprintln!("VIOLATION seed={seed}: {violation}"));

@@ -1,13 +1,17 @@
 //! Everything that goes wrong, from the seed.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quorate::testing::disk::{Crash, Fault, Operation};
+use quorate::testing::disk::{Crash, Fault, Operation, SimDisk};
 use quorate::testing::inline::SeededRandom;
 use turmoil::Sim;
 
+use super::coverage::sometimes;
 use super::node::Host;
+use super::params::{Kind, Params};
+use super::workload::Shared;
 
 /// What ends a fault.
 enum Cure {
@@ -18,6 +22,12 @@ enum Cure {
     Release(String, String),
     Calm,
     Near,
+    /// The disk has room again.
+    Room(u64),
+    /// The disk is as fast as before.
+    Fast(u64),
+    /// The disk that was taken out comes back.
+    Unwipe(u64, Box<SimDisk>),
 }
 
 /// Causes faults and ends them.
@@ -30,6 +40,9 @@ pub struct Nemesis {
     next: Duration,
     latency_max: Duration,
     pace_ms: u64,
+    kinds: Vec<Kind>,
+    shared: Arc<Mutex<Shared>>,
+    jumped: bool,
     /// How often each fault was caused.
     pub counts: BTreeMap<&'static str, u64>,
     /// What was done when, for the trace.
@@ -37,11 +50,22 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    pub fn new(seed: u64, hosts: Vec<Host>, clients: Vec<String>, latency_max: Duration) -> Self {
-        let random = SeededRandom::new(seed ^ 0x006e_656d_6573_6973);
-        let pace_ms = [300, 1000, 3000][random.below(3) as usize];
-        let (cures, down, counts, log) = (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
-        Self { random, hosts, clients, cures, down, next: Duration::from_secs(3), latency_max, pace_ms, counts, log }
+    pub fn new(params: &Params, hosts: Vec<Host>, clients: Vec<String>, shared: Arc<Mutex<Shared>>) -> Self {
+        Self {
+            random: SeededRandom::new(params.seed ^ 0x006e_656d_6573_6973),
+            hosts,
+            clients,
+            cures: Vec::new(),
+            down: Vec::new(),
+            next: Duration::from_secs(3),
+            latency_max: params.latency_max,
+            pace_ms: params.pace_ms,
+            kinds: params.faults.clone(),
+            shared,
+            jumped: false,
+            counts: BTreeMap::new(),
+            log: Vec::new(),
+        }
     }
 
     /// Does what is due.
@@ -68,7 +92,9 @@ impl Nemesis {
         self.cure(sim, |_| true);
         self.cure(sim, |_| true);
         for host in &self.hosts {
-            host.slot.lock().expect("no host panics with it").disk.clear_faults();
+            let slot = host.slot.lock().expect("no host panics with it");
+            slot.disk.clear_faults();
+            slot.disk.set_capacity(None);
         }
         self.revive(sim);
         assert!(self.cures.iter().all(|(_, cure)| matches!(cure, Cure::Start(_))), "only a restart can be left");
@@ -119,6 +145,20 @@ impl Nemesis {
                 }
                 Cure::Calm => sim.set_fail_rate(0.0),
                 Cure::Near => sim.set_max_message_latency(self.latency_max),
+                Cure::Room(id) => {
+                    self.note(sim, &format!("n{id} has room"));
+                    self.host(id).slot.lock().expect("no host panics with it").disk.set_capacity(None);
+                }
+                Cure::Fast(id) => self.host(id).slow_disk(Duration::ZERO),
+                Cure::Unwipe(id, disk) => {
+                    self.note(sim, &format!("n{id} has its disk again"));
+                    if !self.down.contains(&id) {
+                        self.power_off(sim, id, Crash::Kept, false);
+                        self.later(sim.elapsed(), 500, Cure::Start(id));
+                    }
+                    let mut slot = self.host(id).slot.lock().expect("no host panics with it");
+                    (slot.disk, slot.wiped, slot.may_fail) = (*disk, false, false);
+                }
             }
         }
     }
@@ -158,8 +198,14 @@ impl Nemesis {
         sim.crash(Host::name(id));
         let mut slot = self.host(id).slot.lock().expect("no host panics with it");
         slot.disk = if cut { slot.disk.crash(crash, seed) } else { slot.disk.kill() };
+        if slot.leads {
+            sometimes("leader crashed");
+            if self.shared.lock().expect("no client panics with it").has_open_write() {
+                sometimes("leader crashed with a write in flight");
+            }
+        }
         slot.ended = None;
-        slot.may_fail = false;
+        slot.may_fail = slot.wiped;
         slot.leads = false;
         drop(slot);
         self.down.push(id);
@@ -182,63 +228,126 @@ impl Nemesis {
     fn strike(&mut self, sim: &mut Sim<'_>, now: Duration) {
         let id = self.victim();
         let name = Host::name(id);
-        match self.random.below(14) {
-            0..8 if self.down.contains(&id) => {}
-            0 => {
+        let kind = self.kinds[self.random.below(self.kinds.len() as u64) as usize];
+        match kind {
+            Kind::Partition => self.partition(sim, now, &name),
+            Kind::Bridge => self.bridge(sim, now, id),
+            Kind::OneWay => self.one_way(sim, now, &name),
+            Kind::Pause => self.pause(sim, now, &name),
+            Kind::Loss => {
+                self.count(sim, "loss", "");
+                sim.set_fail_rate([0.001, 0.005, 0.02][self.random.below(3) as usize]);
+                self.later(now, 3000, Cure::Calm);
+            }
+            Kind::Latency => {
+                self.count(sim, "latency", "");
+                sim.set_max_message_latency(Duration::from_millis(20 + self.random.below(600)));
+                self.later(now, 3000, Cure::Near);
+            }
+            Kind::PowerCutOfAll => self.all_power(sim, now),
+            Kind::WipedDisks => self.wipe(sim, now),
+            Kind::Jump if self.jumped => {}
+            Kind::Jump => {
+                // Longer than a client may be idle.
+                self.jumped = true;
+                self.count(sim, "all clocks two hours on", "");
+                self.hosts.iter().for_each(|host| host.jump_ms(2 * 3600 * 1000 + 1));
+            }
+            _ if self.down.contains(&id) => {}
+            kind => self.strike_one(sim, now, id, kind),
+        }
+    }
+
+    /// What is done to one node that runs.
+    fn strike_one(&mut self, sim: &mut Sim<'_>, now: Duration, id: u64, kind: Kind) {
+        let name = Host::name(id);
+        match kind {
+            Kind::Kill => {
                 self.count(sim, "kill", &name);
                 self.power_off(sim, id, Crash::Kept, false);
                 self.later(now, 3000, Cure::Start(id));
             }
-            1 => {
+            Kind::PowerCut => {
                 self.count(sim, "power cut", &name);
                 let crash = self.crash_kind();
                 self.power_off(sim, id, crash, true);
                 self.later(now, 3000, Cure::Start(id));
             }
-            2 | 3 => {
+            Kind::PowerCutWithinWork => {
                 self.count(sim, "power cut within work", &name);
                 self.halt_soon(id);
                 let crash = self.crash_kind();
                 self.later(now, 100, Cure::PowerCut(id, crash));
             }
-            4 => {
+            Kind::LongOutage => {
                 self.count(sim, "long outage", &name);
                 let crash = self.crash_kind();
                 self.power_off(sim, id, crash, true);
                 self.later(now + Duration::from_secs(5), 5000, Cure::Start(id));
             }
-            5 => {
-                self.count(sim, "failed sync", &name);
-                let fault = Fault {
-                    operation: Operation::Sync,
-                    path_contains: String::new(),
-                    skip: self.random.below(4),
-                    times: 1,
-                    kind: std::io::ErrorKind::Other,
-                };
-                let mut slot = self.host(id).slot.lock().expect("no host panics with it");
-                slot.may_fail = true;
-                slot.disk.inject(fault);
+            Kind::FailedSync => self.fail_disk(sim, now, id, Operation::Sync, "failed sync"),
+            Kind::FailedWrite => self.fail_disk(sim, now, id, Operation::Write, "failed write"),
+            Kind::FullDisk => {
+                self.count(sim, "full disk", &name);
+                let slot = self.host(id).slot.lock().expect("no host panics with it");
+                slot.disk.set_capacity(Some(slot.disk.used() + self.random.below(200_000)));
                 drop(slot);
-                self.later(now, 1000, Cure::PowerCut(id, Crash::Lost));
+                self.later(now, 4000, Cure::Room(id));
             }
-            6 => {
+            Kind::SlowDisk => {
+                self.count(sim, "slow disk", &name);
+                self.host(id).slow_disk(Duration::from_millis(50 + self.random.below(1500)));
+                self.later(now, 3000, Cure::Fast(id));
+            }
+            _ => {
                 self.count(sim, "orderly stop", &name);
                 self.host(id).slot.lock().expect("no host panics with it").stop.notify_one();
             }
-            7 => self.all_power(sim, now),
-            8 | 9 => self.partition(sim, now, &name),
-            10 => self.one_way(sim, now, &name),
-            11 => self.pause(sim, now, &name),
-            12 => {
-                self.count(sim, "loss", "");
-                sim.set_fail_rate([0.001, 0.005, 0.02][self.random.below(3) as usize]);
-                self.later(now, 3000, Cure::Calm);
+        }
+    }
+
+    /// One call of its disk fails, some time soon, and power goes later.
+    fn fail_disk(&mut self, sim: &mut Sim<'_>, now: Duration, id: u64, operation: Operation, what: &'static str) {
+        self.count(sim, what, &Host::name(id));
+        let skip = self.random.below(4);
+        let fault = Fault { operation, path_contains: String::new(), skip, times: 1, kind: std::io::ErrorKind::Other };
+        let mut slot = self.host(id).slot.lock().expect("no host panics with it");
+        slot.may_fail = true;
+        slot.disk.inject(fault);
+        drop(slot);
+        self.later(now, 1000, Cure::PowerCut(id, Crash::Lost));
+    }
+
+    /// Some nodes, up to a majority, run with empty disks for a while, the flag of a new cluster still on. With a majority of them, the
+    /// others are off: nothing must be served, nor a second cluster begin.
+    fn wipe(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        let nodes = self.hosts.len() as u64;
+        if self.hosts.iter().any(|host| host.slot.lock().expect("no host panics with it").wiped) {
+            return;
+        }
+        let count = 1 + self.random.below(nodes / 2 + 1);
+        let first = self.random.below(2) * self.random.below(nodes);
+        let ids: Vec<u64> = (0..count).map(|at| 1 + (first + at) % nodes).collect();
+        self.count(sim, "wiped disks", &format!("{ids:?}"));
+        for id in 1..=nodes {
+            let is_wiped = ids.contains(&id);
+            if !is_wiped && count <= nodes / 2 {
+                continue;
             }
-            _ => {
-                self.count(sim, "latency", "");
-                sim.set_max_message_latency(Duration::from_millis(20 + self.random.below(600)));
-                self.later(now, 3000, Cure::Near);
+            if !self.down.contains(&id) {
+                self.power_off(sim, id, Crash::Kept, false);
+            }
+            if is_wiped {
+                let mut slot = self.host(id).slot.lock().expect("no host panics with it");
+                let disk = std::mem::take(&mut slot.disk);
+                (slot.disk, slot.wiped, slot.may_fail) = (SimDisk::new(), true, true);
+                drop(slot);
+                self.cures.retain(|(_, cure)| !matches!(cure, Cure::Start(at) | Cure::PowerCut(at, _) if *at == id));
+                self.cures.push((now + Duration::from_millis(50), Cure::Start(id)));
+                self.cures.push((now + Duration::from_millis(4000 + self.random.below(3000)), Cure::Unwipe(id, Box::new(disk))));
+            } else {
+                self.cures.retain(|(_, cure)| !matches!(cure, Cure::Start(at) | Cure::PowerCut(at, _) if *at == id));
+                self.cures.push((now + Duration::from_secs(8), Cure::Start(id)));
             }
         }
     }
@@ -267,7 +376,7 @@ impl Nemesis {
         let nodes = self.hosts.iter().map(|host| Host::name(host.id)).filter(|other| other != name);
         let mut others: Vec<String> = nodes.collect();
         if self.random.below(4) == 0 {
-            // A bridge: it still sees one of the others.
+            // It still sees one of the others.
             others.pop();
         }
         if with_clients {
@@ -282,6 +391,17 @@ impl Nemesis {
         for other in others {
             sim.partition(name, other.as_str());
             self.later(now, 4000, Cure::Repair(name.to_owned(), other));
+        }
+    }
+
+    /// Two halves that see each other only through one node.
+    fn bridge(&mut self, sim: &mut Sim<'_>, now: Duration, middle: u64) {
+        self.count(sim, "bridge", &Host::name(middle));
+        let ends: Vec<u64> = (1..=self.hosts.len() as u64).filter(|id| *id != middle).collect();
+        let (left, right) = ends.split_at(ends.len() / 2);
+        for (a, b) in left.iter().flat_map(|a| right.iter().map(move |b| (Host::name(*a), Host::name(*b)))) {
+            sim.partition(a.as_str(), b.as_str());
+            self.later(now, 4000, Cure::Repair(a, b));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use quorate::testing::tasks::TaskWorkers;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::coverage::sometimes;
 use super::lying::LyingDisk;
 use super::net::SimNet;
+use super::params::Params;
 
 /// The wall clock of a host without skew, at the start of the simulation.
 pub const EPOCH_MS: u64 = 1_800_000_000_000;
@@ -30,14 +33,21 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct HostClock {
     began: Instant,
     sim_began: Duration,
-    skew_ms: u64,
+    skew_ms: Arc<AtomicU64>,
 }
 
 impl HostClock {
-    /// Of the host this runs on.
-    pub fn new(skew_ms: u64) -> Self {
+    /// Of the host this runs on. Its wall clock is ahead by `skew_ms`, whatever that is now.
+    pub fn new(skew_ms: Arc<AtomicU64>) -> Self {
         let sim_began = turmoil::sim_elapsed().expect("a clock belongs to a host");
         Self { began: Instant::now(), sim_began, skew_ms }
+    }
+}
+
+impl Default for HostClock {
+    /// A right one.
+    fn default() -> Self {
+        Self::new(Arc::default())
     }
 }
 
@@ -47,7 +57,7 @@ impl Clock for HostClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        EPOCH_MS + self.skew_ms + self.now().as_millis() as u64
+        EPOCH_MS + self.skew_ms.load(Ordering::Relaxed) + self.now().as_millis() as u64
     }
 }
 
@@ -61,6 +71,10 @@ pub struct Slot {
     /// Whether it may end by itself: its disk was made to fail.
     pub may_fail: bool,
     pub leads: bool,
+    /// Its disk was taken out, and an empty one put in.
+    pub wiped: bool,
+    /// The background work of its process.
+    pub workers: Option<TaskWorkers>,
     /// Asks the process to stop in an orderly way.
     pub stop: Arc<Notify>,
     /// Snapshots it was seen to have installed.
@@ -79,6 +93,8 @@ impl Slot {
             ended: None,
             may_fail: false,
             leads: false,
+            wiped: false,
+            workers: None,
             stop: Arc::new(Notify::new()),
             installs: 0,
             applied: 0,
@@ -103,6 +119,9 @@ impl Slot {
         if last_log.is_some() && status.purged > last_log {
             self.installs += 1;
         }
+        if status.cluster_version > 1 {
+            sometimes("node at the next cluster version");
+        }
         status.last_log
     }
 }
@@ -111,12 +130,9 @@ impl Slot {
 #[derive(Clone)]
 pub struct Host {
     pub id: u64,
-    pub seed: u64,
-    pub nodes: u64,
+    pub params: Arc<Params>,
     pub dir: PathBuf,
-    pub skew_ms: u64,
-    pub log_bytes_kept: u64,
-    pub segment_bytes: u64,
+    pub skew_ms: Arc<AtomicU64>,
     /// Whether its disk only says that it syncs the log.
     pub lies: bool,
     pub slot: Arc<Mutex<Slot>>,
@@ -126,6 +142,18 @@ impl Host {
     /// The host's name in the network.
     pub fn name(id: u64) -> String {
         format!("n{id}")
+    }
+
+    /// From now on its work in the background begins up to so late; zero: as at its start.
+    pub fn slow_disk(&self, delay_max: Duration) {
+        if let Some(workers) = &self.slot.lock().expect("no host panics with it").workers {
+            workers.set_delay_max(delay_max.max(DISK_DELAY_MAX));
+        }
+    }
+
+    /// Moves its wall clock on.
+    pub fn jump_ms(&self, by: u64) {
+        self.skew_ms.fetch_add(by, Ordering::Relaxed);
     }
 
     /// Runs one process until it ends. Dropping the future is a crash.
@@ -138,12 +166,14 @@ impl Host {
             slot.stop = Arc::new(Notify::new());
             (slot.disk.clone(), slot.starts, slot.stop.clone())
         };
-        let seed = self.seed.wrapping_mul(31).wrapping_add(self.id * 1_000_003 + starts);
+        let seed = self.params.seed.wrapping_mul(31).wrapping_add(self.id * 1_000_003 + starts);
+        let workers = TaskWorkers::new(seed ^ 1, DISK_DELAY_MAX);
+        self.slot.lock().expect("no host panics with it").workers = Some(workers.clone());
         let env = Env {
-            clock: Arc::new(HostClock::new(self.skew_ms)),
+            clock: Arc::new(HostClock::new(self.skew_ms.clone())),
             random: Arc::new(SeededRandom::new(seed)),
             disk: if self.lies { Arc::new(LyingDisk(disk)) } else { Arc::new(disk) },
-            workers: Arc::new(TaskWorkers::new(seed ^ 1, DISK_DELAY_MAX)),
+            workers: Arc::new(workers),
         };
         let options = Options {
             config: self.config(&SeededRandom::new(seed ^ 2)),
@@ -186,7 +216,7 @@ impl Host {
              election_timeout_max = \"{}ms\"\n",
             election + 1
         );
-        for id in 1..=self.nodes {
+        for id in 1..=self.params.nodes {
             let name = Self::name(id);
             text += &format!("[[node]]\nid = {id}\nclient = \"{name}:7460\"\npeer = \"{name}:7461\"\nadmin = \"{name}:7462\"\n");
         }
@@ -196,13 +226,13 @@ impl Host {
     /// Small files, so that a simulation sees segments change, logs purged and snapshots sent.
     fn tuning(&self) -> Tuning {
         let log = log::Options {
-            segment_bytes: self.segment_bytes,
-            tail_bytes: self.segment_bytes,
+            segment_bytes: self.params.segment_bytes,
+            tail_bytes: self.params.segment_bytes,
             spare_segments: 1,
             ..log::Options::default()
         };
         let state =
             state::Options { cache_bytes: 1 << 20, unflushed_bytes_soft: 64 << 10, reserve_bytes: 64 << 10, ..Default::default() };
-        Tuning { log_bytes_kept: self.log_bytes_kept, early_elections: true, log, state }
+        Tuning { log_bytes_kept: self.params.log_bytes_kept, early_elections: true, log, state }
     }
 }

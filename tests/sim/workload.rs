@@ -1,16 +1,19 @@
 //! Clients that save, load and delete, remember what they were told, and sometimes lose patience.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::client::{Client, Content, Error, ErrorKind, Expected, LoadOptions, Version, WriteOptions};
+use quorate::client::{Client, Content, Error, ErrorKind, Expected, Expiry, LoadOptions, Version, WriteOptions};
 use quorate::env::Clock;
 use quorate::testing::history::{Answer, Ask, Op};
 use quorate::testing::inline::SeededRandom;
 
+use super::coverage::sometimes;
 use super::net::SimNet;
 use super::node::{Host, HostClock};
+use super::params::Params;
 
 /// What is going on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,28 +32,67 @@ pub struct Shared {
     pub values: u64,
 }
 
+impl Shared {
+    /// Whether some write has no answer yet.
+    pub fn has_open_write(&self) -> bool {
+        self.history.iter().any(|op| op.returned == Duration::MAX && !matches!(op.ask, Ask::Load))
+    }
+}
+
+/// Bytes of the largest values.
+pub static LARGE_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// How clients reach the cluster.
+#[derive(Clone, Copy)]
+pub struct Connect {
+    pub nodes: u64,
+}
+
+impl Connect {
+    /// A new client, with deadlines short enough to be missed at times.
+    pub fn client(self, random: &SeededRandom) -> Client {
+        let mut endpoints: Vec<String> = (1..=self.nodes).map(|id| format!("{}:7460", Host::name(id))).collect();
+        endpoints.rotate_left(random.below(self.nodes) as usize);
+        let deadline = |choice: u64| Duration::from_millis([300, 1000, 3000, 8000][choice as usize]);
+        Client::builder()
+            .endpoints(endpoints)
+            .write_deadline(deadline(random.below(4)))
+            .read_deadline(deadline(random.below(4)))
+            .connect_timeout(Duration::from_millis(500))
+            .connector(Arc::new(SimNet))
+            .env(Arc::new(HostClock::default()), Arc::new(SeededRandom::new(random.next())))
+            .build()
+            .expect("valid endpoints and deadlines")
+    }
+}
+
 /// One client.
 pub struct Caller {
     pub id: usize,
-    pub nodes: u64,
+    pub connect: Connect,
+    /// Sessions; what is saved to the last one soon expires.
     pub keys: usize,
     pub think_ms: u64,
     pub shared: Arc<Mutex<Shared>>,
-    random: Arc<SeededRandom>,
-    clock: Arc<HostClock>,
+    random: SeededRandom,
+    clock: HostClock,
     seen: Vec<u64>,
 }
 
 impl Caller {
-    pub fn new(id: usize, seed: u64, nodes: u64, keys: usize, think_ms: u64, shared: Arc<Mutex<Shared>>) -> Self {
-        let random = Arc::new(SeededRandom::new(seed.wrapping_mul(7919).wrapping_add(id as u64)));
-        let clock = Arc::new(HostClock::new(0));
-        Self { id, nodes, keys, think_ms, shared, random, clock, seen: vec![0; keys] }
+    pub fn new(id: usize, params: &Params, shared: Arc<Mutex<Shared>>) -> Self {
+        let random = SeededRandom::new(params.seed.wrapping_mul(7919).wrapping_add(id as u64));
+        let (connect, keys, think_ms) = (Connect { nodes: params.nodes }, params.keys + 1, params.think_ms);
+        Self { id, connect, keys, think_ms, shared, random, clock: HostClock::default(), seen: vec![0; keys] }
+    }
+
+    pub fn client(&self) -> Client {
+        self.connect.client(&self.random)
     }
 
     /// Works until the scan.
     pub async fn run(mut self) {
-        let mut client = self.connect();
+        let mut client = self.client();
         while self.phase() < Phase::Scan {
             let key = self.random.below(self.keys as u64) as usize;
             let ask = self.choose(key);
@@ -58,7 +100,7 @@ impl Caller {
             let patience = if self.random.below(16) == 0 { self.random.below(300) } else { 60_000 };
             self.call(&client, key, ask, Duration::from_millis(patience)).await;
             if self.random.below(100) == 0 {
-                client = self.connect();
+                client = self.client();
             }
             tokio::time::sleep(Duration::from_millis(self.random.below(self.think_ms + 1))).await;
         }
@@ -68,20 +110,18 @@ impl Caller {
         self.shared.lock().expect("no client panics with it").phase
     }
 
-    /// A new client, with deadlines short enough to be missed at times.
-    pub fn connect(&self) -> Client {
-        let mut endpoints: Vec<String> = (1..=self.nodes).map(|id| format!("{}:7460", Host::name(id))).collect();
-        endpoints.rotate_left(self.random.below(self.nodes) as usize);
-        let deadline = |choice: u64| Duration::from_millis([300, 1000, 3000, 8000][choice as usize]);
-        Client::builder()
-            .endpoints(endpoints)
-            .write_deadline(deadline(self.random.below(4)))
-            .read_deadline(deadline(self.random.below(4)))
-            .connect_timeout(Duration::from_millis(500))
-            .connector(Arc::new(SimNet))
-            .env(self.clock.clone(), self.random.clone())
-            .build()
-            .expect("valid endpoints and deadlines")
+    fn is_ephemeral(&self, key: usize) -> bool {
+        key + 1 == self.keys
+    }
+
+    /// Soon, on the last session; elsewhere never within the run, whatever clocks do.
+    fn expiry(&self, key: usize) -> Expiry {
+        match self.random.below(8) {
+            _ if self.is_ephemeral(key) => Expiry::After(Duration::from_millis(1000 + self.random.below(3000))),
+            0 => Expiry::After(Duration::from_secs(30 * 24 * 3600)),
+            1 => Expiry::Never,
+            _ => Expiry::Keep,
+        }
     }
 
     fn choose(&self, key: usize) -> Ask {
@@ -106,13 +146,15 @@ impl Caller {
     pub async fn call(&mut self, client: &Client, key: usize, ask: Ask, patience: Duration) -> Answer {
         let invoked = self.clock.now();
         // It stands in the history while it runs: what a simulation ends in the middle of may have happened.
-        let op = Op::invoke(self.id, key, ask, invoked);
+        let expiry = self.expiry(key);
+        let mut op = Op::invoke(self.id, key, ask, invoked);
+        op.expires = self.is_ephemeral(key);
         let at = {
             let mut shared = self.shared.lock().expect("no client panics with it");
             shared.history.push(op);
             shared.history.len() - 1
         };
-        let answered = tokio::time::timeout(patience, perform(client, &format!("k{key}"), ask)).await;
+        let answered = tokio::time::timeout(patience, perform(client, &format!("k{key}"), ask, expiry)).await;
         let answer = answered.unwrap_or(Answer::Unknown);
         let returned = self.clock.now();
         {
@@ -122,7 +164,14 @@ impl Caller {
         match answer {
             Answer::Found { version, .. } => self.seen[key] = version,
             Answer::Written { version, .. } if ask != Ask::Delete => self.seen[key] = version,
-            Answer::Conflict { actual, .. } => self.seen[key] = actual,
+            Answer::Conflict { actual, .. } => {
+                sometimes("conflict");
+                self.seen[key] = actual;
+            }
+            Answer::NotFound { tombstone, .. } if tombstone > 0 => {
+                sometimes("tombstone seen");
+                self.seen[key] = 0;
+            }
             Answer::NotFound { .. } | Answer::NothingThere | Answer::Written { .. } => self.seen[key] = 0,
             Answer::Refused | Answer::Unknown => {}
         }
@@ -130,8 +179,8 @@ impl Caller {
     }
 }
 
-async fn perform(client: &Client, id: &str, ask: Ask) -> Answer {
-    let options = WriteOptions::default();
+async fn perform(client: &Client, id: &str, ask: Ask, expiry: Expiry) -> Answer {
+    let options = WriteOptions { expiry };
     let written = match ask {
         Ask::Load => return loaded(client, id).await,
         Ask::Save { value } => client.save(id, content(value), options).await.map(Some),
@@ -181,7 +230,11 @@ async fn loaded(client: &Client, id: &str) -> Answer {
 
 /// The bytes of a value: some small, some not, and none a part of another.
 fn content(value: u64) -> Content {
-    let filler = if value.is_multiple_of(8) { 20_000 } else { 40 + value % 400 };
+    let filler = match value {
+        value if value.is_multiple_of(64) => LARGE_BYTES.load(Ordering::Relaxed) as u64,
+        value if value.is_multiple_of(8) => 20_000,
+        value => 40 + value % 400,
+    };
     let mut bytes = value.to_le_bytes().to_vec();
     bytes.resize(8 + filler as usize, value as u8);
     Content::Value(Bytes::from(bytes))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -10,56 +11,63 @@ use quorate::testing::history::{Answer, Ask, verdict};
 use quorate::testing::inline::SeededRandom;
 use turmoil::{Builder, Sim};
 
+use super::coverage;
 use super::nemesis::Nemesis;
-use super::node::{EPOCH_MS, Host, Slot};
-use super::workload::{Caller, Phase, Shared};
+use super::node::{EPOCH_MS, Host, HostClock, Slot};
+use super::params::Params;
+use super::turns::{Turner, Turns};
+use super::workload::{Caller, Connect, LARGE_BYTES, Phase, Shared};
 
 /// How long clients go on after the last fault.
 const HEALING: Duration = Duration::from_secs(3);
 /// A healed cluster has served everyone and is of one mind within this.
 const LIVENESS: Duration = Duration::from_secs(30);
-/// A year: one wrong clock must not let anything expire.
-const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
 
 /// What came of it.
 pub struct Report {
     pub violations: Vec<String>,
     /// A hash over all that happened: the same seed gives the same one.
     pub trace: u64,
+    pub nodes: u64,
+    pub virtual_time: Duration,
     pub operations: usize,
     pub acknowledged: usize,
     pub unknown: usize,
     pub installs: u64,
     pub faults: BTreeMap<&'static str, u64>,
+    /// Points of [`coverage`].
+    pub saw: BTreeMap<&'static str, u64>,
     pub lines: Vec<String>,
 }
 
 struct World {
+    params: Arc<Params>,
     hosts: Vec<Host>,
     shared: Arc<Mutex<Shared>>,
+    turns: Arc<Mutex<Turns>>,
     scan: Arc<Mutex<Option<Vec<String>>>>,
 }
 
 /// Runs one seed with faults for so long.
 pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
-    let random = SeededRandom::new(seed);
-    let latency_max = Duration::from_millis(2 + random.below(20));
+    let params = Arc::new(Params::new(seed));
+    LARGE_BYTES.store(params.large_bytes, Ordering::Relaxed);
+    if params.upgrades {
+        quorate::machine::allow_test_version();
+    }
     let mut sim = Builder::new()
         .rng_seed(seed)
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
         .simulation_duration(Duration::from_secs(3600))
         .tick_duration(Duration::from_millis(1))
         .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(latency_max)
+        .max_message_latency(params.latency_max)
         .tcp_capacity(1 << 16)
         .enable_random_order()
         .build();
-    let nodes = if random.below(4) == 0 { 5 } else { 3 };
-    let world = World {
-        hosts: hosts(seed, nodes, &random, dir),
-        shared: Arc::new(Mutex::new(Shared { phase: Phase::Faults, history: Vec::new(), values: 0 })),
-        scan: Arc::default(),
-    };
+    let shared = Arc::new(Mutex::new(Shared { phase: Phase::Faults, history: Vec::new(), values: 0 }));
+    let hosts = hosts(&params, dir);
+    let world = World { params, hosts, shared, turns: Arc::default(), scan: Arc::default() };
     for host in world.hosts.clone() {
         sim.host(Host::name(host.id), move || {
             let host = host.clone();
@@ -69,11 +77,13 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
             }
         });
     }
-    let clients = world.clients(&mut sim, seed, nodes, &random);
-    let mut nemesis = Nemesis::new(seed, world.hosts.clone(), clients, latency_max);
+    let clients = world.clients(&mut sim);
+    let mut nemesis = Nemesis::new(&world.params, world.hosts.clone(), clients, world.shared.clone());
     let violation = world.drive(&mut sim, &mut nemesis, faults_for);
+    let virtual_time = sim.elapsed();
     drop(sim);
     let mut report = world.report(&nemesis, violation);
+    report.virtual_time = virtual_time;
     // Where locks lie differs from run to run.
     let dir = dir.display().to_string();
     report.lines.iter_mut().for_each(|line| *line = line.replace(&dir, ""));
@@ -82,36 +92,45 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
     report
 }
 
-fn hosts(seed: u64, nodes: u64, random: &SeededRandom, dir: &std::path::Path) -> Vec<Host> {
+fn hosts(params: &Arc<Params>, dir: &std::path::Path) -> Vec<Host> {
     let digests = Arc::default();
     let lies = std::env::var_os("SIM_LYING_DISK").is_some();
-    let skewed = random.below(2) * random.below(nodes + 1);
-    let (log_bytes_kept, segment_bytes) = ([16, 64, 1024][random.below(3) as usize] << 10, 64 << 10);
     let host = |id: u64| {
-        std::fs::create_dir_all(dir.join(id.to_string())).expect("a directory for the lock");
         let slot = Arc::new(Mutex::new(Slot::new(Arc::clone(&digests))));
-        let skew_ms = if id == skewed { YEAR_MS } else { id * 50 };
-        Host { id, seed, nodes, dir: dir.to_owned(), skew_ms, log_bytes_kept, segment_bytes, lies, slot }
+        let skew_ms = Arc::new(AtomicU64::new(params.skew_ms(id)));
+        Host { id, params: params.clone(), dir: dir.to_owned(), skew_ms, lies, slot }
     };
-    (1..=nodes).map(host).collect()
+    (1..=params.nodes).map(host).collect()
 }
 
 impl World {
-    fn clients(&self, sim: &mut Sim<'_>, seed: u64, nodes: u64, random: &SeededRandom) -> Vec<String> {
-        let (count, keys) = (2 + random.below(3) as usize, 1 + random.below(4) as usize);
-        let think_ms = [5, 30, 100][random.below(3) as usize];
-        let names: Vec<String> = (0..count).map(|id| format!("c{id}")).collect();
-        for (id, name) in names.iter().enumerate() {
-            let shared = self.shared.clone();
-            sim.client(name.as_str(), async move {
-                Caller::new(id, seed, nodes, keys, think_ms, shared).run().await;
+    /// Starts them; gives their names.
+    fn clients(&self, sim: &mut Sim<'_>) -> Vec<String> {
+        let params = &self.params;
+        let mut names = Vec::new();
+        for id in 0..params.callers {
+            let (params, shared) = (params.clone(), self.shared.clone());
+            names.push(format!("c{id}"));
+            sim.client(format!("c{id}"), async move {
+                Caller::new(id, &params, shared).run().await;
                 Ok(())
             });
         }
-        let (shared, scan) = (self.shared.clone(), self.scan.clone());
+        let connect = Connect { nodes: params.nodes };
+        for id in 0..params.turners {
+            let random = SeededRandom::new(params.seed.wrapping_mul(104_729).wrapping_add(id as u64));
+            let (name, shared, turns) = (format!("t{id}"), self.shared.clone(), self.turns.clone());
+            let turner = Turner { name: name.clone(), connect, shared, turns, random, think_ms: params.think_ms };
+            sim.client(name.clone(), async move {
+                turner.run().await;
+                Ok(())
+            });
+            names.push(name);
+        }
+        let (params, shared, turns, scan) = (params.clone(), self.shared.clone(), self.turns.clone(), self.scan.clone());
         sim.client("scan", async move {
-            let caller = Caller::new(count, seed, nodes, keys + 1, think_ms, shared);
-            *scan.lock().expect("nobody panics with it") = Some(scan_all(caller).await);
+            let caller = Caller::new(params.callers, &params, shared);
+            *scan.lock().expect("nobody panics with it") = Some(scan_all(caller, &turns).await);
             Ok(())
         });
         names
@@ -169,6 +188,7 @@ impl World {
             violations.extend(slot.violations.iter().take(3).map(|violation| format!("n{}: {violation}", host.id)));
         }
         violations.extend(self.scan.lock().expect("nobody panics with it").take().into_iter().flatten());
+        violations.extend(self.turns.lock().expect("nobody panics with it").violations.iter().take(3).cloned());
         violations.extend(verdict(&shared.history).iter().map(ToString::to_string));
         let count = |wanted: &dyn Fn(Answer) -> bool| shared.history.iter().filter(|op| wanted(op.answer)).count();
         let mut lines = nemesis.log.clone();
@@ -183,6 +203,9 @@ impl World {
         Report {
             violations,
             trace: 0,
+            nodes: self.params.nodes,
+            virtual_time: Duration::ZERO,
+            saw: coverage::seen(),
             operations: shared.history.len(),
             acknowledged: count(&|answer| answer.revision().is_some()),
             unknown: count(&|answer| answer == Answer::Unknown),
@@ -194,11 +217,11 @@ impl World {
 }
 
 /// Reads every key and writes each once more, then waits until all nodes have applied the same and say so with the same digest.
-async fn scan_all(mut caller: Caller) -> Vec<String> {
+async fn scan_all(mut caller: Caller, turns: &Mutex<Turns>) -> Vec<String> {
     while caller.phase() < Phase::Scan {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let client = caller.connect();
+    let client = caller.client();
     let patience = Duration::from_secs(60);
     for key in 0..caller.keys {
         while caller.call(&client, key, Ask::Load, patience).await.revision().is_none() {}
@@ -214,6 +237,11 @@ async fn scan_all(mut caller: Caller) -> Vec<String> {
         }
         while caller.call(&client, key, Ask::Load, patience).await.revision().is_none() {}
     }
+    // What soon expires does, whoever looks.
+    while !matches!(caller.call(&client, caller.keys - 1, Ask::Load, patience).await, Answer::NotFound { .. }) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Turns::scan(turns, &client.session_store(), &HostClock::default()).await;
     loop {
         let Ok(status) = client.status(StatusOptions::default()).await else { continue };
         let digests: Vec<_> = status.nodes.iter().map(|node| (node.applied, node.digest_index, node.digest)).collect();
@@ -224,16 +252,4 @@ async fn scan_all(mut caller: Caller) -> Vec<String> {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Prints what nodes log, with virtual time.
-pub fn log_to_stderr() {
-    struct Virtual;
-    impl tracing_subscriber::fmt::time::FormatTime for Virtual {
-        fn format_time(&self, to: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
-            write!(to, "{:>9.3}", turmoil::sim_elapsed().unwrap_or_default().as_secs_f64())
-        }
-    }
-    let filter = tracing_subscriber::EnvFilter::from_env("SIM_LOG");
-    tracing_subscriber::fmt().with_env_filter(filter).with_timer(Virtual).with_writer(std::io::stderr).with_ansi(false).init();
 }

@@ -1,0 +1,116 @@
+//! What a seed stands for: the cluster, its load, and which faults it is to see.
+
+use std::time::Duration;
+
+use quorate::testing::inline::SeededRandom;
+
+/// A year: one wrong clock must not let anything expire.
+const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
+
+/// What can be done to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Kill,
+    PowerCut,
+    PowerCutWithinWork,
+    LongOutage,
+    FailedSync,
+    FailedWrite,
+    OrderlyStop,
+    PowerCutOfAll,
+    Partition,
+    Bridge,
+    OneWay,
+    Pause,
+    Loss,
+    Latency,
+    FullDisk,
+    SlowDisk,
+    WipedDisks,
+    Jump,
+}
+
+const KINDS: [Kind; 18] = [
+    Kind::Kill,
+    Kind::PowerCut,
+    Kind::PowerCutWithinWork,
+    Kind::LongOutage,
+    Kind::FailedSync,
+    Kind::FailedWrite,
+    Kind::OrderlyStop,
+    Kind::PowerCutOfAll,
+    Kind::Partition,
+    Kind::Bridge,
+    Kind::OneWay,
+    Kind::Pause,
+    Kind::Loss,
+    Kind::Latency,
+    Kind::FullDisk,
+    Kind::SlowDisk,
+    Kind::WipedDisks,
+    Kind::Jump,
+];
+
+/// Everything about a run that is not drawn on its way.
+#[derive(Clone, Debug)]
+pub struct Params {
+    pub seed: u64,
+    pub nodes: u64,
+    /// Clients of single values.
+    pub callers: usize,
+    /// Sessions they share.
+    pub keys: usize,
+    /// Clients that take turns as Bob does.
+    pub turners: usize,
+    pub think_ms: u64,
+    pub latency_max: Duration,
+    /// Faults come about so far apart.
+    pub pace_ms: u64,
+    pub faults: Vec<Kind>,
+    /// The node whose clock is a year ahead; 0: none.
+    pub skewed: u64,
+    pub log_bytes_kept: u64,
+    pub segment_bytes: u64,
+    /// Bytes of the largest values.
+    pub large_bytes: usize,
+    /// Whether every node knows the cluster version that only tests use, so that the cluster moves up to it under way.
+    pub upgrades: bool,
+}
+
+impl Params {
+    /// Of this seed; `SIM_NODES` says otherwise for the number of nodes.
+    pub fn new(seed: u64) -> Self {
+        let random = SeededRandom::new(seed);
+        let one_of = |choices: &[u64]| choices[random.below(choices.len() as u64) as usize];
+        let drawn = one_of(&[3, 3, 3, 5]);
+        let nodes = super::number("SIM_NODES").unwrap_or(drawn);
+        // Few kinds at a time find what all at once would hide.
+        let keep = one_of(&[3, 6, 9]);
+        let mut faults: Vec<Kind> = KINDS.into_iter().filter(|_| random.below(10) < keep).collect();
+        if faults.is_empty() {
+            faults.push(Kind::PowerCut);
+        }
+        let is_large = random.below(12) == 0;
+        Self {
+            seed,
+            nodes,
+            callers: 1 + random.below(3) as usize,
+            keys: 1 + random.below(4) as usize,
+            turners: random.below(4) as usize,
+            think_ms: one_of(&[5, 30, 100]),
+            latency_max: Duration::from_millis(2 + random.below(20)),
+            pace_ms: one_of(&[300, 1000, 3000]),
+            faults,
+            skewed: random.below(2) * random.below(nodes + 1),
+            log_bytes_kept: one_of(&[16, 64, 1024]) << 10,
+            segment_bytes: if is_large { 20 << 20 } else { 64 << 10 },
+            large_bytes: if is_large { 15 << 20 } else { 20_000 },
+            upgrades: random.below(4) == 0,
+        }
+    }
+
+    /// How far a node's clock is ahead.
+    pub fn skew_ms(&self, id: u64) -> u64 {
+        if id == self.skewed { YEAR_MS } else { id * 50 }
+    }
+}
