@@ -3,26 +3,33 @@
 #
 #   scripts/check.sh              everything
 #   scripts/check.sh --no-tests   all but the tests, for a caller that has run `cargo test` itself
+#   scripts/check.sh --no-long    all but the simulation and its repetition
 #
-# It prints the seconds of each stage and, at the end, how many tests ran: fewer than the committed floor is a failure, since a suite
-# that silently stopped running proves nothing.
+# It prints the seconds of each stage and, at the end, how many tests, seeds and faults there were: fewer than the committed
+# floor is a failure, since a suite that silently stopped running proves nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Raise it whenever tests are added; lower it only together with the tests that go.
 readonly TESTS_FLOOR=340
 
-with_tests=yes
+# Seeds that are simulated for 30 s of virtual time each, and what they must come to together.
+readonly SEEDS=1..200
+readonly SEEDS_FLOOR=200
+readonly FAULTS_FLOOR=2000
+
+with_tests=yes with_long=yes
 case "${1:-}" in
   "") ;;
   --no-tests) with_tests=no ;;
-  *) echo "usage: scripts/check.sh [--no-tests]" >&2; exit 2 ;;
+  --no-long) with_long=no ;;
+  *) echo "usage: scripts/check.sh [--no-tests|--no-long]" >&2; exit 2 ;;
 esac
 
 # A RUSTFLAGS variable would replace the flags of .cargo/config.toml, without which the simulation does not compile.
 unset RUSTFLAGS
-log="$(mktemp)"
-trap 'rm -f "$log"' EXIT
+log="$(mktemp)" long="$(mktemp)"
+trap 'rm -f "$log" "$long"' EXIT
 timings=""
 
 stage() {
@@ -35,6 +42,29 @@ stage() {
 
 run_tests() {
   cargo test --locked 2>&1 | tee "$log"
+}
+
+simulate() {
+  scripts/sim.sh --seeds "$SEEDS" --secs 30 --floors tests/sim/sometimes.txt 2>&1 | tee -a "$long"
+}
+
+# The kinds of runs that once failed.
+simulate_failed_before() {
+  scripts/sim.sh --seeds-file tests/sim/seeds.txt --secs 30
+}
+
+# at_least NAME NUMBER FLOOR
+at_least() {
+  echo "$1: ran=$2 floor=$3"
+  if [ "$2" -lt "$3" ]; then
+    echo "FAILED: fewer than the floor: $1 ran=$2 floor=$3" >&2
+    exit 1
+  fi
+}
+
+# The number behind NAME= in the last line that begins with LINE.
+figure() {
+  sed -n "s/^$1: .*\b$2=\([0-9]*\).*/\1/p" "$long" | tail -n 1
 }
 
 docs() {
@@ -52,6 +82,11 @@ if [ "$with_tests" = yes ]; then
   stage "tests" run_tests
   stage "tests of stand-ins" cargo test --locked --package base2histogram
 fi
+if [ "$with_long" = yes ]; then
+  stage "simulation" simulate
+  stage "simulation of seeds that failed once" simulate_failed_before
+  stage "the same seed, the same run" scripts/sim.sh --seeds 1..10 --secs 10 --twice yes
+fi
 stage "docs" docs
 for features in machine wire client client,bob server cli; do
   stage "feature $features" feature "$features"
@@ -62,10 +97,10 @@ echo "== seconds"
 printf '%s' "$timings"
 if [ "$with_tests" = yes ]; then
   ran="$(awk '/^test result: /{ total += $4 + $6 } END { print total + 0 }' "$log")"
-  echo "tests: ran=$ran floor=$TESTS_FLOOR"
-  if [ "$ran" -lt "$TESTS_FLOOR" ]; then
-    echo "FAILED: fewer tests ran than the floor: ran=$ran floor=$TESTS_FLOOR" >&2
-    exit 1
-  fi
+  at_least tests "$ran" "$TESTS_FLOOR"
+fi
+if [ "$with_long" = yes ]; then
+  at_least seeds "$(figure simulation seeds)" "$SEEDS_FLOOR"
+  at_least faults "$(figure simulation faults)" "$FAULTS_FLOOR"
 fi
 echo "all checks passed"

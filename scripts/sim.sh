@@ -7,6 +7,7 @@
 #     --nodes 3|5     that many nodes, whatever the seed says
 #     --minutes M     no new seed is begun after so long
 #     --floors F      fail unless every line `floor point` of F was reached by all seeds together
+#     --twice yes     each seed twice: both runs must give the same trace
 #     --replay S      one seed, with what happened, in order of time
 #
 # SIM_BIN names a built test binary; otherwise it is built, with the profile `sim` and the feature `mutants`, which plants nothing by
@@ -14,9 +15,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-usage() { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-seeds="1..200" file="" secs=30 nodes="" minutes="" floors="" replay=""
+seeds="1..200" file="" secs=30 nodes="" minutes="" floors="" replay="" twice=""
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || usage
   case "$1" in
@@ -27,6 +28,7 @@ while [ $# -gt 0 ]; do
     --minutes) minutes="$2" ;;
     --floors) floors="$2" ;;
     --replay) replay="$2" ;;
+    --twice) twice="$2" ;;
     *) usage ;;
   esac
   shift 2
@@ -61,13 +63,21 @@ out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
 export SIM_OUT="$out" SIM_UNTIL=$((minutes ? $(date +%s) + minutes * 60 : 0))
 SIM_TOTAL="$(wc -l <<<"$list")"
-export SIM_TOTAL
+export SIM_TOTAL SIM_TWICE="$twice"
 
 # A seed that hangs in real time is a failure too.
 one() {
   local seed="$1" done_so_far failed_so_far
   if [ "$SIM_UNTIL" -gt 0 ] && [ "$(date +%s)" -ge "$SIM_UNTIL" ]; then return; fi
   if SIM_SEED="$seed" timeout -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.out" 2>&1; then
+    if [ -n "$SIM_TWICE" ]; then
+      SIM_SEED="$seed" timeout -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.again" 2>&1 || true
+      if [ "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.out")" != "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.again")" ]; then
+        echo "$seed" >>"$SIM_OUT/failed"
+        echo "VIOLATION seed=$seed: two runs differ"
+      fi
+      rm -f "$SIM_OUT/$seed.again"
+    fi
     grep '^seed=' "$SIM_OUT/$seed.out" >>"$SIM_OUT/lines"
   else
     echo "$seed" >>"$SIM_OUT/failed"
@@ -112,7 +122,7 @@ if [ -e "$out/lines" ]; then
     }
     {
       seeds++; operations += number($0, "operations"); acknowledged += number($0, "acknowledged"); unknown += number($0, "unknown")
-      busy += number($0, "wall_ms"); virtual += number($0, "virtual_ms"); five += $0 ~ / nodes=5 /
+      busy += number($0, "cpu_ms"); virtual += number($0, "virtual_ms"); five += $0 ~ / nodes=5 /
       counts($0, "faults", faults); counts($0, "saw", saw)
     }
     END {
@@ -120,7 +130,7 @@ if [ -e "$out/lines" ]; then
       print_sorted("faults", faults)
       print_sorted("sometimes", saw)
       for (key in faults) total += faults[key]
-      printf "simulation: seeds=%d five_nodes=%d failed=%d virtual_hours=%.2f operations=%d acknowledged=%d ambiguous=%.2f%% faults=%d seconds=%d rate=%.1f virtual seconds per second and core\n", seeds, five, failed, virtual / 3.6e6, operations, acknowledged, operations ? 100 * unknown / operations : 0, total, wall_ms / 1000, virtual / busy
+      printf "simulation: seeds=%d five_nodes=%d failed=%d virtual_hours=%.2f operations=%d acknowledged=%d ambiguous=%.2f%% faults=%d seconds=%d rate=%.1f (virtual seconds per second of a core)\n", seeds, five, failed, virtual / 3.6e6, operations, acknowledged, operations ? 100 * unknown / operations : 0, total, wall_ms / 1000, busy ? virtual / busy : 0
       missed = 0
       if (floors != "") {
         while ((getline line < floors) > 0) {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quorate::env::{Disk, DiskFile, Space};
+use quorate::env::{Disk, DiskFile, Held, Space};
 use quorate::testing::disk::SimDisk;
 
 /// Syncs everything but segments of the log.
@@ -59,6 +59,10 @@ impl Disk for LyingDisk {
 
     fn space(&self, path: &Path) -> Result<Space> {
         self.0.space(path)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Option<Held>> {
+        self.0.lock(path)
     }
 }
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 /// 20 and 40 found that a node stopped with calls open polled its finished server again; either takes as long as these together.
 const SEEDS: [u64; 3] = [2, 13, 27];
 /// Seeds that cut the power of enough nodes at once to show that their disks lied.
-const LYING: [u64; 2] = [1, 6];
+const LYING: [u64; 6] = [1, 2, 3, 4, 5, 6];
 /// How long faults go on, in seconds of virtual time; `SIM_SECS` says otherwise.
 const SECONDS: u64 = 20;
 
