@@ -90,6 +90,10 @@ impl Params {
         if faults.is_empty() {
             faults.push(Kind::PowerCut);
         }
+        if std::env::var_os("SIM_LYING_DISK").is_some() {
+            // What shows that disks lie, and nothing else.
+            faults = vec![Kind::PowerCutOfAll, Kind::PowerCut];
+        }
         let is_large = random.below(12) == 0;
         Self {
             seed,
