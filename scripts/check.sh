@@ -14,9 +14,9 @@ cd "$(dirname "$0")/.."
 readonly TESTS_FLOOR=480
 
 # Seeds that are simulated for 30 s of virtual time each, and what they must come to together.
-readonly SEEDS=1..60
-readonly SEEDS_FLOOR=60
-readonly FAULTS_FLOOR=1000
+readonly SEEDS=1..200
+readonly SEEDS_FLOOR=200
+readonly FAULTS_FLOOR=4000
 
 with_tests=yes with_long=yes
 case "${1:-}" in
