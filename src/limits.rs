@@ -95,6 +95,10 @@ pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
 pub const OPERATION_BYTES: u64 = 512;
 /// Loaded content that waits for its reader on one node; above it new reads are refused as overload.
 pub const LOADED_BYTES_MAX: u64 = 128 * MIB;
+/// What every session on a page counts for against [`LOADED_BYTES_MAX`], besides its id.
+pub const LISTED_BYTES: u64 = 128;
+/// A reader that holds loaded content and takes none of it for so long is cut off, and what it holds is dropped.
+pub const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// Open operations of one stream; the next is read from the network only when one of them is answered.
 pub const STREAM_OPEN_MAX: usize = 2048;
 /// Operations queued towards the leader on one forward stream.
@@ -103,6 +107,16 @@ pub const FORWARD_QUEUE_MAX: usize = 8192;
 pub const WRITE_DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
 /// Deadline of a read that names none.
 pub const READ_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Connections open at once on a node's port for clients; one more is closed at once, and its client goes to another node.
+pub const CLIENT_CONNECTIONS_MAX: u64 = 4096;
+/// The same on its port for peers ...
+pub const PEER_CONNECTIONS_MAX: u64 = 256;
+/// ... and on its port for operators.
+pub const ADMIN_CONNECTIONS_MAX: u64 = 64;
+/// A connection that brings no byte for so long is closed, at latest after twice as long. A living client or peer answers the
+/// keep-alive of its connection every few seconds.
+pub const CONNECTION_QUIET_MAX: Duration = Duration::from_secs(60);
 
 /// Nodes a cluster may be configured with.
 pub const NODES_MAX: usize = 16;

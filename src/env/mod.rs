@@ -30,6 +30,6 @@ pub use entropy::SystemRandom;
 pub use frozen::FrozenDisk;
 pub use random::{Random, u64_from};
 #[cfg(feature = "server")]
-pub use usage::{ProcessUsage, directory_bytes, loopback_bytes};
+pub use usage::{ProcessUsage, directory_bytes, loopback_bytes, raise_open_files};
 #[cfg(feature = "server")]
 pub use worker::{Manual, Step, ThreadWorkers, Waker, Worker, Workers};

@@ -43,6 +43,18 @@ impl ProcessUsage {
     }
 }
 
+/// Lets this process open as many files and sockets as it may: shells give less than that, servers need more. How many that are;
+/// `None`: without bound, or the system did not say.
+pub fn raise_open_files() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // It may stay as it was, which is then what is told.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    getrlimit(Resource::Nofile).current
+}
+
 /// Bytes that went over this machine's loopback since it was started, headers included, everybody's. Errors: `/proc` does not say.
 pub fn loopback_bytes() -> io::Result<u64> {
     let path = PathBuf::from("/proc/net/dev");

@@ -16,6 +16,7 @@ mod append;
 mod backup;
 mod blocking;
 mod bootstrap;
+mod charge;
 mod clocks;
 mod confirm;
 pub mod events;
@@ -43,8 +44,9 @@ mod upgrade;
 mod suite;
 
 pub use backup::{Backup, Summary, verify};
+pub use charge::{Charge, LoadedRoom};
 pub use node::{Node, Peer, Role, Status};
-pub use read::{Read, ReplyList, ReplyLoad};
+pub use read::{Read, ReplyList, ReplyLoad, no_room};
 pub use restore::{Error as RestoreError, Target, require_empty, restore};
 pub use start::{Options, StartError, start};
 

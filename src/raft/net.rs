@@ -1,12 +1,14 @@
 //! How connections are made: the one seam between a node and a network. Production and simulation differ here only.
 
 use std::collections::BTreeMap;
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
@@ -19,11 +21,13 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
-/// Bytes that came in and went out by the connections of one port, counted as they do.
+/// What one port carries: its connections, and the bytes that came in and went out by them, counted as they do.
 #[derive(Debug, Default)]
 pub struct Traffic {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    open: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Traffic {
@@ -31,28 +35,90 @@ impl Traffic {
     pub fn bytes(&self) -> [u64; 2] {
         [&self.bytes_in, &self.bytes_out].map(|bytes| bytes.load(Ordering::Relaxed))
     }
+
+    /// Connections open now.
+    pub fn connections(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed at once because too many were open.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether one more may be open beside those that are; if not, it is counted as refused. Asked by one task for each port.
+    pub fn admits(&self, connections_max: u64) -> bool {
+        let admits = self.connections() < connections_max;
+        if !admits {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        admits
+    }
 }
 
 /// An accepted connection.
 pub struct Accepted {
     io: Box<dyn Io>,
-    traffic: Arc<Traffic>,
+    traffic: Counted,
+    quiet: Option<Quiet>,
+}
+
+/// One open connection of a port, for as long as it is.
+struct Counted(Arc<Traffic>);
+
+impl Counted {
+    fn new(traffic: Arc<Traffic>) -> Self {
+        traffic.open.fetch_add(1, Ordering::Relaxed);
+        Self(traffic)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Finds out that nothing comes in, without looking at a clock for each byte: a whole period without any.
+struct Quiet {
+    period: Duration,
+    timer: Pin<Box<tokio::time::Sleep>>,
+    heard: bool,
+}
+
+impl Quiet {
+    /// Whether a whole period has passed without a byte. Registers the task for the period's end.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if !std::mem::take(&mut self.heard) {
+                return true;
+            }
+            let end = tokio::time::Instant::now() + self.period;
+            self.timer.as_mut().reset(end);
+        }
+        false
+    }
 }
 
 impl Accepted {
     /// Wraps any byte stream.
     pub fn new(io: impl Io) -> Self {
-        Self { io: Box::new(io), traffic: Arc::default() }
+        Self { io: Box::new(io), traffic: Counted::new(Arc::default()), quiet: None }
     }
 
-    /// From now on its bytes are counted there.
+    /// From now on it and its bytes are counted there.
     pub fn counted(self, traffic: Arc<Traffic>) -> Self {
-        Self { traffic, ..self }
+        Self { traffic: Counted::new(traffic), ..self }
+    }
+
+    /// Fails with `TimedOut` once no byte has come for `period`, at latest for twice as long.
+    pub fn closed_when_quiet(self, period: Duration) -> Self {
+        Self { quiet: Some(Quiet { period, timer: Box::pin(tokio::time::sleep(period)), heard: false }), ..self }
     }
 
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &written {
-            self.traffic.bytes_out.fetch_add(*bytes as u64, Ordering::Relaxed);
+            self.traffic.0.bytes_out.fetch_add(*bytes as u64, Ordering::Relaxed);
         }
         written
     }
@@ -68,7 +134,15 @@ impl AsyncRead for Accepted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.traffic.bytes_in.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        let bytes = buf.filled().len() - before;
+        self.traffic.0.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(quiet) = &mut self.quiet {
+            quiet.heard |= bytes > 0;
+            if read.is_pending() && quiet.is_over(cx) {
+                let message = format!("no byte came in for {:?}", quiet.period);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)));
+            }
+        }
         read
     }
 }
@@ -171,5 +245,35 @@ mod tests {
         accepted.write_all(b"123").await.expect("room");
         let written = accepted.write_vectored(&[io::IoSlice::new(b"12")]).await.expect("room");
         assert_eq!(traffic.bytes(), [5, 3 + written as u64]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_brings_nothing_is_closed_and_one_that_does_is_not() {
+        let period = Duration::from_secs(60);
+        let (mut other, ours) = tokio::io::duplex(64);
+        let mut accepted = Accepted::new(ours).closed_when_quiet(period);
+        let mut buffer = [0; 1];
+        for _ in 0..5 {
+            let write = async {
+                tokio::time::advance(period / 2).await;
+                other.write_all(b"1").await.expect("room");
+            };
+            let (read, ()) = tokio::join!(accepted.read_exact(&mut buffer), write);
+            read.expect("it is not quiet");
+        }
+        let error = accepted.read_exact(&mut buffer).await.expect_err("nothing comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn open_connections_are_counted_until_they_are_gone_and_one_too_many_is_refused() {
+        let traffic = Arc::new(Traffic::default());
+        let open = || Accepted::new(tokio::io::duplex(1).1).counted(traffic.clone());
+        let (first, second) = (open(), open());
+        assert_eq!((traffic.connections(), traffic.admits(2), traffic.refused()), (2, false, 1));
+        drop(first);
+        assert!(traffic.admits(2));
+        drop(second);
+        assert_eq!(traffic.connections(), 0);
     }
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::backup::Backup;
+use super::charge::LoadedRoom;
 use super::peers::Purpose;
 use super::presence::Presence;
 use super::read::{self, Read};
@@ -130,6 +131,11 @@ impl Node {
     /// One read index for all linearizable reads of the batch, one view each. Each reply is called exactly once, from another thread.
     pub fn read(&self, batch: Vec<Read>) {
         read::spawn(self.shared.clone(), batch);
+    }
+
+    /// Content that was read and waits for its readers.
+    pub fn loaded(&self) -> &LoadedRoom {
+        &self.shared.loaded
     }
 
     /// The members: the replicated ones, or before bootstrap the configured ones.

@@ -1,12 +1,16 @@
 //! Reads: one read index for a batch, one view per read, rows read off the async threads.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 
+use super::charge::Charge;
 use super::shared::Shared;
 use super::state_machine::Core;
+use crate::limits::LOADED_BYTES_MAX;
 use crate::machine::{Command, Entry, Machine, Plan, rows};
 use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Pinned, Pinner};
@@ -14,12 +18,15 @@ use crate::types::{
     Blob, Consistency, List, ListPage, Load, Loaded, LoadedContent, LogId, Refusal, RefusalKind, Revision, SessionInfo,
 };
 
-/// Takes the answer to a load; called exactly once.
-pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded, Age), Refusal>) + Send>;
+/// When to read again after a refusal for want of room.
+const READ_RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// Takes the answer to a load and what it counts for until it is sent; called exactly once.
+pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded, Age, Charge), Refusal>) + Send>;
 /// Of a stale read: milliseconds since this node last heard from a leader; `None`: never, or the read is not stale.
 pub type Age = Option<u64>;
-/// Takes the answer to a listing; called exactly once.
-pub type ReplyList = Box<dyn FnOnce(Result<ListPage, Refusal>) + Send>;
+/// Takes the answer to a listing and what it counts for until it is sent; called exactly once.
+pub type ReplyList = Box<dyn FnOnce(Result<(ListPage, Charge), Refusal>) + Send>;
 
 /// One read.
 pub enum Read {
@@ -79,6 +86,12 @@ pub async fn answer(shared: &Shared, batch: Vec<Read>) {
     }
 }
 
+/// The refusal of a read while readers hold too much that they do not take. It heals as they do, or are cut off.
+pub fn no_room() -> Refusal {
+    let kind = RefusalKind::Overloaded { retry_after: READ_RETRY_AFTER };
+    Refusal::not_applied(kind, format!("too many loaded bytes wait for their readers limit={LOADED_BYTES_MAX}"))
+}
+
 /// A load whose content is still to be read.
 struct Pending {
     revision: Revision,
@@ -101,13 +114,18 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
                     pending.push(content);
                 }
             }
-            Read::List(list, reply) => reply(Ok(page(shared, &list, age))),
+            Read::List(_, reply) if shared.loaded.is_full() => reply(Err(no_room())),
+            Read::List(list, reply) => {
+                let page = page(shared, &list, age);
+                let charge = shared.loaded.charge_page(&page);
+                reply(Ok((page, charge)));
+            }
         }
     }
     if pending.is_empty() {
         return;
     }
-    let failed = shared.failed.clone();
+    let (failed, room) = (shared.failed.clone(), shared.loaded.clone());
     let later = mutant::is(Mutant::ViewNotOneInstant).then(|| shared.state.clone());
     let job = move || {
         for mut content in pending {
@@ -115,9 +133,17 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
                 content.revision = Revision(state.applied().map_or(0, |applied| applied.index));
             }
             let reply = content.reply;
+            // Looked at before each: a batch of large sessions must not be in memory at once while nobody takes them.
+            if room.is_full() {
+                reply(Err(no_room()));
+                continue;
+            }
             match read_content(&content.pinned, content.wants_head, content.info) {
-                Ok(loaded) if content.tail => reply(Ok((content.revision, Loaded::Tail(loaded), content.age))),
-                Ok(loaded) => reply(Ok((content.revision, Loaded::Full(loaded), content.age))),
+                Ok(loaded) => {
+                    let loaded = if content.tail { Loaded::Tail(loaded) } else { Loaded::Full(loaded) };
+                    let charge = room.charge_loaded(&loaded);
+                    reply(Ok((content.revision, loaded, content.age, charge)));
+                }
                 Err(error) if !error.is_final() => {
                     reply(Err(Refusal::not_applied(RefusalKind::Unavailable, error.to_string())));
                 }
@@ -154,7 +180,7 @@ fn answer_or_pin(shared: &Shared, load: &Load, age: Age, reply: ReplyLoad) -> Op
     });
     match planned {
         Err((revision, loaded)) => {
-            reply(Ok((revision, loaded, age)));
+            reply(Ok((revision, loaded, age, Charge::default())));
             None
         }
         Ok((revision, info, tail, _, wants_head, pinned)) => Some(Pending { revision, info, tail, wants_head, pinned, age, reply }),

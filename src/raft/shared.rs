@@ -9,6 +9,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 
 use super::blocking::Blocking;
+use super::charge::LoadedRoom;
 use super::clocks::Clocks;
 use super::confirm::Confirmer;
 use super::events::Events;
@@ -53,6 +54,8 @@ pub struct Shared {
     /// Whether this node's file system is nearly full.
     pub disk_low: AtomicBool,
     pub data_dir: PathBuf,
+    /// Content that was read and waits for its readers.
+    pub loaded: LoadedRoom,
     /// What this node remembers of its past.
     pub events: Arc<Events>,
     /// One backup at a time: each pins a state of its own.

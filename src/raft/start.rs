@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::blocking::Blocking;
+use super::charge::LoadedRoom;
 use super::clocks::Clocks;
 use super::confirm::Confirmer;
 use super::events::{self, Events};
@@ -221,6 +222,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         heard_at: AtomicU64::new(0),
         lost: watch::Sender::new(None),
         leadership: watch::Sender::new(Leadership::default()),
+        loaded: LoadedRoom::default(),
         failed: watch::Sender::new(None),
         disk_low: AtomicBool::new(false),
         data_dir: options.data_dir,

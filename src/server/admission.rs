@@ -146,7 +146,7 @@ pub fn settle_read(mut refusal: Refusal) -> Refusal {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::call::{Answerer, Charge};
+    use super::super::call::Answerer;
     use super::*;
     use crate::types::{Blob, Change, ClientId, Consistency, Counters, Expiry, Load, Nonce, Request, Sequence, SessionId};
 
@@ -176,7 +176,7 @@ mod tests {
             epoch: 0,
             refusal: None,
             answerer: Some(answerer),
-            charge: Charge::default(),
+            charge: crate::raft::Charge::default(),
         }
     }
 

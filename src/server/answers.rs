@@ -1,7 +1,9 @@
 //! A stream of operations and their answers, driven as one: it reads requests when no answer waits, so it needs no task of its own.
+//! What it holds for its reader is shared with [`super::readers`], which takes it away from a reader that stands still.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,9 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Status};
 
-use super::call::{Answer, Answerer, Charge, Done, Origin};
+use super::call::{Answer, Answerer, Done, Origin};
 use super::dispatch::Dispatcher;
-use crate::limits::STREAM_OPEN_MAX;
+use crate::limits::{READER_PATIENCE, STREAM_OPEN_MAX};
+use crate::raft::Charge;
 use crate::types::{Refusal, RefusalKind};
 use crate::wire::{self, LoadFrames, v1};
 
@@ -28,9 +31,7 @@ pub struct Answers<S> {
     requests: Option<S>,
     /// Gone with the requests, so that the last answer ends the stream.
     sender: Option<mpsc::Sender<Answer>>,
-    answers: mpsc::Receiver<Answer>,
-    /// Answers of which more frames follow.
-    frames: VecDeque<(u64, Frames)>,
+    reader: Arc<Reader>,
     stop: WatchStream<bool>,
     error: Option<Status>,
 }
@@ -39,8 +40,26 @@ impl<S> Answers<S> {
     pub fn new(dispatcher: Dispatcher, origin: Origin, requests: S, stop: watch::Receiver<bool>) -> Self {
         let (sender, answers) = mpsc::channel(STREAM_OPEN_MAX);
         let (requests, sender) = (Some(requests), Some(sender));
-        let stop = WatchStream::new(stop);
-        Self { dispatcher, origin, requests, sender, answers, frames: VecDeque::new(), stop, error: None }
+        Self::with(dispatcher, origin, requests, sender, Held::new(answers, VecDeque::new()), stop)
+    }
+
+    /// One answer that is there already, in perhaps many frames, and nothing more.
+    pub fn of_one(dispatcher: Dispatcher, tag: u64, frames: Frames, stop: watch::Receiver<bool>) -> Self {
+        let (_, none) = mpsc::channel(1);
+        Self::with(dispatcher, Origin::Client, None, None, Held::new(none, VecDeque::from([(tag, frames)])), stop)
+    }
+
+    fn with(
+        dispatcher: Dispatcher,
+        origin: Origin,
+        requests: Option<S>,
+        sender: Option<mpsc::Sender<Answer>>,
+        held: Held,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let reader = Arc::new(Reader(Mutex::new(held)));
+        dispatcher.readers().watch(&reader);
+        Self { dispatcher, origin, requests, sender, reader, stop: WatchStream::new(stop), error: None }
     }
 
     fn respond(&self, tag: u64, answer: v1::submit_response::Answer) -> v1::SubmitResponse {
@@ -52,16 +71,94 @@ impl<S> Answers<S> {
         self.sender = None;
         self.error = error.map(named);
     }
+}
+
+/// What a stream holds for its reader.
+pub struct Reader(Mutex<Held>);
+
+impl Reader {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that holds a loaded answer of so many bytes.
+    #[cfg(test)]
+    pub fn holding(room: &crate::raft::LoadedRoom, bytes: u64) -> Self {
+        let done = Done::Relayed { answers: Vec::new(), charge: room.charge(bytes) };
+        let (_, none) = mpsc::channel(1);
+        Self(Mutex::new(Held::new(none, VecDeque::from([(1, Frames::new(Ok(done)))]))))
+    }
+
+    /// How many frames were taken so far; `None` while nothing waits to be taken.
+    pub fn waiting_since(&self) -> Option<u64> {
+        let held = self.held();
+        (!held.frames.is_empty() || !held.answers.is_empty()).then_some(held.taken)
+    }
+
+    /// Drops what waits. The stream ends with an error when its reader comes back; nothing that was asked is undone by it.
+    pub fn cut_off(&self) {
+        let mut held = self.held();
+        held.cut_off = true;
+        held.frames.clear();
+        held.answers.close();
+        while held.answers.try_recv().is_ok() {}
+    }
+}
+
+struct Held {
+    answers: mpsc::Receiver<Answer>,
+    /// Answers of which more frames follow.
+    frames: VecDeque<(u64, Frames)>,
+    taken: u64,
+    cut_off: bool,
+}
+
+/// What there is for a reader.
+enum Next {
+    Frame(u64, v1::submit_response::Answer),
+    /// Nothing, at the moment.
+    Nothing,
+    /// All is answered.
+    Ended,
+    CutOff,
+}
+
+impl Held {
+    fn new(answers: mpsc::Receiver<Answer>, frames: VecDeque<(u64, Frames)>) -> Self {
+        Self { answers, frames, taken: 0, cut_off: false }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Next {
+        if self.cut_off {
+            return Next::CutOff;
+        }
+        if self.frames.len() < MANY_FRAMES_MAX {
+            match self.answers.poll_recv(cx) {
+                // The new one goes first: most are one frame.
+                Poll::Ready(Some(answer)) => self.frames.push_front((answer.tag, Frames::new(answer.result))),
+                Poll::Ready(None) if self.frames.is_empty() => return Next::Ended,
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+        }
+        self.next_frame().map_or(Next::Nothing, |(tag, answer)| Next::Frame(tag, answer))
+    }
 
     /// The next frame of the answers under way, taken in turn.
-    fn next_frame(&mut self) -> Option<v1::SubmitResponse> {
+    fn next_frame(&mut self) -> Option<(u64, v1::submit_response::Answer)> {
         let (tag, mut frames) = self.frames.pop_front()?;
         let answer = frames.next()?;
         if !frames.is_finished() {
             self.frames.push_back((tag, frames));
         }
-        Some(self.respond(tag, answer))
+        self.taken += 1;
+        Some((tag, answer))
     }
+}
+
+/// The reader took nothing for too long.
+fn cut_off() -> Status {
+    let message = format!("the stream was cut off: its reader took no answer limit={READER_PATIENCE:?}");
+    wire::status_from_refusal(&Refusal::unknown(RefusalKind::Unavailable, message))
 }
 
 impl<S> Answers<S>
@@ -105,19 +202,18 @@ where
         let this = self.get_mut();
         let mut turns = 0;
         loop {
-            if this.frames.len() < MANY_FRAMES_MAX {
-                match this.answers.poll_recv(cx) {
-                    Poll::Ready(Some(answer)) => {
-                        this.frames.push_back((answer.tag, Frames::new(answer.result)));
-                        // The new one goes first: most are one frame.
-                        this.frames.rotate_right(1);
-                    }
-                    Poll::Ready(None) if this.frames.is_empty() => return Poll::Ready(this.error.take().map(Err)),
-                    Poll::Ready(None) | Poll::Pending => {}
+            let next = this.reader.held().poll(cx);
+            match next {
+                Next::Frame(tag, answer) => return Poll::Ready(Some(Ok(this.respond(tag, answer)))),
+                Next::Ended => return Poll::Ready(this.error.take().map(Err)),
+                Next::CutOff => {
+                    this.end_requests(None);
+                    // Told once; then the stream has ended.
+                    let (_, none) = mpsc::channel(1);
+                    *this.reader.held() = Held::new(none, VecDeque::new());
+                    return Poll::Ready(Some(Err(cut_off())));
                 }
-            }
-            if let Some(response) = this.next_frame() {
-                return Poll::Ready(Some(Ok(response)));
+                Next::Nothing => {}
             }
             let stopped = match this.stop.poll_next_unpin(cx) {
                 Poll::Ready(Some(stop)) => stop,
@@ -172,7 +268,7 @@ impl Frames {
         let (source, charge) = match result {
             Err(refusal) => (Source::One(Some(Message::Refusal(wire::refusal_to(&refusal)))), Charge::default()),
             Ok(Done::Outcome(outcome)) => (Source::One(Some(Message::Outcome(wire::outcome_to(&outcome)))), Charge::default()),
-            Ok(Done::Listed(page)) => (Source::One(Some(Message::List(wire::list_page_to(&page)))), Charge::default()),
+            Ok(Done::Listed { page, charge }) => (Source::One(Some(Message::List(wire::list_page_to(&page)))), charge),
             Ok(Done::Loaded { revision, loaded, age_ms, charge }) => {
                 (Source::Own(LoadFrames::new(revision, loaded, age_ms)), charge)
             }

@@ -45,13 +45,12 @@ impl Reply {
 
     pub fn of_load(mut self) -> ReplyLoad {
         Box::new(move |result| {
-            let done = result.map(|(revision, loaded, age)| self.batch.dispatcher.loaded(revision, loaded, age));
-            self.settle(done);
+            self.settle(result.map(|(revision, loaded, age_ms, charge)| Done::Loaded { revision, loaded, age_ms, charge }));
         })
     }
 
     pub fn of_list(mut self) -> ReplyList {
-        Box::new(move |result| self.settle(result.map(Done::Listed)))
+        Box::new(move |result| self.settle(result.map(|(page, charge)| Done::Listed { page, charge })))
     }
 
     fn settle(&mut self, result: Result<Done, Refusal>) {

@@ -1,14 +1,13 @@
 //! One operation on its way through a node: what it asks, until when, and where its answer goes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::OwnedPermit;
 
 use super::metrics::Kind;
 use crate::limits::OPERATION_BYTES;
-use crate::types::{ClusterId, Consistency, List, ListPage, Load, Loaded, LoadedContent, Outcome, Refusal, Revision, Write};
+use crate::raft::Charge;
+use crate::types::{ClusterId, Consistency, List, ListPage, Load, Loaded, Outcome, Refusal, Revision, Write};
 use crate::wire::v1;
 
 /// A validated operation.
@@ -87,8 +86,8 @@ pub enum Done {
     Outcome(Outcome),
     /// From this node's state; `age_ms` of a stale read; `charge` counts the content until it is sent.
     Loaded { revision: Revision, loaded: Loaded, age_ms: Option<u64>, charge: Charge },
-    /// From this node's state.
-    Listed(ListPage),
+    /// From this node's state; `charge` likewise.
+    Listed { page: ListPage, charge: Charge },
     /// From the leader, untouched; a load may have come in several frames. `charge` likewise.
     Relayed { answers: Vec<v1::submit_response::Answer>, charge: Charge },
 }
@@ -140,75 +139,9 @@ pub struct Call {
     pub charge: Charge,
 }
 
-/// Bytes counted in a shared counter for as long as this lives.
-#[derive(Debug, Default)]
-pub struct Charge {
-    counter: Option<Arc<AtomicU64>>,
-    bytes: u64,
-}
-
-impl Charge {
-    /// Counts `bytes`, unless the counter then exceeds `limit`. A single charge always fits into an empty counter.
-    pub fn within(counter: &Arc<AtomicU64>, bytes: u64, limit: u64) -> Option<Self> {
-        let before = counter.fetch_add(bytes, Ordering::Relaxed);
-        let charge = Self { counter: Some(counter.clone()), bytes };
-        (before == 0 || before.saturating_add(bytes) <= limit).then_some(charge)
-    }
-
-    /// Counts `bytes`, whatever is counted already.
-    pub fn always(counter: &Arc<AtomicU64>, bytes: u64) -> Self {
-        counter.fetch_add(bytes, Ordering::Relaxed);
-        Self { counter: Some(counter.clone()), bytes }
-    }
-
-    /// What it counts.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        if let Some(counter) = &self.counter {
-            counter.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Bytes of content in an answer to a load.
-pub fn loaded_bytes(loaded: &Loaded) -> u64 {
-    let content = |content: &LoadedContent| {
-        let chunks = content.chunks.iter().map(|chunk| chunk.blob.stored_bytes()).sum::<u64>();
-        chunks + content.head.as_ref().map_or(0, crate::types::Blob::stored_bytes)
-    };
-    match loaded {
-        Loaded::NotFound { .. } | Loaded::NotModified => 0,
-        Loaded::Tail(tail) => content(tail),
-        Loaded::Full(full) => content(full),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_charge_above_the_limit_is_refused_and_counts_nothing() {
-        let counter = Arc::new(AtomicU64::new(0));
-        let first = Charge::within(&counter, 60, 100).expect("room for it");
-        assert!(Charge::within(&counter, 60, 100).is_none());
-        assert_eq!(counter.load(Ordering::Relaxed), 60);
-        drop(first);
-        assert_eq!(counter.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_single_charge_above_the_limit_fits_into_an_empty_counter() {
-        let counter = Arc::new(AtomicU64::new(0));
-        let large = Charge::within(&counter, 1000, 100).expect("nothing else is in flight");
-        assert_eq!(large.bytes(), 1000);
-        assert!(Charge::within(&counter, 1, 100).is_none());
-    }
 
     #[tokio::test]
     async fn an_answer_finds_its_room_even_when_all_other_room_is_taken() {

@@ -21,15 +21,16 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::admission::{self, RETRY_AFTER, Route, Situation};
 use super::batch::{Batch, Reply};
-use super::call::{Answer, Answerer, Call, Charge, Done, Operation, Origin, loaded_bytes};
+use super::call::{Answer, Answerer, Call, Done, Operation, Origin};
 use super::forward::{Links, Sent};
 use super::metrics::{Levels, Metrics, Wire};
 use super::park::Park;
+use super::readers::Readers;
 use super::table::{Open, Table};
 use crate::env::Clock;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, IN_FLIGHT_BYTES_MAX, LOADED_BYTES_MAX, PARKED_CALLS_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, IN_FLIGHT_BYTES_MAX, PARKED_CALLS_MAX};
 use crate::machine::Command;
-use crate::raft::{Leadership, Node, Read};
+use crate::raft::{Charge, Leadership, Node, Read, no_room};
 use crate::types::{Refusal, RefusalKind};
 use crate::wire::v1;
 
@@ -41,8 +42,10 @@ const WRITE_BATCHES_SOFT: usize = 2;
 const WRITE_BATCHES_MAX: usize = 8;
 /// Read indexes in flight; what arrives meanwhile shares the next one.
 const READ_BATCHES_MAX: usize = 2;
-/// How often recorded measurements are folded.
+/// How often recorded measurements are folded, in ticks.
 const METRICS_EVERY: u32 = 100;
+/// How often readers are looked at, in ticks.
+const READERS_EVERY: u32 = 20;
 
 /// A handle to the dispatcher. Cheap to clone.
 #[derive(Clone)]
@@ -55,7 +58,7 @@ struct Shared {
     wake: Notify,
     table: Mutex<Table>,
     in_flight: Arc<AtomicU64>,
-    loaded: Arc<AtomicU64>,
+    readers: Readers,
     stopping: AtomicBool,
     leader: Mutex<Option<v1::Leader>>,
     cluster_id: std::sync::OnceLock<Bytes>,
@@ -71,7 +74,7 @@ impl Dispatcher {
             wake: Notify::new(),
             table: Mutex::default(),
             in_flight: Arc::default(),
-            loaded: Arc::default(),
+            readers: Readers::default(),
             stopping: AtomicBool::new(false),
             leader: Mutex::default(),
             cluster_id: std::sync::OnceLock::new(),
@@ -115,8 +118,8 @@ impl Dispatcher {
             return Err(Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping"));
         }
         let validated = admission::validate(request)?;
-        if !validated.operation.is_write() && self.0.loaded.load(Ordering::Relaxed) > LOADED_BYTES_MAX {
-            return Err(overloaded("loaded bytes", LOADED_BYTES_MAX));
+        if !validated.operation.is_write() && self.0.node.loaded().is_full() {
+            return Err(no_room());
         }
         let charge = Charge::within(&self.0.in_flight, validated.operation.bytes(), IN_FLIGHT_BYTES_MAX);
         Ok((validated, charge.ok_or_else(|| overloaded("bytes", IN_FLIGHT_BYTES_MAX))?))
@@ -175,15 +178,15 @@ impl Dispatcher {
     pub fn levels(&self) -> Levels {
         Levels {
             in_flight_bytes: self.0.in_flight.load(Ordering::Relaxed),
-            loaded_bytes: self.0.loaded.load(Ordering::Relaxed),
+            loaded_bytes: self.0.node.loaded().bytes(),
             open_operations: self.table().len() as u64,
             ..Levels::default()
         }
     }
 
-    /// Counts loaded content until its answer is sent.
-    pub(super) fn charge_loaded(&self, bytes: u64) -> Charge {
-        Charge::always(&self.0.loaded, bytes)
+    /// The streams that answer somebody.
+    pub(super) fn readers(&self) -> &Readers {
+        &self.0.readers
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
@@ -243,10 +246,13 @@ impl Dispatcher {
         }
     }
 
-    /// Content that was read, counted.
-    pub(super) fn loaded(&self, revision: crate::types::Revision, loaded: crate::types::Loaded, age_ms: Option<u64>) -> Done {
-        let charge = self.charge_loaded(loaded_bytes(&loaded));
-        Done::Loaded { revision, loaded, age_ms, charge }
+    fn look_at_readers(&self) {
+        let cut_off = self.0.readers.look(self.now());
+        if cut_off > 0 {
+            tracing::warn!(streams = cut_off, "readers that took nothing were cut off");
+            self.0.metrics.cut_off(cut_off);
+            self.0.node.events().refused("slow_reader");
+        }
     }
 
     /// Runs until `stop`; whoever spawns it joins it. What is open then is answered as Raft lets go of it.
@@ -272,6 +278,9 @@ impl Dispatcher {
                     ticks += 1;
                     if ticks % METRICS_EVERY == 0 {
                         self.0.metrics.keep_up();
+                    }
+                    if ticks % READERS_EVERY == 0 {
+                        self.look_at_readers();
                     }
                 }
                 () = self.0.wake.notified() => {}
@@ -314,6 +323,8 @@ impl Task {
 
     fn is_busy(&self) -> bool {
         !self.park.is_empty() || !self.writes.is_empty() || !self.reads.is_empty() || self.dispatcher.has_open()
+            // Content that waits for its reader is what keeps an otherwise idle node looking at its readers.
+            || self.dispatcher.0.node.loaded().bytes() > 0
     }
 
     fn situation(&self) -> Situation {

@@ -15,9 +15,10 @@ use super::call::{Call, Done, Operation};
 use super::dispatch::Dispatcher;
 use super::table::LinkId;
 use crate::limits::{
-    ENTRY_OVERHEAD_BYTES_MAX, FORWARD_QUEUE_MAX, LARGE_OPERATION_BYTES, SESSION_STORED_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX,
+    ENTRY_OVERHEAD_BYTES_MAX, FORWARD_QUEUE_MAX, LARGE_OPERATION_BYTES, LISTED_BYTES, SESSION_STORED_BYTES_MAX,
+    WRITE_MESSAGE_BYTES_MAX,
 };
-use crate::raft::Peer;
+use crate::raft::{Charge, Peer, no_room};
 use crate::types::{NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::{ForwardRequest, peer_client::PeerClient};
 use crate::wire::{self, v1};
@@ -211,14 +212,22 @@ impl LinkTask {
                 if !last && !too_large {
                     return;
                 }
-                let charge = self.dispatcher.charge_loaded(open.frame_bytes);
-                let answers = std::mem::take(&mut open.frames);
+                let room = self.dispatcher.node().loaded();
                 match too_large {
-                    false => Ok(Done::Relayed { answers, charge }),
                     true => Err(Refusal::not_applied(RefusalKind::Corrupt, "the leader's answer is larger than any session")),
+                    false if room.is_full() => Err(no_room()),
+                    false => {
+                        let charge = room.charge(open.frame_bytes);
+                        Ok(Done::Relayed { answers: std::mem::take(&mut open.frames), charge })
+                    }
                 }
             }
-            other => Ok(Done::Relayed { answers: vec![other], charge: super::call::Charge::default() }),
+            Message::List(page) => {
+                let bytes = page.sessions.iter().map(|session| session.id.len() as u64 + LISTED_BYTES).sum();
+                let charge = self.dispatcher.node().loaded().charge(bytes);
+                Ok(Done::Relayed { answers: vec![Message::List(page)], charge })
+            }
+            other => Ok(Done::Relayed { answers: vec![other], charge: Charge::default() }),
         };
         drop(table);
         self.dispatcher.settle(key, result);

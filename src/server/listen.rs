@@ -6,19 +6,30 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use super::StartError;
+use crate::limits::CONNECTION_QUIET_MAX;
 use crate::raft::net::{Accepted, Incoming, Net, Traffic};
 use crate::types::NodeId;
 
 /// After an accept that failed, e.g. for want of file descriptors: time for some to be closed.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// Listens at one of a node's addresses; `key` is what the configuration calls it. What its connections carry is counted in `traffic`.
-/// Errors: one line that says how to mend it.
-pub async fn listen(net: &dyn Net, node: NodeId, key: &str, address: &str, traffic: Arc<Traffic>) -> Result<Incoming, StartError> {
+/// One of a node's ports.
+pub struct Port {
+    /// What the configuration calls it.
+    pub key: &'static str,
+    /// One more than so many connections is closed at once.
+    pub connections_max: u64,
+    /// Counts its connections and what they carry.
+    pub traffic: Arc<Traffic>,
+}
+
+/// Listens at one of a node's addresses. Errors: one line that says how to mend it.
+pub async fn listen(net: &dyn Net, node: NodeId, port: Port, address: &str) -> Result<Incoming, StartError> {
+    let key = port.key;
     match net.listen(address).await {
         Ok((bound, incoming)) => {
             tracing::info!(%bound, key, "listening");
-            Ok(patient(incoming, traffic))
+            Ok(patient(incoming, port))
         }
         Err(error) => {
             let mend = match error.kind() {
@@ -31,24 +42,28 @@ pub async fn listen(net: &dyn Net, node: NodeId, key: &str, address: &str, traff
     }
 }
 
-/// The same connections without the failures between them, which are logged: a failed accept must not end the service.
-fn patient(incoming: Incoming, traffic: Arc<Traffic>) -> Incoming {
+/// The same connections without the failures between them, which are logged: a failed accept must not end the service. Those that are
+/// too many, or bring nothing, are closed.
+fn patient(incoming: Incoming, port: Port) -> Incoming {
+    let Port { key, connections_max, traffic } = port;
     let accepted = incoming.filter_map(move |connection| {
         let traffic = traffic.clone();
-        async move { counted_or_logged(connection, traffic).await.map(Ok) }
+        async move {
+            match connection {
+                Ok(_) if !traffic.admits(connections_max) => {
+                    tracing::debug!(key, limit = connections_max, "a connection too many was closed");
+                    None
+                }
+                Ok(connection) => Some(Ok(connection.counted(traffic).closed_when_quiet(CONNECTION_QUIET_MAX))),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                    None
+                }
+            }
+        }
     });
     Box::pin(accepted)
-}
-
-async fn counted_or_logged(connection: std::io::Result<Accepted>, traffic: Arc<Traffic>) -> Option<Accepted> {
-    match connection {
-        Ok(connection) => Some(connection.counted(traffic)),
-        Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
-            tokio::time::sleep(AFTER_FAILURE).await;
-            None
-        }
-    }
 }
 
 /// Connections for the HTTP server.

@@ -93,6 +93,7 @@ pub struct Levels {
 pub struct Wire {
     pub client: Arc<Traffic>,
     pub peer: Arc<Traffic>,
+    pub admin: Arc<Traffic>,
 }
 
 /// The counters of one node.
@@ -111,6 +112,7 @@ pub struct Metrics {
     forward_breaks: Counter,
     leader_changes: Counter,
     parked: Gauge,
+    cut_off: Counter,
 }
 
 impl Metrics {
@@ -137,6 +139,7 @@ impl Metrics {
                 forward_breaks: metrics::counter!("quorate_forward_streams_broken_total"),
                 leader_changes: metrics::counter!("quorate_leader_changes_seen_total"),
                 parked: metrics::gauge!("quorate_parked_calls"),
+                cut_off: metrics::counter!("quorate_readers_cut_off_total"),
                 handle,
                 recorder: PrometheusBuilder::new().build_recorder(),
             }
@@ -207,6 +210,11 @@ impl Metrics {
         self.parked.set(calls as f64);
     }
 
+    /// So many streams were ended because their readers took nothing.
+    pub fn cut_off(&self, streams: usize) {
+        self.cut_off.increment(streams as u64);
+    }
+
     /// Folds what was recorded since, so that it stays bounded though nobody may ever ask.
     pub fn keep_up(&self) {
         self.handle.run_upkeep();
@@ -233,6 +241,10 @@ impl Metrics {
                     metrics::counter!("quorate_wire_bytes_total", "port" => port, "direction" => direction).absolute(bytes);
                 }
             }
+            for (port, traffic) in [("client", &self.wire.client), ("peer", &self.wire.peer), ("admin", &self.wire.admin)] {
+                metrics::gauge!("quorate_connections", "port" => port).set(traffic.connections() as f64);
+                metrics::counter!("quorate_connections_refused_total", "port" => port).absolute(traffic.refused());
+            }
             gauge("quorate_state_bytes", levels.state_bytes);
             gauge("quorate_sessions", levels.sessions);
             gauge("quorate_clients", levels.clients);
@@ -252,6 +264,9 @@ fn describe() {
     metrics::describe_counter!("quorate_proposals_total", Unit::Count, text("batches proposed"));
     metrics::describe_counter!("quorate_forwards_total", Unit::Count, text("operations sent on to the leader"));
     metrics::describe_counter!("quorate_leader_changes_seen_total", Unit::Count, text("changes of leader, and losses of one"));
+    metrics::describe_gauge!("quorate_connections", Unit::Count, text("connections open, by port"));
+    metrics::describe_counter!("quorate_connections_refused_total", Unit::Count, text("connections closed as too many, by port"));
+    metrics::describe_counter!("quorate_readers_cut_off_total", Unit::Count, text("streams ended, as their readers took nothing"));
     metrics::describe_gauge!("quorate_parked_calls", Unit::Count, text("calls that wait for a leader"));
     metrics::describe_gauge!("quorate_in_flight_bytes", Unit::Bytes, text("operations admitted and not yet settled"));
     metrics::describe_gauge!("quorate_log_bytes", Unit::Bytes, text("the log on disk"));
@@ -270,7 +285,7 @@ fn result_index(result: &Result<Done, Refusal>) -> usize {
             Loaded::Tail(_) => "tail",
             Loaded::Full(_) => "full",
         },
-        Ok(Done::Listed(_)) => "page",
+        Ok(Done::Listed { .. }) => "page",
         Ok(Done::Relayed { .. }) => "relayed",
         Err(refusal) => refusal_name(&refusal.kind),
     };

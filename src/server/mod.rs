@@ -25,6 +25,7 @@ mod metrics;
 pub mod offline;
 mod operations;
 mod park;
+mod readers;
 mod service;
 mod start;
 mod status;

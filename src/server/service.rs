@@ -1,8 +1,5 @@
 //! The `Sessions` service on the client port: messages in, messages out, all else in [`super::dispatch`].
 
-use std::pin::Pin;
-
-use futures_util::{Stream, stream};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -50,7 +47,7 @@ fn not_a(what: &str) -> Status {
 #[tonic::async_trait]
 impl Sessions for SessionsService {
     type SubmitStream = Answers<Streaming<v1::SubmitRequest>>;
-    type LoadStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, Status>> + Send>>;
+    type LoadStream = Answers<Streaming<v1::SubmitRequest>>;
 
     async fn submit(&self, request: Request<Streaming<v1::SubmitRequest>>) -> Result<Response<Self::SubmitStream>, Status> {
         let answers = Answers::new(self.dispatcher.clone(), Origin::Client, request.into_inner(), self.stop.clone());
@@ -71,9 +68,7 @@ impl Sessions for SessionsService {
             return Err(not_a("load"));
         }
         let (tag, frames) = self.ask(request).await?;
-        let dispatcher = self.dispatcher.clone();
-        let responses = frames.map(move |answer| Ok(response(&dispatcher, tag, answer)));
-        Ok(Response::new(Box::pin(stream::iter(responses))))
+        Ok(Response::new(Answers::of_one(self.dispatcher.clone(), tag, frames, self.stop.clone())))
     }
 
     async fn list(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {

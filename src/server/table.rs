@@ -116,7 +116,7 @@ impl Table {
 mod tests {
     use tokio::sync::mpsc;
 
-    use super::super::call::{Answer, Charge, Origin};
+    use super::super::call::{Answer, Origin};
     use super::*;
     use crate::types::{Consistency, Load, SessionId};
 
@@ -134,7 +134,7 @@ mod tests {
             epoch: 0,
             refusal: None,
             answerer: Some(Answerer::new(1, sender.try_reserve_owned().ok().expect("room"))),
-            charge: Charge::default(),
+            charge: crate::raft::Charge::default(),
         };
         (Box::new(call), answers)
     }

@@ -4,6 +4,7 @@ mod basics;
 mod failures;
 mod forwarded;
 mod garbage;
+mod greedy;
 mod histories;
 mod port;
 mod power_loss;

@@ -1,6 +1,7 @@
 //! `quorate serve`: one node, until a signal.
 
-use quorate::env::Env;
+use quorate::env::{self, Env};
+use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
 use quorate::server::config::Config;
 use quorate::server::{Options, Server};
 use quorate::types::NodeId;
@@ -10,6 +11,9 @@ use crate::args;
 use crate::failure::Failure;
 use crate::output;
 use crate::signals::{self, Signals};
+
+/// Files a node has open besides its connections: log segments, state, and what snapshots and backups need for a while.
+const OPEN_FILES_BESIDE: u64 = 256;
 
 /// Runs the node until SIGINT, SIGTERM or the end of the parent's pipe; then hands over, flushes and returns.
 ///
@@ -49,6 +53,7 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
             () = gone(parent) => {}
         }
     };
+    open_files();
     let options = Options { config, node, data_dir, bootstrap: args.bootstrap, env: Env::real() };
     let via = args.peer_via.into_iter().map(|(node, address)| (NodeId(node), address)).collect();
     tokio::pin!(shutdown);
@@ -63,6 +68,18 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         tell_manager(&NotifyState::Stopping);
     };
     server.run(shutdown).await.map_err(Failure::failed)
+}
+
+/// Makes room for as many connections as the node lets in, or says what to mend.
+fn open_files() {
+    let wanted = CLIENT_CONNECTIONS_MAX + PEER_CONNECTIONS_MAX + ADMIN_CONNECTIONS_MAX + OPEN_FILES_BESIDE;
+    if let Some(limit) = env::raise_open_files().filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            wanted,
+            "few open files are allowed, so few clients can connect; raise the limit (LimitNOFILE, ulimit -n)"
+        );
+    }
 }
 
 /// Tells a service manager that listens at `NOTIFY_SOCKET`, if one does, that the ports are open, or that the node is stopping.
