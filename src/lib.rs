@@ -26,5 +26,7 @@ pub mod server;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod testing;
+#[cfg(feature = "client")]
+pub mod tls;
 #[cfg(feature = "wire")]
 pub mod wire;

@@ -1,9 +1,11 @@
 //! Building a client: validates, connects nothing.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{self, Connector, Tcp};
+use super::credentials::{Credentials, Secured, Tls};
 use super::driver::Config;
 use super::handle::Handle;
 use super::{Client, Error};
@@ -18,8 +20,15 @@ pub struct Builder {
     read_deadline: Duration,
     connect_timeout: Duration,
     connector: Arc<dyn Connector>,
+    tls: Option<Tls>,
+    token: Option<Token>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+}
+
+enum Token {
+    Text(String),
+    File(PathBuf),
 }
 
 impl Default for Builder {
@@ -30,6 +39,8 @@ impl Default for Builder {
             read_deadline: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
             connector: Arc::new(Tcp),
+            tls: None,
+            token: None,
             clock: Arc::new(SystemClock::new()),
             random: Arc::new(SystemRandom),
         }
@@ -61,6 +72,24 @@ impl Builder {
         self
     }
 
+    /// Connects by TLS, and to nothing else.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Shows this token with every call. Only with [`Builder::tls`]: on an open connection anybody could read it.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(Token::Text(token.into()));
+        self
+    }
+
+    /// The same from a file, read again with each new connection.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token = Some(Token::File(path.into()));
+        self
+    }
+
     /// Replaces how connections are opened, for a simulation.
     #[doc(hidden)]
     pub fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
@@ -79,7 +108,8 @@ impl Builder {
     ///
     /// Errors: `Invalid`, naming what is wrong and both sides.
     pub fn build(self) -> Result<Client, Error> {
-        let endpoints = self.endpoints.iter().map(|endpoint| address(endpoint)).collect::<Result<Vec<_>, _>>()?;
+        let secured = self.tls.is_some();
+        let endpoints = self.endpoints.iter().map(|endpoint| address(endpoint, secured)).collect::<Result<Vec<_>, _>>()?;
         if endpoints.is_empty() || endpoints.len() > NODES_MAX {
             return Err(Error::invalid(format!("endpoints are out of range endpoints={} min=1 max={NODES_MAX}", endpoints.len())));
         }
@@ -91,12 +121,25 @@ impl Builder {
         if self.connect_timeout.is_zero() {
             return Err(Error::invalid("connect_timeout must be above 0s connect_timeout=0s"));
         }
+        let credentials = match self.token {
+            None => Credentials::default(),
+            Some(Token::Text(token)) => Credentials::token(&token)?,
+            Some(Token::File(path)) => Credentials::token_file(path)?,
+        };
+        if credentials.is_some() && !secured {
+            return Err(Error::invalid("a token needs tls: on an open connection anybody could read it"));
+        }
+        let connector: Arc<dyn Connector> = match self.tls {
+            None => self.connector,
+            Some(tls) => Arc::new(Secured::new(tls, self.clock.clone())?),
+        };
         let config = Config {
             endpoints,
             write_deadline: self.write_deadline,
             read_deadline: self.read_deadline,
             connect_timeout: self.connect_timeout,
-            connector: self.connector,
+            connector,
+            credentials,
             clock: self.clock,
             random: self.random,
         };
@@ -104,10 +147,18 @@ impl Builder {
     }
 }
 
-/// `host:port`, from that or from `http://host:port/`.
-fn address(endpoint: &str) -> Result<String, Error> {
+/// `host:port`, from that, from `https://host:port/` with TLS, or from `http://host:port/` without.
+fn address(endpoint: &str, secured: bool) -> Result<String, Error> {
     let invalid = |why: &str| Error::invalid(format!("endpoint {why} endpoint={endpoint:?}"));
-    let address = endpoint.trim().trim_start_matches("http://").trim_end_matches('/');
+    let (ours, others) = if secured { ("https://", "http://") } else { ("http://", "https://") };
+    let address = endpoint.trim().trim_start_matches(ours).trim_end_matches('/');
+    if address.starts_with(others) {
+        return Err(invalid(if secured {
+            "is not https, and this client has tls"
+        } else {
+            "is https, and this client has no tls"
+        }));
+    }
     if address.len() > ADDRESS_BYTES_MAX {
         return Err(invalid("is too long"));
     }
@@ -138,5 +189,19 @@ mod tests {
         assert!(valid().write_deadline(Duration::ZERO).build().is_err());
         assert!(valid().read_deadline(Duration::from_secs(121)).build().is_err());
         assert!(valid().connect_timeout(Duration::ZERO).build().is_err());
+    }
+
+    #[test]
+    fn a_token_is_shown_by_tls_only_and_what_is_no_certificate_is_refused() {
+        let valid = || Client::builder().endpoints(["a:1"]);
+        let why = |builder: Builder| builder.build().expect_err("must be refused").to_string();
+        assert!(why(valid().token("secret")).contains("needs tls"));
+        assert!(why(valid().token("sec ret")).contains("a token is"));
+        assert!(why(valid().token_file("/does/not/exist")).contains("path=/does/not/exist"));
+        assert!(why(valid().tls(Tls::authority_pem("no certificate"))).contains("no certificate in PEM"));
+        assert!(why(valid().tls(Tls::authority_file("/does/not/exist"))).contains("path=/does/not/exist"));
+        assert!(why(Client::builder().endpoints(["https://a:1"])).contains("has no tls"));
+        assert_eq!(address("https://a:1/", true).expect("fine"), "a:1");
+        assert!(address("http://a:1", true).is_err());
     }
 }

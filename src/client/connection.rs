@@ -14,10 +14,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
+use super::credentials::{Credentials, Link, refusal_from};
 use crate::limits::{BATCH_OPERATIONS_MAX, LARGE_OPERATION_BYTES, MESSAGE_BYTES_MAX, MIB, WRITE_MESSAGE_BYTES_MAX};
-use crate::types::{Refusal, RefusalKind};
+use crate::tls;
+use crate::types::{Applied, Refusal, RefusalKind};
+use crate::wire::v1;
 use crate::wire::v1::sessions_client::SessionsClient;
-use crate::wire::{refusal_from_status, v1};
 
 /// A dead peer is noticed after the interval and the timeout together.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -60,7 +62,7 @@ pub(super) enum Event {
     /// The stream ended, or never came to be. Whatever was sent on it and not answered is refused so.
     Down { line: Line, refusal: Refusal },
     /// A large write is answered; `channel` is worth keeping, if there.
-    Alone { target: usize, tag: u64, answer: Box<Result<v1::SubmitResponse, Refusal>>, channel: Option<Channel> },
+    Alone { target: usize, tag: u64, answer: Box<Result<v1::SubmitResponse, Refusal>>, channel: Option<Link> },
     /// The whole content of an operation is made.
     Remade { key: super::operation::Key, change: Result<crate::types::Change, super::Error> },
 }
@@ -69,6 +71,7 @@ pub(super) enum Event {
 #[derive(Clone)]
 pub(super) struct Dial {
     pub connector: std::sync::Arc<dyn Connector>,
+    pub credentials: Credentials,
     pub address: String,
     pub timeout: Duration,
 }
@@ -85,7 +88,7 @@ pub(super) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Erro
 }
 
 /// A client with our bounds on a channel.
-pub(super) fn sessions(channel: Channel) -> SessionsClient<Channel> {
+pub(super) fn sessions(channel: Link) -> SessionsClient<Link> {
     SessionsClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX as usize)
         .max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX as usize)
@@ -93,11 +96,16 @@ pub(super) fn sessions(channel: Channel) -> SessionsClient<Channel> {
 
 impl Dial {
     /// Connects within the timeout. Errors: `Unavailable`, nothing was sent.
-    pub async fn connect(&self) -> Result<Channel, Refusal> {
+    pub async fn connect(&self) -> Result<Link, Refusal> {
         let unavailable = |why: String| Refusal::not_applied(RefusalKind::Unavailable, why);
         let endpoint = endpoint(&self.address).map_err(|error| unavailable(format!("address is not valid: {error}")))?;
+        let bearer = self.credentials.bearer().await;
         match tokio::time::timeout(self.timeout, self.connector.connect(endpoint)).await {
-            Ok(Ok(channel)) => Ok(channel),
+            Ok(Ok(channel)) => Ok(Link::new(channel, bearer)),
+            Ok(Err(error)) if tls::refused_by_peer(&error) => {
+                let why = format!("the node does not take this client's certificate: {} address={}", cause(&error), self.address);
+                Err(Refusal::not_applied(RefusalKind::Unauthenticated, why))
+            }
             Ok(Err(error)) => Err(unavailable(format!("connection failed: {} address={}", cause(&error), self.address))),
             Err(_) => Err(unavailable(format!("connection timed out address={}", self.address))),
         }
@@ -123,7 +131,7 @@ pub(super) async fn stream(dial: Dial, line: Line, capacity: usize, events: mpsc
     let _ = events.send(Event::Down { line, refusal }).await;
 }
 
-async fn talk(channel: Channel, line: Line, capacity: usize, events: &mpsc::Sender<Event>) -> Refusal {
+async fn talk(channel: Link, line: Line, capacity: usize, events: &mpsc::Sender<Event>) -> Refusal {
     let gone = || Refusal::unknown(RefusalKind::Unavailable, "the connection ended");
     let (requests, outgoing) = mpsc::channel(capacity);
     if events.send(Event::Up { line, requests }).await.is_err() {
@@ -131,10 +139,12 @@ async fn talk(channel: Channel, line: Line, capacity: usize, events: &mpsc::Send
     }
     let mut stream = match sessions(channel).submit(ReceiverStream::new(outgoing)).await {
         Ok(response) => response.into_inner(),
-        Err(status) => return refusal_from_status(&status),
+        Err(status) => return refusal_from(&status),
     };
+    let mut answered = false;
     loop {
         let (answers, end) = Arrived { stream: &mut stream, answers: Vec::new(), bytes: 0 }.await;
+        answered |= !answers.is_empty();
         if !answers.is_empty() && events.send(Event::Answers { line, answers }).await.is_err() {
             return gone();
         }
@@ -143,7 +153,11 @@ async fn talk(channel: Channel, line: Line, capacity: usize, events: &mpsc::Send
             Some(None) => return gone(),
             // It speaks of the stream. What was sent on it may have been applied, whatever it says.
             Some(Some(status)) => {
-                let refusal = refusal_from_status(&status);
+                let refusal = refusal_from(&status);
+                // A node that never took the connection looked at nothing that was sent on it.
+                if refusal.kind == RefusalKind::Unauthenticated && refusal.applied == Applied::No && !answered {
+                    return refusal;
+                }
                 return Refusal::unknown(RefusalKind::Unavailable, refusal.message);
             }
         }
@@ -192,7 +206,7 @@ fn frame_bytes(answer: &v1::SubmitResponse) -> u64 {
 pub(super) async fn alone(
     dial: Dial,
     target: usize,
-    channel: Option<Channel>,
+    channel: Option<Link>,
     request: v1::SubmitRequest,
     remaining: Duration,
     events: mpsc::Sender<Event>,
@@ -206,7 +220,7 @@ pub(super) async fn alone(
         Err(refusal) => (Err(refusal), None),
         Ok(channel) => match tokio::time::timeout(remaining, sessions(channel.clone()).write(request)).await {
             Ok(Ok(response)) => (Ok(response.into_inner()), Some(channel)),
-            Ok(Err(status)) => (Err(refusal_from_status(&status)), None),
+            Ok(Err(status)) => (Err(refusal_from(&status)), None),
             Err(_) => (Err(Refusal::unknown(RefusalKind::DeadlineExceeded, "no answer within the deadline")), Some(channel)),
         },
     };

@@ -21,10 +21,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
-use tonic::transport::Channel;
 
 use super::Error;
 use super::connection::{self, Connector, Dial, Event, Line};
+use super::credentials::{Credentials, Link};
 use super::operation::{Attempt, Body, Call, Key, Operation, Via};
 use super::router::{Choice, Router};
 use super::table::Table;
@@ -57,13 +57,15 @@ pub(super) struct Config {
     pub read_deadline: Duration,
     pub connect_timeout: Duration,
     pub connector: Arc<dyn Connector>,
+    pub credentials: Credentials,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
 }
 
 impl Config {
     pub fn dial(&self, address: &str) -> Dial {
-        Dial { connector: self.connector.clone(), address: address.to_owned(), timeout: self.connect_timeout }
+        let (connector, credentials) = (self.connector.clone(), self.credentials.clone());
+        Dial { connector, credentials, address: address.to_owned(), timeout: self.connect_timeout }
     }
 
     fn nonce(&self) -> Nonce {
@@ -106,7 +108,7 @@ pub(super) struct Driver {
     ready: VecDeque<Key>,
     connections: BTreeMap<usize, Connection>,
     /// The second connection, for large operations, with its endpoint.
-    bulk: Option<(usize, Channel)>,
+    bulk: Option<(usize, Link)>,
     next_key: Key,
     next_tag: u64,
     next_generation: u64,

@@ -22,6 +22,7 @@ mod builder;
 mod cache;
 mod connection;
 mod content;
+mod credentials;
 mod driver;
 mod error;
 mod handle;
@@ -46,6 +47,7 @@ pub use builder::Builder;
 #[doc(hidden)]
 pub use connection::Connector;
 pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
+pub use credentials::Tls;
 pub use error::{Error, ErrorKind};
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents};
 pub use status::{ClusterStatus, NodeStatus, Role, StatusOptions};

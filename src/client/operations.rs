@@ -6,11 +6,12 @@ use bytes::Bytes;
 use tonic::Streaming;
 
 use super::Error;
+use super::credentials::refusal_from;
 use super::driver::Config;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::types::{NodeId, Refusal, RefusalKind, Revision};
+use crate::wire::v1;
 use crate::wire::v1::operations_client::OperationsClient;
-use crate::wire::{refusal_from_status, v1};
 
 /// A server that sends nothing for so long is given up.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,7 +50,7 @@ impl Backup {
     pub async fn next(&mut self) -> Result<Option<BackupPiece>, Error> {
         let silent = || Error::refused(format!("the node sends nothing any more address={}", self.endpoint));
         let piece = tokio::time::timeout(PIECE_TIMEOUT, self.pieces.message()).await.map_err(|_| silent())?;
-        let piece = piece.map_err(|status| Error::from_refusal(refusal_from_status(&status)))?;
+        let piece = piece.map_err(|status| Error::from_refusal(refusal_from(&status)))?;
         Ok(piece.map(|piece| {
             let v1::BackupPiece { data, rows_done, rows_total, revision } = piece;
             BackupPiece { data, rows_done, rows_total, revision: Revision(revision) }
@@ -82,7 +83,7 @@ pub(super) async fn events(config: &Config) -> Result<NodeEvents, Error> {
     for endpoint in &config.endpoints {
         let ask = async {
             let mut client = OperationsClient::new(config.dial(endpoint).connect().await?);
-            client.events(v1::EventsRequest {}).await.map_err(|status| refusal_from_status(&status))
+            client.events(v1::EventsRequest {}).await.map_err(|status| refusal_from(&status))
         };
         match tokio::time::timeout(EVENTS_TIMEOUT, ask).await {
             Ok(Ok(response)) => {
@@ -105,7 +106,7 @@ pub(super) async fn backup(config: &Config, at_least: Revision, timeout: Duratio
         let begin = async {
             let channel = config.dial(endpoint).connect().await?;
             let mut client = OperationsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
-            client.backup(request).await.map_err(|status| refusal_from_status(&status))
+            client.backup(request).await.map_err(|status| refusal_from(&status))
         };
         // The node itself keeps to the timeout; this is for one that answers nothing.
         match tokio::time::timeout(timeout + PIECE_TIMEOUT, begin).await {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::Error;
 use super::connection::sessions;
+use super::credentials::refusal_from;
 use super::driver::Config;
 use crate::limits::{MESSAGE_BYTES_MAX, NODES_MAX};
 use crate::types::{ClusterId, NodeId, Refusal, RefusalKind, Revision};
-use crate::wire::{refusal_from_status, v1};
+use crate::wire::v1;
 
 const _: () = assert!(NODES_MAX as u64 * 4096 < MESSAGE_BYTES_MAX);
 
@@ -133,7 +134,7 @@ async fn ask_one(config: &Config, endpoint: &str, options: StatusOptions) -> Res
     let digest_at = options.digest_at.map_or(0, |revision| revision.0);
     let request = v1::StatusRequest { digest_at, timeout_ms, local: false };
     let response = sessions(channel).status(request).await;
-    response.map(|response| response.into_inner()).map_err(|status| refusal_from_status(&status))
+    response.map(|response| response.into_inner()).map_err(|status| refusal_from(&status))
 }
 
 fn status_from(response: v1::StatusResponse, endpoint: &str) -> ClusterStatus {

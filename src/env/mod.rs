@@ -11,6 +11,8 @@ mod clock;
 mod disk;
 #[cfg(feature = "client")]
 mod entropy;
+#[cfg(feature = "client")]
+mod files;
 #[cfg(feature = "server")]
 mod frozen;
 mod random;
@@ -21,11 +23,13 @@ mod worker;
 
 #[cfg(feature = "server")]
 pub use all::Env;
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SystemClock, unix_ms};
 #[cfg(feature = "server")]
 pub use disk::{Disk, DiskFile, Held, RealDisk, Space};
 #[cfg(feature = "client")]
 pub use entropy::SystemRandom;
+#[cfg(feature = "client")]
+pub use files::read_file;
 #[cfg(feature = "server")]
 pub use frozen::FrozenDisk;
 pub use random::{Random, u64_from};

@@ -60,4 +60,6 @@ mutants! {
     WindowExceededRecorded = "window-exceeded-recorded",
     FirstFrameNotAlone = "first-frame-not-alone",
     LimitWithoutVersion = "limit-without-version",
+    ForwardUnchecked = "forward-unchecked",
+    TokenExpiryIgnored = "token-expiry-ignored",
 }

@@ -88,13 +88,22 @@ pub struct Leadership {
 /// Takes the answer to one proposal; called exactly once.
 pub type Reply = Box<dyn FnOnce(Result<Outcome, Refusal>) + Send>;
 
+/// The node that forwards calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarder {
+    /// Which one, as it says.
+    pub node: NodeId,
+    /// Whether its connection proved that it is a member.
+    pub authenticated: bool,
+}
+
 /// What the peer port asks of the server above it.
 #[tonic::async_trait]
 pub trait Upper: Send + Sync + 'static {
     /// Operations a peer forwards. `first` was read already, and its route checked.
     fn forward(
         &self,
-        from: NodeId,
+        from: Forwarder,
         requests: tonic::Streaming<peer::ForwardRequest>,
         first: peer::ForwardRequest,
     ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, tonic::Status>> + Send>>;

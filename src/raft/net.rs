@@ -61,6 +61,7 @@ pub struct Accepted {
     io: Box<dyn Io>,
     traffic: Counted,
     quiet: Option<Quiet>,
+    proof: Proof,
 }
 
 /// One open connection of a port, for as long as it is.
@@ -100,10 +101,22 @@ impl Quiet {
     }
 }
 
+/// What the other end of a connection has proved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// It holds a certificate of what it may speak for: on a peer port, of a member.
+    pub authenticated: bool,
+}
+
 impl Accepted {
     /// Wraps any byte stream.
     pub fn new(io: impl Io) -> Self {
-        Self { io: Box::new(io), traffic: Counted::new(Arc::default()), quiet: None }
+        Self { io: Box::new(io), traffic: Counted::new(Arc::default()), quiet: None, proof: Proof::default() }
+    }
+
+    /// The other end has proved this.
+    pub fn proved(self, proof: Proof) -> Self {
+        Self { proof, ..self }
     }
 
     /// From now on it and its bytes are counted there.
@@ -125,9 +138,11 @@ impl Accepted {
 }
 
 impl Connected for Accepted {
-    type ConnectInfo = ();
+    type ConnectInfo = Proof;
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    fn connect_info(&self) -> Proof {
+        self.proof
+    }
 }
 
 impl AsyncRead for Accepted {

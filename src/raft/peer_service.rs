@@ -9,11 +9,12 @@ use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::net::Proof;
 use super::presence::Presence;
 use super::receive;
 use super::shared::Shared;
 use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
-use super::{append, bootstrap, confirm};
+use super::{Forwarder, append, bootstrap, confirm};
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{self as peer, peer_server::Peer};
 use crate::wire::v1;
@@ -183,9 +184,10 @@ impl Peer for PeerService {
     type ForwardStream = BoxStream<v1::SubmitResponse>;
 
     async fn forward(&self, request: Request<Streaming<peer::ForwardRequest>>) -> Result<Response<Self::ForwardStream>, Status> {
+        let authenticated = request.extensions().get::<Proof>().is_some_and(|proof| proof.authenticated);
         let mut requests = request.into_inner();
         let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("forward stream is empty"))?;
-        let from = self.check(first.route.as_ref())?;
+        let from = Forwarder { node: self.check(first.route.as_ref())?, authenticated };
         Ok(Response::new(self.shared.upper.forward(from, requests, first)))
     }
 

@@ -1,11 +1,12 @@
-//! The admin port: `/livez`, `/readyz`, `/version`, `/metrics`, as plain text over HTTP/1.
+//! The admin port: `/livez`, `/readyz`, `/version`, `/metrics`, as plain text over HTTP/1. The first two are open to everyone who can
+//! connect; everything else asks for a token with the scope `admin`, where tokens are in force.
 
 use std::fmt::Write as _;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::dispatch::Dispatcher;
@@ -13,6 +14,7 @@ use super::health::Facts;
 use super::metrics::Levels;
 use crate::machine::newest_version;
 use crate::raft::{CLUSTER_VERSION_MIN, Role};
+use crate::types::{Refusal, RefusalKind};
 
 /// The routes of one node.
 pub fn router(dispatcher: Dispatcher) -> Router {
@@ -56,11 +58,13 @@ fn readiness(facts: &Facts, verbose: bool) -> String {
     text
 }
 
-async fn version() -> String {
-    format!("quorate {} cluster_version={CLUSTER_VERSION_MIN}..={}\n", env!("CARGO_PKG_VERSION"), newest_version())
+async fn version(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Result<String, Refused> {
+    dispatcher.guard().authorize_admin(&headers)?;
+    Ok(format!("quorate {} cluster_version={CLUSTER_VERSION_MIN}..={}\n", env!("CARGO_PKG_VERSION"), newest_version()))
 }
 
-async fn metrics(State(dispatcher): State<Dispatcher>) -> impl IntoResponse {
+async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Result<impl IntoResponse, Refused> {
+    dispatcher.guard().authorize_admin(&headers)?;
     let node = dispatcher.node();
     let status = node.status();
     let levels = Levels {
@@ -79,9 +83,29 @@ async fn metrics(State(dispatcher): State<Dispatcher>) -> impl IntoResponse {
         disk_low: node.disk_low(),
         diverged: status.diverged,
         clock_offset_ms: status.clock_offset_ms,
+        refused_credentials: dispatcher.guard().refused(),
         ..dispatcher.levels()
     };
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], dispatcher.metrics().render(&levels))
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], dispatcher.metrics().render(&levels)))
+}
+
+/// A request without the credentials it needs: 401 with what to send, or 403.
+pub struct Refused(Refusal);
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let text = format!("{}\n", self.0);
+        match self.0.kind {
+            RefusalKind::Denied => (StatusCode::FORBIDDEN, text).into_response(),
+            _ => (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer realm=\"quorate\"")], text).into_response(),
+        }
+    }
 }
 
 #[cfg(test)]

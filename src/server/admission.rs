@@ -146,6 +146,7 @@ pub fn settle_read(mut refusal: Refusal) -> Refusal {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::auth::Caller;
     use super::super::call::Answerer;
     use super::*;
     use crate::types::{Blob, Change, ClientId, Consistency, Counters, Expiry, Load, Nonce, Request, Sequence, SessionId};
@@ -169,6 +170,7 @@ mod tests {
         Call {
             operation,
             origin,
+            caller: Caller::anyone(),
             cluster_id: Some(ClusterId([1; 16])),
             started: Duration::ZERO,
             deadline,

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Status};
 
-use super::call::{Answer, Answerer, Done, Origin};
+use super::call::{Answer, Answerer, Asked, Done, Origin};
 use super::dispatch::Dispatcher;
 use crate::limits::{READER_PATIENCE, STREAM_OPEN_MAX};
 use crate::raft::Charge;
@@ -163,7 +163,7 @@ fn cut_off() -> Status {
 
 impl<S> Answers<S>
 where
-    S: Stream<Item = Result<v1::SubmitRequest, Status>> + Unpin,
+    S: Stream<Item = Result<Asked, Status>> + Unpin,
 {
     /// Takes requests while there are any and room for their answers. Whether it took some.
     fn take_requests(&mut self, cx: &mut Context<'_>) -> bool {
@@ -172,9 +172,9 @@ where
             let Ok(room) = sender.clone().try_reserve_owned() else { return taken > 0 };
             match requests.poll_next_unpin(cx) {
                 Poll::Pending => return taken > 0,
-                Poll::Ready(Some(Ok(request))) => {
-                    let answerer = Answerer::new(request.tag, room);
-                    self.dispatcher.submit(request, self.origin, answerer);
+                Poll::Ready(Some(Ok(asked))) => {
+                    let answerer = Answerer::new(asked.request.tag, room);
+                    self.dispatcher.submit(asked, self.origin, answerer);
                 }
                 Poll::Ready(None) => {
                     drop(room);
@@ -194,7 +194,7 @@ where
 
 impl<S> Stream for Answers<S>
 where
-    S: Stream<Item = Result<v1::SubmitRequest, Status>> + Unpin,
+    S: Stream<Item = Result<Asked, Status>> + Unpin,
 {
     type Item = Result<v1::SubmitResponse, Status>;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::OwnedPermit;
 
+use super::auth::Caller;
 use super::metrics::Kind;
 use crate::limits::OPERATION_BYTES;
 use crate::raft::Charge;
@@ -79,6 +80,12 @@ pub enum Origin {
     Peer,
 }
 
+/// What came in, and from whom.
+pub struct Asked {
+    pub request: v1::SubmitRequest,
+    pub caller: Caller,
+}
+
 /// What a settled operation got, without a refusal.
 #[derive(Debug)]
 pub enum Done {
@@ -122,6 +129,8 @@ impl Answerer {
 pub struct Call {
     pub operation: Operation,
     pub origin: Origin,
+    /// On whose behalf; told to the leader where the call is forwarded.
+    pub caller: Caller,
     /// The cluster it is meant for, where it says so.
     pub cluster_id: Option<ClusterId>,
     /// By the node's monotonic clock, as the other times here.

@@ -20,8 +20,9 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::admission::{self, RETRY_AFTER, Route, Situation};
+use super::auth::{Caller, Guard, Need};
 use super::batch::{Batch, Reply};
-use super::call::{Answer, Answerer, Call, Done, Operation, Origin};
+use super::call::{Answer, Answerer, Asked, Call, Done, Operation, Origin};
 use super::forward::{Links, Sent};
 use super::metrics::{Levels, Metrics, Wire};
 use super::park::Park;
@@ -53,6 +54,7 @@ pub struct Dispatcher(Arc<Shared>);
 
 struct Shared {
     node: Node,
+    guard: Guard,
     clock: Arc<dyn Clock>,
     arrived: Mutex<VecDeque<Box<Call>>>,
     wake: Notify,
@@ -66,9 +68,10 @@ struct Shared {
 }
 
 impl Dispatcher {
-    pub fn new(node: Node, clock: Arc<dyn Clock>, wire: Wire) -> Self {
+    pub fn new(node: Node, guard: Guard, clock: Arc<dyn Clock>, wire: Wire) -> Self {
         Self(Arc::new(Shared {
             node,
+            guard,
             clock,
             arrived: Mutex::default(),
             wake: Notify::new(),
@@ -87,15 +90,22 @@ impl Dispatcher {
         &self.0.node
     }
 
+    /// Who may do what here.
+    pub fn guard(&self) -> &Guard {
+        &self.0.guard
+    }
+
     /// Takes an operation; its answer goes to `answerer`, perhaps before this returns. Never waits.
-    pub fn submit(&self, request: v1::SubmitRequest, origin: Origin, answerer: Answerer) {
+    pub fn submit(&self, asked: Asked, origin: Origin, answerer: Answerer) {
         let started = self.0.clock.now();
-        match self.admit(request) {
+        let Asked { request, caller } = asked;
+        match self.admit(request, &caller) {
             Err(refusal) => answerer.answer(Err(refusal)),
             Ok((validated, charge)) => {
                 self.arrive(Box::new(Call {
                     operation: validated.operation,
                     origin,
+                    caller,
                     cluster_id: validated.cluster_id,
                     started,
                     deadline: started.saturating_add(validated.timeout),
@@ -109,7 +119,7 @@ impl Dispatcher {
         }
     }
 
-    fn admit(&self, request: v1::SubmitRequest) -> Result<(admission::Validated, Charge), Refusal> {
+    fn admit(&self, request: v1::SubmitRequest, caller: &Caller) -> Result<(admission::Validated, Charge), Refusal> {
         let overloaded = |what: &str, limit: u64| {
             let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
             Refusal::not_applied(kind, format!("too many {what} wait limit={limit}"))
@@ -118,6 +128,7 @@ impl Dispatcher {
             return Err(Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping"));
         }
         let validated = admission::validate(request)?;
+        self.0.guard.authorize(caller, Need::of(&validated.operation))?;
         if !validated.operation.is_write() && self.0.node.loaded().is_full() {
             return Err(no_room());
         }
@@ -126,12 +137,12 @@ impl Dispatcher {
     }
 
     /// The answer to one operation. Dropping the future loses the answer, not the operation.
-    pub async fn ask(&self, request: v1::SubmitRequest) -> Answer {
-        let tag = request.tag;
+    pub async fn ask(&self, asked: Asked) -> Answer {
+        let tag = asked.request.tag;
         let (sender, mut answers) = mpsc::channel(1);
         let gone = || Refusal::unknown(RefusalKind::Unavailable, "the node stopped before the operation was settled");
         let Ok(room) = sender.try_reserve_owned() else { return Answer { tag, result: Err(gone()) } };
-        self.submit(request, Origin::Client, Answerer::new(tag, room));
+        self.submit(asked, Origin::Client, Answerer::new(tag, room));
         answers.recv().await.unwrap_or_else(|| Answer { tag, result: Err(gone()) })
     }
 

@@ -126,12 +126,13 @@ impl Links {
         let Ok(room) = requests.try_reserve() else { return Sent::NotYet(call) };
         let now = self.dispatcher.now();
         let mut request = request(&call, now);
+        let principal = call.caller.principal().to_owned();
         // Entered before it is sent: the answer must find it.
         match self.dispatcher.table().enter_link(call, *id) {
             Err(call) => Sent::NotYet(call),
             Ok(key) => {
                 request.tag = key;
-                room.send(ForwardRequest { route: None, request: Some(request), principal: String::new() });
+                room.send(ForwardRequest { route: None, request: Some(request), principal });
                 Sent::Yes
             }
         }

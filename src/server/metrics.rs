@@ -85,6 +85,8 @@ pub struct Levels {
     pub disk_low: bool,
     pub diverged: bool,
     pub clock_offset_ms: Option<i64>,
+    /// As unauthenticated, and as denied.
+    pub refused_credentials: [u64; 2],
 }
 
 /// What the connections of a node's ports carry. Each connection is counted where it was accepted, so all nodes together count every
@@ -245,6 +247,9 @@ impl Metrics {
                 metrics::gauge!("quorate_connections", "port" => port).set(traffic.connections() as f64);
                 metrics::counter!("quorate_connections_refused_total", "port" => port).absolute(traffic.refused());
             }
+            for (reason, calls) in ["unauthenticated", "denied"].into_iter().zip(levels.refused_credentials) {
+                metrics::counter!("quorate_refused_credentials_total", "reason" => reason).absolute(calls);
+            }
             gauge("quorate_state_bytes", levels.state_bytes);
             gauge("quorate_sessions", levels.sessions);
             gauge("quorate_clients", levels.clients);
@@ -273,6 +278,8 @@ fn describe() {
     metrics::describe_counter!("quorate_saves_total", Unit::Count, text("saves applied, by whether only what was new was sent"));
     metrics::describe_counter!("quorate_log_written_bytes_total", Unit::Bytes, text("written to the log since the start"));
     metrics::describe_counter!("quorate_wire_bytes_total", Unit::Bytes, text("on accepted connections since the start"));
+    let refused = text("calls without a good token, and calls beyond what their token allows");
+    metrics::describe_counter!("quorate_refused_credentials_total", Unit::Count, refused);
     metrics::describe_gauge!("quorate_state_bytes", Unit::Bytes, text("the state on disk"));
 }
 

@@ -13,6 +13,7 @@
 mod admin;
 mod admission;
 mod answers;
+pub mod auth;
 pub mod backup;
 mod batch;
 mod call;

@@ -1,4 +1,4 @@
-//! The `Operations` service on the client port: what operators ask of this one node.
+//! The `Operations` service on the client port: what operators ask of this one node. Every call needs the scope `admin`.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::auth::{Guard, Need};
 use crate::raft::{Backup, Node};
 use crate::wire::v1::operations_server::Operations;
 use crate::wire::{self, v1};
@@ -21,11 +22,12 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The service of one node.
 pub struct OperationsService {
     node: Node,
+    guard: Guard,
 }
 
 impl OperationsService {
-    pub fn new(node: Node) -> Self {
-        Self { node }
+    pub fn new(node: Node, guard: Guard) -> Self {
+        Self { node, guard }
     }
 }
 
@@ -34,6 +36,7 @@ impl Operations for OperationsService {
     type BackupStream = ReceiverStream<Result<v1::BackupPiece, Status>>;
 
     async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        self.guard.require(request.metadata(), Need::Admin)?;
         let v1::BackupRequest { at_least, timeout_ms } = request.into_inner();
         let timeout = if timeout_ms == 0 { WAIT_DEFAULT } else { Duration::from_millis(timeout_ms.into()).min(WAIT_MAX) };
         let backup = self.node.backup(at_least, timeout).await.map_err(|refusal| wire::status_from_refusal(&refusal))?;
@@ -42,7 +45,8 @@ impl Operations for OperationsService {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn events(&self, _: Request<v1::EventsRequest>) -> Result<Response<v1::EventsResponse>, Status> {
+    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<v1::EventsResponse>, Status> {
+        self.guard.require(request.metadata(), Need::Admin)?;
         let events = self.node.events().all();
         let events = events.into_iter().map(|event| v1::Event { at_ms: event.at_ms, kind: event.kind, detail: event.detail });
         Ok(Response::new(v1::EventsResponse { node: self.node.id().0, events: events.collect() }))

@@ -1,10 +1,15 @@
 //! The `Sessions` service on the client port: messages in, messages out, all else in [`super::dispatch`].
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::answers::{Answers, Frames, response};
-use super::call::Origin;
+use super::auth::{Caller, Need};
+use super::call::{Asked, Origin};
 use super::dispatch::Dispatcher;
 use super::status::Reporter;
 use crate::types::Refusal;
@@ -23,20 +28,40 @@ impl SessionsService {
         Self { dispatcher, reporter, stop }
     }
 
+    /// Who calls. Errors: `Unauthenticated`, as a status.
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        self.dispatcher.guard().caller(request.metadata())
+    }
+
     /// The frames of one answer, with its tag. Errors: the refusal, as a status.
-    async fn ask(&self, request: v1::SubmitRequest) -> Result<(u64, Frames), Status> {
-        let answer = self.dispatcher.ask(request).await;
+    async fn ask(&self, request: v1::SubmitRequest, caller: Caller) -> Result<(u64, Frames), Status> {
+        let answer = self.dispatcher.ask(Asked { request, caller }).await;
         match answer.result {
             Ok(done) => Ok((answer.tag, Frames::new(Ok(done)))),
             Err(refusal) => Err(wire::status_from_refusal(&refusal)),
         }
     }
 
-    async fn ask_one(&self, request: v1::SubmitRequest) -> Result<Response<v1::SubmitResponse>, Status> {
-        let (tag, frames) = self.ask(request).await?;
+    async fn ask_one(&self, request: v1::SubmitRequest, caller: Caller) -> Result<Response<v1::SubmitResponse>, Status> {
+        let (tag, frames) = self.ask(request, caller).await?;
         let missing = || wire::status_from_refusal(&Refusal::unknown(crate::types::RefusalKind::Unavailable, "no answer came"));
         let answer = frames.only().ok_or_else(missing)?;
         Ok(Response::new(response(&self.dispatcher, tag, answer)))
+    }
+}
+
+/// What one caller asks on a stream.
+pub struct Requests {
+    requests: Streaming<v1::SubmitRequest>,
+    caller: Caller,
+}
+
+impl Stream for Requests {
+    type Item = Result<Asked, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = Pin::new(&mut self.requests).poll_next(cx);
+        polled.map(|next| next.map(|request| request.map(|request| Asked { request, caller: self.caller.clone() })))
     }
 }
 
@@ -46,40 +71,45 @@ fn not_a(what: &str) -> Status {
 
 #[tonic::async_trait]
 impl Sessions for SessionsService {
-    type SubmitStream = Answers<Streaming<v1::SubmitRequest>>;
-    type LoadStream = Answers<Streaming<v1::SubmitRequest>>;
+    type SubmitStream = Answers<Requests>;
+    type LoadStream = Answers<Requests>;
 
     async fn submit(&self, request: Request<Streaming<v1::SubmitRequest>>) -> Result<Response<Self::SubmitStream>, Status> {
-        let answers = Answers::new(self.dispatcher.clone(), Origin::Client, request.into_inner(), self.stop.clone());
-        Ok(Response::new(answers))
+        let caller = self.caller(&request)?;
+        let asked = Requests { requests: request.into_inner(), caller };
+        Ok(Response::new(Answers::new(self.dispatcher.clone(), Origin::Client, asked, self.stop.clone())))
     }
 
     async fn write(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         match &request.operation {
-            Some(v1::submit_request::Operation::Write(_)) => self.ask_one(request).await,
+            Some(v1::submit_request::Operation::Write(_)) => self.ask_one(request, caller).await,
             _ => Err(not_a("write")),
         }
     }
 
     async fn load(&self, request: Request<v1::SubmitRequest>) -> Result<Response<Self::LoadStream>, Status> {
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         if !matches!(request.operation, Some(v1::submit_request::Operation::Load(_))) {
             return Err(not_a("load"));
         }
-        let (tag, frames) = self.ask(request).await?;
+        let (tag, frames) = self.ask(request, caller).await?;
         Ok(Response::new(Answers::of_one(self.dispatcher.clone(), tag, frames, self.stop.clone())))
     }
 
     async fn list(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         match &request.operation {
-            Some(v1::submit_request::Operation::List(_)) => self.ask_one(request).await,
+            Some(v1::submit_request::Operation::List(_)) => self.ask_one(request, caller).await,
             _ => Err(not_a("list")),
         }
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        self.dispatcher.guard().require(request.metadata(), Need::Admin)?;
         Ok(Response::new(self.reporter.cluster(&request.into_inner()).await))
     }
 }

@@ -10,6 +10,7 @@ use futures_util::future::maybe_done;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::auth::Guard;
 use super::config::Config;
 use super::dispatch::Dispatcher;
 use super::listen::{HttpListener, Port, listen};
@@ -142,7 +143,8 @@ impl Server {
         let clock = env.clock.clone();
         let below = raft_options(&config, tuning, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone() });
         let node = raft::start(below).await.map_err(|error| StartError(error.to_string()))?;
-        let dispatcher = Dispatcher::new(node.clone(), clock.clone(), wire);
+        let guard = Guard::new(None, clock.clone());
+        let dispatcher = Dispatcher::new(node.clone(), guard, clock.clone(), wire);
         let reporter = Reporter::new(node.clone(), clock.clone(), &config.name);
         let (stop, stopped) = watch::channel(false);
         let present = above.set(dispatcher.clone(), reporter.clone(), stopped);
@@ -177,7 +179,7 @@ impl Server {
         tasks.spawn(health::run(dispatcher.clone(), health_reporter, stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
         tasks.spawn(serve_admin(admin_port, dispatcher.clone(), stop.subscribe()));
-        let operations = OperationsService::new(node.clone());
+        let operations = OperationsService::new(node.clone(), dispatcher.guard().clone());
         let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());
         // It may end while calls drain, and is waited for again below.
         let mut serving = Box::pin(maybe_done(serve_clients(client_port, service, operations, health_service, stop.subscribe())));

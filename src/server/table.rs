@@ -116,6 +116,7 @@ impl Table {
 mod tests {
     use tokio::sync::mpsc;
 
+    use super::super::auth::Caller;
     use super::super::call::{Answer, Origin};
     use super::*;
     use crate::types::{Consistency, Load, SessionId};
@@ -127,6 +128,7 @@ mod tests {
         let call = Call {
             operation,
             origin: Origin::Client,
+            caller: Caller::anyone(),
             cluster_id: None,
             started: Duration::ZERO,
             deadline: Duration::from_millis(deadline_ms),

@@ -9,11 +9,12 @@ use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
 use super::answers::Answers;
-use super::call::Origin;
+use super::auth::Guard;
+use super::call::{Asked, Origin};
 use super::dispatch::Dispatcher;
 use super::status::Reporter;
-use crate::raft::Upper;
-use crate::types::{NodeId, Refusal, RefusalKind};
+use crate::raft::{Forwarder, Upper};
+use crate::types::{Refusal, RefusalKind};
 use crate::wire::peer::v1::ForwardRequest;
 use crate::wire::{self, v1};
 
@@ -51,11 +52,16 @@ impl Drop for Present {
     }
 }
 
+fn asked(guard: &Guard, message: ForwardRequest) -> Option<Asked> {
+    let ForwardRequest { request, principal, .. } = message;
+    request.map(|request| Asked { request, caller: guard.forwarded(principal) })
+}
+
 #[tonic::async_trait]
 impl Upper for Above {
     fn forward(
         &self,
-        from: NodeId,
+        from: Forwarder,
         requests: Streaming<ForwardRequest>,
         first: ForwardRequest,
     ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, Status>> + Send>> {
@@ -63,9 +69,14 @@ impl Upper for Above {
             let refusal = Refusal::not_applied(RefusalKind::Unavailable, "the node is starting");
             return Box::pin(stream::once(future::ready(Err(wire::status_from_refusal(&refusal)))));
         };
-        tracing::debug!(%from, "a peer forwards");
-        let rest = requests.filter_map(|message| future::ready(message.map(|message| message.request).transpose()));
-        let all = stream::iter(first.request.map(Ok)).chain(rest);
+        let guard = parts.dispatcher.guard().clone();
+        if let Err(refusal) = guard.admit_forwards(from.authenticated) {
+            tracing::warn!(from = %from.node, reason = %refusal, "a forward stream was refused");
+            return Box::pin(stream::once(future::ready(Err(wire::status_from_refusal(&refusal)))));
+        }
+        tracing::debug!(from = %from.node, "a peer forwards");
+        let all = stream::once(future::ready(Ok(first))).chain(requests);
+        let all = all.filter_map(move |message| future::ready(message.map(|message| asked(&guard, message)).transpose()));
         Box::pin(Answers::new(parts.dispatcher, Origin::Peer, all, parts.stop))
     }
 

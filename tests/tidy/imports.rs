@@ -27,6 +27,7 @@ const PARTS: &[Part] = &[
         crates: &["prost", "tonic", "tonic_prost", "tonic_types", "bytes"],
     },
     Part { path: "src/env/", modules: &["env"], crates: &["tokio", "getrandom", "rustix"] },
+    Part { path: "src/tls/", modules: &["tls", "env"], crates: &["tokio_rustls", "tokio", "tonic", "hyper_util"] },
     Part {
         path: "src/storage/",
         modules: &["storage", "types", "limits", "env", "mutant"],
@@ -34,7 +35,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         path: "src/raft/",
-        modules: &["raft", "machine", "codec", "storage", "wire", "types", "limits", "env", "mutant"],
+        modules: &["raft", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant"],
         crates: &[
             "openraft",
             "openraft_macros",
@@ -51,6 +52,7 @@ const PARTS: &[Part] = &[
         ],
     },
     Part { path: "src/server/", modules: SERVER_MODULES, crates: SERVER_CRATES },
+    Part { path: "src/server/auth/", modules: SERVER_MODULES, crates: &["tonic", "serde", "toml", "humantime", "ring", "subtle"] },
     Part { path: "src/server/config.rs", modules: SERVER_MODULES, crates: &["serde", "toml", "humantime_serde", "bytesize"] },
     Part {
         path: "src/server/admin",
@@ -83,7 +85,8 @@ const PARTS: &[Part] = &[
     },
 ];
 
-const SERVER_MODULES: &[&str] = &["server", "raft", "machine", "codec", "storage", "wire", "types", "limits", "env"];
+const SERVER_MODULES: &[&str] =
+    &["server", "raft", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant"];
 const SERVER_CRATES: &[&str] = &[
     "tokio",
     "tokio_stream",
@@ -107,6 +110,7 @@ const BINARY_CRATES: &[&str] = &[
     "humantime",
     "bytesize",
     "sd_notify",
+    "rcgen",
     "serde_json",
     "tokio",
     "tracing",
@@ -114,7 +118,7 @@ const BINARY_CRATES: &[&str] = &[
     "bytes",
 ];
 const LOAD_MODULES: &[&str] = &["testing", "client", "types", "limits", "env"];
-const CLIENT_MODULES: &[&str] = &["client", "wire", "types", "limits", "env", "mutant"];
+const CLIENT_MODULES: &[&str] = &["client", "wire", "tls", "types", "limits", "env", "mutant"];
 
 /// Paths a file names that its part may not.
 pub fn violations(source: &Source) -> Violations {

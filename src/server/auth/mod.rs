@@ -1,0 +1,270 @@
+//! Who may do what: the one place that knows tokens, and that every service asks.
+//!
+//! ```text
+//! client port ── caller(headers) ──> Caller ── authorize(caller, need) ──> served, or Unauthenticated / Denied
+//! peer port ──── forwarded(principal) ──> Caller ──┘        (the leader asks again, by its own file)
+//! admin port ─── authorize_admin(headers)
+//! ```
+//!
+//! It promises that a call which needs a scope is refused before anything of it is looked at further, that a token is judged anew for
+//! each operation, so that a withdrawn or expired one ends on open streams too, and that no token or session id is in what it says.
+//! Without a tokens file everything is allowed: then the network is what protects the cluster, and the node says so when it starts.
+
+mod tokens;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use subtle::ConstantTimeEq as _;
+use tonic::Status;
+use tonic::codegen::http::{HeaderMap, header::AUTHORIZATION};
+use tonic::metadata::MetadataMap;
+
+pub use tokens::{Error, Grant, Scope, Tokens, hash_of};
+
+use super::call::Operation;
+use crate::env::Clock;
+use crate::mutant::{self, Mutant};
+use crate::types::{List, Refusal, RefusalKind, SessionId, Write};
+use crate::wire;
+
+/// Longest token that is looked at, in bytes.
+const TOKEN_BYTES_MAX: usize = 512;
+
+/// What a call needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Need<'a> {
+    /// To read this session.
+    Read(&'a SessionId),
+    /// To write or delete this session.
+    Write(&'a SessionId),
+    /// To be in the table of clients, as whoever writes must.
+    Client,
+    /// To see ids that start so.
+    List(&'a str),
+    /// To operate the cluster: status, events, backups, membership, leadership, metrics.
+    Admin,
+}
+
+impl<'a> Need<'a> {
+    /// What an operation on sessions needs.
+    pub fn of(operation: &'a Operation) -> Self {
+        match operation {
+            Operation::Write(write) => Self::of_write(write),
+            Operation::Load(load) => Need::Read(&load.id),
+            Operation::List(List { prefix, .. }) => Need::List(prefix),
+        }
+    }
+
+    fn of_write(write: &'a Write) -> Self {
+        write.session().map_or(Need::Client, Need::Write)
+    }
+
+    fn scope(self) -> Scope {
+        match self {
+            Need::Read(_) => Scope::Read,
+            Need::Write(_) | Need::Client => Scope::Write,
+            Need::List(_) => Scope::List,
+            Need::Admin => Scope::Admin,
+        }
+    }
+
+    /// The id, or the beginning of ids, that must be under one of the token's prefixes.
+    fn of_ids(self) -> Option<&'a str> {
+        match self {
+            Need::Read(id) | Need::Write(id) => Some(id.as_str()),
+            Need::List(prefix) => Some(prefix),
+            Need::Client | Need::Admin => None,
+        }
+    }
+}
+
+/// Who calls. Only [`Guard`] makes one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Caller(Who);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Who {
+    /// Nobody asks.
+    Anyone,
+    /// Whoever holds this token.
+    Holder(Arc<Holder>),
+    /// Whom another node authenticated, by the name of the token.
+    Forwarded(Arc<str>),
+}
+
+#[derive(PartialEq, Eq)]
+struct Holder {
+    name: Arc<str>,
+    hash: [u8; 32],
+}
+
+impl Caller {
+    /// Whoever it is.
+    #[cfg(test)]
+    pub fn anyone() -> Self {
+        Self(Who::Anyone)
+    }
+
+    /// The name that goes with a forwarded call; empty where nobody asks.
+    pub fn principal(&self) -> &str {
+        match &self.0 {
+            Who::Anyone => "",
+            Who::Holder(holder) => &holder.name,
+            Who::Forwarded(name) => name,
+        }
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "caller:{:?}", self.principal())
+    }
+}
+
+/// Decides, by the tokens in force. Cheap to clone.
+#[derive(Clone)]
+pub struct Guard(Arc<Inner>);
+
+struct Inner {
+    clock: Arc<dyn Clock>,
+    /// `None`: nobody asks.
+    tokens: Option<RwLock<Arc<Tokens>>>,
+    /// Refused as unauthenticated, and as denied.
+    refused: [AtomicU64; 2],
+}
+
+impl Guard {
+    /// Lets everyone do everything where `tokens` is `None`.
+    pub fn new(tokens: Option<Tokens>, clock: Arc<dyn Clock>) -> Self {
+        let tokens = tokens.map(|tokens| RwLock::new(Arc::new(tokens)));
+        Self(Arc::new(Inner { clock, tokens, refused: Default::default() }))
+    }
+
+    /// Puts other tokens in force, for open streams too. Without effect where nobody asks.
+    pub fn replace(&self, tokens: Tokens) {
+        if let Some(in_force) = &self.0.tokens {
+            *in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+        }
+    }
+
+    /// Whether nobody asks.
+    pub fn is_open(&self) -> bool {
+        self.0.tokens.is_none()
+    }
+
+    /// Calls refused so far as unauthenticated, and as denied.
+    pub fn refused(&self) -> [u64; 2] {
+        self.0.refused.each_ref().map(|refused| refused.load(Ordering::Relaxed))
+    }
+
+    /// Who calls the client port. Errors: `Unauthenticated`, as a status; nothing changed.
+    pub fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
+        self.holder(metadata.as_ref()).map_err(|refusal| wire::status_from_refusal(&refusal))
+    }
+
+    /// Who calls, if the call is allowed. Errors: `Unauthenticated` or `Denied`, as a status; nothing changed.
+    pub fn require(&self, metadata: &MetadataMap, need: Need<'_>) -> Result<Caller, Status> {
+        let checked = self.holder(metadata.as_ref()).and_then(|caller| self.authorize(&caller, need).map(|()| caller));
+        checked.map_err(|refusal| wire::status_from_refusal(&refusal))
+    }
+
+    /// Whether an HTTP request to the admin port may operate the cluster, by its `authorization: Bearer` header.
+    ///
+    /// Errors: `Unauthenticated` (401) or `Denied` (403), with a text that may be shown.
+    pub fn authorize_admin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let caller = self.holder(headers)?;
+        self.authorize(&caller, Need::Admin)
+    }
+
+    /// Whether calls that a node forwards are looked at. `authenticated`: the connection they come by proved to be a member's.
+    ///
+    /// Errors: `Unauthenticated`; nothing changed.
+    pub fn admit_forwards(&self, authenticated: bool) -> Result<(), Refusal> {
+        if self.is_open() || authenticated {
+            return Ok(());
+        }
+        Err(self.unauthenticated("a node's word is taken only on a connection that proves who it is"))
+    }
+
+    /// Who a forwarded call is for, as the node that forwards it says. It counts only for what this node's own tokens allow.
+    pub fn forwarded(&self, principal: String) -> Caller {
+        Caller(if self.is_open() { Who::Anyone } else { Who::Forwarded(principal.into()) })
+    }
+
+    /// Whether `caller` may do what needs `need`, now. Errors: `Unauthenticated`, the token is no longer good; `Denied`, it is good for
+    /// other things. Nothing changed.
+    pub fn authorize(&self, caller: &Caller, need: Need<'_>) -> Result<(), Refusal> {
+        let Some(tokens) = self.tokens() else { return Ok(()) };
+        let grant = match &caller.0 {
+            Who::Anyone => None,
+            Who::Holder(holder) => tokens.named(&holder.name).filter(|grant| bool::from(grant.hash.ct_eq(&holder.hash))),
+            Who::Forwarded(name) if mutant::is(Mutant::ForwardUnchecked) && !name.is_empty() => return Ok(()),
+            Who::Forwarded(name) => tokens.named(name),
+        };
+        let Some(grant) = grant else {
+            return Err(match &caller.0 {
+                Who::Forwarded(name) => self.unauthenticated(&format!(
+                    "this node knows no token of this name; give all nodes the same tokens token={name:?}"
+                )),
+                _ => self.unauthenticated("the token is no longer valid"),
+            });
+        };
+        self.check_expiry(grant)?;
+        let scope = need.scope();
+        if !grant.has(scope) {
+            return Err(self.denied(format!("the token lacks a scope token={:?} needs={scope}", grant.name)));
+        }
+        match need.of_ids() {
+            Some(ids) if !grant.covers(ids) => {
+                // The id stays out of it: whoever may not use it should not read it in a log either.
+                Err(self.denied(format!("the token is for ids with other beginnings token={:?} scope={scope}", grant.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn holder(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let Some(tokens) = self.tokens() else { return Ok(Caller(Who::Anyone)) };
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(self.unauthenticated("a token is needed: one header `authorization: Bearer TOKEN`"));
+        };
+        let text = value.to_str().unwrap_or_default();
+        let (scheme, token) = text.split_once(' ').unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+            return Err(self.unauthenticated("a token is needed: one header `authorization: Bearer TOKEN`"));
+        }
+        let hash = hash_of(token);
+        let Some(grant) = tokens.with_hash(&hash) else { return Err(self.unauthenticated("the token is not known here")) };
+        self.check_expiry(grant)?;
+        Ok(Caller(Who::Holder(Arc::new(Holder { name: grant.name.clone(), hash }))))
+    }
+
+    fn check_expiry(&self, grant: &Grant) -> Result<(), Refusal> {
+        let expired = grant.expires_ms.is_some_and(|at| self.0.clock.wall_ms() >= at);
+        if expired && !mutant::is(Mutant::TokenExpiryIgnored) {
+            return Err(self.unauthenticated(&format!("the token has expired token={:?}", grant.name)));
+        }
+        Ok(())
+    }
+
+    fn tokens(&self) -> Option<Arc<Tokens>> {
+        let tokens = self.0.tokens.as_ref()?;
+        Some(tokens.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn unauthenticated(&self, message: &str) -> Refusal {
+        self.0.refused[0].fetch_add(1, Ordering::Relaxed);
+        Refusal::not_applied(RefusalKind::Unauthenticated, message)
+    }
+
+    fn denied(&self, message: String) -> Refusal {
+        self.0.refused[1].fetch_add(1, Ordering::Relaxed);
+        Refusal::not_applied(RefusalKind::Denied, message)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! TLS on every port: the one owner of rustls.
+//!
+//! It promises TLS 1.3 and nothing older, with rustls' `ring` provider whatever other provider the process may hold; that what a
+//! connection believes and shows can be replaced while it is used, for connections made from then on; that nothing is resumed, so a
+//! certificate that is no longer believed opens no further connection; and that a key is in no `Debug` and no error.
+//!
+//! It reads no files and logs nothing: whoever uses it does.
+
+#[cfg(feature = "server")]
+mod accept;
+mod connect;
+mod material;
+#[cfg(feature = "server")]
+mod validity;
+
+#[cfg(feature = "server")]
+pub use accept::{Acceptor, ClientCertificates, Hosts, Port, check_member};
+pub use connect::{Connecting, TcpDial, refused_by_peer};
+pub use material::{Error, Identity, Roots};
+#[cfg(feature = "server")]
+pub use validity::Validity;

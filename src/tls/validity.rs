@@ -1,0 +1,111 @@
+//! From when until when a certificate is good: all that is read of one besides what rustls checks.
+
+use super::material::Identity;
+
+/// Both ends, in seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before: u64,
+    /// The last second.
+    pub not_after: u64,
+}
+
+impl Validity {
+    /// Of the certificate itself. `None`: it is not encoded as certificates are.
+    pub fn of(identity: &Identity) -> Option<Self> {
+        Self::of_der(identity.certificate())
+    }
+
+    /// RFC 5280 §4.1: `Certificate { tbs { [0] version?, serial, signature, issuer, validity { notBefore, notAfter }, … }, … }`.
+    fn of_der(der: &[u8]) -> Option<Self> {
+        let (_, certificate, _) = element(der)?;
+        let (_, mut tbs, _) = element(certificate)?;
+        if tbs.first() == Some(&0xa0) {
+            tbs = element(tbs)?.2;
+        }
+        for _ in ["serial", "signature", "issuer"] {
+            tbs = element(tbs)?.2;
+        }
+        let (_, validity, _) = element(tbs)?;
+        let (before_tag, before, rest) = element(validity)?;
+        let (after_tag, after, _) = element(rest)?;
+        Some(Self { not_before: seconds(before_tag, before)?, not_after: seconds(after_tag, after)? })
+    }
+}
+
+/// Tag and content of the first element, and what follows it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&first, rest) = rest.split_first()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81..=0x84 => {
+            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (bytes.iter().try_fold(0usize, |all, byte| all.checked_mul(256)?.checked_add(usize::from(*byte)))?, rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+/// A `UTCTime` (23, two digits of the year) or `GeneralizedTime` (24), which certificates write in UTC with seconds and a `Z`.
+fn seconds(tag: u8, text: &[u8]) -> Option<u64> {
+    let digits = text.strip_suffix(b"Z")?;
+    let number = |range: std::ops::Range<usize>| -> Option<u64> {
+        digits.get(range)?.iter().try_fold(0, |all, byte| byte.is_ascii_digit().then(|| all * 10 + u64::from(byte - b'0')))
+    };
+    let (year, at) = match (tag, digits.len()) {
+        (23, 12) => (number(0..2).map(|year| if year < 50 { 2000 + year } else { 1900 + year })?, 2),
+        (24, 14) => (number(0..4)?, 4),
+        _ => return None,
+    };
+    let field = |n: usize| number(at + 2 * n..at + 2 * n + 2);
+    let (month, day, hour, minute, second) = (field(0)?, field(1)?, field(2)?, field(3)?, field(4)?);
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Days from the civil calendar, with years that begin in March.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
+    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_time_are_read_and_nothing_else() {
+        assert_eq!(seconds(23, b"700101000000Z"), Some(0));
+        assert_eq!(seconds(23, b"240229123456Z"), Some(1_709_210_096));
+        assert_eq!(seconds(24, b"20500301000000Z"), Some(2_529_705_600));
+        for bad in [&b"240229123456"[..], b"24022912345xZ", b"241329123456Z", b"Z", b"", b"2402291234Z"] {
+            assert_eq!(seconds(23, bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_the_bytes_nothing_panics() {
+        let mut bytes: Vec<u8> = vec![0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0x30, 0x82, 1, 0, 0xa0, 3, 2, 1, 2];
+        bytes.extend((0..=255).cycle().take(600));
+        for start in 0..bytes.len() {
+            for end in [start, start + 1, bytes.len()] {
+                let _ = Validity::of_der(&bytes[start.min(end)..end.min(bytes.len())]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_validity_of_a_real_certificate_is_read() {
+        let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2025, 1, 2);
+        params.not_after = rcgen::date_time_ymd(2055, 3, 4);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("signed");
+        let identity = Identity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).expect("both fit");
+        let expected = Validity { not_before: 1_735_776_000, not_after: 2_687_731_200 };
+        assert_eq!(Validity::of(&identity), Some(expected));
+    }
+}
