@@ -145,6 +145,14 @@ pub(crate) fn encode_row<T: Encode>(value: &T, bytes_hint: usize) -> Bytes {
     Bytes::from(out)
 }
 
+/// How many bytes [`encode_row`] takes for it.
+pub(crate) fn row_bytes<T: Encode>(value: &T) -> usize {
+    let mut size = bincode::enc::write::SizeWriter::default();
+    bincode::encode_into_writer(value, &mut size, bincode::config::standard())
+        .expect("counting fails on nothing, and no implementation here refuses a value");
+    size.bytes_written + 1
+}
+
 /// Decodes the value of a row. Errors: [`Error`] names the field.
 pub(crate) fn decode_row<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(value: &Bytes) -> Result<T, Error> {
     match value.first() {

@@ -15,9 +15,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::rows::ClientHeader;
+use super::session::Session;
 use super::tables::Due;
 use super::{Machine, digest, rows};
-use crate::types::{Sequence, Verdict};
+use crate::types::{ClientId, Outcome, Revision, Sequence, SessionId, Verdict};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,39 +53,67 @@ impl Machine {
     }
 
     fn check_sessions(&self) -> Result<(), Broken> {
+        self.tables.sessions.iter().try_for_each(|(id, kept)| self.check_session(id, &kept.value))?;
+        self.check_created()
+    }
+
+    /// All sessions together: I3.
+    pub(super) fn check_created(&self) -> Result<(), Broken> {
+        let mut created: Vec<Revision> = self.tables.sessions.values().map(|kept| kept.value.create_revision).collect();
+        created.sort_unstable();
+        let twice = created.windows(2).find(|pair| pair[0] == pair[1]);
+        ensure("I3", twice.is_none(), || format!("create_revision={}", twice.map_or(Revision(0), |pair| pair[0])))
+    }
+
+    /// One session alone: I1, I2, I4.
+    pub(super) fn check_session(&self, id: &SessionId, session: &Session) -> Result<(), Broken> {
         let applied = self.applied.map_or(0, |applied| applied.index);
-        let mut created = BTreeSet::new();
-        for (id, kept) in &self.tables.sessions {
-            let session = &kept.value;
-            ensure("I1", !self.tables.tombstones.contains_key(id), || format!("id={id:?}"))?;
-            let revisions = session.create_revision <= session.mod_revision && session.mod_revision.0 <= applied;
-            let versions = session.append_only_since <= session.version && session.head_since <= session.version;
-            let head = session.head.raw_bytes <= session.raw_bytes && session.head.stored_bytes <= session.stored_bytes;
-            let chunks = session.first_chunk <= session.next_chunk;
-            ensure("I2", revisions && versions && head && chunks && session.version.0 >= 1, || {
-                format!("id={id:?} session={session:?}")
-            })?;
-            ensure("I3", created.insert(session.create_revision), || format!("create_revision={}", session.create_revision))?;
-            ensure("I4", session.too_large(self.rules).is_none(), || format!("id={id:?} session={session:?}"))?;
-        }
-        Ok(())
+        ensure("I1", !self.tables.tombstones.contains_key(id), || format!("id={id:?}"))?;
+        let revisions = session.create_revision <= session.mod_revision && session.mod_revision.0 <= applied;
+        let versions = session.append_only_since <= session.version && session.head_since <= session.version;
+        let head = session.head.raw_bytes <= session.raw_bytes && session.head.stored_bytes <= session.stored_bytes;
+        let chunks = session.first_chunk <= session.next_chunk;
+        ensure("I2", revisions && versions && head && chunks && session.version.0 >= 1, || {
+            format!("id={id:?} applied={applied} session={session:?}")
+        })?;
+        ensure("I4", session.too_large(self.rules).is_none(), || format!("id={id:?} session={session:?}"))
     }
 
     fn check_clients(&self) -> Result<(), Broken> {
-        let applied = self.applied.map_or(0, |applied| applied.index);
         ensure("I5", self.tables.nonces.len() == self.tables.clients.len(), || format!("nonces={}", self.tables.nonces.len()))?;
         let mut outcomes = 0;
         for (client, row) in &self.tables.clients {
             let named = self.tables.nonces.get(&row.header.nonce) == Some(client);
-            ensure("I5", named && client.0 <= applied, || format!("client={client} applied={applied}"))?;
-            let below = row.header.acknowledged_below;
-            let until = Sequence(below.0.saturating_add(self.rules.open_writes_max));
-            let inside = row.outcomes.keys().all(|sequence| (below..until).contains(sequence));
-            let recorded = row.outcomes.values().all(|outcome| is_recorded(&outcome.value.verdict));
-            ensure("I6", inside && recorded, || format!("client={client} acknowledged_below={below}"))?;
+            ensure("I5", named, || format!("client={client}"))?;
+            self.check_client(*client)?;
+            for (sequence, outcome) in &row.outcomes {
+                self.check_outcome(*client, &row.header, *sequence, &outcome.value)?;
+            }
             outcomes += row.outcomes.len() as u64;
         }
         ensure("I6", outcomes == self.tables.outcomes, || format!("outcomes={outcomes} counted={}", self.tables.outcomes))
+    }
+
+    /// One client's id: I5.
+    pub(super) fn check_client(&self, client: ClientId) -> Result<(), Broken> {
+        let applied = self.applied.map_or(0, |applied| applied.index);
+        ensure("I5", client.0 <= applied, || format!("client={client} applied={applied}"))
+    }
+
+    /// One outcome and the window of its client: I6.
+    pub(super) fn check_outcome(
+        &self,
+        client: ClientId,
+        header: &ClientHeader,
+        sequence: Sequence,
+        outcome: &Outcome,
+    ) -> Result<(), Broken> {
+        let below = header.acknowledged_below;
+        let until = Sequence(below.0.saturating_add(self.rules.open_writes_max));
+        let inside = (below..until).contains(&sequence);
+        ensure("I6", inside, || format!("client={client} sequence={sequence} window={below}..{until}"))?;
+        let recorded = is_recorded(&outcome.verdict);
+        ensure("I6", recorded, || format!("client={client} sequence={sequence} not recorded={:?}", outcome.verdict))
     }
 
     fn check_due(&self) -> Result<(), Broken> {
@@ -95,7 +125,7 @@ impl Machine {
         ensure("I7", due == self.tables.due, || format!("records={} keys={}", due.len(), self.tables.due.len()))
     }
 
-    fn check_bounds(&self) -> Result<(), Broken> {
+    pub(super) fn check_bounds(&self) -> Result<(), Broken> {
         let (counts, rules) = (self.counts(), self.rules);
         // A delete turns a session into a tombstone, so it needs no room; only creations are refused.
         let records =

@@ -2,16 +2,19 @@
 
 use bytes::Bytes;
 
+use super::invariants::Broken;
 use super::rows::{self, Effects, Problem};
 use super::session::Session;
 use super::{Machine, rules};
+use crate::codec::{self, Encode};
 use crate::mutant::{self, Mutant};
 
 impl Machine {
     /// Rebuilds the machine from rows in order of (table, key): those of [`rows::METADATA_TABLES`]; others are passed over.
     ///
-    /// Without rows it is [`Machine::new`]. Digests of the past are not kept in rows. Errors: the iterator's own, or
-    /// [`rows::Error`]: a row is damaged or contradicts another; this node must not serve from them.
+    /// Without rows it is [`Machine::new`]. Digests of the past are not kept in rows. What it gives keeps every invariant.
+    /// Errors: the iterator's own, or [`rows::Error`]: a row is damaged, contradicts another, or breaks an invariant; this node must
+    /// not serve from them.
     pub fn from_rows<E: From<rows::Error>>(rows: impl Iterator<Item = Result<(u8, Bytes, Bytes), E>>) -> Result<Self, E> {
         let mut machine = Self::new();
         // The tables report each row they take; nobody needs that here.
@@ -21,6 +24,8 @@ impl Machine {
             machine.take_row(table, &key, &value, &mut effects)?;
             effects.rows.clear();
         }
+        machine.check_created().map_err(|broken| broken_by(rows::SESSIONS, broken))?;
+        machine.check_bounds().map_err(|broken| broken_by(rows::GLOBAL, broken))?;
         Ok(machine)
     }
 
@@ -31,9 +36,11 @@ impl Machine {
             rows::SESSIONS => {
                 let id = rows::decode_session_key(table, key)?;
                 let session: Session = rows::decode(table, value)?;
-                if self.tables.sessions.contains_key(&id) || session.first_chunk > session.next_chunk {
+                if self.tables.sessions.contains_key(&id) {
                     return Err(contradiction);
                 }
+                self.check_session(&id, &session).map_err(|broken| broken_by(table, broken))?;
+                canonical(table, &session, value)?;
                 // A row is as this version encodes it: doing that again would only take time.
                 self.tables.keep_session(&id, session, (key, value));
                 Ok(())
@@ -44,6 +51,8 @@ impl Machine {
                 if self.tables.nonces.contains_key(&header.nonce) || self.tables.clients.contains_key(&client) {
                     return Err(contradiction);
                 }
+                self.check_client(client).map_err(|broken| broken_by(table, broken))?;
+                canonical(table, &header, value)?;
                 self.tables.put_client(client, header, effects);
                 Ok(())
             }
@@ -51,16 +60,19 @@ impl Machine {
             rows::OUTCOMES => {
                 let (client, sequence) = rows::decode_outcome_key(key)?;
                 let outcome = rows::decode(table, value)?;
-                let row = self.tables.clients.get(&client);
-                if row.is_none_or(|row| row.outcomes.contains_key(&sequence)) {
+                let row = self.tables.clients.get(&client).ok_or_else(|| contradiction.clone())?;
+                if row.outcomes.contains_key(&sequence) {
                     return Err(contradiction);
                 }
+                self.check_outcome(client, &row.header, sequence, &outcome).map_err(|broken| broken_by(table, broken))?;
+                canonical(table, &outcome, value)?;
                 self.tables.put_outcome(client, sequence, outcome, effects);
                 Ok(())
             }
             rows::TOMBSTONES => {
                 let id = rows::decode_session_key(table, key)?;
                 let tombstone = rows::decode(table, value)?;
+                canonical(table, &tombstone, value)?;
                 if self.tables.sessions.contains_key(&id) || self.tables.tombstones.contains_key(&id) {
                     return Err(contradiction);
                 }
@@ -83,4 +95,15 @@ impl Machine {
         (self.cluster_version, self.rules) = (version, known);
         Ok(())
     }
+}
+
+fn broken_by(table: u8, broken: Broken) -> rows::Error {
+    rows::Error { table, problem: Problem::Invariant(broken) }
+}
+
+/// Numbers have shorter and longer encodings of one value, nothing else has: a row that decodes is ours iff it is as short as ours.
+fn canonical<T: Encode>(table: u8, value: &T, row: &Bytes) -> Result<(), rows::Error> {
+    let (found, canonical) = (row.len(), codec::row_bytes(value));
+    let problem = Problem::NotCanonical { found, canonical };
+    (found == canonical).then_some(()).ok_or(rows::Error { table, problem })
 }

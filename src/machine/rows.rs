@@ -17,6 +17,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::invariants::Broken;
 use crate::codec::{self, BorrowDecode, Encode, Source, fields};
 use crate::types::{Blob, Chunk, ClientId, LogId, Nonce, Revision, Sequence, SessionId};
 
@@ -90,6 +91,15 @@ pub enum Problem {
     Table,
     /// The row contradicts another: an outcome without its client, two rows for one nonce, a tombstone of a live session.
     Contradiction,
+    /// The row, alone or with others, breaks an invariant of every machine; it says which, and both sides.
+    Invariant(Broken),
+    /// The value is not written as this release writes it: it would count for another digest than on other nodes.
+    NotCanonical {
+        /// Its bytes.
+        found: usize,
+        /// Those of the same value as this release writes it.
+        canonical: usize,
+    },
     /// The row was written under a cluster version this release does not know.
     ClusterVersion {
         /// That version.
@@ -105,6 +115,10 @@ impl fmt::Display for Error {
             Problem::Value(error) => write!(f, "row can't be decoded table={table} error={error}"),
             Problem::Table => write!(f, "row of an unknown table table={table}"),
             Problem::Contradiction => write!(f, "row contradicts another table={table}"),
+            Problem::Invariant(broken) => write!(f, "row can't be of any machine table={table} {broken}"),
+            Problem::NotCanonical { found, canonical } => {
+                write!(f, "row is written unlike this release writes it table={table} bytes={found} canonical={canonical}")
+            }
             Problem::ClusterVersion { version } => write!(f, "row of an unknown cluster version table={table} version={version}"),
         }
     }

@@ -160,3 +160,39 @@ fn damaged_rows_are_errors_and_never_a_different_machine_that_looks_whole() {
     newer.insert(key(rows::GLOBAL), rows::encode_global(&global));
     assert_eq!(from_rows(&newer).expect_err("later version").problem, rows::Problem::ClusterVersion { version: 9 });
 }
+
+/// Outcomes outside their client's window were taken once, and a retry then got an answer that belonged to nobody.
+#[test]
+fn rows_that_break_an_invariant_are_refused_and_the_error_names_both_sides() {
+    let rows = rows_of_every_kind();
+    let find =
+        |table: u8| rows.iter().find(|((of, _), _)| *of == table).map(|(key, value)| (key.clone(), value.clone())).expect("one");
+    let ((_, key), outcome) = find(rows::OUTCOMES);
+    let client = u64::from_be_bytes(key[..8].try_into().expect("eight bytes"));
+    let at = |sequence: u64| Bytes::from([client.to_be_bytes(), sequence.to_be_bytes()].concat());
+    let refused = |rows: &Rows| from_rows(rows).expect_err("no machine has these").to_string();
+    for sequence in [0, 1 << 40] {
+        let mut outside = rows.clone();
+        outside.insert((rows::OUTCOMES, at(sequence)), outcome.clone());
+        let why = refused(&outside);
+        let named =
+            why.contains("table=3 ") && why.contains("invariant=I6") && why.contains(&format!("sequence={sequence} window="));
+        assert!(named, "{why}");
+    }
+    // A session created twice, and one written after the last entry applied.
+    let ((_, id), session) = find(rows::SESSIONS);
+    let mut twice = rows.clone();
+    twice.insert((rows::SESSIONS, Bytes::from([&id[..], b"-too"].concat())), session);
+    assert!(refused(&twice).contains("invariant=I3 create_revision="), "{}", refused(&twice));
+    let mut early = rows.clone();
+    let global = rows::Global { applied: None, now_ms: 0, cluster_version: 1 };
+    early.insert(find(rows::GLOBAL).0, rows::encode_global(&global));
+    assert!(refused(&early).contains("invariant=I2"), "{}", refused(&early));
+    // The same numbers, one written longer than need be: 0 as 251, then two bytes.
+    let ((_, id), tombstone) = find(rows::TOMBSTONES);
+    let mut longer = rows.clone();
+    let version = tombstone[1];
+    assert!(version < 251, "the first field is a small number: {tombstone:?}");
+    longer.insert((rows::TOMBSTONES, id), Bytes::from([&tombstone[..1], &[251, version, 0], &tombstone[2..]].concat()));
+    assert!(refused(&longer).contains("canonical="), "{}", refused(&longer));
+}
