@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,8 +11,9 @@ use quorate::client::{Client, NodeStatus, Role, StatusOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
+use crate::ports::Ports;
 use crate::proxy::Proxies;
-use crate::world::{is_stopped, now_ms, works};
+use crate::world::{is_stopped, works};
 
 /// Some nodes and the proxies between them.
 pub struct Nodes {
@@ -20,6 +21,8 @@ pub struct Nodes {
     count: usize,
     ports: Vec<[u16; 3]>,
     running: BTreeMap<usize, Child>,
+    // Behind the processes: given back when they have ended.
+    _reserved: Ports,
     /// Nodes that may end by themselves: a fault they can't survive was installed.
     pub excused: Vec<usize>,
     /// What stands between them.
@@ -29,20 +32,11 @@ pub struct Nodes {
     pub environment: BTreeMap<usize, Vec<(String, String)>>,
 }
 
-/// So many ports that are free, all different. They lie below those that the system gives to outgoing connections: one of those could
-/// take the port of a node while that is down.
-fn free_ports(count: usize, seed: u64) -> std::io::Result<Vec<u16>> {
-    let first = 10_000 + (seed ^ now_ms()) % 15_000;
-    let free = (first..32_000).filter_map(|port| TcpListener::bind(("127.0.0.1", port as u16)).ok());
-    // Held until all are chosen.
-    let listeners: Vec<TcpListener> = free.take(count).collect();
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
-}
-
 impl Nodes {
     /// Nothing runs yet. The log kept is the least that the configuration allows, so that a follower falls behind it soon.
     pub fn new(dir: &Path, count: usize, seed: u64) -> std::io::Result<Self> {
-        let mut free = free_ports(3 * count + count * (count - 1), seed)?.into_iter();
+        let reserved = Ports::reserve();
+        let mut free = reserved.take(3 * count + count * (count - 1)).into_iter();
         let mut next = || free.next().ok_or_else(|| std::io::Error::other("no free ports"));
         let ports = (0..count).map(|_| Ok([next()?, next()?, next()?])).collect::<std::io::Result<Vec<_>>>()?;
         let targets =
@@ -53,6 +47,7 @@ impl Nodes {
             dir: dir.to_owned(),
             count,
             ports,
+            _reserved: reserved,
             running: BTreeMap::new(),
             excused: Vec::new(),
             proxies,

@@ -1,7 +1,6 @@
 //! `dev` and the commands against it: three real processes, real files, a leader that is killed.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::ports::Ports;
 use crate::{ended, quorate, run_with_input};
 
 /// What a cluster gets to come up or to elect a leader, on a machine that does much else.
@@ -83,19 +83,6 @@ fn signal(signal: &str, pid: u32) {
     assert!(status.success(), "kill {signal} {pid}");
 }
 
-/// A port such that a whole cluster fits behind it. Below the range the kernel hands out, so that no client of another test takes it.
-fn free_base_port() -> u16 {
-    let start = 10_000 + (std::process::id() % 500) as u16 * 40;
-    (0..500)
-        .map(|attempt| start.wrapping_add(attempt * 40) % 20_000 + 10_000)
-        .find(|base| (0..3).flat_map(|node| (0..3).map(move |port| 10 * node + port)).all(|offset| is_free(base + offset)))
-        .expect("nine free ports")
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind(("127.0.0.1", port)).is_ok()
-}
-
 /// The number behind `pid ` in the line that starts so.
 fn pid_in(line: &str) -> u32 {
     let digits = line.rsplit("pid ").next().expect("a pid").split(|c: char| !c.is_ascii_digit()).next().expect("digits");
@@ -106,7 +93,9 @@ fn pid_in(line: &str) -> u32 {
 #[test]
 fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
     let dir = tempfile::tempdir().expect("a directory");
-    let base_port = free_base_port();
+    // Nine ports, the last 22 behind the first.
+    let ports = Ports::reserve();
+    let base_port = ports.first();
     let dev = Dev::start(dir.path(), base_port);
     let leader = pid_in(dev.wait_for("cluster is up").last().expect("a line"));
     dev.wait_for("Ctrl-C");

@@ -3,6 +3,8 @@
 mod bench;
 mod deploy;
 mod dev;
+#[path = "../process/ports.rs"]
+mod ports;
 mod serve;
 mod session;
 

@@ -3,14 +3,17 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Mutex;
 
+use crate::ports::Ports;
 use crate::{assert_refused, ended, quorate, run, run_with_input};
 
-/// Three free ports, bound at the same time so that they differ. Another process could take one before the node does; the tests here
-/// only need that none of them is refused as configuration.
+/// The configuration of one node, whose ports nobody else takes while this program runs.
 fn config(dir: &Path, edit: impl Fn(String) -> String) -> String {
-    let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
+    static RESERVED: Mutex<Vec<Ports>> = Mutex::new(Vec::new());
+    let reserved = Ports::reserve();
+    let ports = reserved.take(3);
+    RESERVED.lock().expect("nobody panics with it").push(reserved);
     let text = format!(
         "name = \"test\"\n[[node]]\nid = 1\nclient = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n",
         ports[0], ports[1], ports[2]

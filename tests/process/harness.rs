@@ -1,12 +1,13 @@
 //! Real processes on loopback: what is killed here is killed with -9.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use quorate::client::{Client, ClusterStatus, NodeStatus, Role};
 use tempfile::TempDir;
+
+use crate::ports::Ports;
 
 /// Longest a healthy cluster may take for anything waited for here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -15,17 +16,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Cluster {
     dir: TempDir,
     ports: Vec<[u16; 3]>,
+    _reserved: Ports,
     children: Vec<Option<Child>>,
     bootstrap: bool,
     /// The directory below `dir` that the nodes keep their data in.
     data: &'static str,
-}
-
-/// Ports that were free a moment ago, all different.
-fn free_ports(count: usize) -> Vec<[u16; 3]> {
-    let listeners: Vec<TcpListener> = (0..3 * count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
-    ports.chunks(3).map(|three| [three[0], three[1], three[2]]).collect()
 }
 
 impl Cluster {
@@ -40,7 +35,9 @@ impl Cluster {
     /// The configuration of `count` nodes that do not run and have no data.
     pub fn prepare(count: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut cluster = Self { dir, ports: free_ports(count), children: Vec::new(), bootstrap: true, data: "data" };
+        let reserved = Ports::reserve();
+        let ports = reserved.take(3 * count).chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
+        let mut cluster = Self { dir, ports, _reserved: reserved, children: Vec::new(), bootstrap: true, data: "data" };
         cluster.children = (0..count).map(|_| None).collect();
         cluster.write_configuration();
         cluster

@@ -4,6 +4,7 @@ mod backup;
 mod bob;
 mod harness;
 mod outage;
+mod ports;
 mod race;
 #[allow(dead_code, reason = "the bench that shares it stops races early")]
 mod racing;
