@@ -307,28 +307,62 @@ mod tests {
         assert_eq!(after.fields, identity.fields);
     }
 
-    /// At every crash point the identity is the old one or the new one, and never damaged.
+    const CRASHES: [Crash; 7] = [
+        Crash::Lost,
+        Crash::Kept,
+        Crash::Prefix,
+        Crash::Torn { sector: 512 },
+        Crash::Torn { sector: 4096 },
+        Crash::Reordered { sector: 512 },
+        Crash::Reordered { sector: 4096 },
+    ];
+
+    /// Draws, adopts and marks until the disk halts; gives what was acknowledged last.
+    fn live(disk: &SimDisk) -> Option<Fields> {
+        let mut identity = load(disk, 1).ok()?;
+        let mut acknowledged = identity.fields.clone();
+        if identity.adopt(CLUSTER).is_ok() {
+            acknowledged = identity.fields.clone();
+        }
+        if identity.cluster().is_some() && identity.mark_initialized().is_ok() {
+            acknowledged = identity.fields.clone();
+        }
+        Some(acknowledged)
+    }
+
+    fn is_what_was_known(found: &Identity, acknowledged: Option<&Fields>, what: &str) {
+        let Some(known) = acknowledged else { return };
+        assert_eq!(found.instance(), known.instance, "{what}");
+        assert!(known.cluster.is_none() || found.cluster() == known.cluster, "{what}");
+        assert!(!known.initialized || found.was_initialized(), "{what}");
+    }
+
+    /// At every crash point the identity is the old one or the new one, and never damaged; a crash of the start after that one, too.
     #[test]
     fn a_crash_during_a_change_leaves_the_old_or_the_new_identity() {
-        for halt in 0..40 {
+        let dry = SimDisk::new();
+        let whole = live(&dry).expect("nothing fails");
+        assert!(whole.initialized && whole.cluster == Some(CLUSTER));
+        assert!(dry.operations() > 10, "{}", dry.operations());
+        for halt in 0..=dry.operations() {
             let disk = SimDisk::new();
             disk.halt_after(halt);
-            let mut acknowledged = None;
-            if let Ok(mut identity) = load(&disk, 1) {
-                acknowledged = Some(identity.fields.clone());
-                if identity.adopt(CLUSTER).is_ok() {
-                    acknowledged = Some(identity.fields.clone());
+            let acknowledged = live(&disk);
+            for (crash, seed) in CRASHES.iter().flat_map(|crash| (0..8).map(move |seed| (*crash, seed))) {
+                let what = format!("halt={halt} crash={crash:?} seed={seed}");
+                let left = disk.crash(crash, seed);
+                let found = load(&left.kill(), 2).unwrap_or_else(|error| panic!("{what}: {error}"));
+                is_what_was_known(&found, acknowledged.as_ref(), &what);
+                let next = left.kill();
+                drop(load(&next, 2));
+                for halt in 0..=next.operations() {
+                    let again = left.kill();
+                    again.halt_after(halt);
+                    let shown = load(&again, 2).ok().map(|identity| identity.fields);
+                    let what = format!("{what}, then halt={halt} of the next start");
+                    let found = load(&again.crash(crash, seed + 1), 3).unwrap_or_else(|error| panic!("{what}: {error}"));
+                    is_what_was_known(&found, shown.as_ref().or(acknowledged.as_ref()), &what);
                 }
-                if identity.cluster().is_some() && identity.mark_initialized().is_ok() {
-                    acknowledged = Some(identity.fields.clone());
-                }
-            }
-            for seed in 0..8 {
-                let after = load(&disk.crash(Crash::Reordered { sector: 512 }, seed), 2).expect("old or new");
-                let Some(known) = &acknowledged else { continue };
-                assert_eq!(after.instance(), known.instance);
-                assert!(known.cluster.is_none() || after.cluster() == known.cluster);
-                assert!(!known.initialized || after.was_initialized());
             }
         }
     }

@@ -55,14 +55,48 @@ async fn follower_that_was_away_while_the_log_was_purged_catches_up_by_snapshot(
     let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
     let mut caller = cluster.caller(leader).await;
     save_many(&mut caller, 1).await;
+    let mut other = cluster.caller(leader).await;
+    let held = other.save_of("held", "once");
+    let outcome = other.settle(&held).await;
     let last_log = leave_behind(&mut cluster, &mut caller, follower, 2).await;
     cluster.start_node(follower).await;
     check_caught_up(&cluster, follower, last_log, 2).await;
-    // What arrived by snapshot holds the client table too: a version is checked against it as before.
+    // What arrived by snapshot holds the client table too. Every replica applies the repeated request: one that did not know it would
+    // save again, and its digest would show it.
+    assert_eq!(other.settle(&held).await, outcome);
+    cluster.converged().await.expect("all replicas are in the same state");
+    // A version is checked against it as before.
     let mut caller = caller.at(cluster.raw(follower));
     let save = caller.cas_of("s0", Expected::Absent, "not this one");
     let refused = caller.settle(&save).await;
     assert!(matches!(refused.verdict, quorate::types::Verdict::Conflict { .. }), "{refused:?}");
+}
+
+/// While a follower installs, for as long as that takes, the others write and purge on: it must not chase one snapshot after the other
+/// with a log that is gone each time (openraft #1706).
+#[tokio::test]
+async fn follower_that_installs_a_snapshot_is_not_outrun_by_purging() {
+    let mut cluster = forgetful().await;
+    let leader = cluster.leader(1).await;
+    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let mut caller = cluster.caller(leader).await;
+    save_many(&mut caller, 1).await;
+    let last_log = leave_behind(&mut cluster, &mut caller, follower, 2).await;
+    let disk = cluster.sim_disk(follower);
+    let state = PathBuf::from(format!("/{follower}/state"));
+    let files = || disk.list(&state).expect("it is there");
+    let before = files();
+    cluster.start_node(follower).await;
+    disk.hold_syncs();
+    let has_begun = |_: &_| files().iter().any(|name| !before.contains(name));
+    cluster.wait_for("the snapshot to arrive", has_begun).await.expect("nothing else helps the follower");
+    for round in 3..6 {
+        save_many(&mut caller, round).await;
+    }
+    disk.release_syncs();
+    // And while it catches up, too.
+    save_many(&mut caller, 6).await;
+    check_caught_up(&cluster, follower, last_log, 6).await;
 }
 
 /// The follower dies after so many more operations of its disk than it had done when the new state file appeared: while rows come in,

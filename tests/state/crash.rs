@@ -8,10 +8,12 @@ use bytes::Bytes;
 use quorate::env::{Disk, Env, Step};
 use quorate::storage::state::{Error, Options};
 
-use crate::disk::{CRASHES, Crash, CrashDisk, Plan};
+use crate::disk::{CRASHES, CrashDisk, Plan};
 use crate::rig::{Model, Rig, bytes, frames, id, options};
 
 const DIR: &str = "/state";
+/// More changes of names than this wait for no sync at once; all their sets are tried.
+const NAMES_MAX: usize = 6;
 
 fn open(disk: &CrashDisk) -> Result<Rig, Error> {
     Rig::open_on(
@@ -172,18 +174,20 @@ fn crash_everywhere(story: &dyn Fn() -> Story, run: &dyn Fn(&mut Story, &CrashDi
         disk.plan(Plan { crash_at: Some(at), ..Plan::default() });
         let _ = run(&mut story, &disk);
         story.check_killed(&disk, &format!("killed before operation {at} of {operations}"));
-        // Names come in few and small sets, of which all mixes are worth trying.
-        let mixes = if disk.has_unsynced_names() { 12 } else { 1 };
-        let reordered = (1..mixes).map(|mix| (Crash::Reordered, at + 1000 * mix));
-        for (crash, seed) in CRASHES.map(|crash| (crash, at)).into_iter().chain(reordered) {
-            let what = format!("crash before operation {at} of {operations}, {crash:?} {seed}");
-            story.check(&disk.crashed(crash, seed), &what);
-            if seed == at {
-                story.check_goes_on(&disk.crashed(crash, seed), &what);
-            }
+        for crash in CRASHES {
+            let what = format!("crash before operation {at} of {operations}, {crash:?}");
+            story.check(&disk.crashed(crash, at), &what);
+            story.check_goes_on(&disk.crashed(crash, at), &what);
             crashes += 1;
         }
-        // Neighbours leave the next start the same to do: each fourth has all crash points of that start tried.
+        // Changes of names come in few: every set of them is tried.
+        let names = disk.unsynced_names();
+        assert!(names <= NAMES_MAX, "{names} unsynced names before operation {at}");
+        for set in 0..1 << names {
+            story.check(&disk.crashed_with_names(set, at), &format!("crash before operation {at} of {operations}, names {set:b}"));
+            crashes += 1;
+        }
+        // Neighbours leave the next start the same to do: each fourth has all crash points of that start tried, in one way, in turn.
         if at % 4 != 0 {
             continue;
         }

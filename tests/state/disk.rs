@@ -127,9 +127,9 @@ impl CrashDisk {
         self.lock().operations
     }
 
-    /// Whether names were changed that no sync covers yet.
-    pub fn has_unsynced_names(&self) -> bool {
-        !self.lock().pending.is_empty()
+    /// Changes of names that no sync covers yet.
+    pub fn unsynced_names(&self) -> usize {
+        self.lock().pending.len()
     }
 
     /// The disk as it is found after the process alone was killed: nothing is lost, and nothing more is durable.
@@ -139,6 +139,15 @@ impl CrashDisk {
 
     /// The disk as it is found after a crash now.
     pub fn crashed(&self, crash: Crash, seed: u64) -> CrashDisk {
+        self.crashed_with(crash, seed, None)
+    }
+
+    /// The same with content written in any order, and of the names' changes those whose bit is set.
+    pub fn crashed_with_names(&self, names: u32, seed: u64) -> CrashDisk {
+        self.crashed_with(Crash::Reordered, seed, Some(names))
+    }
+
+    fn crashed_with(&self, crash: Crash, seed: u64, names: Option<u32>) -> CrashDisk {
         let mut inner = self.lock().clone();
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         for inode in &mut inner.inodes {
@@ -154,8 +163,9 @@ impl CrashDisk {
             _ => dice.below(inner.pending.len() + 1),
         };
         let pending = std::mem::take(&mut inner.pending);
-        let any = |at: usize, dice: &mut Dice| match crash {
-            Crash::Reordered => dice.below(2) == 0,
+        let any = |at: usize, dice: &mut Dice| match (crash, names) {
+            (_, Some(names)) => names >> at & 1 == 1,
+            (Crash::Reordered, None) => dice.below(2) == 0,
             _ => at < kept,
         };
         for (at, op) in pending.iter().enumerate() {
