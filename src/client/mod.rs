@@ -50,6 +50,8 @@ pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
 pub use credentials::Tls;
 pub use error::{Error, ErrorKind};
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents};
+#[doc(hidden)]
+pub use pack::is_readable;
 pub use status::{ClusterStatus, NodeStatus, Role, StatusOptions};
 
 pub use crate::types::{

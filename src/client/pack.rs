@@ -147,6 +147,11 @@ pub(super) fn unpack(chunks: Vec<Chunk>, head: Option<Blob>) -> Result<(Vec<Byte
     Ok((unpack_items(chunks)?, head))
 }
 
+/// Whether these bytes would be content if they were loaded: for the search for bytes that break the decoder.
+pub fn is_readable(chunks: Vec<Chunk>, head: Option<Blob>) -> bool {
+    unpack(chunks, head).is_ok()
+}
+
 fn unpack_items(chunks: Vec<Chunk>) -> Result<Vec<Bytes>, Error> {
     let mut items = Vec::new();
     for chunk in chunks {

@@ -32,6 +32,8 @@ mod presence;
 mod purge;
 mod read;
 mod receive;
+#[doc(hidden)]
+pub mod recode;
 mod restore;
 mod shared;
 mod start;

@@ -11,8 +11,9 @@ mod lab;
 
 use std::path::{Path, PathBuf};
 
+use quorate::storage::backup::{Header, Writer};
 use quorate::testing::inline::SeededRandom;
-use quorate::types::{Change, Counters, Expiry, Write};
+use quorate::types::{Change, ClusterId, Counters, Expiry, NodeId, Write};
 use quorate::wire;
 
 /// Spoiled copies of each seed.
@@ -106,7 +107,7 @@ macro_rules! replayed {
     };
 }
 
-replayed!(log snapshot current command row rows client_message peer_message config identity history);
+replayed!(log snapshot current command row rows client_message peer_message config identity history backup events raft content bob_json);
 
 /// Encodings as a node makes them.
 fn encodings() -> Vec<(&'static str, String, Vec<u8>)> {
@@ -165,10 +166,75 @@ fn encodings() -> Vec<(&'static str, String, Vec<u8>)> {
         rows.extend_from_slice(value);
     }
     all.push(("rows", "machine".to_owned(), rows));
+    all.push(("backup", "as_it_is".to_owned(), behind(0, backup_of(&lab))));
+    all.push(("backup", "mended".to_owned(), behind(1, backup_of(&lab))));
+    all.extend(outside_of_the_machine());
     let id = Some(wire::peer::v1::LogId { term: 3, node: 2, index: 9 });
     let vote = wire::peer::v1::VoteRequest { last_log: id, ..Default::default() };
     all.push(("peer_message", "vote".to_owned(), wire::to_bytes(&vote).to_vec()));
     all
+}
+
+/// A backup of this machine, as a node writes it.
+fn backup_of(lab: &lab::Lab) -> Vec<u8> {
+    let disk = quorate::testing::disk::SimDisk::new();
+    let env = quorate::env::Env { disk: std::sync::Arc::new(disk), ..quorate::env::Env::real() };
+    let rig = targets::rig::Rig::open_on(env, Path::new("/data/3/state"), targets::rig::options()).expect("an empty disk");
+    rig.state.update(|model, batch| {
+        for ((table, key), value) in &lab.rows {
+            model.insert((*table, key.clone()), value.clone());
+            batch.put(*table, key.clone(), value.clone());
+        }
+        batch.set_applied(lab.machine.applied().expect("it has applied entries"));
+    });
+    assert!(matches!(rig.flush(), Some(Ok(()))));
+    let header =
+        Header { cluster: ClusterId([7; 16]), name: "fuzz".to_owned(), node: NodeId(3), taken_ms: 1, release: "0.1.0".to_owned() };
+    let mut writer = Writer::new(rig.state.snapshot().expect("a state"), header);
+    let mut file = Vec::new();
+    while let Some(piece) = writer.next_piece().expect("nothing fails") {
+        file.extend_from_slice(&piece);
+    }
+    file
+}
+
+/// Encodings that the machine has no part in.
+fn outside_of_the_machine() -> Vec<(&'static str, String, Vec<u8>)> {
+    let seed = |target, name: &str, bytes: &[u8]| (target, name.to_owned(), bytes.to_vec());
+    let state = r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"ho"}],"total_usage":{"prompt_tokens":3,"completion_tokens":4},"version":1}"#;
+    let member = wire::peer::v1::membership::Member {
+        id: 1,
+        peer_address: "a:1".to_owned(),
+        client_address: "a:2".to_owned(),
+        instance: vec![5; 16].into(),
+    };
+    let membership =
+        wire::peer::v1::Membership { configs: vec![wire::peer::v1::membership::Config { voters: vec![1] }], members: vec![member] };
+    let start = wire::peer::v1::SnapshotStart {
+        membership_log: Some(wire::peer::v1::LogId { term: 3, node: 2, index: 9 }),
+        membership: Some(membership.clone()),
+        ..Default::default()
+    };
+    let vote = wire::peer::v1::Vote { term: 3, node: 2, committed: true };
+    // A head, its length before it; neither is packed; a chunk of one item.
+    let plain = b"\x03\x00\x01{}\x04\x06\x00\x02\x00\x00\x00{}";
+    vec![
+        seed("events", "two", b"7\tleader\tterm=1\n9\trefused\tkind=overloaded count=1\n"),
+        seed("raft", "blank", &[0]),
+        seed("raft", "membership", &[&[0xff][..], &wire::to_bytes(&membership)].concat()),
+        seed("raft", "snapshot_start", &wire::to_bytes(&start)),
+        seed("raft", "vote", &wire::to_bytes(&vote)),
+        seed("content", "plain", plain),
+        seed("content", "packed", &[&b"\x02\x00\x01x\x05\x40\x06"[..], &packed()].concat()),
+        seed("bob_json", "state", state.as_bytes()),
+        seed("bob_json", "value", b"[1, 2.5e3]"),
+    ]
+}
+
+/// One item of 1596 bytes behind its length, as a client packs it.
+fn packed() -> Vec<u8> {
+    let item = b"all work and no play ".repeat(76);
+    zstd::bulk::compress(&[&1596u32.to_le_bytes()[..], &item].concat(), 3).expect("memory")
 }
 
 #[test]

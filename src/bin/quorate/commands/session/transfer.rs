@@ -306,6 +306,28 @@ mod tests {
         assert!(refused(r#"{"id":"a","state":{"messages":1}}"#).contains("messages"));
     }
 
+    /// Whatever a file holds is sessions or refusals.
+    #[test]
+    fn spoiled_lines_never_panic() {
+        let lines = [
+            r#"{"id":"a","version":3,"value":"text","deadline_ms":1700000000000}"#,
+            r#"{"id":"a","value_base16":"00ff"}"#,
+            r#"{"id":"b","state":{"messages":[{"role":"user","content":"x"}],"total_usage":{"prompt_tokens":1,"completion_tokens":2}}}"#,
+        ];
+        for line in lines {
+            for at in 0..line.len() {
+                let _ = item_of_line(&line.as_bytes()[..at]);
+                for byte in [0, b'"', b'{', b'}', b'[', b'9', b'-', b'\\', 0x80, 0xff] {
+                    let mut spoiled = line.as_bytes().to_vec();
+                    spoiled[at] = byte;
+                    let _ = item_of_line(&spoiled);
+                    spoiled.insert(at, byte);
+                    let _ = item_of_line(&spoiled);
+                }
+            }
+        }
+    }
+
     #[test]
     fn hex_is_bytes_or_nothing() {
         assert_eq!(from_hex("00fF"), Some(vec![0, 255]));
