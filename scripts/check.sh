@@ -3,7 +3,7 @@
 #
 #   scripts/check.sh              everything
 #   scripts/check.sh --no-tests   all but the tests, for a caller that has run `cargo test` itself
-#   scripts/check.sh --no-long    all but the simulation and its repetition
+#   scripts/check.sh --no-long    all but the simulation, its repetition, and chaos
 #
 # It prints the seconds of each stage and, at the end, how many tests, seeds and faults there were: fewer than the committed
 # floor is a failure, since a suite that silently stopped running proves nothing.
@@ -17,6 +17,10 @@ readonly TESTS_FLOOR=480
 readonly SEEDS=1..200
 readonly SEEDS_FLOOR=200
 readonly FAULTS_FLOOR=4000
+
+# Faults to real processes, of so many kinds at least: where strace or libfaketime is missing, others take the place of theirs.
+readonly CHAOS_FAULTS_FLOOR=60
+readonly CHAOS_KINDS_FLOOR=10
 
 with_tests=yes with_long=yes
 case "${1:-}" in
@@ -53,11 +57,17 @@ simulate_failed_before() {
   scripts/sim.sh --seeds-file tests/sim/seeds.txt --secs 30
 }
 
+# Real processes; the library is the build that the simulation made.
+real_processes() {
+  QUORATE_CHAOS_BUILD="--profile sim --features mutants" scripts/chaos/run.sh --ci 2>&1 | tee -a "$long"
+}
+
 # at_least NAME NUMBER FLOOR
 at_least() {
-  echo "$1: ran=$2 floor=$3"
-  if [ "$2" -lt "$3" ]; then
-    echo "FAILED: fewer than the floor: $1 ran=$2 floor=$3" >&2
+  local ran="${2:-0}"
+  echo "$1: ran=$ran floor=$3"
+  if [ "$ran" -lt "$3" ]; then
+    echo "FAILED: fewer than the floor: $1 ran=$ran floor=$3" >&2
     exit 1
   fi
 }
@@ -85,6 +95,7 @@ fi
 if [ "$with_long" = yes ]; then
   stage "simulation" simulate
   stage "simulation of seeds that failed once" simulate_failed_before
+  stage "chaos" real_processes
   stage "the same seed, the same run" scripts/sim.sh --seeds 1..10 --secs 10 --twice yes
 fi
 stage "docs" docs
@@ -102,5 +113,7 @@ fi
 if [ "$with_long" = yes ]; then
   at_least seeds "$(figure simulation seeds)" "$SEEDS_FLOOR"
   at_least faults "$(figure simulation faults)" "$FAULTS_FLOOR"
+  at_least "faults to real processes" "$(figure chaos faults)" "$CHAOS_FAULTS_FLOOR"
+  at_least "kinds of faults to real processes" "$(figure chaos kinds)" "$CHAOS_KINDS_FLOOR"
 fi
 echo "all checks passed"

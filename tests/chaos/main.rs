@@ -18,6 +18,8 @@ mod nemesis;
 mod nodes;
 mod page;
 mod plan;
+#[path = "../process/ports.rs"]
+mod ports;
 mod proxy;
 mod report;
 mod strace;
@@ -41,6 +43,7 @@ use plan::{Deck, Kind};
 use quorate::testing::history;
 use quorate::testing::inline::SeededRandom;
 use report::{Report, Verdict};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use turns::{AGENTS, End, Turns};
@@ -79,7 +82,7 @@ fn run(options: &Options) -> Result<Verdict, String> {
 async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
     let shared = Shared::new();
     let nodes = Nodes::new(&world.dir, options.nodes, options.seed).map_err(|error| format!("can't make a cluster: {error}"))?;
-    let disks = if options.root { Some(Disks::mount(&world.dir, &nodes.all())?) } else { None };
+    let disks = file_systems(options, world, &nodes)?;
     let cut = Cut::probe();
     say(&format!(
         "chaos: nodes={} seed={} dir={} packets are lost by {}",
@@ -110,6 +113,22 @@ async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
     let all = nemesis.nodes.all();
     nemesis.nodes.kill(&all).await;
     conclude(options, world, &shared, &turns, &faults, (cut, lasted))
+}
+
+/// With root a file system for each node. Where there can be none, the faults that need it will be told as skipped; a control has nothing
+/// to show then. Errors: that.
+fn file_systems(options: &Options, world: &World, nodes: &Nodes) -> Result<Option<Disks>, String> {
+    if !options.root {
+        return Ok(None);
+    }
+    match Disks::mount(&world.dir, &nodes.all()) {
+        Ok(disks) => Ok(Some(disks)),
+        Err(why) if options.control => Err(format!("the control can't be installed: {why}")),
+        Err(why) => {
+            say(&format!("no file system for each node: {why}"));
+            Ok(None)
+        }
+    }
 }
 
 fn start_load(options: &Options, endpoints: &[String], shared: &Arc<Shared>, turns: &Arc<Turns>) -> JoinSet<()> {
@@ -196,6 +215,7 @@ fn conclude(
     std::fs::write(world.path("report.txt"), &text).map_err(failed)?;
     std::fs::write(world.path("report.html"), page::page(&report)).map_err(failed)?;
     say(&format!("report: {}", world.path("report.html").display()));
+    say(&report.summary());
     Ok(match (options.control, report.verdict()) {
         (false, verdict) => verdict,
         (true, Verdict::Failed) => {
@@ -237,11 +257,12 @@ fn real_processes_serve_right_answers_under_faults() {
     std::process::exit(code);
 }
 
-/// A runner killed with -9, one of its nodes stopped at that moment: every process is gone, and the next run says what it found.
+/// A runner that is told to end, or killed with -9, one of its nodes stopped at that moment: every process is gone, and the next run
+/// says what it found.
 #[tokio::test]
 async fn a_killed_runner_leaves_no_process_and_the_next_run_says_what_it_cleaned() {
-    for own_namespaces in [true, false] {
-        let dir = default_dir().join(format!("killed-{own_namespaces}"));
+    for (told, own_namespaces) in [(Signal::KILL, true), (Signal::KILL, false), (Signal::TERM, true), (Signal::INT, false)] {
+        let dir = default_dir().join(format!("killed-{}-{own_namespaces}", told.as_raw()));
         let _ = std::fs::remove_dir_all(&dir);
         let mut runner = std::process::Command::new(std::env::current_exe().expect("this program"));
         runner.args(["--exact", "real_processes_serve_right_answers_under_faults", "--nocapture"]);
@@ -252,15 +273,21 @@ async fn a_killed_runner_leaves_no_process_and_the_next_run_says_what_it_cleaned
         let mut runner = runner.stdout(std::process::Stdio::null()).spawn().expect("this program");
         let stopped = || world::processes_of(&dir).iter().any(|(pid, _)| world::is_stopped(*pid));
         wait_until("a node is stopped", stopped).await;
-        runner.kill().expect("a child of ours");
-        runner.wait().expect("a child of ours");
-        if own_namespaces || world::works("setpriv", &["--pdeathsig", "KILL", "true"]) {
+        let pid = Pid::from_raw(runner.id() as i32).expect("a process");
+        kill_process(pid, told).expect("a child of ours");
+        let status = runner.wait().expect("a child of ours");
+        if told != Signal::KILL || own_namespaces || world::works("setpriv", &["--pdeathsig", "KILL", "true"]) {
             wait_until("no process is left", || world::processes_of(&dir).is_empty()).await;
         }
         let found = world::clean(&dir).expect("readable");
-        assert!(found.iter().any(|line| line.contains("not ended in good order")), "{found:?}");
-        assert!(found.iter().any(|line| line.contains("data was left, removed")), "{found:?}");
-        wait_until("no process is left", || world::processes_of(&dir).is_empty()).await;
+        if told == Signal::KILL {
+            assert!(found.iter().any(|line| line.contains("not ended in good order")), "{found:?}");
+            assert!(found.iter().any(|line| line.contains("data was left, removed")), "{found:?}");
+            wait_until("no process is left", || world::processes_of(&dir).is_empty()).await;
+        } else {
+            // It cleaned up itself, and claims nothing.
+            assert_eq!((found, status.code()), (Vec::new(), Some(3)), "{told:?}");
+        }
         assert_eq!(world::clean(&dir).expect("readable"), [""; 0], "once is enough");
     }
 }

@@ -71,15 +71,15 @@ impl Report<'_> {
         let _ = writeln!(text, "faults: installed={} floor={}", self.installed(), options.faults_min);
         let _ = writeln!(
             text,
-            "operations={} answered={} acknowledged_writes={} ambiguous={} refused={} per_second={:.0} median={:?} p99={:?}",
+            "operations={} answered={} acknowledged_writes={} ambiguous={} refused={} per_second={:.0} median={:.0}ms p99={:.0}ms",
             figures.operations,
             figures.answered,
             figures.acknowledged,
             figures.ambiguous,
             figures.refused,
             figures.answered as f64 / self.lasted.as_secs_f64().max(0.001),
-            figures.median,
-            figures.p99
+            figures.median.as_secs_f64() * 1e3,
+            figures.p99.as_secs_f64() * 1e3
         );
         let (turns, kept, unknown) = self.turns;
         let _ = writeln!(text, "turns={turns} acknowledged={kept} ambiguous={unknown}");
@@ -89,6 +89,26 @@ impl Report<'_> {
         }
         let _ = writeln!(text, "findings={} verdict={}", self.findings.len(), self.verdict().name());
         text
+    }
+
+    /// The figures in one line, for whoever counts what ran.
+    pub fn summary(&self) -> String {
+        let kinds = self.by_kind();
+        let of = |at: usize| kinds.values().map(|counts| counts[at]).sum::<usize>();
+        let shown = kinds.values().filter(|counts| counts[0] > 0).count();
+        format!(
+            "chaos: faults={} kinds={shown} skipped={} indeterminate={} nodes={} seconds={} operations={} acknowledged={} ambiguous={} turns={} findings={}",
+            self.installed(),
+            of(1),
+            of(2),
+            self.options.nodes,
+            self.lasted.as_secs(),
+            self.figures.operations,
+            self.figures.acknowledged,
+            self.figures.ambiguous,
+            self.turns.0,
+            self.findings.len()
+        )
     }
 
     fn by_kind(&self) -> BTreeMap<&'static str, [usize; 3]> {
