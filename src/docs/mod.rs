@@ -57,6 +57,12 @@ pub mod decisions {
     pub mod d0022_a_stand_in_for_a_histogram {}
     #[doc = include_str!("decisions/0023-pack-from-one-and-a-half-kib.md")]
     pub mod d0023_pack_from_one_and_a_half_kib {}
+    #[doc = include_str!("decisions/0041-a-new-node-has-a-greater-id.md")]
+    pub mod d0041_a_new_node_has_a_greater_id {}
+    #[doc = include_str!("decisions/0042-addresses-live-in-the-membership.md")]
+    pub mod d0042_addresses_live_in_the_membership {}
+    #[doc = include_str!("decisions/0043-a-disk-that-hangs-hands-over.md")]
+    pub mod d0043_a_disk_that_hangs_hands_over {}
 }
 
 /// The README's code compiles.
