@@ -29,6 +29,9 @@ const EVENTS: &[(&str, &str)] = &[
     ("taking over from a lost leader", "lost leader replaced at once"),
     ("every member reads the next cluster version: proposing it", "cluster version proposed"),
     ("refused a peer's call", "foreign peer refused"),
+    ("proposing a change of the members", "change of members proposed"),
+    ("ending a change of the members that was left half made", "half a change ended"),
+    ("the disk of this node hangs", "hung disk seen"),
 ];
 
 /// Counts a point.

@@ -11,6 +11,7 @@ mod lying;
 mod nemesis;
 mod net;
 mod node;
+mod operator;
 mod params;
 mod turns;
 mod workload;

@@ -10,6 +10,7 @@ use turmoil::Sim;
 
 use super::coverage::sometimes;
 use super::node::Host;
+use super::operator::Wanted;
 use super::params::{Kind, Params};
 use super::workload::Shared;
 
@@ -42,6 +43,9 @@ pub struct Nemesis {
     pace_ms: u64,
     kinds: Vec<Kind>,
     shared: Arc<Mutex<Shared>>,
+    wanted: Wanted,
+    /// Hosts with greater ids join later, if at all.
+    nodes: u64,
     jumped: bool,
     /// How often each fault was caused.
     pub counts: BTreeMap<&'static str, u64>,
@@ -50,7 +54,7 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    pub fn new(params: &Params, hosts: Vec<Host>, clients: Vec<String>, shared: Arc<Mutex<Shared>>) -> Self {
+    pub fn new(params: &Params, hosts: Vec<Host>, clients: Vec<String>, shared: Arc<Mutex<Shared>>, wanted: Wanted) -> Self {
         Self {
             random: SeededRandom::new(params.seed ^ 0x006e_656d_6573_6973),
             hosts,
@@ -62,6 +66,8 @@ impl Nemesis {
             pace_ms: params.pace_ms,
             kinds: params.faults.clone(),
             shared,
+            wanted,
+            nodes: params.nodes,
             jumped: false,
             counts: BTreeMap::new(),
             log: Vec::new(),
@@ -244,6 +250,10 @@ impl Nemesis {
                 sim.set_max_message_latency(Duration::from_millis(20 + self.random.below(600)));
                 self.later(now, 3000, Cure::Near);
             }
+            Kind::Members => {
+                self.count(sim, "change of members", "");
+                *self.wanted.lock().expect("nobody panics with it") += 1;
+            }
             Kind::PowerCutOfAll => self.all_power(sim, now),
             Kind::WipedDisks => self.wipe(sim, now),
             Kind::Jump if self.jumped => {}
@@ -299,6 +309,11 @@ impl Nemesis {
                 self.host(id).slow_disk(Duration::from_millis(50 + self.random.below(1500)));
                 self.later(now, 3000, Cure::Fast(id));
             }
+            Kind::HungDisk => {
+                self.count(sim, "hung disk", &name);
+                self.host(id).slow_disk(Duration::from_millis(4000 + self.random.below(8000)));
+                self.later(now + Duration::from_secs(2), 4000, Cure::Fast(id));
+            }
             _ => {
                 self.count(sim, "orderly stop", &name);
                 self.host(id).slot.lock().expect("no host panics with it").stop.notify_one();
@@ -321,7 +336,8 @@ impl Nemesis {
     /// Some nodes, up to a majority, run with empty disks for a while, the flag of a new cluster still on. With a majority of them, the
     /// others are off: nothing must be served, nor a second cluster begin.
     fn wipe(&mut self, sim: &mut Sim<'_>, now: Duration) {
-        let nodes = self.hosts.len() as u64;
+        // Never one that may join meanwhile: with another disk it would be another node.
+        let nodes = self.nodes;
         if self.hosts.iter().any(|host| host.slot.lock().expect("no host panics with it").wiped) {
             return;
         }

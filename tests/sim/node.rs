@@ -216,7 +216,9 @@ impl Host {
              election_timeout_max = \"{}ms\"\n",
             election + 1
         );
-        for id in 1..=self.params.nodes {
+        // A node that is to join knows of those that are there, and of itself.
+        let own = (self.id > self.params.nodes).then_some(self.id);
+        for id in (1..=self.params.nodes).chain(own) {
             let name = Self::name(id);
             text += &format!("[[node]]\nid = {id}\nclient = \"{name}:7460\"\npeer = \"{name}:7461\"\nadmin = \"{name}:7462\"\n");
         }

@@ -28,6 +28,8 @@ pub enum Kind {
     SlowDisk,
     WipedDisks,
     Jump,
+    Members,
+    HungDisk,
 }
 
 const KINDS: [Kind; 18] = [
@@ -51,11 +53,18 @@ const KINDS: [Kind; 18] = [
     Kind::Jump,
 ];
 
+/// Drawn apart from the others, which they came after: what a seed meant before, it still means.
+const LATER_KINDS: [Kind; 2] = [Kind::Members, Kind::HungDisk];
+/// Hosts that are no members at first.
+const SPARES: u64 = 2;
+
 /// Everything about a run that is not drawn on its way.
 #[derive(Clone, Debug)]
 pub struct Params {
     pub seed: u64,
     pub nodes: u64,
+    /// Hosts that run and may become members.
+    pub spares: u64,
     /// Clients of single values.
     pub callers: usize,
     /// Sessions they share.
@@ -94,10 +103,14 @@ impl Params {
             // What shows that disks lie, and nothing else.
             faults = vec![Kind::PowerCutOfAll, Kind::PowerCut];
         }
+        let later = SeededRandom::new(seed ^ 0x006c_6174_6572);
+        let lies = std::env::var_os("SIM_LYING_DISK").is_some();
+        faults.extend(LATER_KINDS.into_iter().filter(|_| !lies && later.below(10) < keep));
         let is_large = random.below(12) == 0;
         Self {
             seed,
             nodes,
+            spares: if faults.contains(&Kind::Members) { SPARES } else { 0 },
             callers: 1 + random.below(3) as usize,
             keys: 1 + random.below(4) as usize,
             turners: random.below(4) as usize,

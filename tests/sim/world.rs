@@ -14,6 +14,7 @@ use turmoil::{Builder, Sim};
 use super::coverage;
 use super::nemesis::Nemesis;
 use super::node::{EPOCH_MS, Host, HostClock, Slot};
+use super::operator::{Operator, Wanted};
 use super::params::Params;
 use super::turns::{Turner, Turns};
 use super::workload::{Caller, Connect, LARGE_BYTES, Phase, Shared};
@@ -22,6 +23,9 @@ use super::workload::{Caller, Connect, LARGE_BYTES, Phase, Shared};
 const HEALING: Duration = Duration::from_secs(3);
 /// A healed cluster has served everyone and is of one mind within this.
 const LIVENESS: Duration = Duration::from_secs(30);
+
+/// Why a node ends that is no member any more.
+const REMOVED: &str = "this node was removed from the cluster";
 
 /// What came of it.
 pub struct Report {
@@ -46,6 +50,7 @@ struct World {
     shared: Arc<Mutex<Shared>>,
     turns: Arc<Mutex<Turns>>,
     scan: Arc<Mutex<Option<Vec<String>>>>,
+    wanted: Wanted,
 }
 
 /// Runs one seed with faults for so long.
@@ -67,7 +72,7 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
         .build();
     let shared = Arc::new(Mutex::new(Shared { phase: Phase::Faults, history: Vec::new(), values: 0 }));
     let hosts = hosts(&params, dir);
-    let world = World { params, hosts, shared, turns: Arc::default(), scan: Arc::default() };
+    let world = World { params, hosts, shared, turns: Arc::default(), scan: Arc::default(), wanted: Wanted::default() };
     for host in world.hosts.clone() {
         sim.host(Host::name(host.id), move || {
             let host = host.clone();
@@ -78,7 +83,7 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
         });
     }
     let clients = world.clients(&mut sim);
-    let mut nemesis = Nemesis::new(&world.params, world.hosts.clone(), clients, world.shared.clone());
+    let mut nemesis = Nemesis::new(&world.params, world.hosts.clone(), clients, world.shared.clone(), world.wanted.clone());
     let violation = world.drive(&mut sim, &mut nemesis, faults_for);
     let virtual_time = sim.elapsed();
     drop(sim);
@@ -100,7 +105,7 @@ fn hosts(params: &Arc<Params>, dir: &std::path::Path) -> Vec<Host> {
         let skew_ms = Arc::new(AtomicU64::new(params.skew_ms(id)));
         Host { id, params: params.clone(), dir: dir.to_owned(), skew_ms, lies, slot }
     };
-    (1..=params.nodes).map(host).collect()
+    (1..=params.nodes + params.spares).map(host).collect()
 }
 
 impl World {
@@ -126,6 +131,15 @@ impl World {
                 Ok(())
             });
             names.push(name);
+        }
+        if params.spares > 0 {
+            let random = SeededRandom::new(params.seed ^ 0x6f70_6572);
+            let (shared, wanted) = (self.shared.clone(), self.wanted.clone());
+            let operator = Operator { params: params.clone(), shared, wanted, hosts: self.hosts.clone(), random };
+            sim.client("operator", async move {
+                operator.run().await;
+                Ok(())
+            });
         }
         let (params, shared, turns, scan) = (params.clone(), self.shared.clone(), self.turns.clone(), self.scan.clone());
         sim.client("scan", async move {
@@ -175,7 +189,8 @@ impl World {
     fn ended_by_itself(&self) -> Option<String> {
         self.hosts.iter().find_map(|host| {
             let slot = host.slot.lock().expect("nobody panics with it");
-            let why = slot.ended.as_ref().filter(|why| !slot.may_fail && why.as_str() != "stopped")?;
+            let is_meant = |why: &&String| slot.may_fail || why.as_str() == "stopped" || why.contains(REMOVED);
+            let why = slot.ended.as_ref().filter(|why| !is_meant(why))?;
             Some(format!("n{} ended without a cause: {why}", host.id))
         })
     }

@@ -1,0 +1,85 @@
+//! Whoever changes the members of the cluster while everything else goes wrong.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use quorate::client::{Client, Member, MemberChange, NodeId};
+use quorate::testing::inline::SeededRandom;
+
+use super::coverage::sometimes;
+use super::node::Host;
+use super::params::Params;
+use super::workload::{Connect, Phase, Shared};
+
+/// Fewer voters than this are never left: the other faults are for clusters that tolerate one.
+const VOTERS_MIN: usize = 3;
+/// How long one change may take.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Changes that the nemesis asks for and the operator has not made yet.
+pub type Wanted = Arc<Mutex<u64>>;
+
+/// See the module.
+pub struct Operator {
+    pub params: Arc<Params>,
+    pub shared: Arc<Mutex<Shared>>,
+    pub wanted: Wanted,
+    pub hosts: Vec<Host>,
+    pub random: SeededRandom,
+}
+
+impl Operator {
+    /// Makes changes as long as there are faults.
+    pub async fn run(self) {
+        let client = Connect { nodes: self.params.nodes }.client(&self.random);
+        while self.shared.lock().expect("nobody panics with it").phase == Phase::Faults {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let is_wanted = {
+                let mut wanted = self.wanted.lock().expect("nobody panics with it");
+                let is_wanted = *wanted > 0;
+                *wanted = wanted.saturating_sub(1);
+                is_wanted
+            };
+            if is_wanted {
+                self.change(&client).await;
+            }
+        }
+    }
+
+    /// One change, of those that make sense by what a node says; that it is refused or comes to nothing is nobody's fault.
+    async fn change(&self, client: &Client) {
+        let Ok(members) = client.members().await else { return };
+        let voters: Vec<NodeId> = members.members.iter().filter(|member| member.voter).map(|member| member.id).collect();
+        let learners: Vec<NodeId> = members.members.iter().filter(|member| !member.voter).map(|member| member.id).collect();
+        let spare = self.hosts.iter().map(|host| NodeId(host.id)).find(|id| *id > members.largest_id);
+        let any = |ids: &[NodeId]| (!ids.is_empty()).then(|| ids[self.random.below(ids.len() as u64) as usize]);
+        let change = match (self.random.below(5), spare, any(&learners), any(&voters)) {
+            (0 | 1, Some(spare), _, _) => MemberChange::Add(member(spare)),
+            (0..=2, _, Some(learner), _) => MemberChange::Promote(learner),
+            (3, _, Some(new), Some(old)) => MemberChange::Replace { old, new },
+            (3 | 4, _, _, Some(voter)) if voters.len() > VOTERS_MIN => MemberChange::Remove(voter),
+            (_, _, _, to) => {
+                let handed = client.hand_over(to, WITHIN).await;
+                if handed.is_ok() {
+                    sometimes("leadership transferred");
+                }
+                return;
+            }
+        };
+        let point = match change {
+            MemberChange::Add(_) => "member added",
+            MemberChange::Promote(_) => "member promoted",
+            MemberChange::Replace { .. } => "member replaced",
+            _ => "member removed",
+        };
+        if client.change_members(change, false, WITHIN).await.is_ok() {
+            sometimes(point);
+        }
+    }
+}
+
+fn member(id: NodeId) -> Member {
+    let name = Host::name(id.0);
+    let at = |port: u16| format!("{name}:{port}");
+    Member { id, client_address: at(7460), peer_address: at(7461), admin_address: at(7462), voter: false }
+}
