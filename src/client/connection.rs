@@ -15,15 +15,18 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 use super::credentials::{Credentials, Link, refusal_from};
-use crate::limits::{BATCH_OPERATIONS_MAX, LARGE_OPERATION_BYTES, MESSAGE_BYTES_MAX, MIB, WRITE_MESSAGE_BYTES_MAX};
+use crate::limits::{BATCH_OPERATIONS_MAX, LARGE_OPERATION_BYTES, MESSAGE_BYTES_MAX, MIB, NODES_MAX, WRITE_MESSAGE_BYTES_MAX};
 use crate::tls;
 use crate::types::{Applied, Refusal, RefusalKind};
 use crate::wire::v1;
+use crate::wire::v1::operations_client::OperationsClient;
 use crate::wire::v1::sessions_client::SessionsClient;
 
 /// A dead peer is noticed after the interval and the timeout together.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node may take to say who the members are.
+const MEMBERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes one stream, and one connection, may have on the way to us.
 const STREAM_WINDOW_BYTES: u32 = 4 * MIB as u32;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * MIB as u32;
@@ -55,8 +58,10 @@ pub(super) struct Line {
 
 /// What the tasks report to the driver.
 pub(super) enum Event {
-    /// The connection is up: requests may be sent.
-    Up { line: Line, requests: mpsc::Sender<v1::SubmitRequest> },
+    /// The connection is up: requests may be sent. `channel` is the same connection, for calls.
+    Up { line: Line, requests: mpsc::Sender<v1::SubmitRequest>, channel: Link },
+    /// Where the members of the cluster are, as one of them said.
+    Members { addresses: Vec<String> },
     /// What arrived together.
     Answers { line: Line, answers: Vec<v1::SubmitResponse> },
     /// The stream ended, or never came to be. Whatever was sent on it and not answered is refused so.
@@ -134,7 +139,7 @@ pub(super) async fn stream(dial: Dial, line: Line, capacity: usize, events: mpsc
 async fn talk(channel: Link, line: Line, capacity: usize, events: &mpsc::Sender<Event>) -> Refusal {
     let gone = || Refusal::unknown(RefusalKind::Unavailable, "the connection ended");
     let (requests, outgoing) = mpsc::channel(capacity);
-    if events.send(Event::Up { line, requests }).await.is_err() {
+    if events.send(Event::Up { line, requests, channel: channel.clone() }).await.is_err() {
         return gone();
     }
     let mut stream = match sessions(channel).submit(ReceiverStream::new(outgoing)).await {
@@ -162,6 +167,17 @@ async fn talk(channel: Link, line: Line, capacity: usize, events: &mpsc::Sender<
             }
         }
     }
+}
+
+/// Asks who the members are and reports it; a node that does not say is not asked again on this connection.
+pub(super) async fn learn(channel: Link, events: mpsc::Sender<Event>) {
+    let mut client = OperationsClient::new(channel);
+    let asked = tokio::time::timeout(MEMBERS_TIMEOUT, client.members(v1::MembersRequest {})).await;
+    let Ok(Ok(response)) = asked else { return };
+    let members = response.into_inner().members.into_iter();
+    let addresses = members.map(|member| member.client).filter(|address| endpoint(address).is_ok()).take(NODES_MAX).collect();
+    // The driver is gone: nobody to tell.
+    let _ = events.send(Event::Members { addresses }).await;
 }
 
 /// Waits for one answer and takes with it what else is there, so that the driver wakes once for all of them.

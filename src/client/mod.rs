@@ -27,6 +27,7 @@ mod driver;
 mod error;
 mod handle;
 mod known;
+mod members;
 mod operation;
 mod operations;
 mod pack;
@@ -49,6 +50,7 @@ pub use connection::Connector;
 pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
 pub use credentials::Tls;
 pub use error::{Error, ErrorKind};
+pub use members::{Member, MemberChange, Members};
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents};
 #[doc(hidden)]
 pub use pack::is_readable;
@@ -169,6 +171,28 @@ impl Client {
     /// Errors: `Refused` if no endpoint answers within the timeout. Dropping the future cancels it.
     pub async fn status(&self, options: StatusOptions) -> Result<ClusterStatus, Error> {
         status::ask(self.handle.config(), options).await
+    }
+
+    /// Who belongs to the cluster, as the first endpoint that answers has applied it. Needs no quorum. Errors: none answers. Cancel safe.
+    pub async fn members(&self) -> Result<Members, Error> {
+        members::members(self.handle.config()).await
+    }
+
+    /// Changes who belongs to the cluster, within so long; gives the members after it. `force` also makes a change after which the
+    /// members that answer are no majority.
+    ///
+    /// Errors: `Invalid`, with the reason, where it may not be, nothing changed; `Refused`, not in time, nothing changed;
+    /// `Indeterminate`: it may have happened. Asking again is always safe. Dropping the future leaves what was proposed to happen.
+    pub async fn change_members(&self, change: MemberChange, force: bool, within: std::time::Duration) -> Result<Members, Error> {
+        members::change(self.handle.config(), change, force, within).await
+    }
+
+    /// Hands the leadership over to a voter, by default the one whose log is the longest; gives who leads then.
+    ///
+    /// Errors: `Invalid`: nobody can take over, with the reason; `Refused`: there is no leader; `Indeterminate`. Dropping the future does
+    /// not stop it.
+    pub async fn hand_over(&self, to: Option<NodeId>, within: std::time::Duration) -> Result<NodeId, Error> {
+        members::hand_over(self.handle.config(), to, within).await
     }
 
     /// What the first endpoint that answers remembers of its past; needs no quorum.

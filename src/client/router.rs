@@ -71,20 +71,28 @@ impl Router {
 
     /// Goes to the leader a node named; `false` where that just failed, so that a stale hint is not followed in circles.
     pub fn follow(&mut self, address: &str, now: Duration) -> bool {
-        let known = self.endpoints.iter().position(|endpoint| endpoint.address == address);
-        let at = match known {
-            Some(at) => at,
-            None if self.endpoints.len() < ENDPOINTS_MAX => {
-                self.endpoints.push(Endpoint::new(address.to_owned(), false));
-                self.endpoints.len() - 1
-            }
-            None => return false,
-        };
+        let Some(at) = self.enter(address) else { return false };
         let usable = self.endpoints[at].blocked_until <= now;
         if usable {
             self.preferred = at;
         }
         usable
+    }
+
+    /// Takes note of a member, to be tried when those before it fail.
+    pub fn learn(&mut self, address: &str) {
+        // One more than there is room for is one fewer to try.
+        let _ = self.enter(address);
+    }
+
+    /// Where this endpoint is, now at the latest; `None`: there is no room.
+    fn enter(&mut self, address: &str) -> Option<usize> {
+        let known = self.endpoints.iter().position(|endpoint| endpoint.address == address);
+        if known.is_none() && self.endpoints.len() < ENDPOINTS_MAX {
+            self.endpoints.push(Endpoint::new(address.to_owned(), false));
+            return Some(self.endpoints.len() - 1);
+        }
+        known
     }
 
     /// The endpoint could not be reached, its connection ended, or it is stopping. All that fails together counts once.

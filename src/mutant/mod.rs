@@ -62,4 +62,8 @@ mutants! {
     LimitWithoutVersion = "limit-without-version",
     ForwardUnchecked = "forward-unchecked",
     TokenExpiryIgnored = "token-expiry-ignored",
+    NodeIdReused = "node-id-reused",
+    QuorumLossAccepted = "quorum-loss-accepted",
+    AdoptUnchecked = "adopt-unchecked",
+    JoinWithData = "join-with-data",
 }

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Member;
 use super::shared::Shared;
-use super::state_machine::{RAFT_TABLE, stored_membership_from};
+use super::state_machine::{RAFT_TABLE, RaftRow, raft_row};
 use super::types::StoredMembership;
 use crate::machine::audit::{Audit, Totals};
 use crate::machine::{Machine, rows};
@@ -125,7 +125,9 @@ impl Sorter {
     pub fn take(&mut self, table: u8, key: &Bytes, value: &Bytes) -> Result<bool, String> {
         self.rows += 1;
         if table == RAFT_TABLE {
-            self.membership = stored_membership_from(value).map_err(|error| error.to_string())?;
+            if let RaftRow::Membership(membership) = raft_row(key, value).map_err(|error| error.to_string())? {
+                self.membership = membership;
+            }
             return Ok(false);
         }
         self.audit.row(table, key, value).map_err(|damage| damage.to_string())?;

@@ -19,9 +19,12 @@ mod bootstrap;
 mod charge;
 mod clocks;
 mod confirm;
+mod disk_watch;
 pub mod events;
 pub mod failover;
+mod hand_over;
 mod log_store;
+pub mod members;
 pub mod net;
 mod network;
 mod node;
@@ -34,6 +37,7 @@ mod read;
 mod receive;
 #[doc(hidden)]
 pub mod recode;
+pub mod recover;
 mod restore;
 mod shared;
 mod start;
@@ -72,6 +76,8 @@ pub struct Member {
     pub peer_address: String,
     /// Where clients reach it, `host:port`.
     pub client_address: String,
+    /// Where it answers over HTTP, `host:port`; empty where nobody has said.
+    pub admin_address: String,
     /// Whether it votes.
     pub voter: bool,
 }
@@ -85,6 +91,8 @@ pub struct Leadership {
     pub leader: Option<LeaderHint>,
     /// Whether it is this node.
     pub is_self: bool,
+    /// Whether this node's disk hangs and another leads: what it still has open is not settled before the disk is back.
+    pub hung: bool,
 }
 
 /// Takes the answer to one proposal; called exactly once.

@@ -77,8 +77,13 @@ impl NetworkFactory {
 }
 
 impl Network {
+    /// The address of today: a member that has moved is reached there without a new stream.
     fn client(&self) -> Result<PeerClient<Channel>, RpcError> {
-        self.factory.peers.client(&self.node, self.purpose).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
+        let now = self.factory.peers.member(self.target).filter(|now| now.instance == self.node.instance);
+        self.factory
+            .peers
+            .client(now.as_ref().unwrap_or(&self.node), self.purpose)
+            .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
     }
 
     fn route(&self) -> Option<peer::Route> {

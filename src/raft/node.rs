@@ -14,6 +14,8 @@ use tonic::transport::Channel;
 
 use super::backup::Backup;
 use super::charge::LoadedRoom;
+use super::hand_over::hand_over;
+use super::members::{self, Ask, Roster};
 use super::peers::Purpose;
 use super::presence::Presence;
 use super::read::{self, Read};
@@ -25,8 +27,6 @@ use crate::machine::{Command, Entry, rules};
 use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::Route;
 
-/// How long a stopping leader waits for another to lead.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for its last flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -144,6 +144,45 @@ impl Node {
         if members.iter().any(|member| member.voter) { members } else { self.shared.configured.clone() }
     }
 
+    /// Who belongs to the cluster, by what this node has applied; before bootstrap nobody does.
+    pub fn roster(&self) -> Roster {
+        members::roster(&self.shared)
+    }
+
+    /// Changes who belongs to the cluster, on the leader; gives the members after it. Dropping the future leaves a change that was
+    /// proposed to happen.
+    ///
+    /// Errors: this node does not lead, or the change may not be, or was not made within `timeout`. Asking again is always safe.
+    pub async fn change_members(&self, ask: &Ask, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
+        members::change(&self.shared, &self.presence, ask, force, timeout).await
+    }
+
+    /// Hands the leadership over to another voter, by default the one whose log is the longest; gives who leads then. Dropping the
+    /// future does not stop it.
+    ///
+    /// Errors: this node does not lead, nobody can take over, or nobody did within 2 s.
+    pub async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
+        if !self.shared.leadership.borrow().is_self {
+            return Err(self.shared.not_leader());
+        }
+        if to == Some(self.shared.me) {
+            return Ok(self.shared.me);
+        }
+        let refused = |why| Refusal::not_applied(RefusalKind::Invalid, why);
+        hand_over(&self.shared, &self.presence, to).await.map_err(refused)
+    }
+
+    /// Waits until this node hears nothing of a peer any more, for tests of our own. Cancel safe.
+    #[doc(hidden)]
+    pub async fn wait_disconnected(&self, peer: NodeId) {
+        self.presence.disconnected(peer).await;
+    }
+
+    /// Whether this node stops because it is no member any more.
+    pub fn was_removed(&self) -> bool {
+        self.shared.was_removed.load(Ordering::Relaxed)
+    }
+
     /// What this node remembers of its past.
     pub fn events(&self) -> &super::events::Events {
         &self.shared.events
@@ -242,7 +281,11 @@ impl Node {
 
     /// Hands leadership over, flushes, stops. What was acknowledged is durable before, with or without this.
     pub async fn shutdown(&self) {
-        self.hand_over().await;
+        if self.shared.leadership.borrow().is_self
+            && let Err(why) = hand_over(&self.shared, &self.presence, None).await
+        {
+            tracing::warn!(why, "the leadership was not handed over");
+        }
         if let Err(error) = self.shared.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
@@ -256,34 +299,6 @@ impl Node {
             Err(_) => tracing::warn!("the last flush took too long; the log has everything"),
         }
     }
-
-    /// To the voter whose log is the longest.
-    async fn hand_over(&self) {
-        let target = {
-            let metrics = self.shared.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let Some(replication) = metrics.replication.as_ref().filter(|_| metrics.state == ServerState::Leader) else { return };
-            let others =
-                metrics.membership_config.voter_ids().filter(|id| *id != self.shared.me && self.presence.is_connected(*id));
-            others.max_by_key(|id| (replication.get(id).cloned().flatten(), *id))
-        };
-        let Some(target) = target else { return };
-        tracing::info!(to = %target, "handing leadership over");
-        if self.shared.raft.trigger().transfer_leader(target).await.is_err() {
-            return;
-        }
-        let me = self.shared.me;
-        let wait = self.shared.raft.wait(Some(HAND_OVER_TIMEOUT));
-        tokio::select! {
-            led = wait.metrics(|metrics| metrics.current_leader.is_some_and(|leader| leader != me), "another leads") => {
-                if led.is_err() {
-                    tracing::warn!("nobody took the leadership over in time");
-                }
-            }
-            // It stops too: the whole cluster does.
-            () = self.presence.disconnected(target) => {}
-        }
-    }
 }
 
 /// The members of a replicated membership.
@@ -293,6 +308,7 @@ pub(super) fn members_of(membership: &StoredMembership) -> Vec<Member> {
         id: *id,
         peer_address: node.peer_address.clone(),
         client_address: node.client_address.clone(),
+        admin_address: node.admin_address.clone(),
         voter: voters.contains(id),
     };
     membership.nodes().map(member).collect()

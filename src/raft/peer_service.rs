@@ -14,7 +14,7 @@ use super::presence::Presence;
 use super::receive;
 use super::shared::Shared;
 use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
-use super::{Forwarder, append, bootstrap, confirm};
+use super::{Forwarder, append, bootstrap, confirm, members};
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{self as peer, peer_server::Peer};
 use crate::wire::v1;
@@ -65,6 +65,17 @@ impl PeerService {
                 Err(Status::failed_precondition(problem))
             }
         }
+    }
+
+    /// The same, for what only a member may do: one that was removed is told so. Appends are let through: a leader that was removed
+    /// may still have to tell of that.
+    fn check_member(&self, route: Option<&peer::Route>) -> Result<NodeId, Status> {
+        let from = self.check(route)?;
+        if self.shared.is_removed(from) {
+            self.log_refusal(from.0, "the caller was removed from the cluster");
+            return Err(members::removed());
+        }
+        Ok(from)
     }
 
     fn log_refusal(&self, from: u64, problem: &str) {
@@ -126,7 +137,7 @@ impl Peer for PeerService {
 
     async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.route.as_ref())?;
+        self.check_member(request.route.as_ref())?;
         let rpc = VoteRequest {
             vote: vote_from_wire(request.vote.as_ref()).map_err(bad)?,
             last_log_id: request.last_log.as_ref().map(log_id_from_wire),
@@ -168,13 +179,13 @@ impl Peer for PeerService {
     async fn presence(&self, request: Request<Streaming<peer::PresenceMessage>>) -> Result<Response<Self::PresenceStream>, Status> {
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("presence stream is empty"))?;
-        let from = self.check(first.route.as_ref())?;
+        let from = self.check_member(first.route.as_ref())?;
         Ok(Response::new(self.presence.clone().serve(from, first, messages)))
     }
 
     async fn lost_leader(&self, request: Request<peer::LostLeaderRequest>) -> Result<Response<peer::LostLeaderResponse>, Status> {
         let request = request.into_inner();
-        let from = self.check(request.route.as_ref())?;
+        let from = self.check_member(request.route.as_ref())?;
         let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
         let lost = self.presence.asked(from, vote, request.last_log.as_ref()).await;
         let last_log = self.shared.last_log().map(super::types::log_id_to).as_ref().map(log_id_to_wire);
@@ -187,7 +198,7 @@ impl Peer for PeerService {
         let authenticated = request.extensions().get::<Proof>().is_some_and(|proof| proof.authenticated);
         let mut requests = request.into_inner();
         let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("forward stream is empty"))?;
-        let from = Forwarder { node: self.check(first.route.as_ref())?, authenticated };
+        let from = Forwarder { node: self.check_member(first.route.as_ref())?, authenticated };
         Ok(Response::new(self.shared.upper.forward(from, requests, first)))
     }
 
@@ -206,5 +217,11 @@ impl Peer for PeerService {
         self.check(request.route.as_ref())?;
         let timeout = Duration::from_millis(request.timeout_ms.into()).min(DIGEST_WAIT_MAX);
         Ok(Response::new(self.shared.upper.status(request.digest_at, timeout).await))
+    }
+
+    async fn moved(&self, request: Request<peer::MovedRequest>) -> Result<Response<peer::MovedResponse>, Status> {
+        let request = request.into_inner();
+        let from = self.check_member(request.route.as_ref())?;
+        members::receive_moved(&self.shared, &self.presence, from, request).await.map(Response::new)
     }
 }

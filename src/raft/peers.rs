@@ -46,11 +46,19 @@ struct Inner {
     net: Arc<dyn Net>,
     cluster_id: RwLock<Option<ClusterId>>,
     channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
+    /// The members of the last membership: openraft goes on with the address a stream of its own was begun with.
+    members: RwLock<BTreeMap<NodeId, PeerNode>>,
 }
 
 impl Peers {
     pub fn new(me: NodeId, cluster_id: Option<ClusterId>, net: Arc<dyn Net>) -> Self {
-        Self(Arc::new(Inner { me, net, cluster_id: RwLock::new(cluster_id), channels: Mutex::default() }))
+        Self(Arc::new(Inner {
+            me,
+            net,
+            cluster_id: RwLock::new(cluster_id),
+            channels: Mutex::default(),
+            members: RwLock::default(),
+        }))
     }
 
     /// This node.
@@ -66,6 +74,16 @@ impl Peers {
     /// The node has adopted a cluster.
     pub fn set_cluster_id(&self, id: ClusterId) {
         *self.0.cluster_id.write().unwrap_or_else(PoisonError::into_inner) = Some(id);
+    }
+
+    /// The membership has changed.
+    pub fn set_members(&self, members: BTreeMap<NodeId, PeerNode>) {
+        *self.0.members.write().unwrap_or_else(PoisonError::into_inner) = members;
+    }
+
+    /// Where a member is now, if it is one.
+    pub fn member(&self, id: NodeId) -> Option<PeerNode> {
+        self.0.members.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// The route of a call to `to`, whose data directory is `instance`.

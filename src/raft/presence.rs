@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::CLUSTER_VERSION_MIN;
 use super::failover::{self, Answer, Cause, Decision};
+use super::members;
 use super::peers::Purpose;
 use super::shared::Shared;
 use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_to_wire};
@@ -69,6 +70,8 @@ struct Seen {
     last_log: Option<LogId>,
     disk_low: bool,
     newest_version: u16,
+    /// Its own term.
+    vote_term: u64,
     /// This node's term when it heard.
     term: u64,
 }
@@ -108,6 +111,21 @@ impl Presence {
         }
     }
 
+    /// Waits until something is heard of a peer. Cancel safe.
+    pub async fn heard(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Whether a peer that is connected says that another than this node leads, in a later term than this node's own.
+    pub fn leader_elsewhere(&self) -> bool {
+        let mine = self.shared.vote().leader_id().term;
+        let table = self.table();
+        let elsewhere = |(id, seen): (&NodeId, &Seen)| {
+            table.connected.contains(id) && seen.leader.is_some_and(|leader| leader != self.shared.me) && seen.vote_term > mine
+        };
+        table.peers.iter().any(elsewhere)
+    }
+
     /// Whether a peer's disk was low when it was last heard.
     pub fn peer_disk_low(&self) -> bool {
         self.table().peers.values().any(|seen| seen.disk_low)
@@ -138,7 +156,11 @@ impl Presence {
     /// Keeps a stream to one peer open.
     async fn hold(self: Arc<Self>, id: NodeId, node: PeerNode) {
         loop {
-            if let Ok(messages) = self.open(id, &node).await {
+            let opened = self.open(id, &node).await;
+            if opened.as_ref().is_err_and(members::says_removed) {
+                return self.shared.fail_removed();
+            }
+            if let Ok(messages) = opened {
                 self.table().connected.insert(id);
                 let boot_id = self.listen(id, messages).await;
                 self.table().connected.remove(&id);
@@ -196,6 +218,7 @@ impl Presence {
             last_log: message.last_log.as_ref().map(|id| log_id_from(&log_id_from_wire(id))),
             disk_low: message.disk_low,
             newest_version: u16::try_from(message.cluster_version_max).unwrap_or(u16::MAX),
+            vote_term: message.vote.as_ref().map_or(0, |vote| vote.term),
             term: self.shared.vote().leader_id.term,
         };
         let mine = self.shared.state.view(|core, _, _| core.machine.digest_at(message.digest_index));
@@ -231,6 +254,10 @@ impl Presence {
         tokio::spawn(async move {
             let hear = async {
                 while let Ok(Some(message)) = messages.message().await {
+                    // One that was removed asks again, and is told.
+                    if self.shared.is_removed(from) {
+                        return;
+                    }
                     self.record(from, &message);
                 }
             };

@@ -1,4 +1,4 @@
-//! A data directory out of a backup: a member of a new cluster that begins with the old one's sessions (design §5).
+//! A data directory out of a backup, or out of what one node still has: a member of a new cluster that begins with the old one's sessions (design §5).
 //!
 //! Kept are sessions, tombstones, machine time, cluster version and every create_revision. Dropped is the client table: the new cluster id
 //! makes every client, base and cache of the old cluster unknown. The log begins behind the last entry of the backup, so no revision,
@@ -91,16 +91,26 @@ pub fn require_empty(env: &Env, dir: &Path) -> Result<(), Error> {
 ///
 /// The identity comes last, so a directory that was written in part is refused at start. Errors: see [`Error`].
 pub fn restore<R: Read>(env: &Env, reader: Reader<R>, target: &Target, progress: impl FnMut(u64)) -> Result<(), Error> {
-    let dir = &target.data_dir;
-    require_empty(env, dir)?;
+    require_empty(env, &target.data_dir)?;
     let applied = reader.applied().map_err(Error::Backup)?;
+    write(env, target, applied, rows_of(reader, progress))
+}
+
+/// Writes the directory of one node, which [`require_empty`] has seen, from the rows of a state as of the entry `applied`. Blocking.
+pub(super) fn write(
+    env: &Env,
+    target: &Target,
+    applied: LogId,
+    rows: impl Iterator<Item = Result<Row, Error>>,
+) -> Result<(), Error> {
+    let dir = &target.data_dir;
     let membership = membership(target, applied)?;
     let failed = |what: &str, error: &dyn fmt::Display| {
         Error::Disk(format!("{what}: {error}; remove the directory before the next attempt path={}", dir.display()))
     };
     env.disk.create_dir_all(dir).map_err(|error| failed("the directory was not made", &error))?;
     let lock = Lock::acquire(&*env.disk, dir).map_err(|error| Error::Directory(error.to_string()))?;
-    state::create(env, &dir.join("state"), state::Options::default(), applied, kept_rows(reader, &membership, progress))?;
+    state::create(env, &dir.join("state"), state::Options::default(), applied, kept_rows(rows, &membership))?;
     begin_log(env, &dir.join("log"), applied).map_err(|error| failed("the log was not written", &error))?;
     let instance = restored_instance(target.cluster, target.node);
     Identity::create_restored(env, dir, target.node, target.cluster, instance)
@@ -113,6 +123,7 @@ fn membership(target: &Target, applied: LogId) -> Result<StoredMembership, Error
     let node = |member: &Member| PeerNode {
         peer_address: member.peer_address.clone(),
         client_address: member.client_address.clone(),
+        admin_address: member.admin_address.clone(),
         instance: restored_instance(target.cluster, member.id),
     };
     let nodes: BTreeMap<NodeId, PeerNode> = target.members.iter().map(|member| (member.id, node(member))).collect();
@@ -122,28 +133,27 @@ fn membership(target: &Target, applied: LogId) -> Result<StoredMembership, Error
     Ok(StoredMembership::new(Some(log_id_to(applied)), membership))
 }
 
-type Row = (u8, Bytes, Bytes);
+/// Table, key, value.
+pub(super) type Row = (u8, Bytes, Bytes);
+
+/// The rows of a backup, up to the first that is damaged.
+fn rows_of<R: Read>(mut reader: Reader<R>, mut progress: impl FnMut(u64)) -> impl Iterator<Item = Result<Row, Error>> {
+    std::iter::from_fn(move || {
+        let row = reader.next()?.map_err(Error::Backup);
+        progress(reader.offset());
+        Some(row)
+    })
+}
 
 /// All rows but the clients', with the new membership in place of the old.
-fn kept_rows<R: Read>(
-    mut reader: Reader<R>,
+fn kept_rows(
+    rows: impl Iterator<Item = Result<Row, Error>>,
     membership: &StoredMembership,
-    mut progress: impl FnMut(u64),
 ) -> impl Iterator<Item = Result<Row, Error>> {
     let own = (RAFT_TABLE, Bytes::from_static(MEMBERSHIP_KEY), stored_membership_to(membership));
-    let kept = std::iter::from_fn(move || {
-        loop {
-            let row = match reader.next()? {
-                Ok(row) => row,
-                Err(error) => return Some(Err(Error::Backup(error))),
-            };
-            progress(reader.offset());
-            if ![rows::CLIENTS, rows::OUTCOMES, RAFT_TABLE].contains(&row.0) {
-                return Some(Ok(row));
-            }
-        }
-    });
-    kept.chain(std::iter::once(Ok(own)))
+    let is_kept =
+        |row: &Result<Row, Error>| row.as_ref().map_or(true, |row| ![rows::CLIENTS, rows::OUTCOMES, RAFT_TABLE].contains(&row.0));
+    rows.filter(is_kept).chain(std::iter::once(Ok(own)))
 }
 
 /// A log without entries that goes on behind `applied`, with a vote that no leader of the old cluster's terms can undercut.

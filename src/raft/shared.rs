@@ -49,7 +49,13 @@ pub struct Shared {
     pub heard_at: AtomicU64,
     /// The vote of the leader this node has lost its connections to.
     pub lost: watch::Sender<Option<Vote>>,
+    /// Whether this node's disk hangs and another leads.
+    pub hung: watch::Sender<bool>,
     pub leadership: watch::Sender<Leadership>,
+    /// Held while this node changes who belongs to the cluster: one change at a time.
+    pub changing: tokio::sync::Mutex<()>,
+    /// Whether it stops because it is no member any more.
+    pub was_removed: AtomicBool,
     pub failed: watch::Sender<Option<String>>,
     /// Whether this node's file system is nearly full.
     pub disk_low: AtomicBool,
@@ -93,7 +99,8 @@ impl Shared {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         if metrics.state == ServerState::Leader {
-            return Some(self.me);
+            // With a disk that hangs it may not have been able to note that another leads.
+            return (!*self.hung.borrow()).then_some(self.me);
         }
         let vote = metrics.vote;
         let heard = *self.heard.borrow() == Some(vote);
@@ -142,6 +149,21 @@ impl Shared {
         let position = self.log.position();
         let ever = self.identity.lock().unwrap_or_else(PoisonError::into_inner).was_initialized();
         position.vote.is_none() && position.last.is_none() && !ever
+    }
+
+    /// Whether that node was a member once and is none any more, by what this node has applied. Ids are never used twice, so one at or
+    /// below the largest that was ever used is known for good.
+    pub fn is_removed(&self, id: NodeId) -> bool {
+        self.state.view(|core, _, _| core.is_removed(id))
+    }
+
+    /// This node is no member any more: it says so and stops.
+    pub fn fail_removed(&self) {
+        self.was_removed.store(true, Ordering::Relaxed);
+        self.fail(
+            "this node was removed from the cluster: it takes no part any more; to bring the machine back, empty the data directory and add              it under a new id"
+                .to_owned(),
+        );
     }
 
     /// Something is broken for good: the process is to end.

@@ -26,7 +26,7 @@ use super::presence::Presence;
 use super::shared::Shared;
 use super::state_machine::{Core, StateMachine};
 use super::types::{Runtime, StoredMembership};
-use super::{Leadership, Member, Upper, bootstrap, purge, upgrade};
+use super::{Leadership, Member, Upper, bootstrap, disk_watch, members, purge, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::mutant::{self, Mutant};
@@ -221,8 +221,11 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         heard: watch::Sender::new(None),
         heard_at: AtomicU64::new(0),
         lost: watch::Sender::new(None),
+        hung: watch::Sender::new(false),
         leadership: watch::Sender::new(Leadership::default()),
         loaded: LoadedRoom::default(),
+        changing: tokio::sync::Mutex::new(()),
+        was_removed: AtomicBool::new(false),
         failed: watch::Sender::new(None),
         disk_low: AtomicBool::new(false),
         data_dir: options.data_dir,
@@ -240,6 +243,9 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     tasks.spawn(purge::run(shared.clone(), options.log_bytes_kept));
     tasks.spawn(upgrade::run(shared.clone(), presence.clone()));
     tasks.spawn(events::run(shared.events.clone(), shared.blocking.clone()));
+    tasks.spawn(disk_watch::run(shared.clone(), presence.clone()));
+    tasks.spawn(members::settle(shared.clone()));
+    tasks.spawn(members::announce_moved(shared.clone()));
     tasks.spawn(keep(storage.lock));
     if options.bootstrap {
         tasks.spawn(bootstrap::run(shared.clone()));
@@ -292,18 +298,24 @@ async fn leadership(shared: Arc<Shared>) {
     let mut metrics = shared.raft.server_metrics();
     let mut heard = shared.heard.subscribe();
     let mut lost = shared.lost.subscribe();
+    let mut hung = shared.hung.subscribe();
     let mut members = None;
     loop {
         let membership = shared.membership();
         if *membership.log_id() != members {
             members = *membership.log_id();
+            shared.peers.set_members(membership.nodes().map(|(id, node)| (*id, node.clone())).collect());
             shared.events.note("membership", membership_text(&membership));
+        }
+        if shared.is_removed(shared.me) {
+            shared.fail_removed();
         }
         let leader = shared.live_leader();
         let known = Leadership {
             term: shared.raft.metrics().borrow_watched().current_term,
             leader: leader.and_then(|leader| shared.hint(leader)),
             is_self: leader == Some(shared.me),
+            hung: *hung.borrow_and_update(),
         };
         if shared.leadership.borrow().leader != known.leader {
             let leader = known.leader.as_ref().map(|hint| hint.node.0);
@@ -320,6 +332,7 @@ async fn leadership(shared: Arc<Shared>) {
             changed = metrics.changed() => if changed.is_err() { return },
             _ = heard.changed() => {}
             _ = lost.changed() => {}
+            _ = hung.changed() => {}
             () = tokio::time::sleep(Duration::from_secs(1)) => {
                 if let Err(error) = &shared.raft.metrics().borrow_watched().running_state {
                     shared.fail(format!("raft stopped: {error}"));

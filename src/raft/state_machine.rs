@@ -25,6 +25,8 @@ use crate::wire::{self, peer::v1 as peer};
 /// The table of Raft's own row: the membership in force. The machine's tables have smaller numbers.
 pub(super) const RAFT_TABLE: u8 = 200;
 pub(super) const MEMBERSHIP_KEY: &[u8] = b"membership";
+/// The largest id of any member that ever was, as 8 bytes, the largest first. Missing in a state of before it was kept.
+const LARGEST_NODE_KEY: &[u8] = b"largest_node";
 const _: () = assert!(RAFT_TABLE > rows::HEADS && RAFT_TABLE > rows::CHUNKS);
 
 /// What lives under the view lock: everything `apply` changes in memory.
@@ -33,30 +35,62 @@ pub struct Core {
     pub machine: Machine,
     /// The last membership applied.
     pub membership: StoredMembership,
+    /// The largest id that any member of any membership applied had.
+    pub largest_node: NodeId,
 }
 
 impl Core {
     /// Rebuilds from rows. Errors: a row that does not decode, naming it.
     pub fn from_rows(rows: Rows<'_>) -> Result<Self, state::Error> {
-        let membership = membership_of(&rows)?;
+        let (membership, largest_node) = raft_rows(&rows)?;
         let machine = Machine::from_rows(rows.table_range(&rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State)));
         let machine = machine.map_err(|error| match error {
             BuildError::State(error) => error,
             BuildError::Row(error) => state::Error::invalid(format!("machine: {error}")),
         })?;
-        Ok(Self { machine, membership })
+        Ok(Self { machine, membership, largest_node })
+    }
+
+    /// Whether that node was a member once and is none any more.
+    pub fn is_removed(&self, id: NodeId) -> bool {
+        id <= self.largest_node && self.membership.get_node(&id).is_none()
     }
 }
 
-/// The membership among some rows.
-fn membership_of(rows: &Rows<'_>) -> Result<StoredMembership, state::Error> {
+/// The largest id among its members.
+fn largest_of(membership: &StoredMembership) -> NodeId {
+    membership.nodes().map(|(id, _)| *id).max().unwrap_or_default()
+}
+
+/// What a row of Raft's own says.
+pub(super) enum RaftRow {
+    Membership(StoredMembership),
+    LargestNode(NodeId),
+}
+
+/// Reads one. Errors: it is none that this program writes.
+pub(super) fn raft_row(key: &[u8], value: &[u8]) -> io::Result<RaftRow> {
+    match key {
+        MEMBERSHIP_KEY => Ok(RaftRow::Membership(stored_membership_from(value)?)),
+        LARGEST_NODE_KEY => {
+            let bytes = value.try_into().map_err(|_| super::types::invalid("the largest node id must have 8 bytes"))?;
+            Ok(RaftRow::LargestNode(NodeId(u64::from_be_bytes(bytes))))
+        }
+        _ => Err(super::types::invalid("a row of raft's own has an unknown key")),
+    }
+}
+
+/// The membership among some rows, and the largest node id that ever was.
+fn raft_rows(rows: &Rows<'_>) -> Result<(StoredMembership, NodeId), state::Error> {
+    let (mut membership, mut largest) = (StoredMembership::default(), NodeId::default());
     for row in rows.table_range(&[RAFT_TABLE]) {
         let (table, key, value) = row?;
-        if &key[..] == MEMBERSHIP_KEY {
-            return stored_membership_from(&value).map_err(|error| state::Error::corrupt_row(table, key, error.to_string()));
+        match raft_row(&key, &value).map_err(|error| state::Error::corrupt_row(table, key, error.to_string()))? {
+            RaftRow::Membership(stored) => membership = stored,
+            RaftRow::LargestNode(id) => largest = id,
         }
     }
-    Ok(StoredMembership::default())
+    Ok((membership.clone(), largest.max(largest_of(&membership))))
 }
 
 enum BuildError {
@@ -126,7 +160,7 @@ impl StateMachine {
             let snapshot = state.snapshot()?;
             let membership = match mutant::is(Mutant::SnapshotWithoutMembership) {
                 true => StoredMembership::default(),
-                false => membership_of(&snapshot.rows())?,
+                false => raft_rows(&snapshot.rows())?.0,
             };
             Ok::<_, state::Error>((snapshot, membership))
         };
@@ -165,7 +199,9 @@ impl StateMachine {
             put_rows(batch, effects.rows);
             if let Some(membership) = membership {
                 batch.put(RAFT_TABLE, Bytes::from_static(MEMBERSHIP_KEY), stored_membership_to(&membership));
-                core.membership = membership;
+                let largest = core.largest_node.max(largest_of(&membership));
+                batch.put(RAFT_TABLE, Bytes::from_static(LARGEST_NODE_KEY), Bytes::copy_from_slice(&largest.0.to_be_bytes()));
+                (core.membership, core.largest_node) = (membership, largest);
             }
             batch.set_applied(log_id);
             crate::types::Outcome {

@@ -34,6 +34,8 @@ pub struct PeerNode {
     pub peer_address: String,
     /// Where clients reach it, `host:port`.
     pub client_address: String,
+    /// Where it answers over HTTP, `host:port`; empty in memberships of before it was kept.
+    pub admin_address: String,
     /// Its data directory: a wiped one has another id and is refused.
     pub instance: InstanceId,
 }
@@ -100,6 +102,7 @@ pub fn membership_to_wire(membership: &Membership) -> peer::Membership {
         id: id.0,
         peer_address: node.peer_address.clone(),
         client_address: node.client_address.clone(),
+        admin_address: node.admin_address.clone(),
         instance: Bytes::copy_from_slice(node.instance.as_bytes()),
     });
     peer::Membership {
@@ -115,15 +118,20 @@ pub fn membership_from_wire(message: &peer::Membership) -> io::Result<Membership
     }
     let mut nodes = BTreeMap::new();
     for member in &message.members {
-        let longest = member.peer_address.len().max(member.client_address.len());
+        let longest = member.peer_address.len().max(member.client_address.len()).max(member.admin_address.len());
         if longest > ADDRESS_BYTES_MAX {
             return Err(invalid(format!("membership address is too long bytes={longest} limit={ADDRESS_BYTES_MAX}")));
         }
         let instance = InstanceId::from_slice(&member.instance);
         let instance =
             instance.ok_or_else(|| invalid(format!("membership instance must have 16 bytes bytes={}", member.instance.len())))?;
-        let (peer_address, client_address) = (member.peer_address.clone(), member.client_address.clone());
-        nodes.insert(NodeId(member.id), PeerNode { peer_address, client_address, instance });
+        let node = PeerNode {
+            peer_address: member.peer_address.clone(),
+            client_address: member.client_address.clone(),
+            admin_address: member.admin_address.clone(),
+            instance,
+        };
+        nodes.insert(NodeId(member.id), node);
     }
     let configs: Vec<BTreeSet<NodeId>> =
         message.configs.iter().map(|config| config.voters.iter().map(|id| NodeId(*id)).collect()).collect();
@@ -179,6 +187,7 @@ mod tests {
         let node = |id: u8| PeerNode {
             peer_address: format!("127.0.0.1:{id}"),
             client_address: format!("127.0.0.1:1{id}"),
+            admin_address: format!("127.0.0.1:2{id}"),
             instance: InstanceId([id; 16]),
         };
         let nodes: BTreeMap<NodeId, PeerNode> = (1..=4).map(|id| (NodeId(id.into()), node(id))).collect();
@@ -195,6 +204,26 @@ mod tests {
         ] {
             assert_eq!(payload_from_bytes(payload_to_bytes(&payload)).expect("its own bytes"), payload);
         }
+    }
+
+    /// The bytes are those of a membership of three members, as they were written before members had an address for HTTP.
+    #[test]
+    fn a_membership_of_before_admin_addresses_is_read() {
+        let mut bytes = vec![MEMBERSHIP, 0x0a, 5, 0x0a, 3, 1, 2, 3];
+        for id in 1..=3u8 {
+            bytes.extend([0x12, 26, 0x08, id, 0x12, 1, b'p', 0x1a, 1, b'c', 0x22, 16]);
+            bytes.extend([id; 16]);
+        }
+        let read = payload_from_bytes(Bytes::from(bytes)).expect("a format that was released");
+        let EntryPayload::Membership(read) = read else { panic!("a membership") };
+        assert_eq!(read.voter_ids().collect::<Vec<_>>(), [1, 2, 3].map(NodeId));
+        let member = PeerNode {
+            peer_address: "p".into(),
+            client_address: "c".into(),
+            admin_address: String::new(),
+            instance: InstanceId([2; 16]),
+        };
+        assert_eq!(read.get_node(&NodeId(2)), Some(&member));
     }
 
     #[test]

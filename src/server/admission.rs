@@ -69,6 +69,8 @@ pub struct Situation {
     pub leader: Option<LeaderHint>,
     /// Whether saves must wait for room on a disk; meaningful where this node leads.
     pub disk_low: bool,
+    /// This node's disk hangs, and another leads.
+    pub hung: bool,
     /// No new work: the node hands over and ends.
     pub stopping: bool,
 }
@@ -100,6 +102,9 @@ pub fn route(call: &Call, situation: &Situation) -> Route {
     }
     if situation.stopping {
         return refuse(RefusalKind::Unavailable, "the node is stopping");
+    }
+    if situation.hung {
+        return refuse(RefusalKind::Unavailable, "the disk of this node hangs");
     }
     if call.operation.is_stale_read() {
         return Route::Here;
@@ -193,6 +198,7 @@ mod tests {
             leads: false,
             leader: Some(LeaderHint { node: NodeId(2), address: "two:1".into() }),
             disk_low: false,
+            hung: false,
             stopping: false,
         }
     }
@@ -271,6 +277,12 @@ mod tests {
         let other = Situation { cluster_id: Some(ClusterId([2; 16])), ..leads.clone() };
         assert_eq!(refused(route(&read(), &other)), RefusalKind::WrongCluster);
         assert_eq!(route(&read(), &leads), Route::Here);
+    }
+
+    #[test]
+    fn a_node_whose_disk_hangs_sends_everyone_elsewhere() {
+        let hung = Situation { hung: true, leader: None, ..follower() };
+        assert_eq!(refused(route(&call(load(Consistency::Linearizable), Origin::Client), &hung)), RefusalKind::Unavailable);
     }
 
     #[test]

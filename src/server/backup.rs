@@ -74,16 +74,21 @@ pub fn restore(
     cluster: ClusterId,
     progress: impl FnMut(u64),
 ) -> Result<(), RestoreError> {
+    let target = Target { cluster, node, members: members_of(config), data_dir: config.node_dir(node) };
+    let reader = Reader::open(from).map_err(RestoreError::Backup)?;
+    raft::restore(env, reader, &target, progress)
+}
+
+/// The configured nodes as members of a new cluster.
+pub(super) fn members_of(config: &Config) -> Vec<Member> {
     let voter = |member: &super::config::MemberConfig| Member {
         id: member.id,
         peer_address: member.peer.clone(),
         client_address: member.client.clone(),
+        admin_address: member.admin.clone(),
         voter: true,
     };
-    let members = config.members.iter().map(voter).collect();
-    let target = Target { cluster, node, members, data_dir: config.node_dir(node) };
-    let reader = Reader::open(from).map_err(RestoreError::Backup)?;
-    raft::restore(env, reader, &target, progress)
+    config.members.iter().map(voter).collect()
 }
 
 #[cfg(test)]

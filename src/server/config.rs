@@ -258,7 +258,8 @@ fn within(key: &str, value: ByteSize, min: ByteSize, max: ByteSize) -> Result<()
     Ok(())
 }
 
-fn validate_address(address: &str) -> Result<(), &'static str> {
+/// Whether it is `host:port` as this program writes addresses. Errors: the rest of a sentence about it.
+pub(super) fn validate_address(address: &str) -> Result<(), &'static str> {
     if address.len() > ADDRESS_BYTES_MAX {
         return Err("is too long for an address");
     }

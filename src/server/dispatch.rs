@@ -346,6 +346,7 @@ impl Task {
             leads: self.leadership.is_self,
             leader: self.leadership.leader.clone().filter(|leader| leader.node != node.id()),
             disk_low: self.leadership.is_self && node.disk_low(),
+            hung: self.leadership.hung,
             stopping: self.dispatcher.is_stopping(),
         }
     }
@@ -420,6 +421,9 @@ impl Task {
         }
         self.leadership = now.clone();
         self.epoch += 1;
+        if now.hung {
+            self.let_go();
+        }
         let me = self.dispatcher.0.node.id();
         let hint = now.leader.as_ref().filter(|leader| leader.node != me);
         *self.dispatcher.0.leader.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -435,6 +439,15 @@ impl Task {
         self.write_batches = Arc::new(());
         self.read_batches = Arc::new(());
         self.unpark();
+    }
+
+    /// Answers what this node's Raft has open and won't settle soon: whoever asked goes elsewhere with the same request.
+    fn let_go(&self) {
+        let open = self.dispatcher.table().take_local();
+        for open in open {
+            let refusal = Refusal::unknown(RefusalKind::Unavailable, "the disk of this node hangs and another leads");
+            self.dispatcher.settle_open(open, Err(refusal));
+        }
     }
 
     fn links_changed(&mut self, event: super::forward::Event) {

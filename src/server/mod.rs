@@ -27,6 +27,7 @@ pub mod offline;
 mod operations;
 mod park;
 mod readers;
+pub mod recover;
 mod service;
 mod start;
 mod status;
@@ -55,11 +56,25 @@ impl std::error::Error for StartError {}
 
 /// Why a node stopped by itself. What it acknowledged is on disk; the text says what a person must look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(String);
+pub struct Error {
+    message: String,
+    removed: bool,
+}
+
+impl Error {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), removed: false }
+    }
+
+    /// Whether the node is no member of its cluster any more: starting it again is of no use.
+    pub fn was_removed(&self) -> bool {
+        self.removed
+    }
+}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The `Operations` service on the client port: what operators ask of this one node. Every call needs the scope `admin`.
+//! The `Operations` service on the client port: what operators ask of this one node, and the changes that only a leader makes. Every call
+//! but one needs the scope `admin`: who the members are is told to whoever may call at all, since clients need it.
 
 use std::time::Duration;
 
@@ -7,13 +8,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::auth::{Guard, Need};
-use crate::raft::{Backup, Node};
+use super::config::validate_address;
+use crate::raft::members::{Ask, Roster};
+use crate::raft::{Backup, Member, Node};
+use crate::types::{ClusterId, NodeId, Refusal};
 use crate::wire::v1::operations_server::Operations;
 use crate::wire::{self, v1};
 
 /// How long an entry is waited for, where the caller does not say, and at most.
 const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a change of the members may take, where the caller does not say, and at most.
+const CHANGE_DEFAULT: Duration = Duration::from_secs(10);
+const CHANGE_MAX: Duration = Duration::from_secs(60);
 /// Pieces read ahead of a reader that is slower than the disk.
 const PIECES_AHEAD: usize = 2;
 /// A reader that takes nothing for so long is given up: a backup pins old rows.
@@ -51,6 +58,81 @@ impl Operations for OperationsService {
         let events = events.into_iter().map(|event| v1::Event { at_ms: event.at_ms, kind: event.kind, detail: event.detail });
         Ok(Response::new(v1::EventsResponse { node: self.node.id().0, events: events.collect() }))
     }
+
+    async fn members(&self, request: Request<v1::MembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
+        self.guard.caller(request.metadata())?;
+        Ok(Response::new(members_to(self.node.cluster_id(), self.node.roster())))
+    }
+
+    async fn change_members(&self, request: Request<v1::ChangeMembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
+        self.guard.require(request.metadata(), Need::Admin)?;
+        let v1::ChangeMembersRequest { timeout_ms, force, change } = request.into_inner();
+        let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
+        let ask = ask_from(change).map_err(refused)?;
+        let roster = self.node.change_members(&ask, force, within(timeout_ms)).await.map_err(refused)?;
+        Ok(Response::new(members_to(self.node.cluster_id(), roster)))
+    }
+
+    async fn hand_over(&self, request: Request<v1::HandOverRequest>) -> Result<Response<v1::HandOverResponse>, Status> {
+        self.guard.require(request.metadata(), Need::Admin)?;
+        let v1::HandOverRequest { to, timeout_ms } = request.into_inner();
+        let to = (to != 0).then_some(NodeId(to));
+        let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
+        let late = |_| refused(Refusal::unknown(crate::types::RefusalKind::DeadlineExceeded, "nobody took over in time"));
+        let handed = tokio::time::timeout(within(timeout_ms), self.node.hand_over(to)).await.map_err(late)?;
+        Ok(Response::new(v1::HandOverResponse { leader: handed.map_err(refused)?.0 }))
+    }
+}
+
+/// The change that is asked for. Errors: `Invalid`, naming the field.
+fn ask_from(change: Option<v1::change_members_request::Change>) -> Result<Ask, Refusal> {
+    use v1::change_members_request::Change;
+    let id = |field: &str, id: u64| match id {
+        0 => Err(Refusal::invalid(format!("a node id is at least 1 field={field}"))),
+        id => Ok(NodeId(id)),
+    };
+    Ok(match change.ok_or_else(|| Refusal::invalid("field is missing field=change"))? {
+        Change::Add(member) => Ask::Add(member_from(member)?),
+        Change::Promote(node) => Ask::Promote(id("promote", node)?),
+        Change::Remove(node) => Ask::Remove(id("remove", node)?),
+        Change::Replace(v1::change_members_request::Replace { old, new }) => {
+            Ask::Replace { old: id("old", old)?, new: id("new", new)? }
+        }
+        Change::Update(member) => Ask::Update(member_from(member)?),
+    })
+}
+
+fn member_from(member: v1::Member) -> Result<Member, Refusal> {
+    let v1::Member { id, client, peer, admin, voter: _ } = member;
+    if id == 0 {
+        return Err(Refusal::invalid("a node id is at least 1 field=id"));
+    }
+    for (field, address) in [("client", &client), ("peer", &peer), ("admin", &admin)] {
+        validate_address(address).map_err(|why| Refusal::invalid(format!("address {why} field={field} value={address:?}")))?;
+    }
+    Ok(Member { id: NodeId(id), peer_address: peer, client_address: client, admin_address: admin, voter: false })
+}
+
+fn members_to(cluster: Option<ClusterId>, roster: Roster) -> v1::MembersResponse {
+    let member = |member: Member| v1::Member {
+        id: member.id.0,
+        client: member.client_address,
+        peer: member.peer_address,
+        admin: member.admin_address,
+        voter: member.voter,
+    };
+    v1::MembersResponse {
+        cluster_id: super::answers::cluster_bytes(cluster),
+        members: roster.members.into_iter().map(member).collect(),
+        revision: roster.revision,
+        largest_id: roster.largest.0,
+        leaving: roster.leaving.into_iter().map(|id| id.0).collect(),
+    }
+}
+
+/// What the caller asks for, within bounds.
+fn within(timeout_ms: u32) -> Duration {
+    if timeout_ms == 0 { CHANGE_DEFAULT } else { Duration::from_millis(timeout_ms.into()).min(CHANGE_MAX) }
 }
 
 /// Ends with the backup, with its reader, or when the reader takes nothing.

@@ -23,7 +23,7 @@ use super::{Error, StartError, admin, health, sweeper};
 use crate::env::{Clock, Env};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, WRITE_MESSAGE_BYTES_MAX};
 use crate::raft::net::{Incoming, Net, TcpNet, Traffic};
-use crate::raft::{self, Member, Node};
+use crate::raft::{self, Node};
 use crate::storage::{log, state};
 use crate::types::{ClusterId, NodeId};
 use crate::wire;
@@ -185,12 +185,12 @@ impl Server {
         let mut serving = Box::pin(maybe_done(serve_clients(client_port, service, operations, health_service, stop.subscribe())));
         let failure = tokio::select! {
             () = shutdown => None,
-            reason = node.wait_failed() => Some(Error(reason)),
+            reason = node.wait_failed() => Some(Error { message: reason, removed: node.was_removed() }),
             () = &mut serving => {
                 let result = serving.as_mut().output_mut();
-                Some(result.and_then(|result| result.clone().err()).unwrap_or_else(|| Error("the client port closed".to_owned())))
+                Some(result.and_then(|result| result.clone().err()).unwrap_or_else(|| Error::new("the client port closed")))
             }
-            Some(_) = core.join_next() => Some(Error("the dispatcher ended".to_owned())),
+            Some(_) = core.join_next() => Some(Error::new("the dispatcher ended")),
         };
         dispatcher.stop_admitting();
         stop.send_replace(true);
@@ -273,7 +273,7 @@ where
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
         .build_v1()
-        .map_err(|error| Error(format!("the protocol's description is broken: {error}")))?;
+        .map_err(|error| Error::new(format!("the protocol's description is broken: {error}")))?;
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
@@ -286,16 +286,10 @@ where
         .add_service(reflection)
         .serve_with_incoming_shutdown(port, signalled(stop))
         .await
-        .map_err(|error| Error(format!("the client port failed: {error}")))
+        .map_err(|error| Error::new(format!("the client port failed: {error}")))
 }
 
 fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options {
-    let voter = |member: &super::config::MemberConfig| Member {
-        id: member.id,
-        peer_address: member.peer.clone(),
-        client_address: member.client.clone(),
-        voter: true,
-    };
     raft::Options {
         env: below.env,
         net: below.net,
@@ -304,7 +298,7 @@ fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options 
         data_dir: below.data_dir,
         name: config.name.clone(),
         configuration_hash: config.configuration_hash(),
-        members: config.members.iter().map(voter).collect(),
+        members: super::backup::members_of(config),
         bootstrap: below.bootstrap,
         heartbeat: config.raft.heartbeat_interval,
         election_timeout_min: config.raft.election_timeout_min,

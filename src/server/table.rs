@@ -101,6 +101,12 @@ impl Table {
         expired
     }
 
+    /// Takes out what was handed to this node's Raft, oldest first.
+    pub fn take_local(&mut self) -> Vec<Open> {
+        let keys: Vec<u64> = self.open.iter().filter(|(_, open)| open.link.is_none()).map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| self.open.remove(&key)).collect()
+    }
+
     /// Takes all out, oldest first.
     pub fn drain(&mut self) -> Vec<Open> {
         self.links.clear();
@@ -152,6 +158,17 @@ mod tests {
         assert_eq!(table.len(), 2);
         assert!(table.take(key).expect("it stays").into_call().is_none(), "it was answered");
         assert_eq!(table.expire(Duration::from_millis(200)).len(), 1);
+    }
+
+    #[test]
+    fn what_waits_for_this_nodes_raft_is_told_from_what_was_sent_on() {
+        let mut table = Table::default();
+        table.link_opened(7);
+        let here = table.enter(call(1).0);
+        let sent = table.enter_link(call(1).0, 7).ok().expect("an open stream");
+        assert_eq!(table.take_local().len(), 1);
+        assert!(table.take(here).is_none());
+        assert!(table.take(sent).is_some());
     }
 
     #[test]

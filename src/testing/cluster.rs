@@ -36,10 +36,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::disk::{Crash, SimDisk};
-use crate::client::{Client, ClusterStatus, NodeStatus, Revision, Role, StatusOptions};
+use crate::client::{Client, ClusterStatus, Member, NodeStatus, Revision, Role, StatusOptions};
 use crate::env::Env;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
-use crate::server::config::Config;
+use crate::server::config::{Config, MemberConfig};
 use crate::server::{Node, Options, Server, Tuning};
 use crate::types::NodeId;
 
@@ -264,6 +264,70 @@ impl Cluster {
     /// A new client, of all members.
     pub fn client(&self) -> Client {
         Client::builder().endpoints(self.endpoints()).build().expect("the addresses were checked with the configuration")
+    }
+
+    /// Prepares a further node, that does not run and is no member yet: [`Cluster::restart`] starts it, and
+    /// [`Client::change_members`] makes it one. Errors: no port is free, or there are as many as there may be.
+    pub fn prepare_node(&mut self) -> Result<NodeId, Error> {
+        let id = NodeId(self.config.members.iter().map(|member| member.id.0).max().unwrap_or(0) + 1);
+        let reserved = [reserve()?, reserve()?, reserve()?];
+        let [client, peer, admin] = reserved.each_ref().map(|(address, _)| address.clone());
+        let disk = self.disks.values().any(Option::is_some).then(SimDisk::new);
+        let mut config = self.config.clone();
+        config.members.push(MemberConfig { id, client, peer, admin });
+        config.validate().map_err(failed)?;
+        self.config = config;
+        self.ports.insert(id, reserved.map(|(_, listener)| listener));
+        self.disks.insert(id, disk);
+        Ok(id)
+    }
+
+    /// Gives a node that does not run other addresses: it has them from its next start on. Errors: it runs, or no port is free.
+    pub fn move_node(&mut self, node: impl Into<NodeId>) -> Result<(), Error> {
+        let id = node.into();
+        if self.running.contains_key(&id) {
+            return Err(Error(format!("the node runs node={id}")));
+        }
+        let reserved = [reserve()?, reserve()?, reserve()?];
+        let [client, peer, admin] = reserved.each_ref().map(|(address, _)| address.clone());
+        let member = self.config.members.iter_mut().find(|member| member.id == id);
+        *member.ok_or_else(|| Error(format!("there is no such node node={id}")))? = MemberConfig { id, client, peer, admin };
+        self.ports.insert(id, reserved.map(|(_, listener)| listener));
+        Ok(())
+    }
+
+    /// A node, as a change of the members names it. Errors: there is none.
+    pub fn member(&self, node: impl Into<NodeId>) -> Result<Member, Error> {
+        let member = self.config.member(node.into()).map_err(failed)?;
+        Ok(Member {
+            id: member.id,
+            client_address: member.client.clone(),
+            peer_address: member.peer.clone(),
+            admin_address: member.admin.clone(),
+            voter: false,
+        })
+    }
+
+    /// Takes the disk out of a node that does not run and puts an empty one in. Errors: it runs, or its disk is real.
+    pub fn wipe(&mut self, node: impl Into<NodeId>) -> Result<(), Error> {
+        let id = node.into();
+        if self.running.contains_key(&id) || self.disk(id).is_none() {
+            return Err(Error(format!("only the simulated disk of a node that does not run is taken out node={id}")));
+        }
+        self.disks.insert(id, Some(SimDisk::new()));
+        Ok(())
+    }
+
+    /// Waits until a node that runs has ended by itself; gives why. Errors: it does not, in time. Cancel safe.
+    pub async fn ended(&mut self, node: impl Into<NodeId>) -> Result<String, Error> {
+        let id = node.into();
+        let running = self.running.get_mut(&id).ok_or_else(|| Error(format!("the node does not run node={id}")))?;
+        let ended = tokio::time::timeout(PATIENCE, &mut running.ended).await;
+        let ended = ended.map_err(|_| Error(format!("the node did not end in time node={id}")))?.map_err(failed)?;
+        let running = self.take(id)?;
+        let (_, nothing) = oneshot::channel();
+        Running { ended: nothing, ..running }.end(None).await?;
+        ended.err().ok_or_else(|| Error(format!("the node was stopped node={id}")))
     }
 
     /// The disk of a node as it is now; `None`: it is real, or there is no such node. A kill and a power loss put another in its place.

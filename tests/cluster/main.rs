@@ -6,6 +6,7 @@ mod forwarded;
 mod garbage;
 mod greedy;
 mod histories;
+mod members;
 mod port;
 mod power_loss;
 mod rig;

@@ -206,6 +206,7 @@ fn outside_of_the_machine() -> Vec<(&'static str, String, Vec<u8>)> {
         id: 1,
         peer_address: "a:1".to_owned(),
         client_address: "a:2".to_owned(),
+        admin_address: String::new(),
         instance: vec![5; 16].into(),
     };
     let membership =

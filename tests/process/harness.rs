@@ -16,7 +16,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Cluster {
     dir: TempDir,
     ports: Vec<[u16; 3]>,
-    _reserved: Ports,
+    reserved: Ports,
     children: Vec<Option<Child>>,
     bootstrap: bool,
     /// The directory below `dir` that the nodes keep their data in.
@@ -37,7 +37,7 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a directory");
         let reserved = Ports::reserve();
         let ports = reserved.take(3 * count).chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
-        let mut cluster = Self { dir, ports, _reserved: reserved, children: Vec::new(), bootstrap: true, data: "data" };
+        let mut cluster = Self { dir, ports, reserved, children: Vec::new(), bootstrap: true, data: "data" };
         cluster.children = (0..count).map(|_| None).collect();
         cluster.write_configuration();
         cluster
@@ -104,6 +104,42 @@ impl Cluster {
         let killed = Command::new("kill").arg(child.id().to_string()).status().expect("kill is there");
         assert!(killed.success());
         child.wait().expect("a child of ours");
+    }
+
+    /// Writes a further node into the configuration, and starts it, without `--bootstrap`: it is no member yet. Gives its number.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn start_further(&mut self) -> usize {
+        let ports = self.reserved.take(3 * (self.ports.len() + 1));
+        self.ports.push([ports[ports.len() - 3], ports[ports.len() - 2], ports[ports.len() - 1]]);
+        self.children.push(None);
+        self.write_configuration();
+        let bootstrap = std::mem::replace(&mut self.bootstrap, false);
+        self.restart(self.children.len());
+        self.bootstrap = bootstrap;
+        self.children.len()
+    }
+
+    /// The arguments that name a node's addresses.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn addresses(&self, node: usize) -> Vec<String> {
+        let [client, peer, admin] = self.ports[node - 1];
+        let named = [("--client", client), ("--peer", peer), ("--admin", admin)];
+        named.into_iter().flat_map(|(name, port)| [name.to_owned(), format!("127.0.0.1:{port}")]).collect()
+    }
+
+    /// Waits until a node has ended by itself; gives its exit code.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub async fn exit_code(&mut self, node: usize) -> Option<i32> {
+        let started = Instant::now();
+        loop {
+            let child = self.children[node - 1].as_mut().expect("the node runs");
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                self.children[node - 1] = None;
+                return status.code();
+            }
+            assert!(started.elapsed() < PATIENCE, "node {node} does not end\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Where everything of this cluster lies.

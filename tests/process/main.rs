@@ -3,6 +3,7 @@
 mod backup;
 mod bob;
 mod harness;
+mod members;
 mod outage;
 mod ports;
 mod race;

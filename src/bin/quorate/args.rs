@@ -1,6 +1,8 @@
 //! The command line: what can be typed, with the help that explains it. Nothing here acts.
 
+mod member;
 mod offline;
+mod recover;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -8,7 +10,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use member::{Add, Addresses, Leader, List as MemberList, Member, Replace};
 pub use offline::{Export as OfflineExport, Look, Offline};
+pub use recover::Recover;
 pub use snapshot::{Restore, Save, Snapshot};
 
 /// The whole command line.
@@ -45,11 +49,20 @@ pub enum Command {
     /// Back a cluster up, look into a backup, make a new cluster of one
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Snapshot(Snapshot),
+    /// Show and change who belongs to the cluster
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Member(Member),
+    /// Hand the leadership over
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Leader(Leader),
     /// Put load on a cluster, and tell how fast it was and what it cost
     Bench(Bench),
     /// Look into the files of a node that does not run, without changing them
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Offline(Offline),
+    /// Make a new cluster of what one node still has, after a majority was lost for good
+    #[command(after_help = recover::HELP)]
+    Recover(Recover),
     /// Show what each node remembers of its past: leaders, members, disk, refusals, starts. Works without a quorum
     Events(Events),
     /// Show every node: its role, how far it is, what it holds. Works without a quorum
@@ -314,7 +327,7 @@ pub struct Bench {
     /// How long the load runs before it is measured; later runs on the same data warm up for 1s at most
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2s")]
     pub warm_up: Duration,
-    /// Runs, of which the median is told with the lowest and the highest [default: 3; kills of `failover`: 5]
+    /// Runs, of which the median is told with the lowest and the highest [default: 3; of `failover`, `hand-over` and `stop`: 5]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: Option<u32>,
     /// Open loop: calls are due at random moments, so many per second on average, and latency counts from then, also while callers are
@@ -361,7 +374,9 @@ const BENCH_HELP: &str = "Workloads (each on a new cluster of its own, unless --
   load (w3)         linearizable loads of 1 KiB, by 1, 64, 256 callers; a client that has the newest version is told so
   turn (w4)         agents' turns by Bob's port: load, then save_if_version of a transcript from 8 KiB, +2 KiB per turn, to 200 KiB
   save-large (w5)   saves of 512 KiB, 8 callers
-  failover (w6)     16 writers while the leader is killed with -9, 5 times: the longest time without a write
+  failover (w6)     16 writers while the leader is killed with -9, 5 times, 5 s apart: the longest time without a write
+  hand-over, stop   the same while the leader hands over as by `quorate leader transfer`, or is stopped as by SIGTERM
+  rolling           16 writers while all nodes are stopped and started again, one after the other: failures and latencies
   restart (w7)      everything stopped and started with 100000 keys of 4 KiB: time to the first read, memory, disk
   agent-sessions    a population of agents: sizes, turns, races and resets as seen in practice; ends with an audit of every turn
   deltas            what growing sessions cost, each figure checked against its limit
@@ -400,6 +415,12 @@ pub enum Workload {
     /// A leader that is killed
     #[value(alias = "w6")]
     Failover,
+    /// A leader that hands over
+    HandOver,
+    /// A leader that is stopped in good order
+    Stop,
+    /// All nodes restarted in good order, one after the other
+    Rolling,
     /// Everything restarted
     #[value(alias = "w7")]
     Restart,

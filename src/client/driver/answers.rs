@@ -1,6 +1,6 @@
 //! What arrives: answers, refusals, lost connections; and how operations end.
 
-use super::super::connection::{Event, Line};
+use super::super::connection::{self, Event, Line};
 use super::super::operation::{Attempt, Body, Key, Operation, Via};
 use super::super::retry::{self, Decision, Situation};
 use super::super::{Error, ErrorKind};
@@ -16,11 +16,14 @@ const FULL_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 impl Driver {
     pub(super) fn report(&mut self, event: Event) {
         match event {
-            Event::Up { line, requests } => {
+            Event::Up { line, requests, channel } => {
                 if let Some(connection) = self.connection(line) {
                     connection.requests = Some(requests);
+                    // The endpoints this client was built with may all be gone one day.
+                    self.tasks.spawn(connection::learn(channel, self.reports.clone()));
                 }
             }
+            Event::Members { addresses } => addresses.iter().for_each(|address| self.router.learn(address)),
             Event::Answers { line, answers } => {
                 self.router.answered(line.target);
                 answers.into_iter().for_each(|answer| self.answer(answer));

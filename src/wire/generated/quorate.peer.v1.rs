@@ -116,6 +116,8 @@ pub mod membership {
         /// 16 bytes.
         #[prost(bytes = "bytes", tag = "4")]
         pub instance: ::prost::bytes::Bytes,
+        #[prost(string, tag = "5")]
+        pub admin_address: ::prost::alloc::string::String,
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -322,6 +324,19 @@ pub struct StatusRequest {
     #[prost(uint32, tag = "3")]
     pub timeout_ms: u32,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MovedRequest {
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<Route>,
+    #[prost(string, tag = "2")]
+    pub peer_address: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub client_address: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub admin_address: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MovedResponse {}
 /// Generated client implementations.
 pub mod peer_client {
     #![allow(
@@ -687,6 +702,28 @@ pub mod peer_client {
                 .insert(GrpcMethod::new("quorate.peer.v1.Peer", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// My addresses are others than the membership says. Only the leader acts on it; another node refuses and names it.
+        pub async fn moved(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MovedRequest>,
+        ) -> std::result::Result<tonic::Response<super::MovedResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.peer.v1.Peer/Moved",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.peer.v1.Peer", "Moved"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -799,6 +836,11 @@ pub mod peer_server {
             tonic::Response<super::super::super::v1::NodeStatus>,
             tonic::Status,
         >;
+        /// My addresses are others than the membership says. Only the leader acts on it; another node refuses and names it.
+        async fn moved(
+            &self,
+            request: tonic::Request<super::MovedRequest>,
+        ) -> std::result::Result<tonic::Response<super::MovedResponse>, tonic::Status>;
     }
     /// On the peer port. Every call but Hello and Adopt carries a `Route` and is refused where it does not match the receiver.
     #[derive(Debug)]
@@ -1396,6 +1438,49 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.peer.v1.Peer/Moved" => {
+                    #[allow(non_camel_case_types)]
+                    struct MovedSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::MovedRequest>
+                    for MovedSvc<T> {
+                        type Response = super::MovedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MovedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::moved(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MovedSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1444,6 +1444,92 @@ pub struct Event {
     #[prost(string, tag = "3")]
     pub detail: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MembersRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MembersResponse {
+    /// 16 bytes; empty before the cluster is formed.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// In order of ids.
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+    /// The entry that says so; 0 before there is one.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+    /// The largest id any node of this cluster ever had: a new node's must be above.
+    #[prost(uint64, tag = "4")]
+    pub largest_id: u64,
+    /// Voters of the configuration that is being left, while a change is under way.
+    #[prost(uint64, repeated, tag = "5")]
+    pub leaving: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Member {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Addresses are host:port. `admin` may be empty: a member of before they were kept.
+    #[prost(string, tag = "2")]
+    pub client: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub peer: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub admin: ::prost::alloc::string::String,
+    #[prost(bool, tag = "5")]
+    pub voter: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangeMembersRequest {
+    /// 0: the server's default.
+    #[prost(uint32, tag = "1")]
+    pub timeout_ms: u32,
+    /// Even if the members that answer are then no majority.
+    #[prost(bool, tag = "2")]
+    pub force: bool,
+    #[prost(oneof = "change_members_request::Change", tags = "3, 4, 5, 6, 7")]
+    pub change: ::core::option::Option<change_members_request::Change>,
+}
+/// Nested message and enum types in `ChangeMembersRequest`.
+pub mod change_members_request {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Replace {
+        #[prost(uint64, tag = "1")]
+        pub old: u64,
+        #[prost(uint64, tag = "2")]
+        pub new: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        /// A node that runs and has no data, as a member without a vote. Its addresses.
+        #[prost(message, tag = "3")]
+        Add(super::Member),
+        /// Gives a member that has caught up a vote.
+        #[prost(uint64, tag = "4")]
+        Promote(u64),
+        #[prost(uint64, tag = "5")]
+        Remove(u64),
+        /// A member that has caught up takes another one's place.
+        #[prost(message, tag = "6")]
+        Replace(Replace),
+        /// New addresses of a member that runs there with the same data.
+        #[prost(message, tag = "7")]
+        Update(super::Member),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HandOverRequest {
+    /// To this voter; 0: to the one whose log is the longest.
+    #[prost(uint64, tag = "1")]
+    pub to: u64,
+    #[prost(uint32, tag = "2")]
+    pub timeout_ms: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HandOverResponse {
+    /// Who leads now.
+    #[prost(uint64, tag = "1")]
+    pub leader: u64,
+}
 /// Generated client implementations.
 pub mod operations_client {
     #![allow(
@@ -1455,7 +1541,7 @@ pub mod operations_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// On the client port of every node. Each call is about the asked node alone and needs no quorum.
+    /// On the client port of every node. Unless it says otherwise a call is about the asked node alone and needs no quorum.
     #[derive(Debug, Clone)]
     pub struct OperationsClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1572,6 +1658,81 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("quorate.v1.Operations", "Events"));
             self.inner.unary(req, path, codec).await
         }
+        /// Who belongs to the cluster, as far as the asked node has applied it.
+        pub async fn members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Operations/Members",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Operations", "Members"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes who belongs to the cluster. Only the leader does; another node refuses and names it.
+        pub async fn change_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ChangeMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Operations/ChangeMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Operations", "ChangeMembers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Hands the leadership over to another voter. Only the leader does; another node refuses and names it.
+        pub async fn hand_over(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HandOverRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HandOverResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Operations/HandOver",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Operations", "HandOver"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1603,8 +1764,26 @@ pub mod operations_server {
             &self,
             request: tonic::Request<super::EventsRequest>,
         ) -> std::result::Result<tonic::Response<super::EventsResponse>, tonic::Status>;
+        /// Who belongs to the cluster, as far as the asked node has applied it.
+        async fn members(
+            &self,
+            request: tonic::Request<super::MembersRequest>,
+        ) -> std::result::Result<tonic::Response<super::MembersResponse>, tonic::Status>;
+        /// Changes who belongs to the cluster. Only the leader does; another node refuses and names it.
+        async fn change_members(
+            &self,
+            request: tonic::Request<super::ChangeMembersRequest>,
+        ) -> std::result::Result<tonic::Response<super::MembersResponse>, tonic::Status>;
+        /// Hands the leadership over to another voter. Only the leader does; another node refuses and names it.
+        async fn hand_over(
+            &self,
+            request: tonic::Request<super::HandOverRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HandOverResponse>,
+            tonic::Status,
+        >;
     }
-    /// On the client port of every node. Each call is about the asked node alone and needs no quorum.
+    /// On the client port of every node. Unless it says otherwise a call is about the asked node alone and needs no quorum.
     #[derive(Debug)]
     pub struct OperationsServer<T> {
         inner: Arc<T>,
@@ -1755,6 +1934,141 @@ pub mod operations_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Operations/Members" => {
+                    #[allow(non_camel_case_types)]
+                    struct MembersSvc<T: Operations>(pub Arc<T>);
+                    impl<
+                        T: Operations,
+                    > tonic::server::UnaryService<super::MembersRequest>
+                    for MembersSvc<T> {
+                        type Response = super::MembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operations>::members(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Operations/ChangeMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChangeMembersSvc<T: Operations>(pub Arc<T>);
+                    impl<
+                        T: Operations,
+                    > tonic::server::UnaryService<super::ChangeMembersRequest>
+                    for ChangeMembersSvc<T> {
+                        type Response = super::MembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ChangeMembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operations>::change_members(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChangeMembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Operations/HandOver" => {
+                    #[allow(non_camel_case_types)]
+                    struct HandOverSvc<T: Operations>(pub Arc<T>);
+                    impl<
+                        T: Operations,
+                    > tonic::server::UnaryService<super::HandOverRequest>
+                    for HandOverSvc<T> {
+                        type Response = super::HandOverResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HandOverRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operations>::hand_over(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HandOverSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

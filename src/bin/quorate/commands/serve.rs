@@ -38,10 +38,12 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     }
     let data_dir = config.node_dir(node);
     if !args.bootstrap && !data_dir.exists() {
-        return Err(Failure::usage(format!(
-            "there is no data directory; pass --bootstrap to form a new cluster, or name the right one with --data-dir path={}",
-            data_dir.display()
-        )));
+        // To form a new cluster it would need --bootstrap; to go on in an old one, its data.
+        tracing::warn!(
+            path = %data_dir.display(),
+            "there is no data: this node waits until `quorate member add` or `member replace` names it; if it had data, stop it and name \
+             the right --data-dir"
+        );
     }
     let parent = match args.parent_pipe {
         true => Some(signals::stdin_ended().map_err(|error| Failure::failed(format!("can't watch stdin: {error}")))?),
@@ -67,7 +69,8 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         shutdown.await;
         tell_manager(&NotifyState::Stopping);
     };
-    server.run(shutdown).await.map_err(Failure::failed)
+    // One that was removed must not be started again and again: a person decides what becomes of the machine.
+    server.run(shutdown).await.map_err(|error| if error.was_removed() { Failure::usage(error) } else { Failure::failed(error) })
 }
 
 /// Makes room for as many connections as the node lets in, or says what to mend.

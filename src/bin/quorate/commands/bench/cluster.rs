@@ -117,6 +117,14 @@ impl Cluster {
         }
     }
 
+    /// Stops a node in good order. Errors: it had to be killed.
+    pub async fn stop(&mut self, node: u64) -> Result<(), Failure> {
+        let Some(mut child) = self.children.remove(&node) else { return Ok(()) };
+        drop(child.stdin.take());
+        let ended = tokio::time::timeout(STOP_TIMEOUT, child.wait()).await;
+        ended.map(drop).map_err(|_| Failure::failed(format!("node {node} did not stop within {STOP_TIMEOUT:?}")))
+    }
+
     /// Stops all nodes in good order, together. Errors: one had to be killed.
     pub async fn stop_all(&mut self) -> Result<(), Failure> {
         let mut children = std::mem::take(&mut self.children);

@@ -89,7 +89,8 @@ impl Bench {
             }
             self.run += 1;
             match workload {
-                Workload::Failover => self.failover().await?,
+                Workload::Failover | Workload::HandOver | Workload::Stop => self.interrupt(*workload).await?,
+                Workload::Rolling => self.rolling().await?,
                 Workload::Restart => self.restart().await?,
                 Workload::Deltas => self.deltas().await?,
                 Workload::AgentSessions => self.agent_sessions().await?,

@@ -31,7 +31,7 @@ impl Workload {
             Workload::Save => &[1, 16, 64, 256],
             Workload::Load => &[1, 64, 256],
             Workload::SaveLarge => &[8],
-            Workload::Failover | Workload::AgentSessions => &[16],
+            Workload::Failover | Workload::HandOver | Workload::Stop | Workload::Rolling | Workload::AgentSessions => &[16],
             Workload::Restart | Workload::Deltas => &[1],
             Workload::Update | Workload::UpdateHot | Workload::Cas | Workload::Turn => &[64],
         }
@@ -39,7 +39,8 @@ impl Workload {
 
     /// Whether it stops or kills nodes.
     pub fn needs_processes(self) -> bool {
-        matches!(self, Workload::Failover | Workload::Restart)
+        use Workload::{Failover, HandOver, Restart, Rolling, Stop};
+        matches!(self, Failover | HandOver | Stop | Rolling | Restart)
     }
 
     /// As it is typed.

@@ -104,6 +104,11 @@ async fn copy_log(node: u64, log: Option<impl AsyncRead + Unpin>) -> String {
     last
 }
 
+/// Whether a node's last line says that it is no member any more.
+pub fn was_removed(last_line: &str) -> bool {
+    reason(last_line).starts_with("this node was removed from the cluster")
+}
+
 /// What the last line of a node that could not start says, without what every error line begins with.
 pub fn reason(last_line: &str) -> &str {
     last_line.strip_prefix("error: ").unwrap_or(last_line)

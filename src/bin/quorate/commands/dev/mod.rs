@@ -125,6 +125,10 @@ impl Dev {
         let Some(child) = self.children.remove(&exit.node) else { return Ok(()) };
         let node = exit.node;
         if exit.status.as_ref().is_ok_and(|status| status.code() == Some(Code::Usage as i32)) {
+            if child::was_removed(&exit.last_line) {
+                say(&format!("node {node} is no member any more and stays down"));
+                return Ok(());
+            }
             return Err(Failure::usage(format!("node {node} can't start: {}", child::reason(&exit.last_line))));
         }
         let how = exit.status.map_or_else(|error| error, |status| status.to_string());

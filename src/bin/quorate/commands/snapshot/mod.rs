@@ -1,6 +1,6 @@
 //! `quorate snapshot`: backups of a cluster, and new clusters out of them.
 
-mod restore;
+pub mod restore;
 mod save;
 mod show;
 

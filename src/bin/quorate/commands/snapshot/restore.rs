@@ -26,7 +26,7 @@ pub fn run(args: &args::Restore) -> Result<(), Failure> {
             vec![node]
         }
     };
-    let cluster = cluster_id(&env, args)?;
+    let cluster = cluster_id(&env, args.cluster_id.as_deref())?;
     for node in &nodes {
         backup::require_empty(&env, &config, *node).map_err(|error| restore_failure(&error))?;
     }
@@ -59,8 +59,9 @@ pub fn run(args: &args::Restore) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cluster_id(env: &Env, args: &args::Restore) -> Result<ClusterId, Failure> {
-    let Some(text) = &args.cluster_id else { return Ok(backup::draw_cluster_id(env)) };
+/// The one that was given, or a new one. Errors: it is no id of today.
+pub fn cluster_id(env: &Env, given: Option<&str>) -> Result<ClusterId, Failure> {
+    let Some(text) = given else { return Ok(backup::draw_cluster_id(env)) };
     let id = ClusterId::from_hex(text)
         .ok_or_else(|| Failure::usage("--cluster-id must be the 32 hex digits that the restore of the first node printed"))?;
     backup::require_fresh(env, id).map_err(|error| Failure::usage(format!("--cluster-id: {error}")))?;
@@ -82,7 +83,7 @@ fn next_steps(args: &args::Restore, config: &Config, nodes: &[NodeId], cluster: 
 }
 
 /// A directory that must be mended first is wrong usage; damage and a failing disk are failures.
-fn restore_failure(error: &RestoreError) -> Failure {
+pub fn restore_failure(error: &RestoreError) -> Failure {
     match error {
         RestoreError::Directory(_) => Failure::usage(error),
         _ => Failure::failed(error),

@@ -1,0 +1,120 @@
+//! `quorate recover`: a new cluster out of what one node still has.
+
+use std::time::Duration;
+
+use quorate::client::{Client, StatusOptions};
+use quorate::env::Env;
+use quorate::server::backup;
+use quorate::server::config::Config;
+use quorate::server::recover::{REVISIONS_SKIPPED, Report, Survivor, recover};
+use quorate::types::NodeId;
+use serde_json::{Value, json};
+
+use crate::args::{self, Output};
+use crate::commands::snapshot::restore::{cluster_id, restore_failure};
+use crate::commands::status::leader_of;
+use crate::failure::Failure;
+use crate::output;
+
+/// How long the members of the old cluster get to show that they live.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Says what is kept and what may be lost; writes only where that was accepted. Errors: the old cluster lives; a directory that must be
+/// empty is not.
+pub async fn run(args: &args::Recover) -> Result<(), Failure> {
+    let env = Env::real();
+    let mut config = Config::load(&args.config).map_err(Failure::usage)?;
+    if let Some(dir) = &args.data_dir {
+        config.data_dir.clone_from(dir);
+    }
+    let nodes = match args.node.map(NodeId) {
+        None => config.members.iter().map(|member| member.id).collect(),
+        Some(node) => {
+            config.member(node).map_err(|error| Failure::usage(format!("{}: {error}", args.config.display())))?;
+            vec![node]
+        }
+    };
+    let cluster = cluster_id(&env, args.cluster_id.as_deref())?;
+    for node in &nodes {
+        backup::require_empty(&env, &config, *node).map_err(|error| restore_failure(&error))?;
+    }
+    let opened = Survivor::open(&args.from);
+    let mut survivor =
+        opened.map_err(|error| Failure::failed(format!("{error}; nothing was changed from={}", args.from.display())))?;
+    let report = survivor.report();
+    require_dead(&report).await?;
+    if !args.accept_loss {
+        print(&fields(&survivor, &report), args.output)?;
+        return Err(Failure::usage(format!(
+            "nothing was written. {} To go on all the same, pass --accept-loss",
+            what_may_be_lost(&report)
+        )));
+    }
+    for node in &nodes {
+        recover(&env, &mut survivor, &config, *node, cluster).map_err(|error| restore_failure(&error))?;
+    }
+    let mut fields = fields(&survivor, &report);
+    fields.push(("new_cluster_id", json!(cluster.to_string())));
+    fields.push(("first_new_revision_above", json!(report.last.index + REVISIONS_SKIPPED)));
+    let written = nodes.iter().map(|node| json!({ "id": node.0, "data_dir": config.node_dir(*node).display().to_string() }));
+    fields.push(("nodes", Value::Array(written.collect())));
+    print(&fields, args.output)?;
+    if args.output == Output::Table {
+        output::line("start each node: quorate serve --config FILE --node ID; never start one of the old directories again")?;
+    }
+    Ok(())
+}
+
+/// Errors: a member of the old cluster is reached that knows a leader.
+async fn require_dead(report: &Report) -> Result<(), Failure> {
+    let addresses: Vec<String> = report.members.iter().map(|member| member.client_address.clone()).collect();
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let client = Client::builder().endpoints(addresses).connect_timeout(ASK_TIMEOUT).build().map_err(Failure::failed)?;
+    let status = client.status(StatusOptions { timeout: ASK_TIMEOUT, ..StatusOptions::default() }).await;
+    match status.as_ref().map(leader_of) {
+        Ok(Some(leader)) => Err(Failure::usage(format!(
+            "the old cluster lives: node {leader} leads it; replace the nodes it has lost (`quorate member replace`); nothing was written"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn what_may_be_lost(report: &Report) -> String {
+    format!(
+        "Lost is every write that only the lost nodes had: whatever was acknowledged above revision {}. Those of the revisions {} to {} are \
+         kept, though some of them may never have been acknowledged.",
+        report.last.index,
+        report.flushed.index + 1,
+        report.last.index
+    )
+}
+
+fn fields(survivor: &Survivor, report: &Report) -> Vec<(&'static str, Value)> {
+    let identity = survivor.identity();
+    let members = report.members.iter().map(|member| member.id.0);
+    vec![
+        ("node", json!(identity.node().0)),
+        ("cluster_id", json!(identity.cluster().map(|id| id.to_string()))),
+        ("members", json!(members.collect::<Vec<_>>())),
+        ("committed_at_least", json!(report.flushed.index)),
+        ("last_log", json!(report.last.index)),
+        ("last_log_term", json!(report.last.term)),
+        ("sessions", json!(report.counts.sessions)),
+        ("tombstones", json!(report.counts.tombstones)),
+        ("may_be_lost", json!(what_may_be_lost(report))),
+    ]
+}
+
+fn print(fields: &[(&str, Value)], how: Output) -> Result<(), Failure> {
+    match how {
+        Output::Json => output::json(&fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())?,
+        Output::Table => {
+            let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+            let lines: Vec<String> = fields.iter().map(|(name, value)| format!("{name:<24} {}", plain(value))).collect();
+            output::line(&lines.join("\n"))?;
+        }
+    }
+    Ok(())
+}

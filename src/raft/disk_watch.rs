@@ -1,0 +1,79 @@
+//! A disk that hangs: a sync that neither ends nor fails.
+//!
+//! A leader whose own disk hangs still commits, by the disks of the others, until it must wait for its own: it would then hold up
+//! everyone, for as long as it is heard. So it hands over after [`HUNG_AFTER`], and says that what it still has open will not be settled
+//! here. The vote of the next leader is not synced by it until the disk is back; nothing is promised meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::hand_over::begin;
+use super::presence::Presence;
+use super::shared::Shared;
+
+/// A sync that takes so long hangs. Far above what a busy disk takes, and below what callers wait for.
+const HUNG_AFTER: Duration = Duration::from_secs(3);
+/// How often a sync is asked for; it costs the disk nothing where nothing was written.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// After this another voter is asked to take over, if none has.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Runs until the log has failed or the runtime ends.
+pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let (done, mut synced) = oneshot::channel();
+        shared.log.sync(Box::new(move |result| drop(done.send(result))));
+        let result = match tokio::time::timeout(HUNG_AFTER, &mut synced).await {
+            Ok(result) => result,
+            Err(_) => hung(&shared, &presence, synced).await,
+        };
+        if !matches!(result, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+type Synced = oneshot::Receiver<Result<(), crate::storage::log::Error>>;
+
+/// Until the sync ends, sees to it that another leads.
+async fn hung(
+    shared: &Shared,
+    presence: &Presence,
+    mut synced: Synced,
+) -> Result<Result<(), crate::storage::log::Error>, oneshot::error::RecvError> {
+    tracing::warn!("the disk of this node hangs");
+    shared.events.note("disk_hung", format!("seconds={}", HUNG_AFTER.as_secs()));
+    let mut asked: Option<Instant> = None;
+    let result = loop {
+        // Its own Raft may wait for the disk, to sync the vote for the next leader, and say nothing any more: so the others are asked.
+        let leads = shared.live_leader() == Some(shared.me) && !presence.leader_elsewhere();
+        if leads && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
+            asked = Some(Instant::now());
+            if let Err(why) = begin(shared, presence, None).await {
+                tracing::warn!(why, "the leader's disk hangs, and nobody can take over");
+            }
+        }
+        if presence.leader_elsewhere() {
+            shared.hung.send_replace(true);
+        }
+        let wait = async {
+            tokio::select! {
+                () = presence.heard() => {}
+                () = tokio::time::sleep(AGAIN_AFTER) => {}
+            }
+        };
+        tokio::select! {
+            biased;
+            result = &mut synced => break result,
+            () = wait => {}
+        }
+    };
+    tracing::info!("the disk of this node answers again");
+    shared.events.note("disk_answers", "");
+    shared.hung.send_replace(false);
+    result
+}

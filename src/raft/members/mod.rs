@@ -1,0 +1,405 @@
+//! Who belongs to the cluster, and how that changes (design §9).
+//!
+//! ```text
+//! add      Hello (who is there?) -> Adopt (take this cluster's id) -> a member without a vote, which catches up
+//! promote  caught up -> a vote                     remove   a leader hands over first
+//! replace  both in one step                        update   Hello (the same data?) -> other addresses
+//! ```
+//!
+//! Everything is proposed on a membership that is committed, applied and not under way to another, and only while it still is the last
+//! one, so two operators never overwrite each other. Each change may be asked for again: one that has happened is done.
+//!
+//! A node id is never used twice. The state keeps the largest one any member ever had, a new node's must be above, and so every node
+//! can tell, from what it has applied, one that was removed from one it has not heard of yet.
+
+mod decide;
+mod moved;
+mod settle;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{ChangeMembershipError, ClientWriteError};
+use openraft::raft::Precondition;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+
+use self::decide::{Change, Situation, Step};
+use super::bootstrap;
+use super::hand_over::hand_over;
+use super::node::members_of;
+use super::presence::Presence;
+use super::shared::Shared;
+use super::types::{PeerNode, StoredMembership};
+use super::{CLUSTER_VERSION_MIN, Member};
+use crate::mutant::{self, Mutant};
+use crate::types::{ClusterId, InstanceId, NodeId, Refusal, RefusalKind};
+use crate::wire::peer::v1 as peer;
+
+pub use moved::{receive as receive_moved, run as announce_moved};
+pub use settle::run as settle;
+
+/// How often what is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// When to ask again while another change is under way.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How often a node is asked who it is before it counts as not there, and the pause between.
+const ATTEMPTS: u32 = 6;
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// In the metadata of a refusal: the caller is no member any more.
+const REMOVED: &str = "quorate-removed";
+
+/// A change as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A node that runs at these addresses and has no data becomes a member without a vote.
+    Add(Member),
+    /// A member that has caught up gets a vote.
+    Promote(NodeId),
+    /// A member leaves.
+    Remove(NodeId),
+    /// A member that has caught up takes another one's place.
+    Replace {
+        /// Leaves.
+        old: NodeId,
+        /// Gets the vote.
+        new: NodeId,
+    },
+    /// A member that runs with its data at these addresses is reached there from now on.
+    Update(Member),
+}
+
+/// Who belongs to the cluster, as one node has applied it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// The members, in order of ids.
+    pub members: Vec<Member>,
+    /// The entry that says so; 0 before there is one.
+    pub revision: u64,
+    /// The largest id any node of this cluster ever had.
+    pub largest: NodeId,
+    /// Voters of the configuration that is being left, while a change is under way.
+    pub leaving: Vec<NodeId>,
+}
+
+/// The members by what this node has applied.
+pub fn roster(shared: &Shared) -> Roster {
+    let (membership, largest) = shared.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
+    let configs = membership.membership().get_joint_config();
+    let staying: BTreeSet<NodeId> = configs.last().cloned().unwrap_or_default();
+    let leaving = membership.voter_ids().filter(|id| !staying.contains(id)).collect();
+    let revision = membership.log_id().map_or(0, |id| id.index);
+    Roster { members: members_of(&membership), revision, largest, leaving }
+}
+
+/// The answer to a node that is no member any more.
+pub fn removed() -> Status {
+    let mut status = Status::failed_precondition("this node was removed from the cluster");
+    status.metadata_mut().insert(REMOVED, tonic::metadata::MetadataValue::from_static("yes"));
+    status
+}
+
+/// Whether a peer answered that.
+pub fn says_removed(status: &Status) -> bool {
+    status.metadata().contains_key(REMOVED)
+}
+
+/// Makes a change, on the leader; gives the members after it.
+///
+/// Errors: not the leader; it may not be; not within `timeout`. What is marked `applied: no` changed nothing; after anything else it may
+/// have happened, and may be asked for again. Dropping the future leaves a change that was proposed to happen.
+pub async fn change(
+    shared: &Arc<Shared>,
+    presence: &Presence,
+    ask: &Ask,
+    force: bool,
+    timeout: Duration,
+) -> Result<Roster, Refusal> {
+    let busy = |_| {
+        let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
+        Refusal::not_applied(kind, "another change of the members is under way; nothing was changed")
+    };
+    let _only = shared.changing.try_lock().map_err(busy)?;
+    let deadline = Instant::now() + timeout;
+    Changing { shared, presence, force, deadline }.make(ask).await
+}
+
+struct Changing<'a> {
+    shared: &'a Arc<Shared>,
+    presence: &'a Presence,
+    force: bool,
+    deadline: Instant,
+}
+
+impl Changing<'_> {
+    async fn make(&self, ask: &Ask) -> Result<Roster, Refusal> {
+        let invalid = |why: String| Refusal::not_applied(RefusalKind::Invalid, format!("{why}; nothing was changed"));
+        loop {
+            let (situation, membership) = self.situation().await?;
+            let change = self.resolve(ask, &situation).await?;
+            match decide::decide(&change, &situation) {
+                Step::Done => return Ok(roster(self.shared)),
+                Step::Refuse(why) => return Err(invalid(why)),
+                Step::Behind(id, lag) => {
+                    let lag = lag.map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
+                    self.wait(&format!("node {id} has not caught up entries_behind={lag}")).await?;
+                }
+                Step::HandOver => {
+                    let handed = hand_over(self.shared, self.presence, None).await;
+                    handed
+                        .map_err(|why| Refusal::not_applied(RefusalKind::Unavailable, format!("the leader is to leave: {why}")))?;
+                    return Err(self.shared.not_leader());
+                }
+                Step::Propose(changes) => {
+                    if let Change::Add(_, node) = &change {
+                        self.adopt(ask, node).await?;
+                    }
+                    if self.propose(changes, &membership).await? {
+                        return Ok(roster(self.shared));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is waited for, if the deadline comes first: nothing was changed by waiting.
+    async fn wait(&self, what: &str) -> Result<(), Refusal> {
+        if Instant::now() + LOOK >= self.deadline {
+            let message = format!("{what}; nothing was changed");
+            return Err(Refusal::not_applied(RefusalKind::DeadlineExceeded, message));
+        }
+        tokio::time::sleep(LOOK).await;
+        Ok(())
+    }
+
+    /// What this leader knows, once the last membership is applied and none is under way.
+    async fn situation(&self) -> Result<(Situation, StoredMembership), Refusal> {
+        let shared = self.shared;
+        loop {
+            let metrics = shared.raft.metrics().borrow_watched().clone();
+            let replication = match (&metrics.replication, metrics.state) {
+                (Some(replication), openraft::ServerState::Leader) => replication,
+                _ => return Err(shared.not_leader()),
+            };
+            let (applied, largest) = shared.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
+            let last = &metrics.membership_config;
+            if applied.log_id() != last.log_id() || applied.membership().get_joint_config().len() != 1 {
+                self.wait("another change of the members is under way").await?;
+                continue;
+            }
+            let nodes: std::collections::BTreeMap<NodeId, PeerNode> =
+                applied.nodes().map(|(id, node)| (*id, node.clone())).collect();
+            let last_log = metrics.last_log_index.unwrap_or(0);
+            let lag = |(id, matched): (&NodeId, &Option<super::types::RaftLogId>)| {
+                matched.as_ref().map(|matched| (*id, last_log.saturating_sub(matched.index)))
+            };
+            let situation = Situation {
+                me: shared.me,
+                voters: applied.voter_ids().collect(),
+                alive: nodes.keys().copied().filter(|id| *id == shared.me || self.presence.is_connected(*id)).collect(),
+                lag: replication.iter().filter_map(lag).collect(),
+                nodes,
+                largest,
+                force: self.force,
+            };
+            return Ok((situation, applied));
+        }
+    }
+
+    /// Asks whoever is meant who it is.
+    async fn resolve(&self, ask: &Ask, now: &Situation) -> Result<Change, Refusal> {
+        Ok(match ask {
+            Ask::Promote(id) => Change::Promote(*id),
+            Ask::Remove(id) => Change::Remove(*id),
+            Ask::Replace { old, new } => Change::Replace { old: *old, new: *new },
+            Ask::Add(member) => {
+                let known = now.nodes.get(&member.id).map(|node| node.instance);
+                Change::Add(member.id, self.ask(member, known).await?)
+            }
+            Ask::Update(member) => {
+                let known = now.nodes.get(&member.id).map(|node| node.instance);
+                Change::Update(member.id, self.ask(member, known).await?)
+            }
+        })
+    }
+
+    async fn ask(&self, member: &Member, known: Option<InstanceId>) -> Result<PeerNode, Refusal> {
+        let shared = self.shared;
+        let asked = timeout_at(self.deadline, patiently(shared, member)).await;
+        let in_force = shared.state.view(|core, _, _| core.machine.cluster_version());
+        let unavailable = |why: String| {
+            let address = &member.peer_address;
+            Refusal::not_applied(RefusalKind::Invalid, format!("node {} {why} peer={address}; nothing was changed", member.id))
+        };
+        let hello = asked.map_err(|_| unavailable("does not answer in time".into()))?;
+        let hello = hello.map_err(|why| unavailable(format!("does not answer: {why}; start it first, without --bootstrap")))?;
+        let expected = Expected { id: member.id, name: &shared.name, cluster: shared.peers.cluster_id(), known, in_force };
+        let instance = expected.judge(&hello).map_err(unavailable)?;
+        Ok(PeerNode {
+            peer_address: member.peer_address.clone(),
+            client_address: member.client_address.clone(),
+            admin_address: member.admin_address.clone(),
+            instance,
+        })
+    }
+
+    /// Gives a new node this cluster's id. It echoes the node's own configuration: its file knows it, ours may not.
+    async fn adopt(&self, ask: &Ask, node: &PeerNode) -> Result<(), Refusal> {
+        let Ask::Add(member) = ask else { return Ok(()) };
+        let refused = |why: &str| {
+            Refusal::not_applied(RefusalKind::Unavailable, format!("node {} did not join: {why}; nothing was changed", member.id))
+        };
+        let cluster = self.shared.peers.cluster_id().ok_or_else(|| refused("there is no cluster"))?;
+        let hello = patiently(self.shared, member).await.map_err(|why| refused(&why))?;
+        let offered = bootstrap::offer(self.shared, member, node.instance, cluster, hello.configuration_hash);
+        offered.await.map_err(|status| refused(status.message()))
+    }
+
+    /// Whether it was committed and applied; otherwise the members have changed meanwhile, and it is to be decided anew.
+    async fn propose(&self, changes: ChangeMembers<NodeId, PeerNode>, on: &StoredMembership) -> Result<bool, Refusal> {
+        let shared = self.shared;
+        let unknown = |why: String| {
+            let message = format!("{why}; it may have happened: look at `quorate member list`, or ask for it again");
+            Refusal::unknown(RefusalKind::Unavailable, message)
+        };
+        let last = Precondition::LastMembershipLogId { last_membership_log_id: *on.log_id() };
+        let text = changes.to_string();
+        tracing::info!(change = %text, "proposing a change of the members");
+        let changed = timeout_at(self.deadline, shared.raft.change_membership_if(changes, false, [last])).await;
+        let written = match changed {
+            Err(_) => return Err(unknown("no majority took the change in time".into())),
+            Ok(Ok(written)) => written,
+            Ok(Err(error)) => match error.into_api_error() {
+                Some(ClientWriteError::PreconditionFailed(_)) => return Ok(false),
+                Some(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                )) => {
+                    self.wait("another change of the members is under way").await?;
+                    return Ok(false);
+                }
+                Some(error) => return Err(unknown(error.to_string())),
+                None => return Err(unknown("this node is stopping".into())),
+            },
+        };
+        let wait = shared.raft.wait(Some(self.deadline.saturating_duration_since(Instant::now())));
+        let applied = wait.applied_index_at_least(Some(written.log_id.index), "members").await;
+        applied.map_err(|error| unknown(error.to_string()))?;
+        Ok(true)
+    }
+}
+
+/// Asks a few times: whoever was just started may need a moment.
+async fn patiently(shared: &Shared, member: &Member) -> Result<peer::HelloResponse, String> {
+    let mut attempts = 1;
+    loop {
+        match bootstrap::ask(shared, member).await {
+            Err(_) if attempts < ATTEMPTS => attempts += 1,
+            answer => return answer,
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Who is to answer at an address.
+struct Expected<'a> {
+    id: NodeId,
+    name: &'a str,
+    cluster: Option<ClusterId>,
+    /// The data directory of the member of this id, if there is one.
+    known: Option<InstanceId>,
+    in_force: u16,
+}
+
+impl Expected<'_> {
+    /// The instance of whoever answered. Errors: why it can be no member, as the rest of a sentence about it.
+    fn judge(&self, hello: &peer::HelloResponse) -> Result<InstanceId, String> {
+        if hello.node != self.id.0 {
+            return Err(format!("is asked for, and node {} answers", hello.node));
+        }
+        if hello.name != self.name {
+            return Err(format!("belongs to a cluster named {:?}, not {:?}", hello.name, self.name));
+        }
+        let instance = InstanceId::from_slice(&hello.instance).ok_or("sent no instance")?;
+        let theirs = ClusterId::from_slice(&hello.cluster_id);
+        let is_known = theirs == self.cluster && self.known == Some(instance);
+        if hello.initialized && !is_known && !mutant::is(Mutant::JoinWithData) {
+            return Err("has data already: only one with an empty data directory can join".into());
+        }
+        let reads = hello.cluster_version_min..=hello.cluster_version_max;
+        if !reads.contains(&u32::from(self.in_force)) {
+            return Err(format!(
+                "reads the cluster versions {} to {}, and {} is in force: run the release that the others run oldest_here={CLUSTER_VERSION_MIN}",
+                reads.start(),
+                reads.end(),
+                self.in_force
+            ));
+        }
+        Ok(instance)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const OURS: ClusterId = ClusterId([1; 16]);
+
+    fn expected(known: Option<InstanceId>) -> Expected<'static> {
+        Expected { id: NodeId(4), name: "q", cluster: Some(OURS), known, in_force: 1 }
+    }
+
+    fn hello() -> peer::HelloResponse {
+        peer::HelloResponse {
+            name: "q".into(),
+            node: 4,
+            instance: Bytes::from_static(&[4; 16]),
+            cluster_version_min: 1,
+            cluster_version_max: 1,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_empty_node_joins_also_if_it_was_offered_a_cluster_before() {
+        assert_eq!(expected(None).judge(&hello()), Ok(InstanceId([4; 16])));
+        let offered = peer::HelloResponse { cluster_id: Bytes::from_static(&[9; 16]), ..hello() };
+        assert_eq!(expected(None).judge(&offered), Ok(InstanceId([4; 16])), "it has no data: it takes another id");
+    }
+
+    #[test]
+    fn a_node_with_data_is_the_member_of_that_data_or_none() {
+        let with_data = |cluster: &'static [u8; 16]| peer::HelloResponse {
+            initialized: true,
+            cluster_id: Bytes::from_static(cluster),
+            ..hello()
+        };
+        assert!(expected(None).judge(&with_data(&[1; 16])).is_err(), "of this cluster, and no member: it was removed");
+        assert!(expected(Some(InstanceId([4; 16]))).judge(&with_data(&[9; 16])).is_err(), "of another cluster");
+        assert!(expected(Some(InstanceId([5; 16]))).judge(&with_data(&[1; 16])).is_err(), "another disk");
+        assert_eq!(expected(Some(InstanceId([4; 16]))).judge(&with_data(&[1; 16])), Ok(InstanceId([4; 16])));
+    }
+
+    #[test]
+    fn whoever_is_another_is_named() {
+        for (wrong, word) in [
+            (peer::HelloResponse { node: 5, ..hello() }, "node 5"),
+            (peer::HelloResponse { name: "other".into(), ..hello() }, "other"),
+            (peer::HelloResponse { instance: Bytes::new(), ..hello() }, "instance"),
+            (peer::HelloResponse { cluster_version_min: 2, cluster_version_max: 3, ..hello() }, "2 to 3"),
+        ] {
+            let why = expected(None).judge(&wrong).expect_err("another");
+            assert!(why.contains(word), "{why}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_mark_says_removed() {
+        assert!(says_removed(&removed()));
+        assert!(!says_removed(&Status::failed_precondition("this node was removed from the cluster")));
+    }
+}

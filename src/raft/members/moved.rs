@@ -1,0 +1,87 @@
+//! A node whose configuration names other addresses than the membership tells the leader, once per start.
+//!
+//! The leader believes it only after it has asked whoever answers there for its instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::Status;
+
+use super::super::peers::Purpose;
+use super::super::presence::Presence;
+use super::super::shared::Shared;
+use super::super::types::PeerNode;
+use super::{Ask, change};
+use crate::raft::Member;
+use crate::types::NodeId;
+use crate::wire::peer::v1 as peer;
+
+/// Pause between two rounds of telling.
+const ROUND: Duration = Duration::from_millis(500);
+/// How long the leader may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs until the membership has this node's addresses, or the leader was told. Ends with the runtime at the latest.
+pub async fn run(shared: Arc<Shared>) {
+    let Some(own) = shared.configured.iter().find(|member| member.id == shared.me).cloned() else { return };
+    loop {
+        let membership = shared.membership();
+        if let Some(known) = membership.get_node(&shared.me) {
+            if is_at(known, &own) {
+                return;
+            }
+            let others: Vec<_> =
+                membership.nodes().filter(|(id, _)| **id != shared.me).map(|(id, node)| (*id, node.clone())).collect();
+            for (id, node) in others {
+                match tell(&shared, id, &node, &own).await {
+                    Ok(()) => return tracing::info!(peer = %own.peer_address, "the cluster was told of this node's new addresses"),
+                    Err(status) => tracing::debug!(%status, to = %id, "told of new addresses"),
+                }
+            }
+        }
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+fn is_at(known: &PeerNode, own: &Member) -> bool {
+    // A member of before they were kept has none for HTTP: that alone is no move.
+    let admin = known.admin_address.is_empty() || known.admin_address == own.admin_address;
+    known.peer_address == own.peer_address && known.client_address == own.client_address && admin
+}
+
+async fn tell(shared: &Shared, id: NodeId, node: &PeerNode, own: &Member) -> Result<(), Status> {
+    let request = peer::MovedRequest {
+        route: Some(shared.peers.route(id, node.instance)),
+        peer_address: own.peer_address.clone(),
+        client_address: own.client_address.clone(),
+        admin_address: own.admin_address.clone(),
+    };
+    let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+    let mut client = shared.peers.client(node, Purpose::Control).map_err(unreachable)?;
+    let answer = tokio::time::timeout(TIMEOUT, client.moved(request)).await;
+    answer.map_err(|_| Status::deadline_exceeded("no answer in time"))?.map(drop)
+}
+
+/// A member says it has moved. Errors: not the leader, or nobody with that member's data answers there.
+pub async fn receive(
+    shared: &Arc<Shared>,
+    presence: &Presence,
+    from: NodeId,
+    request: peer::MovedRequest,
+) -> Result<peer::MovedResponse, Status> {
+    let longest = request.peer_address.len().max(request.client_address.len()).max(request.admin_address.len());
+    if longest > crate::limits::ADDRESS_BYTES_MAX {
+        return Err(Status::invalid_argument(format!("address is too long bytes={longest}")));
+    }
+    let member = Member {
+        id: from,
+        peer_address: request.peer_address,
+        client_address: request.client_address,
+        admin_address: request.admin_address,
+        voter: false,
+    };
+    match change(shared, presence, &Ask::Update(member), false, TIMEOUT).await {
+        Ok(_) => Ok(peer::MovedResponse {}),
+        Err(refusal) => Err(Status::failed_precondition(refusal.message)),
+    }
+}

@@ -1,0 +1,17 @@
+//! A new cluster out of what one node still has, after a majority was lost for good. For the command line; all calls block.
+
+use super::backup::members_of;
+use super::config::Config;
+use crate::env::Env;
+use crate::raft::{RestoreError, Target};
+use crate::types::{ClusterId, NodeId};
+
+pub use crate::raft::recover::{Error, REVISIONS_SKIPPED, Report, Survivor};
+
+/// Writes the data directory of one node of `config` from what the survivor has.
+///
+/// Errors: see [`RestoreError`]. Panics if the node is not configured.
+pub fn recover(env: &Env, survivor: &mut Survivor, config: &Config, node: NodeId, cluster: ClusterId) -> Result<(), RestoreError> {
+    let target = Target { cluster, node, members: members_of(config), data_dir: config.node_dir(node) };
+    survivor.write(env, &target)
+}
