@@ -2,91 +2,108 @@
 # Plants each bug of tests/sim/mutants.txt, one at a time, and runs what has to catch it, until it is caught. A survivor is a failure:
 # of the tests, not of the code. Without a bug the same catchers must pass.
 #
-#   scripts/mutants.sh            every bug, up to 120 seeds each
-#   scripts/mutants.sh --quick    up to 40 seeds each
-#   scripts/mutants.sh --only N   one bug
+#   scripts/mutants.sh              every bug, until the first seed that catches it, at most 40
+#   scripts/mutants.sh --rates N    N seeds of every bug that the simulation has to catch, and how many of them did
+#   scripts/mutants.sh --only NAME  one bug; --seeds-max N: at most so many seeds
 #
-# Everything runs in one build: profile `sim`, feature `mutants`, the bug chosen by QUORATE_MUTANT.
+# Everything runs in one build: profile `sim`, feature `mutants`, the bug chosen by QUORATE_MUTANT. SIM_JOBS: bugs at a time (default:
+# one per core).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-seeds_max=120 only="" secs=30
+usage() { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+seeds_max=40 only="" rates=""
 while [ $# -gt 0 ]; do
+  [ $# -ge 2 ] || usage
   case "$1" in
-    --quick) seeds_max=40 ;;
-    --only) [ $# -ge 2 ] || usage; only="$2"; shift ;;
+    --rates) rates="$2" seeds_max="$2" ;;
+    --seeds-max) seeds_max="$2" ;;
+    --only) only="$2" ;;
     *) usage ;;
   esac
-  shift
+  shift 2
+done
+for number in "${rates:-1}" "$seeds_max"; do
+  [[ "$number" =~ ^[1-9][0-9]*$ ]] || usage
 done
 
 unset RUSTFLAGS
-readonly list=tests/sim/mutants.txt
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
-catchers="$(awk '!/^#/ && NF { print $2 }' "$list" | sort -u)"
+awk -v only="$only" -v rates="$rates" '{ sub(/#.*/, "") } NF && (only == "" || $1 == only) && (rates == "" || $2 == "sim")' tests/sim/mutants.txt >"$out/list"
+[ -s "$out/list" ] || { echo "no such bug in tests/sim/mutants.txt: $only" >&2; exit 2; }
+# A bug that nobody is asked to catch proves nothing.
+uncaught="$(sed -n 's/^    [A-Za-z]* = "\([a-z-]*\)",$/\1/p' src/mutant/mod.rs | grep -vxFf <(awk '!/^#/ { print $1 }' tests/sim/mutants.txt) || true)"
+[ -z "$uncaught" ] || { echo "FAILED: planted, but not in tests/sim/mutants.txt: $uncaught" >&2; exit 1; }
 build=(cargo test --locked --profile sim --features mutants --no-run --message-format=json)
-for catcher in $catchers; do build+=(--test "$catcher"); done
+for catcher in $(awk '{ print $2 }' "$out/list" | sort -u); do build+=(--test "$catcher"); done
 "${build[@]}" | sed -n 's/.*"executable":"\([^"]*\/\([a-z_]*\)-[0-9a-f]*\)".*/\2 \1/p' >"$out/binaries"
-binary() { awk -v name="$1" '$1 == name { print $2 }' "$out/binaries" | tail -n 1; }
-jobs="$(nproc)"
+export MUTANTS_OUT="$out" MUTANTS_SEEDS_MAX="$seeds_max" MUTANTS_RATES="$rates"
 
-# Whether this seed notices; an unknown name of a bug is no notice.
-seed() {
-  if SIM_SEED="$1" SIM_SECS="$secs" timeout -k 5 120 "$SIM_BIN" --exact every_seed_holds --nocapture >"$2/$1.out" 2>&1; then return; fi
-  if grep -q "no such mutant" "$2/$1.out"; then echo "$1" >>"$2/unknown"; else echo "$1" >>"$2/caught"; fi
-}
-export -f seed
-SIM_BIN="$(binary sim)"
-export SIM_BIN secs
+binary() { awk -v name="$1" '$1 == name { print $2 }' "$MUTANTS_OUT/binaries" | tail -n 1; }
 
-# Prints by what it was caught and after how many seeds; nothing if it was not.
-by_seeds() {
-  local first="$1" max="$2" dir="$3" done_so_far=0
-  mkdir -p "$dir"
-  while [ "$done_so_far" -lt "$max" ]; do
-    # shellcheck disable=SC2016 # The inner shell expands them.
-    seq $((first + done_so_far)) $((first + done_so_far + jobs - 1)) | xargs -P "$jobs" -I{} bash -c 'seed "$1" "$2"' _ {} "$dir"
-    done_so_far=$((done_so_far + jobs))
-    if [ -e "$dir/unknown" ]; then echo "no such mutant" >&2; return 1; fi
-    if [ -e "$dir/caught" ]; then
-      local at
-      at="$(sort -n "$dir/caught" | head -n 1)"
-      echo "seed $at: $(grep -m 1 -oE 'VIOLATION seed=[0-9]+: .{0,90}' "$dir/$at.out" | sed 's/^[^:]*: //' || echo 'did not end') ($done_so_far seeds)"
-      return
-    fi
-  done
+# Whether one seed of the simulation, with these kinds of faults, finds nothing; what it found is in the file.
+passes_seed() {
+  local seed="$1" faults="$2" to="$3"
+  (
+    if [ "$faults" != - ]; then export SIM_FAULTS="$faults"; fi
+    SIM_SEED="$seed" SIM_SECS=30 timeout -k 5 60 "$(binary sim)" --exact every_seed_holds --nocapture >"$to" 2>&1
+  )
 }
 
-by_tests() {
-  local bin filter="$2"
-  bin="$(binary "$1")"
-  [ -n "$bin" ] || { echo "no test binary $1" >&2; return 1; }
-  if timeout -k 5 200 "$bin" "$filter" >"$out/tests" 2>&1; then return; fi
-  if grep -q "no such mutant" "$out/tests"; then echo "no such mutant" >&2; return 1; fi
-  grep -m 1 -oE '^test .* FAILED' "$out/tests" | sed 's/^test \(.*\) \.\.\. FAILED/\1/' || echo "did not end"
+# Whether the tests of a binary that have this in their names all pass, and there are some.
+passes_tests() {
+  timeout -k 5 200 "$(binary "$1")" "$2" >"$3" 2>&1 && grep -qE '^running [1-9]' "$3"
 }
 
 # The control: what is to catch finds nothing where nothing is planted.
-while read -r name catcher what; do
-  if [ -n "$only" ] && [ "$name" != "$only" ]; then continue; fi
-  [ "$catcher" != sim ] || continue
-  found="$(by_tests "$catcher" "$what")"
-  [ -z "$found" ] || { echo "FAILED without a bug: $catcher $what: $found"; exit 1; }
-  grep -qE '^running [1-9]' "$out/tests" || { echo "FAILED: no test of $catcher is named $what"; exit 1; }
-done < <(awk '!/^#/ && NF' "$list" | sort -u -k2,3)
+control() {
+  local to="$MUTANTS_OUT/control-$1-$2-$3"
+  if [ "$1" = sim ]; then passes_seed "$2" "$3" "$to" && return; else passes_tests "$1" "$2" "$to" && return; fi
+  echo "FAILED without a bug: $1 $2 $3" >>"$MUTANTS_OUT/failed"
+  tail -n 20 "$to" >>"$MUTANTS_OUT/failed"
+}
 
-total=0 survived=0
-printf '%-28s %8s  %s\n' "mutant" "seconds" "caught by"
-while read -r name catcher what; do
-  if [ -n "$only" ] && [ "$name" != "$only" ]; then continue; fi
-  started=$SECONDS total=$((total + 1))
+# Writes a line that says by what a bug was caught and after how many seeds.
+plant() {
+  local name="$1" catcher="$2" what="$3" faults="${4:--}" to="$MUTANTS_OUT/run-$1" seed seeds=0 caught=0 first="" started=$SECONDS
   export QUORATE_MUTANT="$name"
-  if [ "$catcher" = sim ]; then found="$(by_seeds "$what" "$seeds_max" "$out/$name")"; else found="$(by_tests "$catcher" "$what")"; fi
-  unset QUORATE_MUTANT
-  if [ -z "$found" ]; then survived=$((survived + 1)) found="SURVIVED $catcher $what"; fi
-  printf '%-28s %8d  %s\n' "$name" $((SECONDS - started)) "$found"
-done < <(awk '!/^#/ && NF' "$list")
-echo "mutants: planted=$total caught=$((total - survived)) survived=$survived"
-[ "$survived" -eq 0 ] && [ "$total" -gt 0 ]
+  if [ "$catcher" = sim ]; then
+    for ((seed = what; seeds < MUTANTS_SEEDS_MAX; seed++)); do
+      seeds=$((seeds + 1))
+      passes_seed "$seed" "$faults" "$to" && continue
+      caught=$((caught + 1))
+      if [ -z "$first" ]; then
+        first="seed $seed: $(grep -m 1 -oE 'VIOLATION seed=[0-9]+: .{0,100}' "$to" | sed 's/^[^:]*: //' || echo 'it did not end within 60 s')"
+      fi
+      if [ -z "$MUTANTS_RATES" ]; then break; fi
+    done
+  elif ! passes_tests "$catcher" "$what" "$to"; then
+    caught=1
+    first="$catcher: $(grep -m 1 -oE '^test .* FAILED' "$to" | sed 's/^test \(.*\) \.\.\. FAILED/\1/' || echo 'it did not end')"
+  fi
+  if grep -qE "no such mutant|no such fault" "$to"; then caught=0 first="UNKNOWN name of a bug or fault"; fi
+  if [ "$caught" -eq 0 ]; then first="SURVIVED ${first:-$catcher $what $faults}"; fi
+  printf '%d %-28s %6d %5d %6d  %s\n' "$caught" "$name" $((SECONDS - started)) "$seeds" "$caught" "$first" >"$MUTANTS_OUT/result-$name"
+}
+export -f binary passes_seed passes_tests control plant
+
+jobs="${SIM_JOBS:-$(nproc)}"
+# A seed of the usual faults is one that the simulation runs anyway.
+awk '$2 != "sim" || NF > 3 { print $2, $3, (NF > 3 ? $4 : "-") }' "$out/list" | sort -u >"$out/controls"
+# shellcheck disable=SC2016 # The inner shell expands them.
+{
+  xargs -P "$jobs" -L 1 bash -c 'control "$@"' _ <"$out/controls"
+  if [ -e "$out/failed" ]; then cat "$out/failed"; exit 1; fi
+  xargs -P "$jobs" -L 1 bash -c 'plant "$@"' _ <"$out/list"
+}
+total=0 caught=0
+printf '%-28s %6s %5s %6s  %s\n' bug s seeds caught by
+while read -r name _; do
+  total=$((total + 1))
+  read -r was_caught line <"$out/result-$name"
+  if [ "$was_caught" -gt 0 ]; then caught=$((caught + 1)); fi
+  echo "$line"
+done <"$out/list"
+echo "mutants: planted=$total caught=$caught"
+[ "$caught" -eq "$total" ]

@@ -11,6 +11,7 @@ use super::handle::Handle;
 use super::{Client, Error};
 use crate::env::{Clock, Random, SystemClock, SystemRandom};
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, WRITE_DEADLINE_MAX};
+use crate::mutant::{self, Mutant};
 
 /// What a client is built from.
 #[must_use = "a builder does nothing until it is built"]
@@ -164,7 +165,7 @@ fn address(endpoint: &str, secured: bool) -> Result<String, Error> {
     }
     let port = address
         .rsplit_once(':')
-        .filter(|(host, _)| !host.is_empty() && !host.contains(['/', '@']))
+        .filter(|(host, _)| !host.is_empty() && (!host.contains(['/', '@']) || mutant::is(Mutant::ForeignSchemeAccepted)))
         .map(|(_, port)| port.parse::<u16>());
     if !matches!(port, Some(Ok(port)) if port > 0) || connection::endpoint(address).is_err() {
         return Err(invalid("is not host:port"));

@@ -94,7 +94,7 @@ pub fn allow_test_version() {
 
 /// The newest cluster version this process can apply; a node reports `1..=newest_version()` in every peer handshake.
 pub fn newest_version() -> u16 {
-    if TEST_VERSION_KNOWN.load(Ordering::Relaxed) { TEST_VERSION } else { VERSION_MAX }
+    if TEST_VERSION_KNOWN.load(Ordering::Relaxed) || mutant::is(Mutant::TestVersionKnown) { TEST_VERSION } else { VERSION_MAX }
 }
 
 /// The rules of a cluster version; `None` if this process does not know it.

@@ -59,6 +59,7 @@ mutants! {
     WrongNonce = "wrong-nonce",
     WindowExceededRecorded = "window-exceeded-recorded",
     FirstFrameNotAlone = "first-frame-not-alone",
+    RevisionsRestart = "revisions-restart",
     LimitWithoutVersion = "limit-without-version",
     ForwardUnchecked = "forward-unchecked",
     TokenExpiryIgnored = "token-expiry-ignored",
@@ -66,4 +67,9 @@ mutants! {
     QuorumLossAccepted = "quorum-loss-accepted",
     AdoptUnchecked = "adopt-unchecked",
     JoinWithData = "join-with-data",
+    FinishedServerPolled = "finished-server-polled",
+    SnapshotDamageForgiven = "snapshot-damage-forgiven",
+    ForeignSchemeAccepted = "foreign-scheme-accepted",
+    NoReserve = "no-reserve",
+    TestVersionKnown = "test-version-known",
 }

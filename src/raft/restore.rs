@@ -17,6 +17,7 @@ use super::state_machine::{MEMBERSHIP_KEY, RAFT_TABLE, stored_membership_to};
 use super::types::{Membership, PeerNode, StoredMembership, Vote, log_id_to, vote_to_bytes};
 use crate::env::Env;
 use crate::machine::rows;
+use crate::mutant::{self, Mutant};
 use crate::storage::backup::{self, Reader};
 use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
@@ -103,7 +104,7 @@ pub(super) fn write(
     applied: LogId,
     rows: impl Iterator<Item = Result<Row, Error>>,
 ) -> Result<(), Error> {
-    let dir = &target.data_dir;
+    let (dir, applied) = (&target.data_dir, begins_behind(applied));
     let membership = membership(target, applied)?;
     let failed = |what: &str, error: &dyn fmt::Display| {
         Error::Disk(format!("{what}: {error}; remove the directory before the next attempt path={}", dir.display()))
@@ -117,6 +118,11 @@ pub(super) fn write(
         .map_err(|error| failed("the identity was not written", &error))?;
     drop(lock);
     Ok(())
+}
+
+/// The entry behind which the new log begins: no revision, client id or create_revision of the old cluster comes again.
+fn begins_behind(applied: LogId) -> LogId {
+    if mutant::is(Mutant::RevisionsRestart) { LogId { index: 1, ..applied } } else { applied }
 }
 
 fn membership(target: &Target, applied: LogId) -> Result<StoredMembership, Error> {
@@ -151,8 +157,11 @@ fn kept_rows(
     membership: &StoredMembership,
 ) -> impl Iterator<Item = Result<Row, Error>> {
     let own = (RAFT_TABLE, Bytes::from_static(MEMBERSHIP_KEY), stored_membership_to(membership));
-    let is_kept =
-        |row: &Result<Row, Error>| row.as_ref().map_or(true, |row| ![rows::CLIENTS, rows::OUTCOMES, RAFT_TABLE].contains(&row.0));
+    let is_dropped = |table: u8| {
+        let is_forgotten = table == rows::GLOBAL && mutant::is(Mutant::RevisionsRestart);
+        [rows::CLIENTS, rows::OUTCOMES, RAFT_TABLE].contains(&table) || is_forgotten
+    };
+    let is_kept = move |row: &Result<Row, Error>| row.as_ref().map_or(true, |row| !is_dropped(row.0));
     rows.filter(is_kept).chain(std::iter::once(Ok(own)))
 }
 

@@ -178,3 +178,13 @@ async fn a_client_in_use_keeps_itself_alive() {
     client.save("a", value("y"), WriteOptions::default()).await.expect("a new client");
     assert_eq!((cluster.kept_alive(), cluster.applied()), (2, 2));
 }
+
+/// A client that took the scheme for part of the name would speak plainly where its user asked for TLS.
+#[test]
+fn an_endpoint_with_a_scheme_or_path_that_is_not_spoken_is_refused() {
+    for endpoint in ["https://host:1", "unix:/run/quorate:1", "user@host:1", "host/path:1"] {
+        let refused = quorate::client::Client::builder().endpoints([endpoint]).build();
+        assert_eq!(refused.err().map(|error| error.kind()), Some(quorate::client::ErrorKind::Invalid), "{endpoint}");
+    }
+    assert!(quorate::client::Client::builder().endpoints(["http://host:1/"]).build().is_ok());
+}

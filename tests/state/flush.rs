@@ -262,6 +262,25 @@ fn a_flipped_bit_in_a_row_is_damage_and_not_a_missing_row() {
     assert!(matches!(rig.failed(), Some(Error::Corrupt { .. })), "and that is final");
 }
 
+/// The follower that asked for the snapshot is refused; this node must not go on either, since its reads would find the same.
+#[test]
+fn damage_that_a_snapshot_finds_is_final_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path()).unwrap();
+    rig.apply(1, &[(1, "a", Some(b"fine")), (2, "b", Some(&[b"marker-of-the-row", &[9u8; 30_000][..]].concat()))]);
+    assert!(matches!(rig.flush(), Some(Ok(()))));
+    drop(rig);
+    rot(dir.path(), b"marker-of-the-row");
+    let env = Env { workers: std::sync::Arc::new(crate::rig::ByHand::default()), ..Env::real() };
+    let log = std::sync::Arc::new(crate::rig::FakeLog::default());
+    let build = |_: quorate::storage::state::Rows<'_>| Ok::<_, Error>(());
+    let state = quorate::storage::state::State::open(&env, dir.path(), options(), log, build).unwrap();
+    let mut snapshot = state.snapshot().unwrap();
+    let refused = std::iter::from_fn(|| snapshot.next_frame(1 << 20).transpose()).find_map(Result::err);
+    assert!(matches!(refused, Some(Error::Corrupt { table: Some(2), .. })), "{refused:?}");
+    assert!(matches!(state.failed(), Some(Error::Corrupt { .. })), "and that is final");
+}
+
 #[test]
 fn a_lost_or_damaged_pointer_or_file_is_damage_and_not_a_fresh_start() {
     let dir = tempfile::tempdir().unwrap();

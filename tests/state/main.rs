@@ -4,5 +4,6 @@
 mod crash;
 mod disk;
 mod flush;
+mod restore;
 mod rig;
 mod snapshot;

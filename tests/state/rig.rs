@@ -19,7 +19,7 @@ pub type Callback = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
 
 /// A log that is synced up to what the test says.
 #[derive(Default)]
-pub struct FakeLog(Mutex<(Option<u64>, Waiting)>);
+pub struct FakeLog(Mutex<(Option<u64>, Waiting)>, Mutex<Option<Vec<Callback>>>);
 
 type Waiting = Vec<(u64, Callback)>;
 
@@ -37,6 +37,16 @@ impl FakeLog {
         self.0.lock().unwrap().0
     }
 
+    /// From now on no sync ends until [`FakeLog::end_syncs`].
+    pub fn hold_syncs(&self) {
+        *self.1.lock().unwrap() = Some(Vec::new());
+    }
+
+    pub fn end_syncs(&self, result: impl Fn() -> Result<(), io::Error>) {
+        let held = self.1.lock().unwrap().take().unwrap_or_default();
+        held.into_iter().for_each(|done| done(result()));
+    }
+
     pub fn fail(&self) {
         let waiting = std::mem::take(&mut self.0.lock().unwrap().1);
         waiting.into_iter().for_each(|(_, done)| done(Err(io::Error::other("the log's sync failed"))));
@@ -52,6 +62,9 @@ impl Cover for FakeLog {
     }
 
     fn sync(&self, done: Callback) {
+        if let Some(held) = &mut *self.1.lock().unwrap() {
+            return held.push(done);
+        }
         done(Ok(()));
     }
 }

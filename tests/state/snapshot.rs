@@ -151,3 +151,30 @@ fn a_machine_that_cannot_be_built_is_not_installed() {
     assert!(matches!(refused, Err(Error::Corrupt { .. })));
     assert_eq!((target.check(), names(to.path()).len()), (Model::new(), 2));
 }
+
+/// What the log has queued may be the vote and entries that the snapshot was sent under: after a power cut a state without them would be
+/// ahead of everything its node remembers.
+#[test]
+fn a_snapshot_is_installed_only_once_the_log_is_synced_and_a_failed_sync_is_final() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = filled(from.path());
+    let target = Rig::open(to.path()).unwrap();
+    let stream = frames(source.state.snapshot().unwrap(), 1 << 20);
+    let synced = |target: &Rig| {
+        let (sender, synced) = std::sync::mpsc::channel();
+        target.log.hold_syncs();
+        target.state.sync_log(move |result| sender.send(result).unwrap());
+        assert!(synced.try_recv().is_err(), "the log is not synced yet");
+        synced
+    };
+    let waiting = synced(&target);
+    target.log.end_syncs(|| Ok(()));
+    let proof = waiting.recv().unwrap().unwrap();
+    target.state.install_synced(target.receive(&stream, id(40)).unwrap(), proof).unwrap();
+    assert_eq!(target.check(), source.check());
+
+    let waiting = synced(&target);
+    target.log.end_syncs(|| Err(std::io::Error::other("the log's sync failed")));
+    assert!(waiting.recv().unwrap().is_err());
+    assert!(target.state.failed().is_some());
+}

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use crate::env::{Env, Worker};
 use crate::limits::MIB;
+use crate::mutant::{self, Mutant};
 use crate::types::LogId;
 
 pub use create::create;
@@ -159,7 +160,11 @@ impl<M: Send + Sync + 'static> State<M> {
             options,
             cover,
             phase: Mutex::default(),
-            reserve: Mutex::new(Reserve::open(env.disk.clone(), dir, options.reserve_bytes)),
+            reserve: Mutex::new(Reserve::open(
+                env.disk.clone(),
+                dir,
+                if mutant::is(Mutant::NoReserve) { 0 } else { options.reserve_bytes },
+            )),
             live: RwLock::new(live),
             fault: Arc::default(),
             wake: Arc::default(),

@@ -1,0 +1,112 @@
+//! What a restore makes of a backup, without a cluster around it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate::env::{Env, SystemClock, ThreadWorkers};
+use quorate::machine::{Command, Entry, Machine, rows};
+use quorate::raft::{Member, Target, restore};
+use quorate::storage::backup::{Header, Reader, Writer};
+use quorate::storage::log::{self, Log};
+use quorate::storage::state::{self, Error, State};
+use quorate::testing::disk::SimDisk;
+use quorate::testing::inline::SeededRandom;
+use quorate::types::{
+    Blob, Change, ClientId, ClusterId, Counters, Expiry, LogId, NodeId, Nonce, Outcome, Request, Revision, Sequence, SessionId,
+    Verdict, Write,
+};
+
+use crate::rig::{FakeLog, Model};
+
+const NONCE: Nonce = Nonce([7; 16]);
+
+/// A machine, its rows, and the index of its last entry.
+struct Node {
+    machine: Machine,
+    rows: Model,
+    index: u64,
+}
+
+impl Node {
+    fn write(&mut self, write: Write) -> Outcome {
+        self.index += 1;
+        let log_id = LogId { term: 3, node: NodeId(1), index: self.index };
+        let (outcome, effects) = self.machine.apply(log_id, &Entry { stamp_ms: 1000, command: Command::Client(write) });
+        for row in effects.rows {
+            match row.value {
+                Some(value) => drop(self.rows.insert((row.table, row.key), value)),
+                None => drop(self.rows.remove(&(row.table, row.key))),
+            }
+        }
+        outcome
+    }
+
+    fn create(&mut self, client: ClientId, sequence: u64, id: &str) -> Revision {
+        let sequence = Sequence(sequence);
+        let request = Request { client, nonce: NONCE, sequence, acknowledged_below: sequence };
+        let change =
+            Change::Full { chunks: Vec::new(), head: Blob::plain(Bytes::from_static(b"h")), counters: Counters::default() };
+        let id = SessionId::new(id).unwrap();
+        match self.write(Write::Save { request, id, change, expiry: Expiry::Keep }).verdict {
+            Verdict::Saved(saved) => saved.create_revision,
+            other => panic!("it is not saved: {other:?}"),
+        }
+    }
+
+    fn open_client(&mut self) -> ClientId {
+        match self.write(Write::OpenClient { nonce: NONCE }).verdict {
+            Verdict::ClientOpened { client } => client,
+            other => panic!("no client: {other:?}"),
+        }
+    }
+}
+
+fn machine_of(rows: state::Rows<'_>) -> Result<Machine, Error> {
+    let all: Vec<_> = rows.table_range(&rows::METADATA_TABLES).collect::<Result<_, _>>()?;
+    Machine::from_rows(all.into_iter().map(Ok::<_, rows::Error>)).map_err(|error| Error::invalid(error.to_string()))
+}
+
+fn open(env: &Env, dir: &Path) -> Arc<State<Machine>> {
+    State::open(env, dir, state::Options::default(), Arc::new(FakeLog::default()), machine_of).unwrap()
+}
+
+/// A client's base and cache name a content by its create_revision for ever, so the new cluster must not give one away again, nor may a
+/// client's id come twice.
+#[test]
+fn no_create_revision_or_client_comes_twice_after_a_restore() {
+    let disk = SimDisk::new();
+    let env = Env {
+        clock: Arc::new(SystemClock::new()),
+        random: Arc::new(SeededRandom::new(1)),
+        disk: Arc::new(disk),
+        workers: Arc::new(ThreadWorkers),
+    };
+    let mut old = Node { machine: Machine::new(), rows: Model::new(), index: 0 };
+    let client = old.open_client();
+    let created: Vec<Revision> = (1..=20).map(|n| old.create(client, n, &format!("s{n}"))).collect();
+    let rows = old.rows.iter().map(|((table, key), value)| Ok::<_, Error>((*table, key.clone(), value.clone())));
+    let applied = old.machine.applied().unwrap();
+    let source = Path::new("/source");
+    state::create(&env, source, state::Options::default(), applied, rows).unwrap();
+    let header = Header { cluster: ClusterId([1; 16]), name: "c".into(), node: NodeId(1), taken_ms: 1, release: "0".into() };
+    let mut writer = Writer::new(open(&env, source).snapshot().unwrap(), header);
+    let mut backup = Vec::new();
+    while let Some(piece) = writer.next_piece().unwrap() {
+        backup.extend_from_slice(&piece);
+    }
+
+    let data_dir = Path::new("/restored").to_owned();
+    let member = Member { id: NodeId(1), peer_address: "a:1".into(), client_address: "a:2".into(), voter: true };
+    let target = Target { cluster: ClusterId([2; 16]), node: NodeId(1), members: vec![member], data_dir: data_dir.clone() };
+    restore(&env, Reader::open(&backup[..]).unwrap(), &target, |_| {}).unwrap();
+
+    let last = Log::open(&env, &data_dir.join("log"), log::Options::default()).unwrap().position().last.unwrap();
+    let machine = open(&env, &data_dir.join("state")).view(|machine, _, _| machine.clone());
+    assert_eq!(machine.counts().sessions, 20, "everything was restored");
+    let mut new = Node { machine, rows: Model::new(), index: last.index };
+    let client = new.open_client();
+    let born = new.create(client, 1, "born later");
+    assert!(!created.contains(&born), "{born} was given to another session of the old cluster");
+    assert!(client.0 > applied.index && born.0 > applied.index, "client={client:?} born={born} applied={applied}");
+}
