@@ -55,6 +55,8 @@ pub use node::{Node, Peer, Role, Status};
 pub use read::{Read, ReplyList, ReplyLoad, no_room};
 pub use restore::{Error as RestoreError, Target, require_empty, restore};
 pub use start::{Options, StartError, start};
+#[doc(hidden)]
+pub use state_machine::{Applied, Observer};
 
 use std::pin::Pin;
 use std::time::Duration;

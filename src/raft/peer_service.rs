@@ -138,13 +138,18 @@ impl Peer for PeerService {
     async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
         let request = request.into_inner();
         self.check_member(request.route.as_ref())?;
+        let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
         let rpc = VoteRequest {
-            vote: vote_from_wire(request.vote.as_ref()).map_err(bad)?,
+            vote,
             last_log_id: request.last_log.as_ref().map(log_id_from_wire),
             leadership_transfer: request.leadership_transfer,
         };
         let raft = &self.shared.raft;
         let answer = if request.pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }.map_err(stopped)?;
+        if answer.vote_granted && !request.pre_vote {
+            let (node, candidate) = (self.shared.me.0, vote.leader_id.node_id.0);
+            tracing::debug!(node, term = vote.leader_id.term, candidate, "granted a vote");
+        }
         Ok(Response::new(peer::VoteResponse {
             vote: Some(vote_to_wire(&answer.vote)),
             last_log: answer.last_log_id.as_ref().map(log_id_to_wire),

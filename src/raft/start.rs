@@ -24,7 +24,7 @@ use super::peer_service::PeerService;
 use super::peers::Peers;
 use super::presence::Presence;
 use super::shared::Shared;
-use super::state_machine::{Core, StateMachine};
+use super::state_machine::{Core, Observer, StateMachine};
 use super::types::{Runtime, StoredMembership};
 use super::{Leadership, Member, Upper, bootstrap, disk_watch, members, purge, upgrade};
 use crate::env::{Env, u64_from};
@@ -79,6 +79,8 @@ pub struct Options {
     pub log: log::Options,
     /// How the state is kept.
     pub state: state::Options,
+    /// Who is told of every entry that is applied, for tests that audit them.
+    pub observer: Option<Observer>,
     /// The server above the peer port.
     pub upper: Arc<dyn Upper>,
 }
@@ -194,7 +196,7 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     let peers = Peers::new(options.node, storage.identity.cluster(), options.net.clone());
     let clocks = Arc::new(Clocks::new(options.env.clock.clone(), options.node, 2 * options.election_timeout_max));
     let identity = Arc::new(Mutex::new(storage.identity));
-    let machine = StateMachine::new(storage.state.clone(), blocking.clone());
+    let machine = StateMachine::new(storage.state.clone(), blocking.clone(), options.observer.clone());
     let network = NetworkFactory { peers: peers.clone(), clocks: clocks.clone(), blocking: blocking.clone() };
     let log_store = LogStore::new(storage.log.clone(), identity.clone());
     let raft = openraft::Raft::new(options.node, config, network, log_store, machine.clone());

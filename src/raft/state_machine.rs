@@ -16,10 +16,10 @@ use super::types::{
 };
 use crate::codec;
 use crate::limits::FRAME_BYTES_MAX;
-use crate::machine::{Machine, RowChange, rows};
+use crate::machine::{Entry, Machine, RowChange, rows};
 use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Received, Rows, State};
-use crate::types::NodeId;
+use crate::types::{NodeId, Outcome};
 use crate::wire::{self, peer::v1 as peer};
 
 /// The table of Raft's own row: the membership in force. The machine's tables have smaller numbers.
@@ -134,16 +134,30 @@ pub enum SnapshotData {
     Received(Received<Core>),
 }
 
+/// An entry that a node has just applied.
+pub struct Applied<'a> {
+    /// Its position.
+    pub log_id: crate::types::LogId,
+    /// What it says; `None`: an entry of Raft's own.
+    pub entry: Option<&'a Entry>,
+    /// What came of it.
+    pub outcome: &'a Outcome,
+}
+
+/// Is told of every entry a node applies, in order, and must be short.
+pub type Observer = Arc<dyn Fn(Applied<'_>) + Send + Sync>;
+
 /// The applied state of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct StateMachine {
     state: Arc<State<Core>>,
     blocking: Blocking,
+    observer: Option<Observer>,
 }
 
 impl StateMachine {
-    pub fn new(state: Arc<State<Core>>, blocking: Blocking) -> Self {
-        Self { state, blocking }
+    pub fn new(state: Arc<State<Core>>, blocking: Blocking, observer: Option<Observer>) -> Self {
+        Self { state, blocking, observer }
     }
 
     /// Flushes everything applied so far, durably. Cancel safe: the flush goes on.
@@ -176,12 +190,14 @@ impl StateMachine {
             EntryPayload::Normal(payload) => {
                 let version = self.state.view(|core, _, _| core.machine.cluster_version());
                 let command = codec::decode(&payload.0, version).map_err(io::Error::other)?;
-                self.state.update(|core, batch| {
+                let outcome = self.state.update(|core, batch| {
                     let (outcome, effects) = core.machine.apply(log_id, &command);
                     put_rows(batch, effects.rows);
                     batch.set_applied(log_id);
                     outcome
-                })
+                });
+                self.tell(log_id, Some(&command), &outcome);
+                outcome
             }
             EntryPayload::Blank => self.skip(log_id, None),
             EntryPayload::Membership(membership) => self.skip(log_id, Some(StoredMembership::new(Some(entry.log_id), membership))),
@@ -193,8 +209,8 @@ impl StateMachine {
     }
 
     /// An entry of Raft's own. Its outcome says only where it stands; nobody acts on the version.
-    fn skip(&self, log_id: crate::types::LogId, membership: Option<StoredMembership>) -> crate::types::Outcome {
-        self.state.update(|core, batch| {
+    fn skip(&self, log_id: crate::types::LogId, membership: Option<StoredMembership>) -> Outcome {
+        let outcome = self.state.update(|core, batch| {
             let effects = core.machine.skip(log_id);
             put_rows(batch, effects.rows);
             if let Some(membership) = membership {
@@ -204,11 +220,19 @@ impl StateMachine {
                 (core.membership, core.largest_node) = (membership, largest);
             }
             batch.set_applied(log_id);
-            crate::types::Outcome {
+            Outcome {
                 revision: crate::types::Revision(log_id.index),
                 verdict: crate::types::Verdict::ClusterVersion { version: core.machine.cluster_version() },
             }
-        })
+        });
+        self.tell(log_id, None, &outcome);
+        outcome
+    }
+
+    fn tell(&self, log_id: crate::types::LogId, entry: Option<&Entry>, outcome: &Outcome) {
+        if let Some(observer) = &self.observer {
+            observer(Applied { log_id, entry, outcome });
+        }
     }
 
     /// Streams a snapshot of another store into this one's form, as if it had come from a peer.

@@ -42,7 +42,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for RealStor
         let log = Log::open(&env, &dir.path().join("log"), options).expect("a log");
         let state = State::open(&env, &dir.path().join("state"), state::Options::default(), Arc::new(Uncovered), Core::from_rows)
             .expect("a state");
-        let machine = StateMachine::new(state, Blocking::new(env.workers.clone()));
+        let machine = StateMachine::new(state, Blocking::new(env.workers.clone()), None);
         Ok((dir, LogStore::new(log, Arc::new(Mutex::new(identity))), machine))
     }
 }

@@ -22,6 +22,7 @@ use super::upper::{Above, Present};
 use super::{Error, StartError, admin, health, sweeper};
 use crate::env::{Clock, Env};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, WRITE_MESSAGE_BYTES_MAX};
+use crate::mutant::{self, Mutant};
 use crate::raft::net::{Incoming, Net, TcpNet, Traffic};
 use crate::raft::{self, Node};
 use crate::storage::{log, state};
@@ -70,6 +71,8 @@ pub struct Tuning {
     pub log: log::Options,
     /// How its state does.
     pub state: state::Options,
+    /// Who is told of every entry that is applied; nobody outside of tests.
+    pub observer: Option<raft::Observer>,
 }
 
 impl Tuning {
@@ -77,7 +80,13 @@ impl Tuning {
     pub fn of(config: &Config) -> Self {
         let cache_bytes = config.storage.cache.as_u64() as usize;
         let state = state::Options { cache_bytes, ..state::Options::default() };
-        Self { log_bytes_kept: config.storage.log_kept.as_u64(), early_elections: true, log: log::Options::default(), state }
+        Self {
+            log_bytes_kept: config.storage.log_kept.as_u64(),
+            early_elections: true,
+            log: log::Options::default(),
+            state,
+            observer: None,
+        }
     }
 
     /// With log segments of so many bytes and none in reserve, as a test's disk is memory.
@@ -197,6 +206,10 @@ impl Server {
         if failure.is_none() {
             drain(&dispatcher, &*clock, &mut serving).await;
         }
+        if mutant::is(Mutant::FinishedServerPolled) {
+            // Without its output it panics when it is waited for again.
+            drop(serving.as_mut().take_output());
+        }
         node.shutdown().await;
         end.send_replace(true);
         let joined = async {
@@ -307,6 +320,7 @@ fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options 
         early_elections: tuning.early_elections,
         log: tuning.log,
         state: tuning.state,
+        observer: tuning.observer,
         upper: below.upper,
     }
 }

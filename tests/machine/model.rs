@@ -1,4 +1,4 @@
-//! Random commands against a reference model of about a hundred lines, which sweeps everything the moment it expires.
+//! Random commands against the reference model.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,211 +8,11 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use quorate::machine::Command;
 use quorate::types::{
-    Base, Change, ClientId, Counters, Expected, Expiry, OnConflict, Outcome, Revision, Saved, SessionId, Verdict, Version, Write,
+    Base, Change, ClientId, Counters, Expected, Expiry, OnConflict, Outcome, Revision, SessionId, Verdict, Version, Write,
 };
 
 use crate::lab::{Lab, blob, chunk, id, nonce, request};
-
-const TOMBSTONE_MS: u64 = 7 * 24 * 3_600_000;
-const IDLE_MS: u64 = 3_600_000;
-
-#[derive(Clone, Debug, Default)]
-struct Session {
-    created: u64,
-    version: u64,
-    /// Texts of all chunks; each has one item.
-    items: Vec<String>,
-    first_item_chunk: u64,
-    head: String,
-    head_since: u64,
-    append_only_since: u64,
-    deadline: Option<u64>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Client {
-    nonce: u8,
-    below: u64,
-    deadline: u64,
-    answers: BTreeMap<u64, Outcome>,
-}
-
-#[derive(Default)]
-struct Model {
-    now: u64,
-    sessions: BTreeMap<String, Session>,
-    tombstones: BTreeMap<String, (u64, u64)>,
-    clients: BTreeMap<u64, Client>,
-}
-
-impl Model {
-    fn advance(&mut self, stamp: u64) {
-        self.now = self.now.max(stamp);
-        let now = self.now;
-        for (id, session) in &self.sessions {
-            if let Some(deadline) = session.deadline.filter(|deadline| *deadline <= now) {
-                self.tombstones.insert(id.clone(), (session.version + 1, deadline + TOMBSTONE_MS));
-            }
-        }
-        self.sessions.retain(|_, session| session.deadline.is_none_or(|deadline| deadline > now));
-        self.tombstones.retain(|_, (_, until)| *until > now);
-        self.clients.retain(|_, client| client.deadline > now);
-    }
-
-    fn apply(&mut self, index: u64, stamp: u64, write: &Write) -> Outcome {
-        self.advance(stamp);
-        let outcome = |verdict| Outcome { revision: Revision(index), verdict };
-        let deadline = self.now + IDLE_MS;
-        if let Write::OpenClient { nonce } = write {
-            let old = self.clients.iter_mut().find(|(_, client)| client.nonce == nonce.0[0]);
-            let Some((client, row)) = old else {
-                self.clients.insert(index, Client { nonce: nonce.0[0], below: 1, deadline, ..Client::default() });
-                return outcome(Verdict::ClientOpened { client: ClientId(index) });
-            };
-            row.deadline = deadline;
-            return outcome(Verdict::ClientOpened { client: ClientId(*client) });
-        }
-        let request = *write.request().expect("only writes else");
-        let Some(client) = self.clients.get_mut(&request.client.0).filter(|client| client.nonce == request.nonce.0[0]) else {
-            return outcome(Verdict::ClientUnknown);
-        };
-        client.deadline = deadline;
-        client.below = client.below.max(request.acknowledged_below.0);
-        client.answers.retain(|sequence, _| *sequence >= client.below);
-        match request.sequence.0 {
-            sequence if sequence < client.below => return outcome(Verdict::Stale),
-            sequence if sequence >= client.below + 1024 => return outcome(Verdict::WindowExceeded),
-            sequence if client.answers.contains_key(&sequence) => return client.answers[&sequence].clone(),
-            _ => {}
-        }
-        let answer = outcome(self.execute(index, write));
-        if answer.verdict != Verdict::BaseMismatch {
-            let client = self.clients.get_mut(&request.client.0).expect("found above");
-            client.answers.insert(request.sequence.0, answer.clone());
-        }
-        answer
-    }
-
-    fn execute(&mut self, index: u64, write: &Write) -> Verdict {
-        let (id, expected) = match write {
-            Write::Save { id, .. } => (id, None),
-            Write::SaveIfVersion { id, expected, .. } => (id, Some(*expected)),
-            Write::Delete { id, expected, .. } => (id, *expected),
-            _ => unreachable!("has no request"),
-        };
-        let old = self.sessions.get(id.as_str()).cloned();
-        let tombstone = self.tombstones.get(id.as_str()).map_or(0, |(version, _)| *version);
-        let matches = match (&old, expected) {
-            (_, None) => true,
-            (old, Some(Expected::Absent)) => old.is_none(),
-            (None, Some(Expected::At { .. })) => false,
-            (Some(old), Some(Expected::At { version, create_revision })) => {
-                old.version == version.0 && create_revision.is_none_or(|created| created.0 == old.created)
-            }
-        };
-        let actual = Version(old.as_ref().map_or(0, |old| old.version));
-        let conflict = Verdict::Conflict { actual, tombstone: Version(tombstone) };
-        if let Write::Delete { .. } = write {
-            return match old {
-                _ if !matches => conflict,
-                None => Verdict::NotFound { tombstone: Version(tombstone) },
-                Some(old) => {
-                    self.sessions.remove(id.as_str());
-                    self.tombstones.insert(id.as_str().to_owned(), (old.version + 1, self.now + TOMBSTONE_MS));
-                    Verdict::Deleted { version: Version(old.version + 1) }
-                }
-            };
-        }
-        let rebase = matches!(write, Write::SaveIfVersion { on_conflict: OnConflict::Rebase, .. });
-        if !matches && !rebase {
-            return conflict;
-        }
-        let change = write.change().expect("a save");
-        let next = if matches { changed(old.as_ref(), change, index, tombstone) } else { rebased(old.as_ref(), change) };
-        let Some(mut next) = next else {
-            return if matches { Verdict::BaseMismatch } else { conflict };
-        };
-        next.deadline = match write {
-            Write::Save { expiry, .. } | Write::SaveIfVersion { expiry, .. } => match expiry {
-                Expiry::Keep => next.deadline,
-                Expiry::Never => None,
-                Expiry::After(ttl) => Some(self.now + ttl.as_millis() as u64),
-            },
-            _ => None,
-        };
-        let saved = Saved {
-            version: Version(next.version),
-            create_revision: Revision(next.created),
-            items: next.items.len() as u64,
-            next_chunk: next.first_item_chunk + next.items.len() as u64,
-            rebased: !matches,
-        };
-        self.tombstones.remove(id.as_str());
-        self.sessions.insert(id.as_str().to_owned(), next);
-        Verdict::Saved(saved)
-    }
-}
-
-/// The session after a change where the expectation held; `None` is a mismatch of the base.
-fn changed(old: Option<&Session>, change: &Change, index: u64, tombstone: u64) -> Option<Session> {
-    let mut next = old.cloned().unwrap_or(Session { created: index, version: tombstone, ..Session::default() });
-    next.version += 1;
-    match change {
-        Change::Full { chunks, head, .. } => {
-            if old.is_some() {
-                next.first_item_chunk += next.items.len() as u64;
-                next.append_only_since = next.version;
-            }
-            next.items.clear();
-            next.take(chunks, Some(head));
-        }
-        Change::Delta { base, chunks, head, .. } => {
-            let is_base = match (base, old) {
-                (Base::Absent, old) => old.is_none(),
-                (Base::At { create_revision, version, items }, Some(old)) => {
-                    create_revision.0 == old.created && version.0 == old.version && *items == old.items.len() as u64
-                }
-                (Base::At { .. }, None) => false,
-            };
-            if !is_base {
-                return None;
-            }
-            next.take(chunks, head.as_ref());
-        }
-    }
-    Some(next)
-}
-
-/// The newest session with a delta appended; `None` is a conflict.
-fn rebased(old: Option<&Session>, change: &Change) -> Option<Session> {
-    let (Some(old), Change::Delta { base, chunks, head, .. }) = (old, change) else {
-        return None;
-    };
-    let (version, items) = match base {
-        Base::Absent => (0, 0),
-        Base::At { create_revision, .. } if create_revision.0 != old.created => return None,
-        Base::At { version, items, .. } => (version.0, *items),
-    };
-    let head = head.as_ref().filter(|head| text(&head.data) != old.head);
-    let is_known = version <= old.version && items <= old.items.len() as u64;
-    if !is_known || version < old.append_only_since || (head.is_some() && old.head_since > version) {
-        return None;
-    }
-    let mut next = old.clone();
-    next.version += 1;
-    next.take(chunks, head);
-    Some(next)
-}
-
-impl Session {
-    fn take(&mut self, chunks: &[quorate::types::Chunk], head: Option<&quorate::types::Blob>) {
-        self.items.extend(chunks.iter().map(|chunk| text(&chunk.blob.data)));
-        if let Some(head) = head {
-            self.head = text(&head.data);
-            self.head_since = self.version;
-        }
-    }
-}
+use crate::reference::{IDLE_MS, Model, TOMBSTONE_MS};
 
 fn text(data: &[u8]) -> String {
     String::from_utf8_lossy(data).into_owned()
@@ -376,7 +176,10 @@ impl Driver {
                 .lab
                 .content(&id)
                 .map(|(chunks, head)| (chunks.iter().map(|chunk| text(&chunk.blob.data)).collect::<Vec<_>>(), text(&head.data)));
-            assert_eq!(content, expected.map(|session| (session.items.clone(), session.head.clone())));
+            let modelled = expected.map(|session| {
+                (session.chunks.iter().map(|chunk| text(&chunk.blob.data)).collect::<Vec<_>>(), text(&session.head.data))
+            });
+            assert_eq!(content, modelled);
             let Some(info) = self.lab.machine.info(&id) else {
                 continue;
             };

@@ -6,13 +6,17 @@
 #[cfg(not(tokio_unstable))]
 compile_error!("without --cfg tokio_unstable, which .cargo/config.toml sets and RUSTFLAGS overrides, no seed can be replayed");
 
+mod audit;
 mod coverage;
+mod invariants;
 mod lying;
 mod nemesis;
 mod net;
 mod node;
 mod operator;
 mod params;
+#[path = "../machine/reference.rs"]
+mod reference;
 mod turns;
 mod workload;
 mod world;

@@ -9,6 +9,7 @@ use quorate::testing::inline::SeededRandom;
 use turmoil::Sim;
 
 use super::coverage::sometimes;
+use super::invariants;
 use super::node::Host;
 use super::operator::Wanted;
 use super::params::{Kind, Params};
@@ -47,6 +48,8 @@ pub struct Nemesis {
     /// Hosts with greater ids join later, if at all.
     nodes: u64,
     jumped: bool,
+    /// Until then, whoever grants a vote loses its power the same moment.
+    cuts_voters_until: Duration,
     /// How often each fault was caused.
     pub counts: BTreeMap<&'static str, u64>,
     /// What was done when, for the trace.
@@ -69,6 +72,7 @@ impl Nemesis {
             wanted,
             nodes: params.nodes,
             jumped: false,
+            cuts_voters_until: Duration::ZERO,
             counts: BTreeMap::new(),
             log: Vec::new(),
         }
@@ -79,9 +83,25 @@ impl Nemesis {
         let now = sim.elapsed();
         self.cure(sim, |at| at <= now);
         self.revive(sim);
+        self.cut_voters(sim, now);
         if now >= self.next {
             self.next = now + Duration::from_millis(50 + self.random.below(self.pace_ms * 2));
             self.strike(sim, now);
+        }
+    }
+
+    /// The power goes before anything but the vote itself can have synced it; the node is back while that election is under way.
+    fn cut_voters(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        let voters = invariants::take_granted();
+        if now >= self.cuts_voters_until {
+            return;
+        }
+        for id in voters {
+            if !self.down.contains(&id) {
+                sometimes("power cut with a vote just granted");
+                self.power_off(sim, id, Crash::Lost, true);
+                self.later(now, 300, Cure::Start(id));
+            }
         }
     }
 
@@ -281,6 +301,12 @@ impl Nemesis {
                 self.count(sim, "power cut", &name);
                 let crash = self.crash_kind();
                 self.power_off(sim, id, crash, true);
+                self.later(now, 3000, Cure::Start(id));
+            }
+            Kind::PowerCutAfterVote => {
+                self.count(sim, "power cut after a vote", &name);
+                self.cuts_voters_until = now + Duration::from_millis(3000);
+                self.power_off(sim, id, Crash::Kept, false);
                 self.later(now, 3000, Cure::Start(id));
             }
             Kind::PowerCutWithinWork => {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quorate::env::{Clock, Env};
-use quorate::raft::{Role, Status};
+use quorate::raft::{Applied, Observer, Role, Status};
 use quorate::server::config::Config;
 use quorate::server::{Options, Server, Tuning};
 use quorate::storage::{log, state};
@@ -17,7 +17,9 @@ use quorate::testing::tasks::TaskWorkers;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::audit::Audit;
 use super::coverage::sometimes;
+use super::invariants;
 use super::lying::LyingDisk;
 use super::net::SimNet;
 use super::params::Params;
@@ -82,11 +84,12 @@ pub struct Slot {
     pub applied: u64,
     /// Digests seen on any host, by index.
     pub digests: Arc<Mutex<BTreeMap<u64, u64>>>,
+    pub audit: Arc<Mutex<Audit>>,
     pub violations: Vec<String>,
 }
 
 impl Slot {
-    pub fn new(digests: Arc<Mutex<BTreeMap<u64, u64>>>) -> Self {
+    pub fn new(digests: Arc<Mutex<BTreeMap<u64, u64>>>, audit: Arc<Mutex<Audit>>) -> Self {
         Self {
             disk: SimDisk::new(),
             starts: 0,
@@ -99,12 +102,16 @@ impl Slot {
             installs: 0,
             applied: 0,
             digests,
+            audit,
             violations: Vec::new(),
         }
     }
 
     /// Takes note of what a node says of itself; gives the end of its log.
-    fn look(&mut self, status: &Status, last_log: Option<u64>) -> Option<u64> {
+    fn look(&mut self, id: u64, upgrades: bool, status: &Status, last_log: Option<u64>) -> Option<u64> {
+        if !self.wiped {
+            self.violations.extend(invariants::judge(id, self.starts, status));
+        }
         self.leads = status.role == Role::Leader;
         self.applied = status.applied.unwrap_or(0);
         if let Some(index) = status.digest_index {
@@ -119,7 +126,9 @@ impl Slot {
         if last_log.is_some() && status.purged > last_log {
             self.installs += 1;
         }
-        if status.cluster_version > 1 {
+        if status.cluster_version > 1 && !upgrades {
+            self.violations.push(format!("cluster version {} is in force, which nobody knows", status.cluster_version));
+        } else if status.cluster_version > 1 {
             sometimes("node at the next cluster version");
         }
         status.last_log
@@ -191,11 +200,11 @@ impl Host {
 
     async fn serve(&self, server: Server, stop: &Notify) -> String {
         let node = server.node().clone();
-        let slot = self.slot.clone();
+        let (id, upgrades, slot) = (self.id, self.params.upgrades.is_some(), self.slot.clone());
         let watch = async move {
             let mut last_log = None;
             loop {
-                last_log = slot.lock().expect("no host panics with it").look(&node.status(), last_log);
+                last_log = slot.lock().expect("no host panics with it").look(id, upgrades, &node.status(), last_log);
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -235,6 +244,9 @@ impl Host {
         };
         let state =
             state::Options { cache_bytes: 1 << 20, unflushed_bytes_soft: 64 << 10, reserve_bytes: 64 << 10, ..Default::default() };
-        Tuning { log_bytes_kept: self.params.log_bytes_kept, early_elections: true, log, state }
+        let (id, audit) = (self.id, self.slot.lock().expect("no host panics with it").audit.clone());
+        let observe = move |applied: Applied<'_>| audit.lock().expect("no host panics with it").take(id, &applied);
+        let observer: Observer = Arc::new(observe);
+        Tuning { log_bytes_kept: self.params.log_bytes_kept, early_elections: true, log, state, observer: Some(observer) }
     }
 }

@@ -18,6 +18,7 @@ pub enum Kind {
     FailedWrite,
     OrderlyStop,
     PowerCutOfAll,
+    PowerCutAfterVote,
     Partition,
     Bridge,
     OneWay,
@@ -54,9 +55,15 @@ const KINDS: [Kind; 18] = [
 ];
 
 /// Drawn apart from the others, which they came after: what a seed meant before, it still means.
-const LATER_KINDS: [Kind; 2] = [Kind::Members, Kind::HungDisk];
+const LATER_KINDS: [Kind; 3] = [Kind::Members, Kind::HungDisk, Kind::PowerCutAfterVote];
 /// Hosts that are no members at first.
 const SPARES: u64 = 2;
+
+/// A kind by its name here. Panics if there is none: a run must not pass for want of its fault.
+fn named(name: &str) -> Kind {
+    let found = KINDS.into_iter().chain(LATER_KINDS).find(|kind| format!("{kind:?}") == name);
+    found.unwrap_or_else(|| panic!("no such fault name={name} known={KINDS:?} {LATER_KINDS:?}"))
+}
 
 /// Everything about a run that is not drawn on its way.
 #[derive(Clone, Debug)]
@@ -82,12 +89,12 @@ pub struct Params {
     pub segment_bytes: u64,
     /// Bytes of the largest values.
     pub large_bytes: usize,
-    /// Whether every node knows the cluster version that only tests use, so that the cluster moves up to it under way.
-    pub upgrades: bool,
+    /// When every node comes to know the cluster version that only tests use, so that the cluster moves up to it under load.
+    pub upgrades: Option<Duration>,
 }
 
 impl Params {
-    /// Of this seed; `SIM_NODES` says otherwise for the number of nodes.
+    /// Of this seed; `SIM_NODES` says otherwise for the number of nodes, `SIM_FAULTS` for the kinds of faults.
     pub fn new(seed: u64) -> Self {
         let random = SeededRandom::new(seed);
         let one_of = |choices: &[u64]| choices[random.below(choices.len() as u64) as usize];
@@ -106,6 +113,9 @@ impl Params {
         let later = SeededRandom::new(seed ^ 0x006c_6174_6572);
         let lies = std::env::var_os("SIM_LYING_DISK").is_some();
         faults.extend(LATER_KINDS.into_iter().filter(|_| !lies && later.below(10) < keep));
+        if let Ok(names) = std::env::var("SIM_FAULTS") {
+            faults = names.split(',').map(named).collect();
+        }
         let is_large = random.below(12) == 0;
         Self {
             seed,
@@ -122,7 +132,7 @@ impl Params {
             log_bytes_kept: one_of(&[16, 64, 1024]) << 10,
             segment_bytes: if is_large { 20 << 20 } else { 64 << 10 },
             large_bytes: if is_large { 15 << 20 } else { 20_000 },
-            upgrades: random.below(4) == 0,
+            upgrades: (random.below(4) == 0).then(|| Duration::from_millis(random.below(20_000))),
         }
     }
 

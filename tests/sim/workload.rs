@@ -42,6 +42,18 @@ impl Shared {
 /// Bytes of the largest values.
 pub static LARGE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
+/// A value begins with its number.
+pub const VALUE_BYTES: usize = 8;
+
+fn id_of(key: usize) -> String {
+    format!("k{key}")
+}
+
+/// The number of a session of single values.
+pub fn key_of(id: &str) -> Option<usize> {
+    id.strip_prefix('k')?.parse().ok()
+}
+
 /// How clients reach the cluster.
 #[derive(Clone, Copy)]
 pub struct Connect {
@@ -154,7 +166,7 @@ impl Caller {
             shared.history.push(op);
             shared.history.len() - 1
         };
-        let answered = tokio::time::timeout(patience, perform(client, &format!("k{key}"), ask, expiry)).await;
+        let answered = tokio::time::timeout(patience, perform(client, &id_of(key), ask, expiry)).await;
         let answer = answered.unwrap_or(Answer::Unknown);
         let returned = self.clock.now();
         {
@@ -236,12 +248,12 @@ fn content(value: u64) -> Content {
         value => 40 + value % 400,
     };
     let mut bytes = value.to_le_bytes().to_vec();
-    bytes.resize(8 + filler as usize, value as u8);
+    bytes.resize(VALUE_BYTES + filler as usize, value as u8);
     Content::Value(Bytes::from(bytes))
 }
 
 fn value(bytes: &[u8]) -> u64 {
-    let value = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+    let value = u64::from_le_bytes(bytes[..VALUE_BYTES].try_into().expect("eight bytes"));
     assert_eq!(content(value), Content::Value(Bytes::copy_from_slice(bytes)), "the bytes are not those that were stored");
     value
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use quorate::client::StatusOptions;
-use quorate::testing::history::{Answer, Ask, verdict};
+use quorate::testing::history::{Answer, Ask, audit, exact, resolve, verdict};
 use quorate::testing::inline::SeededRandom;
 use turmoil::{Builder, Sim};
 
@@ -57,9 +57,6 @@ struct World {
 pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
     let params = Arc::new(Params::new(seed));
     LARGE_BYTES.store(params.large_bytes, Ordering::Relaxed);
-    if params.upgrades {
-        quorate::machine::allow_test_version();
-    }
     let mut sim = Builder::new()
         .rng_seed(seed)
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
@@ -98,10 +95,10 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
 }
 
 fn hosts(params: &Arc<Params>, dir: &std::path::Path) -> Vec<Host> {
-    let digests = Arc::default();
+    let (digests, audit) = (Arc::default(), Arc::default());
     let lies = std::env::var_os("SIM_LYING_DISK").is_some();
     let host = |id: u64| {
-        let slot = Arc::new(Mutex::new(Slot::new(Arc::clone(&digests))));
+        let slot = Arc::new(Mutex::new(Slot::new(Arc::clone(&digests), Arc::clone(&audit))));
         let skew_ms = Arc::new(AtomicU64::new(params.skew_ms(id)));
         Host { id, params: params.clone(), dir: dir.to_owned(), skew_ms, lies, slot }
     };
@@ -159,6 +156,9 @@ impl World {
                 Ok(false) => {}
             }
             let now = sim.elapsed();
+            if self.params.upgrades.is_some_and(|at| now >= at) {
+                quorate::machine::allow_test_version();
+            }
             let phase = self.shared.lock().expect("nobody panics with it").phase;
             match phase {
                 Phase::Faults if now < faults_for => nemesis.step(sim),
@@ -204,7 +204,15 @@ impl World {
         }
         violations.extend(self.scan.lock().expect("nobody panics with it").take().into_iter().flatten());
         violations.extend(self.turns.lock().expect("nobody panics with it").violations.iter().take(3).cloned());
+        let (log, wrong) =
+            self.hosts[0].slot.lock().expect("nobody panics with it").audit.lock().expect("nobody panics with it").finish();
+        violations.extend(wrong.into_iter().take(3));
         violations.extend(verdict(&shared.history).iter().map(ToString::to_string));
+        if let Some(log) = log {
+            // With the log at hand every write has its place.
+            let known = exact(&resolve(&shared.history, &log)).into_iter().chain(audit(&shared.history, &log));
+            violations.extend(known.map(|violation| format!("by the log: {violation}")));
+        }
         let count = |wanted: &dyn Fn(Answer) -> bool| shared.history.iter().filter(|op| wanted(op.answer)).count();
         let mut lines = nemesis.log.clone();
         for (at, op) in shared.history.iter().enumerate() {

@@ -1,0 +1,252 @@
+//! The reference model: what the machine has to answer, in the plainest way. It sweeps everything the moment it expires, keeps contents
+//! beside what is known of them, and has no limits but the window of sequences. The simulation replays whole logs through it.
+
+use std::collections::BTreeMap;
+
+use quorate::types::{
+    Base, Blob, Change, Chunk, ClientId, Expected, Expiry, Nonce, OnConflict, Outcome, Revision, Saved, Verdict, Version, Write,
+};
+
+pub const TOMBSTONE_MS: u64 = 7 * 24 * 3_600_000;
+pub const IDLE_MS: u64 = 3_600_000;
+const WINDOW: u64 = 1024;
+
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    pub created: u64,
+    pub version: u64,
+    pub chunks: Vec<Chunk>,
+    next_chunk: u64,
+    pub head: Blob,
+    head_since: u64,
+    append_only_since: u64,
+    pub deadline: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Client {
+    nonce: Nonce,
+    below: u64,
+    deadline: u64,
+    answers: BTreeMap<u64, Outcome>,
+}
+
+/// A session whose deadline passed: its id, and the version its end took.
+pub type Expired = (String, u64);
+
+#[derive(Default)]
+pub struct Model {
+    now: u64,
+    pub sessions: BTreeMap<String, Session>,
+    tombstones: BTreeMap<String, (u64, u64)>,
+    clients: BTreeMap<u64, Client>,
+}
+
+impl Model {
+    /// Moves time on; gives what expired.
+    pub fn advance(&mut self, stamp: u64) -> Vec<Expired> {
+        self.now = self.now.max(stamp);
+        let now = self.now;
+        let mut expired = Vec::new();
+        for (id, session) in &self.sessions {
+            if let Some(deadline) = session.deadline.filter(|deadline| *deadline <= now) {
+                self.tombstones.insert(id.clone(), (session.version + 1, deadline + TOMBSTONE_MS));
+                expired.push((id.clone(), session.version + 1));
+            }
+        }
+        self.sessions.retain(|_, session| session.deadline.is_none_or(|deadline| deadline > now));
+        self.tombstones.retain(|_, (_, until)| *until > now);
+        self.clients.retain(|_, client| client.deadline > now);
+        expired
+    }
+
+    /// What a client's write that is the entry at `index` is answered.
+    pub fn apply(&mut self, index: u64, stamp: u64, write: &Write) -> Outcome {
+        self.advance(stamp);
+        let verdict = match write {
+            Write::OpenClient { nonce } => self.open(index, *nonce),
+            Write::KeepAlive { client, nonce, acknowledged_below } => {
+                if self.touch(*client, *nonce, acknowledged_below.0) {
+                    Verdict::ClientKept
+                } else {
+                    Verdict::ClientUnknown
+                }
+            }
+            Write::CloseClient { client, nonce } if self.client(*client, *nonce).is_some() => {
+                self.clients.remove(&client.0);
+                Verdict::ClientClosed
+            }
+            Write::CloseClient { .. } => Verdict::ClientUnknown,
+            write => return self.once(index, write),
+        };
+        Outcome { revision: Revision(index), verdict }
+    }
+
+    fn client(&mut self, client: ClientId, nonce: Nonce) -> Option<&mut Client> {
+        self.clients.get_mut(&client.0).filter(|client| client.nonce == nonce)
+    }
+
+    fn open(&mut self, index: u64, nonce: Nonce) -> Verdict {
+        let deadline = self.now + IDLE_MS;
+        let Some((client, row)) = self.clients.iter_mut().find(|(_, client)| client.nonce == nonce) else {
+            self.clients.insert(index, Client { nonce, below: 1, deadline, answers: BTreeMap::new() });
+            return Verdict::ClientOpened { client: ClientId(index) };
+        };
+        row.deadline = deadline;
+        Verdict::ClientOpened { client: ClientId(*client) }
+    }
+
+    fn touch(&mut self, client: ClientId, nonce: Nonce, below: u64) -> bool {
+        let deadline = self.now + IDLE_MS;
+        let Some(client) = self.client(client, nonce) else { return false };
+        client.deadline = deadline;
+        client.below = client.below.max(below);
+        client.answers.retain(|sequence, _| *sequence >= client.below);
+        true
+    }
+
+    fn once(&mut self, index: u64, write: &Write) -> Outcome {
+        let outcome = |verdict| Outcome { revision: Revision(index), verdict };
+        let request = *write.request().expect("only writes else");
+        if !self.touch(request.client, request.nonce, request.acknowledged_below.0) {
+            return outcome(Verdict::ClientUnknown);
+        }
+        let client = &self.clients[&request.client.0];
+        match request.sequence.0 {
+            sequence if sequence < client.below => return outcome(Verdict::Stale),
+            sequence if sequence >= client.below + WINDOW => return outcome(Verdict::WindowExceeded),
+            sequence if client.answers.contains_key(&sequence) => return client.answers[&sequence].clone(),
+            _ => {}
+        }
+        let answer = outcome(self.execute(index, write));
+        if answer.verdict != Verdict::BaseMismatch {
+            let client = self.clients.get_mut(&request.client.0).expect("found above");
+            client.answers.insert(request.sequence.0, answer.clone());
+        }
+        answer
+    }
+
+    fn execute(&mut self, index: u64, write: &Write) -> Verdict {
+        let (id, expected) = match write {
+            Write::Save { id, .. } => (id, None),
+            Write::SaveIfVersion { id, expected, .. } => (id, Some(*expected)),
+            Write::Delete { id, expected, .. } => (id, *expected),
+            _ => unreachable!("has no request"),
+        };
+        let old = self.sessions.get(id.as_str()).cloned();
+        let tombstone = self.tombstones.get(id.as_str()).map_or(0, |(version, _)| *version);
+        let matches = match (&old, expected) {
+            (_, None) => true,
+            (old, Some(Expected::Absent)) => old.is_none(),
+            (None, Some(Expected::At { .. })) => false,
+            (Some(old), Some(Expected::At { version, create_revision })) => {
+                old.version == version.0 && create_revision.is_none_or(|created| created.0 == old.created)
+            }
+        };
+        let actual = Version(old.as_ref().map_or(0, |old| old.version));
+        let conflict = Verdict::Conflict { actual, tombstone: Version(tombstone) };
+        if let Write::Delete { .. } = write {
+            return match old {
+                _ if !matches => conflict,
+                None => Verdict::NotFound { tombstone: Version(tombstone) },
+                Some(old) => {
+                    self.sessions.remove(id.as_str());
+                    self.tombstones.insert(id.as_str().to_owned(), (old.version + 1, self.now + TOMBSTONE_MS));
+                    Verdict::Deleted { version: Version(old.version + 1) }
+                }
+            };
+        }
+        let rebase = matches!(write, Write::SaveIfVersion { on_conflict: OnConflict::Rebase, .. });
+        if !matches && !rebase {
+            return conflict;
+        }
+        let change = write.change().expect("a save");
+        let next = if matches { changed(old.as_ref(), change, index, tombstone) } else { rebased(old.as_ref(), change) };
+        let Some(mut next) = next else {
+            return if matches { Verdict::BaseMismatch } else { conflict };
+        };
+        next.deadline = match write {
+            Write::Save { expiry, .. } | Write::SaveIfVersion { expiry, .. } => match expiry {
+                Expiry::Keep => next.deadline,
+                Expiry::Never => None,
+                Expiry::After(ttl) => Some(self.now + ttl.as_millis() as u64),
+            },
+            _ => None,
+        };
+        let saved = Saved {
+            version: Version(next.version),
+            create_revision: Revision(next.created),
+            items: next.items(),
+            next_chunk: next.next_chunk,
+            rebased: !matches,
+        };
+        self.tombstones.remove(id.as_str());
+        self.sessions.insert(id.as_str().to_owned(), next);
+        Verdict::Saved(saved)
+    }
+}
+
+/// The session after a change where the expectation held; `None` is a mismatch of the base.
+fn changed(old: Option<&Session>, change: &Change, index: u64, tombstone: u64) -> Option<Session> {
+    let mut next = old.cloned().unwrap_or(Session { created: index, version: tombstone, ..Session::default() });
+    next.version += 1;
+    match change {
+        Change::Full { chunks, head, .. } => {
+            if old.is_some() {
+                next.append_only_since = next.version;
+            }
+            next.chunks.clear();
+            next.take(chunks, Some(head));
+        }
+        Change::Delta { base, chunks, head, .. } => {
+            let is_base = match (base, old) {
+                (Base::Absent, old) => old.is_none(),
+                (Base::At { create_revision, version, items }, Some(old)) => {
+                    create_revision.0 == old.created && version.0 == old.version && *items == old.items()
+                }
+                (Base::At { .. }, None) => false,
+            };
+            if !is_base {
+                return None;
+            }
+            next.take(chunks, head.as_ref());
+        }
+    }
+    Some(next)
+}
+
+/// The newest session with a delta appended; `None` is a conflict.
+fn rebased(old: Option<&Session>, change: &Change) -> Option<Session> {
+    let (Some(old), Change::Delta { base, chunks, head, .. }) = (old, change) else {
+        return None;
+    };
+    let (version, items) = match base {
+        Base::Absent => (0, 0),
+        Base::At { create_revision, .. } if create_revision.0 != old.created => return None,
+        Base::At { version, items, .. } => (version.0, *items),
+    };
+    let head = head.as_ref().filter(|head| **head != old.head);
+    let is_known = version <= old.version && items <= old.items();
+    if !is_known || version < old.append_only_since || (head.is_some() && old.head_since > version) {
+        return None;
+    }
+    let mut next = old.clone();
+    next.version += 1;
+    next.take(chunks, head);
+    Some(next)
+}
+
+impl Session {
+    fn items(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.item_count).sum()
+    }
+
+    fn take(&mut self, chunks: &[Chunk], head: Option<&Blob>) {
+        self.next_chunk += chunks.len() as u64;
+        self.chunks.extend_from_slice(chunks);
+        if let Some(head) = head {
+            self.head = head.clone();
+            self.head_since = self.version;
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The white-box audit: every entry that any node applied, replayed in order through the reference model of `tests/machine`.
+//!
+//! Nodes must apply the same entry at an index and come to the same outcome, whenever and however often they apply it; the outcome must be
+//! the model's; no request is executed twice. What it knows of the committed log also gives the history of the clients its places: then
+//! the exact checker's verdict is proof.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate::machine::{Command, Entry};
+use quorate::raft::Applied;
+use quorate::testing::history::{Committed, Request};
+use quorate::types::{Blob, Codec, Outcome, Revision, Verdict, Write};
+
+use super::reference::Model;
+use super::workload::{VALUE_BYTES, key_of};
+
+/// What was applied so far.
+#[derive(Default)]
+pub struct Audit {
+    model: Model,
+    /// The index the model is to apply next.
+    next: u64,
+    /// Entries behind a gap: the nodes before it are gone, others will come to it.
+    waiting: BTreeMap<u64, (Option<Entry>, Outcome)>,
+    /// What was applied at each index, as a hash.
+    marks: BTreeMap<u64, u64>,
+    executed: BTreeSet<(u64, u64)>,
+    committed: Vec<Committed>,
+    violations: Vec<String>,
+}
+
+impl Audit {
+    /// Takes note of what a node applied.
+    pub fn take(&mut self, node: u64, applied: &Applied<'_>) {
+        let (index, mark) = (applied.log_id.index, mark(applied));
+        match self.marks.insert(index, mark) {
+            None => {}
+            Some(first) if first == mark => return,
+            Some(_) => {
+                return self.violations.push(format!("n{node} applied another entry, or came to another outcome, index={index}"));
+            }
+        }
+        self.waiting.insert(index, (applied.entry.cloned(), applied.outcome.clone()));
+        while let Some((entry, outcome)) = self.waiting.remove(&self.next) {
+            if let Some(entry) = entry {
+                self.replay(self.next, &entry, &outcome);
+            }
+            self.next += 1;
+        }
+    }
+
+    fn replay(&mut self, index: u64, entry: &Entry, outcome: &Outcome) {
+        for (id, version) in self.model.advance(entry.stamp_ms) {
+            let Some(key) = key_of(&id) else { continue };
+            let (value, request, is_expiry) = (None, None, true);
+            self.committed.push(Committed { key, version, revision: index, value, request, is_expiry });
+        }
+        let Command::Client(write) = &entry.command else { return };
+        let expected = self.model.apply(index, entry.stamp_ms, write);
+        if expected != *outcome {
+            self.violations.push(format!("the model answers {expected:?}, the machine {outcome:?} index={index} write={write:?}"));
+        }
+        let version = match outcome.verdict {
+            Verdict::Saved(saved) => saved.version.0,
+            Verdict::Deleted { version } => version.0,
+            _ => return,
+        };
+        if outcome.revision != Revision(index) {
+            return;
+        }
+        let request = write.request().map(|request| Request { client: request.client.0, sequence: request.sequence.0 });
+        if let Some(request) = request.filter(|request| !self.executed.insert((request.client, request.sequence))) {
+            self.violations.push(format!("a request was executed twice, at last at index={index} {request:?}"));
+        }
+        if let Some(key) = write.session().and_then(|id| key_of(id.as_str())) {
+            let value = write.change().and_then(|change| change.head()).map(value_of);
+            self.committed.push(Committed { key, version, revision: index, value, request, is_expiry: false });
+        }
+    }
+
+    /// The changes to sessions of single values, as they were committed, and what is wrong; `None`: an entry is unknown.
+    pub fn finish(&mut self) -> (Option<Vec<Committed>>, Vec<String>) {
+        let mut violations = std::mem::take(&mut self.violations);
+        if let Some(first) = self.waiting.keys().next() {
+            violations.push(format!("entries were applied behind one that no node applied index={} first={first}", self.next));
+            return (None, violations);
+        }
+        (Some(std::mem::take(&mut self.committed)), violations)
+    }
+}
+
+/// The number a value begins with.
+fn value_of(head: &Blob) -> u64 {
+    let unpacked = match head.codec {
+        Codec::None => head.data[..=VALUE_BYTES].to_vec(),
+        Codec::Zstd => zstd::decode_all(&head.data[..]).expect("what a client packed"),
+    };
+    // Before it stands what kind of content it is.
+    u64::from_le_bytes(unpacked[1..=VALUE_BYTES].try_into().expect("eight bytes"))
+}
+
+/// A hash of an entry and its outcome. Contents count by their checksums.
+fn mark(applied: &Applied<'_>) -> u64 {
+    let mut text = format!("{} {:?}", applied.log_id, applied.outcome);
+    if let Some(entry) = applied.entry {
+        text += &format!(" {} ", entry.stamp_ms);
+        match &entry.command {
+            Command::Client(Write::OpenClient { nonce }) => text += &format!("{nonce:?}"),
+            Command::Client(write) => {
+                text += &format!("{:?} {:?}", write.request(), write.session());
+                let blobs = write.change().into_iter().flat_map(|change| change.blobs());
+                blobs.for_each(|blob| text += &format!(" {} {}", blob.crc32c, blob.raw_bytes));
+            }
+            other => text += &format!("{other:?}"),
+        }
+    }
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, hash)
+}

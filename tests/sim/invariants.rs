@@ -1,0 +1,54 @@
+//! What no node may do, seen from inside: a vote that was granted is remembered, and no process leads in a term that an earlier process
+//! of its node led.
+//!
+//! One process runs one seed, so what was seen is the process's.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use quorate::raft::{Role, Status};
+
+static SEEN: Mutex<Seen> = Mutex::new(Seen { granted: BTreeMap::new(), fresh: Vec::new(), leaders: BTreeMap::new() });
+
+struct Seen {
+    /// The largest term in which a node granted its vote.
+    granted: BTreeMap<u64, u64>,
+    /// Who granted one since the nemesis looked.
+    fresh: Vec<u64>,
+    /// By term and node: which of the node's processes led.
+    leaders: BTreeMap<(u64, u64), u64>,
+}
+
+fn seen() -> MutexGuard<'static, Seen> {
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A node is about to tell a candidate that it has its vote.
+pub fn granted(node: u64, term: u64) {
+    let mut seen = seen();
+    let known = seen.granted.entry(node).or_default();
+    *known = term.max(*known);
+    seen.fresh.push(node);
+}
+
+/// Who granted a vote since this was last asked.
+pub fn take_granted() -> Vec<u64> {
+    std::mem::take(&mut seen().fresh)
+}
+
+/// Judges what a node's process says of itself; `process` counts them from 1.
+pub fn judge(node: u64, process: u64, status: &Status) -> Option<String> {
+    let mut seen = seen();
+    let granted = seen.granted.get(&node).copied().unwrap_or_default();
+    // Before openraft has read its log it says 0.
+    if status.term > 0 && status.term < granted {
+        return Some(format!("a vote is forgotten: granted in term {granted}, now in term {}", status.term));
+    }
+    if status.role == Role::Leader {
+        let first = *seen.leaders.entry((status.term, node)).or_insert(process);
+        if first != process {
+            return Some(format!("it leads in term {} again after a restart process={process} first={first}", status.term));
+        }
+    }
+    None
+}
