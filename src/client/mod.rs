@@ -31,8 +31,11 @@ mod members;
 mod operation;
 mod operations;
 mod pack;
-mod retry;
-mod router;
+// Pure decisions, for whoever explores them: no part of the interface.
+#[doc(hidden)]
+pub mod retry;
+#[doc(hidden)]
+pub mod router;
 mod sessions;
 mod status;
 mod table;

@@ -12,8 +12,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const HINTS_AT_ONCE: u32 = 3;
 
 /// How an operation fared so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct History {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct History {
     /// An attempt of this write may have been applied: only an outcome settles it now. Never set for a read.
     pub ambiguous: bool,
     /// The wait before the last attempt.
@@ -26,7 +26,7 @@ pub(super) struct History {
 
 /// What is known when deciding.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Situation {
+pub struct Situation {
     /// What is left until the deadline.
     pub remaining: Duration,
     /// How many endpoints there are to ask.
@@ -37,7 +37,7 @@ pub(super) struct Situation {
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+pub enum Decision {
     /// Go to the leader, at once.
     Follow(LeaderHint),
     /// Go to another endpoint, at once: this one failed.
@@ -54,7 +54,7 @@ pub(super) enum Decision {
 ///
 /// Only the same request id is ever sent again, so a retry is safe whatever the refusal says; what may differ is what the caller is
 /// told in the end.
-pub(super) fn next(refusal: &Refusal, history: &mut History, situation: Situation) -> Decision {
+pub fn next(refusal: &Refusal, history: &mut History, situation: Situation) -> Decision {
     let wait = |history: &mut History, least: Duration| {
         history.backoff = jittered(history.backoff, situation.random);
         history.hints = 0;
@@ -84,7 +84,7 @@ pub(super) fn next(refusal: &Refusal, history: &mut History, situation: Situatio
 }
 
 /// Decorrelated jitter: between the least wait and three times the last one.
-pub(super) fn jittered(last: Duration, random: u64) -> Duration {
+pub fn jittered(last: Duration, random: u64) -> Duration {
     let least = BACKOFF_MIN.as_micros() as u64;
     let most = (3 * last.as_micros() as u64).clamp(least, BACKOFF_MAX.as_micros() as u64);
     Duration::from_micros(least + random % (most - least + 1))

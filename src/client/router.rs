@@ -13,7 +13,7 @@ const PENALTY_MAX_HINTED: Duration = Duration::from_secs(30);
 /// Endpoints kept, named and hinted.
 const ENDPOINTS_MAX: usize = 4 * NODES_MAX;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Endpoint {
     address: String,
     named: bool,
@@ -23,7 +23,7 @@ struct Endpoint {
 
 /// Where to go now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub enum Choice {
     /// To this endpoint.
     Use(usize),
     /// Every endpoint just failed: not before this time.
@@ -31,8 +31,8 @@ pub(super) enum Choice {
 }
 
 /// The endpoints, and which of them is preferred.
-#[derive(Debug)]
-pub(super) struct Router {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Router {
     endpoints: Vec<Endpoint>,
     preferred: usize,
 }

@@ -6,5 +6,7 @@ mod golden;
 mod lab;
 mod limits;
 mod model;
+mod reference;
+mod route;
 mod script;
 mod transcripts;
