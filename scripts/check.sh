@@ -3,9 +3,9 @@
 #
 #   scripts/check.sh              everything
 #   scripts/check.sh --no-tests   all but the tests, for a caller that has run `cargo test` itself
-#   scripts/check.sh --no-long    all but the simulation, its repetition, and chaos
+#   scripts/check.sh --no-long    all but the simulation, its repetition, chaos and the planted bugs
 #
-# It prints the seconds of each stage and, at the end, how many tests, seeds and faults there were: fewer than the committed
+# It prints the seconds of each stage and, at the end, how many tests, seeds, faults and planted bugs there were: fewer than the committed
 # floor is a failure, since a suite that silently stopped running proves nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,14 +13,18 @@ cd "$(dirname "$0")/.."
 # Raise it whenever tests are added; lower it only together with the tests that go.
 readonly TESTS_FLOOR=480
 
-# Seeds that are simulated for 30 s of virtual time each, and what they must come to together.
-readonly SEEDS=1..200
+# New seeds that are simulated for 30 s of virtual time each: for so many minutes, at least the floor. Where they begin follows from the
+# commit, so that every change explores others and a failure can be had again.
+readonly SIM_MINUTES=9
 readonly SEEDS_FLOOR=200
 readonly FAULTS_FLOOR=4000
 
 # Faults to real processes, of so many kinds at least: where strace or libfaketime is missing, others take the place of theirs.
 readonly CHAOS_FAULTS_FLOOR=60
 readonly CHAOS_KINDS_FLOOR=10
+
+# Bugs that are planted; every one must be caught.
+readonly MUTANTS_FLOOR=34
 
 with_tests=yes with_long=yes
 case "${1:-}" in
@@ -49,7 +53,19 @@ run_tests() {
 }
 
 simulate() {
-  scripts/sim.sh --seeds "$SEEDS" --secs 30 --floors tests/sim/sometimes.txt 2>&1 | tee -a "$long"
+  local first=$((16#$(git rev-parse --short=7 HEAD 2>/dev/null || date +%j%H%M) * 1000 + 1))
+  echo "seeds from $first on"
+  scripts/sim.sh --seeds "$first..$((first + 1999))" --secs 30 --minutes "$SIM_MINUTES" --at-least "$SEEDS_FLOOR" \
+    --floors tests/sim/sometimes.txt 2>&1 | tee -a "$long"
+}
+
+# `cargo test` has taken any one or two faults in each scope; optimized, any two are affordable in all.
+small_scope() {
+  MODEL_FAULTS=2 cargo test --locked --profile sim --features mutants --test machine exhaustive
+}
+
+plant_bugs() {
+  scripts/mutants.sh 2>&1 | tee -a "$long"
 }
 
 # The kinds of runs that once failed.
@@ -97,6 +113,8 @@ if [ "$with_long" = yes ]; then
   stage "simulation of seeds that failed once" simulate_failed_before
   stage "chaos" real_processes
   stage "the same seed, the same run" scripts/sim.sh --seeds 1..10 --secs 10 --twice yes
+  stage "every interleaving of small scope" small_scope
+  stage "mutants" plant_bugs
 fi
 stage "docs" docs
 for features in machine wire client client,bob server cli; do
@@ -115,5 +133,6 @@ if [ "$with_long" = yes ]; then
   at_least faults "$(figure simulation faults)" "$FAULTS_FLOOR"
   at_least "faults to real processes" "$(figure chaos faults)" "$CHAOS_FAULTS_FLOOR"
   at_least "kinds of faults to real processes" "$(figure chaos kinds)" "$CHAOS_KINDS_FLOOR"
+  at_least mutants "$(figure mutants caught)" "$MUTANTS_FLOOR"
 fi
 echo "all checks passed"

@@ -6,6 +6,7 @@
 #     --secs N        seconds of virtual time with faults (default: 30)
 #     --nodes 3|5     that many nodes, whatever the seed says
 #     --minutes M     no new seed is begun after so long
+#     --at-least N    but the first N are, however long they take
 #     --floors F      fail unless every line `floor point` of F was reached by all seeds together
 #     --twice yes     each seed twice: both runs must give the same trace
 #     --replay S      one seed, with what happened, in order of time
@@ -15,9 +16,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-seeds="1..200" file="" secs=30 nodes="" minutes="" floors="" replay="" twice=""
+seeds="1..200" file="" secs=30 nodes="" minutes="" floors="" replay="" twice="" at_least=0
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || usage
   case "$1" in
@@ -26,6 +27,7 @@ while [ $# -gt 0 ]; do
     --secs) secs="$2" ;;
     --nodes) nodes="$2" ;;
     --minutes) minutes="$2" ;;
+    --at-least) at_least="$2" ;;
     --floors) floors="$2" ;;
     --replay) replay="$2" ;;
     --twice) twice="$2" ;;
@@ -33,7 +35,7 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-for number in "$secs" "${nodes:-3}" "${minutes:-1}" "${replay:-1}"; do
+for number in "$secs" "${nodes:-3}" "${minutes:-1}" "${replay:-1}" "$at_least"; do
   [[ "$number" =~ ^[0-9]+$ ]] || usage
 done
 [ -n "$file" ] || [[ "$seeds" =~ ^[0-9]+\.\.[0-9]+$ ]] || usage
@@ -61,14 +63,14 @@ fi
 
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
-export SIM_OUT="$out" SIM_UNTIL=$((minutes ? $(date +%s) + minutes * 60 : 0))
+export SIM_OUT="$out" SIM_UNTIL=$((minutes ? $(date +%s) + minutes * 60 : 0)) SIM_BEHIND=$(($(head -n 1 <<<"$list") + at_least))
 SIM_TOTAL="$(wc -l <<<"$list")"
 export SIM_TOTAL SIM_TWICE="$twice"
 
 # A seed that hangs in real time is a failure too.
 one() {
   local seed="$1" done_so_far failed_so_far
-  if [ "$SIM_UNTIL" -gt 0 ] && [ "$(date +%s)" -ge "$SIM_UNTIL" ]; then return; fi
+  if [ "$SIM_UNTIL" -gt 0 ] && [ "$(date +%s)" -ge "$SIM_UNTIL" ] && [ "$seed" -ge "$SIM_BEHIND" ]; then return; fi
   if SIM_SEED="$seed" timeout -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.out" 2>&1; then
     if [ -n "$SIM_TWICE" ]; then
       SIM_SEED="$seed" timeout -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.again" 2>&1 || true
