@@ -57,7 +57,7 @@ pub use members::{Member, MemberChange, Members};
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents};
 #[doc(hidden)]
 pub use pack::is_readable;
-pub use status::{ClusterStatus, NodeStatus, Role, StatusOptions};
+pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role, StatusOptions};
 
 pub use crate::types::{
     Consistency, Counters, Expected, Expiry, List, ListPage, Listed, NodeId, Revision, SessionId, SessionInfo, Version,

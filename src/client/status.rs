@@ -109,6 +109,49 @@ pub struct NodeStatus {
     pub uptime: Duration,
     /// Its process id.
     pub pid: u64,
+    /// What must hold on it, and whether it does.
+    pub checks: Vec<NodeCheck>,
+    /// Its clock minus the median of the voters', in milliseconds.
+    pub clock_offset_ms: Option<i64>,
+    /// Free bytes of the file system its data lies on ...
+    pub disk_free_bytes: u64,
+    /// ... and all of them.
+    pub disk_total_bytes: u64,
+    /// A hash of the cluster's name, members and addresses as it was configured.
+    pub configuration_hash: u64,
+    /// The oldest cluster version it can read ...
+    pub cluster_version_min: u32,
+    /// ... and the newest.
+    pub cluster_version_max: u32,
+    /// Syncs of its log since it was started ...
+    pub syncs: u64,
+    /// ... how long they took together ...
+    pub sync_total: Duration,
+    /// ... and the slowest of the last minute or two.
+    pub sync_slowest: Duration,
+    /// Writes it answered since it was started.
+    pub writes: u64,
+    /// Reads it answered since it was started.
+    pub reads: u64,
+    /// Times everything on its disk was read and found whole since it was started ...
+    pub scrub_passes: u64,
+    /// ... bytes read for that ...
+    pub scrub_bytes: u64,
+    /// ... and when that last ended, by its clock, in milliseconds since the Unix epoch; 0: not yet.
+    pub scrubbed_ms: u64,
+}
+
+/// One thing that must hold on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeCheck {
+    /// Its name, one word.
+    pub name: String,
+    /// Whether it holds.
+    pub ok: bool,
+    /// Whether the node takes no traffic while it does not.
+    pub required: bool,
+    /// For people.
+    pub detail: String,
 }
 
 /// Asks one endpoint after the other until one answers.
@@ -179,5 +222,24 @@ fn node_from(node: v1::NodeStatus) -> NodeStatus {
         cluster_version: node.cluster_version,
         uptime: Duration::from_millis(node.uptime_ms),
         pid: node.pid,
+        checks: node.checks.into_iter().map(check_from).collect(),
+        clock_offset_ms: node.clock_offset_ms,
+        disk_free_bytes: node.disk_free_bytes,
+        disk_total_bytes: node.disk_total_bytes,
+        configuration_hash: node.configuration_hash,
+        cluster_version_min: node.cluster_version_min,
+        cluster_version_max: node.cluster_version_max,
+        syncs: node.syncs,
+        sync_total: Duration::from_micros(node.sync_us_total),
+        sync_slowest: Duration::from_micros(node.sync_us_max),
+        writes: node.writes,
+        reads: node.reads,
+        scrub_passes: node.scrub_passes,
+        scrub_bytes: node.scrub_bytes,
+        scrubbed_ms: node.scrubbed_ms,
     }
+}
+
+fn check_from(check: v1::Check) -> NodeCheck {
+    NodeCheck { name: check.name, ok: check.ok, required: check.required, detail: check.detail }
 }

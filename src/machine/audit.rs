@@ -1,13 +1,14 @@
-//! Whether content rows are what the metadata says: for backups and stopped nodes. The machine itself never reads them.
+//! Whether content rows are what the metadata says: for backups, stopped nodes and the scrubber. The machine itself never reads them.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::session::{HeadMark, Session};
 use super::{Machine, digest, rows};
-use crate::types::Revision;
+use crate::types::{Revision, SessionId};
 
 /// Content rows as they were found, by session. Some 100 bytes for each; no content is kept.
 #[derive(Default)]
@@ -99,6 +100,15 @@ impl Audit {
         Ok(())
     }
 
+    /// Compares what was found of one session with `row`, its row of [`rows::SESSIONS`], and forgets it. For readers that go session by
+    /// session. Errors: the row does not decode, or its content is missing or another one.
+    pub fn finish_one(&mut self, row: &Bytes) -> Result<(), Damage> {
+        let session: Session = rows::decode(rows::SESSIONS, row).map_err(|error| Damage(error.to_string()))?;
+        let found = self.contents.remove(&session.create_revision).unwrap_or_default();
+        let damage = |what: &str| Damage(format!("a session is damaged: {what} create_revision={}", session.create_revision));
+        found.differs(&session).map_or(Ok(()), |what| Err(damage(what)))
+    }
+
     /// Compares what was found with what the machine says. Errors: a session whose content is missing or another one.
     pub fn finish(mut self, machine: &Machine) -> Result<Totals, Damage> {
         let mut totals = Totals::default();
@@ -117,6 +127,61 @@ impl Audit {
     }
 }
 
+/// Where the content of a session lies: its create_revision and the numbers of its chunks, by its row of [`rows::SESSIONS`].
+///
+/// Errors: the row does not decode.
+pub fn content_of(row: &Bytes) -> Result<(Revision, Range<u64>), rows::Error> {
+    let session: Session = rows::decode(rows::SESSIONS, row)?;
+    if session.first_chunk > session.next_chunk {
+        return Err(rows::Error { table: rows::SESSIONS, problem: rows::Problem::Contradiction });
+    }
+    Ok((session.create_revision, session.first_chunk..session.next_chunk))
+}
+
+/// The digest of a machine, from its rows alone.
+pub struct RowsDigest {
+    sum: u64,
+    start: u64,
+}
+
+/// Of no rows: a new machine has none.
+impl Default for RowsDigest {
+    fn default() -> Self {
+        Self { sum: 0, start: Machine::new().digest() }
+    }
+}
+
+impl RowsDigest {
+    /// Takes a row of [`rows::METADATA_TABLES`], in any order; others are passed over. Errors: the one row of [`rows::GLOBAL`] is damaged.
+    pub fn row(&mut self, table: u8, key: &[u8], value: &Bytes) -> Result<(), rows::Error> {
+        match table {
+            rows::GLOBAL => {
+                let global = rows::decode_global(value)?;
+                self.start = digest::mix(u64::from(global.cluster_version), global.now_ms);
+            }
+            rows::HEADS | rows::CHUNKS => {}
+            table if rows::METADATA_TABLES.contains(&table) => {
+                self.sum = self.sum.wrapping_add(digest::row(table, key, value));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What [`Machine::digest`] says of a machine with these rows.
+    pub fn finish(self) -> u64 {
+        self.sum.wrapping_add(self.start)
+    }
+}
+
+impl Machine {
+    /// The session created at `revision`, if it still exists. Looks at all of them.
+    pub fn created_at(&self, revision: Revision) -> Option<&SessionId> {
+        let mut sessions = self.tables.sessions.iter();
+        sessions.find(|(_, kept)| kept.value.create_revision == revision).map(|(id, _)| id)
+    }
+}
+
 impl Content {
     fn differs(&self, session: &Session) -> Option<&'static str> {
         if self.head != session.head {
@@ -131,5 +196,39 @@ impl Content {
         }
         let sizes = (self.raw_bytes + self.head.raw_bytes, self.stored_bytes + self.head.stored_bytes);
         (sizes != (session.raw_bytes, session.stored_bytes)).then_some("its size is another one")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Command, Entry, RowChange};
+    use crate::types::{LogId, Nonce, Write};
+
+    /// The scrubber must never take a whole state for a damaged one: also not one without rows.
+    #[test]
+    fn the_digest_of_rows_is_the_machines_from_the_first_entry_on() {
+        let mut machine = Machine::new();
+        assert_eq!(RowsDigest::default().finish(), machine.digest());
+        let mut rows: BTreeMap<(u8, Bytes), Bytes> = BTreeMap::new();
+        for index in 1..=3u64 {
+            let log_id = LogId { term: 1, index, ..LogId::default() };
+            let effects = match index {
+                2 => machine.skip(log_id),
+                _ => {
+                    let command = Command::Client(Write::OpenClient { nonce: Nonce([index as u8; 16]) });
+                    machine.apply(log_id, &Entry { stamp_ms: 1000 * index, command }).1
+                }
+            };
+            for RowChange { table, key, value } in effects.rows {
+                match value {
+                    Some(value) => drop(rows.insert((table, key), value)),
+                    None => drop(rows.remove(&(table, key))),
+                }
+            }
+            let mut digest = RowsDigest::default();
+            rows.iter().for_each(|((table, key), value)| digest.row(*table, key, value).unwrap());
+            assert_eq!(digest.finish(), machine.digest(), "after {index}");
+        }
     }
 }

@@ -38,6 +38,12 @@ pub const CHUNKS: u8 = 6;
 /// The tables the machine holds in memory, in the order it is rebuilt from them.
 pub const METADATA_TABLES: [u8; 5] = [GLOBAL, SESSIONS, CLIENTS, OUTCOMES, TOMBSTONES];
 
+/// What a table is called in reports; a number this release does not know is `other`.
+pub fn table_name(table: u8) -> &'static str {
+    const NAMES: [&str; 7] = ["global", "sessions", "clients", "outcomes", "tombstones", "heads", "chunks"];
+    NAMES.get(usize::from(table)).unwrap_or(&"other")
+}
+
 /// Whether a key of this table is put at most once, ever: a sequence is answered once, and chunk numbers never restart.
 pub fn is_put_once(table: u8) -> bool {
     matches!(table, OUTCOMES | CHUNKS)

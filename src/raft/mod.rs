@@ -20,6 +20,7 @@ mod charge;
 mod clocks;
 mod confirm;
 mod disk_watch;
+mod divergence;
 pub mod events;
 pub mod failover;
 mod hand_over;
@@ -34,11 +35,13 @@ mod peers;
 mod presence;
 mod purge;
 mod read;
+mod rebuild;
 mod receive;
 #[doc(hidden)]
 pub mod recode;
 pub mod recover;
 mod restore;
+mod scrub;
 mod shared;
 mod start;
 mod state_machine;
@@ -53,8 +56,10 @@ pub use backup::{Backup, Summary, verify};
 pub use charge::{Charge, LoadedRoom};
 pub use node::{Node, Peer, Role, Status};
 pub use read::{Read, ReplyList, ReplyLoad, no_room};
+pub use rebuild::{is_marked, mark as mark_for_rebuild};
 pub use restore::{Error as RestoreError, Target, require_empty, restore};
-pub use start::{Options, StartError, start};
+pub use scrub::{Options as ScrubOptions, Scrubbed};
+pub use start::{Opened, Options, StartError, open};
 #[doc(hidden)]
 pub use state_machine::{Applied, Observer};
 
@@ -63,6 +68,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 
+pub use crate::storage::log::Syncs;
 use crate::types::{LeaderHint, NodeId, Outcome, Refusal};
 use crate::wire::{peer::v1 as peer, v1};
 

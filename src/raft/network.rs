@@ -253,7 +253,7 @@ fn streaming(error: RpcError) -> StreamingError<Types> {
 }
 
 /// Sends a snapshot frame by frame; never holds more than three frames in memory.
-async fn send_frames(
+pub async fn send_frames(
     blocking: Blocking,
     start: peer::SnapshotStart,
     data: SnapshotData,

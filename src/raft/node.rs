@@ -21,7 +21,7 @@ use super::presence::Presence;
 use super::read::{self, Read};
 use super::shared::Shared;
 use super::types::{Payload, PeerNode, StoredMembership};
-use super::{Leadership, Member, Reply};
+use super::{Leadership, Member, Reply, Scrubbed, Syncs};
 use crate::codec;
 use crate::machine::{Command, Entry, rules};
 use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
@@ -80,10 +80,18 @@ pub struct Status {
     pub machine_time_ms: u64,
     /// Cluster version in force.
     pub cluster_version: u16,
-    /// Whether a peer's state differed from this node's.
-    pub diverged: bool,
+    /// Peers whose state differs from this node's.
+    pub differing: Vec<NodeId>,
     /// This node's wall clock minus the voters' median, in milliseconds.
     pub clock_offset_ms: Option<i64>,
+    /// Free and total bytes of the file system the data lies on, as last looked at; 0: not yet.
+    pub disk: (u64, u64),
+    /// How long syncs of the log take.
+    pub syncs: Syncs,
+    /// How far the scrubber is.
+    pub scrubbed: Scrubbed,
+    /// A hash of name, members and addresses as configured.
+    pub configuration_hash: u64,
 }
 
 /// How to reach one member's peer port.
@@ -239,8 +247,12 @@ impl Node {
             state_bytes: shared.state.bytes().file_bytes,
             machine_time_ms,
             cluster_version,
-            diverged: self.presence.diverged(),
+            differing: self.presence.differing(),
             clock_offset_ms: shared.clocks.offset_ms(&shared.voters()),
+            disk: (shared.disk_free.load(Ordering::Relaxed), shared.disk_total.load(Ordering::Relaxed)),
+            syncs: shared.log.syncs(shared.env.clock.now()),
+            scrubbed: shared.scrub.now(),
+            configuration_hash: shared.configuration_hash,
         }
     }
 
@@ -262,6 +274,11 @@ impl Node {
     /// Whether the disk of this node or of a voter it hears is low: saves are then refused, everything else goes on.
     pub fn disk_low(&self) -> bool {
         self.shared.disk_low.load(Ordering::Relaxed) || self.presence.peer_disk_low()
+    }
+
+    /// The slowest sync of the log that ended after `since`, by the monotonic clock; zero if none was slow.
+    pub fn slowest_sync_since(&self, since: Duration) -> Duration {
+        self.shared.log.slowest_sync_since(since)
     }
 
     /// Why this node must stop, once it must.

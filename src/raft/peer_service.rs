@@ -11,10 +11,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::net::Proof;
 use super::presence::Presence;
-use super::receive;
 use super::shared::Shared;
 use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
-use super::{Forwarder, append, bootstrap, confirm, members};
+use super::{Forwarder, append, bootstrap, confirm, members, rebuild, receive};
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{self as peer, peer_server::Peer};
 use crate::wire::v1;
@@ -185,6 +184,10 @@ impl Peer for PeerService {
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("presence stream is empty"))?;
         let from = self.check_member(first.route.as_ref())?;
+        if let Err(problem) = self.presence.check_versions(&first) {
+            self.log_refusal(from.0, &problem);
+            return Err(Status::failed_precondition(problem));
+        }
         Ok(Response::new(self.presence.clone().serve(from, first, messages)))
     }
 
@@ -215,6 +218,14 @@ impl Peer for PeerService {
         self.check(first.route.as_ref())?;
         let shared = self.shared.clone();
         Ok(Response::new(Box::pin(rounds.map(move |round| round.map(|round| confirm::answer(&shared, &round))))))
+    }
+
+    type RebuildStream = BoxStream<peer::SnapshotFrame>;
+
+    async fn rebuild(&self, request: Request<peer::RebuildRequest>) -> Result<Response<Self::RebuildStream>, Status> {
+        let request = request.into_inner();
+        let from = self.check(request.route.as_ref())?;
+        rebuild::serve(&self.shared, from, &request).await.map(Response::new)
     }
 
     async fn status(&self, request: Request<peer::StatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {

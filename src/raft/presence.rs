@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::CLUSTER_VERSION_MIN;
+use super::divergence::{self, Findings};
 use super::failover::{self, Answer, Cause, Decision};
 use super::members;
 use super::peers::Purpose;
@@ -37,6 +38,8 @@ const VERDICT_TIMEOUT: Duration = Duration::from_millis(20);
 const HOLD: Duration = Duration::from_millis(100);
 /// How long answers to that question are waited for.
 const ASK_TIMEOUT: Duration = Duration::from_millis(300);
+/// Digests taken of one message.
+const DIGESTS_MAX: usize = 8;
 /// Bound of opening a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -59,7 +62,7 @@ struct Table {
     /// Who asked about a lost leader: the question is an answer too.
     asked: BTreeMap<NodeId, (Vote, Option<LogId>)>,
     last_take_over: Option<Duration>,
-    diverged: bool,
+    digests: divergence::Watch,
 }
 
 /// The last message of one peer.
@@ -85,9 +88,9 @@ impl Presence {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a peer's state differed from this node's at one index.
-    pub fn diverged(&self) -> bool {
-        self.table().diverged
+    /// Peers whose state differed from this node's when last compared.
+    pub fn differing(&self) -> Vec<NodeId> {
+        self.table().digests.differing()
     }
 
     /// The newest cluster version a peer reads, if it said so in this term.
@@ -140,7 +143,11 @@ impl Presence {
             let members: BTreeMap<NodeId, PeerNode> =
                 membership.nodes().filter(|(id, _)| **id != self.shared.me).map(|(id, node)| (*id, node.clone())).collect();
             tasks.retain(|id, (node, _)| members.get(id) == Some(node));
-            self.table().connected.retain(|id| tasks.contains_key(id));
+            {
+                let mut table = self.table();
+                table.connected.retain(|id| tasks.contains_key(id));
+                table.digests.keep_only(|id| members.contains_key(&id));
+            }
             for (id, node) in members {
                 tasks.entry(id).or_insert_with(|| {
                     let task = tokio::spawn(self.clone().hold(id, node.clone()));
@@ -221,21 +228,53 @@ impl Presence {
             vote_term: message.vote.as_ref().map_or(0, |vote| vote.term),
             term: self.shared.vote().leader_id.term,
         };
-        let mine = self.shared.state.view(|core, _, _| core.machine.digest_at(message.digest_index));
-        let differs = message.digest_index != 0 && mine.is_some_and(|mine| mine != message.digest);
-        let mut table = self.table();
-        table.peers.insert(from, seen);
-        if differs && !table.diverged {
-            table.diverged = true;
-            self.shared.events.note("diverged", format!("node={from} index={}", message.digest_index));
-            tracing::error!(peer = %from, index = message.digest_index, "the state of a peer differs from this node's at one index");
+        if message.cluster_version > newest_version().into() {
+            let what = format!(
+                "the cluster is at a version that this release does not read version={} newest={}; install the release that was here before",
+                message.cluster_version,
+                newest_version()
+            );
+            return self.shared.fail(what);
         }
-        drop(table);
+        let voters = self.shared.voters();
+        let findings = {
+            let mut table = self.table();
+            table.peers.insert(from, seen);
+            table.digests.heard(from, message.digest_index, message.digest);
+            for digest in message.digests.iter().take(DIGESTS_MAX) {
+                table.digests.heard(from, digest.index, digest.digest);
+            }
+            self.shared.state.view(|core, _, _| table.digests.compare(&voters, |index| core.machine.digest_at(index)))
+        };
+        self.act_on(findings);
         self.changed.notify_waiters();
+    }
+
+    fn act_on(&self, findings: Findings) {
+        for (peer, index) in findings.newly {
+            self.shared.events.note("diverged", format!("node={peer} index={index}"));
+            tracing::error!(%peer, index, "the state of a peer differs from this node's after one entry");
+        }
+        if findings.healed {
+            self.shared.events.note("diverged", "healed: all states agree again");
+            tracing::warn!("the states of all peers agree with this node's again");
+        }
+        if let Some(index) = findings.wrong {
+            let what = format!("a majority of the voters is in another state than this node after one entry index={index}");
+            self.shared.stop_to_rebuild(what);
+        }
     }
 
     fn message(&self) -> peer::PresenceMessage {
         message(&self.shared)
+    }
+
+    /// Whether a peer reads what this cluster writes, and this node what the peer's does. Errors: what must be mended.
+    ///
+    /// The leader raises the version only once every member reads the next one, so only a release that was put back is refused here.
+    pub fn check_versions(&self, message: &peer::PresenceMessage) -> Result<(), String> {
+        let in_force = self.shared.state.view(|core, _, _| core.machine.cluster_version());
+        versions(in_force, message)
     }
 
     /// The other side's stream to this node: answers with this node's messages.
@@ -419,6 +458,16 @@ impl Presence {
     }
 }
 
+/// Whether a peer with this message reads the version in force. Pure.
+fn versions(in_force: u16, message: &peer::PresenceMessage) -> Result<(), String> {
+    let read = message.cluster_version_min..=message.cluster_version_max;
+    // A node that has not said is one that is starting.
+    if message.cluster_version_max == 0 || read.contains(&in_force.into()) || message.cluster_version > in_force.into() {
+        return Ok(());
+    }
+    Err(format!("the cluster is at a version that the caller does not read version={in_force} reads={read:?}"))
+}
+
 /// Sends this node's messages until nobody takes them.
 async fn talk<F: Future<Output = bool>>(shared: Arc<Shared>, send: impl Fn(peer::PresenceMessage) -> F) {
     let mut leadership = shared.leadership.subscribe();
@@ -428,8 +477,13 @@ async fn talk<F: Future<Output = bool>>(shared: Arc<Shared>, send: impl Fn(peer:
 }
 
 fn message(shared: &Shared) -> peer::PresenceMessage {
-    let digest_index = shared.applied().map_or(0, |applied| applied.index - applied.index % DIGEST_INTERVAL);
-    let digest = shared.state.view(|core, _, _| core.machine.digest_at(digest_index));
+    let (version, digests) = shared.state.view(|core, applied, _| {
+        let digest = |index| Some(peer::Digest { index, digest: core.machine.digest_at(index)? });
+        let indexes = divergence::told(applied.map_or(0, |applied| applied.index));
+        (core.machine.cluster_version(), indexes.into_iter().filter_map(digest).collect::<Vec<_>>())
+    });
+    // What a release before the list reads.
+    let first = digests.iter().rev().find(|digest| digest.index.is_multiple_of(DIGEST_INTERVAL)).copied().unwrap_or_default();
     peer::PresenceMessage {
         route: None,
         boot_id: shared.boot_id,
@@ -440,8 +494,10 @@ fn message(shared: &Shared) -> peer::PresenceMessage {
         cluster_version_min: CLUSTER_VERSION_MIN.into(),
         cluster_version_max: newest_version().into(),
         disk_low: shared.disk_low.load(Ordering::Relaxed),
-        digest: digest.unwrap_or_default(),
-        digest_index: digest.map_or(0, |_| digest_index),
+        digest: first.digest,
+        digest_index: first.index,
+        digests,
+        cluster_version: version.into(),
     }
 }
 
@@ -451,5 +507,26 @@ struct Task(AbortHandle);
 impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_that_does_not_read_the_version_in_force_is_refused() {
+        let peer = |min, max, at| peer::PresenceMessage {
+            cluster_version_min: min,
+            cluster_version_max: max,
+            cluster_version: at,
+            ..Default::default()
+        };
+        assert!(versions(2, &peer(1, 2, 2)).is_ok());
+        assert!(versions(2, &peer(1, 3, 1)).is_ok(), "it is behind and will catch up");
+        assert!(versions(2, &peer(1, 1, 1)).is_err(), "an old release put back");
+        assert!(versions(2, &peer(3, 4, 2)).is_err(), "one that forgot how to read it");
+        assert!(versions(1, &peer(1, 2, 2)).is_ok(), "this node is the one behind");
+        assert!(versions(2, &peer(0, 0, 0)).is_ok());
     }
 }

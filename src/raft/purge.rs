@@ -23,7 +23,11 @@ fn is_low(space: Space) -> bool {
 async fn watch_disk(shared: &Arc<Shared>) {
     let own = shared.clone();
     let low = match shared.blocking.call(move || own.env.disk.space(&own.data_dir)).await {
-        Ok(space) => is_low(space),
+        Ok(space) => {
+            shared.disk_free.store(space.free, Ordering::Relaxed);
+            shared.disk_total.store(space.total, Ordering::Relaxed);
+            is_low(space)
+        }
         Err(error) => return tracing::warn!(%error, "cannot tell how much room the disk has"),
     };
     if shared.disk_low.swap(low, Ordering::Relaxed) != low {

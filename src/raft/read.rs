@@ -125,7 +125,7 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
     if pending.is_empty() {
         return;
     }
-    let (failed, room) = (shared.failed.clone(), shared.loaded.clone());
+    let (state, room) = (shared.state.clone(), shared.loaded.clone());
     let later = mutant::is(Mutant::ViewNotOneInstant).then(|| shared.state.clone());
     let job = move || {
         for mut content in pending {
@@ -149,9 +149,8 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
                 }
                 Err(error) => {
                     // A row that cannot be read is never "not found". The node stops serving until it is rebuilt.
-                    let reason = format!("a stored row is damaged: {error}");
-                    failed.send_if_modified(|failed| failed.replace(reason.clone()).is_none());
-                    reply(Err(Refusal::not_applied(RefusalKind::Corrupt, reason)));
+                    reply(Err(Refusal::not_applied(RefusalKind::Corrupt, format!("a stored row is damaged: {error}"))));
+                    state.fail(error);
                 }
             }
         }

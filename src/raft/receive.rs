@@ -6,6 +6,7 @@ use std::time::Duration;
 use openraft::storage::{Snapshot, SnapshotMeta};
 use tonic::{Status, Streaming};
 
+use super::blocking::Blocking;
 use super::shared::Shared;
 use super::state_machine::{Core, SnapshotData, membership_from_start};
 use super::types::{log_id_from, log_id_from_wire, vote_from_wire, vote_to_wire};
@@ -40,27 +41,9 @@ pub async fn install(
         start.last_log.as_ref().map(log_id_from_wire).ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
     let membership = membership_from_start(&start).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let state = shared.state.clone();
-    let mut receiver = shared.blocking.call(move || state.receive()).await.map_err(refused)?;
-    let mut rows = 0u64;
-    loop {
-        match next(&mut frames).await? {
-            Frame::Rows(bytes) => {
-                let (returned, taken) = shared
-                    .blocking
-                    .call(move || {
-                        let taken = receiver.frame(&bytes);
-                        (receiver, taken)
-                    })
-                    .await;
-                taken.map_err(refused)?;
-                receiver = returned;
-                rows += 1;
-            }
-            Frame::End(_) => break,
-            Frame::Start(_) => return Err(Status::invalid_argument("snapshot starts twice")),
-        }
-    }
-    tracing::info!(last_log = %log_id_from(&last_log), frames = rows, "received a snapshot");
+    let receiver = shared.blocking.call(move || state.receive()).await.map_err(refused)?;
+    let receiver = rows(&shared.blocking, receiver, &mut frames).await?;
+    tracing::info!(last_log = %log_id_from(&last_log), "received a snapshot");
     let applied = log_id_from(&last_log);
     let received = shared.blocking.call(move || receiver.finish(applied, Core::from_rows)).await.map_err(refused)?;
     if received.machine().membership != membership {
@@ -72,6 +55,30 @@ pub async fn install(
     Ok(peer::SnapshotResponse { vote: Some(vote_to_wire(&answer.vote)) })
 }
 
-fn refused(error: state::Error) -> Status {
+/// All rows up to the end of the stream, into the new file. Errors: nothing was changed, and the file is removed.
+pub async fn rows(
+    blocking: &Blocking,
+    mut receiver: state::Receiver<Core>,
+    frames: &mut Streaming<peer::SnapshotFrame>,
+) -> Result<state::Receiver<Core>, Status> {
+    loop {
+        match next(frames).await? {
+            Frame::Rows(bytes) => {
+                let take = move || {
+                    let taken = receiver.frame(&bytes);
+                    (receiver, taken)
+                };
+                let (returned, taken) = blocking.call(take).await;
+                taken.map_err(refused)?;
+                receiver = returned;
+            }
+            Frame::End(_) => return Ok(receiver),
+            Frame::Start(_) => return Err(Status::invalid_argument("snapshot starts twice")),
+        }
+    }
+}
+
+/// What a sender is told.
+pub fn refused(error: state::Error) -> Status {
     Status::invalid_argument(format!("snapshot refused: {error}"))
 }

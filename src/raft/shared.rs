@@ -14,13 +14,15 @@ use super::clocks::Clocks;
 use super::confirm::Confirmer;
 use super::events::Events;
 use super::peers::Peers;
+use super::rebuild;
+use super::scrub;
 use super::state_machine::{Core, StateMachine};
 use super::types::{PeerNode, StoredMembership, Types, Vote};
 use super::{Leadership, Member, Upper};
 use crate::env::Env;
 use crate::storage::identity::Identity;
 use crate::storage::log::Log;
-use crate::storage::state::State;
+use crate::storage::state::{self, State};
 use crate::types::{LeaderHint, LogId, NodeId, Refusal, RefusalKind};
 
 /// One node's parts. Everything in it is cheap to reach from any task.
@@ -57,8 +59,17 @@ pub struct Shared {
     /// Whether it stops because it is no member any more.
     pub was_removed: AtomicBool,
     pub failed: watch::Sender<Option<String>>,
+    /// Whether this process ends for its state to be rebuilt.
+    pub rebuilding: AtomicBool,
+    /// How far the scrubber is.
+    pub scrub: scrub::Progress,
+    /// One snapshot for a member that is rebuilt at a time.
+    pub rebuilds: Arc<tokio::sync::Semaphore>,
     /// Whether this node's file system is nearly full.
     pub disk_low: AtomicBool,
+    /// Free and total bytes of it, as last looked at.
+    pub disk_free: AtomicU64,
+    pub disk_total: AtomicU64,
     pub data_dir: PathBuf,
     /// Content that was read and waits for its readers.
     pub loaded: LoadedRoom,
@@ -164,6 +175,33 @@ impl Shared {
             "this node was removed from the cluster: it takes no part any more; to bring the machine back, empty the data directory and add              it under a new id"
                 .to_owned(),
         );
+    }
+
+    /// This node's state is wrong or damaged: the process is to end, and the next start is to rebuild it from the leader's.
+    ///
+    /// Raft goes on until then; what it acknowledges is in the log, which is kept.
+    pub fn stop_to_rebuild(self: &Arc<Self>, reason: String) {
+        if self.rebuilding.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let shared = self.clone();
+        let job = move || {
+            let peers = super::node::members_of(&shared.membership());
+            if let Err(error) = rebuild::mark(&shared.env, &shared.data_dir, &reason, &peers) {
+                // Without the mark the next start finds out by itself what is wrong.
+                tracing::error!(%error, "the mark for a rebuild can't be written");
+            }
+            shared.events.note("rebuild", "asked for: the next start takes the leader's state");
+            shared.fail(format!("{reason}; the next start rebuilds this node from the leader"));
+        };
+        self.env.workers.run(Box::new(job));
+    }
+
+    /// A stored row is not what was written.
+    pub fn damaged(self: &Arc<Self>, error: &state::Error) {
+        let named = self.state.view(|core, _, _| rebuild::name_damage(&core.machine, error));
+        self.events.note("damaged", named.clone());
+        self.stop_to_rebuild(named);
     }
 
     /// Something is broken for good: the process is to end.

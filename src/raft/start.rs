@@ -23,10 +23,11 @@ use super::node::Node;
 use super::peer_service::PeerService;
 use super::peers::Peers;
 use super::presence::Presence;
+use super::rebuild::{self, Mark, Rebuild};
 use super::shared::Shared;
 use super::state_machine::{Core, Observer, StateMachine};
 use super::types::{Runtime, StoredMembership};
-use super::{Leadership, Member, Upper, bootstrap, disk_watch, members, purge, upgrade};
+use super::{Leadership, Member, Upper, bootstrap, disk_watch, members, purge, scrub, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::mutant::{self, Mutant};
@@ -50,8 +51,6 @@ pub struct Options {
     pub env: Env,
     /// The network.
     pub net: Arc<dyn Net>,
-    /// Connections to the peer port, already listening.
-    pub incoming: Incoming,
     /// This node.
     pub node: NodeId,
     /// Its data directory, made if it is missing.
@@ -81,6 +80,8 @@ pub struct Options {
     pub state: state::Options,
     /// Who is told of every entry that is applied, for tests that audit them.
     pub observer: Option<Observer>,
+    /// How everything on disk is read over time.
+    pub scrub: scrub::Options,
     /// The server above the peer port.
     pub upper: Arc<dyn Upper>,
 }
@@ -127,18 +128,19 @@ struct Storage {
     identity: Identity,
     lock: Lock,
     log: Log,
-    state: Arc<State<Core>>,
     events: Arc<Events>,
+    state: Result<Arc<State<Core>>, Mark>,
 }
 
-/// Opens everything under the data directory. Blocks on the disk.
-fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
+/// Opens everything under the data directory; a state that is damaged, or marked as such, is left for a rebuild. Blocks on the disk.
+fn open_dir(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
     let dir = &options.data_dir;
     env.disk
         .create_dir_all(dir)
         .map_err(|error| data(format!("cannot make the data directory path={} error={error}", dir.display())))?;
     let lock = Lock::acquire(&*env.disk, dir).map_err(data)?;
     let identity = Identity::load_or_create(env, dir, options.node).map_err(data)?;
+    set_log_hash_key(identity.log_hash_key());
     let log = Log::open(env, &dir.join("log"), options.log.clone()).map_err(data)?;
     let position = log.position();
     if identity.was_initialized() && position.vote.is_none() && position.last.is_none() {
@@ -148,18 +150,116 @@ fn open(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
             dir.display()
         )));
     }
-    let cover = Arc::new(LogCover(log.clone()));
-    let state = State::open(env, &dir.join("state"), options.state, cover, Core::from_rows).map_err(data)?;
     let events = Arc::new(Events::open(env, dir));
-    events.note("started", format!("release={} applied={:?}", env!("CARGO_PKG_VERSION"), state.applied().map(|id| id.index)));
-    Ok(Storage { identity, lock, log, state, events })
+    let mark =
+        rebuild::read_mark(&*env.disk, dir).map_err(|error| data(format!("the mark for a rebuild can't be read: {error}")))?;
+    let state = match mark {
+        Some(mark) => Err(mark),
+        None => match open_state(env, options, &log) {
+            Err(error) if rebuild::is_damage(&error) => Err(Mark { reason: error.to_string(), members: Vec::new() }),
+            opened => Ok(opened.map_err(data)?),
+        },
+    };
+    Ok(Storage { identity, lock, log, events, state })
 }
 
+fn open_state(env: &Env, options: &OpenOptions, log: &Log) -> Result<Arc<State<Core>>, state::Error> {
+    let cover = Arc::new(LogCover(log.clone()));
+    let state = State::open(env, &options.data_dir.join("state"), options.state, cover, Core::from_rows)?;
+    state.mark_flushes(|core| core.machine.digest());
+    Ok(state)
+}
+
+#[derive(Clone)]
 struct OpenOptions {
     node: NodeId,
     data_dir: PathBuf,
     log: log::Options,
     state: state::Options,
+}
+
+/// Everything on the disk is open, and whole; nothing runs yet.
+pub struct Opened {
+    options: Options,
+    config: Arc<Config>,
+    blocking: Blocking,
+    identity: Identity,
+    lock: Lock,
+    log: Log,
+    events: Arc<Events>,
+    state: Arc<State<Core>>,
+    peers: Peers,
+}
+
+/// Opens a node's data directory. A state that is damaged, or that is not what a majority has, is rebuilt from the leader first, however
+/// long that takes: open the ports only afterwards.
+///
+/// Errors: [`StartError`]. Cancel safe.
+pub async fn open(options: Options) -> Result<Opened, StartError> {
+    let config = raft_config(&options)?;
+    let blocking = Blocking::new(options.env.workers.clone());
+    let open_options =
+        OpenOptions { node: options.node, data_dir: options.data_dir.clone(), log: options.log.clone(), state: options.state };
+    let (env, own) = (options.env.clone(), open_options.clone());
+    let Storage { identity, lock, log, events, state } = blocking.call(move || open_dir(&env, &own)).await?;
+    let peers = Peers::new(options.node, identity.cluster(), options.net.clone());
+    let state = match state {
+        Ok(state) => state,
+        Err(mark) => {
+            rebuild_state(&options, &identity, &log, &peers, &blocking, &events, mark).await?;
+            let (env, log) = (options.env.clone(), log.clone());
+            let open_again = move || {
+                let state = open_state(&env, &open_options, &log)?;
+                let cleared = rebuild::clear(&*env.disk, &open_options.data_dir);
+                cleared.map(|()| state).map_err(|error| state::Error::invalid(format!("the mark can't be removed: {error}")))
+            };
+            blocking.call(open_again).await.map_err(data)?
+        }
+    };
+    events.note("started", format!("release={} applied={:?}", env!("CARGO_PKG_VERSION"), state.applied().map(|id| id.index)));
+    Ok(Opened { options, config, blocking, identity, lock, log, events, state, peers })
+}
+
+async fn rebuild_state(
+    options: &Options,
+    identity: &Identity,
+    log: &Log,
+    peers: &Peers,
+    blocking: &Blocking,
+    events: &Arc<Events>,
+    mark: Mark,
+) -> Result<(), StartError> {
+    let members = rebuild::members_to_ask(options.node, &mark.members, &options.members);
+    let reason = &mark.reason;
+    let Some(cluster) = identity.cluster().filter(|_| !members.is_empty()) else {
+        return Err(data(format!(
+            "the state of this node must not be served, and no other member has it: {reason} path={} mend=restore a backup; \
+             `quorate offline export` writes the sessions that are whole",
+            options.data_dir.display()
+        )));
+    };
+    tracing::error!(%reason, "the state of this node is rebuilt from the leader; it serves nothing until then");
+    events.note("rebuild", format!("begins: {reason}"));
+    let saved = events.clone();
+    blocking.call(move || saved.save()).await;
+    let rebuild = Rebuild {
+        env: options.env.clone(),
+        blocking: blocking.clone(),
+        peers: peers.clone(),
+        me: options.node,
+        instance: identity.instance(),
+        cluster,
+        name: options.name.clone(),
+        configuration_hash: options.configuration_hash,
+        state_dir: options.data_dir.join("state"),
+        options: options.state,
+        last_index: log.position().last.map_or(0, |last| last.index),
+        members,
+    };
+    let applied = rebuild.run().await;
+    events.note("rebuild", format!("done applied={}", applied.index));
+    tracing::warn!(%applied, "the state of this node is rebuilt");
+    Ok(())
 }
 
 fn raft_config(options: &Options) -> Result<Arc<Config>, StartError> {
@@ -184,21 +284,21 @@ fn raft_config(options: &Options) -> Result<Arc<Config>, StartError> {
     Ok(Arc::new(config))
 }
 
-/// Starts a node and its tasks. Errors: [`StartError`]. Dropping the future stops whatever was started.
-pub async fn start(options: Options) -> Result<Node, StartError> {
-    let config = raft_config(&options)?;
-    let blocking = Blocking::new(options.env.workers.clone());
-    let open_options =
-        OpenOptions { node: options.node, data_dir: options.data_dir.clone(), log: options.log.clone(), state: options.state };
-    let env = options.env.clone();
-    let storage = blocking.call(move || open(&env, &open_options)).await?;
-    set_log_hash_key(storage.identity.log_hash_key());
-    let peers = Peers::new(options.node, storage.identity.cluster(), options.net.clone());
+impl Opened {
+    /// Starts the node and its tasks, with connections to its peer port. Errors: [`StartError`]. Dropping the future stops whatever was
+    /// started.
+    pub async fn start(self, incoming: Incoming) -> Result<Node, StartError> {
+        start(self, incoming).await
+    }
+}
+
+async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
+    let Opened { options, config, blocking, identity, lock, log, events, state, peers } = opened;
     let clocks = Arc::new(Clocks::new(options.env.clock.clone(), options.node, 2 * options.election_timeout_max));
-    let identity = Arc::new(Mutex::new(storage.identity));
-    let machine = StateMachine::new(storage.state.clone(), blocking.clone(), options.observer.clone());
+    let identity = Arc::new(Mutex::new(identity));
+    let machine = StateMachine::new(state.clone(), blocking.clone(), options.observer.clone());
     let network = NetworkFactory { peers: peers.clone(), clocks: clocks.clone(), blocking: blocking.clone() };
-    let log_store = LogStore::new(storage.log.clone(), identity.clone());
+    let log_store = LogStore::new(log.clone(), identity.clone());
     let raft = openraft::Raft::new(options.node, config, network, log_store, machine.clone());
     // Election timeouts and the phase of ticks follow from this node's entropy, in a simulation from its seed.
     let raft = Runtime::scope(u64_from(&*options.env.random), raft);
@@ -212,8 +312,8 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         configured: options.members,
         raft,
         machine,
-        state: storage.state,
-        log: storage.log,
+        state,
+        log,
         identity,
         peers,
         clocks,
@@ -230,14 +330,19 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
         was_removed: AtomicBool::new(false),
         failed: watch::Sender::new(None),
         disk_low: AtomicBool::new(false),
+        disk_free: AtomicU64::new(0),
+        disk_total: AtomicU64::new(0),
         data_dir: options.data_dir,
-        events: storage.events,
+        events,
+        rebuilding: AtomicBool::new(false),
+        scrub: scrub::Progress::default(),
+        rebuilds: Arc::new(tokio::sync::Semaphore::new(1)),
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
     });
     watch_failures(&shared);
     let presence = Presence::new(shared.clone(), options.election_timeout_max, options.early_elections);
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), options.incoming));
+    tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), incoming));
     tasks.spawn(presence.clone().run());
     tasks.spawn(presence.clone().started());
     tasks.spawn(Confirmer::run(shared.clone()));
@@ -248,7 +353,8 @@ pub async fn start(options: Options) -> Result<Node, StartError> {
     tasks.spawn(disk_watch::run(shared.clone(), presence.clone()));
     tasks.spawn(members::settle(shared.clone()));
     tasks.spawn(members::announce_moved(shared.clone()));
-    tasks.spawn(keep(storage.lock));
+    tasks.spawn(scrub::run(shared.clone(), options.scrub));
+    tasks.spawn(keep(lock));
     if options.bootstrap {
         tasks.spawn(bootstrap::run(shared.clone()));
     }
@@ -271,7 +377,7 @@ fn watch_failures(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
     shared.state.on_failure(Box::new(move |error| {
         if let Some(shared) = weak.upgrade() {
-            shared.fail(format!("the state failed: {error}"));
+            rebuild::state_failed(&shared, &error);
         }
     }));
 }

@@ -16,7 +16,7 @@ use super::types::{
 };
 use crate::codec;
 use crate::limits::FRAME_BYTES_MAX;
-use crate::machine::{Entry, Machine, RowChange, rows};
+use crate::machine::{Command, Entry, Machine, RowChange, newest_version, rows};
 use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Received, Rows, State};
 use crate::types::{NodeId, Outcome};
@@ -46,7 +46,11 @@ impl Core {
         let machine = Machine::from_rows(rows.table_range(&rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State)));
         let machine = machine.map_err(|error| match error {
             BuildError::State(error) => error,
-            BuildError::Row(error) => state::Error::invalid(format!("machine: {error}")),
+            // A later release's rows are no damage: nothing may be put in their place.
+            BuildError::Row(error @ rows::Error { problem: rows::Problem::ClusterVersion { .. }, .. }) => {
+                state::Error::invalid(format!("machine: {error}"))
+            }
+            BuildError::Row(error) => state::Error::damaged(format!("{error} name={}", rows::table_name(error.table))),
         })?;
         Ok(Self { machine, membership, largest_node })
     }
@@ -168,7 +172,7 @@ impl StateMachine {
     }
 
     /// A snapshot at the last flush point.
-    async fn snapshot(&self) -> io::Result<Snapshot<Leader, NodeId, PeerNode, SnapshotData>> {
+    pub async fn snapshot(&self) -> io::Result<Snapshot<Leader, NodeId, PeerNode, SnapshotData>> {
         let state = self.state.clone();
         let read = move || {
             let snapshot = state.snapshot()?;
@@ -190,6 +194,7 @@ impl StateMachine {
             EntryPayload::Normal(payload) => {
                 let version = self.state.view(|core, _, _| core.machine.cluster_version());
                 let command = codec::decode(&payload.0, version).map_err(io::Error::other)?;
+                require_known(&command)?;
                 let outcome = self.state.update(|core, batch| {
                     let (outcome, effects) = core.machine.apply(log_id, &command);
                     put_rows(batch, effects.rows);
@@ -243,6 +248,18 @@ impl StateMachine {
             receiver.frame(&frame)?;
         }
         receiver.finish(applied, Core::from_rows)
+    }
+}
+
+/// An older release in the place of a newer one ends here, in order, and can be replaced again. The machine would panic.
+fn require_known(entry: &Entry) -> io::Result<()> {
+    match entry.command {
+        Command::SetClusterVersion { version } if version > newest_version() => Err(io::Error::other(format!(
+            "the log raises the cluster version beyond what this release knows version={version} newest={}; install the release that was \
+             here before",
+            newest_version()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,9 @@
-//! The admin port: `/livez`, `/readyz`, `/version`, `/metrics`, as plain text over HTTP/1. The first two are open to everyone who can
-//! connect; everything else asks for a token with the scope `admin`, where tokens are in force.
+//! The admin port over HTTP/1: `/livez`, `/readyz`, `/version`, `/metrics`, as plain text, and a page for people at `/`. The first two
+//! and the page's own files are open to everyone who can connect; everything else asks for a token with the scope `admin`, where tokens
+//! are in force.
+
+mod page;
+mod view;
 
 use std::fmt::Write as _;
 
@@ -12,19 +16,23 @@ use axum::routing::get;
 use super::dispatch::Dispatcher;
 use super::health::Facts;
 use super::metrics::Levels;
+use super::status::Reporter;
 use crate::machine::newest_version;
 use crate::raft::{CLUSTER_VERSION_MIN, Role};
 use crate::types::{Refusal, RefusalKind};
 
 /// The routes of one node.
-pub fn router(dispatcher: Dispatcher) -> Router {
+pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
+    let page = page::router(dispatcher.clone(), reporter);
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .with_state(dispatcher)
+        .merge(page)
 }
+
 
 async fn livez(State(dispatcher): State<Dispatcher>) -> (StatusCode, String) {
     match dispatcher.node().failed() {
@@ -81,9 +89,14 @@ async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Re
         sessions: status.sessions,
         clients: status.clients,
         disk_low: node.disk_low(),
-        diverged: status.diverged,
+        differing: status.differing.len() as u64,
         clock_offset_ms: status.clock_offset_ms,
         refused_credentials: dispatcher.guard().refused(),
+        disk: status.disk,
+        syncs: status.syncs,
+        scrubbed: status.scrubbed,
+        cluster_version: status.cluster_version.into(),
+        uptime: dispatcher.uptime(),
         ..dispatcher.levels()
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], dispatcher.metrics().render(&levels)))

@@ -179,6 +179,7 @@ mod tests {
             cluster_id: Some(ClusterId([1; 16])),
             started: Duration::ZERO,
             deadline,
+            handed: None,
             parked_until: None,
             epoch: 0,
             refusal: None,

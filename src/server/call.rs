@@ -136,6 +136,8 @@ pub struct Call {
     /// By the node's monotonic clock, as the other times here.
     pub started: Duration,
     pub deadline: Duration,
+    /// When it was handed to Raft or sent to the leader last, and whether it was sent.
+    pub handed: Option<(Duration, bool)>,
     /// Set when it was parked first: then it is refused.
     pub parked_until: Option<Duration>,
     /// Which leadership it was tried under last; see [`super::dispatch`].

@@ -39,6 +39,9 @@ pub struct Config {
     /// Disk and memory of a node.
     #[serde(default)]
     pub storage: StorageConfig,
+    /// What a node tells of itself.
+    #[serde(default)]
+    pub observe: ObserveConfig,
 }
 
 /// One `[[node]]`. Its addresses are where it listens and where others reach it.
@@ -79,6 +82,27 @@ pub struct StorageConfig {
     pub cache: ByteSize,
     /// Log kept behind the last flush for followers that lag. Default 256 MiB, 64 MiB to 1 TiB.
     pub log_kept: ByteSize,
+    /// How often everything on the disk is read and checked, so that rot is found before it is needed. Default 1 day; 0s: never; at
+    /// least 1 s.
+    #[serde(with = "humantime_serde")]
+    pub scrub_interval: Duration,
+    /// What that reads in a second, at most. Default 8 MiB, 64 KiB to 16 GiB.
+    pub scrub_rate: ByteSize,
+}
+
+/// `[observe]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObserveConfig {
+    /// An answer that took longer is logged, with where the time went. Default 500 ms; 0s: never.
+    #[serde(with = "humantime_serde")]
+    pub slow_operation: Duration,
+}
+
+impl Default for ObserveConfig {
+    fn default() -> Self {
+        Self { slow_operation: Duration::from_millis(500) }
+    }
 }
 
 impl Default for RaftConfig {
@@ -93,7 +117,12 @@ impl Default for RaftConfig {
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { cache: ByteSize::mib(16), log_kept: ByteSize::mib(256) }
+        Self {
+            cache: ByteSize::mib(16),
+            log_kept: ByteSize::mib(256),
+            scrub_interval: Duration::from_secs(24 * 3600),
+            scrub_rate: ByteSize::mib(8),
+        }
     }
 }
 
@@ -247,7 +276,13 @@ impl RaftConfig {
 impl StorageConfig {
     fn validate(&self) -> Result<(), Error> {
         within("storage.cache", self.cache, ByteSize::mib(1), ByteSize::gib(64))?;
-        within("storage.log_kept", self.log_kept, ByteSize::mib(64), ByteSize::tib(1))
+        within("storage.log_kept", self.log_kept, ByteSize::mib(64), ByteSize::tib(1))?;
+        within("storage.scrub_rate", self.scrub_rate, ByteSize::kib(64), ByteSize::gib(16))?;
+        let interval = self.scrub_interval;
+        if !interval.is_zero() && interval < Duration::from_secs(1) {
+            return Err(Error(format!("storage.scrub_interval={interval:?} must be 0s, which is never, or at least 1s")));
+        }
+        Ok(())
     }
 }
 
@@ -324,6 +359,27 @@ mod tests {
 
     fn refused(text: &str) -> String {
         Config::parse(text).expect_err("must be refused").to_string()
+    }
+
+    /// Whatever can be set is in the shipped file with its default, as a line that only has to be uncommented.
+    #[test]
+    fn every_key_and_its_default_is_in_the_shipped_file() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster.toml");
+        let shipped = std::fs::read_to_string(path).expect("it is there");
+        let key =
+            |line: &str| line.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'));
+        let uncommented: String = shipped
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|line| key(line)).unwrap_or(line).to_owned() + "\n")
+            .collect();
+        let explicit = Config::parse(&uncommented).expect("every line is valid");
+        let default = Config::parse(&shipped).expect("valid");
+        assert_eq!(explicit, default, "a default in the file is not the program's");
+        for line in default.to_toml().expect("valid").lines().filter(|line| key(line)) {
+            let name = line.split_once(" = ").map(|(name, _)| name).unwrap_or_default();
+            let there = uncommented.lines().any(|line| line.starts_with(&format!("{name} = ")));
+            assert!(there, "{name} is not in cluster.toml");
+        }
     }
 
     #[test]

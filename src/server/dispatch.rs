@@ -27,6 +27,7 @@ use super::forward::{Links, Sent};
 use super::metrics::{Levels, Metrics, Wire};
 use super::park::Park;
 use super::readers::Readers;
+use super::slow::{Slow, Timing};
 use super::table::{Open, Table};
 use crate::env::Clock;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, IN_FLIGHT_BYTES_MAX, PARKED_CALLS_MAX};
@@ -65,10 +66,13 @@ struct Shared {
     leader: Mutex<Option<v1::Leader>>,
     cluster_id: std::sync::OnceLock<Bytes>,
     metrics: Metrics,
+    slow: Slow,
+    began: Duration,
 }
 
 impl Dispatcher {
-    pub fn new(node: Node, guard: Guard, clock: Arc<dyn Clock>, wire: Wire) -> Self {
+    pub fn new(node: Node, guard: Guard, clock: Arc<dyn Clock>, wire: Wire, slow: Duration) -> Self {
+        let began = clock.now();
         Self(Arc::new(Shared {
             node,
             guard,
@@ -82,7 +86,14 @@ impl Dispatcher {
             leader: Mutex::default(),
             cluster_id: std::sync::OnceLock::new(),
             metrics: Metrics::new(wire),
+            slow: Slow::new(slow),
+            began,
         }))
+    }
+
+    /// How long it has been running.
+    pub fn uptime(&self) -> Duration {
+        self.0.clock.now().saturating_sub(self.0.began)
     }
 
     /// The node below.
@@ -109,6 +120,7 @@ impl Dispatcher {
                     cluster_id: validated.cluster_id,
                     started,
                     deadline: started.saturating_add(validated.timeout),
+                    handed: None,
                     parked_until: None,
                     epoch: 0,
                     refusal: None,
@@ -245,7 +257,12 @@ impl Dispatcher {
     }
 
     fn finish(&self, call: Box<Call>, result: Result<Done, Refusal>) {
-        self.0.metrics.ended(call.operation.kind(), &result, self.0.clock.now().saturating_sub(call.started));
+        let now = self.0.clock.now();
+        self.0.metrics.ended(call.operation.kind(), &result, now.saturating_sub(call.started));
+        if call.origin == Origin::Client {
+            self.0.metrics.answered_one(call.operation.kind());
+        }
+        self.tell_if_slow(&call, &result, now);
         self.0.metrics.saved(&call.operation, &result);
         if let Err(refusal) = &result {
             self.0.node.events().refused(super::metrics::refusal_name(&refusal.kind));
@@ -254,6 +271,22 @@ impl Dispatcher {
         drop(charge);
         if let Some(answerer) = answerer {
             answerer.answer(result);
+        }
+    }
+
+    fn tell_if_slow(&self, call: &Call, result: &Result<Done, Refusal>, now: Duration) {
+        if self.0.slow.is(now.saturating_sub(call.started)) {
+            let timing = Timing {
+                started: call.started,
+                handed: call.handed.map(|(at, _)| at),
+                ended: now,
+                parked: call.parked_until.is_some(),
+                forwarded: call.handed.is_some_and(|(_, forwarded)| forwarded),
+                is_write: call.operation.is_write(),
+                slowest_sync: self.0.node.slowest_sync_since(call.started),
+            };
+            let cause = self.0.slow.tell(call.operation.kind().name(), super::metrics::result_name(result), &timing);
+            self.0.metrics.slow(cause);
         }
     }
 
@@ -490,9 +523,11 @@ impl Task {
             let calls = take_batch(&mut self.writes);
             let batch = Arc::new(Batch::new(self.dispatcher.clone(), self.write_batches.clone()));
             self.dispatcher.0.metrics.proposed(calls.len());
+            let now = self.dispatcher.now();
             let mut table = self.dispatcher.table();
             let mut commands = Vec::with_capacity(calls.len());
-            for call in calls {
+            for mut call in calls {
+                call.handed = Some((now, false));
                 let Operation::Write(write) = &call.operation else { continue };
                 let command = Command::Client(write.clone());
                 let reply = Reply::new(&batch, table.enter(call));
@@ -508,9 +543,11 @@ impl Task {
             let calls = take_batch(&mut self.reads);
             let batch = Arc::new(Batch::new(self.dispatcher.clone(), self.read_batches.clone()));
             self.dispatcher.0.metrics.read(calls.len());
+            let now = self.dispatcher.now();
             let mut table = self.dispatcher.table();
             let mut reads = Vec::with_capacity(calls.len());
-            for call in calls {
+            for mut call in calls {
+                call.handed = Some((now, false));
                 let operation = call.operation.clone();
                 let reply = Reply::new(&batch, table.enter(call));
                 match operation {

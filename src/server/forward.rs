@@ -117,7 +117,7 @@ impl Links {
     }
 
     /// Sends a call to the leader, if its stream is open; otherwise sees to it that it will be.
-    pub fn send(&mut self, leader: NodeId, call: Box<Call>) -> Sent {
+    pub fn send(&mut self, leader: NodeId, mut call: Box<Call>) -> Sent {
         let class = if call.charge.bytes() > LARGE_OPERATION_BYTES { Class::Large } else { Class::Small };
         let Some(Link { id, requests: Some(requests) }) = self.links.get(&(leader, class)) else {
             self.open(leader);
@@ -127,6 +127,7 @@ impl Links {
         let now = self.dispatcher.now();
         let mut request = request(&call, now);
         let principal = call.caller.principal().to_owned();
+        call.handed = Some((now, true));
         // Entered before it is sent: the answer must find it.
         match self.dispatcher.table().enter_link(call, *id) {
             Err(call) => Sent::NotYet(call),

@@ -1,5 +1,7 @@
 //! Whether a node is alive, whether it may be sent traffic, and why not.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -10,6 +12,9 @@ use super::dispatch::Dispatcher;
 const CLOCK_OFFSET_MS_MAX: u64 = 10_000;
 /// The services a health check may name besides the empty one.
 const SERVICE: &str = "quorate.v1.Sessions";
+
+/// How often it is looked at, besides every change of the leadership.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// One thing that must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +33,8 @@ pub struct Facts {
     pub stopping: bool,
     pub bootstrapped: bool,
     pub leader: Option<u64>,
-    pub diverged: bool,
+    /// Nodes in another state than this one.
+    pub differing: Vec<u64>,
     pub clock_offset_ms: Option<i64>,
     pub disk_low: bool,
 }
@@ -42,7 +48,7 @@ impl Facts {
             stopping: dispatcher.is_stopping(),
             bootstrapped: node.cluster_id().is_some(),
             leader: node.leadership().borrow().leader.as_ref().map(|leader| leader.node.0),
-            diverged: status.diverged,
+            differing: status.differing.iter().map(|node| node.0).collect(),
             clock_offset_ms: status.clock_offset_ms,
             disk_low: node.disk_low(),
         }
@@ -59,12 +65,17 @@ impl Facts {
         let offset = self.clock_offset_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("offset_ms={ms}"));
         let clock_ok = self.clock_offset_ms.is_none_or(|ms| ms.unsigned_abs() <= CLOCK_OFFSET_MS_MAX);
         let leader = self.leader.map_or_else(|| "no quorum: no leader is known".to_owned(), |id| format!("leader={id}"));
+        let differing = match &self.differing[..] {
+            [] => String::new(),
+            nodes => format!("another state than this node's nodes={nodes:?}"),
+        };
         vec![
             check("storage", self.failed.is_none(), true, self.failed.clone().unwrap_or_default()),
             check("running", !self.stopping, true, String::new()),
             check("bootstrapped", self.bootstrapped, true, String::new()),
             check("leader", self.leader.is_some(), true, leader),
-            check("digest", !self.diverged, true, String::new()),
+            // Whoever is wrong by a majority stops by itself; where nobody knows who is, none may take itself out.
+            check("digest", self.differing.is_empty(), false, differing),
             check("clock", clock_ok, false, offset),
             check("disk", !self.disk_low, false, String::new()),
         ]
@@ -81,6 +92,8 @@ pub async fn run(dispatcher: Dispatcher, reporter: HealthReporter, mut stop: wat
         tokio::select! {
             changed = leadership.changed() => if changed.is_err() { break },
             _ = stop.changed() => {}
+            // What else readiness is made of tells nobody when it changes.
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
     reporter.set_service_status("", ServingStatus::NotServing).await;
@@ -103,17 +116,16 @@ mod tests {
             Facts { stopping: true, ..good() },
             Facts { bootstrapped: false, ..good() },
             Facts { leader: None, ..good() },
-            Facts { diverged: true, ..good() },
         ] {
             assert!(!bad.is_ready(), "{bad:?}");
         }
     }
 
     #[test]
-    fn a_wrong_clock_and_a_low_disk_are_shown_and_take_no_traffic_away() {
-        let odd = Facts { clock_offset_ms: Some(-10_001), disk_low: true, ..good() };
+    fn a_wrong_clock_a_low_disk_and_a_state_that_differs_are_shown_and_take_no_traffic_away() {
+        let odd = Facts { clock_offset_ms: Some(-10_001), disk_low: true, differing: vec![3], ..good() };
         assert!(odd.is_ready());
         let shown: Vec<_> = odd.checks().into_iter().filter(|check| !check.ok).map(|check| check.name).collect();
-        assert_eq!(shown, ["clock", "disk"]);
+        assert_eq!(shown, ["digest", "clock", "disk"]);
     }
 }

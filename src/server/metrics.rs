@@ -1,5 +1,6 @@
 //! What a node counts. One registry per node, so several nodes in one process stay apart. No session id ever becomes a label.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use metrics::{Counter, Gauge, Histogram, Label, SharedString, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::call::{Done, Operation};
+use super::slow::{CAUSES, Cause};
 use crate::raft::net::Traffic;
+use crate::raft::{Scrubbed, Syncs};
 use crate::types::{Change, Loaded, Refusal, RefusalKind, Verdict};
 
 /// Upper bounds of the buckets of durations, in seconds.
@@ -25,6 +28,17 @@ pub enum Kind {
     Client,
     Load,
     List,
+}
+
+impl Kind {
+    /// Its word in metrics and logs.
+    pub fn name(self) -> &'static str {
+        KINDS[self as usize]
+    }
+
+    fn is_write(self) -> bool {
+        !matches!(self, Self::Load | Self::List)
+    }
 }
 
 const KINDS: [&str; 6] = ["save", "save_if_version", "delete", "client", "load", "list"];
@@ -83,10 +97,16 @@ pub struct Levels {
     pub sessions: u64,
     pub clients: u64,
     pub disk_low: bool,
-    pub diverged: bool,
+    /// Peers in another state.
+    pub differing: u64,
     pub clock_offset_ms: Option<i64>,
     /// As unauthenticated, and as denied.
     pub refused_credentials: [u64; 2],
+    pub disk: (u64, u64),
+    pub syncs: Syncs,
+    pub scrubbed: Scrubbed,
+    pub cluster_version: u64,
+    pub uptime: Duration,
 }
 
 /// What the connections of a node's ports carry. Each connection is counted where it was accepted, so all nodes together count every
@@ -115,6 +135,9 @@ pub struct Metrics {
     leader_changes: Counter,
     parked: Gauge,
     cut_off: Counter,
+    slow: [Counter; CAUSES.len()],
+    /// Answers to writes and to reads.
+    answered: [AtomicU64; 2],
 }
 
 impl Metrics {
@@ -142,6 +165,8 @@ impl Metrics {
                 leader_changes: metrics::counter!("quorate_leader_changes_seen_total"),
                 parked: metrics::gauge!("quorate_parked_calls"),
                 cut_off: metrics::counter!("quorate_readers_cut_off_total"),
+                slow: CAUSES.map(|cause| metrics::counter!("quorate_slow_operations_total", "cause" => cause.name())),
+                answered: Default::default(),
                 handle,
                 recorder: PrometheusBuilder::new().build_recorder(),
             }
@@ -179,6 +204,21 @@ impl Metrics {
             Some(Change::Full { .. }) => self.saves[1].increment(1),
             None => {}
         }
+    }
+
+    /// A client's operation was answered. One that a peer forwarded is the peer's to count.
+    pub fn answered_one(&self, kind: Kind) {
+        self.answered[usize::from(!kind.is_write())].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Answers given to clients since the start: to writes, and to reads.
+    pub fn answered(&self) -> [u64; 2] {
+        self.answered.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// A slow operation was answered.
+    pub fn slow(&self, cause: Cause) {
+        self.slow[cause as usize].increment(1);
     }
 
     /// So many operations went into one proposal.
@@ -254,7 +294,18 @@ impl Metrics {
             gauge("quorate_sessions", levels.sessions);
             gauge("quorate_clients", levels.clients);
             gauge("quorate_disk_low", levels.disk_low.into());
-            gauge("quorate_diverged", levels.diverged.into());
+            gauge("quorate_diverged", levels.differing);
+            gauge("quorate_disk_free_bytes", levels.disk.0);
+            gauge("quorate_disk_total_bytes", levels.disk.1);
+            gauge("quorate_cluster_version", levels.cluster_version);
+            metrics::counter!("quorate_log_syncs_total").absolute(levels.syncs.count);
+            metrics::gauge!("quorate_log_sync_seconds_total").set(levels.syncs.total.as_secs_f64());
+            metrics::gauge!("quorate_log_sync_seconds_max").set(levels.syncs.slowest.as_secs_f64());
+            metrics::counter!("quorate_scrub_passes_total").absolute(levels.scrubbed.passes);
+            metrics::counter!("quorate_scrub_bytes_total").absolute(levels.scrubbed.bytes);
+            metrics::gauge!("quorate_scrub_ended_timestamp_seconds").set(levels.scrubbed.ended_ms as f64 / 1000.0);
+            metrics::gauge!("quorate_uptime_seconds").set(levels.uptime.as_secs_f64());
+            metrics::gauge!("quorate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             let offset = levels.clock_offset_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
             metrics::gauge!("quorate_clock_offset_seconds").set(offset);
         });
@@ -284,7 +335,13 @@ fn describe() {
 }
 
 fn result_index(result: &Result<Done, Refusal>) -> usize {
-    let name = match result {
+    let name = result_name(result);
+    RESULTS.iter().position(|result| *result == name).unwrap_or(RESULTS.len() - 1)
+}
+
+/// A word for how an operation ended.
+pub fn result_name(result: &Result<Done, Refusal>) -> &'static str {
+    match result {
         Ok(Done::Outcome(outcome)) => verdict_name(&outcome.verdict),
         Ok(Done::Loaded { loaded, .. }) => match loaded {
             Loaded::NotFound { .. } => "not_found",
@@ -295,8 +352,7 @@ fn result_index(result: &Result<Done, Refusal>) -> usize {
         Ok(Done::Listed { .. }) => "page",
         Ok(Done::Relayed { .. }) => "relayed",
         Err(refusal) => refusal_name(&refusal.kind),
-    };
-    RESULTS.iter().position(|result| *result == name).unwrap_or(RESULTS.len() - 1)
+    }
 }
 
 fn verdict_name(verdict: &Verdict) -> &'static str {
@@ -359,6 +415,28 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         assert!(!two.render(&Levels::default()).contains("client_kept"));
+    }
+
+    /// A metric nobody explains is of no use, and one that is explained and not there misleads.
+    #[test]
+    fn every_metric_is_explained_and_what_is_explained_is_there() {
+        let metrics = Metrics::new(Wire::default());
+        metrics.ended(Kind::Load, &Err(Refusal::invalid("no")), Duration::from_millis(1));
+        metrics.proposed(1);
+        metrics.read(1);
+        metrics.slow(Cause::Sync);
+        let text = metrics.render(&Levels::default());
+        let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
+        let without = |name: String| {
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end).map(str::to_owned)).unwrap_or(name)
+        };
+        let shown: std::collections::BTreeSet<String> =
+            text.lines().filter(|line| line.starts_with("quorate_")).map(|line| without(name(line))).collect();
+        let explained = include_str!("../docs/metrics.md").lines().filter_map(|line| line.strip_prefix("| `"));
+        let explained: std::collections::BTreeSet<String> =
+            explained.map(|line| line.split(['{', '`']).next().unwrap_or_default().to_owned()).collect();
+        assert_eq!(shown, explained);
+        assert!(text.contains("quorate_slow_operations_total{cause=\"sync\"} 1"), "{text}");
     }
 
     #[test]

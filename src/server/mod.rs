@@ -29,13 +29,16 @@ mod park;
 mod readers;
 pub mod recover;
 mod service;
+mod slow;
 mod start;
 mod status;
 mod sweeper;
 mod table;
 mod upper;
 
-pub use crate::raft::{Member, Node};
+#[doc(hidden)]
+pub use crate::machine::allow_test_version;
+pub use crate::raft::{Member, Node, is_marked, mark_for_rebuild};
 #[doc(hidden)]
 pub use start::Tuning;
 pub use start::{Options, Server};

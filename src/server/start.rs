@@ -39,6 +39,8 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Calls and streams open at once on one connection.
 const CONNECTION_STREAMS_MAX: u32 = 1024;
+/// Before the first pass over what is on the disk: a start has enough to do.
+const SCRUB_DELAY: Duration = Duration::from_secs(300);
 /// How long a stopping node lets open operations end before it hands the leadership over.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
@@ -73,6 +75,8 @@ pub struct Tuning {
     pub state: state::Options,
     /// Who is told of every entry that is applied; nobody outside of tests.
     pub observer: Option<raft::Observer>,
+    /// How what is on its disk is read over time.
+    pub scrub: raft::ScrubOptions,
 }
 
 impl Tuning {
@@ -80,11 +84,17 @@ impl Tuning {
     pub fn of(config: &Config) -> Self {
         let cache_bytes = config.storage.cache.as_u64() as usize;
         let state = state::Options { cache_bytes, ..state::Options::default() };
+        let scrub = raft::ScrubOptions {
+            interval: config.storage.scrub_interval,
+            delay: SCRUB_DELAY.min(config.storage.scrub_interval),
+            bytes_per_second: config.storage.scrub_rate.as_u64(),
+        };
         Self {
             log_bytes_kept: config.storage.log_kept.as_u64(),
             early_elections: true,
             log: log::Options::default(),
             state,
+            scrub,
             observer: None,
         }
     }
@@ -144,17 +154,19 @@ impl Server {
         let Options { config, node, data_dir, bootstrap, env } = options;
         let member = config.member(node).map_err(|error| StartError(error.to_string()))?;
         let wire = Wire::default();
+        let above = Arc::new(Above::default());
+        let clock = env.clock.clone();
+        let below = raft_options(&config, tuning, Below { node, data_dir, bootstrap, env, net: net.clone(), upper: above.clone() });
+        // What is damaged is rebuilt here: meanwhile nobody must be kept waiting at an open port.
+        let opened = raft::open(below).await.map_err(|error| StartError(error.to_string()))?;
         let port = |key, connections_max, traffic: &Arc<Traffic>| Port { key, connections_max, traffic: traffic.clone() };
         let client_port = listen(&*net, node, port("client", CLIENT_CONNECTIONS_MAX, &wire.client), &member.client).await?;
         let admin_port = listen(&*net, node, port("admin", ADMIN_CONNECTIONS_MAX, &wire.admin), &member.admin).await?;
         let incoming = listen(&*net, node, port("peer", PEER_CONNECTIONS_MAX, &wire.peer), &member.peer).await?;
-        let above = Arc::new(Above::default());
-        let clock = env.clock.clone();
-        let below = raft_options(&config, tuning, Below { node, data_dir, bootstrap, env, net, incoming, upper: above.clone() });
-        let node = raft::start(below).await.map_err(|error| StartError(error.to_string()))?;
+        let node = opened.start(incoming).await.map_err(|error| StartError(error.to_string()))?;
         let guard = Guard::new(None, clock.clone());
-        let dispatcher = Dispatcher::new(node.clone(), guard, clock.clone(), wire);
-        let reporter = Reporter::new(node.clone(), clock.clone(), &config.name);
+        let dispatcher = Dispatcher::new(node.clone(), guard, clock.clone(), wire, config.observe.slow_operation);
+        let reporter = Reporter::new(dispatcher.clone(), clock.clone(), &config.name);
         let (stop, stopped) = watch::channel(false);
         let present = above.set(dispatcher.clone(), reporter.clone(), stopped);
         Ok(Self { node, clock, dispatcher, reporter, client_port, admin_port, stop, present })
@@ -187,7 +199,7 @@ impl Server {
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
         tasks.spawn(health::run(dispatcher.clone(), health_reporter, stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
-        tasks.spawn(serve_admin(admin_port, dispatcher.clone(), stop.subscribe()));
+        tasks.spawn(serve_admin(admin_port, dispatcher.clone(), reporter.clone(), stop.subscribe()));
         let operations = OperationsService::new(node.clone(), dispatcher.guard().clone());
         let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());
         // It may end while calls drain, and is waited for again below.
@@ -246,7 +258,6 @@ struct Below {
     bootstrap: bool,
     env: Env,
     net: Arc<dyn Net>,
-    incoming: Incoming,
     upper: Arc<Above>,
 }
 
@@ -255,8 +266,8 @@ async fn signalled(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn serve_admin(port: Incoming, dispatcher: Dispatcher, stop: watch::Receiver<bool>) {
-    let serving = axum::serve(HttpListener(port), admin::router(dispatcher)).with_graceful_shutdown(signalled(stop));
+async fn serve_admin(port: Incoming, dispatcher: Dispatcher, reporter: Reporter, stop: watch::Receiver<bool>) {
+    let serving = axum::serve(HttpListener(port), admin::router(dispatcher, reporter)).with_graceful_shutdown(signalled(stop));
     if let Err(error) = serving.await {
         tracing::warn!(%error, "the admin port closed");
     }
@@ -306,7 +317,6 @@ fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options 
     raft::Options {
         env: below.env,
         net: below.net,
-        incoming: below.incoming,
         node: below.node,
         data_dir: below.data_dir,
         name: config.name.clone(),
@@ -321,6 +331,7 @@ fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options 
         log: tuning.log,
         state: tuning.state,
         observer: tuning.observer,
+        scrub: tuning.scrub,
         upper: below.upper,
     }
 }

@@ -6,8 +6,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::answers::cluster_bytes;
+use super::dispatch::Dispatcher;
+use super::health::{Check, Facts};
 use crate::env::Clock;
-use crate::raft::{Member, Node, Role};
+use crate::machine::newest_version;
+use crate::raft::{CLUSTER_VERSION_MIN, Member, Node, Role};
 use crate::types::NodeId;
 use crate::wire::peer::v1::{StatusRequest, peer_client::PeerClient};
 use crate::wire::v1;
@@ -23,15 +26,16 @@ const DIGEST_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Reporter {
     node: Node,
+    dispatcher: Dispatcher,
     clock: Arc<dyn Clock>,
     name: Arc<str>,
     started: Duration,
 }
 
 impl Reporter {
-    pub fn new(node: Node, clock: Arc<dyn Clock>, name: &str) -> Self {
+    pub fn new(dispatcher: Dispatcher, clock: Arc<dyn Clock>, name: &str) -> Self {
         let started = clock.now();
-        Self { node, clock, name: name.into(), started }
+        Self { node: dispatcher.node().clone(), dispatcher, clock, name: name.into(), started }
     }
 
     /// What this node says of itself. `digest_at` 0: at `applied`; another index is waited for within `timeout`.
@@ -41,6 +45,7 @@ impl Reporter {
             index => Some((index, self.node.digest_at(index, timeout).await)),
         };
         let status = self.node.status();
+        let [writes, reads] = self.dispatcher.metrics().answered();
         let (digest_index, digest) = match waited {
             Some((index, Some(digest))) => (Some(index), Some(digest)),
             Some((_, None)) => (None, None),
@@ -75,7 +80,29 @@ impl Reporter {
             cluster_version: status.cluster_version.into(),
             uptime_ms: self.clock.now().saturating_sub(self.started).as_millis() as u64,
             pid: std::process::id().into(),
+            checks: self.checks(),
+            clock_offset_ms: status.clock_offset_ms,
+            disk_free_bytes: status.disk.0,
+            disk_total_bytes: status.disk.1,
+            configuration_hash: status.configuration_hash,
+            cluster_version_min: CLUSTER_VERSION_MIN.into(),
+            cluster_version_max: newest_version().into(),
+            syncs: status.syncs.count,
+            sync_us_total: micros(status.syncs.total),
+            sync_us_max: micros(status.syncs.slowest),
+            writes,
+            reads,
+            scrub_passes: status.scrubbed.passes,
+            scrub_bytes: status.scrubbed.bytes,
+            scrubbed_ms: status.scrubbed.ended_ms,
         }
+    }
+
+    fn checks(&self) -> Vec<v1::Check> {
+        let checks = Facts::of(&self.dispatcher).checks().into_iter();
+        let check =
+            |check: Check| v1::Check { name: check.name.into(), ok: check.ok, required: check.required, detail: check.detail };
+        checks.map(check).collect()
     }
 
     /// What all members say, in order of ids; of those that do not answer in time, why. Cancel safe.
@@ -119,6 +146,10 @@ impl Reporter {
         let answered = PeerClient::new(peer.channel).status(request).await;
         answered.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn role(role: Role) -> v1::Role {

@@ -138,6 +138,7 @@ mod tests {
             cluster_id: None,
             started: Duration::ZERO,
             deadline: Duration::from_millis(deadline_ms),
+            handed: None,
             parked_until: None,
             epoch: 0,
             refusal: None,

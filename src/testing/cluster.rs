@@ -79,6 +79,7 @@ pub struct Builder {
     segment_bytes: u64,
     early_elections: bool,
     log_bytes_kept: Option<u64>,
+    scrub_interval: Option<Duration>,
 }
 
 impl Default for Builder {
@@ -91,6 +92,7 @@ impl Default for Builder {
             segment_bytes: SEGMENT_BYTES,
             early_elections: true,
             log_bytes_kept: None,
+            scrub_interval: None,
         }
     }
 }
@@ -135,6 +137,12 @@ impl Builder {
         self
     }
 
+    /// Everything on a node's disk is read so often, from its start on; once a day, and not in the first minutes.
+    pub fn scrub_interval(mut self, interval: Duration) -> Self {
+        self.scrub_interval = Some(interval);
+        self
+    }
+
     /// The cluster, of which no node is started yet: [`Cluster::restart`] does. Errors: no port is free, or the values contradict
     /// each other.
     pub fn build(self) -> Result<Cluster, Error> {
@@ -161,7 +169,11 @@ impl Builder {
         config.data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("/"));
         let disk = || if is_real { None } else { Some(SimDisk::new()) };
         let disks = config.members.iter().map(|member| (member.id, disk())).collect();
-        let tuning = Tuning { early_elections: self.early_elections, ..Tuning::of(&config).with_segments(self.segment_bytes) };
+        let mut tuning = Tuning { early_elections: self.early_elections, ..Tuning::of(&config).with_segments(self.segment_bytes) };
+        if let Some(interval) = self.scrub_interval {
+            tuning.scrub.interval = interval;
+            tuning.scrub.delay = interval;
+        }
         Ok(Cluster { config, tuning, ports, disks, running: BTreeMap::new() })
     }
 
@@ -457,6 +469,19 @@ impl Cluster {
             return Err(Error(format!("only a simulated disk can lose what was not synced node={id}")));
         }
         self.end(id, |disk| disk.crash(crash, seed)).await
+    }
+
+    /// Ends a node whatever it is doing, also half way through a start that failed; what it wrote is there, and its disk works again.
+    #[doc(hidden)]
+    pub async fn bury(&mut self, node: impl Into<NodeId>) {
+        let id = node.into();
+        if self.running.contains_key(&id) {
+            let _ = self.kill(id).await;
+        } else if let Some(disk) = self.disk(id) {
+            disk.hold_syncs();
+            self.disks.insert(id, Some(disk.kill()));
+            drop(Off(disk));
+        }
     }
 
     /// Ends a node, with `after` making of its disk the one it will come back on.

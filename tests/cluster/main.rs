@@ -10,4 +10,6 @@ mod members;
 mod port;
 mod power_loss;
 mod rig;
+mod rot;
+mod seen;
 mod snapshot;

@@ -79,6 +79,16 @@ impl Cluster {
         self.0.stop(id).await.expect("it ends in order and in time");
     }
 
+    /// Ends a node that has stopped by itself; gives its reason.
+    pub async fn stop_failed(&mut self, id: u64) -> String {
+        self.0.stop(id).await.expect_err("it stopped by itself").to_string()
+    }
+
+    /// Ends a node that may run or not, with its disk as it is; a disk that was halted works again.
+    pub async fn bury(&mut self, id: u64) {
+        self.0.bury(id).await;
+    }
+
     /// The disk of a node.
     pub fn sim_disk(&self, id: u64) -> SimDisk {
         self.disk(id).expect("the disk is simulated")

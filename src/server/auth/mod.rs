@@ -164,6 +164,11 @@ impl Guard {
         self.holder(metadata.as_ref()).map_err(|refusal| wire::status_from_refusal(&refusal))
     }
 
+    /// Who calls the admin port. Errors: `Unauthenticated`; nothing changed.
+    pub fn caller_of(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        self.holder(headers)
+    }
+
     /// Who calls, if the call is allowed. Errors: `Unauthenticated` or `Denied`, as a status; nothing changed.
     pub fn require(&self, metadata: &MetadataMap, need: Need<'_>) -> Result<Caller, Status> {
         let checked = self.holder(metadata.as_ref()).and_then(|caller| self.authorize(&caller, need).map(|()| caller));

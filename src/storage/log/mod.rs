@@ -19,6 +19,7 @@ mod inspect;
 mod live;
 mod recover;
 mod shared;
+mod syncs;
 mod writer;
 
 use std::ops::Range;
@@ -34,6 +35,7 @@ use self::frame::{Content, HEADER_BYTES, START_BYTES_MAX, VOTE_BYTES_MAX, decode
 pub use self::inspect::{Inspection, inspect};
 use self::live::{Live, Stored};
 use self::shared::{Op, Shared, State};
+pub use self::syncs::Syncs;
 use self::writer::Writer;
 use crate::env::{Env, Worker};
 use crate::limits::{MIB, PEER_MESSAGE_BYTES_MAX};
@@ -336,6 +338,16 @@ impl Log {
     /// Bytes written since it was opened, headers and padding included.
     pub fn written_bytes(&self) -> u64 {
         self.0.shared.locked().written_bytes
+    }
+
+    /// How long syncs take, as of `now` by the monotonic clock.
+    pub fn syncs(&self, now: Duration) -> Syncs {
+        self.0.shared.locked().syncs.now(now)
+    }
+
+    /// The slowest sync that ended after `since`; zero if none was slow.
+    pub fn slowest_sync_since(&self, since: Duration) -> Duration {
+        self.0.shared.locked().syncs.slowest_since(since)
     }
 
     /// Index of the first live entry, or of the next one if none is.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::live::Live;
 use super::recover::Segment;
+use super::syncs::Measured;
 use super::{Done, Error};
 use crate::types::LogId;
 
@@ -41,6 +42,8 @@ pub(super) struct State {
     pub segments: BTreeMap<u64, Segment>,
     /// Bytes written and synced since it was opened.
     pub written_bytes: u64,
+    /// How long syncs take.
+    pub syncs: Measured,
     /// Why the log takes nothing any more.
     pub failed: Option<Error>,
     /// Who is told once.

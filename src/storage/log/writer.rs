@@ -196,8 +196,12 @@ impl Writer {
         let file = self.file.as_ref().expect("a batch is planned only with a segment");
         let parts = batch.frames.iter().flat_map(|frame| [&frame.header[..], &frame.payload, frame.padding()]);
         let slices: Vec<IoSlice<'_>> = parts.filter(|part| !part.is_empty()).map(IoSlice::new).collect();
+        let began = self.clock.now();
         file.write_at(&slices, self.end.into()).map_err(|error| Error::io("write", &path, &error))?;
-        file.sync().map_err(|error| Error::io("sync", &path, &error))
+        file.sync().map_err(|error| Error::io("sync", &path, &error))?;
+        let ended = self.clock.now();
+        self.shared.locked().syncs.note(began, ended);
+        Ok(())
     }
 
     /// The batch is synced: says so to everyone.

@@ -64,6 +64,12 @@ pub(super) fn open(disk: &dyn Disk, dir: &Path) -> Result<(Current, u64), Error>
     Ok((current, last))
 }
 
+/// The greatest number a file in `dir` has; 0 without any.
+pub(super) fn last_number(disk: &dyn Disk, dir: &Path) -> Result<u64, Error> {
+    let names = disk.list(dir).map_err(|error| Error::io("list the state directory", &error))?;
+    Ok(names.iter().filter_map(|name| file_number(name)).max().unwrap_or(0))
+}
+
 fn remove(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
     match disk.remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove a left over file", &error)),

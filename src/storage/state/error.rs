@@ -47,6 +47,11 @@ impl Error {
         Error::Corrupt { file: "rows".into(), table: Some(table), key: Some(key), what: what.into() }
     }
 
+    /// Damage that only a reader of many rows can see.
+    pub fn damaged(what: impl Into<String>) -> Self {
+        Self::corrupt("rows", what)
+    }
+
     /// Damage of a file as a whole.
     pub(super) fn corrupt(file: &str, what: impl Into<String>) -> Self {
         Error::Corrupt { file: file.into(), table: None, key: None, what: what.into() }

@@ -117,7 +117,7 @@ impl<M: Send + Sync + 'static> Core<M> {
             return Err(Step::After(self.options.flush_after - age));
         }
         let overlay: Overlay = std::mem::take(&mut live.unflushed);
-        let frozen = Arc::new(Frozen { overlay, applied: live.applied });
+        let frozen = Arc::new(Frozen { overlay, applied: live.applied, mark: self.mark.get().map(|mark| mark(&live.machine)) });
         live.frozen = Some(frozen.clone());
         live.dirty_since = None;
         Ok(frozen)
@@ -147,6 +147,7 @@ impl<M: Send + Sync + 'static> Core<M> {
             assert!(before <= after, "a flush went back: {before:?}, {after:?}");
             live.flushed = frozen.applied;
             live.frozen = None;
+            live.base_mark = frozen.mark;
             self.fault.set_pending_bytes(live.pending_bytes());
             std::mem::replace(&mut live.base, new)
         };
@@ -159,7 +160,12 @@ impl<M: Send + Sync + 'static> Core<M> {
     fn reopen(&self, file: &Arc<File>) -> Result<Arc<Base>, Error> {
         file.close();
         let base = File::open(&*self.env.disk, &self.dir, file.name(), self.options.cache_bytes)?.base()?;
-        let old = std::mem::replace(&mut self.live.write().expect(HEALTHY).base, base.clone());
+        let old = {
+            let mut live = self.live.write().expect(HEALTHY);
+            // Whether the failed commit is in it is not known.
+            live.base_mark = None;
+            std::mem::replace(&mut live.base, base.clone())
+        };
         drop(old);
         Ok(base)
     }

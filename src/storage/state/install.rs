@@ -5,6 +5,7 @@
 //! synced -> file, machine and `applied` swapped in one step, unflushed and frozen rows dropped with the old ones -> old file removed.
 
 use std::marker::PhantomData;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
@@ -16,7 +17,8 @@ use super::error::Error;
 use super::flusher::Phase;
 use super::rows::Rows;
 use super::snapshot::Decoder;
-use super::{HEALTHY, State};
+use super::{HEALTHY, Options, State};
+use crate::env::Env;
 use crate::mutant::{self, Mutant};
 use crate::types::LogId;
 
@@ -66,6 +68,21 @@ impl Drop for Incoming {
 }
 
 impl<M> Receiver<M> {
+    fn create(env: &Env, dir: &Path, cache_bytes: usize, number: u64) -> Result<Self, Error> {
+        let name = current::file_name(number);
+        let fresh = Fresh::new(env.disk.clone(), dir.join(&name));
+        let file = File::create(&*env.disk, dir, &name, cache_bytes)?;
+        let incoming = Incoming { file, number, fresh };
+        Ok(Self {
+            decoder: Decoder::default(),
+            rows: Vec::new(),
+            rows_bytes: 0,
+            head: Head::default(),
+            incoming,
+            machine: PhantomData,
+        })
+    }
+
     /// Takes the next frame of the stream. Blocking. Errors: [`Error::Invalid`] and those of the disk; drop the receiver, nothing was changed.
     pub fn frame(&mut self, frame: &[u8]) -> Result<(), Error> {
         for row in self.decoder.frame(frame)? {
@@ -106,6 +123,24 @@ impl<M> Received<M> {
     pub fn applied(&self) -> Option<LogId> {
         self.base.head.applied
     }
+
+    /// Makes it the state of a directory nobody has open: the next [`State::open`] finds it and removes what was there. Blocking.
+    ///
+    /// The log of the node must be synced. Errors: of the disk; the directory then holds either state.
+    pub fn put_in_place(mut self, env: &Env, dir: &Path) -> Result<(), Error> {
+        // From here on the pointer may be moved; the file it may name stays.
+        self.incoming.fresh.keep();
+        current::write(&*env.disk, dir, Current::Open(self.incoming.number))
+    }
+}
+
+/// Makes a new file for an incoming snapshot beside a state that can't be opened, or must not be. Blocking. The node must not run.
+///
+/// Errors: those of the disk; nothing was changed.
+pub fn receive_in<M>(env: &Env, dir: &Path, options: Options) -> Result<Receiver<M>, Error> {
+    env.disk.create_dir_all(dir).map_err(|error| Error::io("create the state directory", &error))?;
+    let number = current::last_number(&*env.disk, dir)? + 1;
+    Receiver::create(env, dir, options.cache_bytes, number)
 }
 
 impl<M: Send + Sync + 'static> State<M> {
@@ -113,18 +148,7 @@ impl<M: Send + Sync + 'static> State<M> {
     pub fn receive(&self) -> Result<Receiver<M>, Error> {
         let core = &self.core;
         let number = core.last_file.fetch_add(1, Ordering::Relaxed) + 1;
-        let name = current::file_name(number);
-        let fresh = Fresh::new(core.env.disk.clone(), core.dir.join(&name));
-        let file = File::create(&*core.env.disk, &core.dir, &name, core.options.cache_bytes)?;
-        let incoming = Incoming { file, number, fresh };
-        Ok(Receiver {
-            decoder: Decoder::default(),
-            rows: Vec::new(),
-            rows_bytes: 0,
-            head: Head::default(),
-            incoming,
-            machine: PhantomData,
-        })
+        Receiver::create(&core.env, &core.dir, core.options.cache_bytes, number)
     }
 
     /// Puts a received snapshot in place of the state: file, machine and `applied` in one step. Blocking: it waits for the log too.
@@ -183,6 +207,7 @@ impl<M: Send + Sync + 'static> State<M> {
                 if mutant::is(Mutant::MachineNotSwapped) { machine } else { std::mem::replace(&mut live.machine, machine) };
             let base = std::mem::replace(&mut live.base, received.base);
             let rows = (std::mem::take(&mut live.unflushed), live.frozen.take());
+            live.base_mark = None;
             live.applied = applied;
             live.flushed = applied;
             live.dirty_since = None;

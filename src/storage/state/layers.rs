@@ -67,6 +67,10 @@ impl Cell {
 }
 
 impl Overlay {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -107,6 +111,8 @@ impl Overlay {
 pub(super) struct Frozen {
     pub overlay: Overlay,
     pub applied: Option<LogId>,
+    /// See [`super::State::mark_flushes`].
+    pub mark: Option<u64>,
 }
 
 /// Everything a view sees. One lock guards it.
@@ -115,6 +121,8 @@ pub(super) struct Live<M> {
     pub unflushed: Overlay,
     pub frozen: Option<Arc<Frozen>>,
     pub base: Arc<Base>,
+    /// The mark of the machine `base` was flushed from, if one was taken.
+    pub base_mark: Option<u64>,
     /// Invariant: `flushed <= frozen.applied <= applied`.
     pub applied: Option<LogId>,
     pub flushed: Option<LogId>,

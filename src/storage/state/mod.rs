@@ -38,7 +38,7 @@ use crate::types::LogId;
 pub use create::create;
 pub use error::Error;
 pub use fault::Done;
-pub use install::{LogSynced, Received, Receiver};
+pub use install::{LogSynced, Received, Receiver, receive_in};
 pub use layers::{Batch, Pinned, Pinner};
 pub use rows::Rows;
 pub(super) use snapshot::Decoder;
@@ -127,6 +127,8 @@ struct Core<M> {
     wake: Arc<Wake>,
     /// The greatest number a state file was given.
     last_file: AtomicU64,
+    /// What is noted of the machine with every flush.
+    mark: OnceLock<fn(&M) -> u64>,
 }
 
 /// A machine with its rows. See the module's words.
@@ -153,7 +155,7 @@ impl<M: Send + Sync + 'static> State<M> {
         let machine = build(Rows(&base))?;
         let applied = base.head.applied;
         let unflushed = Overlay::default();
-        let live = Live { machine, unflushed, frozen: None, base, applied, flushed: applied, dirty_since: None };
+        let live = Live { machine, unflushed, frozen: None, base, base_mark: None, applied, flushed: applied, dirty_since: None };
         let core = Arc::new(Core {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -169,6 +171,7 @@ impl<M: Send + Sync + 'static> State<M> {
             fault: Arc::default(),
             wake: Arc::default(),
             last_file: AtomicU64::new(last_file),
+            mark: OnceLock::new(),
         });
         let flusher = core.clone();
         let worker =
@@ -236,6 +239,26 @@ impl<M: Send + Sync + 'static> State<M> {
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         let base = self.core.live.read().expect(HEALTHY).base.clone();
         Ok(Snapshot::new(base, self.core.fault.clone()))
+    }
+
+    /// Has `mark` taken of the machine with every flush from now on, for [`State::marked_snapshot`]. Later calls change nothing.
+    pub fn mark_flushes(&self, mark: fn(&M) -> u64) {
+        let _ = self.core.mark.set(mark);
+    }
+
+    /// As [`State::snapshot`], with the mark of the machine these rows came from; without one if nothing was flushed since
+    /// [`State::mark_flushes`] and more was applied.
+    pub fn marked_snapshot(&self) -> (Snapshot, Option<u64>) {
+        let live = self.core.live.read().expect(HEALTHY);
+        let unchanged = live.applied == live.base.head.applied && live.unflushed.is_empty() && live.frozen.is_none();
+        let now = || self.core.mark.get().filter(|_| unchanged).map(|mark| mark(&live.machine));
+        (Snapshot::new(live.base.clone(), self.core.fault.clone()), live.base_mark.or_else(now))
+    }
+
+    /// Ends the state with an error that its reader found, e.g. a value that does not decode. Only the first error counts.
+    pub fn fail(&self, error: Error) {
+        assert!(error.is_final(), "a state does not end for an error that heals: {error}");
+        self.core.fault.fail(error);
     }
 
     /// Whether the hard limit of unflushed bytes is reached: the next update would block until a flush is through.

@@ -223,6 +223,17 @@ impl Rows<'_> {
         })
     }
 
+    /// The rows of one table with keys from `from` on; the same.
+    pub fn from(&self, table: u8, from: &[u8]) -> impl Iterator<Item = Result<Found, Error>> + use<> {
+        assert!(table < u8::MAX, "no table has the greatest number");
+        Scan::new(self.0, self.0.table.range((table, from, 0)..(table + 1, &[][..], 0)))
+    }
+
+    /// The rows of one table with keys in `from..until`; the same.
+    pub fn range(&self, table: u8, from: &[u8], until: &[u8]) -> impl Iterator<Item = Result<Found, Error>> + use<> {
+        Scan::range(self.0, table, from, until)
+    }
+
     /// The last entry these rows contain; `None` in a new file.
     pub fn applied(&self) -> Option<crate::types::LogId> {
         self.0.head.applied

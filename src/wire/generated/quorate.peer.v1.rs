@@ -240,7 +240,7 @@ pub struct SnapshotResponse {
     #[prost(message, optional, tag = "1")]
     pub vote: ::core::option::Option<Vote>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PresenceMessage {
     /// In the first message of each side only.
     #[prost(message, optional, tag = "1")]
@@ -266,6 +266,21 @@ pub struct PresenceMessage {
     pub digest: u64,
     #[prost(uint64, tag = "11")]
     pub digest_index: u64,
+    /// Digests after other entries: after the last multiples of larger strides, which nodes under load have in common, and after the last
+    /// one applied, which idle ones have.
+    #[prost(message, repeated, tag = "12")]
+    pub digests: ::prost::alloc::vec::Vec<Digest>,
+    /// The cluster version in force on the sender; 0 from a release that does not say.
+    #[prost(uint32, tag = "13")]
+    pub cluster_version: u32,
+}
+/// The digest of a state after the entry `index`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Digest {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(fixed64, tag = "2")]
+    pub digest: u64,
 }
 /// Whoever asks has lost the leader itself: the question is its own answer too.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -314,6 +329,17 @@ pub struct ForwardRequest {
     /// Who the edge authenticated; empty where nothing asks for it.
     #[prost(string, tag = "3")]
     pub principal: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebuildRequest {
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<Route>,
+    /// The caller's data directory, 16 bytes: only a member's own may ask.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub from_instance: ::prost::bytes::Bytes,
+    /// Where its log ends; the snapshot ends behind it.
+    #[prost(uint64, tag = "3")]
+    pub last_index: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {

@@ -587,7 +587,7 @@ pub struct StatusResponse {
     pub nodes: ::prost::alloc::vec::Vec<NodeStatus>,
 }
 /// All members are listed; of those that did not answer only `id`, the addresses and `error` are set.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeStatus {
     #[prost(uint64, tag = "1")]
     pub id: u64,
@@ -641,6 +641,57 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
     #[prost(uint64, tag = "25")]
     pub pid: u64,
+    /// What `/readyz?verbose` says.
+    #[prost(message, repeated, tag = "40")]
+    pub checks: ::prost::alloc::vec::Vec<Check>,
+    /// Its clock minus the median of the voters'.
+    #[prost(sint64, optional, tag = "41")]
+    pub clock_offset_ms: ::core::option::Option<i64>,
+    /// The file system its data lies on.
+    #[prost(uint64, tag = "42")]
+    pub disk_free_bytes: u64,
+    #[prost(uint64, tag = "43")]
+    pub disk_total_bytes: u64,
+    /// A hash of name, members and addresses as it was configured.
+    #[prost(fixed64, tag = "44")]
+    pub configuration_hash: u64,
+    /// Cluster versions it can read.
+    #[prost(uint32, tag = "45")]
+    pub cluster_version_min: u32,
+    #[prost(uint32, tag = "46")]
+    pub cluster_version_max: u32,
+    /// Syncs of its log since it was started, how long they took together, and the slowest of the last minute or two.
+    #[prost(uint64, tag = "47")]
+    pub syncs: u64,
+    #[prost(uint64, tag = "48")]
+    pub sync_us_total: u64,
+    #[prost(uint64, tag = "49")]
+    pub sync_us_max: u64,
+    /// Writes and reads it answered since it was started.
+    #[prost(uint64, tag = "50")]
+    pub writes: u64,
+    #[prost(uint64, tag = "51")]
+    pub reads: u64,
+    /// Times everything in its state file was read and found whole since it was started, bytes read for that, and when that last ended.
+    #[prost(uint64, tag = "52")]
+    pub scrub_passes: u64,
+    #[prost(uint64, tag = "53")]
+    pub scrub_bytes: u64,
+    #[prost(uint64, tag = "54")]
+    pub scrubbed_ms: u64,
+}
+/// One thing that must hold on a node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Check {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub ok: bool,
+    /// Whether the node takes no traffic while it does not hold.
+    #[prost(bool, tag = "3")]
+    pub required: bool,
+    #[prost(string, tag = "4")]
+    pub detail: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

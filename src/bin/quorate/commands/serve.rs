@@ -3,9 +3,11 @@
 use quorate::env::{self, Env};
 use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
 use quorate::server::config::Config;
-use quorate::server::{Options, Server};
+use quorate::server::{Options, Server, is_marked, mark_for_rebuild};
 use quorate::types::NodeId;
 use sd_notify::NotifyState;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 
 use crate::args;
 use crate::failure::Failure;
@@ -56,7 +58,11 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         }
     };
     open_files();
-    let options = Options { config, node, data_dir, bootstrap: args.bootstrap, env: Env::real() };
+    if args.test_version {
+        quorate::server::allow_test_version();
+    }
+    mark_if_the_engine_panics(&data_dir);
+    let options = Options { config, node, data_dir: data_dir.clone(), bootstrap: args.bootstrap, env: Env::real() };
     let via = args.peer_via.into_iter().map(|(node, address)| (NodeId(node), address)).collect();
     tokio::pin!(shutdown);
     // A signal while the node is still starting must not be kept waiting: nothing was promised yet.
@@ -69,8 +75,38 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         shutdown.await;
         tell_manager(&NotifyState::Stopping);
     };
+    let result = server.run(shutdown).await;
+    if result.is_err() && is_marked(&Env::real(), &data_dir) {
+        return Err(begin_again(&result.err().map_or_else(String::new, |error| error.to_string())));
+    }
     // One that was removed must not be started again and again: a person decides what becomes of the machine.
-    server.run(shutdown).await.map_err(|error| if error.was_removed() { Failure::usage(error) } else { Failure::failed(error) })
+    result.map_err(|error| if error.was_removed() { Failure::usage(error) } else { Failure::failed(error) })
+}
+
+/// The state is to be rebuilt, which happens before a node starts: this process becomes a new one, with nothing left of the old.
+///
+/// Answers only if that fails; whoever supervises the process then starts it again, to the same end.
+fn begin_again(reason: &str) -> Failure {
+    tracing::warn!(reason, "starting over to rebuild this node");
+    let error = match std::env::current_exe() {
+        Ok(program) => std::process::Command::new(program).args(std::env::args_os().skip(1)).exec(),
+        Err(error) => error,
+    };
+    Failure::failed(format!("{reason}; start the node again: it could not by itself: {error}"))
+}
+
+/// The engine of the state file panics on some damage of its own pages, which ends the process at once: then the next start must not
+/// open that file again.
+fn mark_if_the_engine_panics(data_dir: &Path) {
+    let before = std::panic::take_hook();
+    let data_dir = data_dir.to_owned();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.location().is_some_and(|place| place.file().contains("/redb-")) {
+            // Errors have nowhere to go from here, and the engine panics again at the next start if this did not help.
+            let _ = mark_for_rebuild(&Env::real(), &data_dir, &format!("the engine of the state file gave up: {panic}"), &[]);
+        }
+        before(panic);
+    }));
 }
 
 /// Makes room for as many connections as the node lets in, or says what to mend.

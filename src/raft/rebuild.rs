@@ -1,0 +1,209 @@
+//! Rebuilding a node whose state is damaged, or is not what a majority has (design §9): from the leader's, before Raft starts.
+//!
+//! ```text
+//! damage or divergence while serving ─> mark, process ends ─> start ─┐
+//! a row that can't be read at start ─────────────────────────────────┴─> ask the members ─> the leader proposes an empty entry behind
+//!   everything this node's log holds, applies it, sends a snapshot ─> new state file ─> CURRENT moved ─> mark removed ─> Raft starts
+//! ```
+//!
+//! Log and vote are kept: this node may have promised them. The snapshot ends behind the last entry of this log, and is of entries that
+//! are committed: whatever this log holds is in it, or was never acknowledged. What it then lacks is purged by openraft at its start.
+//! Until then the node serves nothing: its ports are closed, and its clients go elsewhere.
+
+mod mark;
+mod serve;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::Status;
+
+use super::Member;
+use super::blocking::Blocking;
+use super::peers::{Peers, Purpose};
+use super::receive;
+use super::state_machine::{Core, membership_from_start};
+use super::types::{log_id_from, log_id_from_wire};
+use crate::env::Env;
+use crate::machine::{Machine, rows};
+use crate::storage::state;
+use crate::types::{ClusterId, InstanceId, LogId, NodeId, Revision};
+use crate::wire::peer::v1 as peer;
+
+pub use mark::{Mark, clear, is_marked, mark, read_mark};
+pub use serve::serve;
+
+/// Pause between two rounds of asking.
+const ROUND: Duration = Duration::from_millis(250);
+/// Bound of asking who is there.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the leader may take to propose, apply and flush before it sends.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often what is missing is logged.
+const ROUNDS_PER_LOG: u32 = 40;
+
+/// A node to be rebuilt. Nothing of it runs.
+pub struct Rebuild {
+    pub env: Env,
+    pub blocking: Blocking,
+    pub peers: Peers,
+    pub me: NodeId,
+    /// This node's data directory.
+    pub instance: InstanceId,
+    pub cluster: ClusterId,
+    pub name: String,
+    pub configuration_hash: u64,
+    /// Where its state lies.
+    pub state_dir: PathBuf,
+    pub options: state::Options,
+    /// Where its log ends.
+    pub last_index: u64,
+    /// Who may have the state: as configured, and as was known when the mark was made.
+    pub members: Vec<(NodeId, String)>,
+}
+
+/// The members to ask, each once: those of the mark go before the configured ones, whose addresses may be older.
+pub fn members_to_ask(me: NodeId, marked: &[(NodeId, String)], configured: &[Member]) -> Vec<(NodeId, String)> {
+    let configured = configured.iter().map(|member| (member.id, member.peer_address.clone()));
+    let all: BTreeMap<NodeId, String> = configured.chain(marked.iter().cloned()).collect();
+    all.into_iter().filter(|(id, _)| *id != me).collect()
+}
+
+impl Rebuild {
+    /// Asks until a leader has sent its state and it is in place; gives its last entry. Cancel safe: what came in part is removed.
+    pub async fn run(&self) -> LogId {
+        let mut round = 0u32;
+        loop {
+            let mut reasons = Vec::new();
+            for (id, address) in &self.members {
+                match self.ask(*id, address).await {
+                    Ok(applied) => return applied,
+                    Err(status) => reasons.push(format!("node {id}: {}", status.message())),
+                }
+            }
+            if round.is_multiple_of(ROUNDS_PER_LOG) {
+                tracing::warn!(reasons = reasons.join("; "), "no member sends its state yet; asking on");
+            }
+            round = round.wrapping_add(1);
+            tokio::time::sleep(ROUND).await;
+        }
+    }
+
+    async fn ask(&self, id: NodeId, address: &str) -> Result<LogId, Status> {
+        let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+        let mut control = self.peers.client_at(address, Purpose::Control).map_err(unreachable)?;
+        let hello = peer::HelloRequest { name: self.name.clone(), configuration_hash: self.configuration_hash, from: self.me.0 };
+        let late = |_| Status::deadline_exceeded("no answer in time");
+        let hello = tokio::time::timeout(HELLO_TIMEOUT, control.hello(hello)).await.map_err(late)??.into_inner();
+        let instance = InstanceId::from_slice(&hello.instance);
+        let (true, Some(instance)) =
+            (hello.node == id.0 && ClusterId::from_slice(&hello.cluster_id) == Some(self.cluster), instance)
+        else {
+            return Err(Status::failed_precondition("what answers there is not this member of this cluster"));
+        };
+        let request = peer::RebuildRequest {
+            route: Some(self.peers.route(id, instance)),
+            from_instance: Bytes::copy_from_slice(self.instance.as_bytes()),
+            last_index: self.last_index,
+        };
+        let mut client = self.peers.client_at(address, Purpose::Snapshot).map_err(unreachable)?;
+        let frames = tokio::time::timeout(BEGIN_TIMEOUT, client.rebuild(request)).await.map_err(late)??.into_inner();
+        tracing::info!(from = %id, "a member sends its state");
+        self.receive(frames).await
+    }
+
+    async fn receive(&self, mut frames: tonic::Streaming<peer::SnapshotFrame>) -> Result<LogId, Status> {
+        let start = receive::start(&mut frames).await?;
+        let applied = start.last_log.as_ref().map(log_id_from_wire).map(|id| log_id_from(&id));
+        let applied = applied.ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
+        if applied.index <= self.last_index {
+            let text = format!("the snapshot does not end behind this log found={} last={}", applied.index, self.last_index);
+            return Err(Status::failed_precondition(text));
+        }
+        let membership = membership_from_start(&start).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (env, dir, options) = (self.env.clone(), self.state_dir.clone(), self.options);
+        let begin = move || state::receive_in::<Core>(&env, &dir, options);
+        let receiver = self.blocking.call(begin).await.map_err(receive::refused)?;
+        let receiver = receive::rows(&self.blocking, receiver, &mut frames).await?;
+        let (env, dir) = (self.env.clone(), self.state_dir.clone());
+        let put = move || {
+            let received = receiver.finish(applied, Core::from_rows)?;
+            if received.machine().membership != membership {
+                return Err(state::Error::invalid("the snapshot's membership is not that of its rows"));
+            }
+            received.put_in_place(&env, &dir)
+        };
+        self.blocking.call(put).await.map_err(receive::refused)?;
+        Ok(applied)
+    }
+}
+
+/// Where damage lies, for people: the table by its name, the session by its hash, the chunk by its number.
+pub fn name_damage(machine: &Machine, error: &state::Error) -> String {
+    let state::Error::Corrupt { table: Some(table), key: Some(key), .. } = error else { return error.to_string() };
+    let created = key.first_chunk::<8>().map(|bytes| Revision(u64::from_be_bytes(*bytes)));
+    let session = match *table {
+        rows::SESSIONS | rows::TOMBSTONES => rows::decode_session_key(*table, key).ok(),
+        rows::HEADS | rows::CHUNKS => created.and_then(|created| machine.created_at(created)).cloned(),
+        _ => None,
+    };
+    let mut text = format!("{error} name={}", rows::table_name(*table));
+    if let Some(session) = session {
+        text += &format!(" {session:?}");
+    }
+    if let (rows::HEADS | rows::CHUNKS, Some(created)) = (*table, created) {
+        text += &format!(" create_revision={created}");
+    }
+    match key.get(8..).and_then(|rest| rest.first_chunk::<8>()) {
+        Some(chunk) if *table == rows::CHUNKS => text + &format!(" chunk={}", u64::from_be_bytes(*chunk)),
+        _ => text,
+    }
+}
+
+/// The state's failure leads to a rebuild only if it is damage: a failed disk is not mended by writing to it.
+pub fn is_damage(error: &state::Error) -> bool {
+    matches!(error, state::Error::Corrupt { .. })
+}
+
+/// Names damage of a running node and ends it, or ends it for what a rebuild can't mend.
+pub fn state_failed(shared: &Arc<super::shared::Shared>, error: &state::Error) {
+    if is_damage(error) {
+        shared.damaged(error);
+    } else {
+        shared.fail(format!("the state failed: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marks_addresses_go_before_the_configured_ones() {
+        let member = |id: u64, address: &str| Member {
+            id: NodeId(id),
+            peer_address: address.into(),
+            client_address: String::new(),
+            voter: true,
+        };
+        let configured = [member(1, "a:1"), member(2, "a:2"), member(3, "a:3")];
+        let marked = [(NodeId(3), "b:3".to_owned()), (NodeId(4), "b:4".to_owned())];
+        let expected = [(NodeId(2), "a:2".to_owned()), (NodeId(3), "b:3".to_owned()), (NodeId(4), "b:4".to_owned())];
+        assert_eq!(members_to_ask(NodeId(1), &marked, &configured), expected);
+    }
+
+    #[test]
+    fn damage_is_named_by_table_session_and_chunk_and_never_by_the_id() {
+        let machine = Machine::new();
+        let key = rows::chunk_key(Revision(17), 3);
+        let text = name_damage(&machine, &state::Error::corrupt_row(rows::CHUNKS, key, "the checksum does not match"));
+        assert!(text.contains("the checksum does not match"), "{text}");
+        assert!(text.ends_with("name=chunks create_revision=17 chunk=3"), "{text}");
+        let key = Bytes::from_static(b"secret-id");
+        let text = name_damage(&machine, &state::Error::corrupt_row(rows::SESSIONS, key, "it does not decode"));
+        assert!(text.contains("name=sessions session:") && !text.contains("secret"), "{text}");
+    }
+}

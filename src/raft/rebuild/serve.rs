@@ -1,0 +1,96 @@
+//! The leader's side: its state, behind everything the caller's log holds.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::machine::Command;
+use crate::raft::network::send_frames;
+use crate::raft::node::propose;
+use crate::raft::shared::Shared;
+use crate::raft::state_machine::SnapshotData;
+use crate::raft::types::{log_id_to_wire, membership_to_wire};
+use crate::types::{InstanceId, NodeId, Refusal};
+use crate::wire::peer::v1 as peer;
+
+/// How long the empty entries may take to be applied.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Empty entries proposed at most: a log that is longer holds more that was never committed than a leader lets be in flight.
+const ENTRIES_MAX: u64 = 65_536;
+
+type Frames = Pin<Box<dyn Stream<Item = Result<peer::SnapshotFrame, Status>> + Send>>;
+
+/// Streams this node's state to the member `from`. Errors: it does not lead, the caller is no member, or another is being served.
+pub async fn serve(shared: &Arc<Shared>, from: NodeId, request: &peer::RebuildRequest) -> Result<Frames, Status> {
+    let known = shared.member(from).map(|member| member.instance);
+    if known.is_none() || known != InstanceId::from_slice(&request.from_instance) {
+        return Err(Status::failed_precondition("the caller is no member, or another data directory of one"));
+    }
+    let only = shared.rebuilds.clone().try_acquire_owned();
+    let only = only.map_err(|_| Status::resource_exhausted("another member is being rebuilt"))?;
+    go_beyond(shared, request.last_index).await?;
+    shared.machine.flush().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let snapshot = shared.machine.snapshot().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let last = snapshot.meta.last_log_id;
+    if last.as_ref().is_none_or(|last| last.index <= request.last_index) {
+        return Err(Status::unavailable("the state does not reach behind the caller's log yet"));
+    }
+    let start = peer::SnapshotStart {
+        route: None,
+        vote: None,
+        last_log: last.as_ref().map(log_id_to_wire),
+        membership_log: snapshot.meta.last_membership.log_id().as_ref().map(log_id_to_wire),
+        membership: Some(membership_to_wire(snapshot.meta.last_membership.membership())),
+    };
+    let SnapshotData::Send(rows) = snapshot.snapshot else {
+        return Err(Status::internal("a received snapshot cannot be sent on"));
+    };
+    shared.events.note("rebuild", format!("sends its state node={from}"));
+    let (frames, queue) = mpsc::channel(2);
+    let blocking = shared.blocking.clone();
+    tokio::spawn(async move {
+        let _only = only;
+        if let Err(error) = send_frames(blocking, start, SnapshotData::Send(rows), frames).await {
+            tracing::warn!(%error, to = %from, "a member that is rebuilt did not take the whole state");
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(queue).map(Ok)))
+}
+
+/// Commits empty entries until this log is longer than the caller's: what that holds beyond is then settled, one way or the other.
+async fn go_beyond(shared: &Arc<Shared>, last_index: u64) -> Result<(), Status> {
+    if !shared.leadership.borrow().is_self {
+        return Err(Status::failed_precondition("this node does not lead"));
+    }
+    let here = shared.last_log().map_or(0, |last| last.index);
+    let count = last_index.saturating_sub(here).saturating_add(1);
+    if count > ENTRIES_MAX {
+        return Err(Status::failed_precondition(format!(
+            "the caller's log is far longer than this one last={last_index} here={here}"
+        )));
+    }
+    let (sender, applied) = oneshot::channel::<Result<(), Refusal>>();
+    let mut sender = Some(sender);
+    let mut batch: Vec<(Command, crate::raft::Reply)> = Vec::new();
+    for left in (0..count).rev() {
+        let sender = if left == 0 { sender.take() } else { None };
+        let reply = move |result: Result<_, Refusal>| {
+            if let Some(sender) = sender {
+                let _ = sender.send(result.map(drop));
+            }
+        };
+        batch.push((Command::Sweep { limit: 0 }, Box::new(reply)));
+    }
+    propose(shared, batch).await;
+    let late = |_| Status::unavailable("the empty entry was not applied in time");
+    match tokio::time::timeout(APPLY_TIMEOUT, applied).await.map_err(late)? {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(refusal)) => Err(Status::unavailable(refusal.to_string())),
+        Err(_) => Err(Status::unavailable("the empty entry was let go of")),
+    }
+}

@@ -1,0 +1,71 @@
+//! What a node tells of itself to whoever watches over it.
+
+use quorate::client::{Content, WriteOptions};
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::rig::{Cluster, PATIENCE};
+
+/// What the standard health service says of one node's service.
+async fn health(cluster: &Cluster, node: u64, service: &str) -> ServingStatus {
+    let address = &cluster.config().member(node.into()).expect("a member").client;
+    let channel = Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+    let request = HealthCheckRequest { service: service.to_owned() };
+    HealthClient::new(channel).check(request).await.expect("an answer").into_inner().status()
+}
+
+async fn wait_health(cluster: &Cluster, node: u64, wanted: ServingStatus) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while health(cluster, node, "").await != wanted {
+        assert!(std::time::Instant::now() < deadline, "not {wanted:?}");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(health(cluster, node, "quorate.v1.Sessions").await, wanted, "both names say the same");
+}
+
+#[tokio::test]
+async fn the_health_service_and_readiness_say_the_same_and_follow_the_quorum() {
+    let mut cluster = Cluster::start(3).await;
+    wait_health(&cluster, 1, ServingStatus::Serving).await;
+    let ready = cluster.get(1, "/readyz?verbose").await;
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    for check in ["storage", "running", "bootstrapped", "leader", "digest", "clock", "disk"] {
+        assert!(ready.contains(&format!("] {check}")), "{check} is not in {ready}");
+    }
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    wait_health(&cluster, 1, ServingStatus::NotServing).await;
+    let ready = cluster.get(1, "/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("[-] leader"), "{ready}");
+    cluster.start_node(2).await;
+    wait_health(&cluster, 1, ServingStatus::Serving).await;
+}
+
+/// What `status --watch`, `doctor` and the page are made of.
+#[tokio::test]
+async fn a_node_counts_its_clients_operations_once_wherever_they_came_in() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader(1).await;
+    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let before = cluster.status().await.expect("a status");
+    let sum = |status: &quorate::client::ClusterStatus| {
+        status.nodes.iter().map(|node| (node.writes, node.reads)).fold((0, 0), |(w, r), (a, b)| (w + a, r + b))
+    };
+    let mut caller = cluster.caller(follower).await;
+    for n in 0..20 {
+        let save = caller.save_of(&format!("s{n}"), "x");
+        caller.settle(&save).await;
+        caller.value(&format!("s{n}")).await;
+    }
+    let after = cluster.status().await.expect("a status");
+    let (writes, reads) = (sum(&after).0 - sum(&before).0, sum(&after).1 - sum(&before).1);
+    // The client's own opening is one more; a retry another.
+    assert!((21..=25).contains(&writes) && (20..=25).contains(&reads), "writes={writes} reads={reads}");
+    let node = after.nodes.iter().find(|node| node.id.0 == leader).expect("it answers");
+    assert!(node.syncs > 0 && node.sync_total > std::time::Duration::ZERO && node.disk_total_bytes > 0, "{node:?}");
+    assert!(node.checks.len() >= 7 && node.cluster_version_max >= node.cluster_version, "{node:?}");
+    let client = cluster.client();
+    client.save("one more", Content::Value("x".into()), WriteOptions::default()).await.expect("a save");
+}
