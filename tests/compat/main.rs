@@ -4,6 +4,7 @@
 //! `REWRITE_GOLDEN=1` writes those that are missing, and never changes one that is there: a format that changes gets new files beside
 //! the old ones. Entries and rows have theirs in `tests/machine/golden`.
 
+mod directory;
 mod identity;
 mod log;
 #[path = "../state/rig.rs"]

@@ -85,6 +85,11 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub fn restart(&mut self, node: usize) {
+        self.restart_with(node, &[]);
+    }
+
+    /// The same with more arguments.
+    pub fn restart_with(&mut self, node: usize, more: &[&str]) {
         assert!(self.children[node - 1].is_none(), "node {node} runs already");
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.dir.path().join(format!("{node}.log")));
         let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
@@ -93,7 +98,7 @@ impl Cluster {
         if self.bootstrap {
             command.arg("--bootstrap");
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log file"));
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log file"));
         self.children[node - 1] = Some(command.spawn().expect("the binary under test"));
     }
 
@@ -142,6 +147,14 @@ impl Cluster {
         }
     }
 
+    /// The last lines of one node's log.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn log(&self, node: usize) -> String {
+        let text = std::fs::read_to_string(self.dir.path().join(format!("{node}.log"))).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(5).collect();
+        lines.join("\n")
+    }
+
     /// Where everything of this cluster lies.
     #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn dir(&self) -> &Path {
@@ -176,6 +189,12 @@ impl Cluster {
     /// The client addresses.
     pub fn endpoints(&self) -> Vec<String> {
         self.ports.iter().map(|[client, ..]| format!("127.0.0.1:{client}")).collect()
+    }
+
+    /// The admin address of a node.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn admin(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[node - 1][2])
     }
 
     /// A client of all nodes.

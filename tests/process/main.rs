@@ -5,10 +5,12 @@ mod bob;
 mod harness;
 mod members;
 mod outage;
+mod page;
 mod ports;
 mod race;
 #[allow(dead_code, reason = "the bench that shares it stops races early")]
 mod racing;
+mod upgrade;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

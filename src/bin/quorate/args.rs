@@ -1,6 +1,7 @@
 //! The command line: what can be typed, with the help that explains it. Nothing here acts.
 
 mod member;
+mod observe;
 mod offline;
 mod recover;
 mod snapshot;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use member::{Add, Addresses, Leader, List as MemberList, Member, Replace};
+pub use observe::{Doctor, Events, Status};
 pub use offline::{Export as OfflineExport, Look, Offline};
 pub use recover::Recover;
 pub use snapshot::{Restore, Save, Snapshot};
@@ -67,6 +69,8 @@ pub enum Command {
     Events(Events),
     /// Show every node: its role, how far it is, what it holds. Works without a quorum
     Status(Status),
+    /// Look for what is wrong or soon will be, and say how to mend each of it. Works without a quorum
+    Doctor(Doctor),
     /// Print the script that completes this command line in a shell
     Completions(Completions),
 }
@@ -113,6 +117,9 @@ pub struct Serve {
     /// Stop when stdin ends: it is a pipe that the parent holds
     #[arg(long, hide = true)]
     pub parent_pipe: bool,
+    /// Know the cluster version that only tests know: this process stands for the next release
+    #[arg(long, hide = true)]
+    pub test_version: bool,
     /// Reach the peer port of member ID at another address: a proxy that a test put between
     #[arg(long, hide = true, value_name = "ID=HOST:PORT", value_parser = peer_via)]
     pub peer_via: Vec<(u64, String)>,
@@ -279,30 +286,6 @@ pub struct Ls {
     pub output: Output,
 }
 
-/// `quorate events`.
-#[derive(Debug, Args)]
-#[command(after_help = "Each node of --endpoints that answers is shown; it keeps its last 1 000 events in its data directory.")]
-pub struct Events {
-    #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print them
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
-}
-
-/// `quorate status`.
-#[derive(Debug, Args)]
-pub struct Status {
-    /// Wait until the nodes have applied this index, and show their digests there: equal ones mean equal data
-    #[arg(long, value_name = "INDEX")]
-    pub digest_at: Option<u64>,
-    #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print it
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
-}
-
 /// Where content comes from.
 #[derive(Debug, Args)]
 pub struct ContentArgs {
@@ -431,7 +414,7 @@ pub enum Workload {
 }
 
 /// How to reach the cluster.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Cluster {
     /// Client addresses of some nodes; any of them will do
     #[arg(

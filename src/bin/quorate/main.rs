@@ -52,6 +52,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Recover(args) => commands::recover::run(&args).await,
             Command::Events(args) => commands::events::run(args).await,
             Command::Status(args) => commands::status::run(args).await,
+            Command::Doctor(args) => commands::doctor::run(args).await,
             Command::Completions(args) => commands::completions::run(&args),
         }
     })

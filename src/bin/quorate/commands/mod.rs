@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod completions;
 pub mod dev;
+pub mod doctor;
 pub mod events;
 pub mod member;
 pub mod offline;

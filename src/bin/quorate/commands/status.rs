@@ -1,5 +1,7 @@
 //! `quorate status`: every node, as far as one that can be reached can tell.
 
+mod watch;
+
 use comfy_table::{CellAlignment, Table, presets};
 use quorate::client::{ClusterStatus, NodeStatus, Role, StatusOptions};
 use quorate::types::Revision;
@@ -12,6 +14,9 @@ use crate::output;
 
 /// Asks and prints. Errors: no endpoint answered at all; a node that others can't reach is a line of the answer.
 pub async fn run(args: args::Status) -> Result<(), Failure> {
+    if args.watch {
+        return watch::run(args).await;
+    }
     let client = connect(&args.cluster)?;
     let mut options = StatusOptions { digest_at: args.digest_at.map(Revision), ..StatusOptions::default() };
     if let Some(timeout) = args.cluster.timeout {
@@ -69,6 +74,23 @@ fn node_json(node: &NodeStatus) -> Value {
         "cluster_version": node.cluster_version,
         "uptime_ms": node.uptime.as_millis() as u64,
         "pid": node.pid,
+        "checks": node.checks.iter().map(|check| json!({
+            "name": check.name, "ok": check.ok, "required": check.required, "detail": check.detail,
+        })).collect::<Vec<_>>(),
+        "clock_offset_ms": node.clock_offset_ms,
+        "disk_free_bytes": node.disk_free_bytes,
+        "disk_total_bytes": node.disk_total_bytes,
+        "configuration_hash": format!("{:016x}", node.configuration_hash),
+        "cluster_version_min": node.cluster_version_min,
+        "cluster_version_max": node.cluster_version_max,
+        "syncs": node.syncs,
+        "sync_us_total": node.sync_total.as_micros() as u64,
+        "sync_us_max": node.sync_slowest.as_micros() as u64,
+        "writes": node.writes,
+        "reads": node.reads,
+        "scrub_passes": node.scrub_passes,
+        "scrub_bytes": node.scrub_bytes,
+        "scrubbed_ms": node.scrubbed_ms,
     })
 }
 

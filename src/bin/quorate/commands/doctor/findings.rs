@@ -1,0 +1,344 @@
+//! What to make of a cluster's words about itself. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate::client::{ClusterStatus, NodeEvent, NodeStatus, Role};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something does not work, or what was acknowledged is in danger.
+    Error,
+    /// It works, and will not for long, or not as well as it could.
+    Warning,
+    /// Good to know; nothing to mend.
+    Note,
+}
+
+impl Severity {
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// Something found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub severity: Severity,
+    /// `None`: the cluster as a whole.
+    pub node: Option<u64>,
+    pub what: String,
+    pub mend: &'static str,
+}
+
+/// A clock so far off is worth a word; the node itself complains at ten times as much.
+const CLOCK_OFFSET_MS: u64 = 1000;
+/// A disk whose syncs take so long on average slows every write.
+const SYNC_MEAN: Duration = Duration::from_millis(20);
+/// One sync that took so long held up all writes of its node.
+const SYNC_SLOWEST: Duration = Duration::from_secs(1);
+/// Syncs from which a mean says something.
+const SYNCS_MIN: u64 = 100;
+/// Room below this share is soon none.
+const DISK_FREE_SHARE: f64 = 0.1;
+/// A node that is so many entries behind is far from taking over.
+const LAG_ENTRIES: u64 = 10_000;
+/// Everything should have been read once by then.
+const SCRUB_WITHIN: Duration = Duration::from_secs(8 * 24 * 3600);
+
+const MEND_DOWN: &str = "look at the process and its log on that host, and whether the peer port can be reached; a node whose disk is \
+                         lost is replaced under a new id (operations.md, \"Replace a node\")";
+const MEND_QUORUM: &str = "bring nodes back until a majority answers; nothing is lost meanwhile. If their disks are gone for good: \
+                           operations.md, \"Lost majority\"";
+const MEND_CLOCK: &str =
+    "run chrony or ntpd on that host; expiry follows the median of the voters' clocks, so one wrong clock does no harm yet";
+const MEND_SYNC: &str = "give the data directory a disk of its own with a fast sync (local NVMe); look for other writers and for a \
+                         write cache that is off";
+const MEND_DISK: &str = "free room or grow the file system of the data directory; below the smaller of 1 GiB and 5 % saves are refused, \
+                         and go on by themselves once there is room";
+const MEND_DIFFER: &str = "the wrong node stops by itself once a majority agrees, and is rebuilt at its next start. If none does, take \
+                           a backup of each node (`snapshot save --stale`) and report it: nobody can tell which one is right";
+const MEND_DAMAGE: &str = "nothing if a later event says `rebuild done`: the state came from the leader. Else start the node again. If it \
+                           happens again on that host, replace the disk, and check its memory";
+const MEND_FAILED: &str = "read the reason; a node that stops by itself does not serve what it can't trust. Start it again; if it stops \
+                           again, replace it (operations.md, \"Replace a node\")";
+const MEND_RELEASES: &str =
+    "finish the rolling upgrade: one node after the other, each until it follows again (operations.md, \"Upgrade\")";
+const MEND_CONFIG: &str = "give every node the same cluster.toml: name, members and addresses decide";
+const MEND_LAG: &str = "nothing if it shrinks (`quorate status --watch`); else look at that node's disk and network";
+const MEND_SCRUB: &str = "raise storage.scrub_rate, or lower storage.scrub_interval if it is off: rot is found only by reading";
+const MEND_EVEN: &str = "three or five voters: an even number tolerates no more failures than one less";
+const MEND_CHECK: &str = "see operations.md, \"What you see\"";
+
+/// All that is worth a word, the worst first.
+pub fn diagnose(status: &ClusterStatus, events: &[(u64, Vec<NodeEvent>)]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    quorum(status, &mut found);
+    for node in &status.nodes {
+        if node.reachable {
+            checks(node, &mut found);
+            clock(node, &mut found);
+            syncs(node, &mut found);
+            disk(node, &mut found);
+            scrub(node, &mut found);
+        }
+    }
+    digests(status, &mut found);
+    lag(status, &mut found);
+    agreement(status, &mut found);
+    past(events, &mut found);
+    found.sort_by_key(|finding| finding.severity);
+    found
+}
+
+fn up(status: &ClusterStatus) -> impl Iterator<Item = &NodeStatus> {
+    status.nodes.iter().filter(|node| node.reachable)
+}
+
+fn quorum(status: &ClusterStatus, found: &mut Vec<Finding>) {
+    let (all, there) = (status.nodes.len(), up(status).count());
+    for node in status.nodes.iter().filter(|node| !node.reachable) {
+        let what = format!("does not answer: {}", node.error);
+        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_DOWN });
+    }
+    if there * 2 <= all {
+        let what = format!("a majority is missing answering={there} members={all}: no writes, and no reads but stale ones");
+        found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_QUORUM });
+    } else if !up(status).any(|node| node.role == Role::Leader) {
+        let what = "no node leads, though a majority answers".to_owned();
+        found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_DOWN });
+    }
+    if all % 2 == 0 {
+        let what = format!("an even number of members members={all}");
+        found.push(Finding { severity: Severity::Note, node: None, what, mend: MEND_EVEN });
+    }
+}
+
+fn checks(node: &NodeStatus, found: &mut Vec<Finding>) {
+    for check in node.checks.iter().filter(|check| !check.ok) {
+        let severity = if check.required { Severity::Error } else { Severity::Warning };
+        let mend = match &check.name[..] {
+            "storage" => MEND_FAILED,
+            "leader" | "bootstrapped" => MEND_QUORUM,
+            "digest" => MEND_DIFFER,
+            "clock" => MEND_CLOCK,
+            "disk" => MEND_DISK,
+            _ => MEND_CHECK,
+        };
+        found.push(Finding { severity, node: Some(node.id.0), what: format!("check {} fails {}", check.name, check.detail), mend });
+    }
+}
+
+fn clock(node: &NodeStatus, found: &mut Vec<Finding>) {
+    let complains = node.checks.iter().any(|check| check.name == "clock" && !check.ok);
+    if let Some(ms) = node.clock_offset_ms.filter(|ms| ms.unsigned_abs() > CLOCK_OFFSET_MS && !complains) {
+        let what = format!("its clock is off the median of the voters' offset_ms={ms}");
+        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_CLOCK });
+    }
+}
+
+fn syncs(node: &NodeStatus, found: &mut Vec<Finding>) {
+    let mean = node.sync_total.checked_div(u32::try_from(node.syncs).unwrap_or(u32::MAX)).unwrap_or_default();
+    let what = if node.syncs >= SYNCS_MIN && mean > SYNC_MEAN {
+        format!("syncs of its log take long mean={mean:.1?} count={}", node.syncs)
+    } else if node.sync_slowest > SYNC_SLOWEST {
+        format!("a sync of its log took long within the last two minutes slowest={:.1?}", node.sync_slowest)
+    } else {
+        return;
+    };
+    found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_SYNC });
+}
+
+fn disk(node: &NodeStatus, found: &mut Vec<Finding>) {
+    let complains = node.checks.iter().any(|check| check.name == "disk" && !check.ok);
+    let share = node.disk_free_bytes as f64 / node.disk_total_bytes.max(1) as f64;
+    if node.disk_total_bytes > 0 && share < DISK_FREE_SHARE && !complains {
+        let what = format!("little room is left on its disk free={:.1}% free_bytes={}", share * 100.0, node.disk_free_bytes);
+        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_DISK });
+    }
+}
+
+fn scrub(node: &NodeStatus, found: &mut Vec<Finding>) {
+    if node.uptime > SCRUB_WITHIN && node.scrub_passes == 0 {
+        let what = format!("what lies on its disk was not read through since it was started uptime_s={}", node.uptime.as_secs());
+        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_SCRUB });
+    }
+}
+
+/// Nodes that told their digests of one index and not the same one.
+fn digests(status: &ClusterStatus, found: &mut Vec<Finding>) {
+    let mut told: BTreeMap<u64, BTreeMap<u64, Vec<u64>>> = BTreeMap::new();
+    for node in up(status) {
+        if let (Some(index), Some(digest)) = (node.digest_index, node.digest) {
+            told.entry(index).or_default().entry(digest).or_default().push(node.id.0);
+        }
+    }
+    for (index, digests) in told.into_iter().filter(|(_, digests)| digests.len() > 1) {
+        let groups: Vec<String> = digests.values().map(|nodes| format!("{nodes:?}")).collect();
+        let what = format!("nodes are in different states after one entry index={index} groups={}", groups.join(" "));
+        found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_DIFFER });
+    }
+}
+
+fn lag(status: &ClusterStatus, found: &mut Vec<Finding>) {
+    let newest = up(status).filter_map(|node| node.committed).max().unwrap_or(0);
+    for node in up(status) {
+        let behind = newest.saturating_sub(node.applied.unwrap_or(0));
+        if behind > LAG_ENTRIES {
+            let what = format!("far behind entries={behind}");
+            found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_LAG });
+        }
+    }
+}
+
+fn agreement(status: &ClusterStatus, found: &mut Vec<Finding>) {
+    let releases: BTreeSet<&str> = up(status).map(|node| &node.version[..]).collect();
+    if releases.len() > 1 {
+        let what = format!("nodes run different releases {releases:?}");
+        found.push(Finding { severity: Severity::Warning, node: None, what, mend: MEND_RELEASES });
+    }
+    let hashes: BTreeSet<u64> = up(status).map(|node| node.configuration_hash).filter(|hash| *hash != 0).collect();
+    if hashes.len() > 1 {
+        let what = "nodes were started with different configurations".to_owned();
+        found.push(Finding { severity: Severity::Warning, node: None, what, mend: MEND_CONFIG });
+    }
+}
+
+/// The last of each kind of bad event on each node, with how many there were.
+fn past(events: &[(u64, Vec<NodeEvent>)], found: &mut Vec<Finding>) {
+    for (node, events) in events {
+        for (kind, mend) in [("damaged", MEND_DAMAGE), ("diverged", MEND_DIFFER), ("failed", MEND_FAILED)] {
+            let of_kind = events.iter().filter(|event| event.kind == kind && !event.detail.starts_with("healed"));
+            let Some(last) = of_kind.clone().next_back() else { continue };
+            let after = events.iter().skip_while(|event| *event != last);
+            let mended = after.clone().any(|event| event.kind == "rebuild" && event.detail.starts_with("done"))
+                || after.clone().any(|event| event.kind == kind && event.detail.starts_with("healed"));
+            let restarted = kind == "failed" && after.clone().any(|event| event.kind == "started");
+            let severity = if mended || restarted { Severity::Note } else { Severity::Warning };
+            let what = format!(
+                "{kind} of late count={} last: {}{}",
+                of_kind.count(),
+                last.detail,
+                if mended { " (mended since)" } else { "" }
+            );
+            found.push(Finding { severity, node: Some(*node), what, mend });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate::client::NodeCheck;
+    use quorate::types::NodeId;
+
+    use super::*;
+
+    fn node(id: u64) -> NodeStatus {
+        NodeStatus {
+            id: NodeId(id),
+            reachable: true,
+            role: if id == 1 { Role::Leader } else { Role::Follower },
+            committed: Some(100_000),
+            applied: Some(100_000),
+            digest: Some(7),
+            digest_index: Some(100_000),
+            disk_free_bytes: 50,
+            disk_total_bytes: 100,
+            clock_offset_ms: Some(3),
+            version: "0.1.0".into(),
+            configuration_hash: 5,
+            uptime: Duration::from_secs(60),
+            ..NodeStatus::default()
+        }
+    }
+
+    fn of(change: impl Fn(&mut Vec<NodeStatus>)) -> Vec<Finding> {
+        let mut nodes = vec![node(1), node(2), node(3)];
+        change(&mut nodes);
+        diagnose(&ClusterStatus { cluster_id: None, cluster_name: String::new(), endpoint: String::new(), nodes }, &[])
+    }
+
+    fn only(findings: &[Finding]) -> (Severity, Option<u64>, &str) {
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(!findings[0].mend.is_empty());
+        (findings[0].severity, findings[0].node, &findings[0].what)
+    }
+
+    #[test]
+    fn a_healthy_cluster_has_no_findings() {
+        assert_eq!(of(|_| {}), []);
+    }
+
+    #[test]
+    fn each_trouble_is_one_finding_with_a_mend() {
+        type Case = (fn(&mut Vec<NodeStatus>), Severity, Option<u64>, &'static str);
+        let cases: [Case; 10] = [
+            (
+                |nodes| nodes[1] = NodeStatus { reachable: false, error: "refused".into(), ..node(2) },
+                Severity::Warning,
+                Some(2),
+                "does not answer",
+            ),
+            (|nodes| nodes[0].role = Role::Candidate, Severity::Error, None, "no node leads"),
+            (|nodes| nodes[2].clock_offset_ms = Some(-1500), Severity::Warning, Some(3), "offset_ms=-1500"),
+            (|nodes| nodes[2].disk_free_bytes = 9, Severity::Warning, Some(3), "little room"),
+            (
+                |nodes| (nodes[1].syncs, nodes[1].sync_total) = (200, Duration::from_secs(6)),
+                Severity::Warning,
+                Some(2),
+                "mean=30.0ms",
+            ),
+            (|nodes| nodes[1].sync_slowest = Duration::from_secs(3), Severity::Warning, Some(2), "slowest=3.0s"),
+            (|nodes| nodes[2].applied = Some(1), Severity::Warning, Some(3), "far behind entries=99999"),
+            (|nodes| nodes[2].version = "0.2.0".into(), Severity::Warning, None, "different releases"),
+            (|nodes| nodes[2].configuration_hash = 6, Severity::Warning, None, "different configurations"),
+            (|nodes| nodes[2].digest = Some(8), Severity::Error, None, "different states"),
+        ];
+        for (change, severity, place, part) in cases {
+            let findings = of(change);
+            let (is, at, what) = only(&findings);
+            assert_eq!((is, at), (severity, place), "{findings:?}");
+            assert!(what.contains(part), "{part} is not in {what}");
+        }
+        let failing = NodeCheck { name: "disk".into(), ok: false, required: false, detail: String::new() };
+        let findings = of(|nodes| {
+            nodes[2].checks = vec![failing.clone()];
+            nodes[2].disk_free_bytes = 1;
+        });
+        assert_eq!(only(&findings), (Severity::Warning, Some(3), "check disk fails "), "told once");
+        let slow = of(|nodes| (nodes[2].uptime, nodes[2].scrub_passes) = (SCRUB_WITHIN * 2, 0));
+        assert!(only(&slow).2.contains("not read through"));
+    }
+
+    #[test]
+    fn without_a_majority_that_is_the_first_thing_said() {
+        let down = |id| NodeStatus { reachable: false, error: "refused".into(), ..node(id) };
+        let findings = of(|nodes| (nodes[1], nodes[2]) = (down(2), down(3)));
+        assert_eq!((findings[0].severity, findings[0].node), (Severity::Error, None));
+        assert!(findings[0].what.contains("a majority is missing answering=1 members=3"), "{findings:?}");
+        assert_eq!(findings.len(), 3);
+    }
+
+    #[test]
+    fn what_is_past_is_told_and_what_was_mended_is_a_note() {
+        let event = |kind: &str, detail: &str| NodeEvent { at_ms: 1, kind: kind.into(), detail: detail.into() };
+        let damaged = event("damaged", "the checksum does not match name=chunks");
+        let status = ClusterStatus {
+            cluster_id: None,
+            cluster_name: String::new(),
+            endpoint: String::new(),
+            nodes: vec![node(1), node(2), node(3)],
+        };
+        let findings = diagnose(&status, &[(2, vec![damaged.clone()])]);
+        assert_eq!((only(&findings).0, only(&findings).1), (Severity::Warning, Some(2)));
+        let findings = diagnose(&status, &[(2, vec![damaged, event("rebuild", "done applied=7")])]);
+        assert_eq!(only(&findings).0, Severity::Note);
+        assert!(findings[0].what.contains("mended since"));
+    }
+}
