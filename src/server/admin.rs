@@ -33,7 +33,6 @@ pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
         .merge(page)
 }
 
-
 async fn livez(State(dispatcher): State<Dispatcher>) -> (StatusCode, String) {
     match dispatcher.node().failed() {
         None => (StatusCode::OK, "ok\n".to_owned()),

@@ -2,6 +2,7 @@
 
 mod backup;
 mod bob;
+mod doctor;
 mod harness;
 mod members;
 mod outage;

@@ -1,13 +1,14 @@
 //! `quorate serve`: one node, until a signal.
 
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+
 use quorate::env::{self, Env};
 use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
 use quorate::server::config::Config;
 use quorate::server::{Options, Server, is_marked, mark_for_rebuild};
 use quorate::types::NodeId;
 use sd_notify::NotifyState;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 
 use crate::args;
 use crate::failure::Failure;
