@@ -187,6 +187,7 @@ mod tests {
             id: NodeId(id),
             peer_address: address.into(),
             client_address: String::new(),
+            admin_address: String::new(),
             voter: true,
         };
         let configured = [member(1, "a:1"), member(2, "a:2"), member(3, "a:3")];

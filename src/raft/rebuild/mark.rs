@@ -94,7 +94,13 @@ mod tests {
         let dir = Path::new("/1");
         env.disk.create_dir_all(dir).unwrap();
         assert_eq!(read_mark(&*env.disk, dir).unwrap(), None);
-        let member = Member { id: NodeId(2), peer_address: "h:7461".into(), client_address: String::new(), voter: true };
+        let member = Member {
+            id: NodeId(2),
+            peer_address: "h:7461".into(),
+            client_address: String::new(),
+            admin_address: String::new(),
+            voter: true,
+        };
         mark(&env, dir, "a row\nis damaged", &[member]).unwrap();
         mark(&env, dir, "it still is", &[]).unwrap();
         let after = disk.crash(Crash::Lost, 0);

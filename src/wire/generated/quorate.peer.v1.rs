@@ -750,6 +750,31 @@ pub mod peer_client {
                 .insert(GrpcMethod::new("quorate.peer.v1.Peer", "Moved"));
             self.inner.unary(req, path, codec).await
         }
+        /// The leader's state behind everything the caller's log holds, for a member whose own can't be read or is not what the others have.
+        pub async fn rebuild(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RebuildRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SnapshotFrame>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.peer.v1.Peer/Rebuild",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.peer.v1.Peer", "Rebuild"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -867,6 +892,17 @@ pub mod peer_server {
             &self,
             request: tonic::Request<super::MovedRequest>,
         ) -> std::result::Result<tonic::Response<super::MovedResponse>, tonic::Status>;
+        /// Server streaming response type for the Rebuild method.
+        type RebuildStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SnapshotFrame, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The leader's state behind everything the caller's log holds, for a member whose own can't be read or is not what the others have.
+        async fn rebuild(
+            &self,
+            request: tonic::Request<super::RebuildRequest>,
+        ) -> std::result::Result<tonic::Response<Self::RebuildStream>, tonic::Status>;
     }
     /// On the peer port. Every call but Hello and Adopt carries a `Route` and is refused where it does not match the receiver.
     #[derive(Debug)]
@@ -1518,6 +1554,52 @@ pub mod peer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.peer.v1.Peer/Rebuild" => {
+                    #[allow(non_camel_case_types)]
+                    struct RebuildSvc<T: Peer>(pub Arc<T>);
+                    impl<
+                        T: Peer,
+                    > tonic::server::ServerStreamingService<super::RebuildRequest>
+                    for RebuildSvc<T> {
+                        type Response = super::SnapshotFrame;
+                        type ResponseStream = T::RebuildStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RebuildRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::rebuild(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RebuildSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
