@@ -107,7 +107,7 @@ macro_rules! replayed {
     };
 }
 
-replayed!(log snapshot current command row rows client_message peer_message config identity history backup events raft content bob_json);
+replayed!(log snapshot current command row rows client_message peer_message config identity history backup events raft content bob_json tokens pem);
 
 /// Encodings as a node makes them.
 fn encodings() -> Vec<(&'static str, String, Vec<u8>)> {
@@ -198,6 +198,19 @@ fn backup_of(lab: &lab::Lab) -> Vec<u8> {
     file
 }
 
+const TOKENS: &str = r#"[[token]]
+name = "writer"
+sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+scopes = ["read", "write"]
+prefixes = ["a/"]
+expires = "2030-01-01T00:00:00Z"
+
+[[token]]
+name = "admin"
+sha256 = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
+scopes = ["admin"]
+"#;
+
 /// Encodings that the machine has no part in.
 fn outside_of_the_machine() -> Vec<(&'static str, String, Vec<u8>)> {
     let seed = |target, name: &str, bytes: &[u8]| (target, name.to_owned(), bytes.to_vec());
@@ -229,6 +242,7 @@ fn outside_of_the_machine() -> Vec<(&'static str, String, Vec<u8>)> {
         seed("content", "packed", &[&b"\x02\x00\x01x\x05\x40\x06"[..], &packed()].concat()),
         seed("bob_json", "state", state.as_bytes()),
         seed("bob_json", "value", b"[1, 2.5e3]"),
+        seed("tokens", "two", TOKENS.as_bytes()),
     ]
 }
 

@@ -13,13 +13,15 @@ use quorate::codec;
 use quorate::env::{Disk as _, Env};
 use quorate::machine::{Machine, VERSION_MAX, rows};
 use quorate::raft::{self, events::Events};
+use quorate::server::auth::Tokens;
 use quorate::server::config::Config;
 use quorate::storage::backup::Reader;
-use quorate::storage::identity::Identity;
+use quorate::storage::identity::Identity as DataIdentity;
 use quorate::storage::log::{Log, Options};
 use quorate::testing::disk::SimDisk;
 use quorate::testing::history;
 use quorate::testing::inline::SimEnv;
+use quorate::tls::{Identity, Roots, Validity};
 use quorate::types::{Blob, Chunk, Codec, LogId, NodeId};
 use quorate::wire::{self, peer::v1 as peer, v1};
 
@@ -31,7 +33,7 @@ pub mod rig;
 pub type Target = fn(&[u8]);
 
 /// By name.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("log", log),
     ("snapshot", snapshot),
     ("current", current),
@@ -48,6 +50,8 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("raft", raft_records),
     ("content", content),
     ("bob_json", bob_json),
+    ("tokens", tokens),
+    ("pem", pem),
 ];
 
 fn disk_with(path: &Path, bytes: &[u8]) -> SimDisk {
@@ -253,7 +257,7 @@ pub fn identity(data: &[u8]) {
         text.extend(format!("crc32c={crc:08x}\n").into_bytes());
     }
     let disk = disk_with(Path::new("/data/3/identity"), &text);
-    let load = || Identity::load_or_create(&SimEnv::new(&disk, 1).env, Path::new("/data/3"), NodeId(3));
+    let load = || DataIdentity::load_or_create(&SimEnv::new(&disk, 1).env, Path::new("/data/3"), NodeId(3));
     if let Ok(first) = load() {
         let again = load().expect("it was good");
         assert_eq!((first.instance(), first.cluster()), (again.instance(), again.cluster()));
@@ -337,5 +341,22 @@ pub fn bob_json(data: &[u8]) {
             let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).expect("it was JSON");
             assert_eq!(value(&again), value(data));
         }
+    }
+}
+
+/// The file of tokens.
+pub fn tokens(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match Tokens::parse(text) {
+        Ok(tokens) => assert_eq!(tokens.is_empty(), tokens.len() == 0),
+        Err(error) => assert!(!error.to_string().contains('\n'), "one line: {error}"),
+    }
+}
+
+/// Certificates and keys, in one file.
+pub fn pem(data: &[u8]) {
+    let _ = Roots::from_pem(data);
+    if let Ok(identity) = Identity::from_pem(data, data) {
+        let _ = Validity::of(&identity);
     }
 }
