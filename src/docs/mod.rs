@@ -65,6 +65,10 @@ pub mod decisions {
     pub mod d0042_addresses_live_in_the_membership {}
     #[doc = include_str!("decisions/0043-a-disk-that-hangs-hands-over.md")]
     pub mod d0043_a_disk_that_hangs_hands_over {}
+    #[doc = include_str!("decisions/0051-the-log-writes-zeros-ahead-of-itself.md")]
+    pub mod d0051_the_log_writes_zeros_ahead_of_itself {}
+    #[doc = include_str!("decisions/0052-a-flush-fills-pages-and-fits-the-cache.md")]
+    pub mod d0052_a_flush_fills_pages_and_fits_the_cache {}
 }
 
 /// The README's code compiles.

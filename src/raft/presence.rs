@@ -129,9 +129,10 @@ impl Presence {
         table.peers.iter().any(elsewhere)
     }
 
-    /// Whether a peer's disk was low when it was last heard.
+    /// Whether a peer that is there says that its disk is low. One that is gone stores nothing, and must not stop the others.
     pub fn peer_disk_low(&self) -> bool {
-        self.table().peers.values().any(|seen| seen.disk_low)
+        let table = self.table();
+        table.peers.iter().any(|(id, seen)| seen.disk_low && table.connected.contains(id))
     }
 
     /// Holds a stream to every other member, as the membership changes. Ends with the runtime.

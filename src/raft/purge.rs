@@ -15,6 +15,9 @@ const LOW_BYTES: u64 = 1 << 30;
 /// ... and this share of the file system, the disk is low.
 const LOW_SHARE: u64 = 20;
 
+/// A purge waits until the log is above its bound by this share of it: each costs a flush, and files go by whole segments anyway.
+const SLACK_SHARE: u64 = 4;
+
 /// Whether so little room is left that saves are to be refused. Pure.
 fn is_low(space: Space) -> bool {
     space.free < LOW_BYTES.min(space.total / LOW_SHARE)
@@ -36,13 +39,16 @@ async fn watch_disk(shared: &Arc<Shared>) {
     }
 }
 
-/// Purges whenever the log is above `bytes_kept`. Ends with the runtime.
+/// Purges down to `bytes_kept` whenever the log is a quarter above it. Ends with the runtime.
 ///
 /// openraft purges only what a snapshot covers; ours is a handle to rows that are durable already, so making one costs a flush.
 pub async fn run(shared: Arc<Shared>, bytes_kept: u64) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         watch_disk(&shared).await;
+        if shared.log.bytes() <= bytes_kept.saturating_add(bytes_kept / SLACK_SHARE) {
+            continue;
+        }
         let Some(point) = shared.log.purge_point(bytes_kept) else { continue };
         if let Err(error) = purge(&shared, point.index).await {
             tracing::warn!(%error, upto = point.index, "could not purge the log");

@@ -21,7 +21,19 @@ pub struct Cluster {
     bootstrap: bool,
     /// The directory below `dir` that the nodes keep their data in.
     data: &'static str,
+    /// Nodes that get a file system of their own, and its bytes.
+    small: Vec<(usize, u64)>,
 }
+
+/// The file system of one node's own.
+pub struct SmallDisk {
+    /// Its root, as this process reaches it.
+    pub root: PathBuf,
+}
+
+/// Mounts `$2` bytes of memory on `$1` where only this process sees it, and becomes what follows.
+const ON_SMALL_DISK: &str = "mount -t tmpfs -o size=$2 tmpfs \"$1\" && shift 2 && exec \"$@\"";
+const UNSHARE: [&str; 5] = ["--user", "--map-root-user", "--mount", "sh", "-c"];
 
 impl Cluster {
     /// Starts `count` nodes that bootstrap a new cluster, and waits until it has a leader.
@@ -37,7 +49,7 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a directory");
         let reserved = Ports::reserve();
         let ports = reserved.take(3 * count).chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
-        let mut cluster = Self { dir, ports, reserved, children: Vec::new(), bootstrap: true, data: "data" };
+        let mut cluster = Self { dir, ports, reserved, children: Vec::new(), bootstrap: true, data: "data", small: Vec::new() };
         cluster.children = (0..count).map(|_| None).collect();
         cluster.write_configuration();
         cluster
@@ -53,6 +65,39 @@ impl Cluster {
     #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn data(&self) -> PathBuf {
         self.dir.path().join(self.data)
+    }
+
+    /// From its next start on, a node keeps its data on a file system of its own, of so many bytes, which ends with the process.
+    /// Errors: the system does not let this user mount one.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn limit_disk(&mut self, node: usize, bytes: u64) -> Result<(), String> {
+        std::fs::create_dir_all(self.data_dir(node)).expect("a writable directory");
+        let mut probe = Command::new("unshare");
+        probe.args(UNSHARE).arg(ON_SMALL_DISK).arg("sh").arg(self.data_dir(node)).arg(bytes.to_string()).arg("true");
+        let output = probe.stdin(Stdio::null()).output().map_err(|error| format!("unshare: {error}"))?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+        }
+        self.small.push((node, bytes));
+        Ok(())
+    }
+
+    /// The file system of a node's own; `None`: it has none, or does not run.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn small_disk(&self, node: usize) -> Option<SmallDisk> {
+        let id = self.children[node - 1].as_ref()?.id();
+        let own = PathBuf::from(format!("/proc/{id}/root"));
+        let root = own.join(self.data_dir(node).strip_prefix("/").ok()?);
+        self.small.iter().any(|(small, _)| *small == node).then_some(SmallDisk { root })
+    }
+
+    /// The command that starts a node, on whichever disk.
+    fn command(&self, node: usize) -> Command {
+        let binary = env!("CARGO_BIN_EXE_quorate");
+        let Some((_, bytes)) = self.small.iter().find(|(small, _)| *small == node) else { return Command::new(binary) };
+        let mut command = Command::new("unshare");
+        command.args(UNSHARE).arg(ON_SMALL_DISK).arg("sh").arg(self.data_dir(node)).arg(bytes.to_string()).arg(binary);
+        command
     }
 
     /// Runs a command of the binary against this cluster.
@@ -92,7 +137,7 @@ impl Cluster {
     pub fn restart_with(&mut self, node: usize, more: &[&str]) {
         assert!(self.children[node - 1].is_none(), "node {node} runs already");
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.dir.path().join(format!("{node}.log")));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        let mut command = self.command(node);
         command.arg("serve").arg("--config").arg(self.configuration());
         command.args(["--node", &node.to_string()]).arg("--data-dir").arg(self.data());
         if self.bootstrap {

@@ -2,6 +2,7 @@
 
 mod backup;
 mod bob;
+mod disk;
 mod doctor;
 mod harness;
 mod members;

@@ -242,8 +242,14 @@ impl Host {
             spare_segments: 1,
             ..log::Options::default()
         };
-        let state =
-            state::Options { cache_bytes: 1 << 20, unflushed_bytes_soft: 64 << 10, reserve_bytes: 64 << 10, ..Default::default() };
+        // Several flushes and portions of one within a simulation's time.
+        let state = state::Options {
+            cache_bytes: 256 << 10,
+            unflushed_bytes_soft: 64 << 10,
+            flush_after: Duration::from_secs(2),
+            reserve_bytes: 64 << 10,
+            ..Default::default()
+        };
         let (id, audit) = (self.id, self.slot.lock().expect("no host panics with it").audit.clone());
         let observe = move |applied: Applied<'_>| audit.lock().expect("no host panics with it").take(id, &applied);
         let observer: Observer = Arc::new(observe);

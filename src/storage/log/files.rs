@@ -1,12 +1,15 @@
 //! Names and files of the log's directory: segments, and spare ones to be segments later.
 //!
 //! ```text
-//! zero-<n>.tmp --zeroed, synced--> zero-<n>.spare --+
-//!                                                   +--renamed, directory synced--> <id>.seg --purged--> <id>.spare
+//! blank-<n>.tmp --allocated, synced--> blank-<n>.spare --+
+//!                                                        +--renamed, directory synced--> <id>.seg --purged--> <id>.spare
 //! ```
+//!
+//! A blank file has its blocks, so that the log goes on when the disk is full, and nothing written in them: the writer does that, a
+//! little ahead of itself. One that was a segment was written through, and is taken first. Earlier releases left `zero-<n>.spare`.
 
 use std::collections::BTreeSet;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -23,9 +26,12 @@ pub(super) struct Listing {
     pub segments: Vec<u64>,
     /// Names of files that may become segments.
     pub spares: Vec<String>,
-    /// Names of files that were being zeroed.
+    /// Names of files that were being made.
     pub unfinished: Vec<String>,
 }
+
+/// What the names of files begin with in which nothing was written.
+const BLANK: &str = "blank-";
 
 /// The file of a segment.
 pub(super) fn segment_path(dir: &Path, id: u64) -> PathBuf {
@@ -46,7 +52,7 @@ pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Listing, Error> {
             listing.segments.push(id);
         } else if name.ends_with(".spare") {
             listing.spares.push(name);
-        } else if name.starts_with("zero-") && name.ends_with(".tmp") {
+        } else if (name.starts_with(BLANK) || name.starts_with("zero-")) && name.ends_with(".tmp") {
             listing.unfinished.push(name);
         }
     }
@@ -104,39 +110,34 @@ impl Pool {
     }
 
     /// Makes the file of segment `id`, with a durable name and no frame of this id in it: a spare one renamed, else a new one.
-    /// Errors: the disk's; if it was full, nothing changed.
-    pub fn open_segment(&self, id: u64) -> Result<Arc<dyn DiskFile>, Error> {
+    /// Says where its blocks begin that were never written. Errors: the disk's; if it was full, nothing changed.
+    pub fn open_segment(&self, id: u64) -> Result<(Arc<dyn DiskFile>, u64), Error> {
         let path = segment_path(&self.dir, id);
         let spare = self.locked().pop_first();
-        let file = match spare {
+        let (file, blank_from) = match spare {
             Some(name) => {
                 let from = self.dir.join(&name);
                 if let Err(error) = self.disk.rename(&from, &path) {
                     self.locked().insert(name);
                     return Err(Error::io("rename", &from, &error));
                 }
-                self.disk.open(&path).map_err(|error| Error::io("open", &path, &error))?
+                let blank_from = if name.starts_with(BLANK) { 0 } else { self.segment_bytes };
+                (self.disk.open(&path).map_err(|error| Error::io("open", &path, &error))?, blank_from)
             }
-            None => self.create(&path, id == FIRST_ID)?,
+            None => (self.create(&path)?, 0),
         };
         // Before the first byte of it: otherwise the id could be given again after a power cut.
         self.disk.sync_dir(&self.dir).map_err(|error| Error::io("sync", &self.dir, &error))?;
         if let Some(maker) = self.maker.get() {
             maker.wake();
         }
-        Ok(file)
+        Ok((file, blank_from))
     }
 
-    /// A new file. The first of a log is filled with zeros, which costs a node's very first start a moment and every sync of that
-    /// segment less than half; later ones are made in a hurry, when entries come faster than spare files.
-    fn create(&self, path: &Path, is_first: bool) -> Result<Arc<dyn DiskFile>, Error> {
+    /// A new file, blank, with its blocks.
+    fn create(&self, path: &Path) -> Result<Arc<dyn DiskFile>, Error> {
         let file = self.disk.create(path).map_err(|error| Error::io("create", path, &error))?;
-        let allocated = match file.allocate(0, self.segment_bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => file.set_len(self.segment_bytes),
-            other => other,
-        };
-        let filled = allocated.and_then(|()| if is_first { fill(&*file, 0, self.segment_bytes) } else { Ok(()) });
-        if let Err(error) = filled {
+        if let Err(error) = allocate(&*file, self.segment_bytes) {
             self.disk.remove(path).map_err(|error| Error::io("remove", path, &error))?;
             return Err(Error::io("allocate", path, &error));
         }
@@ -163,82 +164,64 @@ impl Pool {
     }
 }
 
-/// Fills new spare files with zeros, slowly: at full speed it ruins the latency of every sync on the same disk.
+fn allocate(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
+    match file.allocate(0, bytes) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => file.set_len(bytes),
+        other => other,
+    }
+}
+
+/// Makes blank spare files in the background.
 pub(super) struct Maker {
     pool: Arc<Pool>,
-    pause: Duration,
     number: u64,
-    current: Option<(String, Arc<dyn DiskFile>, u64)>,
     broken: bool,
 }
 
-/// The segment a new log begins with.
-const FIRST_ID: u64 = 1;
-const ZEROED_AT_ONCE: usize = 256 * 1024;
 const PAUSE_WHEN_FULL: Duration = Duration::from_secs(10);
 
-/// Writes zeros to `from..until`.
-fn fill(file: &dyn DiskFile, from: u64, until: u64) -> io::Result<()> {
-    static ZEROS: [u8; ZEROED_AT_ONCE] = [0; ZEROED_AT_ONCE];
-    for offset in (from..until).step_by(ZEROED_AT_ONCE) {
-        let some = (until - offset).min(ZEROED_AT_ONCE as u64);
-        file.write_at(&[IoSlice::new(&ZEROS[..some as usize])], offset)?;
-    }
-    Ok(())
-}
-
 impl Maker {
-    pub fn new(pool: Arc<Pool>, bytes_per_second: u64) -> Self {
-        let pause = Duration::from_secs_f64(ZEROED_AT_ONCE as f64 / bytes_per_second.max(1) as f64);
-        Self { pool, pause, number: 0, current: None, broken: false }
+    pub fn new(pool: Arc<Pool>) -> Self {
+        Self { pool, number: 0, broken: false }
     }
 
-    /// Does a little. A failure costs the file only: nothing depends on spare ones.
+    /// Makes one file at most. A failure costs the file only: nothing depends on spare ones.
     pub fn step(&mut self) -> Step {
-        if self.broken || (self.current.is_none() && !self.pool.wants_more()) {
+        if self.broken || !self.pool.wants_more() {
             return Step::Idle;
         }
-        match self.go_on() {
-            Ok(()) => Step::After(self.pause),
+        match self.make() {
+            Ok(()) => Step::Again,
             Err(error) => {
-                if let Some((name, ..)) = self.current.take() {
-                    // Left behind, it is removed at the next start.
-                    let _ = self.pool.disk.remove(&self.pool.dir.join(name));
-                }
                 self.broken = !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
                 Step::After(PAUSE_WHEN_FULL)
             }
         }
     }
 
-    fn go_on(&mut self) -> io::Result<()> {
-        let Some((name, file, done)) = &mut self.current else {
-            let name = self.unused_name()?;
-            let file = self.pool.disk.create(&self.pool.dir.join(&name))?;
-            self.current = Some((name, file, 0));
-            return Ok(());
-        };
-        if *done < self.pool.segment_bytes {
-            let some = (self.pool.segment_bytes - *done).min(ZEROED_AT_ONCE as u64);
-            fill(&**file, *done, *done + some)?;
-            file.sync()?;
-            *done += some;
-            return Ok(());
+    fn make(&mut self) -> io::Result<()> {
+        let (unfinished, spare) = self.unused_names()?;
+        let (disk, dir) = (&self.pool.disk, &self.pool.dir);
+        let path = dir.join(unfinished);
+        let file = disk.create(&path)?;
+        let made = allocate(&*file, self.pool.segment_bytes).and_then(|()| file.sync());
+        if let Err(error) = made.and_then(|()| disk.rename(&path, &dir.join(&spare))) {
+            // Left behind, it is removed at the next start.
+            let _ = disk.remove(&path);
+            return Err(error);
         }
-        let spare = name.replace(".tmp", ".spare");
-        self.pool.disk.rename(&self.pool.dir.join(&*name), &self.pool.dir.join(&spare))?;
-        self.current = None;
         self.pool.locked().insert(spare);
         Ok(())
     }
 
-    fn unused_name(&mut self) -> io::Result<String> {
+    fn unused_names(&mut self) -> io::Result<(String, String)> {
         loop {
             self.number += 1;
-            let name = format!("zero-{}.tmp", self.number);
-            let taken = self.pool.disk.exists(&self.pool.dir.join(name.replace(".tmp", ".spare")))?;
-            if !taken && !self.pool.disk.exists(&self.pool.dir.join(&name))? {
-                return Ok(name);
+            let names = [".tmp", ".spare"].map(|end| format!("{BLANK}{}{end}", self.number));
+            let [unfinished, spare] = names;
+            let exists = |name: &str| self.pool.disk.exists(&self.pool.dir.join(name));
+            if !exists(&unfinished)? && !exists(&spare)? {
+                return Ok((unfinished, spare));
             }
         }
     }

@@ -78,8 +78,6 @@ pub struct Options {
     pub tail_bytes: u64,
     /// Segment files kept in reserve.
     pub spare_segments: usize,
-    /// How fast new spare files are filled with zeros.
-    pub zero_bytes_per_second: u64,
     /// Soft bound of one write, in bytes; a larger entry travels alone.
     pub batch_bytes: u64,
     /// How long the log is idle before a marker covers its last batch.
@@ -92,9 +90,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             segment_bytes: 64 * MIB,
-            tail_bytes: 16 * MIB,
+            tail_bytes: 8 * MIB,
             spare_segments: 2,
-            zero_bytes_per_second: 32 * MIB,
             batch_bytes: 8 * MIB,
             idle_after: Duration::from_millis(50),
             full_retry: Duration::from_millis(250),
@@ -134,7 +131,7 @@ struct Inner {
 }
 
 impl Log {
-    /// Recovers the log in `dir`, which is made if it is missing, syncs the end of it, and starts its workers `log` and `log-zero`.
+    /// Recovers the log in `dir`, which is made if it is missing, syncs the end of it, and starts its workers `log` and `log-spare`.
     ///
     /// Errors: [`Error::Corrupt`], if synced bytes are damaged; the disk's; invalid options. The directory may have lost spare files
     /// then, never anything of the log.
@@ -165,8 +162,8 @@ impl Log {
             state.segments = found.segments;
         }
         let failed = |error: std::io::Error| Error::io("start its worker", dir, &error);
-        let mut maker = Maker::new(pool.clone(), options.zero_bytes_per_second);
-        let maker = env.workers.start("log-zero", Box::new(move || maker.step())).map_err(failed)?;
+        let mut maker = Maker::new(pool.clone());
+        let maker = env.workers.start("log-spare", Box::new(move || maker.step())).map_err(failed)?;
         // Set once, right here.
         let _ = pool.maker.set(maker.waker());
         let writer = env.workers.start("log", Box::new(move || writer.step())).map_err(failed)?;

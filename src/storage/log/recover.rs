@@ -34,6 +34,8 @@ pub(super) struct Recovered {
     pub segments: BTreeMap<u64, Segment>,
     /// The newest segment's end; 0 without a segment.
     pub end: u32,
+    /// Where the newest segment's zeros begin, at or behind its end: written or not, nobody knows.
+    pub blank_from: u64,
     /// Whether the log goes on in the newest segment, rather than in a new one.
     pub goes_on: bool,
     /// Whether the last batch is followed by a later one, so that rot in it would be seen.
@@ -50,7 +52,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, listing: &Listing) -> Result<
     let next_id = listing.segments.last().map_or(1, |id| id + 1);
     let torn_above = chain.segments.back().map(|segment| segment.id) != listing.segments.last().copied();
     let mut replay = Replay::default();
-    let (mut end, mut goes_on) = (0, false);
+    let (mut end, mut blank_from, mut goes_on) = (0, 0, false);
     // One for all: memory that was touched once costs nothing the second time.
     let mut buffer = BytesMut::new();
     while let Some(segment) = chain.segments.pop_front() {
@@ -60,6 +62,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, listing: &Listing) -> Result<
         end = replay.segment(&segment, &bytes, next_start, &path)?;
         if next_start.is_none() {
             goes_on = !is_cut(&bytes, segment.id, end, &path)? && !torn_above;
+            blank_from = zeros_from(&bytes).max(end).into();
         }
         replay.segments.insert(segment.id, Segment { file: segment.file, index_max: replay.index_max.take() });
         buffer = bytes.try_into_mut().unwrap_or_default();
@@ -74,7 +77,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, listing: &Listing) -> Result<
     }
     let strays = listing.segments.iter().copied().filter(|id| !replay.segments.contains_key(id)).collect();
     let Replay { head, stored, segments, covered, .. } = replay;
-    Ok(Recovered { head, stored: stored.into(), segments, end, goes_on, covered, strays, next_id })
+    Ok(Recovered { head, stored: stored.into(), segments, end, blank_from, goes_on, covered, strays, next_id })
 }
 
 struct Link {

@@ -9,6 +9,7 @@
 //! ```
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::recover::{Recovered, Segment};
 use super::shared::{Op, Shared};
 use super::{Error, Options};
 use crate::env::{Clock, DiskFile, Step};
+use crate::limits::KIB;
 use crate::mutant::{self, Mutant};
 
 /// See the module.
@@ -35,13 +37,15 @@ pub(super) struct Writer {
     segment_bytes: u64,
     /// Where the next batch goes. Everything before it is synced.
     end: u32,
+    /// Where the segment's blocks begin that were never written. Syncing the first bytes of such a block takes more than twice as long.
+    blank_from: u64,
     /// The log up to `end`.
     head: Head,
     /// The next batch needs a new segment.
     rolls: bool,
     next_id: u64,
-    /// A segment that has its file and not yet its first frame.
-    starting: Option<(u64, Arc<dyn DiskFile>)>,
+    /// A segment that has its file and not yet its first frame, and where it is blank.
+    starting: Option<(u64, Arc<dyn DiskFile>, u64)>,
     /// A batch that is not synced yet.
     pending: Option<Batch>,
     /// Whether the last batch is followed by a later one.
@@ -82,6 +86,7 @@ impl Writer {
             file,
             segment_bytes,
             end: found.end,
+            blank_from: found.blank_from,
             head: found.head.clone(),
             rolls: !found.goes_on,
             next_id: found.next_id,
@@ -187,7 +192,7 @@ impl Writer {
         }
     }
 
-    /// One vectored write and one sync. Callable again with the same batch if the disk was full.
+    /// One vectored write, zeros ahead of it where they are due, and one sync. Callable again with the same batch if the disk was full.
     fn write(&self, batch: &Batch) -> Result<(), Error> {
         if batch.frames.is_empty() {
             return Ok(());
@@ -198,10 +203,21 @@ impl Writer {
         let slices: Vec<IoSlice<'_>> = parts.filter(|part| !part.is_empty()).map(IoSlice::new).collect();
         let began = self.clock.now();
         file.write_at(&slices, self.end.into()).map_err(|error| Error::io("write", &path, &error))?;
+        for zeros in pages(self.zeros_behind(batch)) {
+            let page = &ZEROS[..(zeros.end - zeros.start) as usize];
+            file.write_at(&[IoSlice::new(page)], zeros.start).map_err(|error| Error::io("write", &path, &error))?;
+        }
         file.sync().map_err(|error| Error::io("sync", &path, &error))?;
         let ended = self.clock.now();
         self.shared.locked().syncs.note(began, ended);
         Ok(())
+    }
+
+    /// What to fill with zeros behind a batch. Zeros are no frame, whoever reads them, and whether they reach the disk matters to nobody.
+    fn zeros_behind(&self, batch: &Batch) -> Range<u64> {
+        let end = u64::from(self.end) + u64::from(batch.bytes);
+        let is_due = end > self.blank_from && batch.bytes < LARGE_BATCH_BYTES;
+        end..if is_due { self.segment_bytes.min(end + AHEAD_BYTES) } else { end }
     }
 
     /// The batch is synced: says so to everyone.
@@ -211,6 +227,7 @@ impl Writer {
         let wrote = !batch.frames.is_empty();
         if wrote {
             self.covered = !is_data;
+            self.blank_from = self.blank_from.max(self.zeros_behind(&batch).end);
             self.end += batch.bytes;
             self.written_at = self.clock.now();
         }
@@ -251,15 +268,15 @@ impl Writer {
     /// Begins a new segment. Callable again if the disk was full.
     fn roll(&mut self) -> Result<(), Error> {
         assert!(self.pending.is_none(), "a batch never spans segments");
-        let (id, file) = match self.starting.take() {
+        let (id, file, blank_from) = match self.starting.take() {
             Some(starting) => starting,
             None => {
-                let file = self.pool.open_segment(self.next_id)?;
+                let (file, blank_from) = self.pool.open_segment(self.next_id)?;
                 self.next_id += 1;
-                (self.next_id - 1, file)
+                (self.next_id - 1, file, blank_from)
             }
         };
-        self.starting = Some((id, file.clone()));
+        self.starting = Some((id, file.clone(), blank_from));
         let start = Start { predecessor: self.segment, predecessor_end: self.end, head: self.head.clone() };
         let frame = encode(&Content::Start(start), Place { segment: id, offset: 0 }, 0);
         let bytes = frame_bytes(frame.payload.len());
@@ -275,12 +292,33 @@ impl Writer {
         self.covered = true;
         self.segment = id;
         self.end = bytes;
+        self.blank_from = blank_from.max(bytes.into());
         self.segment_bytes = self.options.segment_bytes;
         self.file = Some(file.clone());
         self.shared.locked().segments.insert(id, Segment { file, index_max: None });
         // Only now: the greatest id must always be on disk, or it would be given twice.
         std::mem::take(&mut self.strays).into_iter().try_for_each(|id| self.pool.retire(id))
     }
+}
+
+/// Zeros written behind a batch where the blocks are blank, so that the next batches find written ones.
+const AHEAD_BYTES: u64 = 256 * KIB;
+/// A batch from here on is written without: zeros would cost as much as they save.
+const LARGE_BATCH_BYTES: u32 = 64 * KIB as u32;
+
+static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+const PAGE_BYTES: usize = 4096;
+
+/// A range, cut at pages. Written in one piece it would become one large folio of the page cache, all of which Linux counts as written
+/// whenever a byte of it is.
+fn pages(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let next = |at: u64| (at / PAGE_BYTES as u64 + 1) * PAGE_BYTES as u64;
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let from = at;
+        at = next(from).min(range.end);
+        (from < range.end).then_some(from..at)
+    })
 }
 
 /// Takes out the oldest segments whose entries are all purged, in order; never the one written to.
@@ -314,5 +352,18 @@ impl Op {
             Op::Purge(upto) => Some(Content::Purge(*upto)),
             Op::Done(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_cut_at_pages_and_loses_nothing() {
+        let all = |range: Range<u64>| pages(range).collect::<Vec<_>>();
+        assert_eq!(all(100..9000), [100..4096, 4096..8192, 8192..9000]);
+        assert_eq!(all(4096..8192), vec![4096..8192]);
+        assert_eq!(all(5..5), Vec::<Range<u64>>::new());
     }
 }

@@ -8,6 +8,7 @@ use super::Options;
 use super::current::{self, Current};
 use super::engine::{File, Head};
 use super::error::Error;
+use super::rows::Row;
 use crate::env::Env;
 use crate::types::LogId;
 
@@ -51,5 +52,5 @@ pub fn create<E: From<Error>>(
 }
 
 fn commit(file: &std::sync::Arc<File>, head: Head, rows: &[(u8, Bytes, Bytes)]) -> Result<Head, Error> {
-    file.commit(head, rows.iter().map(|(table, key, value)| (*table, key, Some(value))))
+    file.commit(head, rows.iter().map(|(table, key, value)| Row::put((*table, key, value))))
 }

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
-use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction};
+use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction};
 
 use super::error::Error;
 use super::rows::{self, Row};
@@ -131,6 +131,8 @@ pub(super) struct File {
     name: String,
     backend: Arc<Fenced>,
     db: Database,
+    /// Bytes of dirty pages that the cache holds surely.
+    dirty_bytes_max: u64,
 }
 
 impl File {
@@ -162,7 +164,7 @@ impl File {
             .set_cache_size(cache_bytes)
             .create_with_backend(Backend(backend.clone()))
             .map_err(|error| told_apart(name, &backend, error))?;
-        Ok(Arc::new(Self { name: name.to_owned(), backend, db }))
+        Ok(Arc::new(Self { name: name.to_owned(), backend, db, dirty_bytes_max: cache_bytes as u64 / 8 * 3 }))
     }
 
     pub fn name(&self) -> &str {
@@ -207,16 +209,41 @@ impl File {
     }
 
     fn commit_inner<'r>(&self, mut head: Head, rows: impl Iterator<Item = Row<'r>>) -> Result<Head, redb::Error> {
+        let rows: Vec<Row<'r>> = rows.collect();
+        let (last, earlier) = self.portions(&rows);
+        for portion in earlier {
+            let mut txn: WriteTransaction = self.db.begin_write()?;
+            txn.set_durability(Durability::None)?;
+            rows::write(&mut txn.open_table(ROWS)?, &mut head, portion)?;
+            txn.commit()?;
+        }
         let mut txn: WriteTransaction = self.db.begin_write()?;
         // Without it a reopen after a crash walks the whole file.
         txn.set_quick_repair(true);
-        {
-            let mut table = txn.open_table(ROWS)?;
-            rows::write(&mut table, &mut head, rows)?;
-            txn.open_table(HEAD)?.insert(0u8, head.encode().as_slice())?;
-        }
+        rows::write(&mut txn.open_table(ROWS)?, &mut head, last)?;
+        txn.open_table(HEAD)?.insert(0u8, head.encode().as_slice())?;
         txn.commit()?;
         Ok(head)
+    }
+
+    /// The rows, cut so that the pages each portion makes dirty stay in memory until its end: the last one, and those before it.
+    ///
+    /// redb keeps half of its cache for dirty pages, writes what is more to the file early, and reads it back at the commit to sum it up
+    /// and write it again. Portions are commits without durability: only the last one makes any of them count after a crash, and nobody
+    /// reads in between.
+    fn portions<'r, 's>(&self, rows: &'s [Row<'r>]) -> (&'s [Row<'r>], Vec<&'s [Row<'r>]>) {
+        let mut earlier = Vec::new();
+        let (mut rest, mut at, mut bytes) = (rows, 0, 0);
+        while let Some(row) = rest.get(at) {
+            bytes += row.dirty_bytes();
+            at += 1;
+            if bytes > self.dirty_bytes_max && at < rest.len() {
+                let (portion, after) = rest.split_at(at);
+                earlier.push(portion);
+                (rest, at, bytes) = (after, 0, 0);
+            }
+        }
+        (rest, earlier)
     }
 
     /// Pins the last committed content.

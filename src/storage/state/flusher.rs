@@ -113,12 +113,13 @@ impl<M: Send + Sync + 'static> Core<M> {
         assert!(live.frozen.is_none(), "two flushes at once");
         let Some(since) = live.dirty_since else { return Err(Step::Idle) };
         let age = now.saturating_sub(since);
-        if !asked && live.unflushed.bytes() < self.options.unflushed_bytes_soft && age < self.options.flush_after {
+        if !asked && !self.options.is_due(&live) && age < self.options.flush_after {
             return Err(Step::After(self.options.flush_after - age));
         }
         let overlay: Overlay = std::mem::take(&mut live.unflushed);
         let frozen = Arc::new(Frozen { overlay, applied: live.applied, mark: self.mark.get().map(|mark| mark(&live.machine)) });
         live.frozen = Some(frozen.clone());
+        live.put_bytes = 0;
         live.dirty_since = None;
         Ok(frozen)
     }

@@ -15,7 +15,7 @@ use super::current::{self, Current, Fresh};
 use super::engine::{Base, File, Head};
 use super::error::Error;
 use super::flusher::Phase;
-use super::rows::Rows;
+use super::rows::{Row, Rows};
 use super::snapshot::Decoder;
 use super::{HEALTHY, Options, State};
 use crate::env::Env;
@@ -110,7 +110,7 @@ impl<M> Receiver<M> {
     }
 
     fn commit(&mut self, applied: Option<LogId>) -> Result<(), Error> {
-        let rows = self.rows.iter().map(|(table, key, value)| (*table, key, Some(value)));
+        let rows = self.rows.iter().map(|(table, key, value)| Row::put((*table, key, value)));
         self.head = self.incoming.file.commit(Head { applied, ..self.head }, rows)?;
         self.rows.clear();
         self.rows_bytes = 0;
@@ -210,6 +210,7 @@ impl<M: Send + Sync + 'static> State<M> {
             live.base_mark = None;
             live.applied = applied;
             live.flushed = applied;
+            live.put_bytes = 0;
             live.dirty_since = None;
             core.fault.set_pending_bytes(0);
             (machine, base, rows)

@@ -76,7 +76,7 @@ impl Overlay {
     }
 
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.rows.iter().map(|((table, key), cell)| (*table, key, cell.value.as_ref()))
+        self.rows.iter().map(|((table, key), cell)| Row { table: *table, key, value: cell.value.as_ref(), is_first: cell.is_first })
     }
 
     fn set(&mut self, table: u8, key: Bytes, cell: Cell) {
@@ -119,6 +119,8 @@ pub(super) struct Frozen {
 pub(super) struct Live<M> {
     pub machine: M,
     pub unflushed: Overlay,
+    /// Bytes put into `unflushed`, replaced ones too.
+    pub put_bytes: u64,
     pub frozen: Option<Arc<Frozen>>,
     pub base: Arc<Base>,
     /// The mark of the machine `base` was flushed from, if one was taken.
@@ -140,6 +142,7 @@ impl<M> Live<M> {
             return;
         }
         for (table, key, cell) in batch.rows {
+            self.put_bytes += key.len() as u64 + cell.bytes();
             self.unflushed.set(table, key, cell);
         }
         self.dirty_since.get_or_insert(now);
@@ -253,7 +256,7 @@ mod tests {
         batch.delete(1, key.clone());
         batch.delete(2, key.clone());
         let rows = overlay(batch, rows);
-        assert_eq!(rows.rows().collect::<Vec<_>>(), vec![(2, &key, None)]);
+        assert_eq!(rows.rows().map(|row| (row.table, row.value)).collect::<Vec<_>>(), vec![(2, None)]);
         assert_eq!(rows.bytes(), key.len() as u64 + ROW_OVERHEAD_BYTES);
     }
 }

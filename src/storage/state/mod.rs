@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! update ─> machine + unflushed + applied   one lock: the view
-//!                      │ 16 MiB or 2 s, or asked for: freeze, wait for the log
+//!                      │ 16 MiB, 10 s, or asked for: freeze, wait for the log
 //!                   frozen ── one durable transaction ──> base (redb, a read transaction shared by all views)
 //! reads: unflushed over frozen over base
 //! ```
@@ -61,6 +61,8 @@ pub struct Options {
     pub cache_bytes: usize,
     /// A flush begins at so many unflushed bytes.
     pub unflushed_bytes_soft: u64,
+    /// A flush begins once so many bytes were put since the last, those put over each other too: what a crash makes a node apply anew.
+    pub put_bytes_max: u64,
     /// Updates wait above so many unflushed and frozen bytes.
     pub unflushed_bytes_hard: u64,
     /// A flush begins so long after the first unflushed change.
@@ -74,10 +76,18 @@ impl Default for Options {
         Self {
             cache_bytes: 16 * MIB as usize,
             unflushed_bytes_soft: 16 * MIB,
+            put_bytes_max: 128 * MIB,
             unflushed_bytes_hard: 64 * MIB,
-            flush_after: Duration::from_secs(2),
+            flush_after: Duration::from_secs(10),
             reserve_bytes: 64 * MIB,
         }
+    }
+}
+
+impl Options {
+    /// Whether so much is unflushed that a flush must begin.
+    fn is_due<M>(&self, live: &Live<M>) -> bool {
+        live.unflushed.bytes() >= self.unflushed_bytes_soft || live.put_bytes >= self.put_bytes_max
     }
 }
 
@@ -155,7 +165,17 @@ impl<M: Send + Sync + 'static> State<M> {
         let machine = build(Rows(&base))?;
         let applied = base.head.applied;
         let unflushed = Overlay::default();
-        let live = Live { machine, unflushed, frozen: None, base, base_mark: None, applied, flushed: applied, dirty_since: None };
+        let live = Live {
+            machine,
+            unflushed,
+            put_bytes: 0,
+            frozen: None,
+            base,
+            base_mark: None,
+            applied,
+            flushed: applied,
+            dirty_since: None,
+        };
         let core = Arc::new(Core {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -205,12 +225,11 @@ impl<M: Send + Sync + 'static> State<M> {
             let mut batch = Batch::default();
             let result = f(&mut live.machine, &mut batch);
             let was_clean = live.dirty_since.is_none();
-            let soft = self.core.options.unflushed_bytes_soft;
-            let was_below = live.unflushed.bytes() < soft;
+            let was_due = self.core.options.is_due(&live);
             live.absorb(batch, now);
             self.core.fault.set_pending_bytes(live.pending_bytes());
             let began = was_clean && live.dirty_since.is_some();
-            (result, began || (was_below && live.unflushed.bytes() >= soft))
+            (result, began || (!was_due && self.core.options.is_due(&live)))
         };
         if wake {
             self.core.wake.wake();

@@ -5,16 +5,40 @@
 //! redb value  crc32c u32 | more u8 | bytes  crc over table, key length, key, part, more, bytes; more = 1: another part follows
 //! ```
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::Table;
+use redb::{CursorError, ReadableTable as _, Table};
 
 use super::engine::{Base, Head, PartKey};
 use super::error::Error;
 
 /// A row to put, or without a value to delete.
-pub(super) type Row<'r> = (u8, &'r Bytes, Option<&'r Bytes>);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row<'r> {
+    pub table: u8,
+    pub key: &'r Bytes,
+    pub value: Option<&'r Bytes>,
+    /// The file is said to have no row of this key. It is only a hint: a write that is done again finds its own rows.
+    pub is_first: bool,
+}
+
+impl<'r> Row<'r> {
+    /// A row to put of which nothing more is known.
+    pub fn put((table, key, value): (u8, &'r Bytes, &'r Bytes)) -> Self {
+        Self { table, key, value: Some(value), is_first: false }
+    }
+
+    /// About how many bytes of pages writing it makes dirty: a leaf, its share of the branches above, and the value.
+    pub fn dirty_bytes(&self) -> u64 {
+        let bytes = self.value.map_or(0, Bytes::len) as u64;
+        2 * 4096 + bytes + bytes / 4
+    }
+}
+
+/// The table all rows are in.
+type RowTable<'t> = Table<'t, PartKey, &'static [u8]>;
 /// Table, key, value.
 pub(super) type Found = (u8, Bytes, Bytes);
 
@@ -54,30 +78,101 @@ fn decode_part<'v>(table: u8, key: &[u8], part: u16, stored: &'v [u8]) -> Option
 }
 
 /// Puts and deletes rows, keeping the head's counts. Doing it again changes nothing.
-pub(super) fn write<'r>(
-    table: &mut Table<'_, PartKey, &'static [u8]>,
-    head: &mut Head,
-    rows: impl Iterator<Item = Row<'r>>,
-) -> Result<(), redb::StorageError> {
-    for (number, key, value) in rows {
-        let (parts, replaced) = match value {
-            Some(value) => put(table, head, (number, key), value)?,
+///
+/// New rows that follow each other go in through one gap: redb then fills pages, where it would leave each half empty that single
+/// inserts split, and looks for the place once. Chunks of one session are such rows, and so is all of a snapshot.
+pub(super) fn write(table: &mut RowTable<'_>, head: &mut Head, rows: &[Row<'_>]) -> Result<(), redb::StorageError> {
+    let mut rest = rows;
+    let mut last = None;
+    while let Some((row, after)) = rest.split_first() {
+        let run = run_len(table, &mut last, rest)?;
+        let done = if run > 1 { put_run(table, head, &rest[..run])? } else { 0 };
+        if done > 0 {
+            rest = &rest[done..];
+            continue;
+        }
+        let (parts, replaced) = match row.value {
+            Some(value) => put(table, head, row, value)?,
             None => (0, true),
         };
         if replaced {
-            remove_from(table, head, (number, key), parts)?;
+            remove_from(table, head, row, parts)?;
         }
+        rest = after;
     }
     Ok(())
 }
 
+/// How many rows from the first on are new and probably have no other between them: they differ in the last number of their keys, or
+/// lie behind the last row of the table. `last` remembers that row for each table.
+fn run_len(table: &RowTable<'_>, last: &mut Option<(u8, Bytes)>, rows: &[Row<'_>]) -> Result<usize, redb::StorageError> {
+    let [first, second, ..] = rows else { return Ok(rows.len().min(1)) };
+    if first.table != second.table || first.value.is_none() || second.value.is_none() {
+        return Ok(1);
+    }
+    if first.is_first && second.is_first && is_sibling(first, second) {
+        let siblings = rows.iter().take_while(|row| row.table == first.table && row.is_first && is_sibling(first, row));
+        return Ok(siblings.count());
+    }
+    if last.as_ref().is_none_or(|(number, _)| *number != first.table) {
+        *last = Some((first.table, last_key(table, first.table)?));
+    }
+    let is_behind = last.as_ref().is_some_and(|(_, last)| first.key > last || last.is_empty());
+    let behind = rows.iter().take_while(|row| is_behind && row.table == first.table && row.value.is_some());
+    Ok(behind.count().max(1))
+}
+
+fn is_sibling(one: &Row<'_>, other: &Row<'_>) -> bool {
+    const NUMBER: usize = 8;
+    let family = |key: &Bytes| key.len().checked_sub(NUMBER);
+    family(one.key).is_some_and(|len| family(other.key) == Some(len) && one.key[..len] == other.key[..len])
+}
+
+/// The key of a table's last row; empty without one.
+fn last_key(table: &RowTable<'_>, number: u8) -> Result<Bytes, redb::StorageError> {
+    let mut range = match number.checked_add(1) {
+        Some(next) => table.range::<PartKey>((number, &[][..], 0)..(next, &[][..], 0))?,
+        None => table.range::<PartKey>((number, &[][..], 0)..)?,
+    };
+    Ok(range.next_back().transpose()?.map_or_else(Bytes::new, |(key, _)| Bytes::copy_from_slice(key.value().1)))
+}
+
+/// Inserts rows through one gap, as many as fit there; none if the first is there already.
+fn put_run(table: &mut RowTable<'_>, head: &mut Head, rows: &[Row<'_>]) -> Result<usize, redb::StorageError> {
+    let [first, ..] = rows else { return Ok(0) };
+    let mut gap = table.lower_bound_mut(Bound::Included((first.table, &first.key[..], 0u16)))?;
+    let mut done = 0;
+    'rows: for row in rows {
+        let mut rest = row.value.map_or(&[][..], |value| &value[..]);
+        for part in 0u16.. {
+            let (bytes, after) = rest.split_at(part_len(row.key.len(), rest.len()));
+            let stored = encode_part(row.table, row.key, part, !after.is_empty(), bytes);
+            match gap.insert_before((row.table, &row.key[..], part), stored.as_slice()) {
+                Ok(()) => {}
+                // Something lies between, or is there already.
+                Err(CursorError::UnorderedKey) if part == 0 => break 'rows,
+                Err(CursorError::UnorderedKey) => {
+                    return Err(redb::StorageError::Corrupted("parts of a row are there without their first".to_owned()));
+                }
+                Err(CursorError::Storage(error)) => return Err(error),
+                Err(error) => return Err(redb::StorageError::Corrupted(error.to_string())),
+            }
+            head.bytes += (row.key.len() + stored.len()) as u64;
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        head.rows += 1;
+        done += 1;
+    }
+    gap.close()?;
+    Ok(done)
+}
+
 /// Writes all parts of a row. Answers how many there are, and whether the row it replaces had more.
-fn put(
-    table: &mut Table<'_, PartKey, &'static [u8]>,
-    head: &mut Head,
-    (number, key): (u8, &Bytes),
-    value: &Bytes,
-) -> Result<(u16, bool), redb::StorageError> {
+fn put(table: &mut RowTable<'_>, head: &mut Head, row: &Row<'_>, value: &Bytes) -> Result<(u16, bool), redb::StorageError> {
+    let (number, key) = (row.table, row.key);
     let mut rest = &value[..];
     let mut part = 0u16;
     let mut replaced = true;
@@ -99,12 +194,8 @@ fn put(
 }
 
 /// Removes the parts of a row from part `from` on.
-fn remove_from(
-    table: &mut Table<'_, PartKey, &'static [u8]>,
-    head: &mut Head,
-    (number, key): (u8, &Bytes),
-    from: u16,
-) -> Result<(), redb::StorageError> {
+fn remove_from(table: &mut RowTable<'_>, head: &mut Head, row: &Row<'_>, from: u16) -> Result<(), redb::StorageError> {
+    let (number, key) = (row.table, row.key);
     for part in from..=u16::MAX {
         let old = table.remove((number, &key[..], part))?.map(|old| (old.value().len(), old.value().get(4).copied()));
         let Some((len, more)) = old else { break };

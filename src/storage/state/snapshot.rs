@@ -286,6 +286,7 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::super::engine::{File, Head};
+    use super::super::rows::Row;
     use super::*;
     use crate::env::RealDisk;
 
@@ -293,7 +294,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = File::create(&RealDisk, dir.path(), "test", 1 << 20).expect("a file");
         let applied = Some(LogId { term: 3, node: NodeId(2), index: 1 });
-        let puts = rows.iter().map(|(table, key, value)| (*table, key, Some(value)));
+        let puts = rows.iter().map(|(table, key, value)| Row::put((*table, key, value)));
         file.commit(Head { applied, ..Head::default() }, puts).expect("a commit");
         let mut snapshot = Snapshot::new(file.base().expect("a base"), Arc::default());
         std::iter::from_fn(|| snapshot.next_frame(bytes_max).expect("a frame")).collect()

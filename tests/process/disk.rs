@@ -1,0 +1,105 @@
+//! A node whose disk fills up, with a file system of its own: saves are refused, all else goes on, and it heals by itself.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use quorate::client::{Client, ErrorKind, WriteOptions};
+
+use crate::harness::{Cluster, SmallDisk};
+use crate::value;
+
+/// What a small disk holds: log segments, what is set aside for later, and some room.
+const DISK_BYTES: u64 = 512 << 20;
+/// Within which it must heal once there is room again.
+const HEALED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Takes room away until so little is left that saves must be refused. Dropped, it gives the room back.
+struct Ballast(std::path::PathBuf);
+
+impl Ballast {
+    fn load(disk: &SmallDisk) -> Self {
+        let path = disk.root.join("ballast");
+        let stat = rustix::fs::statvfs(&disk.root).expect("the node's disk");
+        let left = stat.f_blocks * stat.f_frsize / 100;
+        let file = File::create(&path).expect("a writable disk");
+        let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(left);
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("it is free");
+        Self(path)
+    }
+}
+
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A client that says after a second what it is told.
+fn impatient(cluster: &Cluster) -> Client {
+    let deadline = Duration::from_secs(1);
+    Client::builder().endpoints(cluster.endpoints()).write_deadline(deadline).build().expect("valid endpoints")
+}
+
+/// Saves until one is refused, or until one is taken; gives what was said last.
+async fn save_until(client: &Client, cluster: &Cluster, refused: bool, within: Duration) -> String {
+    let started = Instant::now();
+    loop {
+        let said = match client.save("kept", value("again"), WriteOptions::default()).await {
+            Ok(_) if !refused => return String::new(),
+            Err(error) if refused && matches!(error.kind(), ErrorKind::Refused { .. }) => return error.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert!(started.elapsed() < within, "refused={refused} is not so within {within:?}: {said}\n{}", cluster.logs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A cluster whose first node has a small disk. `None`: this system gives a test none, which is said.
+async fn with_a_small_disk() -> Option<Cluster> {
+    let mut cluster = Cluster::prepare(3);
+    if let Err(why) = cluster.limit_disk(1, DISK_BYTES) {
+        println!("skipped: this system gives a test no file system of its own: {why}");
+        return None;
+    }
+    cluster.restart_all();
+    cluster.leader().await;
+    Some(cluster)
+}
+
+/// Whichever node it is, leader or follower: one member that could not store what the others do stops saves before it must.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_saves_keeps_loads_and_deletes_and_heals_by_itself() {
+    let Some(cluster) = with_a_small_disk().await else { return };
+    let (client, patient) = (impatient(&cluster), cluster.client());
+    for n in 0..20 {
+        patient.save(&format!("session {n}"), value("before"), WriteOptions::default()).await.expect("a save");
+    }
+    patient.save("kept", value("before"), WriteOptions::default()).await.expect("a save");
+    for round in 0..2 {
+        let disk = cluster.small_disk(1).expect("the node runs on a disk of its own");
+        let ballast = Ballast::load(&disk);
+        let said = save_until(&client, &cluster, true, crate::harness::PATIENCE).await;
+        assert!(said.contains("disk"), "the refusal names what is short: {said}");
+        let loaded = patient.load("session 1").await.expect("loads go on").expect("it is there");
+        assert_eq!(loaded.content, value("before"));
+        patient.delete(&format!("session {}", 10 + round), None).await.expect("deletes make room");
+        assert_eq!(patient.load(&format!("session {}", 10 + round)).await.expect("a load").map(|found| found.content), None);
+        let low = cluster.run(&["events", "-o", "json"]);
+        assert!(String::from_utf8_lossy(&low.stdout).contains("low: saves are refused"), "{low:?}");
+        drop(ballast);
+        save_until(&client, &cluster, false, HEALED_WITHIN).await;
+    }
+    cluster.assert_equal_digests().await;
+}
+
+/// The node is stopped while its disk is full, perhaps to get another one: the others are enough, and go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_ends_with_a_full_disk_does_not_stop_the_others() {
+    let Some(mut cluster) = with_a_small_disk().await else { return };
+    let client = impatient(&cluster);
+    let ballast = Ballast::load(&cluster.small_disk(1).expect("the node runs on a disk of its own"));
+    save_until(&client, &cluster, true, crate::harness::PATIENCE).await;
+    cluster.kill(1);
+    save_until(&client, &cluster, false, HEALED_WITHIN).await;
+    drop(ballast);
+}
