@@ -97,7 +97,13 @@ fn no_create_revision_or_client_comes_twice_after_a_restore() {
     }
 
     let data_dir = Path::new("/restored").to_owned();
-    let member = Member { id: NodeId(1), peer_address: "a:1".into(), client_address: "a:2".into(), voter: true };
+    let member = Member {
+        id: NodeId(1),
+        peer_address: "a:1".into(),
+        client_address: "a:2".into(),
+        admin_address: "a:3".into(),
+        voter: true,
+    };
     let target = Target { cluster: ClusterId([2; 16]), node: NodeId(1), members: vec![member], data_dir: data_dir.clone() };
     restore(&env, Reader::open(&backup[..]).unwrap(), &target, |_| {}).unwrap();
 
