@@ -118,7 +118,7 @@ impl Dial {
 }
 
 /// The innermost reason: tonic's own text is always "transport error".
-fn cause(error: &dyn std::error::Error) -> String {
+pub(super) fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

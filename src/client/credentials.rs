@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::Error;
-use super::connection::Connector;
+use super::connection::{Connector, cause};
 use crate::env::{Clock, read_file};
 use crate::tls::{self, Connecting, Identity, Roots, TcpDial};
 
@@ -219,7 +219,7 @@ pub(super) fn refusal_from(status: &Status) -> crate::types::Refusal {
     if tls::refused_by_peer(status) {
         return crate::types::Refusal::not_applied(
             crate::types::RefusalKind::Unauthenticated,
-            format!("the node does not take this client's certificate, or misses one: {}", status.message()),
+            format!("the node does not take this client's certificate, or misses one: {}", cause(status)),
         );
     }
     crate::wire::refusal_from_status(status)

@@ -20,6 +20,8 @@ pub mod testing {}
 pub mod performance {}
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+#[doc = include_str!("security.md")]
+pub mod security {}
 #[doc = include_str!("metrics.md")]
 pub mod metrics {}
 #[doc = include_str!("glossary.md")]
@@ -65,6 +67,10 @@ pub mod decisions {
     pub mod d0042_addresses_live_in_the_membership {}
     #[doc = include_str!("decisions/0043-a-disk-that-hangs-hands-over.md")]
     pub mod d0043_a_disk_that_hangs_hands_over {}
+    #[doc = include_str!("decisions/0044-one-sha256-for-a-token.md")]
+    pub mod d0044_one_sha256_for_a_token {}
+    #[doc = include_str!("decisions/0045-credentials-are-looked-at.md")]
+    pub mod d0045_credentials_are_looked_at {}
     #[doc = include_str!("decisions/0051-the-log-writes-zeros-ahead-of-itself.md")]
     pub mod d0051_the_log_writes_zeros_ahead_of_itself {}
     #[doc = include_str!("decisions/0052-a-flush-fills-pages-and-fits-the-cache.md")]

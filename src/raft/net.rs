@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::tls::{Connecting, TcpDial};
+
 /// A byte stream between two nodes.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
@@ -197,6 +199,11 @@ pub trait Net: Send + Sync + 'static {
 
     /// A channel that connects when first used and again when broken.
     fn channel(&self, endpoint: Endpoint) -> Channel;
+
+    /// The same by TLS, over TCP: other networks are tests', which configure no certificates.
+    fn secured(&self, endpoint: Endpoint, tls: Connecting) -> Channel {
+        endpoint.connect_with_connector_lazy(TcpDial(tls))
+    }
 
     /// Where a connection to the peer at `address` goes: there, unless something stands between.
     fn route(&self, address: &str) -> String {

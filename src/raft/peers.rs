@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 use super::net::Net;
 use super::types::PeerNode;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
+use crate::tls::Connecting;
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{Route, peer_client::PeerClient};
 
@@ -44,6 +46,7 @@ pub struct Peers(Arc<Inner>);
 struct Inner {
     me: NodeId,
     net: Arc<dyn Net>,
+    tls: Option<Connecting>,
     cluster_id: RwLock<Option<ClusterId>>,
     channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
     /// The members of the last membership: openraft goes on with the address a stream of its own was begun with.
@@ -51,10 +54,11 @@ struct Inner {
 }
 
 impl Peers {
-    pub fn new(me: NodeId, cluster_id: Option<ClusterId>, net: Arc<dyn Net>) -> Self {
+    pub fn new(me: NodeId, cluster_id: Option<ClusterId>, net: Arc<dyn Net>, tls: Option<Connecting>) -> Self {
         Self(Arc::new(Inner {
             me,
             net,
+            tls,
             cluster_id: RwLock::new(cluster_id),
             channels: Mutex::default(),
             members: RwLock::default(),
@@ -103,7 +107,8 @@ impl Peers {
         if let Some(channel) = channels.get(&key) {
             return Ok(channel.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.0.net.route(address)))?
+        let route = self.0.net.route(address);
+        let endpoint = Endpoint::from_shared(format!("http://{route}"))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -111,7 +116,13 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let channel = self.0.net.channel(endpoint);
+        let channel = match &self.0.tls {
+            None => self.0.net.channel(endpoint),
+            Some(tls) => {
+                let origin = format!("https://{route}").parse::<Uri>().unwrap_or_else(|_| endpoint.uri().clone());
+                self.0.net.secured(endpoint.origin(origin), tls.clone())
+            }
+        };
         channels.insert(key, channel.clone());
         Ok(channel)
     }

@@ -35,6 +35,7 @@ use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
 use crate::storage::log::{self, Log};
 use crate::storage::state::{self, Cover, State};
+use crate::tls::Connecting;
 use crate::types::{NodeId, set_log_hash_key};
 use crate::wire::peer::v1::peer_server::PeerServer;
 
@@ -51,6 +52,8 @@ pub struct Options {
     pub env: Env,
     /// The network.
     pub net: Arc<dyn Net>,
+    /// What connections to peers believe and show; without, they are open.
+    pub tls: Option<Connecting>,
     /// This node.
     pub node: NodeId,
     /// Its data directory, made if it is missing.
@@ -202,7 +205,7 @@ pub async fn open(options: Options) -> Result<Opened, StartError> {
         OpenOptions { node: options.node, data_dir: options.data_dir.clone(), log: options.log.clone(), state: options.state };
     let (env, own) = (options.env.clone(), open_options.clone());
     let Storage { identity, lock, log, events, state } = blocking.call(move || open_dir(&env, &own)).await?;
-    let peers = Peers::new(options.node, identity.cluster(), options.net.clone());
+    let peers = Peers::new(options.node, identity.cluster(), options.net.clone(), options.tls.clone());
     let state = match state {
         Ok(state) => state,
         Err(mark) => {

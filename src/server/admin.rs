@@ -96,6 +96,7 @@ async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Re
         scrubbed: status.scrubbed,
         cluster_version: status.cluster_version.into(),
         uptime: dispatcher.uptime(),
+        credentials: dispatcher.credentials().report(),
         ..dispatcher.levels()
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], dispatcher.metrics().render(&levels)))
@@ -130,6 +131,6 @@ mod tests {
         assert_eq!(readiness(&facts, false), "[-] leader no quorum: no leader is known\nnot ready\n");
         let verbose = readiness(&Facts { leader: Some(2), ..facts }, true);
         assert!(verbose.contains("[+] leader leader=2\n") && verbose.ends_with("ready\n"), "{verbose}");
-        assert_eq!(verbose.lines().count(), 8);
+        assert_eq!(verbose.lines().count(), 9);
     }
 }

@@ -4,6 +4,8 @@
 //! values kept. Limits that shape bytes or protocol are not here but in [`crate::limits`]: an operator must not be able to make two
 //! replicas disagree. Precedence is flag, then environment, then file, then default; the binary applies the first two.
 
+mod security;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX};
 use crate::types::NodeId;
+
+pub use security::{AuthConfig, ClientCerts, TlsConfig, TlsPaths};
 
 /// Longest cluster name, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -42,6 +46,12 @@ pub struct Config {
     /// What a node tells of itself.
     #[serde(default)]
     pub observe: ObserveConfig,
+    /// Certificates; without them the ports are open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+    /// Tokens; without them whoever can connect may do everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
 }
 
 /// One `[[node]]`. Its addresses are where it listens and where others reach it.
@@ -172,7 +182,8 @@ impl Config {
         self.validate_name()?;
         self.validate_members()?;
         self.raft.validate()?;
-        self.storage.validate()
+        self.storage.validate()?;
+        self.validate_security()
     }
 
     /// The member with this id. Errors: there is none; the message lists those there are.
@@ -188,13 +199,17 @@ impl Config {
         self.data_dir.join(id.to_string())
     }
 
-    /// Refuses addresses that other machines can reach: nothing authenticates them. Errors: names the first such key.
+    /// Refuses addresses that other machines can reach where there are no certificates: nothing authenticates them. Errors: names the
+    /// first such key.
     pub fn require_loopback(&self) -> Result<(), Error> {
+        if self.tls.is_some() {
+            return Ok(());
+        }
         let exposed = self.addresses().find(|(_, _, address)| !is_loopback(address));
         exposed.map_or(Ok(()), |(id, key, address)| {
             Err(Error(format!(
                 "node {id}: {key}={address} is not a loopback address and the traffic is neither encrypted nor authenticated; \
-                 keep it inside a trusted network and pass --insecure, or use 127.0.0.1"
+                 give it certificates in [tls], keep it inside a trusted network and pass --insecure, or use 127.0.0.1"
             )))
         })
     }
@@ -316,7 +331,7 @@ pub(super) fn validate_address(address: &str) -> Result<(), &'static str> {
     }
 }
 
-fn is_loopback(address: &str) -> bool {
+pub(super) fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -338,6 +353,11 @@ fn node_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<NodeId, 
 
 fn node_number<S: serde::Serializer>(id: &NodeId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(id.0)
+}
+
+/// The host of `host:port`, an IPv6 address without its brackets.
+pub(super) fn host_of(address: &str) -> String {
+    address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned()
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::forward::{Links, Sent};
 use super::metrics::{Levels, Metrics, Wire};
 use super::park::Park;
 use super::readers::Readers;
+use super::security;
 use super::slow::{Slow, Timing};
 use super::table::{Open, Table};
 use crate::env::Clock;
@@ -49,13 +50,19 @@ const METRICS_EVERY: u32 = 100;
 /// How often readers are looked at, in ticks.
 const READERS_EVERY: u32 = 20;
 
+/// Who may do what, and what is known of the credentials in force.
+pub struct Access {
+    pub guard: Guard,
+    pub state: Arc<security::State>,
+}
+
 /// A handle to the dispatcher. Cheap to clone.
 #[derive(Clone)]
 pub struct Dispatcher(Arc<Shared>);
 
 struct Shared {
     node: Node,
-    guard: Guard,
+    access: Access,
     clock: Arc<dyn Clock>,
     arrived: Mutex<VecDeque<Box<Call>>>,
     wake: Notify,
@@ -71,11 +78,11 @@ struct Shared {
 }
 
 impl Dispatcher {
-    pub fn new(node: Node, guard: Guard, clock: Arc<dyn Clock>, wire: Wire, slow: Duration) -> Self {
+    pub fn new(node: Node, access: Access, clock: Arc<dyn Clock>, wire: Wire, slow: Duration) -> Self {
         let began = clock.now();
         Self(Arc::new(Shared {
             node,
-            guard,
+            access,
             clock,
             arrived: Mutex::default(),
             wake: Notify::new(),
@@ -103,7 +110,12 @@ impl Dispatcher {
 
     /// Who may do what here.
     pub fn guard(&self) -> &Guard {
-        &self.0.guard
+        &self.0.access.guard
+    }
+
+    /// The credentials in force.
+    pub fn credentials(&self) -> &security::State {
+        &self.0.access.state
     }
 
     /// Takes an operation; its answer goes to `answerer`, perhaps before this returns. Never waits.
@@ -140,7 +152,7 @@ impl Dispatcher {
             return Err(Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping"));
         }
         let validated = admission::validate(request)?;
-        self.0.guard.authorize(caller, Need::of(&validated.operation))?;
+        self.guard().authorize(caller, Need::of(&validated.operation))?;
         if !validated.operation.is_write() && self.0.node.loaded().is_full() {
             return Err(no_room());
         }
@@ -227,6 +239,10 @@ impl Dispatcher {
 
     pub(super) fn now(&self) -> Duration {
         self.0.clock.now()
+    }
+
+    pub(super) fn wall_ms(&self) -> u64 {
+        self.0.clock.wall_ms()
     }
 
     pub(super) fn wake(&self) {

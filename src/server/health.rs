@@ -7,6 +7,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::dispatch::Dispatcher;
+use super::security::{EXPIRES_SOON, Report};
 
 /// A clock this far off the voters' median is reported.
 const CLOCK_OFFSET_MS_MAX: u64 = 10_000;
@@ -37,6 +38,9 @@ pub struct Facts {
     pub differing: Vec<u64>,
     pub clock_offset_ms: Option<i64>,
     pub disk_low: bool,
+    pub credentials: Report,
+    /// The node's own clock, in seconds since the Unix epoch.
+    pub now_s: u64,
 }
 
 impl Facts {
@@ -51,6 +55,8 @@ impl Facts {
             differing: status.differing.iter().map(|node| node.0).collect(),
             clock_offset_ms: status.clock_offset_ms,
             disk_low: node.disk_low(),
+            credentials: dispatcher.credentials().report(),
+            now_s: dispatcher.wall_ms() / 1000,
         }
     }
 
@@ -78,7 +84,20 @@ impl Facts {
             check("digest", self.differing.is_empty(), false, differing),
             check("clock", clock_ok, false, offset),
             check("disk", !self.disk_low, false, String::new()),
+            self.check_credentials(),
         ]
+    }
+
+    /// A warning only: a node that took no traffic for it could take all nodes away at once.
+    fn check_credentials(&self) -> Check {
+        let left = self.credentials.not_after.map(|end| end.saturating_sub(self.now_s));
+        let soon = left.is_some_and(|left| left < EXPIRES_SOON.as_secs());
+        let detail = match (&self.credentials.problem, left) {
+            (Some(problem), _) => format!("the last good ones stay in force: {problem}"),
+            (None, Some(left)) => format!("certificate_left_hours={}", left / 3600),
+            (None, None) => String::new(),
+        };
+        Check { name: "credentials", ok: self.credentials.problem.is_none() && !soon, required: false, detail }
     }
 }
 
@@ -127,5 +146,19 @@ mod tests {
         assert!(odd.is_ready());
         let shown: Vec<_> = odd.checks().into_iter().filter(|check| !check.ok).map(|check| check.name).collect();
         assert_eq!(shown, ["digest", "clock", "disk"]);
+    }
+
+    #[test]
+    fn credentials_that_fail_or_end_soon_are_shown_and_take_no_traffic_away() {
+        let of = |problem: Option<&str>, not_after| {
+            let credentials = Report { problem: problem.map(str::to_owned), not_after, ..Report::default() };
+            let facts = Facts { credentials, now_s: 1_000_000, ..good() };
+            assert!(facts.is_ready());
+            facts.check_credentials()
+        };
+        assert!(of(None, None).ok && of(None, Some(1_000_000 + EXPIRES_SOON.as_secs())).ok);
+        assert!(!of(None, Some(1_000_000 + 3600)).ok);
+        let broken = of(Some("can't read it"), Some(u64::MAX));
+        assert!(!broken.ok && broken.detail.contains("can't read it"), "{broken:?}");
     }
 }

@@ -1,17 +1,24 @@
 //! Listening, and connections that keep coming whatever one of them does.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
 use super::StartError;
 use crate::limits::CONNECTION_QUIET_MAX;
-use crate::raft::net::{Accepted, Incoming, Net, Traffic};
+use crate::raft::net::{Accepted, Incoming, Net, Proof, Traffic};
+use crate::tls::Acceptor;
 use crate::types::NodeId;
 
 /// After an accept that failed, e.g. for want of file descriptors: time for some to be closed.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// How long TLS may take to stand.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes under way at once; above it connections wait in the kernel.
+const HANDSHAKES_MAX: usize = 1024;
 
 /// One of a node's ports.
 pub struct Port {
@@ -21,15 +28,22 @@ pub struct Port {
     pub connections_max: u64,
     /// Counts its connections and what they carry.
     pub traffic: Arc<Traffic>,
+    /// Whom it lets in, and a count of whom it did not; without, everyone who connects.
+    pub tls: Option<(Acceptor, Arc<AtomicU64>)>,
 }
 
 /// Listens at one of a node's addresses. Errors: one line that says how to mend it.
-pub async fn listen(net: &dyn Net, node: NodeId, port: Port, address: &str) -> Result<Incoming, StartError> {
+pub async fn listen(net: &dyn Net, node: NodeId, mut port: Port, address: &str) -> Result<Incoming, StartError> {
     let key = port.key;
     match net.listen(address).await {
         Ok((bound, incoming)) => {
-            tracing::info!(%bound, key, "listening");
-            Ok(patient(incoming, port))
+            let tls = port.tls.take();
+            tracing::info!(%bound, key, tls = tls.is_some(), "listening");
+            let incoming = patient(incoming, port);
+            Ok(match tls {
+                None => incoming,
+                Some((acceptor, refused)) => secured(incoming, key, acceptor, refused),
+            })
         }
         Err(error) => {
             let mend = match error.kind() {
@@ -45,7 +59,7 @@ pub async fn listen(net: &dyn Net, node: NodeId, port: Port, address: &str) -> R
 /// The same connections without the failures between them, which are logged: a failed accept must not end the service. Those that are
 /// too many, or bring nothing, are closed.
 fn patient(incoming: Incoming, port: Port) -> Incoming {
-    let Port { key, connections_max, traffic } = port;
+    let Port { key, connections_max, traffic, .. } = port;
     let accepted = incoming.filter_map(move |connection| {
         let traffic = traffic.clone();
         async move {
@@ -64,6 +78,33 @@ fn patient(incoming: Incoming, port: Port) -> Incoming {
         }
     });
     Box::pin(accepted)
+}
+
+/// The same connections, once TLS stands on them. Handshakes run side by side, so that a slow one holds up no other.
+fn secured(incoming: Incoming, key: &'static str, acceptor: Acceptor, refused: Arc<AtomicU64>) -> Incoming {
+    let handshakes = incoming.map(move |connection| handshake(connection, acceptor.clone()));
+    let accepted = handshakes.buffer_unordered(HANDSHAKES_MAX).filter_map(move |accepted| {
+        let accepted = match accepted {
+            Ok(accepted) => Some(Ok(accepted)),
+            Err(reason) => {
+                let before = refused.fetch_add(1, Ordering::Relaxed);
+                // One line for each power of two: whoever can connect can fail to without end.
+                if before.is_power_of_two() || before == 0 {
+                    tracing::warn!(key, %reason, so_far = before + 1, "a connection was refused: no TLS, or no certificate that is believed");
+                } else {
+                    tracing::debug!(key, %reason, "a connection was refused");
+                }
+                None
+            }
+        };
+        std::future::ready(accepted)
+    });
+    Box::pin(accepted)
+}
+
+async fn handshake(connection: std::io::Result<Accepted>, acceptor: Acceptor) -> std::io::Result<Accepted> {
+    let (stream, authenticated) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(connection?)).await??;
+    Ok(Accepted::new(stream).proved(Proof { authenticated }))
 }
 
 /// Connections for the HTTP server.

@@ -8,6 +8,7 @@ use metrics::{Counter, Gauge, Histogram, Label, SharedString, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::call::{Done, Operation};
+use super::security::Report;
 use super::slow::{CAUSES, Cause};
 use crate::raft::net::Traffic;
 use crate::raft::{Scrubbed, Syncs};
@@ -79,7 +80,7 @@ const RESULTS: [&str; 31] = [
 ];
 
 /// Values read when metrics are asked for, not counted as they happen.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Levels {
     pub in_flight_bytes: u64,
     pub loaded_bytes: u64,
@@ -107,6 +108,7 @@ pub struct Levels {
     pub scrubbed: Scrubbed,
     pub cluster_version: u64,
     pub uptime: Duration,
+    pub credentials: Report,
 }
 
 /// What the connections of a node's ports carry. Each connection is counted where it was accepted, so all nodes together count every
@@ -290,6 +292,14 @@ impl Metrics {
             for (reason, calls) in ["unauthenticated", "denied"].into_iter().zip(levels.refused_credentials) {
                 metrics::counter!("quorate_refused_credentials_total", "reason" => reason).absolute(calls);
             }
+            if let Some(end) = levels.credentials.not_after {
+                gauge("quorate_certificate_not_after_seconds", end);
+            }
+            gauge("quorate_credentials_problem", levels.credentials.problem.is_some().into());
+            metrics::counter!("quorate_credentials_reloads_total").absolute(levels.credentials.reloads);
+            for (port, refused) in ["client", "peer", "admin"].into_iter().zip(levels.credentials.refused) {
+                metrics::counter!("quorate_tls_refused_total", "port" => port).absolute(refused);
+            }
             gauge("quorate_state_bytes", levels.state_bytes);
             gauge("quorate_sessions", levels.sessions);
             gauge("quorate_clients", levels.clients);
@@ -331,6 +341,17 @@ fn describe() {
     metrics::describe_counter!("quorate_wire_bytes_total", Unit::Bytes, text("on accepted connections since the start"));
     let refused = text("calls without a good token, and calls beyond what their token allows");
     metrics::describe_counter!("quorate_refused_credentials_total", Unit::Count, refused);
+    let end = text("the last second of this node's certificate, since the Unix epoch");
+    metrics::describe_gauge!("quorate_certificate_not_after_seconds", Unit::Seconds, end);
+    let problem = text("1: changed certificates or tokens can't be used, the last good ones stay in force");
+    metrics::describe_gauge!("quorate_credentials_problem", Unit::Count, problem);
+    metrics::describe_counter!(
+        "quorate_credentials_reloads_total",
+        Unit::Count,
+        text("changed certificates or tokens put in force")
+    );
+    let refused = text("connections that spoke no TLS, or showed no certificate that is believed");
+    metrics::describe_counter!("quorate_tls_refused_total", Unit::Count, refused);
     metrics::describe_gauge!("quorate_state_bytes", Unit::Bytes, text("the state on disk"));
 }
 

@@ -28,6 +28,7 @@ mod operations;
 mod park;
 mod readers;
 pub mod recover;
+mod security;
 mod service;
 mod slow;
 mod start;
@@ -39,6 +40,7 @@ mod upper;
 #[doc(hidden)]
 pub use crate::machine::allow_test_version;
 pub use crate::raft::{Member, Node, is_marked, mark_for_rebuild};
+pub use security::check as check_credentials;
 #[doc(hidden)]
 pub use start::Tuning;
 pub use start::{Options, Server};

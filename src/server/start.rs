@@ -10,12 +10,12 @@ use futures_util::future::maybe_done;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::auth::Guard;
-use super::config::Config;
-use super::dispatch::Dispatcher;
+use super::config::{Config, is_loopback};
+use super::dispatch::{Access, Dispatcher};
 use super::listen::{HttpListener, Port, listen};
 use super::metrics::Wire;
 use super::operations::OperationsService;
+use super::security::{self, Security};
 use super::service::SessionsService;
 use super::status::Reporter;
 use super::upper::{Above, Present};
@@ -26,6 +26,7 @@ use crate::mutant::{self, Mutant};
 use crate::raft::net::{Incoming, Net, TcpNet, Traffic};
 use crate::raft::{self, Node};
 use crate::storage::{log, state};
+use crate::tls::{Acceptor, Connecting};
 use crate::types::{ClusterId, NodeId};
 use crate::wire;
 use crate::wire::v1::operations_server::OperationsServer;
@@ -112,6 +113,7 @@ pub struct Server {
     clock: Arc<dyn Clock>,
     dispatcher: Dispatcher,
     reporter: Reporter,
+    security: Security,
     client_port: Incoming,
     admin_port: Incoming,
     stop: watch::Sender<bool>,
@@ -153,23 +155,32 @@ impl Server {
     pub async fn start_tuned(options: Options, net: Arc<dyn Net>, tuning: Tuning) -> Result<Self, StartError> {
         let Options { config, node, data_dir, bootstrap, env } = options;
         let member = config.member(node).map_err(|error| StartError(error.to_string()))?;
+        let clock = env.clock.clone();
+        let security = Security::load(&config, node, clock.clone()).map_err(StartError)?;
+        let tls = security.ports.as_ref().map(|ports| ports.connecting.clone());
         let wire = Wire::default();
         let above = Arc::new(Above::default());
-        let clock = env.clock.clone();
-        let below = raft_options(&config, tuning, Below { node, data_dir, bootstrap, env, net: net.clone(), upper: above.clone() });
+        let below =
+            raft_options(&config, tuning, Below { node, data_dir, bootstrap, env, net: net.clone(), tls, upper: above.clone() });
         // What is damaged is rebuilt here: meanwhile nobody must be kept waiting at an open port.
         let opened = raft::open(below).await.map_err(|error| StartError(error.to_string()))?;
-        let port = |key, connections_max, traffic: &Arc<Traffic>| Port { key, connections_max, traffic: traffic.clone() };
-        let client_port = listen(&*net, node, port("client", CLIENT_CONNECTIONS_MAX, &wire.client), &member.client).await?;
-        let admin_port = listen(&*net, node, port("admin", ADMIN_CONNECTIONS_MAX, &wire.admin), &member.admin).await?;
-        let incoming = listen(&*net, node, port("peer", PEER_CONNECTIONS_MAX, &wire.peer), &member.peer).await?;
+        let [client, peer, admin] = ports(&wire, &security);
+        let client_port = listen(&*net, node, client, &member.client).await?;
+        let admin_port = listen(&*net, node, admin, &member.admin).await?;
+        let incoming = listen(&*net, node, peer, &member.peer).await?;
+        if security.guard.is_open() && !is_loopback(&member.client) {
+            tracing::warn!(
+                address = member.client,
+                "no tokens: whoever can connect to the client port may do everything; see [auth]"
+            );
+        }
         let node = opened.start(incoming).await.map_err(|error| StartError(error.to_string()))?;
-        let guard = Guard::new(None, clock.clone());
-        let dispatcher = Dispatcher::new(node.clone(), guard, clock.clone(), wire, config.observe.slow_operation);
+        let access = Access { guard: security.guard.clone(), state: security.state.clone() };
+        let dispatcher = Dispatcher::new(node.clone(), access, clock.clone(), wire, config.observe.slow_operation);
         let reporter = Reporter::new(dispatcher.clone(), clock.clone(), &config.name);
         let (stop, stopped) = watch::channel(false);
         let present = above.set(dispatcher.clone(), reporter.clone(), stopped);
-        Ok(Self { node, clock, dispatcher, reporter, client_port, admin_port, stop, present })
+        Ok(Self { node, clock, dispatcher, reporter, security, client_port, admin_port, stop, present })
     }
 
     /// This node.
@@ -191,13 +202,14 @@ impl Server {
     ///
     /// Errors: the node had to stop by itself. Dropping the future is a crash: nothing acknowledged is lost.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { node, clock, dispatcher, reporter, client_port, admin_port, stop, present } = self;
+        let Self { node, clock, dispatcher, reporter, security, client_port, admin_port, stop, present } = self;
         let (end, ended) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut core = JoinSet::new();
         core.spawn(dispatcher.clone().run(ended));
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
         tasks.spawn(health::run(dispatcher.clone(), health_reporter, stop.subscribe()));
+        tasks.spawn(security.run(node.clone(), stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
         tasks.spawn(serve_admin(admin_port, dispatcher.clone(), reporter.clone(), stop.subscribe()));
         let operations = OperationsService::new(node.clone(), dispatcher.guard().clone());
@@ -258,7 +270,21 @@ struct Below {
     bootstrap: bool,
     env: Env,
     net: Arc<dyn Net>,
+    tls: Option<Connecting>,
     upper: Arc<Above>,
+}
+
+/// The three ports: how many connections each takes, and whom it lets in.
+fn ports(wire: &Wire, security: &Security) -> [Port; 3] {
+    let port = |key, connections_max, traffic: &Arc<Traffic>, at: usize, acceptor: fn(&security::Ports) -> &Acceptor| {
+        let tls = security.ports.as_ref().map(|ports| (acceptor(ports).clone(), security.state.refused[at].clone()));
+        Port { key, connections_max, traffic: traffic.clone(), tls }
+    };
+    [
+        port("client", CLIENT_CONNECTIONS_MAX, &wire.client, 0, |ports| &ports.client),
+        port("peer", PEER_CONNECTIONS_MAX, &wire.peer, 1, |ports| &ports.peer),
+        port("admin", ADMIN_CONNECTIONS_MAX, &wire.admin, 2, |ports| &ports.admin),
+    ]
 }
 
 async fn signalled(mut stop: watch::Receiver<bool>) {
@@ -317,6 +343,7 @@ fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options 
     raft::Options {
         env: below.env,
         net: below.net,
+        tls: below.tls,
         node: below.node,
         data_dir: below.data_dir,
         name: config.name.clone(),

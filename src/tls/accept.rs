@@ -17,7 +17,7 @@ use tokio_rustls::rustls::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::material::{Error, Identity, Roots, Time, VERSIONS, provider};
+use super::material::{Error, Identity, Roots, Time, VERSIONS, provider, unix_time};
 use crate::env::Clock;
 
 /// Reads of what a refused connection still sends: some 64 KiB.
@@ -206,11 +206,12 @@ impl ClientCertVerifier for Members {
 
 /// Checks that a node's certificate does what its place needs: it is signed by `peers`, good now, and good for serving at `host` and
 /// for connecting to others. Errors: what is wrong with it.
-pub fn check_member(identity: &Identity, peers: &Roots, host: &str, clock: Arc<dyn Clock>) -> Result<(), Error> {
+pub fn check_member(identity: &Identity, peers: &Roots, host: &str, wall_ms: u64) -> Result<(), Error> {
     let hosts = Hosts::default();
     hosts.set([host.to_owned()].into());
     let members = Members::new(peers, hosts)?;
-    let (end, rest, now) = (identity.certificate(), &identity.chain[1..], Time(clock).now());
+    let Some((end, rest)) = identity.chain.split_first() else { return Err(Error("there is no certificate".to_owned())) };
+    let now = unix_time(wall_ms);
     let name = ServerName::try_from(host.to_owned()).map_err(|_| Error(format!("no name for a certificate host={host}")))?;
     let serving = members.serving.verify_server_cert(end, rest, &name, &[], now).map(drop);
     let connecting = members.clients.verify_client_cert(end, rest, now).map(drop);

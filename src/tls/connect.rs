@@ -96,7 +96,7 @@ impl Service<Uri> for TcpDial {
 /// How rustls, and all that passes its errors on, words an alert.
 const ALERT: &str = "received fatal alert: ";
 /// Alerts that speak of what we have shown, or not shown.
-const OF_OUR_CERTIFICATE: [&str; 8] = [
+const OF_OUR_CERTIFICATE: [&str; 9] = [
     "CertificateRequired",
     "BadCertificate",
     "UnsupportedCertificate",
@@ -105,6 +105,7 @@ const OF_OUR_CERTIFICATE: [&str; 8] = [
     "CertificateUnknown",
     "UnknownCA",
     "AccessDenied",
+    "DecryptError",
 ];
 
 /// Whether a failure says that the other end refused our certificate, or the want of one. With TLS 1.3 that shows only after the

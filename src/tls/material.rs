@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::crypto::{self, CryptoProvider};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::sign::CertifiedKey;
@@ -30,7 +30,7 @@ impl std::error::Error for Error {}
 
 /// The provider of this process, whatever another library may have installed as its default.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(crypto::ring::default_provider())
 }
 
 /// What a process shows of itself: a certificate with its intermediates, and its key.
@@ -49,12 +49,6 @@ impl Identity {
         let both = CertifiedKey::new(chain, signer);
         both.keys_match().map_err(|_| Error("the private key is not that of the certificate".to_owned()))?;
         Ok(Self { chain: both.cert, key })
-    }
-
-    /// The certificate itself.
-    pub(super) fn certificate(&self) -> &CertificateDer<'static> {
-        // `from_pem` refuses an empty chain.
-        &self.chain[0]
     }
 }
 
@@ -100,15 +94,13 @@ fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
 /// The clock that certificates are judged by.
 pub struct Time(pub Arc<dyn Clock>);
 
-impl Time {
-    pub fn now(&self) -> UnixTime {
-        UnixTime::since_unix_epoch(Duration::from_millis(self.0.wall_ms()))
-    }
+pub fn unix_time(wall_ms: u64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(wall_ms))
 }
 
 impl TimeProvider for Time {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(self.now())
+        Some(unix_time(self.0.wall_ms()))
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Validity {
 impl Validity {
     /// Of the certificate itself. `None`: it is not encoded as certificates are.
     pub fn of(identity: &Identity) -> Option<Self> {
-        Self::of_der(identity.certificate())
+        Self::of_der(identity.chain.first()?)
     }
 
     /// RFC 5280 §4.1: `Certificate { tbs { [0] version?, serial, signature, issuer, validity { notBefore, notAfter }, … }, … }`.

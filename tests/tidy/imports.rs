@@ -53,7 +53,7 @@ const PARTS: &[Part] = &[
     },
     Part { path: "src/server/", modules: SERVER_MODULES, crates: SERVER_CRATES },
     Part { path: "src/server/auth/", modules: SERVER_MODULES, crates: &["tonic", "serde", "toml", "humantime", "ring", "subtle"] },
-    Part { path: "src/server/config.rs", modules: SERVER_MODULES, crates: &["serde", "toml", "humantime_serde", "bytesize"] },
+    Part { path: "src/server/config", modules: SERVER_MODULES, crates: &["serde", "toml", "humantime_serde", "bytesize"] },
     Part {
         path: "src/server/admin",
         modules: ADMIN_MODULES,

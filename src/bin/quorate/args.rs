@@ -4,6 +4,7 @@ mod member;
 mod observe;
 mod offline;
 mod recover;
+mod security;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub use member::{Add, Addresses, Leader, List as MemberList, Member, Replace};
 pub use observe::{Doctor, Events, Status};
 pub use offline::{Export as OfflineExport, Look, Offline};
 pub use recover::Recover;
+pub use security::{Cert, CertDev, Credentials, NodeCredentials, Token, TokenNew};
 pub use snapshot::{Restore, Save, Snapshot};
 
 /// The whole command line.
@@ -35,7 +37,8 @@ and run `quorate serve` on each.";
 const AFTER_HELP: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or data directory; 3 conflict: the stored version is not the expected \
 one, nothing changed; 4 unavailable: no node answered, or there is no leader (the message says whether anything changed).
 
-Environment: QUORATE_ENDPOINTS for --endpoints, QUORATE_CONFIG for --config, QUORATE_LOG for what is logged, e.g. `debug` or \
+Environment: QUORATE_ENDPOINTS for --endpoints, QUORATE_CONFIG for --config, QUORATE_CA, QUORATE_CERT, QUORATE_KEY and \
+QUORATE_TOKEN_FILE for the flags of these names, QUORATE_TOKEN for a token itself, QUORATE_LOG for what is logged, e.g. `debug` or \
 `info,openraft=warn`. A flag goes before the environment, the environment before the file.";
 
 /// The commands.
@@ -71,6 +74,12 @@ pub enum Command {
     Status(Status),
     /// Look for what is wrong or soon will be, and say how to mend each of it. Works without a quorum
     Doctor(Doctor),
+    /// Make certificates to try things out
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Cert(Cert),
+    /// Make tokens
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Token(Token),
     /// Print the script that completes this command line in a shell
     Completions(Completions),
 }
@@ -105,9 +114,11 @@ pub struct Serve {
     /// Form a new cluster once every member has answered; does nothing to one that has data
     #[arg(long)]
     pub bootstrap: bool,
-    /// Allow addresses other machines can reach: traffic is neither encrypted nor authenticated
+    /// Allow addresses other machines can reach without [tls]: traffic is neither encrypted nor authenticated
     #[arg(long)]
     pub insecure: bool,
+    #[command(flatten)]
+    pub credentials: NodeCredentials,
     /// Check the configuration and the node's place in it, say so, and exit
     #[arg(long, conflicts_with = "print_config")]
     pub check_config: bool,
@@ -428,6 +439,8 @@ pub struct Cluster {
     /// Give up after so long, e.g. 500ms, 10s [default: 15s to write, 5s to read]
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     pub timeout: Option<Duration>,
+    #[command(flatten)]
+    pub credentials: Credentials,
 }
 
 /// For people or for programs.

@@ -53,6 +53,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Events(args) => commands::events::run(args).await,
             Command::Status(args) => commands::status::run(args).await,
             Command::Doctor(args) => commands::doctor::run(args).await,
+            Command::Cert(args) => commands::cert::run(&args),
+            Command::Token(args) => commands::token::run(&args),
             Command::Completions(args) => commands::completions::run(&args),
         }
     })

@@ -69,6 +69,15 @@ impl Driver {
             }
         }
         tags.into_iter().for_each(|tag| self.refuse_tag(tag, refusal.clone()));
+        // A node that does not take what we show will not by being asked again.
+        if refusal.kind == RefusalKind::Unauthenticated {
+            for key in std::mem::take(&mut self.ready) {
+                let error = self.operations.get_mut(&key).map(Operation::failure);
+                if let Some(error) = error {
+                    self.fail(key, error);
+                }
+            }
+        }
     }
 
     /// An answer to an attempt. One with a tag we do not know belongs to an operation that ended, and is dropped.
@@ -278,6 +287,9 @@ impl Driver {
         let Some(attempt) = self.end_attempt(key) else { return };
         let target = attempt.via.target();
         let random = u64_from(&*self.config.random);
+        if refusal.kind == RefusalKind::Unauthenticated {
+            self.show_anew(attempt.via);
+        }
         let Some(operation) = self.operations.get_mut(&key) else { return };
         let remaining = operation.deadline.saturating_sub(self.now);
         if operation.is_write() && refusal.applied == Applied::Unknown {
@@ -314,6 +326,16 @@ impl Driver {
                 let error = self.operations.get_mut(&key).map(Operation::failure);
                 self.fail(key, error.unwrap_or_else(|| Error::indeterminate(None)));
             }
+        }
+    }
+
+    /// The token shown on a stream is no longer good: the next stream shows what is current then.
+    fn show_anew(&mut self, via: Via) {
+        if let Via::Stream(line) = via
+            && self.connection(line).is_some_and(|connection| connection.open == 0)
+            && let Some(connection) = self.connections.remove(&line.target)
+        {
+            connection.task.abort();
         }
     }
 

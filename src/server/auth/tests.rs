@@ -66,6 +66,7 @@ fn a_token_is_good_for_its_scopes_and_prefixes_and_nothing_else() {
     let admin = guard.holder(&bearer("secret-a")).expect("known");
     assert_eq!(kind(guard.authorize(&admin, Need::Admin)), None);
     assert_eq!(kind(guard.authorize(&admin, Need::Read(&id("a/1")))), Some(RefusalKind::Denied), "no scope includes another");
+    assert_eq!(kind(guard.authorize(&admin, Need::List(""))), None, "but a backup tells every id");
     assert_eq!(guard.refused(), [0, 5]);
 }
 

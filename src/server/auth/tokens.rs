@@ -1,7 +1,7 @@
 //! The tokens file: who holds a token, and what it is good for. It holds hashes only, so that reading it lets nobody in.
 //!
 //! One SHA-256 is enough: a token is 256 bits of entropy, drawn by `quorate token new`, so there is nothing to guess, and a slow hash
-//! would only cost every new connection its milliseconds (decision 0041). Comparison takes the same time wherever two hashes differ.
+//! would only cost every new connection its milliseconds (decision 0044). Comparison takes the same time wherever two hashes differ.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +28,7 @@ pub fn hash_of(token: &str) -> [u8; 32] {
     hash
 }
 
-/// What a token may be good for. None includes another.
+/// What a token may be good for. None includes another, but `admin` includes `list`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Loading sessions.

@@ -14,7 +14,7 @@ pub async fn run(args: args::Events) -> Result<(), Failure> {
     let mut all = Vec::new();
     let mut last = None;
     for endpoint in &args.cluster.endpoints {
-        let one = args::Cluster { endpoints: vec![endpoint.clone()], timeout: args.cluster.timeout };
+        let one = args::Cluster { endpoints: vec![endpoint.clone()], ..args.cluster.clone() };
         let client = connect(&one)?;
         let result = client.events().await;
         client.close().await;

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod bench;
+pub mod cert;
 pub mod completions;
 pub mod dev;
 pub mod doctor;
@@ -12,3 +13,4 @@ pub mod serve;
 pub mod session;
 pub mod snapshot;
 pub mod status;
+pub mod token;

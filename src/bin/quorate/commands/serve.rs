@@ -24,6 +24,9 @@ const OPEN_FILES_BESIDE: u64 = 256;
 pub async fn run(args: args::Serve) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))?;
     let mut config = Config::load(&args.config).map_err(Failure::usage)?;
+    config
+        .use_paths(args.credentials.into_paths())
+        .map_err(|error| Failure::usage(format!("{}: {error}", args.config.display())))?;
     let node = NodeId(args.node);
     config.member(node).map_err(|error| Failure::usage(format!("{}: {error}", args.config.display())))?;
     if !args.insecure {
@@ -36,6 +39,7 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         return Ok(output::line(config.to_toml().map_err(Failure::failed)?.trim_end())?);
     }
     if args.check_config {
+        quorate::server::check_credentials(&config, node, Env::real().clock).map_err(Failure::usage)?;
         let members = config.members.len();
         return Ok(output::line(&format!("{}: valid node={node} members={members} name={}", args.config.display(), config.name))?);
     }

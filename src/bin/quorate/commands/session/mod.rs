@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use quorate::client::{Client, Content, LoadOptions, WriteOptions};
+use quorate::client::{Client, Content, LoadOptions, Tls, WriteOptions};
 use quorate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
 use quorate::types::{Expected, Expiry, List, SessionId, Version};
 use serde_json::json;
@@ -124,7 +124,19 @@ pub fn connect(cluster: &args::Cluster) -> Result<Client, Failure> {
     if let Some(timeout) = cluster.timeout {
         builder = builder.write_deadline(timeout).read_deadline(timeout).connect_timeout(timeout.min(Duration::from_secs(2)));
     }
-    builder.build().map_err(|error| Failure::usage(format!("--endpoints: {error}")))
+    let args::Credentials { ca, cert, key, token_file, token } = &cluster.credentials;
+    match (ca, cert.as_ref().zip(key.as_ref())) {
+        (Some(ca), None) => builder = builder.tls(Tls::authority_file(ca)),
+        (Some(ca), Some((cert, key))) => builder = builder.tls(Tls::authority_file(ca).identity_files(cert, key)),
+        (None, Some(_)) => return Err(Failure::usage("--cert needs --ca: a certificate is shown by TLS only")),
+        (None, None) => {}
+    }
+    match (token_file, token) {
+        (Some(file), _) => builder = builder.token_file(file),
+        (None, Some(token)) => builder = builder.token(&token.0),
+        (None, None) => {}
+    }
+    builder.build().map_err(|error| Failure::usage(format!("--endpoints, --ca, --cert, --key, --token-file: {error}")))
 }
 
 fn expected(version: u64) -> Expected {

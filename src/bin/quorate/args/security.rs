@@ -1,0 +1,130 @@
+//! Certificates and tokens on the command line.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use quorate::server::auth::Scope;
+use quorate::server::config::TlsPaths;
+
+/// What a command shows to the cluster, and whom it believes.
+#[derive(Clone, Debug, Args)]
+pub struct Credentials {
+    /// Believe nodes whose certificate is signed by an authority in this PEM file; connects by TLS
+    #[arg(long, value_name = "FILE", env = "QUORATE_CA")]
+    pub ca: Option<PathBuf>,
+    /// Show this certificate, where the nodes ask for one
+    #[arg(long, value_name = "FILE", env = "QUORATE_CERT", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", env = "QUORATE_KEY", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// Show the token in this file; QUORATE_TOKEN holds one itself
+    #[arg(long, value_name = "FILE", env = "QUORATE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    // Not to be typed: other users of the machine see what is.
+    #[arg(long, env = "QUORATE_TOKEN", hide = true, hide_env_values = true)]
+    pub token: Option<Secret>,
+}
+
+/// What no `Debug` shows.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Paths of `serve` in place of those in the file.
+#[derive(Debug, Args)]
+pub struct NodeCredentials {
+    /// In place of [tls] cert: the node's certificate
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// In place of [tls] key
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// In place of [tls] ca
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// In place of [tls] client_ca
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// In place of [auth] tokens
+    #[arg(long, value_name = "FILE", env = "QUORATE_TOKENS")]
+    pub tokens: Option<PathBuf>,
+}
+
+impl NodeCredentials {
+    pub fn into_paths(self) -> TlsPaths {
+        let Self { tls_cert, tls_key, tls_ca, tls_client_ca, tokens } = self;
+        TlsPaths { cert: tls_cert, key: tls_key, ca: tls_ca, client_ca: tls_client_ca, tokens }
+    }
+}
+
+/// `quorate cert`.
+#[derive(Debug, Subcommand)]
+pub enum Cert {
+    /// Make a throw-away authority with certificates for nodes and a client, to try things out
+    Dev(CertDev),
+}
+
+/// `quorate cert dev`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The authority's key lies beside the certificates: whoever reads DIR is whoever they like. For anything that lasts let an \
+authority of your own sign them; `src/docs/security.md` says what must be in them."
+)]
+pub struct CertDev {
+    /// Where to write them; made if it is missing; nothing in it is overwritten
+    pub dir: PathBuf,
+    /// Ids of the nodes
+    #[arg(long, value_name = "ID,...", value_delimiter = ',', default_value = "1,2,3")]
+    pub nodes: Vec<u64>,
+    /// Names and addresses that nodes are reached at, in every node's certificate
+    #[arg(long, value_name = "HOST,...", value_delimiter = ',', default_value = "localhost,127.0.0.1,::1")]
+    pub hosts: Vec<String>,
+    /// How long they are good for
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: u32,
+}
+
+/// `quorate token`.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Draw a token: print it once, and the lines for the file of tokens
+    New(TokenNew),
+}
+
+/// `quorate token new`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The file holds only a hash: a token that is lost can't be read again, draw another. Nodes take a changed file within \
+seconds. Scopes: read loads sessions, write saves and deletes them, list shows ids, admin operates the cluster and lists."
+)]
+pub struct TokenNew {
+    /// Its name, for people: 1 to 64 letters, digits, '-', '_', '.'
+    pub name: String,
+    /// What it is good for: some of read, write, list, admin
+    #[arg(long, value_name = "SCOPE,...", value_delimiter = ',', required = true)]
+    pub scopes: Vec<Scope>,
+    /// Only for ids that start so; may be given several times [default: all ids]
+    #[arg(long = "prefix", value_name = "PREFIX")]
+    pub prefixes: Vec<String>,
+    /// Until so long from now, e.g. 12h, 30d [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub ttl: Option<std::time::Duration>,
+    /// Append its lines to this file, made if it is missing, and print the token alone
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}

@@ -1,0 +1,113 @@
+//! `quorate cert dev`: an authority and certificates for a trial, and what to type next.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+};
+
+use crate::args;
+use crate::failure::Failure;
+use crate::output;
+
+/// Clocks of other machines may be behind by so much.
+const BACKDATED: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Makes them. Errors: a file is there already, or can't be written; those made before stay.
+pub fn run(args: &args::Cert) -> Result<(), Failure> {
+    let args::Cert::Dev(args) = args;
+    if args.nodes.is_empty() || args.hosts.is_empty() {
+        return Err(Failure::usage("--nodes and --hosts must not be empty"));
+    }
+    std::fs::create_dir_all(&args.dir).map_err(|error| unusable(&args.dir, &error))?;
+    let authority = authority(args).map_err(|error| unmade(&error))?;
+    write(&args.dir, "ca", &authority.pem(), authority.key())?;
+    for node in &args.nodes {
+        let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        leaf(args, &authority, &format!("node-{node}"), args.hosts.clone(), &both)?;
+    }
+    leaf(args, &authority, "client", Vec::new(), &[ExtendedKeyUsagePurpose::ClientAuth])?;
+    Ok(output::line(next_steps(args).trim_end())?)
+}
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(args: &args::CertDev) -> Result<Authority, rcgen::Error> {
+    let mut params = params(args, "quorate throw-away authority", Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate()?)
+}
+
+fn leaf(
+    args: &args::CertDev,
+    authority: &Authority,
+    name: &str,
+    hosts: Vec<String>,
+    usages: &[ExtendedKeyUsagePurpose],
+) -> Result<(), Failure> {
+    let made = params(args, name, hosts).and_then(|mut params| {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = usages.to_vec();
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        Ok((params.signed_by(&key, authority)?, key))
+    });
+    let (certificate, key) = made.map_err(|error| unmade(&error))?;
+    write(&args.dir, name, &certificate.pem(), &key)
+}
+
+fn params(args: &args::CertDev, name: &str, hosts: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(hosts)?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    let now = SystemTime::now();
+    params.not_before = now.checked_sub(BACKDATED).unwrap_or(now).into();
+    params.not_after = (now + DAY * args.days).into();
+    Ok(params)
+}
+
+/// `name.pem` for everyone, `name-key.pem` for the owner.
+fn write(dir: &Path, name: &str, certificate: &str, key: &KeyPair) -> Result<(), Failure> {
+    create(&dir.join(format!("{name}-key.pem")), &key.serialize_pem(), 0o600)?;
+    create(&dir.join(format!("{name}.pem")), certificate, 0o644)
+}
+
+fn create(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| unusable(path, &error))
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Failure {
+    Failure::usage(format!("can't write: {error}; name a directory that has none of them path={}", path.display()))
+}
+
+fn unmade(error: &rcgen::Error) -> Failure {
+    Failure::usage(format!("can't make a certificate: {error}; check --hosts"))
+}
+
+fn next_steps(args: &args::CertDev) -> String {
+    let dir = args.dir.display();
+    let mut text = format!(
+        "{dir}: an authority, certificates for nodes {}, and one for a client, good for {} days. The authority's key lies beside them: \
+         for trials only.\n\nIn cluster.toml:\n\n  [tls]\n  cert = \"{dir}/node-{{node}}.pem\"\n  key = \"{dir}/node-{{node}}-key.pem\"\n  \
+         ca = \"{dir}/ca.pem\"\n  client_certs = \"require\"\n\n  [auth]\n  tokens = \"{dir}/tokens.toml\"\n\nThen:\n\n",
+        args.nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+        args.days
+    );
+    let _ = writeln!(text, "  quorate token new me --scopes read,write,list,admin --file {dir}/tokens.toml > {dir}/me.token");
+    for node in &args.nodes {
+        let _ = writeln!(text, "  quorate serve --config cluster.toml --node {node} --bootstrap");
+    }
+    let _ = write!(
+        text,
+        "\n  export QUORATE_CA={dir}/ca.pem QUORATE_CERT={dir}/client.pem QUORATE_KEY={dir}/client-key.pem \
+         QUORATE_TOKEN_FILE={dir}/me.token\n  echo hello | quorate session put greeting\n  quorate status\n"
+    );
+    text
+}

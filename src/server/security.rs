@@ -1,0 +1,318 @@
+//! Certificates and tokens of a running node: read when it starts, and again while it runs.
+//!
+//! The files are looked at every [`RELOAD_INTERVAL`]. What changed is put in force for connections made from then on, and tokens for
+//! open ones too. What can't be used leaves what was in force, and is told: in the log once, in `/readyz?verbose` and in the metrics for
+//! as long as it lasts. A signal would be one more thing to remember, and would not find the files of a mounted secret (decision 0045).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::auth::{Guard, Tokens};
+use super::config::{ClientCerts, Config, TlsConfig, host_of};
+use crate::env::{Clock, read_file};
+use crate::raft::Node;
+use crate::tls::{self, Acceptor, ClientCertificates, Connecting, Hosts, Identity, Port, Roots, Validity};
+use crate::types::NodeId;
+
+/// How often the files are looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+/// Largest file of certificates, of a key or of tokens.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// A certificate that ends so soon is told of.
+pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// What is known of the credentials in force; for health and metrics.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Why what the files hold now is not in force.
+    problem: Mutex<Option<String>>,
+    /// Of this node's certificate, in seconds since the Unix epoch; 0: it has none.
+    not_after: AtomicU64,
+    reloads: AtomicU64,
+    /// Connections that were no TLS or had nothing to show that is believed: of the client, peer and admin port.
+    pub refused: [Arc<AtomicU64>; 3],
+}
+
+/// What [`State`] held at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Why what the files hold now is not in force.
+    pub problem: Option<String>,
+    /// The last second of this node's certificate since the Unix epoch, if it has one.
+    pub not_after: Option<u64>,
+    /// How often something else was put in force.
+    pub reloads: u64,
+    /// Of the client, peer and admin port.
+    pub refused: [u64; 3],
+}
+
+impl State {
+    pub fn report(&self) -> Report {
+        let not_after = self.not_after.load(Ordering::Relaxed);
+        Report {
+            problem: self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            not_after: (not_after > 0).then_some(not_after),
+            reloads: self.reloads.load(Ordering::Relaxed),
+            refused: self.refused.each_ref().map(|refused| refused.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// TLS of the three ports, and of connections to peers.
+#[derive(Clone)]
+pub struct Ports {
+    pub client: Acceptor,
+    pub peer: Acceptor,
+    pub admin: Acceptor,
+    pub connecting: Connecting,
+    hosts: Hosts,
+}
+
+/// The credentials of one node.
+pub struct Security {
+    pub guard: Guard,
+    pub ports: Option<Ports>,
+    pub state: Arc<State>,
+    files: Files,
+    seen: Contents,
+    configured: BTreeSet<String>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Security {
+    /// Reads what the configuration names for this node. Errors: one line that names the file; nothing was started.
+    pub fn load(config: &Config, node: NodeId, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let files = Files::of(config, node)?;
+        let seen = files.read()?;
+        let configured: BTreeSet<String> = config.members.iter().map(|member| host_of(&member.peer)).collect();
+        let state = Arc::new(State::default());
+        let (mut ports, mut tokens) = (None, None);
+        if let (Some(tls), Some(parsed)) = (&files.tls, files.parse_tls(&seen, &*clock)?) {
+            let hosts = Hosts::default();
+            hosts.set(configured.clone());
+            ports = Some(Ports::new(tls, &parsed, hosts, &clock)?);
+            state.not_after.store(parsed.validity.not_after, Ordering::Relaxed);
+        }
+        if let Some(path) = &files.tokens {
+            tokens = Some(parse_tokens(path, &seen)?);
+        }
+        let guard = Guard::new(tokens, clock.clone());
+        Ok(Self { guard, ports, state, files, seen, configured, clock })
+    }
+
+    /// Keeps what is in force current until `stop`; whoever spawns it joins it.
+    pub async fn run(mut self, node: Node, mut stop: watch::Receiver<bool>) {
+        let mut tick = tokio::time::interval(RELOAD_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.watches() && !*stop.borrow() {
+            tokio::select! {
+                _ = tick.tick() => {}
+                _ = stop.changed() => continue,
+            }
+            self.follow_members(&node);
+            let files = self.files.clone();
+            match tokio::task::spawn_blocking(move || files.read()).await {
+                Ok(Ok(contents)) if contents == self.seen && self.state.report().problem.is_none() => {}
+                Ok(Ok(contents)) => self.changed(contents, &node),
+                Ok(Err(why)) => self.tell(Some(why), &node),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn watches(&self) -> bool {
+        self.files.tls.is_some() || self.files.tokens.is_some()
+    }
+
+    /// A member that joined may connect, wherever its host.
+    fn follow_members(&self, node: &Node) {
+        if let Some(ports) = &self.ports {
+            let members = node.members().into_iter().map(|member| host_of(&member.peer_address));
+            ports.hosts.set(self.configured.iter().cloned().chain(members).collect());
+        }
+    }
+
+    /// Puts in force what can be; tokens and certificates each for themselves.
+    fn changed(&mut self, contents: Contents, node: &Node) {
+        let tls = if contents.tls() == self.seen.tls() { Ok(false) } else { self.change_tls(&contents) };
+        let tokens = if contents.tokens == self.seen.tokens { Ok(false) } else { self.change_tokens(&contents) };
+        for what in [("certificates", &tls), ("tokens", &tokens)] {
+            if let (what, Ok(true)) = what {
+                self.state.reloads.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(what, "read anew, and in force");
+                node.events().note("credentials", format!("{what} were read anew"));
+            }
+        }
+        // What can't be used is not taken as seen, so that it is tried until it can.
+        match &tls {
+            Ok(_) => self.seen.take_tls(&contents),
+            Err(why) => tracing::debug!(why, "the certificates can't be used"),
+        }
+        if tokens.is_ok() {
+            self.seen.tokens = contents.tokens;
+        }
+        self.tell(tls.err().or(tokens.err()), node);
+    }
+
+    fn change_tls(&self, contents: &Contents) -> Result<bool, String> {
+        let (Some(tls), Some(ports)) = (&self.files.tls, &self.ports) else { return Ok(false) };
+        let Some(parsed) = self.files.parse_tls(contents, &*self.clock)? else { return Ok(false) };
+        ports.replace(tls, &parsed, &self.clock)?;
+        self.state.not_after.store(parsed.validity.not_after, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    fn change_tokens(&self, contents: &Contents) -> Result<bool, String> {
+        let Some(path) = &self.files.tokens else { return Ok(false) };
+        self.guard.replace(parse_tokens(path, contents)?);
+        Ok(true)
+    }
+
+    fn tell(&self, problem: Option<String>, node: &Node) {
+        let mut told = self.state.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told == problem {
+            return;
+        }
+        match &problem {
+            Some(problem) => {
+                tracing::warn!(problem, "changed credentials can't be used, the last good ones stay in force");
+                node.events().note("credentials", format!("can't be used, the last good ones stay in force: {problem}"));
+            }
+            None => tracing::info!("the credentials are good again"),
+        }
+        *told = problem;
+    }
+}
+
+/// The paths, for one node.
+#[derive(Clone, Debug)]
+struct Files {
+    tls: Option<TlsConfig>,
+    tokens: Option<PathBuf>,
+    /// Where its peers reach this node.
+    host: String,
+}
+
+/// What the files hold.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Contents {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    authorities: Vec<u8>,
+    client_authorities: Vec<u8>,
+    tokens: Vec<u8>,
+}
+
+impl Contents {
+    fn tls(&self) -> [&[u8]; 4] {
+        [&self.certificate, &self.key, &self.authorities, &self.client_authorities]
+    }
+
+    fn take_tls(&mut self, other: &Self) {
+        let tokens = std::mem::take(&mut self.tokens);
+        *self = Self { tokens, ..other.clone() };
+    }
+}
+
+/// Certificates that fit each other, and the node.
+struct Parsed {
+    identity: Identity,
+    peers: Roots,
+    clients: Roots,
+    validity: Validity,
+}
+
+impl Files {
+    fn of(config: &Config, node: NodeId) -> Result<Self, String> {
+        let member = config.member(node).map_err(|error| error.to_string())?;
+        let tls = config.tls.as_ref().map(|tls| tls.of_node(node));
+        let tokens = config.auth.as_ref().map(|auth| auth.tokens.clone());
+        Ok(Self { tls, tokens, host: host_of(&member.peer) })
+    }
+
+    fn read(&self) -> Result<Contents, String> {
+        let read = |path: &Path| {
+            let error = |error| format!("can't read a file of [tls] or [auth]: {error} path={}", path.display());
+            read_file(path, FILE_BYTES_MAX).map_err(error)
+        };
+        let mut contents = Contents::default();
+        if let Some(TlsConfig { cert, key, ca, client_ca, .. }) = &self.tls {
+            (contents.certificate, contents.key, contents.authorities) = (read(cert)?, read(key)?, read(ca)?);
+            contents.client_authorities = read(client_ca.as_ref().unwrap_or(ca))?;
+        }
+        if let Some(tokens) = &self.tokens {
+            contents.tokens = read(tokens)?;
+        }
+        Ok(contents)
+    }
+
+    fn parse_tls(&self, contents: &Contents, clock: &dyn Clock) -> Result<Option<Parsed>, String> {
+        let Some(tls) = &self.tls else { return Ok(None) };
+        let of = |path: &Path, error: tls::Error| format!("{error} path={}", path.display());
+        let identity = Identity::from_pem(&contents.certificate, &contents.key).map_err(|error| of(&tls.cert, error))?;
+        let peers = Roots::from_pem(&contents.authorities).map_err(|error| of(&tls.ca, error))?;
+        let clients = tls.client_ca.as_ref().unwrap_or(&tls.ca);
+        let clients = Roots::from_pem(&contents.client_authorities).map_err(|error| of(clients, error))?;
+        let odd = || format!("the certificate's validity can't be read path={}", tls.cert.display());
+        let validity = Validity::of(&identity).ok_or_else(odd)?;
+        let now_s = clock.wall_ms() / 1000;
+        if now_s < validity.not_before || now_s > validity.not_after {
+            let Validity { not_before, not_after } = validity;
+            let place = tls.cert.display();
+            return Err(format!(
+                "the certificate is not valid now: now_s={now_s} not_before_s={not_before} not_after_s={not_after} path={place}"
+            ));
+        }
+        tls::check_member(&identity, &peers, &self.host, clock.wall_ms()).map_err(|error| of(&tls.cert, error))?;
+        Ok(Some(Parsed { identity, peers, clients, validity }))
+    }
+}
+
+impl Ports {
+    fn new(tls: &TlsConfig, parsed: &Parsed, hosts: Hosts, clock: &Arc<dyn Clock>) -> Result<Self, String> {
+        let acceptor = |port: Port| Acceptor::new(&parsed.identity, &port, clock.clone()).map_err(|error| error.to_string());
+        let [client, peer, admin] = ports(tls, parsed, &hosts);
+        let connecting =
+            Connecting::new(&parsed.peers, Some(&parsed.identity), clock.clone()).map_err(|error| error.to_string())?;
+        Ok(Self { client: acceptor(client)?, peer: acceptor(peer)?, admin: acceptor(admin)?, connecting, hosts })
+    }
+
+    fn replace(&self, tls: &TlsConfig, parsed: &Parsed, clock: &Arc<dyn Clock>) -> Result<(), String> {
+        // Made anew once first: then putting it in force can't fail halfway.
+        let _ = Self::new(tls, parsed, self.hosts.clone(), clock)?;
+        let replace = |acceptor: &Acceptor, port: Port| acceptor.replace(&parsed.identity, &port, clock.clone());
+        let [client, peer, admin] = ports(tls, parsed, &self.hosts);
+        replace(&self.client, client)
+            .and_then(|()| replace(&self.peer, peer))
+            .and_then(|()| replace(&self.admin, admin))
+            .and_then(|()| self.connecting.replace(&parsed.peers, Some(&parsed.identity), clock.clone()))
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn ports(tls: &TlsConfig, parsed: &Parsed, hosts: &Hosts) -> [Port; 3] {
+    let clients = match tls.client_certs {
+        ClientCerts::None => ClientCertificates::None,
+        ClientCerts::Request => ClientCertificates::Request(parsed.clients.clone()),
+        ClientCerts::Require => ClientCertificates::Require(parsed.clients.clone()),
+    };
+    [Port::Client(clients), Port::Peer(parsed.peers.clone(), hosts.clone()), Port::Admin]
+}
+
+fn parse_tokens(path: &Path, contents: &Contents) -> Result<Tokens, String> {
+    let text = std::str::from_utf8(&contents.tokens).map_err(|_| format!("the tokens file is no text path={}", path.display()))?;
+    Tokens::parse(text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Checks the files that the configuration names for this node: they exist, fit each other and the node, and are valid now.
+///
+/// Errors: one line that names the file.
+pub fn check(config: &Config, node: NodeId, clock: Arc<dyn Clock>) -> Result<(), super::StartError> {
+    Security::load(config, node, clock).map(drop).map_err(super::StartError)
+}

@@ -1,0 +1,115 @@
+//! From nothing to three secured nodes with the command line alone, and what their logs then hold.
+
+use std::cell::RefCell;
+use std::process::{Command, Output, Stdio};
+
+use crate::nodes::Nodes;
+
+fn quorate(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quorate")).args(args).stdin(Stdio::null()).output().expect("the binary under test")
+}
+
+fn text(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+fn done(output: Output) -> String {
+    let (code, out, err) = text(&output);
+    assert_eq!(code, Some(0), "{out}{err}");
+    out
+}
+
+/// Repeated while no node answers or none leads: what is put here may be put twice.
+async fn served(nodes: &Nodes, args: &[&str], token: &str) -> String {
+    let output = RefCell::new(None);
+    let answered = async || {
+        let last = nodes.run(args, token);
+        let unavailable = last.status.code() == Some(4);
+        output.replace(Some(last));
+        !unavailable
+    };
+    nodes.until("the command is served", answered).await;
+    done(output.take().expect("it ran"))
+}
+
+#[track_caller]
+fn refused(output: Output, parts: &[&str]) {
+    let (code, out, err) = text(&output);
+    assert_ne!(code, Some(0), "{out}");
+    assert!(parts.iter().all(|part| err.contains(part)), "{parts:?} are not in {err}");
+    assert!(!err.contains("tokensecret"), "{err}");
+}
+
+#[tokio::test]
+async fn three_secured_nodes_serve_the_command_line_and_log_nothing_secret() {
+    let nodes = Nodes::start(3, "trace").await;
+    let file = nodes.path("content");
+    std::fs::write(&file, "contentsecret of a session").expect("a writable directory");
+    let file = file.to_str().expect("UTF-8");
+    let (writer, admin) = ("tokensecret-writer", "tokensecret-admin");
+    for endpoint in nodes.endpoints() {
+        // Two of the three forward.
+        served(&nodes, &["session", "put", "a/idsecret", "--file", file, "--endpoints", &endpoint], writer).await;
+        let got = served(&nodes, &["session", "get", "a/idsecret", "--endpoints", &endpoint], writer).await;
+        assert_eq!(got, "contentsecret of a session");
+        refused(nodes.run(&["session", "get", "b/idsecret", "--endpoints", &endpoint], writer), &["other beginnings"]);
+    }
+    assert!(served(&nodes, &["session", "ls", "--prefix", "a/"], writer).await.contains("a/idsecret"));
+    assert!(served(&nodes, &["status"], admin).await.contains("leader"));
+    let backup = nodes.path("backup");
+    served(&nodes, &["snapshot", "save", backup.to_str().expect("UTF-8")], admin).await;
+    refused(nodes.run(&["status"], writer), &["lacks a scope", "needs=admin"]);
+    refused(nodes.run(&["session", "get", "a/idsecret"], "tokensecret-unknown"), &["not known here"]);
+    served(&nodes, &["session", "rm", "a/idsecret"], writer).await;
+    for node in 1..=3 {
+        let log = nodes.log(node);
+        assert!(log.contains("TRACE") && log.lines().count() > 100, "it logs everything");
+        for secret in ["idsecret", "contentsecret", "tokensecret", "PRIVATE KEY"] {
+            let found = log.lines().find(|line| line.contains(secret));
+            assert_eq!(found, None, "node {node} logs {secret}");
+        }
+        let plain = |bytes: &[u8]| bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+        assert!(!log.contains(&plain(b"contentsecret")), "node {node} logs content as numbers");
+    }
+}
+
+#[test]
+fn throw_away_certificates_and_tokens_make_a_configuration_that_is_good() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let made = done(quorate(&["cert", "dev", &path("certs")]));
+    for part in ["[tls]", "[auth]", "quorate serve", "quorate session put", "QUORATE_CA="] {
+        assert!(made.contains(part), "{part} is not in {made}");
+    }
+    let tokens = path("tokens.toml");
+    let token =
+        done(quorate(&["token", "new", "me", "--scopes", "read,write", "--prefix", "a/", "--ttl", "1h", "--file", &tokens]));
+    assert!(token.starts_with("qrt_") && token.trim().len() == 68, "{}", token.len());
+    let file = std::fs::read_to_string(&tokens).expect("it was made");
+    assert!(!file.contains(token.trim()) && file.contains("name = \"me\"") && file.contains("expires = "), "{file}");
+    refused(quorate(&["token", "new", "me", "--scopes", "read", "--file", &tokens]), &["its name or its hash is also that of"]);
+    refused(quorate(&["cert", "dev", &path("certs")]), &["can't write", "ca-key.pem"]);
+
+    let certs = path("certs");
+    let config = format!(
+        "name = \"x\"\n[[node]]\nid = 1\nclient = \"0.0.0.0:1\"\npeer = \"127.0.0.1:2\"\nadmin = \"0.0.0.0:3\"\n\
+         [tls]\ncert = \"{certs}/node-{{node}}.pem\"\nkey = \"{certs}/node-{{node}}-key.pem\"\nca = \"{certs}/ca.pem\"\n\
+         [auth]\ntokens = \"{tokens}\"\n"
+    );
+    let check = |config: &str, more: &[&str]| {
+        std::fs::write(path("cluster.toml"), config).expect("a writable directory");
+        quorate(&[&["serve", "--check-config", "--node", "1", "--config", &path("cluster.toml")], more].concat())
+    };
+    done(check(&config, &[]));
+    refused(check(&config.replace("127.0.0.1:2", "10.9.8.7:2"), &[]), &["no member's", "host=10.9.8.7"]);
+    refused(check(&config.replace("{node}-key", "2-key"), &[]), &["not that of the certificate", "node-1.pem"]);
+    refused(check(&config.replace("node-{node}", "client"), &[]), &["no member's"]);
+    refused(check(&config, &["--tls-ca", &path("certs/client-key.pem")]), &["no certificate in PEM", "client-key.pem"]);
+    refused(check(&config, &["--tokens", &path("none.toml")]), &["can't read", "none.toml"]);
+    let open = config.split("[tls]").next().expect("the first part");
+    refused(check(open, &[]), &["client=0.0.0.0:1", "[tls]", "--insecure"]);
+    done(check(open, &["--insecure"]));
+    refused(check(&format!("{open}[auth]\ntokens = \"{tokens}\"\n"), &["--insecure"]), &["[auth] needs [tls]"]);
+}

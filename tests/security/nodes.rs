@@ -1,0 +1,190 @@
+//! Nodes with certificates and tokens, each a process of its own on real sockets.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use quorate::client::{Builder, Client, Tls};
+use quorate::server::auth::hash_of;
+use tempfile::TempDir;
+
+use crate::pki::{Authority, Good, HOST, Pair};
+
+/// Longest a healthy cluster may take for anything waited for here.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The tokens: name, token, what the file says besides.
+pub const TOKENS: [(&str, &str, &str); 4] = [
+    ("writer", "tokensecret-writer", "scopes = [\"read\", \"write\", \"list\"]\nprefixes = [\"a/\"]"),
+    ("reader", "tokensecret-reader", "scopes = [\"read\"]"),
+    ("admin", "tokensecret-admin", "scopes = [\"admin\"]"),
+    ("expired", "tokensecret-expired", "scopes = [\"read\", \"write\"]\nexpires = \"2021-01-01T00:00:00Z\""),
+];
+
+/// Some nodes, their authority, and where their files lie.
+pub struct Nodes {
+    pub authority: Authority,
+    pub dir: TempDir,
+    ports: Vec<[u16; 3]>,
+    children: Vec<Child>,
+}
+
+/// A file of tokens.
+pub fn tokens_file(tokens: &[(&str, &str, &str)]) -> String {
+    let entry = |(name, token, rest): &(&str, &str, &str)| {
+        let hash: String = hash_of(token).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("[[token]]\nname = \"{name}\"\nsha256 = \"{hash}\"\n{rest}\n\n")
+    };
+    tokens.iter().map(entry).collect()
+}
+
+impl Nodes {
+    /// Starts them and waits until they serve. Clients must show certificates.
+    pub async fn start(count: usize, log: &str) -> Self {
+        let mut nodes = Self::prepare(count);
+        for node in 1..=count {
+            nodes.spawn(node, log);
+        }
+        let client = nodes.client("writer");
+        nodes.until("the nodes serve", async || client.load("a/none").await.is_ok()).await;
+        client.close().await;
+        nodes
+    }
+
+    /// Everything they need, on disk.
+    fn prepare(count: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listeners: Vec<TcpListener> = (0..3 * count).map(|_| TcpListener::bind((HOST, 0)).expect("a free port")).collect();
+        let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
+        let ports: Vec<[u16; 3]> = ports.chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
+        let nodes = Self { authority: Authority::new(), dir, ports, children: Vec::new() };
+        nodes.write("ca.pem", &nodes.authority.pem());
+        nodes.write_pair("client", &nodes.authority.client(Good::Now));
+        for node in 1..=count {
+            nodes.write_pair(&format!("node-{node}"), &nodes.authority.node(HOST, Good::Now));
+        }
+        nodes.write("tokens.toml", &tokens_file(&TOKENS));
+        nodes.write("cluster.toml", &nodes.configuration());
+        nodes
+    }
+
+    fn configuration(&self) -> String {
+        let dir = self.dir.path().display();
+        let mut text = "name = \"security-test\"\n".to_owned();
+        for (index, [client, peer, admin]) in self.ports.iter().enumerate() {
+            text += &format!(
+                "[[node]]\nid = {}\nclient = \"{HOST}:{client}\"\npeer = \"{HOST}:{peer}\"\nadmin = \"{HOST}:{admin}\"\n",
+                index + 1
+            );
+        }
+        // A machine that is busy with other tests holds up heartbeats; no leader is lost on purpose here.
+        text += "[raft]\nheartbeat_interval = \"500ms\"\nelection_timeout_min = \"4s\"\nelection_timeout_max = \"8s\"\n";
+        text += &format!(
+            "[tls]\ncert = \"{dir}/node-{{node}}.pem\"\nkey = \"{dir}/node-{{node}}-key.pem\"\nca = \"{dir}/ca.pem\"\n\
+             client_certs = \"require\"\n[auth]\ntokens = \"{dir}/tokens.toml\"\n"
+        );
+        text
+    }
+
+    fn spawn(&mut self, node: usize, log: &str) {
+        let file = std::fs::File::create(self.path(&format!("{node}.log"))).expect("a log file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command.arg("serve").arg("--config").arg(self.path("cluster.toml")).args(["--node", &node.to_string(), "--bootstrap"]);
+        command.arg("--data-dir").arg(self.path("data")).env("QUORATE_LOG", log);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        self.children.push(command.spawn().expect("the binary under test"));
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Replaces a file in one step, as whoever renews certificates does.
+    pub fn write(&self, name: &str, text: &str) {
+        let beside = self.path(&format!("{name}.new"));
+        std::fs::write(&beside, text).expect("a writable directory");
+        std::fs::rename(beside, self.path(name)).expect("a writable directory");
+    }
+
+    pub fn write_pair(&self, name: &str, pair: &Pair) {
+        self.write(&format!("{name}-key.pem"), &pair.key);
+        self.write(&format!("{name}.pem"), &pair.certificate);
+    }
+
+    pub fn client_address(&self, node: usize) -> String {
+        format!("{HOST}:{}", self.ports[node - 1][0])
+    }
+
+    pub fn peer_address(&self, node: usize) -> String {
+        format!("{HOST}:{}", self.ports[node - 1][1])
+    }
+
+    pub fn admin_address(&self, node: usize) -> String {
+        format!("{HOST}:{}", self.ports[node - 1][2])
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        (1..=self.ports.len()).map(|node| self.client_address(node)).collect()
+    }
+
+    /// What believes the nodes and has a good certificate.
+    pub fn tls(&self) -> Tls {
+        Tls::authority_file(self.path("ca.pem")).identity_files(self.path("client.pem"), self.path("client-key.pem"))
+    }
+
+    pub fn builder(&self) -> Builder {
+        Client::builder().endpoints(self.endpoints())
+    }
+
+    /// A client with one of [`TOKENS`].
+    pub fn client(&self, name: &str) -> Client {
+        let (_, token, _) = TOKENS.iter().find(|(named, ..)| *named == name).expect("a token of this name");
+        self.builder().tls(self.tls()).token(*token).build().expect("well formed")
+    }
+
+    /// Runs a command of the binary against these nodes, with a good certificate.
+    pub fn run(&self, args: &[&str], token: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command.args(args).env("QUORATE_ENDPOINTS", self.endpoints().join(",")).env("QUORATE_TOKEN", token);
+        command.env("QUORATE_CA", self.path("ca.pem")).env("QUORATE_CERT", self.path("client.pem"));
+        command.env("QUORATE_KEY", self.path("client-key.pem"));
+        command.stdin(Stdio::null()).output().expect("the binary under test")
+    }
+
+    /// Waits until something holds.
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let started = Instant::now();
+        while !holds().await {
+            assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The last lines of every node's log, for a failing test.
+    pub fn logs(&self) -> String {
+        let tail = |node: usize| {
+            let text = self.log(node);
+            let lines: Vec<&str> = text.lines().rev().take(20).collect();
+            format!("--- node {node}\n{}\n", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        };
+        (1..=self.children.len()).map(tail).collect()
+    }
+
+    pub fn log(&self, node: usize) -> String {
+        read(&self.path(&format!("{node}.log")))
+    }
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            // It may have ended by itself, which the test then says.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Connections below the client: to the peer port and to the admin port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate::env::SystemClock;
+use quorate::tls::{Connecting, Identity, Roots, TcpDial};
+use quorate::wire::peer::v1::{HelloRequest, HelloResponse, peer_client::PeerClient};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::pki::{Authority, HOST, Pair};
+
+/// The peer port, believing `authority` and showing what is given.
+pub async fn peer(address: &str, authority: &Authority, shown: Option<&Pair>) -> Result<PeerClient<Channel>, String> {
+    let roots = Roots::from_pem(authority.pem().as_bytes()).expect("an authority");
+    let identity = shown.map(|pair| Identity::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("both fit"));
+    let connecting = Connecting::new(&roots, identity.as_ref(), Arc::new(SystemClock::new())).expect("usable");
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").timeout(Duration::from_secs(10));
+    let channel = endpoint.connect_with_connector(TcpDial(connecting)).await.map_err(|error| format!("{error:?}"))?;
+    Ok(PeerClient::new(channel))
+}
+
+/// Asks a peer port who it is.
+pub async fn hello(address: &str, authority: &Authority, shown: Option<&Pair>) -> Result<HelloResponse, String> {
+    let mut client = peer(address, authority, shown).await?;
+    let request = HelloRequest { name: "security-test".to_owned(), configuration_hash: 0, from: 2 };
+    client.hello(request).await.map(|response| response.into_inner()).map_err(|status: Status| format!("{status:?}"))
+}
+
+/// `GET path` from an admin port by TLS: the status code and the body.
+pub async fn get(address: &str, authority: &Authority, path: &str, token: Option<&str>) -> (u16, String) {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM")).expect("an authority");
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS 1.3");
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(address).await.expect("the port listens");
+    let name = ServerName::try_from(HOST).expect("a name");
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
+    let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{token}connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    // An end without a farewell is an end too.
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    (code, answer)
+}
