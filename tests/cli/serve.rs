@@ -86,7 +86,7 @@ fn a_data_directory_that_is_not_there_is_not_taken_for_a_new_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = config(dir.path(), |text| text);
     let missing = dir.path().join("elsewhere");
-    assert_refused(&serve(&path, &missing, &[]), 2, &["--bootstrap", "--data-dir", "elsewhere/1"]);
+    assert_refused(&serve(&path, &missing, &[]), 2, &["--bootstrap", "--join", "--data-dir", "elsewhere/1"]);
     assert!(!missing.exists(), "nothing was made");
 }
 

@@ -156,7 +156,7 @@ impl Cluster {
         child.wait().expect("a child of ours");
     }
 
-    /// Writes a further node into the configuration, and starts it, without `--bootstrap`: it is no member yet. Gives its number.
+    /// Writes a further node into the configuration, and starts it with `--join`: it is no member yet. Gives its number.
     #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn start_further(&mut self) -> usize {
         let ports = self.reserved.take(3 * (self.ports.len() + 1));
@@ -164,7 +164,7 @@ impl Cluster {
         self.children.push(None);
         self.write_configuration();
         let bootstrap = std::mem::replace(&mut self.bootstrap, false);
-        self.restart(self.children.len());
+        self.restart_with(self.children.len(), &["--join"]);
         self.bootstrap = bootstrap;
         self.children.len()
     }

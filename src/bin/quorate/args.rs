@@ -114,6 +114,9 @@ pub struct Serve {
     /// Form a new cluster once every member has answered; does nothing to one that has data
     #[arg(long)]
     pub bootstrap: bool,
+    /// Start without data and wait until `member add` or `member replace` takes the node into a cluster; does nothing to one that has data
+    #[arg(long, conflicts_with = "bootstrap")]
+    pub join: bool,
     /// Allow addresses other machines can reach without [tls]: traffic is neither encrypted nor authenticated
     #[arg(long)]
     pub insecure: bool,

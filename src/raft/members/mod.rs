@@ -235,7 +235,7 @@ impl Changing<'_> {
             Refusal::not_applied(RefusalKind::Invalid, format!("node {} {why} peer={address}; nothing was changed", member.id))
         };
         let hello = asked.map_err(|_| unavailable("does not answer in time".into()))?;
-        let hello = hello.map_err(|why| unavailable(format!("does not answer: {why}; start it first, without --bootstrap")))?;
+        let hello = hello.map_err(|why| unavailable(format!("does not answer: {why}; start it first, with --join")))?;
         let expected = Expected { id: member.id, name: &shared.name, cluster: shared.peers.cluster_id(), known, in_force };
         let instance = expected.judge(&hello).map_err(unavailable)?;
         Ok(PeerNode {

@@ -28,8 +28,8 @@ pub enum Member {
     Update(Update),
 }
 
-const ADD_HELP: &str = "Before: write the new [[node]] into the cluster.toml of its host and start it there, without --bootstrap: `quorate serve --config \
-cluster.toml --node ID`. It waits. Its id must be above every id that any node of the cluster ever had, so that no vote counts twice. \
+const ADD_HELP: &str = "Before: write the new [[node]] into the cluster.toml of its host and start it there: `quorate serve --config cluster.toml \
+--node ID --join`. It waits. Its id must be above every id that any node of the cluster ever had, so that no vote counts twice. \
 The other members need no restart; write the new [[node]] into their files too when it suits.
 
 After: `quorate member promote ID`. Add and promote two nodes to go from three voters to five: four tolerate no more failures than three.";

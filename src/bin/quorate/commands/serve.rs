@@ -44,13 +44,15 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         return Ok(output::line(&format!("{}: valid node={node} members={members} name={}", args.config.display(), config.name))?);
     }
     let data_dir = config.node_dir(node);
-    if !args.bootstrap && !data_dir.exists() {
-        // To form a new cluster it would need --bootstrap; to go on in an old one, its data.
-        tracing::warn!(
-            path = %data_dir.display(),
-            "there is no data: this node waits until `quorate member add` or `member replace` names it; if it had data, stop it and name \
-             the right --data-dir"
-        );
+    if !data_dir.exists() && !args.bootstrap {
+        let path = data_dir.display();
+        if !args.join {
+            return Err(Failure::usage(format!(
+                "there is no data directory; pass --bootstrap to form a new cluster, --join to be taken into one that runs, or name the \
+                 right one with --data-dir path={path}"
+            )));
+        }
+        tracing::info!(%path, "waiting until `quorate member add` or `member replace` names this node");
     }
     let parent = match args.parent_pipe {
         true => Some(signals::stdin_ended().map_err(|error| Failure::failed(format!("can't watch stdin: {error}")))?),
