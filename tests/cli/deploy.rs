@@ -58,7 +58,7 @@ fn systemd_finds_no_fault_with_the_unit() {
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit();
     text.split(|c| !is_name(c))
-        .filter(|word| word.starts_with("quorate_"))
+        .filter(|word| word.len() > "quorate_".len() && word.starts_with("quorate_"))
         .map(|word| ["_bucket", "_sum", "_count"].iter().fold(word, |word, end| word.strip_suffix(end).unwrap_or(word)).to_owned())
         .collect()
 }
