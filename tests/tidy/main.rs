@@ -3,6 +3,7 @@
 //! The table of [`imports`] is the one of `src/docs/architecture.md`. Every rule is a function from a file to its violations, and has a
 //! test that shows it failing: a rule that can't fail checks nothing.
 
+mod claims;
 mod imports;
 mod source;
 mod words;
@@ -94,4 +95,13 @@ fn the_machine_names_no_map_whose_order_differs_between_replicas() {
 #[test]
 fn output_never_panics_because_its_reader_has_gone() {
     check(words::panicking_output);
+}
+
+#[test]
+fn every_test_that_the_documents_name_is_there() {
+    let document = std::fs::read_to_string(root().join("src/docs/testing.md")).expect("a readable file");
+    let read = |path: PathBuf| std::fs::read_to_string(path).expect("a readable source file");
+    let code: String = ["src", "tests"].iter().flat_map(|dir| rust_files(&root().join(dir))).map(read).collect();
+    let violations = claims::violations(&document, &code);
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
