@@ -22,14 +22,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Rust file of ours below `dir`, in order; generated ones are not ours.
+/// Every Rust file of ours below `dir`, in order; generated ones are not ours, nor is what a build of the fuzz targets leaves.
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable directory").path()).collect();
     paths.sort();
     let mut files = Vec::new();
     for path in paths {
-        if path.is_dir() && !path.ends_with("generated") {
+        if path.is_dir() && !path.ends_with("generated") && !path.ends_with("target") {
             files.extend(rust_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
