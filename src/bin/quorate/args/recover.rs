@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Output;
+use super::{Credentials, Output};
 
 /// What `--help` ends with.
 pub const HELP: &str = "For the day on which the disks of a majority are gone for good. As long as they may come back, wait for them: a cluster without a \
@@ -39,6 +39,8 @@ pub struct Recover {
     /// The new cluster's id, as the recovery of its first node printed it [default: a new one]
     #[arg(long, value_name = "HEX")]
     pub cluster_id: Option<String>,
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,

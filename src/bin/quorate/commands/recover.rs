@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate::client::{Client, StatusOptions};
+use quorate::client::{ErrorKind, StatusOptions};
 use quorate::env::Env;
 use quorate::server::backup;
 use quorate::server::config::Config;
@@ -11,6 +11,7 @@ use quorate::types::NodeId;
 use serde_json::{Value, json};
 
 use crate::args::{self, Output};
+use crate::commands::session::connect;
 use crate::commands::snapshot::restore::{cluster_id, restore_failure};
 use crate::commands::status::leader_of;
 use crate::failure::Failure;
@@ -42,7 +43,12 @@ pub async fn run(args: &args::Recover) -> Result<(), Failure> {
     let mut survivor =
         opened.map_err(|error| Failure::failed(format!("{error}; nothing was changed from={}", args.from.display())))?;
     let report = survivor.report();
-    require_dead(&report).await?;
+    if config.tls.is_some() && args.credentials.ca.is_none() {
+        return Err(Failure::usage(
+            "the cluster has certificates: give --ca, and a token with scope admin, so that nodes that live can be asked; nothing was written",
+        ));
+    }
+    require_dead(&report, &args.credentials).await?;
     if !args.accept_loss {
         print(&fields(&survivor, &report), args.output)?;
         return Err(Failure::usage(format!(
@@ -65,19 +71,24 @@ pub async fn run(args: &args::Recover) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Errors: a member of the old cluster is reached that knows a leader.
-async fn require_dead(report: &Report) -> Result<(), Failure> {
-    let addresses: Vec<String> = report.members.iter().map(|member| member.client_address.clone()).collect();
-    if addresses.is_empty() {
+/// Errors: a member of the old cluster is reached that knows a leader, or does not let us ask.
+async fn require_dead(report: &Report, credentials: &args::Credentials) -> Result<(), Failure> {
+    let endpoints: Vec<String> = report.members.iter().map(|member| member.client_address.clone()).collect();
+    if endpoints.is_empty() {
         return Ok(());
     }
-    let client = Client::builder().endpoints(addresses).connect_timeout(ASK_TIMEOUT).build().map_err(Failure::failed)?;
-    let status = client.status(StatusOptions { timeout: ASK_TIMEOUT, ..StatusOptions::default() }).await;
-    match status.as_ref().map(leader_of) {
-        Ok(Some(leader)) => Err(Failure::usage(format!(
-            "the old cluster lives: node {leader} leads it; replace the nodes it has lost (`quorate member replace`); nothing was written"
-        ))),
-        _ => Ok(()),
+    let client = connect(&args::Cluster { endpoints, timeout: Some(ASK_TIMEOUT), credentials: credentials.clone() })?;
+    match client.status(StatusOptions { timeout: ASK_TIMEOUT, ..StatusOptions::default() }).await {
+        Ok(status) => match leader_of(&status) {
+            Some(leader) => Err(Failure::usage(format!(
+                "the old cluster lives: node {leader} leads it; replace the nodes it has lost (`quorate member replace`); nothing was written"
+            ))),
+            None => Ok(()),
+        },
+        Err(error) if matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Denied) => {
+            Err(Failure::usage(format!("a node of the old cluster lives and must be asked first: {error}; nothing was written")))
+        }
+        Err(_) => Ok(()),
     }
 }
 
