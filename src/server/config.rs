@@ -388,10 +388,15 @@ mod tests {
         let shipped = std::fs::read_to_string(path).expect("it is there");
         let key =
             |line: &str| line.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'));
-        let uncommented: String = shipped
-            .lines()
-            .map(|line| line.strip_prefix("# ").filter(|line| key(line)).unwrap_or(line).to_owned() + "\n")
-            .collect();
+        let uncomment = |text: &str, also: fn(&str) -> bool| -> String {
+            let line =
+                |line: &str| line.strip_prefix("# ").filter(|line| key(line) || also(line)).unwrap_or(line).to_owned() + "\n";
+            text.lines().map(line).collect()
+        };
+        // A section that is not there by default has no defaults, but keys that are right.
+        Config::parse(&uncomment(&shipped, |line| line.starts_with('['))).expect("every section and line is valid");
+        let there = shipped.find("\n# [").map_or(shipped.len(), |at| at);
+        let uncommented = uncomment(&shipped[..there], |_| false);
         let explicit = Config::parse(&uncommented).expect("every line is valid");
         let default = Config::parse(&shipped).expect("valid");
         assert_eq!(explicit, default, "a default in the file is not the program's");

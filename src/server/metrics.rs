@@ -446,7 +446,9 @@ mod tests {
         metrics.proposed(1);
         metrics.read(1);
         metrics.slow(Cause::Sync);
-        let text = metrics.render(&Levels::default());
+        let mut levels = Levels::default();
+        levels.credentials.not_after = Some(1);
+        let text = metrics.render(&levels);
         let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
         let without = |name: String| {
             ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end).map(str::to_owned)).unwrap_or(name)
