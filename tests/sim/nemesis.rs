@@ -326,7 +326,9 @@ impl Nemesis {
             Kind::FullDisk => {
                 self.count(sim, "full disk", &name);
                 let slot = self.host(id).slot.lock().expect("no host panics with it");
-                slot.disk.set_capacity(Some(slot.disk.used() + self.random.below(200_000)));
+                // Often to the last byte: then neither the log nor a flush finds room.
+                let left = self.random.below(2) * self.random.below(200_000);
+                slot.disk.set_capacity(Some(slot.disk.used() + left));
                 drop(slot);
                 self.later(now, 4000, Cure::Room(id));
             }
