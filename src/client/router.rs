@@ -52,7 +52,7 @@ impl Router {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.endpoints.len()
     }
 
@@ -182,6 +182,6 @@ mod tests {
         for port in 0..10 * ENDPOINTS_MAX {
             router.follow(&format!("x:{port}"), NOW);
         }
-        assert_eq!(router.len(), ENDPOINTS_MAX);
+        assert_eq!(router.count(), ENDPOINTS_MAX);
     }
 }

@@ -109,7 +109,7 @@ impl Route {
     /// As the driver acts on a refusal.
     fn refused(&mut self, at: usize, refusal: &Refusal) {
         self.history.ambiguous |= refusal.applied == Applied::Unknown;
-        let situation = Situation { remaining: REMAINING, endpoints: self.router.len(), random: 0 };
+        let situation = Situation { remaining: REMAINING, endpoints: self.router.count(), random: 0 };
         match retry::next(refusal, &mut self.history, situation) {
             Decision::Follow(hint) => {
                 if !self.router.follow(&hint.address, self.now) {

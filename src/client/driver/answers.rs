@@ -298,7 +298,7 @@ impl Driver {
                 self.table.close(&request);
             }
         }
-        let situation = Situation { remaining, endpoints: self.router.len(), random };
+        let situation = Situation { remaining, endpoints: self.router.count(), random };
         let decision = retry::next(&refusal, &mut operation.history, situation);
         operation.refusal = Some(refusal.clone());
         if matches!(operation.body, Body::Open { .. }) {
