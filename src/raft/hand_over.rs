@@ -7,25 +7,45 @@ use openraft::async_runtime::WatchReceiver as _;
 
 use super::presence::Presence;
 use super::shared::Shared;
-use crate::types::NodeId;
+use crate::types::{NodeId, Refusal, RefusalKind};
 
-/// How long another may take to lead.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long another may take to lead. Longer than an election timeout: if nobody takes over at once, an election settles it.
+const TIMEOUT: Duration = Duration::from_secs(4);
 /// How long until this node has heard of it.
 const HEARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the leadership was not handed over.
+#[derive(Debug)]
+pub struct Failed {
+    /// For people.
+    pub why: String,
+    /// Whether somebody was asked to take over, and still may.
+    pub began: bool,
+}
+
+impl Failed {
+    /// The same for whoever asked.
+    pub fn refusal(self) -> Refusal {
+        match self.began {
+            true => Refusal::unknown(RefusalKind::Unavailable, self.why),
+            false => Refusal::not_applied(RefusalKind::Invalid, format!("{}; nothing was changed", self.why)),
+        }
+    }
+}
 
 /// Hands over to `to`, or to the voter whose log is the longest of those that answer; gives who leads then. Does nothing on a node that
 /// does not lead.
 ///
-/// Errors, for people: nobody can take over, or nobody did in time. Dropping the future does not stop it.
-pub async fn hand_over(shared: &Shared, presence: &Presence, to: Option<NodeId>) -> Result<NodeId, String> {
-    let target = begin(shared, presence, to).await?;
+/// Errors: nobody can take over, or nobody did in time. Dropping the future does not stop it.
+pub async fn hand_over(shared: &Shared, presence: &Presence, to: Option<NodeId>) -> Result<NodeId, Failed> {
+    let target = begin(shared, presence, to).await.map_err(|why| Failed { why, began: false })?;
+    let began = |why: &str| Failed { why: why.to_owned(), began: true };
     let me = shared.me;
     let wait = shared.raft.wait(Some(TIMEOUT));
     tokio::select! {
         led = wait.metrics(|metrics| metrics.current_leader.is_some_and(|leader| leader != me), "another leads") => {
             let leader = led.ok().and_then(|metrics| metrics.current_leader);
-            let leader = leader.ok_or("nobody took the leadership over in time")?;
+            let leader = leader.ok_or_else(|| began("nobody took the leadership over in time"))?;
             let mut known = shared.leadership.subscribe();
             let heard = known.wait_for(|known| known.leader.as_ref().is_some_and(|leader| leader.node != me));
             // Whether or not: it leads.
@@ -33,7 +53,7 @@ pub async fn hand_over(shared: &Shared, presence: &Presence, to: Option<NodeId>)
             Ok(leader)
         }
         // It stops too: the whole cluster does.
-        () = presence.disconnected(target) => Err("the one that was to take over went away".to_owned()),
+        () = presence.disconnected(target) => Err(began("the one that was to take over went away")),
     }
 }
 

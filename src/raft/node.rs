@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 
 use super::backup::Backup;
 use super::charge::LoadedRoom;
-use super::hand_over::hand_over;
+use super::hand_over::{Failed, hand_over};
 use super::members::{self, Ask, Roster};
 use super::peers::Purpose;
 use super::presence::Presence;
@@ -168,7 +168,7 @@ impl Node {
     /// Hands the leadership over to another voter, by default the one whose log is the longest; gives who leads then. Dropping the
     /// future does not stop it.
     ///
-    /// Errors: this node does not lead, nobody can take over, or nobody did within 2 s.
+    /// Errors: this node does not lead, nobody can take over, or nobody did within 4 s: then somebody still may.
     pub async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
         if !self.shared.leadership.borrow().is_self {
             return Err(self.shared.not_leader());
@@ -176,8 +176,7 @@ impl Node {
         if to == Some(self.shared.me) {
             return Ok(self.shared.me);
         }
-        let refused = |why| Refusal::not_applied(RefusalKind::Invalid, why);
-        hand_over(&self.shared, &self.presence, to).await.map_err(refused)
+        hand_over(&self.shared, &self.presence, to).await.map_err(Failed::refusal)
     }
 
     /// Waits until this node hears nothing of a peer any more, for tests of our own. Cancel safe.
@@ -299,9 +298,9 @@ impl Node {
     /// Hands leadership over, flushes, stops. What was acknowledged is durable before, with or without this.
     pub async fn shutdown(&self) {
         if self.shared.leadership.borrow().is_self
-            && let Err(why) = hand_over(&self.shared, &self.presence, None).await
+            && let Err(failed) = hand_over(&self.shared, &self.presence, None).await
         {
-            tracing::warn!(why, "the leadership was not handed over");
+            tracing::warn!(why = failed.why, "the leadership was not handed over");
         }
         if let Err(error) = self.shared.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");

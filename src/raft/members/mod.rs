@@ -149,8 +149,9 @@ impl Changing<'_> {
                 }
                 Step::HandOver => {
                     let handed = hand_over(self.shared, self.presence, None).await;
-                    handed
-                        .map_err(|why| Refusal::not_applied(RefusalKind::Unavailable, format!("the leader is to leave: {why}")))?;
+                    handed.map_err(|failed| {
+                        Refusal::not_applied(RefusalKind::Unavailable, format!("the leader is to leave: {}", failed.why))
+                    })?;
                     return Err(self.shared.not_leader());
                 }
                 Step::Propose(changes) => {
