@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use openraft::EntryPayload;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use tokio::sync::oneshot;
 
 use super::blocking::Blocking;
 use super::types::{
-    Leader, Membership, PeerNode, RaftLogId, StoredMembership, Types, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire,
-    membership_from_wire, membership_to_wire,
+    Entry as RaftEntry, Leader, Membership, PeerNode, RaftLogId, StoredMembership, Types, log_id_from, log_id_from_wire, log_id_to,
+    log_id_to_wire, membership_from_wire, membership_to_wire,
 };
 use crate::codec;
 use crate::limits::FRAME_BYTES_MAX;
@@ -188,9 +188,9 @@ impl StateMachine {
     }
 
     /// One entry: decoded outside the lock, applied under it.
-    fn apply_entry(&self, (entry, responder): EntryResponder<Types>) -> io::Result<()> {
+    fn apply_entry(&self, entry: RaftEntry) -> io::Result<Outcome> {
         let log_id = log_id_from(&entry.log_id);
-        let outcome = match entry.payload {
+        Ok(match entry.payload {
             EntryPayload::Normal(payload) => {
                 let version = self.state.view(|core, _, _| core.machine.cluster_version());
                 let command = codec::decode(&payload.0, version).map_err(io::Error::other)?;
@@ -206,11 +206,7 @@ impl StateMachine {
             }
             EntryPayload::Blank => self.skip(log_id, None),
             EntryPayload::Membership(membership) => self.skip(log_id, Some(StoredMembership::new(Some(entry.log_id), membership))),
-        };
-        if let Some(responder) = responder {
-            responder.send(outcome);
-        }
-        Ok(())
+        })
     }
 
     /// An entry of Raft's own. Its outcome says only where it stands; nobody acts on the version.
@@ -263,6 +259,23 @@ fn require_known(entry: &Entry) -> io::Result<()> {
     }
 }
 
+/// Outcomes of applied entries on their way to the proposer. What is here when this goes is sent: it happened, whatever failed later.
+struct Answers(Vec<(ApplyResponder<Types>, Outcome)>);
+
+impl Answers {
+    fn send(&mut self) {
+        for (responder, outcome) in self.0.drain(..) {
+            responder.send(outcome);
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.send();
+    }
+}
+
 fn put_rows(batch: &mut state::Batch, rows: Vec<RowChange>) {
     for row in rows {
         match row.value {
@@ -285,12 +298,17 @@ impl RaftStateMachine<Types> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
     {
+        // Answered together: whoever waits for them wakes once for all, not once for each.
+        let mut answers = Answers(Vec::new());
         while let Some(entry) = entries.next().await {
             if self.state.is_full() {
+                answers.send();
                 // The hard limit of unflushed rows: wait here, not on a lock, so that the async threads stay free.
                 self.flush().await?;
             }
-            self.apply_entry(entry?)?;
+            let (entry, responder) = entry?;
+            let outcome = self.apply_entry(entry)?;
+            answers.0.extend(responder.map(|responder| (responder, outcome)));
         }
         Ok(())
     }

@@ -364,6 +364,9 @@ struct Task {
     reads: VecDeque<Box<Call>>,
     write_batches: Arc<()>,
     read_batches: Arc<()>,
+    /// Operations in the latest proposal, and in the latest read index.
+    last_writes: usize,
+    last_reads: usize,
 }
 
 impl Task {
@@ -377,6 +380,8 @@ impl Task {
             writes: VecDeque::new(),
             reads: VecDeque::new(),
             write_batches: Arc::new(()),
+            last_writes: 0,
+            last_reads: 0,
             read_batches: Arc::new(()),
         }
     }
@@ -527,16 +532,17 @@ impl Task {
     }
 
     /// A round costs the same for one operation as for hundreds, so what arrives while enough rounds are under way waits for the next
-    /// one to end; unless it fills a batch, which then gains nothing by waiting.
+    /// one to end; unless it fills a batch, which then gains nothing by waiting. A second round that would be smaller than the one
+    /// under way waits too: otherwise what comes back together is cut into ever smaller rounds.
     fn may_propose(&self) -> bool {
-        let in_flight = Arc::strong_count(&self.write_batches) - 1;
-        let enough = if is_full(&self.writes) { WRITE_BATCHES_MAX } else { WRITE_BATCHES_SOFT };
-        !self.writes.is_empty() && in_flight < enough
+        let full = if is_full(&self.writes) { WRITE_BATCHES_MAX } else { 0 };
+        may_begin(&self.write_batches, WRITE_BATCHES_SOFT, full, self.writes.len(), self.last_writes)
     }
 
     fn propose(&mut self) {
         while self.may_propose() {
             let calls = take_batch(&mut self.writes);
+            self.last_writes = calls.len();
             let batch = Arc::new(Batch::new(self.dispatcher.clone(), self.write_batches.clone()));
             self.dispatcher.0.metrics.proposed(calls.len());
             let now = self.dispatcher.now();
@@ -555,8 +561,9 @@ impl Task {
     }
 
     fn read(&mut self) {
-        while !self.reads.is_empty() && Arc::strong_count(&self.read_batches) <= READ_BATCHES_MAX {
+        while may_begin(&self.read_batches, READ_BATCHES_MAX, 0, self.reads.len(), self.last_reads) {
             let calls = take_batch(&mut self.reads);
+            self.last_reads = calls.len();
             let batch = Arc::new(Batch::new(self.dispatcher.clone(), self.read_batches.clone()));
             self.dispatcher.0.metrics.read(calls.len());
             let now = self.dispatcher.now();
@@ -591,6 +598,13 @@ impl Task {
             self.dispatcher.settle_open(open, Err(refusal));
         }
     }
+}
+
+/// Whether another round may begin for `waiting` operations: at once if none is under way; up to `soft` of them if it is no smaller than
+/// the `last` one; up to `full` of them anyway.
+fn may_begin(under_way: &Arc<()>, soft: usize, full: usize, waiting: usize, last: usize) -> bool {
+    let under_way = Arc::strong_count(under_way) - 1;
+    waiting > 0 && (under_way == 0 || under_way < full || (under_way < soft && waiting >= last))
 }
 
 /// Whether what waits fills a batch.
