@@ -122,7 +122,7 @@ impl Machine {
         self.assert_next(log_id);
         self.now_ms = self.now_ms.max(entry.stamp_ms);
         let moment = Moment { revision: Revision(log_id.index), now_ms: self.now_ms };
-        let mut effects = Effects::default();
+        let mut effects = Effects { rows: Vec::with_capacity(8) };
         let outcome = match &entry.command {
             Command::Client(write) => self.apply_write(write, moment, &mut effects),
             Command::Sweep { limit } => {

@@ -64,14 +64,16 @@ impl Tables {
             self.due.insert((deadline_ms, Due::Session(id.clone())));
         }
         let deadline_ms = session.deadline_ms;
-        match self.sessions.insert(id.clone(), Kept { value: session, hash }) {
-            None => self.id_bytes += id.as_str().len() as u64,
-            Some(old) => {
-                self.left(old.hash);
-                if let Some(old_ms) = old.value.deadline_ms.filter(|_| old.value.deadline_ms != deadline_ms) {
-                    self.due.remove(&(old_ms, Due::Session(id.clone())));
-                }
-            }
+        let new = Kept { value: session, hash };
+        let Some(kept) = self.sessions.get_mut(id) else {
+            self.sessions.insert(id.clone(), new);
+            self.id_bytes += id.as_str().len() as u64;
+            return;
+        };
+        let old = std::mem::replace(kept, new);
+        self.left(old.hash);
+        if let Some(old_ms) = old.value.deadline_ms.filter(|old_ms| Some(*old_ms) != deadline_ms) {
+            self.due.remove(&(old_ms, Due::Session(id.clone())));
         }
     }
 
@@ -166,8 +168,8 @@ impl Tables {
         let Some(row) = self.clients.get_mut(&client) else {
             return;
         };
-        let open = row.outcomes.split_off(&acknowledged_below);
-        for (sequence, outcome) in std::mem::replace(&mut row.outcomes, open) {
+        while let Some(oldest) = row.outcomes.first_entry().filter(|oldest| *oldest.key() < acknowledged_below) {
+            let (sequence, outcome) = oldest.remove_entry();
             self.outcomes -= 1;
             self.digest = self.digest.wrapping_sub(outcome.hash);
             effects.delete(rows::OUTCOMES, rows::outcome_key(client, sequence));

@@ -1,7 +1,9 @@
 //! Identities and positions. Every id and count has a type of its own, so that two of them cannot be swapped.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use crate::limits::SESSION_ID_BYTES_MAX;
@@ -140,8 +142,12 @@ impl fmt::Display for LogId {
 /// A session's name: any UTF-8 string of at most [`SESSION_ID_BYTES_MAX`] bytes, the empty one too.
 ///
 /// It is a credential: `Debug` prints eight hex digits of a keyed hash, and there is no `Display`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(Arc<str>);
+#[derive(Clone)]
+pub struct SessionId {
+    /// Its first bytes, so that a search among thousands rarely has to look at the text of each.
+    first: (u64, u64),
+    text: Arc<str>,
+}
 
 /// Why a string is no [`SessionId`]. Nothing changed; use a shorter id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,24 +170,56 @@ impl SessionId {
         if id.len() > SESSION_ID_BYTES_MAX {
             return Err(InvalidId { bytes: id.len() });
         }
-        Ok(Self(id.into()))
+        let mut first = [0; 16];
+        let len = id.len().min(first.len());
+        first[..len].copy_from_slice(&id.as_bytes()[..len]);
+        let first = u128::from_be_bytes(first);
+        Ok(Self { first: ((first >> 64) as u64, first as u64), text: id.into() })
     }
 
     /// The id itself. Never print it into a log.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl Borrow<str> for SessionId {
     fn borrow(&self) -> &str {
-        &self.0
+        &self.text
+    }
+}
+
+impl PartialEq for SessionId {
+    fn eq(&self, other: &Self) -> bool {
+        self.first == other.first && self.text == other.text
+    }
+}
+
+impl Eq for SessionId {}
+
+/// As the text: it is looked up by it.
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+/// As the text. Zeros stand for the first bytes a short one lacks, so equal ones say nothing yet.
+impl Ord for SessionId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.first.cmp(&other.first).then_with(|| self.text.cmp(&other.text))
+    }
+}
+
+impl PartialOrd for SessionId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session:{:08x}", keyed_hash(log_hash_key(), self.0.as_bytes()) as u32)
+        write!(f, "session:{:08x}", keyed_hash(log_hash_key(), self.text.as_bytes()) as u32)
     }
 }
 
@@ -215,6 +253,18 @@ mod tests {
         assert!(SessionId::new(&"x".repeat(SESSION_ID_BYTES_MAX)).is_ok());
         assert_eq!(SessionId::new(&"x".repeat(SESSION_ID_BYTES_MAX + 1)), Err(InvalidId { bytes: SESSION_ID_BYTES_MAX + 1 }));
         assert!(SessionId::new("").is_ok());
+    }
+
+    #[test]
+    fn ids_are_equal_and_ordered_as_their_texts() {
+        let long = "x".repeat(16);
+        let texts =
+            ["", "\0", "\0\0", "a", "a\0", "ab", "b", "é", &long, &format!("{long}\0"), &format!("{long}a"), "session-0000001"];
+        for (one, other) in texts.iter().flat_map(|one| texts.iter().map(move |other| (*one, *other))) {
+            let (id, other_id) = (SessionId::new(one).expect("short"), SessionId::new(other).expect("short"));
+            assert_eq!(id.cmp(&other_id), one.cmp(other), "{one:?} {other:?}");
+            assert_eq!(id == other_id, one == other, "{one:?} {other:?}");
+        }
     }
 
     #[test]

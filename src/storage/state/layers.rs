@@ -1,5 +1,6 @@
 //! The layers a read sees: unflushed over frozen over the base, all of one instant.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -46,10 +47,41 @@ impl Batch {
 }
 
 /// Rows that are not in the base yet; without a value: deleted.
+///
+/// A tree for each table: those that hold little, which every write changes, stay small and in the processor's caches.
 #[derive(Default)]
 pub(super) struct Overlay {
-    rows: BTreeMap<(u8, Bytes), Cell>,
+    tables: BTreeMap<u8, BTreeMap<Key, Cell>>,
     bytes: u64,
+}
+
+/// A row's key, which is compared without a look at its bytes where the first 16 of them tell. Ordered as its bytes are.
+#[derive(Clone, PartialEq, Eq)]
+struct Key {
+    first: u128,
+    bytes: Bytes,
+}
+
+impl Key {
+    fn new(bytes: Bytes) -> Self {
+        let mut first = [0; 16];
+        let len = bytes.len().min(first.len());
+        first[..len].copy_from_slice(&bytes[..len]);
+        Self { first: u128::from_be_bytes(first), bytes }
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Zeros stand for what a short key lacks, so equal ones say nothing yet.
+        self.first.cmp(&other.first).then_with(|| self.bytes.cmp(&other.bytes))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// A row as it was changed last; `None`: deleted.
@@ -76,14 +108,22 @@ impl Overlay {
     }
 
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.rows.iter().map(|((table, key), cell)| Row { table: *table, key, value: cell.value.as_ref(), is_first: cell.is_first })
+        let tables = self.tables.iter();
+        tables.flat_map(|(table, rows)| {
+            rows.iter().map(|(key, cell)| Row {
+                table: *table,
+                key: &key.bytes,
+                value: cell.value.as_ref(),
+                is_first: cell.is_first,
+            })
+        })
     }
 
     fn set(&mut self, table: u8, key: Bytes, cell: Cell) {
         let key_bytes = key.len() as u64 + ROW_OVERHEAD_BYTES;
         let is_deleted = cell.value.is_none();
         self.bytes += cell.bytes();
-        match self.rows.entry((table, key)) {
+        match self.tables.entry(table).or_default().entry(Key::new(key)) {
             Entry::Vacant(vacant) => {
                 self.bytes += key_bytes;
                 vacant.insert(cell);
@@ -100,10 +140,11 @@ impl Overlay {
         }
     }
 
-    fn range(&self, span: &Span) -> impl Iterator<Item = (&(u8, Bytes), &Option<Bytes>)> {
-        let nothing = span.from >= span.until;
-        let until = if nothing { span.from.clone() } else { span.until.clone() };
-        self.rows.range((span.table, span.from.clone())..(span.table, until)).map(|(key, cell)| (key, &cell.value))
+    fn range(&self, span: &Span) -> impl Iterator<Item = ((u8, &Bytes), &Option<Bytes>)> {
+        let table = span.table;
+        let rows = self.tables.get(&table).filter(|_| span.from < span.until);
+        let within = || Key::new(span.from.clone())..Key::new(span.until.clone());
+        rows.into_iter().flat_map(move |rows| rows.range(within())).map(move |(key, cell)| ((table, &key.bytes), &cell.value))
     }
 }
 
@@ -183,7 +224,7 @@ impl Pinner<'_> {
     }
 
     fn pin_spans(&self, spans: Vec<Span>) -> Pinned {
-        let copied = |span| self.unflushed.range(span).map(|((table, key), value)| (*table, key.clone(), value.clone()));
+        let copied = |span| self.unflushed.range(span).map(|((table, key), value)| (table, key.clone(), value.clone()));
         let recent = spans.iter().flat_map(copied).collect();
         Pinned { spans, recent, frozen: self.frozen.clone(), base: self.base.clone(), fault: self.fault.clone() }
     }
@@ -215,7 +256,7 @@ impl Pinned {
         let mut rows: BTreeMap<(u8, Bytes), Option<Bytes>> = BTreeMap::new();
         for span in &self.spans {
             if let Some(frozen) = &self.frozen {
-                rows.extend(frozen.overlay.range(span).map(|(key, value)| (key.clone(), value.clone())));
+                rows.extend(frozen.overlay.range(span).map(|((table, key), value)| ((table, key.clone()), value.clone())));
             }
         }
         rows.extend(self.recent.iter().map(|(table, key, value)| ((*table, key.clone()), value.clone())));
@@ -241,6 +282,21 @@ mod tests {
     fn overlay(batch: Batch, mut overlay: Overlay) -> Overlay {
         batch.rows.into_iter().for_each(|(table, key, cell)| overlay.set(table, key, cell));
         overlay
+    }
+
+    #[test]
+    fn keys_are_ordered_as_their_bytes_whatever_their_length() {
+        let mut keys: Vec<Vec<u8>> = vec![vec![]];
+        for len in [1, 2, 15, 16, 17, 18, 40] {
+            for last in [0, 1, 255] {
+                keys.push([vec![0; len - 1], vec![last]].concat());
+                keys.push([vec![7; len - 1], vec![last]].concat());
+            }
+        }
+        for (one, other) in keys.iter().flat_map(|one| keys.iter().map(move |other| (one, other))) {
+            let key = |bytes: &[u8]| Key::new(Bytes::copy_from_slice(bytes));
+            assert_eq!(key(one).cmp(&key(other)), one.cmp(other), "{one:?} {other:?}");
+        }
     }
 
     #[test]
