@@ -1,6 +1,7 @@
 //! Bounded memory of sessions, shared by clones: contents by bytes, identities by number, least recently used first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::known::Session;
@@ -25,12 +26,36 @@ pub(super) struct Cache<T> {
 }
 
 struct Inner<T> {
-    sessions: HashMap<SessionId, (u64, Shared<T>)>,
-    /// By last use.
-    order: BTreeMap<u64, SessionId>,
-    /// Those of `order` that were used since their contents were dropped: all that have any.
-    full: BTreeSet<u64>,
+    sessions: HashMap<SessionId, Entry<T>>,
+    /// All, by a use that is their last or an earlier one: a use costs nothing here, and whoever looks for the oldest puts right what
+    /// it finds.
+    order: Queue,
+    /// Likewise those that were used since their contents were dropped: all that have any.
+    full: Queue,
     tick: u64,
+}
+
+type Queue = BinaryHeap<Reverse<(u64, SessionId)>>;
+
+struct Entry<T> {
+    /// The last use.
+    tick: u64,
+    in_full: bool,
+    session: Shared<T>,
+}
+
+impl<T> Inner<T> {
+    /// Takes the least recently used out of `queue`.
+    fn oldest(sessions: &HashMap<SessionId, Entry<T>>, queue: &mut Queue) -> Option<SessionId> {
+        while let Some(Reverse((tick, id))) = queue.pop() {
+            match sessions.get(&id) {
+                Some(entry) if entry.tick == tick => return Some(id),
+                Some(entry) => queue.push(Reverse((entry.tick, id))),
+                None => {}
+            }
+        }
+        None
+    }
 }
 
 impl<T> Default for Cache<T> {
@@ -41,7 +66,7 @@ impl<T> Default for Cache<T> {
 
 impl<T> Cache<T> {
     fn bounded(bytes_max: u64, sessions_max: usize) -> Self {
-        let inner = Inner { sessions: HashMap::new(), order: BTreeMap::new(), full: BTreeSet::new(), tick: 0 };
+        let inner = Inner { sessions: HashMap::new(), order: Queue::new(), full: Queue::new(), tick: 0 };
         Self { inner: Mutex::new(inner), meter: Meter::default(), bytes_max, sessions_max }
     }
 }
@@ -50,21 +75,30 @@ impl<T: Item> Cache<T> {
     /// What is known of this session, perhaps nothing.
     pub fn session(&self, id: &SessionId) -> Shared<T> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.tick += 1;
-        let tick = inner.tick;
-        let entry = inner.sessions.entry(id.clone()).or_insert_with(|| (tick, Arc::default()));
-        let before = std::mem::replace(&mut entry.0, tick);
-        let session = entry.1.clone();
-        inner.order.remove(&before);
-        inner.order.insert(tick, id.clone());
-        inner.full.remove(&before);
-        inner.full.insert(tick);
-        while inner.order.len() > self.sessions_max
-            && let Some((tick, oldest)) = inner.order.pop_first()
-        {
-            inner.sessions.remove(&oldest);
-            inner.full.remove(&tick);
+        let Inner { sessions, order, full, tick } = &mut *inner;
+        *tick += 1;
+        let tick = *tick;
+        if let Some(entry) = sessions.get_mut(id) {
+            entry.tick = tick;
+            if !std::mem::replace(&mut entry.in_full, true) {
+                full.push(Reverse((tick, id.clone())));
+            }
+            return entry.session.clone();
         }
+        while sessions.len() >= self.sessions_max
+            && let Some(oldest) = Inner::oldest(sessions, order)
+        {
+            sessions.remove(&oldest);
+        }
+        // What was dropped here is still in there.
+        if full.len() >= 2 * self.sessions_max {
+            let still = sessions.iter().filter(|(_, entry)| entry.in_full);
+            *full = still.map(|(id, entry)| Reverse((entry.tick, id.clone()))).collect();
+        }
+        order.push(Reverse((tick, id.clone())));
+        full.push(Reverse((tick, id.clone())));
+        let session = Shared::default();
+        sessions.insert(id.clone(), Entry { tick, in_full: true, session: session.clone() });
         session
     }
 
@@ -74,23 +108,22 @@ impl<T: Item> Cache<T> {
             return;
         }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let Inner { sessions, order, full, .. } = &mut *inner;
-        let mut from = 0;
+        let Inner { sessions, full, .. } = &mut *inner;
+        let mut kept = Vec::new();
         while self.meter.bytes() > self.bytes_max
-            && let Some(&tick) = full.range(from..).next()
+            && let Some(id) = Inner::oldest(sessions, full)
         {
-            from = tick + 1;
-            let Some((_, session)) = order.get(&tick).and_then(|id| sessions.get(id)) else { continue };
+            let Some(entry) = sessions.get_mut(&id) else { continue };
             // One that is busy is in use.
-            let Ok(mut held) = session.try_lock() else { continue };
-            held.strip();
-            drop(held);
-            // Whoever holds it may be about to remember more. The others leave the set, so that no call walks over those of calls
+            let stripped = entry.session.try_lock().map(|mut held| held.strip()).is_ok();
+            // Whoever holds it may be about to remember more. The others leave the queue, so that no call walks over those of calls
             // before.
-            if Arc::strong_count(session) == 1 {
-                full.remove(&tick);
+            entry.in_full = !stripped || Arc::strong_count(&entry.session) > 1;
+            if entry.in_full {
+                kept.push(Reverse((entry.tick, id)));
             }
         }
+        full.extend(kept);
     }
 }
 
@@ -157,12 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_sessions_is_bounded() {
+    fn the_number_of_sessions_is_bounded_and_so_is_what_orders_them() {
         let cache = Cache::bounded(1 << 20, 2);
-        for id in ["a", "b", "c"] {
+        for id in ["a", "b", "c"].repeat(5) {
             remember(&cache, id, 10);
+            let inner = cache.inner.lock().expect("no panic");
+            assert!(inner.sessions.len() <= 2 && inner.order.len() <= 2 && inner.full.len() <= 4);
         }
-        assert_eq!(cache.inner.lock().expect("no panic").sessions.len(), 2);
         assert!(!knows(&cache, "a"));
     }
 }

@@ -15,6 +15,7 @@
 mod answers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,27 @@ struct Connection {
     task: AbortHandle,
 }
 
+/// Keys are counted up, by us: they need no hash that nobody can foresee.
+#[derive(Default)]
+struct Spread(u64);
+
+type Counted = BuildHasherDefault<Spread>;
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The table looks at the first bits and the last.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 /// See the module.
 pub(super) struct Driver {
     config: Arc<Config>,
@@ -95,7 +117,7 @@ pub(super) struct Driver {
     tasks: JoinSet<()>,
     router: Router,
     table: Table,
-    operations: HashMap<Key, Operation>,
+    operations: HashMap<Key, Operation, Counted>,
     /// Attempts without an answer, by tag.
     attempts: BTreeMap<u64, Key>,
     /// Deadlines, gates and waits.
@@ -139,7 +161,7 @@ impl Driver {
             reports,
             tasks: JoinSet::new(),
             router,
-            operations: HashMap::new(),
+            operations: HashMap::default(),
             attempts: BTreeMap::new(),
             timers: BTreeSet::new(),
             sessions: HashMap::new(),

@@ -310,6 +310,11 @@ impl<T: Item> Session<T> {
             _ => None,
         };
         if let Some((place, true)) = place {
+            if plan.own.is_none() && plan.from.is_none() && plan.view.items.is_empty() {
+                // All that was there was replaced, and nothing can be appended to what came before: a value that is saved again and
+                // again would fill the cache with what it was.
+                self.known.retain(|known| !known.own.is_empty() || known.forgot || known.unsettled.is_some());
+            }
             self.put(Origin::At(place), plan.view.clone(), None);
         }
         let event = self.next;
