@@ -35,10 +35,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     log_to_stderr(if matches!(command, Command::Serve(_)) { DEFAULT_FILTER } else { "error" })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let (Command::Serve(_), Some(workers)) = (&command, node_workers()) {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime.enable_all().build().map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
     runtime.block_on(async {
         match command {
             Command::Bench(args) => commands::bench::run(args).await,
@@ -58,6 +59,16 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Completions(args) => commands::completions::run(&args),
         }
     })
+}
+
+/// Async workers of a node: half of the processors, since its log, its flushes and its kernel's sync need the others. With more, every
+/// message between two tasks wakes another processor. `None`: tokio decides, by `TOKIO_WORKER_THREADS` or as many as there are.
+fn node_workers() -> Option<usize> {
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_some() {
+        return None;
+    }
+    let processors = std::thread::available_parallelism().ok()?.get();
+    Some((processors / 2).max(1))
 }
 
 /// Logs what `QUORATE_LOG` asks for. Errors: it is no filter.
