@@ -100,7 +100,7 @@ impl Cell {
 
 impl Overlay {
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.tables.values().all(BTreeMap::is_empty)
     }
 
     pub fn bytes(&self) -> u64 {
