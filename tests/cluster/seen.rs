@@ -28,19 +28,24 @@ async fn wait_health(cluster: &Cluster, node: u64, wanted: ServingStatus) {
 #[tokio::test]
 async fn the_health_service_and_readiness_say_the_same_and_follow_the_quorum() {
     let mut cluster = Cluster::start(3).await;
-    wait_health(&cluster, 1, ServingStatus::Serving).await;
-    let ready = cluster.get(1, "/readyz?verbose").await;
+    // A leader that hears nobody takes a while to know; a follower knows at once.
+    let leader = cluster.leader(1).await;
+    let left = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let others = (1..=3).filter(|node| *node != left);
+    wait_health(&cluster, left, ServingStatus::Serving).await;
+    let ready = cluster.get(left, "/readyz?verbose").await;
     assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     for check in ["storage", "running", "bootstrapped", "leader", "digest", "clock", "disk"] {
         assert!(ready.contains(&format!("] {check}")), "{check} is not in {ready}");
     }
-    cluster.kill(2).await;
-    cluster.kill(3).await;
-    wait_health(&cluster, 1, ServingStatus::NotServing).await;
-    let ready = cluster.get(1, "/readyz").await;
+    for node in others {
+        cluster.kill(node).await;
+    }
+    wait_health(&cluster, left, ServingStatus::NotServing).await;
+    let ready = cluster.get(left, "/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("[-] leader"), "{ready}");
-    cluster.start_node(2).await;
-    wait_health(&cluster, 1, ServingStatus::Serving).await;
+    cluster.start_node(leader).await;
+    wait_health(&cluster, left, ServingStatus::Serving).await;
 }
 
 /// What `status --watch`, `doctor` and the page are made of.
@@ -62,7 +67,12 @@ async fn a_node_counts_its_clients_operations_once_wherever_they_came_in() {
     let after = cluster.status().await.expect("a status");
     let (writes, reads) = (sum(&after).0 - sum(&before).0, sum(&after).1 - sum(&before).1);
     // The client's own opening is one more; a retry another.
-    assert!((21..=25).contains(&writes) && (20..=25).contains(&reads), "writes={writes} reads={reads}");
+    assert!(writes >= 21 && reads >= 20, "writes={writes} reads={reads}");
+    let of = |status: &quorate::client::ClusterStatus| {
+        let node = status.nodes.iter().find(|node| node.id.0 == leader).expect("it answers");
+        (node.writes, node.reads)
+    };
+    assert_eq!(of(&after), of(&before), "what a follower forwards is the follower's to count");
     let node = after.nodes.iter().find(|node| node.id.0 == leader).expect("it answers");
     assert!(node.syncs > 0 && node.sync_total > std::time::Duration::ZERO && node.disk_total_bytes > 0, "{node:?}");
     assert!(node.checks.len() >= 7 && node.cluster_version_max >= node.cluster_version, "{node:?}");

@@ -131,8 +131,10 @@ function nice(max) {
   return [1, 2, 2.5, 5, 10].map((step) => step * unit).find((step) => step >= max);
 }
 function chart(into, lines, show) {
-  const W = 640, H = 150, left = 44, bottom = 18, top = 8;
-  const max = nice(Math.max(0, ...lines.flatMap((line) => line.points.filter((p) => p != null))) * 1.05);
+  // As wide as it is shown: text keeps its shape.
+  const W = into.clientWidth || 640, H = 150, left = 44, bottom = 18, top = 8;
+  // Of whole things the middle of the axis is a whole one too.
+  const max = Math.max(show === count ? 2 : 0, nice(Math.max(0, ...lines.flatMap((line) => line.points.filter((p) => p != null))) * 1.05));
   const x = (i) => left + ((POINTS - series.at.length + i) / (POINTS - 1)) * (W - left - 4);
   const y = (v) => top + (1 - v / max) * (H - top - bottom);
   const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", role: "img", "aria-label": lines.map((l) => `${l.name} ${show(last(l.points))}`).join(", ") });
