@@ -73,6 +73,10 @@ async fn the_peer_port_takes_members_only() {
         let error = wire::hello(&address, authority, shown.as_ref()).await.expect_err(what);
         assert!(error.contains("received fatal alert"), "{what}: {error}");
     }
-    let (_, text) = wire::get(&nodes.admin_address(1), authority, "/metrics", Some("tokensecret-admin")).await;
-    assert!(text.contains("quorate_tls_refused_total{port=\"peer\"} 5"), "{text}");
+    // Each is counted once its connection has ended.
+    let counted = async || {
+        let (_, text) = wire::get(&nodes.admin_address(1), authority, "/metrics", Some("tokensecret-admin")).await;
+        text.contains("quorate_tls_refused_total{port=\"peer\"} 5")
+    };
+    nodes.until("the refused are counted", counted).await;
 }
