@@ -178,6 +178,8 @@ async fn what_may_not_be_is_refused_with_its_reason() {
 
     // An id is never used twice: not even of a member that never had a vote and is gone.
     let member = added(&mut cluster, &client).await;
+    // One that never heard of the cluster's members has nobody to ask, and goes on waiting to be added.
+    cluster.converged().await.expect("it has the log");
     change(&client, MemberChange::Remove(member.id)).await;
     assert!(cluster.ended(member.id).await.expect("it ends").contains("removed"));
     cluster.wipe(member.id).expect("it is off");

@@ -140,7 +140,7 @@ pub fn build(rows: Rows<'_>) -> Result<Model, Error> {
 }
 
 pub fn options() -> Options {
-    Options { cache_bytes: 1 << 20, reserve_bytes: 0, ..Options::default() }
+    Options { cache_bytes: 1 << 20, reserve_bytes: 0, flush_after: Duration::from_secs(2), ..Options::default() }
 }
 
 impl Rig {
