@@ -130,7 +130,8 @@ mod tests {
     /// Design §9: a majority of all voters, of one mind; nobody who is silent counts, nor a learner.
     #[test]
     fn only_a_majority_of_all_voters_of_one_mind_makes_a_node_wrong() {
-        let cases: [(u64, &[(u64, u64)], Verdict); 11] = [
+        type Said<'a> = &'a [(u64, u64)];
+        let cases: [(u64, Said<'_>, Verdict); 11] = [
             (3, &[], Verdict::Agrees),
             (3, &[(2, 7), (3, 7)], Verdict::Agrees),
             (3, &[(2, 8), (3, 8)], Verdict::Wrong),

@@ -348,7 +348,8 @@ pub fn bob_json(data: &[u8]) {
 pub fn tokens(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Tokens::parse(text) {
-        Ok(tokens) => assert_eq!(tokens.is_empty(), tokens.len() == 0),
+        // Each token is more than a byte of the file.
+        Ok(tokens) => assert!(tokens.len() <= data.len(), "{} tokens", tokens.len()),
         Err(error) => assert!(!error.to_string().contains('\n'), "one line: {error}"),
     }
 }

@@ -55,7 +55,7 @@ async fn a_watched_status_shows_what_happens_between_two_looks() {
     let looks =
         tokio::task::spawn_blocking(move || own.run(&["status", "--watch", "--count", "3", "--interval", "300ms", "-o", "json"]));
     let output = tokio::select! {
-        () = async { writes.await } => unreachable!("it goes on for ever"),
+        () = writes => unreachable!("it goes on for ever"),
         output = looks => output.expect("it ran"),
     };
     assert!(output.status.success(), "{}", text(&output.stderr));
