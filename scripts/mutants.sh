@@ -30,7 +30,7 @@ done
 unset RUSTFLAGS
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
-awk -v only="$only" -v rates="$rates" '{ sub(/#.*/, "") } NF && (only == "" || $1 == only) && (rates == "" || $2 == "sim")' tests/sim/mutants.txt >"$out/list"
+awk -v only="$only" -v rates="$rates" '{ sub(/ *(#.*)?$/, "") } NF && (only == "" || $1 == only) && (rates == "" || $2 == "sim")' tests/sim/mutants.txt >"$out/list"
 [ -s "$out/list" ] || { echo "no such bug in tests/sim/mutants.txt: $only" >&2; exit 2; }
 # A bug that nobody is asked to catch proves nothing.
 uncaught="$(sed -n 's/^    [A-Za-z]* = "\([a-z-]*\)",$/\1/p' src/mutant/mod.rs | grep -vxFf <(awk '!/^#/ { print $1 }' tests/sim/mutants.txt) || true)"
@@ -93,9 +93,9 @@ jobs="${SIM_JOBS:-$(nproc)}"
 awk '$2 != "sim" || NF > 3 { print $2, $3, (NF > 3 ? $4 : "-") }' "$out/list" | sort -u >"$out/controls"
 # shellcheck disable=SC2016 # The inner shell expands them.
 {
-  xargs -P "$jobs" -L 1 bash -c 'control "$@"' _ <"$out/controls"
+  xargs -r -P "$jobs" -L 1 bash -c 'control "$@"' _ <"$out/controls"
   if [ -e "$out/failed" ]; then cat "$out/failed"; exit 1; fi
-  xargs -P "$jobs" -L 1 bash -c 'plant "$@"' _ <"$out/list"
+  xargs -r -P "$jobs" -L 1 bash -c 'plant "$@"' _ <"$out/list"
 }
 total=0 caught=0
 printf '%-28s %6s %5s %6s  %s\n' bug s seeds caught by
