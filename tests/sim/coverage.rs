@@ -116,7 +116,7 @@ pub fn start() {
 }
 
 /// Points that have no floor above 0 yet. Lower it with each that gets one.
-const OPEN_MAX: usize = 6;
+const OPEN_MAX: usize = 2;
 
 /// A point that no run has to see is not looked at: each that the code counts has a floor, and all but a few one above 0.
 #[test]
