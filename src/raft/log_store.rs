@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::Stream;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -16,7 +16,7 @@ use super::types::{
 use crate::limits::APPEND_BYTES_SOFT;
 use crate::mutant::{self, Mutant};
 use crate::storage::identity::Identity;
-use crate::storage::log::{Log, Record};
+use crate::storage::log::{self, Log, Record};
 
 /// Log and vote of one node, with the identity that remembers whether there ever was any.
 #[derive(Clone)]
@@ -30,11 +30,8 @@ impl LogStore {
         Self { log, identity }
     }
 
-    /// Notes in the identity, durably and once, that this node takes part, before anything is written that another node may rely
-    /// on: a node whose log vanished must not pass for a new one.
-    fn mark_initialized(&self) -> io::Result<()> {
-        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        if identity.was_initialized() { Ok(()) } else { identity.mark_initialized().map_err(io::Error::other) }
+    fn identity(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records of `from..until`, a prefix of at most about `bytes_max` bytes, never empty where there is one.
@@ -56,6 +53,12 @@ impl LogStore {
         };
         (from, until)
     }
+}
+
+/// Notes in the identity, durably and once, that this node took part: when its first record is durable and before anyone hears of it. A
+/// node whose log vanished must not pass for a new one; one that lost power before it promised anything is still new.
+fn mark_initialized(identity: &Mutex<Identity>) -> io::Result<()> {
+    identity.lock().unwrap_or_else(PoisonError::into_inner).mark_initialized().map_err(io::Error::other)
 }
 
 fn entry_from(record: Record) -> io::Result<Entry> {
@@ -132,13 +135,14 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.mark_initialized()?;
+        self.identity().begin();
         let (done, synced) = oneshot::channel();
         self.log.save_vote(vote_to_bytes(vote), Box::new(move |result| drop(done.send(result))));
         if mutant::is(Mutant::VoteNotSynced) {
             return Ok(());
         }
-        synced.await.map_err(io::Error::other)?.map_err(io::Error::other)
+        synced.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        mark_initialized(&self.identity)
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
@@ -146,7 +150,7 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = <Types as RaftTypeConfig>::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.mark_initialized()?;
+        self.identity().begin();
         let record = |entry: Entry| Record { log_id: log_id_from(&entry.log_id), payload: payload_to_bytes(&entry.payload) };
         let records = entries.into_iter().map(record).collect();
         if mutant::is(Mutant::AcknowledgeBeforeSync) {
@@ -154,7 +158,11 @@ impl RaftLogStorage<Types> for LogStore {
             callback.io_completed(Ok(()));
             return Ok(());
         }
-        self.log.append(records, Box::new(move |result| callback.io_completed(result.map_err(io::Error::other))));
+        let identity = self.identity.clone();
+        let synced = move |result: Result<(), log::Error>| {
+            callback.io_completed(result.map_err(io::Error::other).and_then(|()| mark_initialized(&identity)));
+        };
+        self.log.append(records, Box::new(synced));
         Ok(())
     }
 

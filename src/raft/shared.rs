@@ -172,7 +172,8 @@ impl Shared {
     pub fn fail_removed(&self) {
         self.was_removed.store(true, Ordering::Relaxed);
         self.fail(
-            "this node was removed from the cluster: it takes no part any more; to bring the machine back, empty the data directory and add              it under a new id"
+            "this node was removed from the cluster: it takes no part any more; to bring the machine back, empty the data directory and add \
+             it under a new id"
                 .to_owned(),
         );
     }

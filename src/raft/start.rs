@@ -142,11 +142,22 @@ fn open_dir(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
         .create_dir_all(dir)
         .map_err(|error| data(format!("cannot make the data directory path={} error={error}", dir.display())))?;
     let lock = Lock::acquire(&*env.disk, dir).map_err(data)?;
-    let identity = Identity::load_or_create(env, dir, options.node).map_err(data)?;
+    let mut identity = Identity::load_or_create(env, dir, options.node).map_err(data)?;
     set_log_hash_key(identity.log_hash_key());
     let log = Log::open(env, &dir.join("log"), options.log.clone()).map_err(data)?;
     let position = log.position();
-    if identity.was_initialized() && position.vote.is_none() && position.last.is_none() {
+    let is_empty = position.vote.is_none() && position.last.is_none();
+    if !is_empty && identity.cluster().is_none() {
+        return Err(data(format!(
+            "the log holds records and the identity names no cluster: they are not of one data directory path={} mend=put both back from \
+             one copy, or replace the node under a new id",
+            dir.display()
+        )));
+    }
+    if !is_empty {
+        // It may have lost power between the first record and the mark.
+        identity.mark_initialized().map_err(data)?;
+    } else if identity.was_initialized() {
         return Err(data(format!(
             "the log is gone but the node took part in a cluster: it must not vote again path={} mend=restore the log, or replace the node \
              under a new id",
@@ -450,5 +461,101 @@ async fn leadership(shared: Arc<Shared>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use openraft::storage::{IOFlushed, RaftLogStorage as _};
+    use openraft::type_config::TypeConfigExt as _;
+
+    use super::super::types::{Entry, RaftPayload, Types, Vote, log_id_to};
+    use super::*;
+    use crate::env::Disk as _;
+    use crate::testing::disk::{Crash, SimDisk};
+    use crate::testing::inline::SimEnv;
+    use crate::types::{ClusterId, LogId};
+
+    const CLUSTER: ClusterId = ClusterId([7; 16]);
+    const CRASHES: [Crash; 4] = [Crash::Lost, Crash::Kept, Crash::Prefix, Crash::Torn { sector: 512 }];
+
+    fn open(env: &Env) -> Result<Storage, StartError> {
+        let log = log::Options { segment_bytes: 1 << 16, spare_segments: 0, ..log::Options::default() };
+        let state = state::Options { reserve_bytes: 0, ..state::Options::default() };
+        let options = OpenOptions { node: NodeId(1), data_dir: PathBuf::from("/data/1"), log, state };
+        open_dir(env, &options)
+    }
+
+    /// Runs a future that waits for nothing but the workers. `None`: they came to nothing, the disk is dead.
+    async fn driven<T>(sim: &SimEnv, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        for _ in 0..2 {
+            if let Poll::Ready(done) = futures_util::poll!(future.as_mut()) {
+                return Some(done);
+            }
+            sim.workers.run();
+        }
+        None
+    }
+
+    /// A new node takes part, by a vote or by an entry, until the disk halts: `halt` operations after it adopted the cluster. Gives
+    /// whether it answered for it.
+    async fn takes_part(disk: &SimDisk, by_vote: bool, halt: Option<u64>) -> bool {
+        let sim = SimEnv::new(disk, 1);
+        let Storage { mut identity, log, .. } = open(&sim.env).expect("an empty disk");
+        identity.adopt(CLUSTER).expect("nothing fails");
+        if let Some(halt) = halt {
+            disk.halt_after(disk.operations() + halt);
+        }
+        let mut store = LogStore::new(log, Arc::new(Mutex::new(identity)));
+        if by_vote {
+            return driven(&sim, store.save_vote(&Vote::new(1, NodeId(1)))).await.is_some_and(|saved| saved.is_ok());
+        }
+        let (answer, answered) = Types::oneshot();
+        let entry = Entry { log_id: log_id_to(LogId { term: 1, node: NodeId(1), index: 0 }), payload: RaftPayload::Blank };
+        let appended = driven(&sim, store.append([entry], IOFlushed::signal(answer))).await;
+        appended.is_some_and(|appended| appended.is_ok())
+            && driven(&sim, answered).await.is_some_and(|answer| matches!(answer, Ok(Ok(()))))
+    }
+
+    /// A node that lost its power anywhere around its first record starts again, with the record if anyone heard of it (seed
+    /// 158113343514); one whose log is gone after that never does.
+    #[tokio::test]
+    async fn a_node_that_loses_power_around_its_first_record_starts_again_and_remembers_what_it_answered() {
+        for by_vote in [true, false] {
+            let mut answered = false;
+            for halt in 0.. {
+                assert!(halt < 100, "a first record takes few operations");
+                let disk = SimDisk::new();
+                let did = takes_part(&disk, by_vote, Some(halt)).await;
+                if std::mem::replace(&mut answered, did) {
+                    break;
+                }
+                for (crash, seed) in CRASHES.iter().flat_map(|crash| (0..3).map(move |seed| (*crash, seed))) {
+                    let what = format!("by_vote={by_vote} halt={halt} crash={crash:?} seed={seed}");
+                    let sim = SimEnv::new(&disk.crash(crash, seed), 2);
+                    let Storage { identity, log, .. } = open(&sim.env).unwrap_or_else(|error| panic!("{what}: {error}"));
+                    let position = log.position();
+                    let holds = if by_vote { position.vote.is_some() } else { position.last.is_some() };
+                    assert!(holds || !did, "{what}");
+                    assert_eq!(identity.was_initialized(), position.vote.is_some() || position.last.is_some(), "{what}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_log_is_gone_does_not_start_again() {
+        let disk = SimDisk::new();
+        assert!(takes_part(&disk, true, None).await, "nothing fails");
+        let log = PathBuf::from("/data/1/log");
+        for name in disk.list(&log).expect("it is there") {
+            disk.remove(&log.join(name)).expect("no fault is set");
+        }
+        let error = open(&SimEnv::new(&disk, 2).env).err().expect("it has promised a vote").to_string();
+        assert!(error.contains("the log is gone"), "{error}");
     }
 }

@@ -105,6 +105,8 @@ pub struct Identity {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     fields: Fields,
+    /// The first record of the log is under way; after a crash the log tells whether it was.
+    begun: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +134,7 @@ impl Identity {
             }
             // A killed process may have renamed it without the sync: what is believed from now on must be durable.
             env.disk.sync_dir(dir).map_err(failed)?;
-            return Ok(Identity { disk: env.disk.clone(), dir: dir.to_owned(), fields });
+            return Ok(Identity { disk: env.disk.clone(), dir: dir.to_owned(), fields, begun: false });
         }
         for data in ["log", "state"] {
             if env.disk.exists(&dir.join(data)).map_err(failed)? {
@@ -143,7 +145,7 @@ impl Identity {
         env.random.fill(&mut instance);
         let log_hash_key = u64_from(&*env.random);
         let fields = Fields { node, instance: InstanceId(instance), cluster: None, log_hash_key, initialized: false };
-        let mut identity = Identity { disk: env.disk.clone(), dir: dir.to_owned(), fields: fields.clone() };
+        let mut identity = Identity { disk: env.disk.clone(), dir: dir.to_owned(), fields: fields.clone(), begun: false };
         identity.replace(fields)?;
         Ok(identity)
     }
@@ -157,7 +159,7 @@ impl Identity {
         }
         let text = read(&**disk, &file).map_err(failed)?;
         let fields = Fields::parse(&text).map_err(|what| Error::Damaged { file: file.clone(), what })?;
-        Ok(Identity { disk: disk.clone(), dir: dir.to_owned(), fields })
+        Ok(Identity { disk: disk.clone(), dir: dir.to_owned(), fields, begun: false })
     }
 
     /// Writes, last of all, the identity of a directory that was restored as a member of `cluster`: it holds data of it.
@@ -171,7 +173,7 @@ impl Identity {
         instance: InstanceId,
     ) -> Result<Identity, Error> {
         let fields = Fields { node, instance, cluster: Some(cluster), log_hash_key: u64_from(&*env.random), initialized: true };
-        let mut identity = Identity { disk: env.disk.clone(), dir: dir.to_owned(), fields: fields.clone() };
+        let mut identity = Identity { disk: env.disk.clone(), dir: dir.to_owned(), fields: fields.clone(), begun: false };
         let there = env.disk.exists(&dir.join(FILE)).map_err(|error| Error::Io { file: dir.join(FILE), error })?;
         assert!(!there, "a restore never replaces an identity: {}", dir.display());
         identity.replace(fields)?;
@@ -198,7 +200,7 @@ impl Identity {
         self.fields.log_hash_key
     }
 
-    /// Whether this node was ever part of an initialized cluster.
+    /// Whether this node was ever part of an initialized cluster: it may have promised something to others.
     pub fn was_initialized(&self) -> bool {
         self.fields.initialized
     }
@@ -209,12 +211,18 @@ impl Identity {
     pub fn adopt(&mut self, cluster: ClusterId) -> Result<(), Error> {
         match self.fields.cluster {
             Some(mine) if mine == cluster => Ok(()),
-            Some(mine) if self.fields.initialized => Err(Error::Initialized { cluster: mine, offered: cluster }),
+            Some(mine) if self.fields.initialized || self.begun => Err(Error::Initialized { cluster: mine, offered: cluster }),
             _ => self.replace(Fields { cluster: Some(cluster), ..self.fields.clone() }),
         }
     }
 
-    /// Notes that the node is part of an initialized cluster, for ever; idempotent. Panics without a cluster id: that is the caller's
+    /// The node is about to write the first record of its log: it adopts no other cluster any more. In memory only; what is durable is
+    /// [`Identity::mark_initialized`]'s, once the record is.
+    pub fn begin(&mut self) {
+        self.begun = true;
+    }
+
+    /// Notes that the node is part of an initialized cluster, for ever; idempotent, and then without a look at the disk. Panics without a cluster id: that is the caller's
     /// mistake. Errors: [`Error::Io`].
     pub fn mark_initialized(&mut self) -> Result<(), Error> {
         assert!(self.fields.cluster.is_some(), "a node is initialized only in a cluster: {:?}", self.fields);

@@ -79,9 +79,9 @@ impl Cluster {
         self.0.stop(id).await.expect("it ends in order and in time");
     }
 
-    /// Ends a node that has stopped by itself; gives its reason.
-    pub async fn stop_failed(&mut self, id: u64) -> String {
-        self.0.stop(id).await.expect_err("it stopped by itself").to_string()
+    /// Waits until a node has stopped by itself, and ends it; gives its reason.
+    pub async fn ended(&mut self, id: u64) -> String {
+        self.0.ended(id).await.expect("it stops by itself")
     }
 
     /// Ends a node that may run or not, with its disk as it is; a disk that was halted works again.

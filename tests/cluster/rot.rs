@@ -42,21 +42,6 @@ fn has_mark(cluster: &Cluster, node: u64) -> bool {
     cluster.sim_disk(node).exists(&dir(cluster, node).join(MARK)).expect("it can be looked at")
 }
 
-/// Waits until a node has stopped by itself, buries it, and gives its reason.
-async fn stopped(cluster: &mut Cluster, node: u64) -> String {
-    let reason = {
-        let handle = cluster.node(node).expect("it was started").clone();
-        tokio::time::timeout(super::rig::PATIENCE, handle.wait_failed()).await.expect("it stops by itself")
-    };
-    cluster
-        .wait_for("the node to be gone", |status| status.nodes.iter().any(|other| other.id.0 == node && !other.reachable))
-        .await
-        .expect("it ends");
-    let died = cluster.stop_failed(node).await;
-    assert!(died.contains(&reason) || reason.contains(&died), "{died} / {reason}");
-    reason
-}
-
 /// The state file of a node, as its pointer says.
 fn state_file(disk: &SimDisk, dir: &Path) -> PathBuf {
     let names = disk.list(&dir.join("state")).expect("it is there");
@@ -129,7 +114,7 @@ async fn a_node_in_another_state_than_a_majority_stops_and_comes_back_with_their
     cluster.stop(follower).await;
     lose_a_session(&cluster, follower, "session-007");
     cluster.start_node(follower).await;
-    let reason = stopped(&mut cluster, follower).await;
+    let reason = cluster.ended(follower).await;
     assert!(reason.contains("a majority of the voters is in another state"), "{reason}");
     assert!(has_mark(&cluster, follower));
     let last_log = cluster.status().await.expect("two answer").nodes.iter().filter_map(|node| node.last_log).max();
@@ -160,7 +145,7 @@ async fn a_flipped_bit_in_content_is_found_by_reading_everything_and_mended() {
     cluster.stop(follower).await;
     flip(&cluster, follower, NEEDLE);
     cluster.start_node(follower).await;
-    let reason = stopped(&mut cluster, follower).await;
+    let reason = cluster.ended(follower).await;
     for part in ["the checksum does not match", "name=heads", "session:", "create_revision=", ".redb"] {
         assert!(reason.contains(part), "{part} is not in {reason}");
     }
@@ -183,7 +168,7 @@ async fn a_damaged_row_is_served_by_nobody_and_the_node_that_read_it_stops() {
     let mut reader = cluster.caller(follower).await;
     let refusal = reader.load_within("session-with-a-needle", Consistency::Stale, 2000).await.expect_err("it is damaged");
     assert!(matches!(refusal.kind, RefusalKind::Corrupt | RefusalKind::Unavailable), "{refusal:?}");
-    assert!(stopped(&mut cluster, follower).await.contains("name=heads"));
+    assert!(cluster.ended(follower).await.contains("name=heads"));
     cluster.start_node(follower).await;
     check_mended(&cluster, follower).await;
 }
