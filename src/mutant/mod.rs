@@ -62,6 +62,7 @@ mutants! {
     RevisionsRestart = "revisions-restart",
     LimitWithoutVersion = "limit-without-version",
     ForwardUnchecked = "forward-unchecked",
+    PeerNameUnchecked = "peer-name-unchecked",
     TokenExpiryIgnored = "token-expiry-ignored",
     NodeIdReused = "node-id-reused",
     QuorumLossAccepted = "quorum-loss-accepted",

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::tls::{Connecting, TcpDial};
+use crate::tls::{Connecting, Shown, TcpDial};
 
 /// A byte stream between two nodes.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -103,12 +103,9 @@ impl Quiet {
     }
 }
 
-/// What the other end of a connection has proved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Proof {
-    /// It holds a certificate of what it may speak for: on a peer port, of a member.
-    pub authenticated: bool,
-}
+/// What the other end of a connection has proved: it holds this certificate of what it may speak for; on a peer port, of a member.
+#[derive(Clone, Debug, Default)]
+pub struct Proof(pub Option<Arc<Shown>>);
 
 impl Accepted {
     /// Wraps any byte stream.
@@ -143,7 +140,7 @@ impl Connected for Accepted {
     type ConnectInfo = Proof;
 
     fn connect_info(&self) -> Proof {
-        self.proof
+        self.proof.clone()
     }
 }
 

@@ -14,6 +14,8 @@ use super::presence::Presence;
 use super::shared::Shared;
 use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
 use super::{Forwarder, append, bootstrap, confirm, members, rebuild, receive};
+use crate::mutant::{self, Mutant};
+use crate::tls::host_of;
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{self as peer, peer_server::Peer};
 use crate::wire::v1;
@@ -40,8 +42,8 @@ impl PeerService {
         Self { shared, presence, refused: Arc::default() }
     }
 
-    /// Whether a call is meant for this very node of this very cluster; who calls.
-    fn check(&self, route: Option<&peer::Route>) -> Result<NodeId, Status> {
+    /// Whether a call is meant for this very node of this very cluster, by one who may call itself so; who calls.
+    fn check(&self, proof: &Proof, route: Option<&peer::Route>) -> Result<NodeId, Status> {
         let route = route.ok_or_else(|| Status::invalid_argument("route is missing"))?;
         let shared = &self.shared;
         let instance = shared.identity.lock().unwrap_or_else(PoisonError::into_inner).instance();
@@ -57,19 +59,31 @@ impl PeerService {
         } else {
             None
         };
-        match problem {
-            None => Ok(NodeId(route.from)),
-            Some(problem) => {
-                self.log_refusal(route.from, problem);
-                Err(Status::failed_precondition(problem))
-            }
+        if let Some(problem) = problem {
+            self.log_refusal(route.from, problem);
+            return Err(Status::failed_precondition(problem));
         }
+        self.check_name(proof, NodeId(route.from))
+    }
+
+    /// Whether a caller is who it says it is, as far as certificates tell.
+    fn check_name(&self, proof: &Proof, from: NodeId) -> Result<NodeId, Status> {
+        let Some(shown) = proof.0.as_ref().filter(|_| !mutant::is(Mutant::PeerNameUnchecked)) else { return Ok(from) };
+        let configured = self.shared.configured.iter().find(|member| member.id == from).map(|member| &member.peer_address[..]);
+        let member = self.shared.peers.member(from);
+        let replicated = member.as_ref().map(|member| &member.peer_address[..]);
+        if let Err(why) = shown.speaks_for(from.0, configured.into_iter().chain(replicated).map(host_of)) {
+            let problem = format!("the certificate is not one of node {from}: {why}");
+            self.log_refusal(from.0, &problem);
+            return Err(Status::permission_denied(problem));
+        }
+        Ok(from)
     }
 
     /// The same, for what only a member may do: one that was removed is told so. Appends are let through: a leader that was removed
     /// may still have to tell of that.
-    fn check_member(&self, route: Option<&peer::Route>) -> Result<NodeId, Status> {
-        let from = self.check(route)?;
+    fn check_member(&self, proof: &Proof, route: Option<&peer::Route>) -> Result<NodeId, Status> {
+        let from = self.check(proof, route)?;
         if self.shared.is_removed(from) {
             self.log_refusal(from.0, "the caller was removed from the cluster");
             return Err(members::removed());
@@ -89,6 +103,11 @@ impl PeerService {
             tracing::warn!(peer = from, problem, "refused a peer's call");
         }
     }
+}
+
+/// What the connection that a call came by has proved.
+fn proof<T>(request: &Request<T>) -> Proof {
+    request.extensions().get().cloned().unwrap_or_default()
 }
 
 fn bad(error: std::io::Error) -> Status {
@@ -118,8 +137,8 @@ impl Peer for PeerService {
     }
 
     async fn append(&self, request: Request<peer::AppendRequest>) -> Result<Response<peer::AppendResponse>, Status> {
-        let request = request.into_inner();
-        self.check(request.route.as_ref())?;
+        let (proof, request) = (proof(&request), request.into_inner());
+        self.check(&proof, request.route.as_ref())?;
         append::receive(self.shared.clone(), append::from_wire(request)?).await.map(Response::new)
     }
 
@@ -129,14 +148,14 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<peer::AppendRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
-        let service = self.clone();
-        let check = move |route: Option<&peer::Route>| service.check(route).map(drop);
+        let (service, proof) = (self.clone(), proof(&request));
+        let check = move |route: Option<&peer::Route>| service.check(&proof, route).map(drop);
         Ok(Response::new(append::receive_all(self.shared.clone(), request.into_inner(), check)))
     }
 
     async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
-        let request = request.into_inner();
-        self.check_member(request.route.as_ref())?;
+        let (proof, request) = (proof(&request), request.into_inner());
+        self.check_member(&proof, request.route.as_ref())?;
         let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
         let rpc = VoteRequest {
             vote,
@@ -161,8 +180,8 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::TransferLeaderRequest>,
     ) -> Result<Response<peer::TransferLeaderResponse>, Status> {
-        let request = request.into_inner();
-        self.check(request.route.as_ref())?;
+        let (proof, request) = (proof(&request), request.into_inner());
+        self.check(&proof, request.route.as_ref())?;
         let from = vote_from_wire(request.from_leader.as_ref()).map_err(bad)?;
         let last_log = request.last_log.as_ref().map(log_id_from_wire);
         let rpc = TransferLeaderRequest::new(from, NodeId(request.to), last_log);
@@ -172,18 +191,18 @@ impl Peer for PeerService {
     }
 
     async fn snapshot(&self, request: Request<Streaming<peer::SnapshotFrame>>) -> Result<Response<peer::SnapshotResponse>, Status> {
-        let mut frames = request.into_inner();
+        let (proof, mut frames) = (proof(&request), request.into_inner());
         let start = receive::start(&mut frames).await?;
-        self.check(start.route.as_ref())?;
+        self.check(&proof, start.route.as_ref())?;
         receive::install(&self.shared, start, frames).await.map(Response::new)
     }
 
     type PresenceStream = BoxStream<peer::PresenceMessage>;
 
     async fn presence(&self, request: Request<Streaming<peer::PresenceMessage>>) -> Result<Response<Self::PresenceStream>, Status> {
-        let mut messages = request.into_inner();
+        let (proof, mut messages) = (proof(&request), request.into_inner());
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("presence stream is empty"))?;
-        let from = self.check_member(first.route.as_ref())?;
+        let from = self.check_member(&proof, first.route.as_ref())?;
         if let Err(problem) = self.presence.check_versions(&first) {
             self.log_refusal(from.0, &problem);
             return Err(Status::failed_precondition(problem));
@@ -192,8 +211,8 @@ impl Peer for PeerService {
     }
 
     async fn lost_leader(&self, request: Request<peer::LostLeaderRequest>) -> Result<Response<peer::LostLeaderResponse>, Status> {
-        let request = request.into_inner();
-        let from = self.check_member(request.route.as_ref())?;
+        let (proof, request) = (proof(&request), request.into_inner());
+        let from = self.check_member(&proof, request.route.as_ref())?;
         let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
         let lost = self.presence.asked(from, vote, request.last_log.as_ref()).await;
         let last_log = self.shared.last_log().map(super::types::log_id_to).as_ref().map(log_id_to_wire);
@@ -203,19 +222,19 @@ impl Peer for PeerService {
     type ForwardStream = BoxStream<v1::SubmitResponse>;
 
     async fn forward(&self, request: Request<Streaming<peer::ForwardRequest>>) -> Result<Response<Self::ForwardStream>, Status> {
-        let authenticated = request.extensions().get::<Proof>().is_some_and(|proof| proof.authenticated);
-        let mut requests = request.into_inner();
+        let (proof, mut requests) = (proof(&request), request.into_inner());
         let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("forward stream is empty"))?;
-        let from = Forwarder { node: self.check_member(first.route.as_ref())?, authenticated };
+        let node = self.check_member(&proof, first.route.as_ref())?;
+        let from = Forwarder { node, authenticated: proof.0.is_some() };
         Ok(Response::new(self.shared.upper.forward(from, requests, first)))
     }
 
     type ConfirmStream = BoxStream<peer::ConfirmResponse>;
 
     async fn confirm(&self, request: Request<Streaming<peer::ConfirmRequest>>) -> Result<Response<Self::ConfirmStream>, Status> {
-        let mut rounds = request.into_inner();
+        let (proof, mut rounds) = (proof(&request), request.into_inner());
         let first = rounds.message().await?.ok_or_else(|| Status::invalid_argument("confirm stream is empty"))?;
-        self.check(first.route.as_ref())?;
+        self.check(&proof, first.route.as_ref())?;
         let shared = self.shared.clone();
         Ok(Response::new(Box::pin(rounds.map(move |round| round.map(|round| confirm::answer(&shared, &round))))))
     }
@@ -223,21 +242,21 @@ impl Peer for PeerService {
     type RebuildStream = BoxStream<peer::SnapshotFrame>;
 
     async fn rebuild(&self, request: Request<peer::RebuildRequest>) -> Result<Response<Self::RebuildStream>, Status> {
-        let request = request.into_inner();
-        let from = self.check(request.route.as_ref())?;
+        let (proof, request) = (proof(&request), request.into_inner());
+        let from = self.check(&proof, request.route.as_ref())?;
         rebuild::serve(&self.shared, from, &request).await.map(Response::new)
     }
 
     async fn status(&self, request: Request<peer::StatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {
-        let request = request.into_inner();
-        self.check(request.route.as_ref())?;
+        let (proof, request) = (proof(&request), request.into_inner());
+        self.check(&proof, request.route.as_ref())?;
         let timeout = Duration::from_millis(request.timeout_ms.into()).min(DIGEST_WAIT_MAX);
         Ok(Response::new(self.shared.upper.status(request.digest_at, timeout).await))
     }
 
     async fn moved(&self, request: Request<peer::MovedRequest>) -> Result<Response<peer::MovedResponse>, Status> {
-        let request = request.into_inner();
-        let from = self.check_member(request.route.as_ref())?;
+        let (proof, request) = (proof(&request), request.into_inner());
+        let from = self.check_member(&proof, request.route.as_ref())?;
         members::receive_moved(&self.shared, &self.presence, from, request).await.map(Response::new)
     }
 }

@@ -355,11 +355,6 @@ fn node_number<S: serde::Serializer>(id: &NodeId, serializer: S) -> Result<S::Ok
     serializer.serialize_u64(id.0)
 }
 
-/// The host of `host:port`, an IPv6 address without its brackets.
-pub(super) fn host_of(address: &str) -> String {
-    address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

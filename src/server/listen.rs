@@ -103,8 +103,8 @@ fn secured(incoming: Incoming, key: &'static str, acceptor: Acceptor, refused: A
 }
 
 async fn handshake(connection: std::io::Result<Accepted>, acceptor: Acceptor) -> std::io::Result<Accepted> {
-    let (stream, authenticated) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(connection?)).await??;
-    Ok(Accepted::new(stream).proved(Proof { authenticated }))
+    let (stream, shown) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(connection?)).await??;
+    Ok(Accepted::new(stream).proved(Proof(shown.map(Arc::new))))
 }
 
 /// Connections for the HTTP server.

@@ -40,6 +40,7 @@ mod upper;
 #[doc(hidden)]
 pub use crate::machine::allow_test_version;
 pub use crate::raft::{Member, Node, is_marked, mark_for_rebuild};
+pub use crate::tls::node_uri;
 pub use security::check as check_credentials;
 #[doc(hidden)]
 pub use start::Tuning;

@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::auth::{Guard, Tokens};
-use super::config::{ClientCerts, Config, TlsConfig, host_of};
+use super::config::{ClientCerts, Config, TlsConfig};
 use crate::env::{Clock, read_file};
 use crate::raft::Node;
-use crate::tls::{self, Acceptor, ClientCertificates, Connecting, Hosts, Identity, Port, Roots, Validity};
+use crate::tls::{self, Acceptor, ClientCertificates, Connecting, Hosts, Identity, Port, Roots, Validity, host_of};
 use crate::types::NodeId;
 
 /// How often the files are looked at.
@@ -90,7 +90,7 @@ impl Security {
     pub fn load(config: &Config, node: NodeId, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let files = Files::of(config, node)?;
         let seen = files.read()?;
-        let configured: BTreeSet<String> = config.members.iter().map(|member| host_of(&member.peer)).collect();
+        let configured: BTreeSet<String> = config.members.iter().map(|member| host_of(&member.peer).to_owned()).collect();
         let state = Arc::new(State::default());
         let (mut ports, mut tokens) = (None, None);
         if let (Some(tls), Some(parsed)) = (&files.tls, files.parse_tls(&seen, &*clock)?) {
@@ -133,7 +133,7 @@ impl Security {
     /// A member that joined may connect, wherever its host.
     fn follow_members(&self, node: &Node) {
         if let Some(ports) = &self.ports {
-            let members = node.members().into_iter().map(|member| host_of(&member.peer_address));
+            let members = node.members().into_iter().map(|member| host_of(&member.peer_address).to_owned());
             ports.hosts.set(self.configured.iter().cloned().chain(members).collect());
         }
     }
@@ -195,6 +195,7 @@ impl Security {
 struct Files {
     tls: Option<TlsConfig>,
     tokens: Option<PathBuf>,
+    node: NodeId,
     /// Where its peers reach this node.
     host: String,
 }
@@ -233,7 +234,7 @@ impl Files {
         let member = config.member(node).map_err(|error| error.to_string())?;
         let tls = config.tls.as_ref().map(|tls| tls.of_node(node));
         let tokens = config.auth.as_ref().map(|auth| auth.tokens.clone());
-        Ok(Self { tls, tokens, host: host_of(&member.peer) })
+        Ok(Self { tls, tokens, node, host: host_of(&member.peer).to_owned() })
     }
 
     fn read(&self) -> Result<Contents, String> {
@@ -269,7 +270,7 @@ impl Files {
                 "the certificate is not valid now: now_s={now_s} not_before_s={not_before} not_after_s={not_after} path={place}"
             ));
         }
-        tls::check_member(&identity, &peers, &self.host, clock.wall_ms()).map_err(|error| of(&tls.cert, error))?;
+        tls::check_member(&identity, &peers, self.node.0, &self.host, clock.wall_ms()).map_err(|error| of(&tls.cert, error))?;
         Ok(Some(Parsed { identity, peers, clients, validity }))
     }
 }

@@ -18,6 +18,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::server::TlsStream;
 
 use super::material::{Error, Identity, Roots, Time, VERSIONS, provider, unix_time};
+use super::nodes::{Shown, nodes_of};
 use crate::env::Clock;
 
 /// Reads of what a refused connection still sends: some 64 KiB.
@@ -79,9 +80,9 @@ impl Acceptor {
         Ok(())
     }
 
-    /// TLS on an accepted connection, and whether the other end has shown a certificate that is believed. Errors: it spoke no TLS, or
+    /// TLS on an accepted connection, and the certificate that the other end has shown, if any: it is believed. Errors: it spoke no TLS, or
     /// has nothing to show that is believed. It may take as long as the other end likes: bound it. Dropping the future ends the connection.
-    pub async fn accept<S>(&self, stream: S) -> io::Result<(TlsStream<S>, bool)>
+    pub async fn accept<S>(&self, stream: S) -> io::Result<(TlsStream<S>, Option<Shown>)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -93,7 +94,7 @@ impl Acceptor {
                 return Err(error);
             }
         };
-        let shown = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(Shown::new);
         Ok((stream, shown))
     }
 }
@@ -204,9 +205,9 @@ impl ClientCertVerifier for Members {
     }
 }
 
-/// Checks that a node's certificate does what its place needs: it is signed by `peers`, good now, and good for serving at `host` and
-/// for connecting to others. Errors: what is wrong with it.
-pub fn check_member(identity: &Identity, peers: &Roots, host: &str, wall_ms: u64) -> Result<(), Error> {
+/// Checks that a node's certificate does what its place needs: it is signed by `peers`, good now, good for serving at `host` and for
+/// connecting to others, and, if it names nodes, names this one. Errors: what is wrong with it.
+pub fn check_member(identity: &Identity, peers: &Roots, node: u64, host: &str, wall_ms: u64) -> Result<(), Error> {
     let hosts = Hosts::default();
     hosts.set([host.to_owned()].into());
     let members = Members::new(peers, hosts)?;
@@ -215,5 +216,11 @@ pub fn check_member(identity: &Identity, peers: &Roots, host: &str, wall_ms: u64
     let name = ServerName::try_from(host.to_owned()).map_err(|_| Error(format!("no name for a certificate host={host}")))?;
     let serving = members.serving.verify_server_cert(end, rest, &name, &[], now).map(drop);
     let connecting = members.clients.verify_client_cert(end, rest, now).map(drop);
-    serving.and(connecting).map_err(|error| Error(format!("the certificate is no member's: {error} host={host}")))
+    serving.and(connecting).map_err(|error| Error(format!("the certificate is no member's: {error} host={host}")))?;
+    match nodes_of(end) {
+        Some(named) if !named.contains(&node) => {
+            Err(Error(format!("the certificate is another node's: named={named:?} node={node}")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -11,11 +11,15 @@ mod accept;
 mod connect;
 mod material;
 #[cfg(feature = "server")]
+mod nodes;
+#[cfg(feature = "server")]
 mod validity;
 
 #[cfg(feature = "server")]
 pub use accept::{Acceptor, ClientCertificates, Hosts, Port, check_member};
 pub use connect::{Connecting, TcpDial, refused_by_peer};
 pub use material::{Error, Identity, Roots};
+#[cfg(feature = "server")]
+pub use nodes::{Shown, host_of, node_uri};
 #[cfg(feature = "server")]
 pub use validity::Validity;

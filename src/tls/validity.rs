@@ -1,4 +1,4 @@
-//! From when until when a certificate is good: all that is read of one besides what rustls checks.
+//! From when until when a certificate is good. This and [`super::nodes`] are all that is read of one besides what rustls checks.
 
 use super::material::Identity;
 
@@ -17,25 +17,31 @@ impl Validity {
         Self::of_der(identity.chain.first()?)
     }
 
-    /// RFC 5280 §4.1: `Certificate { tbs { [0] version?, serial, signature, issuer, validity { notBefore, notAfter }, … }, … }`.
     fn of_der(der: &[u8]) -> Option<Self> {
-        let (_, certificate, _) = element(der)?;
-        let (_, mut tbs, _) = element(certificate)?;
-        if tbs.first() == Some(&0xa0) {
-            tbs = element(tbs)?.2;
-        }
-        for _ in ["serial", "signature", "issuer"] {
-            tbs = element(tbs)?.2;
-        }
-        let (_, validity, _) = element(tbs)?;
+        let (_, validity, _) = element(from_validity(der)?)?;
         let (before_tag, before, rest) = element(validity)?;
         let (after_tag, after, _) = element(rest)?;
         Some(Self { not_before: seconds(before_tag, before)?, not_after: seconds(after_tag, after)? })
     }
 }
 
+/// What a certificate holds from its validity on.
+///
+/// RFC 5280 §4.1: `Certificate { tbs { [0] version?, serial, signature, issuer, validity { notBefore, notAfter }, subject, key, … }, … }`.
+pub(super) fn from_validity(der: &[u8]) -> Option<&[u8]> {
+    let (_, certificate, _) = element(der)?;
+    let (_, mut tbs, _) = element(certificate)?;
+    if tbs.first() == Some(&0xa0) {
+        tbs = element(tbs)?.2;
+    }
+    for _ in ["serial", "signature", "issuer"] {
+        tbs = element(tbs)?.2;
+    }
+    Some(tbs)
+}
+
 /// Tag and content of the first element, and what follows it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {

@@ -106,6 +106,7 @@ fn throw_away_certificates_and_tokens_make_a_configuration_that_is_good() {
     refused(check(&config.replace("127.0.0.1:2", "10.9.8.7:2"), &[]), &["no member's", "host=10.9.8.7"]);
     refused(check(&config.replace("{node}-key", "2-key"), &[]), &["not that of the certificate", "node-1.pem"]);
     refused(check(&config.replace("node-{node}", "client"), &[]), &["no member's"]);
+    refused(check(&config.replace("node-{node}", "node-2"), &[]), &["another node's", "named={2} node=1", "node-2.pem"]);
     refused(check(&config, &["--tls-ca", &path("certs/client-key.pem")]), &["no certificate in PEM", "client-key.pem"]);
     refused(check(&config, &["--tokens", &path("none.toml")]), &["can't read", "none.toml"]);
     let open = config.split("[tls]").next().expect("the first part");

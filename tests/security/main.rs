@@ -3,6 +3,7 @@
 mod cli;
 mod connections;
 mod forwarded;
+mod names;
 mod nodes;
 mod pki;
 mod reload;

@@ -26,6 +26,7 @@ pub struct Nodes {
     pub authority: Authority,
     pub dir: TempDir,
     ports: Vec<[u16; 3]>,
+    hosts: Vec<&'static str>,
     children: Vec<Child>,
 }
 
@@ -41,8 +42,13 @@ pub fn tokens_file(tokens: &[(&str, &str, &str)]) -> String {
 impl Nodes {
     /// Starts them and waits until they serve. Clients must show certificates.
     pub async fn start(count: usize, log: &str) -> Self {
-        let mut nodes = Self::prepare(count);
-        for node in 1..=count {
+        Self::start_at(&vec![HOST; count], log).await
+    }
+
+    /// The same; peers reach them at these hosts.
+    pub async fn start_at(hosts: &[&'static str], log: &str) -> Self {
+        let mut nodes = Self::prepare(hosts);
+        for node in 1..=hosts.len() {
             nodes.spawn(node, log);
         }
         let client = nodes.client("writer");
@@ -52,16 +58,17 @@ impl Nodes {
     }
 
     /// Everything they need, on disk.
-    fn prepare(count: usize) -> Self {
+    fn prepare(hosts: &[&'static str]) -> Self {
+        let count = hosts.len();
         let dir = tempfile::tempdir().expect("a directory");
         let listeners: Vec<TcpListener> = (0..3 * count).map(|_| TcpListener::bind((HOST, 0)).expect("a free port")).collect();
         let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
         let ports: Vec<[u16; 3]> = ports.chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
-        let nodes = Self { authority: Authority::new(), dir, ports, children: Vec::new() };
+        let nodes = Self { authority: Authority::new(), dir, ports, hosts: hosts.to_vec(), children: Vec::new() };
         nodes.write("ca.pem", &nodes.authority.pem());
         nodes.write_pair("client", &nodes.authority.client(Good::Now));
-        for node in 1..=count {
-            nodes.write_pair(&format!("node-{node}"), &nodes.authority.node(HOST, Good::Now));
+        for (index, host) in hosts.iter().enumerate() {
+            nodes.write_pair(&format!("node-{}", index + 1), &nodes.authority.node(host, Good::Now));
         }
         nodes.write("tokens.toml", &tokens_file(&TOKENS));
         nodes.write("cluster.toml", &nodes.configuration());
@@ -73,8 +80,9 @@ impl Nodes {
         let mut text = "name = \"security-test\"\n".to_owned();
         for (index, [client, peer, admin]) in self.ports.iter().enumerate() {
             text += &format!(
-                "[[node]]\nid = {}\nclient = \"{HOST}:{client}\"\npeer = \"{HOST}:{peer}\"\nadmin = \"{HOST}:{admin}\"\n",
-                index + 1
+                "[[node]]\nid = {}\nclient = \"{HOST}:{client}\"\npeer = \"{}:{peer}\"\nadmin = \"{HOST}:{admin}\"\n",
+                index + 1,
+                self.hosts[index]
             );
         }
         // A machine that is busy with other tests holds up heartbeats; no leader is lost on purpose here.
@@ -116,7 +124,7 @@ impl Nodes {
     }
 
     pub fn peer_address(&self, node: usize) -> String {
-        format!("{HOST}:{}", self.ports[node - 1][1])
+        format!("{}:{}", self.hosts[node - 1], self.ports[node - 1][1])
     }
 
     pub fn admin_address(&self, node: usize) -> String {

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use quorate::tls::node_uri;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
     date_time_ymd,
 };
 
@@ -42,19 +43,24 @@ impl Authority {
         self.0.pem()
     }
 
-    /// For a node reached at `host`.
+    /// For a node reached at `host`, that is not named.
     pub fn node(&self, host: &str, good: Good) -> Pair {
-        self.sign(&[host], &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth], good)
+        self.sign(host, None, &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth], good)
+    }
+
+    /// For the node of this id.
+    pub fn named(&self, node: u64, host: &str) -> Pair {
+        self.sign(host, Some(node), &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth], Good::Now)
     }
 
     /// For a client; even one on the host of a node.
     pub fn client(&self, good: Good) -> Pair {
-        self.sign(&[HOST], &[ExtendedKeyUsagePurpose::ClientAuth], good)
+        self.sign(HOST, None, &[ExtendedKeyUsagePurpose::ClientAuth], good)
     }
 
-    fn sign(&self, hosts: &[&str], usages: &[ExtendedKeyUsagePurpose], good: Good) -> Pair {
-        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let mut params = CertificateParams::new(hosts).expect("hosts");
+    fn sign(&self, host: &str, node: Option<u64>, usages: &[ExtendedKeyUsagePurpose], good: Good) -> Pair {
+        let mut params = CertificateParams::new([host.to_owned()]).expect("a host");
+        params.subject_alt_names.extend(node.map(|node| SanType::URI(node_uri(node).try_into().expect("ASCII"))));
         params.extended_key_usages = usages.to_vec();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = if good == Good::Now { date_time_ymd(2090, 1, 1) } else { date_time_ymd(2021, 1, 1) };

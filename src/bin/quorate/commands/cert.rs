@@ -5,8 +5,9 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use quorate::server::node_uri;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 
 use crate::args;
@@ -28,9 +29,9 @@ pub fn run(args: &args::Cert) -> Result<(), Failure> {
     write(&args.dir, "ca", &authority.pem(), authority.key())?;
     for node in &args.nodes {
         let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        leaf(args, &authority, &format!("node-{node}"), args.hosts.clone(), &both)?;
+        leaf(args, &authority, &format!("node-{node}"), Some(*node), &both)?;
     }
-    leaf(args, &authority, "client", Vec::new(), &[ExtendedKeyUsagePurpose::ClientAuth])?;
+    leaf(args, &authority, "client", None, &[ExtendedKeyUsagePurpose::ClientAuth])?;
     Ok(output::line(next_steps(args).trim_end())?)
 }
 
@@ -43,14 +44,19 @@ fn authority(args: &args::CertDev) -> Result<Authority, rcgen::Error> {
     CertifiedIssuer::self_signed(params, KeyPair::generate()?)
 }
 
+/// Of a node, whose certificate names it and all hosts, or of a client.
 fn leaf(
     args: &args::CertDev,
     authority: &Authority,
     name: &str,
-    hosts: Vec<String>,
+    node: Option<u64>,
     usages: &[ExtendedKeyUsagePurpose],
 ) -> Result<(), Failure> {
+    let hosts = if node.is_some() { args.hosts.clone() } else { Vec::new() };
     let made = params(args, name, hosts).and_then(|mut params| {
+        if let Some(node) = node {
+            params.subject_alt_names.push(SanType::URI(node_uri(node).try_into()?));
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = usages.to_vec();
         params.use_authority_key_identifier_extension = true;
