@@ -12,9 +12,15 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Of the certificate itself. `None`: it is not encoded as certificates are.
+    /// Of the certificate and its intermediates together. `None`: one is not encoded as certificates are.
     pub fn of(identity: &Identity) -> Option<Self> {
-        Self::of_der(identity.chain.first()?)
+        let mut all = identity.chain.iter().map(|certificate| Self::of_der(certificate));
+        let first = all.next()??;
+        all.try_fold(first, |both, next| {
+            let next = next?;
+            let not_before = both.not_before.max(next.not_before);
+            Some(Self { not_before, not_after: both.not_after.min(next.not_after) })
+        })
     }
 
     fn of_der(der: &[u8]) -> Option<Self> {
@@ -104,14 +110,20 @@ mod tests {
     }
 
     #[test]
-    fn the_validity_of_a_real_certificate_is_read() {
-        let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).expect("a name");
-        params.not_before = rcgen::date_time_ymd(2025, 1, 2);
-        params.not_after = rcgen::date_time_ymd(2055, 3, 4);
+    fn the_validity_of_a_real_certificate_and_its_intermediates_is_read() {
         let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("signed");
-        let identity = Identity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).expect("both fit");
+        let signed = |first_year, last_year| {
+            let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).expect("a name");
+            params.not_before = rcgen::date_time_ymd(first_year, 1, 2);
+            params.not_after = rcgen::date_time_ymd(last_year, 3, 4);
+            params.self_signed(&key).expect("signed").pem()
+        };
+        let of = |chain: String| {
+            let identity = Identity::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes()).expect("both fit");
+            Validity::of(&identity)
+        };
         let expected = Validity { not_before: 1_735_776_000, not_after: 2_687_731_200 };
-        assert_eq!(Validity::of(&identity), Some(expected));
+        assert_eq!(of(signed(2025, 2055)), Some(expected));
+        assert_eq!(of(signed(2025, 2060) + &signed(2020, 2055)), Some(expected), "with its intermediate");
     }
 }

@@ -352,9 +352,11 @@ pub struct Bench {
     /// With --endpoints: processes whose processor time, memory and disk are counted [default: the nodes, if all are on this machine]
     #[arg(long, value_name = "PID,...", value_delimiter = ',', requires = "endpoints")]
     pub pids: Vec<u32>,
-    /// With --endpoints: the nodes' HTTP addresses, where bytes on wires and in logs are counted
-    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', requires = "endpoints")]
+    /// With --endpoints: the nodes' HTTP addresses, where bytes on wires and in logs are counted; not by TLS
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', requires = "endpoints", conflicts_with = "ca")]
     pub admin: Vec<String>,
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// Without --endpoints: make the cluster's directory in this one; it must be on a disk [default: the one for temporary files]
     #[arg(long, value_name = "DIR", conflicts_with = "endpoints")]
     pub data_dir: Option<PathBuf>,
@@ -383,7 +385,9 @@ nodes, when quiet again; bytes per operation: DISK/OP as the kernel counts them,
 CLIENTS/OP to and from clients; DELTAS share of saves that sent only what was new. `-` is not known.
 
 Exit code 1 also if an audit finds a turn lost or doubled, or a figure misses its limit. Figures of one run on one machine: compare \
-within a run only, and leave the machine alone meanwhile.";
+within a run only, and leave the machine alone meanwhile.
+
+A token for --endpoints needs the scopes read and write, and admin for the nodes' processes to be counted.";
 
 /// What `quorate bench` measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -42,8 +42,8 @@ pub struct Events {
 /// `quorate doctor`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Looked at: quorum and leader, nodes that do not answer, clocks, how long syncs take, room on the disks, states that differ, \
-damage and rebuilds of late, releases, configurations, how far nodes are behind. Exit code 0: nothing to mend; 1: something is; 4: no node \
+    after_help = "Looked at: quorum and leader, nodes that do not answer, clocks, how long syncs take, room on the disks, certificates that end soon \
+and files of credentials that can't be used, states that differ, damage and rebuilds of late, releases, configurations, how far nodes are behind. Exit code 0: nothing to mend; 1: something is; 4: no node \
 answered."
 )]
 pub struct Doctor {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use quorate::client::{Client, StatusOptions};
+use quorate::client::{Client, ErrorKind, StatusOptions};
 use quorate::env::{ProcessUsage, loopback_bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::args;
+use crate::commands::session::read_failure;
 use crate::failure::Failure;
 
 /// A node that does not answer within it is not counted.
@@ -54,8 +55,12 @@ impl Gauge {
     pub async fn of(client: &Client, args: &args::Bench) -> Result<Self, Failure> {
         let mut pids = args.pids.clone();
         if pids.is_empty() {
-            let status = client.status(StatusOptions::default()).await;
-            let nodes = status.map_err(crate::commands::session::read_failure)?.nodes;
+            let nodes = match client.status(StatusOptions::default()).await {
+                Ok(status) => status.nodes,
+                // Its token is for sessions only.
+                Err(error) if error.kind() == ErrorKind::Denied => return Ok(Self { pids, admin: args.admin.clone() }),
+                Err(error) => return Err(read_failure(error)),
+            };
             if nodes.iter().all(|node| node.reachable && is_local(&node.client_address)) {
                 pids = nodes.iter().filter_map(|node| u32::try_from(node.pid).ok()).collect();
             }

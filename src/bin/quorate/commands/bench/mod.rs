@@ -21,6 +21,7 @@ use self::gauge::Gauge;
 use self::progress::Shown;
 use self::report::{Report, Row};
 use crate::args::{self, Workload};
+use crate::commands::session::connect;
 use crate::failure::Failure;
 use crate::signals::Signals;
 
@@ -100,12 +101,16 @@ impl Bench {
         Ok(())
     }
 
-    fn endpoints(&self) -> Vec<String> {
-        self.owned.as_ref().map_or_else(|| self.args.endpoints.clone(), Cluster::endpoints)
-    }
-
+    /// A cluster of our own is open, whatever certificates and tokens the environment names for others.
     fn client(&self) -> Result<Client, Failure> {
-        Client::builder().endpoints(self.endpoints()).build().map_err(Failure::usage)
+        match &self.owned {
+            Some(cluster) => Client::builder().endpoints(cluster.endpoints()).build().map_err(Failure::usage),
+            None => connect(&args::Cluster {
+                endpoints: self.args.endpoints.clone(),
+                timeout: None,
+                credentials: self.args.credentials.clone(),
+            }),
+        }
     }
 
     /// What so many callers share.

@@ -74,6 +74,8 @@ const MEND_CONFIG: &str = "give every node the same cluster.toml: name, members 
 const MEND_LAG: &str = "nothing if it shrinks (`quorate status --watch`); else look at that node's disk and network";
 const MEND_SCRUB: &str = "raise storage.scrub_rate, or lower storage.scrub_interval if it is off: rot is found only by reading";
 const MEND_EVEN: &str = "three or five voters: an even number tolerates no more failures than one less";
+const MEND_CREDENTIALS: &str = "put a good file in place, by renaming: a certificate that is renewed with its key, or the tokens; the node takes it \
+                                within seconds (security.md, \"Renewal\")";
 const MEND_CHECK: &str = "see operations.md, \"What you see\"";
 
 /// All that is worth a word, the worst first.
@@ -129,6 +131,7 @@ fn checks(node: &NodeStatus, found: &mut Vec<Finding>) {
             "digest" => MEND_DIFFER,
             "clock" => MEND_CLOCK,
             "disk" => MEND_DISK,
+            "credentials" => MEND_CREDENTIALS,
             _ => MEND_CHECK,
         };
         found.push(Finding { severity, node: Some(node.id.0), what: format!("check {} fails {}", check.name, check.detail), mend });
@@ -312,6 +315,10 @@ mod tests {
             nodes[2].disk_free_bytes = 1;
         });
         assert_eq!(only(&findings), (Severity::Warning, Some(3), "check disk fails "), "told once");
+        let ends = NodeCheck { name: "credentials".into(), detail: "certificate_left_hours=9".into(), ..failing.clone() };
+        let findings = of(|nodes| nodes[2].checks = vec![ends.clone()]);
+        assert_eq!(only(&findings), (Severity::Warning, Some(3), "check credentials fails certificate_left_hours=9"));
+        assert!(findings[0].mend.contains("renewed"), "{findings:?}");
         let slow = of(|nodes| (nodes[2].uptime, nodes[2].scrub_passes) = (SCRUB_WITHIN * 2, 0));
         assert!(only(&slow).2.contains("not read through"));
     }
