@@ -20,6 +20,7 @@ use super::Error;
 use super::connection::{Connector, cause};
 use crate::env::{Clock, read_file};
 use crate::tls::{self, Connecting, Identity, Roots, TcpDial};
+use crate::types::{Refusal, RefusalKind};
 
 /// Largest file of certificates, of a key or of a token.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -215,14 +216,23 @@ impl Interceptor for Bearer {
 }
 
 /// The refusal of a status, and of a connection that the node ended because of what we show.
-pub(super) fn refusal_from(status: &Status) -> crate::types::Refusal {
+pub(super) fn refusal_from(status: &Status) -> Refusal {
     if tls::refused_by_peer(status) {
-        return crate::types::Refusal::not_applied(
-            crate::types::RefusalKind::Unauthenticated,
+        return Refusal::not_applied(
+            RefusalKind::Unauthenticated,
             format!("the node does not take this client's certificate, or misses one: {}", cause(status)),
         );
     }
     crate::wire::refusal_from_status(status)
+}
+
+/// Keeps, of the failures of one question to several nodes, the one to tell: a node that refuses the credentials is there, whatever the
+/// others are; else the last.
+pub(super) fn note(kept: &mut Refusal, next: Refusal) {
+    let of_credentials = |refusal: &Refusal| matches!(refusal.kind, RefusalKind::Unauthenticated | RefusalKind::Denied);
+    if !of_credentials(kept) || of_credentials(&next) {
+        *kept = next;
+    }
 }
 
 #[cfg(test)]
@@ -241,6 +251,21 @@ mod tests {
         );
         let tls = Tls::authority_pem("secret").identity_pem("secret", "secret");
         assert!(!format!("{tls:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_node_that_is_down_does_not_hide_one_that_refuses_the_credentials() {
+        let of = |kind, what: &str| Refusal::not_applied(kind, what.to_owned());
+        let mut kept = of(RefusalKind::Unavailable, "first");
+        for (kind, what, told) in [
+            (RefusalKind::Unavailable, "second", "second"),
+            (RefusalKind::Denied, "denied", "denied"),
+            (RefusalKind::Unavailable, "fourth", "denied"),
+            (RefusalKind::Unauthenticated, "unknown", "unknown"),
+        ] {
+            note(&mut kept, of(kind, what));
+            assert_eq!(kept.message, told);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::credentials::{Link, refusal_from};
+use super::credentials::{Link, note, refusal_from};
 use super::driver::Config;
 use super::{Error, ErrorKind};
 use crate::types::{Applied, ClusterId, NodeId, Refusal, RefusalKind, Revision};
@@ -78,8 +78,10 @@ pub(super) async fn members(config: &Config) -> Result<Members, Error> {
     for endpoint in &config.endpoints {
         match timeout(ASK_TIMEOUT, ask(config, endpoint)).await {
             Ok(Ok(response)) => return Ok(members_from(response)),
-            Ok(Err(refusal)) => last = refusal,
-            Err(_) => last = Refusal::not_applied(RefusalKind::Unavailable, format!("no answer in time address={endpoint}")),
+            Ok(Err(refusal)) => note(&mut last, refusal),
+            Err(_) => {
+                note(&mut last, Refusal::not_applied(RefusalKind::Unavailable, format!("no answer in time address={endpoint}")))
+            }
         }
     }
     Err(Error::from_refusal(last))

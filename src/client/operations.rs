@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tonic::Streaming;
 
 use super::Error;
-use super::credentials::refusal_from;
+use super::credentials::{note, refusal_from};
 use super::driver::Config;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::types::{NodeId, Refusal, RefusalKind, Revision};
@@ -91,8 +91,10 @@ pub(super) async fn events(config: &Config) -> Result<NodeEvents, Error> {
                 let event = |v1::Event { at_ms, kind, detail }| NodeEvent { at_ms, kind, detail };
                 return Ok(NodeEvents { node: NodeId(node), events: events.into_iter().map(event).collect() });
             }
-            Ok(Err(refusal)) => last = refusal,
-            Err(_) => last = Refusal::not_applied(RefusalKind::Unavailable, format!("no answer in time address={endpoint}")),
+            Ok(Err(refusal)) => note(&mut last, refusal),
+            Err(_) => {
+                note(&mut last, Refusal::not_applied(RefusalKind::Unavailable, format!("no answer in time address={endpoint}")))
+            }
         }
     }
     Err(Error::from_refusal(last))
@@ -111,8 +113,8 @@ pub(super) async fn backup(config: &Config, at_least: Revision, timeout: Duratio
         // The node itself keeps to the timeout; this is for one that answers nothing.
         match tokio::time::timeout(timeout + PIECE_TIMEOUT, begin).await {
             Ok(Ok(response)) => return Ok(Backup { pieces: response.into_inner(), endpoint: endpoint.clone() }),
-            Ok(Err(refusal)) => last = refusal,
-            Err(_) => last = Refusal::not_applied(RefusalKind::Unavailable, format!("no answer address={endpoint}")),
+            Ok(Err(refusal)) => note(&mut last, refusal),
+            Err(_) => note(&mut last, Refusal::not_applied(RefusalKind::Unavailable, format!("no answer address={endpoint}"))),
         }
     }
     Err(Error::from_refusal(last))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Error;
 use super::connection::sessions;
-use super::credentials::refusal_from;
+use super::credentials::{note, refusal_from};
 use super::driver::Config;
 use crate::limits::{MESSAGE_BYTES_MAX, NODES_MAX};
 use crate::types::{ClusterId, NodeId, Refusal, RefusalKind, Revision};
@@ -156,19 +156,18 @@ pub struct NodeCheck {
 
 /// Asks one endpoint after the other until one answers.
 pub(super) async fn ask(config: &Config, options: StatusOptions) -> Result<ClusterStatus, Error> {
-    let mut last = None;
+    let mut failure = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
     for endpoint in &config.endpoints {
         match tokio::time::timeout(options.timeout, ask_one(config, endpoint, options)).await {
             Ok(Ok(response)) => return Ok(status_from(response, endpoint)),
-            Ok(Err(refusal)) => last = Some(refusal),
+            Ok(Err(refusal)) => note(&mut failure, refusal),
             Err(_) => {
                 let message = format!("no answer within the timeout address={endpoint}");
-                last = Some(Refusal::not_applied(RefusalKind::Unavailable, message));
+                note(&mut failure, Refusal::not_applied(RefusalKind::Unavailable, message));
             }
         }
     }
-    let none = || Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
-    Err(Error::from_refusal(last.unwrap_or_else(none)))
+    Err(Error::from_refusal(failure))
 }
 
 async fn ask_one(config: &Config, endpoint: &str, options: StatusOptions) -> Result<v1::StatusResponse, Refusal> {

@@ -5,7 +5,10 @@ mod connections;
 mod forwarded;
 mod names;
 mod nodes;
+mod operator;
 mod pki;
+#[path = "../process/ports.rs"]
+mod ports;
 mod reload;
 mod tokens;
 mod wire;

@@ -1,6 +1,5 @@
 //! Nodes with certificates and tokens, each a process of its own on real sockets.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -10,15 +9,17 @@ use quorate::server::auth::hash_of;
 use tempfile::TempDir;
 
 use crate::pki::{Authority, Good, HOST, Pair};
+use crate::ports::Ports;
 
 /// Longest a healthy cluster may take for anything waited for here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The tokens: name, token, what the file says besides.
-pub const TOKENS: [(&str, &str, &str); 4] = [
+pub const TOKENS: [(&str, &str, &str); 5] = [
     ("writer", "tokensecret-writer", "scopes = [\"read\", \"write\", \"list\"]\nprefixes = [\"a/\"]"),
     ("reader", "tokensecret-reader", "scopes = [\"read\"]"),
     ("admin", "tokensecret-admin", "scopes = [\"admin\"]"),
     ("expired", "tokensecret-expired", "scopes = [\"read\", \"write\"]\nexpires = \"2021-01-01T00:00:00Z\""),
+    ("operator", "tokensecret-operator", "scopes = [\"read\", \"write\", \"list\", \"admin\"]"),
 ];
 
 /// Some nodes, their authority, and where their files lie.
@@ -26,6 +27,7 @@ pub struct Nodes {
     pub authority: Authority,
     pub dir: TempDir,
     ports: Vec<[u16; 3]>,
+    _reserved: Ports,
     hosts: Vec<&'static str>,
     children: Vec<Child>,
 }
@@ -61,24 +63,25 @@ impl Nodes {
     fn prepare(hosts: &[&'static str]) -> Self {
         let count = hosts.len();
         let dir = tempfile::tempdir().expect("a directory");
-        let listeners: Vec<TcpListener> = (0..3 * count).map(|_| TcpListener::bind((HOST, 0)).expect("a free port")).collect();
-        let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
-        let ports: Vec<[u16; 3]> = ports.chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
-        let nodes = Self { authority: Authority::new(), dir, ports, hosts: hosts.to_vec(), children: Vec::new() };
+        let reserved = Ports::reserve();
+        let ports: Vec<[u16; 3]> = reserved.take(3 * count).chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
+        let nodes =
+            Self { authority: Authority::new(), dir, ports, _reserved: reserved, hosts: hosts.to_vec(), children: Vec::new() };
         nodes.write("ca.pem", &nodes.authority.pem());
         nodes.write_pair("client", &nodes.authority.client(Good::Now));
         for (index, host) in hosts.iter().enumerate() {
             nodes.write_pair(&format!("node-{}", index + 1), &nodes.authority.node(host, Good::Now));
         }
         nodes.write("tokens.toml", &tokens_file(&TOKENS));
-        nodes.write("cluster.toml", &nodes.configuration());
+        nodes.write("cluster.toml", &nodes.configuration(count));
         nodes
     }
 
-    fn configuration(&self) -> String {
+    /// Of the first so many nodes.
+    pub fn configuration(&self, count: usize) -> String {
         let dir = self.dir.path().display();
         let mut text = "name = \"security-test\"\n".to_owned();
-        for (index, [client, peer, admin]) in self.ports.iter().enumerate() {
+        for (index, [client, peer, admin]) in self.ports.iter().take(count).enumerate() {
             text += &format!(
                 "[[node]]\nid = {}\nclient = \"{HOST}:{client}\"\npeer = \"{}:{peer}\"\nadmin = \"{HOST}:{admin}\"\n",
                 index + 1,
@@ -96,11 +99,28 @@ impl Nodes {
 
     fn spawn(&mut self, node: usize, log: &str) {
         let file = std::fs::File::create(self.path(&format!("{node}.log"))).expect("a log file");
+        let child = self.serve(node, "cluster.toml", "data").arg("--bootstrap").env("QUORATE_LOG", log).stderr(file).spawn();
+        self.children.push(child.expect("the binary under test"));
+    }
+
+    fn serve(&self, node: usize, config: &str, data: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-        command.arg("serve").arg("--config").arg(self.path("cluster.toml")).args(["--node", &node.to_string(), "--bootstrap"]);
-        command.arg("--data-dir").arg(self.path("data")).env("QUORATE_LOG", log);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        self.children.push(command.spawn().expect("the binary under test"));
+        command.args(["serve", "--node", &node.to_string()]).arg("--config").arg(self.path(config));
+        command.arg("--data-dir").arg(self.path(data)).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Kills a node with -9.
+    pub fn kill(&mut self, node: usize) {
+        let child = &mut self.children[node - 1];
+        child.kill().expect("it runs");
+        child.wait().expect("it was killed");
+    }
+
+    /// Starts a node that was killed as one of another cluster, by another configuration on other data.
+    pub fn start_from(&mut self, node: usize, config: &str, data: &str) {
+        let log = std::fs::File::create(self.path(&format!("{node}.log"))).expect("a log file");
+        self.children[node - 1] = self.serve(node, config, data).stderr(log).spawn().expect("the binary under test");
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -156,6 +176,13 @@ impl Nodes {
         command.args(args).env("QUORATE_ENDPOINTS", self.endpoints().join(",")).env("QUORATE_TOKEN", token);
         command.env("QUORATE_CA", self.path("ca.pem")).env("QUORATE_CERT", self.path("client.pem"));
         command.env("QUORATE_KEY", self.path("client-key.pem"));
+        command.stdin(Stdio::null()).output().expect("the binary under test")
+    }
+
+    /// The same without certificates and token.
+    pub fn run_open(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command.args(args).env("QUORATE_ENDPOINTS", self.endpoints().join(","));
         command.stdin(Stdio::null()).output().expect("the binary under test")
     }
 

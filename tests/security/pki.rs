@@ -1,6 +1,7 @@
 //! An authority of a test, and certificates as they should and should not be.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use quorate::tls::node_uri;
 use rcgen::{
@@ -25,6 +26,8 @@ pub struct Pair {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Good {
     Now,
+    /// For so many days from now.
+    Days(u32),
     Expired,
 }
 
@@ -63,7 +66,11 @@ impl Authority {
         params.subject_alt_names.extend(node.map(|node| SanType::URI(node_uri(node).try_into().expect("ASCII"))));
         params.extended_key_usages = usages.to_vec();
         params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = if good == Good::Now { date_time_ymd(2090, 1, 1) } else { date_time_ymd(2021, 1, 1) };
+        params.not_after = match good {
+            Good::Now => date_time_ymd(2090, 1, 1),
+            Good::Days(days) => (SystemTime::now() + Duration::from_secs(24 * 3600) * days).into(),
+            Good::Expired => date_time_ymd(2021, 1, 1),
+        };
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("signed");
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate::client::{ErrorKind, StatusOptions};
+use quorate::client::{ClusterStatus, ErrorKind, StatusOptions};
 use quorate::env::Env;
 use quorate::server::backup;
 use quorate::server::config::Config;
@@ -71,7 +71,7 @@ pub async fn run(args: &args::Recover) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Errors: a member of the old cluster is reached that knows a leader, or does not let us ask.
+/// Errors: a member of the old cluster is reached that knows a leader, or does not let us ask; or enough of them answer to elect one.
 async fn require_dead(report: &Report, credentials: &args::Credentials) -> Result<(), Failure> {
     let endpoints: Vec<String> = report.members.iter().map(|member| member.client_address.clone()).collect();
     if endpoints.is_empty() {
@@ -79,9 +79,9 @@ async fn require_dead(report: &Report, credentials: &args::Credentials) -> Resul
     }
     let client = connect(&args::Cluster { endpoints, timeout: Some(ASK_TIMEOUT), credentials: credentials.clone() })?;
     match client.status(StatusOptions { timeout: ASK_TIMEOUT, ..StatusOptions::default() }).await {
-        Ok(status) => match leader_of(&status) {
-            Some(leader) => Err(Failure::usage(format!(
-                "the old cluster lives: node {leader} leads it; replace the nodes it has lost (`quorate member replace`); nothing was written"
+        Ok(status) => match sign_of_life(report, &status) {
+            Some(sign) => Err(Failure::usage(format!(
+                "the old cluster lives: {sign}; replace the nodes it has lost (`quorate member replace`); nothing was written"
             ))),
             None => Ok(()),
         },
@@ -90,6 +90,16 @@ async fn require_dead(report: &Report, credentials: &args::Credentials) -> Resul
         }
         Err(_) => Ok(()),
     }
+}
+
+/// Why a cluster is not lost: it has a leader, or is between two.
+fn sign_of_life(report: &Report, status: &ClusterStatus) -> Option<String> {
+    if let Some(leader) = leader_of(status) {
+        return Some(format!("node {leader} leads it"));
+    }
+    let voters: Vec<NodeId> = report.members.iter().filter(|member| member.voter).map(|member| member.id).collect();
+    let answering = status.nodes.iter().filter(|node| node.reachable && voters.contains(&node.id)).count();
+    (answering * 2 > voters.len()).then(|| format!("{answering} of its {} voters answer, and can elect a leader", voters.len()))
 }
 
 fn what_may_be_lost(report: &Report) -> String {
@@ -128,4 +138,42 @@ fn print(fields: &[(&str, Value)], how: Output) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate::client::{NodeStatus, Role};
+    use quorate::server::Member;
+    use quorate::types::LogId;
+
+    use super::*;
+
+    fn sign(nodes: &[(u64, bool)], leads: bool) -> Option<String> {
+        let member = |id| Member {
+            id: NodeId(id),
+            peer_address: String::new(),
+            client_address: String::new(),
+            admin_address: String::new(),
+            voter: id < 4,
+        };
+        let report = Report {
+            flushed: LogId::default(),
+            last: LogId::default(),
+            members: (1..=4).map(member).collect(),
+            counts: Default::default(),
+        };
+        let role = if leads { Role::Leader } else { Role::Candidate };
+        let node =
+            |(id, reachable): &(u64, bool)| NodeStatus { id: NodeId(*id), reachable: *reachable, role, ..NodeStatus::default() };
+        let nodes = nodes.iter().map(node).collect();
+        sign_of_life(&report, &ClusterStatus { cluster_id: None, cluster_name: String::new(), endpoint: String::new(), nodes })
+    }
+
+    #[test]
+    fn a_cluster_between_two_leaders_is_not_lost() {
+        assert_eq!(sign(&[(1, true), (2, false)], true).as_deref(), Some("node 1 leads it"));
+        let between = "2 of its 3 voters answer, and can elect a leader";
+        assert_eq!(sign(&[(1, true), (2, true), (3, false)], false).as_deref(), Some(between));
+        assert_eq!(sign(&[(1, true), (2, false), (3, false), (4, true)], false), None, "one that has no vote elects nobody");
+    }
 }

@@ -1,0 +1,112 @@
+//! What an operator types at a secured cluster: each command takes certificates and tokens, and is refused without.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::nodes::Nodes;
+use crate::pki::{Good, HOST};
+
+const OPERATOR: &str = "tokensecret-operator";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)))
+}
+
+#[track_caller]
+fn refused(output: &Output, code: i32, parts: &[&str]) {
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(parts.iter().all(|part| told.contains(part)), "{parts:?} are not in {told}");
+    assert!(!told.contains("tokensecret"), "{told}");
+}
+
+/// What the doctor says of a node's credentials.
+fn credentials_of(nodes: &Nodes, node: u64) -> Option<(String, String)> {
+    let findings = json(&nodes.run(&["doctor", "-o", "json"], OPERATOR));
+    let findings = findings["findings"].as_array().expect("findings");
+    let is_it =
+        |finding: &&Value| finding["node"] == node && finding["what"].as_str().is_some_and(|what| what.contains("credentials"));
+    let finding = findings.iter().find(is_it)?;
+    assert_eq!(finding["severity"], "warning", "{finding}");
+    Some((finding["what"].as_str()?.to_owned(), finding["mend"].as_str()?.to_owned()))
+}
+
+/// A certificate that ends within days and a file that can't be used are found on the node that has them, each with a mend; once
+/// they are renewed, nothing is found.
+#[tokio::test]
+async fn the_doctor_looks_at_every_nodes_certificate_by_tls() {
+    let nodes = Nodes::start(3, "info").await;
+    assert_eq!([1, 2, 3].map(|node| credentials_of(&nodes, node)), [None, None, None]);
+    refused(&nodes.run(&["doctor"], "tokensecret-writer"), 1, &["lacks a scope", "needs=admin"]);
+
+    nodes.write_pair("node-2", &nodes.authority.node(HOST, Good::Days(5)));
+    nodes.write("node-3.pem", "no certificate at all");
+    let both = async || credentials_of(&nodes, 2).is_some() && credentials_of(&nodes, 3).is_some();
+    nodes.until("the doctor finds both", both).await;
+    let (what, mend) = credentials_of(&nodes, 2).expect("it was found");
+    assert!(what.contains("certificate_left_hours=11") && mend.contains("renewed"), "{what} {mend}");
+    let (what, _) = credentials_of(&nodes, 3).expect("it was found");
+    assert!(what.contains("the file holds no certificate"), "{what}");
+    assert_eq!(nodes.run(&["doctor"], OPERATOR).status.code(), Some(1), "there is something to mend");
+
+    for node in [2, 3] {
+        nodes.write_pair(&format!("node-{node}"), &nodes.authority.node(HOST, Good::Now));
+    }
+    let healed = async || [2, 3].iter().all(|node| credentials_of(&nodes, *node).is_none());
+    nodes.until("the doctor finds nothing any more", healed).await;
+}
+
+#[tokio::test]
+async fn the_benchmark_measures_a_secured_cluster() {
+    let nodes = Nodes::start(1, "info").await;
+    let endpoints = nodes.endpoints().join(",");
+    let short = ["--seconds", "300ms", "--warm-up", "0s", "--callers", "2", "--keys", "20", "--runs", "1", "--settle", "0s"];
+    let args = [&["bench", "save", "turn", "-o", "json", "--endpoints", &endpoints][..], &short].concat();
+    let measured = json(&nodes.run(&args, OPERATOR));
+    let rows = measured["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().all(|row| row["failures"] == 0 && row["operations"].as_u64() > Some(0)), "{measured}");
+    refused(&nodes.run(&args, "tokensecret-unknown"), 1, &["not known here"]);
+}
+
+/// Two of three nodes are gone. The third is recovered from by whoever may ask the others whether they live, and by nobody else.
+#[tokio::test]
+async fn a_lost_majority_of_a_secured_cluster_is_recovered_from() {
+    let mut nodes = Nodes::start(3, "info").await;
+    let file = nodes.path("content");
+    std::fs::write(&file, "kept").expect("a writable directory");
+    let put = async || nodes.run(&["session", "put", "a/1", "--file", file.to_str().expect("UTF-8")], OPERATOR).status.success();
+    nodes.until("a session is stored", put).await;
+    let everywhere = async || {
+        let status = json(&nodes.run(&["status", "-o", "json"], OPERATOR));
+        let all = status["nodes"].as_array().expect("nodes");
+        all.iter().all(|node| node["last_log"].as_u64().is_some() && node["last_log"] == all[0]["last_log"])
+    };
+    nodes.until("every node has it", everywhere).await;
+
+    nodes.kill(3);
+    nodes.write("new.toml", &nodes.configuration(1));
+    let (from, config, data) = (nodes.path("data").join("3"), nodes.path("new.toml"), nodes.path("new-data"));
+    let [from, config, data] = [&from, &config, &data].map(|path| path.to_str().expect("UTF-8"));
+    let recover = ["recover", "--from", from, "--config", config, "--data-dir", data, "--accept-loss", "-o", "json"];
+    // Perhaps it led: between two leaders a cluster lives too.
+    for _ in 0..3 {
+        refused(&nodes.run(&recover, OPERATOR), 2, &["the old cluster lives", "nothing was written"]);
+    }
+    refused(&nodes.run(&recover, "tokensecret-writer"), 2, &["must be asked first", "needs=admin", "nothing was written"]);
+    refused(&nodes.run_open(&recover), 2, &["--ca", "nothing was written"]);
+
+    nodes.kill(1);
+    nodes.kill(2);
+    let recovered = json(&nodes.run(&recover, OPERATOR));
+    assert_eq!(recovered["nodes"][0]["id"], 1, "{recovered}");
+    nodes.start_from(1, "new.toml", "new-data");
+    let got = async || nodes.run(&["session", "get", "a/1"], OPERATOR).stdout == b"kept";
+    nodes.until("the new cluster has the session", got).await;
+}
