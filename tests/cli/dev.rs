@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ports::Ports;
-use crate::{ended, quorate, run_with_input};
+use crate::{assert_refused, ended, quorate, run, run_with_input};
 
 /// What a cluster gets to come up or to elect a leader, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,12 +23,14 @@ struct Dev {
 
 impl Dev {
     fn start(data_dir: &Path, base_port: u16) -> Self {
+        Self::start_with(data_dir, base_port, &[])
+    }
+
+    fn start_with(data_dir: &Path, base_port: u16, more: &[&str]) -> Self {
         let port = base_port.to_string();
-        let mut process = quorate(&["dev", "--base-port", &port, "--data-dir", data_dir.to_str().expect("UTF-8")])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary runs");
+        let args = ["dev", "--base-port", &port, "--data-dir", data_dir.to_str().expect("UTF-8")];
+        let mut process =
+            quorate(&[&args[..], more].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs");
         let stdout = process.stdout.take().expect("piped");
         let (sender, lines) = channel();
         std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -118,6 +120,35 @@ fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
     again.wait_for("cluster is up");
     assert_eq!(again.ok(&["session", "get", "survivor"], b""), b"after");
     assert_eq!(again.stop(), Some(0));
+}
+
+/// Whoever types what a secured cluster prints is let in, also after it was started anew; nobody else is. It is not opened by mistake.
+#[test]
+fn a_secured_cluster_prints_what_lets_a_shell_in() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ports = Ports::reserve();
+    let shell = |told: &[String], command: &str| {
+        let export = told.iter().find(|line| line.contains("export QUORATE_CA=")).expect("what to show is printed");
+        let typed = told.iter().find(|line| line.contains(command)).unwrap_or_else(|| panic!("{command} is not in {told:#?}"));
+        Command::new("sh").args(["-c", &format!("{export}\n{typed}")]).stdin(Stdio::null()).output().expect("sh runs")
+    };
+    for expected in ["version=1", "version=2"] {
+        let dev = Dev::start_with(dir.path(), ports.first(), &["--secure"]);
+        let told = dev.wait_for("Ctrl-C");
+        let put = shell(&told, "session put greeting");
+        assert_eq!(ended(&put).0, 0, "{put:?}");
+        assert!(String::from_utf8_lossy(&put.stdout).contains(expected), "{put:?}");
+        assert_eq!(ended(&shell(&told, "status")).0, 0);
+        assert_ne!(ended(&dev.run(&["session", "get", "greeting", "--timeout", "2s"], b"")).0, 0, "without what is printed");
+        assert_eq!(dev.stop(), Some(0));
+    }
+    let open = run(&["dev", "--data-dir", dir.path().to_str().expect("UTF-8"), "--base-port", &ports.first().to_string()]);
+    assert_refused(&open, 2, &["certificates", "--secure"]);
+    let mode = |name: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(dir.path().join("certs").join(name)).expect("it was made").permissions().mode() & 0o777
+    };
+    assert_eq!(["ca-key.pem", "node-1-key.pem", "client-key.pem", "me.token", "tokens.toml"].map(mode), [0o600; 5]);
 }
 
 fn plain_values_are_kept_byte_for_byte(dev: &Dev) {

@@ -93,6 +93,9 @@ pub struct Dev {
     /// Where the data lies; it survives a restart of this command
     #[arg(long, value_name = "DIR", default_value = "quorate-data")]
     pub data_dir: PathBuf,
+    /// With certificates and a token, made once and kept in DIR/certs; what clients need to show is printed. For trials only
+    #[arg(long)]
+    pub secure: bool,
     /// Node N listens on this port + 10 * (N - 1) for clients, on the next for its peers, on the one after for HTTP
     #[arg(long, value_name = "PORT", default_value_t = 7460)]
     pub base_port: u16,

@@ -8,7 +8,7 @@ use quorate::server::auth::Scope;
 use quorate::server::config::TlsPaths;
 
 /// What a command shows to the cluster, and whom it believes.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Credentials {
     /// Believe nodes whose certificate is signed by an authority in this PEM file; connects by TLS
     #[arg(long, value_name = "FILE", env = "QUORATE_CA")]

@@ -18,9 +18,15 @@ use crate::output;
 const BACKDATED: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Makes them. Errors: a file is there already, or can't be written; those made before stay.
+/// Makes them, and says what to type next. Errors: a file is there already, or can't be written; those made before stay.
 pub fn run(args: &args::Cert) -> Result<(), Failure> {
     let args::Cert::Dev(args) = args;
+    make(args)?;
+    Ok(output::line(next_steps(args).trim_end())?)
+}
+
+/// Makes them. Errors: as [`run`].
+pub fn make(args: &args::CertDev) -> Result<(), Failure> {
     if args.nodes.is_empty() || args.hosts.is_empty() {
         return Err(Failure::usage("--nodes and --hosts must not be empty"));
     }
@@ -31,8 +37,24 @@ pub fn run(args: &args::Cert) -> Result<(), Failure> {
         let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         leaf(args, &authority, &format!("node-{node}"), Some(*node), &both)?;
     }
-    leaf(args, &authority, "client", None, &[ExtendedKeyUsagePurpose::ClientAuth])?;
-    Ok(output::line(next_steps(args).trim_end())?)
+    leaf(args, &authority, "client", None, &[ExtendedKeyUsagePurpose::ClientAuth])
+}
+
+/// What `cluster.toml` says of certificates in this directory, and of tokens beside them.
+pub fn sections(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "[tls]\ncert = \"{dir}/node-{{node}}.pem\"\nkey = \"{dir}/node-{{node}}-key.pem\"\nca = \"{dir}/ca.pem\"\n\
+         client_certs = \"require\"\n\n[auth]\ntokens = \"{dir}/tokens.toml\"\n"
+    )
+}
+
+/// What makes commands of a shell show the client's certificate, and the token that lies beside it.
+pub fn environment(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "export QUORATE_CA={dir}/ca.pem QUORATE_CERT={dir}/client.pem QUORATE_KEY={dir}/client-key.pem QUORATE_TOKEN_FILE={dir}/me.token"
+    )
 }
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -82,7 +104,8 @@ fn write(dir: &Path, name: &str, certificate: &str, key: &KeyPair) -> Result<(),
     create(&dir.join(format!("{name}.pem")), certificate, 0o644)
 }
 
-fn create(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+/// A new file that none else than who `mode` says may read. Errors: it is there already, or can't be written.
+pub fn create(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
@@ -99,10 +122,10 @@ fn unmade(error: &rcgen::Error) -> Failure {
 
 fn next_steps(args: &args::CertDev) -> String {
     let dir = args.dir.display();
+    let sections = sections(&args.dir).lines().fold(String::new(), |text, line| format!("{text}  {line}\n").replace("  \n", "\n"));
     let mut text = format!(
         "{dir}: an authority, certificates for nodes {}, and one for a client, good for {} days. The authority's key lies beside them: \
-         for trials only.\n\nIn cluster.toml:\n\n  [tls]\n  cert = \"{dir}/node-{{node}}.pem\"\n  key = \"{dir}/node-{{node}}-key.pem\"\n  \
-         ca = \"{dir}/ca.pem\"\n  client_certs = \"require\"\n\n  [auth]\n  tokens = \"{dir}/tokens.toml\"\n\nThen:\n\n",
+         for trials only.\n\nIn cluster.toml:\n\n{sections}\nThen:\n\n",
         args.nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
         args.days
     );
@@ -110,10 +133,6 @@ fn next_steps(args: &args::CertDev) -> String {
     for node in &args.nodes {
         let _ = writeln!(text, "  quorate serve --config cluster.toml --node {node} --bootstrap");
     }
-    let _ = write!(
-        text,
-        "\n  export QUORATE_CA={dir}/ca.pem QUORATE_CERT={dir}/client.pem QUORATE_KEY={dir}/client-key.pem \
-         QUORATE_TOKEN_FILE={dir}/me.token\n  echo hello | quorate session put greeting\n  quorate status\n"
-    );
+    let _ = write!(text, "\n  {}\n  echo hello | quorate session put greeting\n  quorate status\n", environment(&args.dir));
     text
 }

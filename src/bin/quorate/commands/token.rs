@@ -17,10 +17,7 @@ const TOKEN_PREFIX: &str = "qrt_";
 /// Prints the token once. Errors: the name or the scopes are wrong, or the file can't be written; then nothing changed.
 pub fn run(args: &args::Token) -> Result<(), Failure> {
     let args::Token::New(args) = args;
-    let mut secret = [0; 32];
-    SystemRandom.fill(&mut secret);
-    let token = format!("{TOKEN_PREFIX}{}", hex(&secret));
-    let entry = entry(args, &token)?;
+    let (token, entry) = draw(args)?;
     match &args.file {
         None => {
             Tokens::parse(&entry).map_err(Failure::usage)?;
@@ -31,6 +28,15 @@ pub fn run(args: &args::Token) -> Result<(), Failure> {
             Ok(output::line(&token)?)
         }
     }
+}
+
+/// A token, and its lines for the file of tokens. Errors: it would last too long.
+pub fn draw(args: &args::TokenNew) -> Result<(String, String), Failure> {
+    let mut secret = [0; 32];
+    SystemRandom.fill(&mut secret);
+    let token = format!("{TOKEN_PREFIX}{}", hex(&secret));
+    let entry = entry(args, &token)?;
+    Ok((token, entry))
 }
 
 fn entry(args: &args::TokenNew, token: &str) -> Result<String, Failure> {

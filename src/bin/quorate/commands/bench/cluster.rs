@@ -61,17 +61,9 @@ impl Cluster {
         self.plan = free_plan()?;
         std::fs::write(self.config(), self.plan.cluster_toml()).map_err(unusable)?;
         self.start_all()?;
-        let up = async {
-            probe::writes_resume(&self.endpoints(), Instant::now()).await?;
-            probe::leader(&self.endpoints()).await
-        };
-        match tokio::time::timeout(START_TIMEOUT, up).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Failure::failed(error)),
-            Err(_) => {
-                Err(Failure::failed(format!("the nodes do not come up; they say why in {}", self.dir.join("*.log").display())))
-            }
-        }
+        let up = tokio::time::timeout(START_TIMEOUT, probe::up(self.client()?, Instant::now())).await;
+        let down = |_| Failure::failed(format!("the nodes do not come up; they say why in {}", self.dir.join("*.log").display()));
+        up.map(drop).map_err(down)
     }
 
     /// Starts every node that does not run.
@@ -153,6 +145,11 @@ impl Cluster {
         self.plan.endpoints()
     }
 
+    /// A client of this cluster, which is open, whatever certificates and tokens the environment names for others.
+    pub fn client(&self) -> Result<Client, Failure> {
+        Client::builder().endpoints(self.endpoints()).build().map_err(Failure::usage)
+    }
+
     /// Where the nodes answer over HTTP.
     pub fn admin(&self) -> Vec<String> {
         (1..=NODES).map(|node| self.plan.admin_address(node)).collect()
@@ -174,16 +171,13 @@ impl Cluster {
 
     /// Who leads. Errors: nobody does in time.
     pub async fn leader(&self) -> Result<u64, Failure> {
-        match tokio::time::timeout(START_TIMEOUT, probe::leader(&self.endpoints())).await {
-            Ok(Ok(leader)) => Ok(leader),
-            Ok(Err(error)) => Err(Failure::failed(error)),
-            Err(_) => Err(Failure::failed("no node leads")),
-        }
+        let leader = tokio::time::timeout(START_TIMEOUT, probe::leader(&self.client()?)).await;
+        leader.map_err(|_| Failure::failed("no node leads"))
     }
 
     /// Waits until every node has applied what any has applied when this is called. Errors: not in time.
     pub async fn caught_up(&self) -> Result<(), Failure> {
-        let client = Client::builder().endpoints(self.endpoints()).build().map_err(Failure::usage)?;
+        let client = self.client()?;
         let deadline = Instant::now() + START_TIMEOUT;
         let mut goal = None;
         let mut next = tokio::time::interval(Duration::from_millis(20));

@@ -101,10 +101,9 @@ impl Bench {
         Ok(())
     }
 
-    /// A cluster of our own is open, whatever certificates and tokens the environment names for others.
     fn client(&self) -> Result<Client, Failure> {
         match &self.owned {
-            Some(cluster) => Client::builder().endpoints(cluster.endpoints()).build().map_err(Failure::usage),
+            Some(cluster) => cluster.client(),
             None => connect(&args::Cluster {
                 endpoints: self.args.endpoints.clone(),
                 timeout: None,

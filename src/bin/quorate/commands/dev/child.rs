@@ -17,6 +17,8 @@ pub struct Launch {
     pub config: PathBuf,
     /// Where all nodes keep their data.
     pub data_dir: PathBuf,
+    /// Where certificates and tokens lie, if there are any.
+    pub certs: Option<PathBuf>,
 }
 
 /// A running node. Dropping it ends the process: its stdin is the pipe it watches.

@@ -6,6 +6,7 @@
 mod child;
 pub mod plan;
 pub mod probe;
+mod secure;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,6 +18,8 @@ use tokio::task::JoinSet;
 use self::child::{Child, Exited, Launch};
 use self::plan::Plan;
 use crate::args;
+use crate::commands::cert;
+use crate::commands::session::connect;
 use crate::failure::{Code, Failure};
 use crate::signals::Signals;
 
@@ -32,14 +35,17 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 pub async fn run(args: args::Dev) -> Result<(), Failure> {
     let nodes = args.nodes.parse().map_err(|_| Failure::usage("--nodes must be 3 or 5"))?;
     let plan = Plan::new(nodes, args.base_port).map_err(Failure::usage)?;
-    let launch = prepare(&plan, &args.data_dir)?;
+    let launch = prepare(&plan, &args)?;
+    let credentials = launch.certs.as_deref().map(secure::credentials).unwrap_or_default();
+    let cluster = args::Cluster { endpoints: plan.endpoints(), timeout: None, credentials };
     let mut signals = Signals::install().map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))?;
     tokio::select! {
         () = wait_for_earlier_run(&plan, &args.data_dir) => {}
         () = signals.recv() => return Ok(()),
     }
     let (exits, exited) = mpsc::channel(plan.nodes as usize);
-    let mut dev = Dev { plan, launch, children: BTreeMap::new(), exits, exited, chores: JoinSet::new(), restarts: JoinSet::new() };
+    let mut dev =
+        Dev { plan, cluster, launch, children: BTreeMap::new(), exits, exited, chores: JoinSet::new(), restarts: JoinSet::new() };
     let ended = dev.supervise(&mut signals).await;
     dev.stop_all(&mut signals).await;
     ended
@@ -63,8 +69,10 @@ async fn wait_for_earlier_run(plan: &Plan, data_dir: &Path) {
     }
 }
 
-/// Makes the data directory and writes the cluster's file into it. Errors: it can't be written, or holds another cluster's data.
-fn prepare(plan: &Plan, data_dir: &Path) -> Result<Launch, Failure> {
+/// Makes the data directory and writes the cluster's file into it, with certificates and tokens if asked for. Errors: it can't be
+/// written, or holds another cluster's data.
+fn prepare(plan: &Plan, args: &args::Dev) -> Result<Launch, Failure> {
+    let data_dir = &args.data_dir;
     let unusable = |error: String| {
         Failure::usage(format!("can't use the data directory: {error}; name another with --data-dir path={}", data_dir.display()))
     };
@@ -73,14 +81,21 @@ fn prepare(plan: &Plan, data_dir: &Path) -> Result<Launch, Failure> {
     if config.exists() {
         let existing = quorate::server::config::Config::load(&config).map_err(|error| unusable(error.to_string()))?;
         plan.fits(&existing).map_err(|why| Failure::usage(format!("{}: {why}", data_dir.display())))?;
+        if existing.tls.is_some() && !args.secure {
+            return Err(Failure::usage(format!("{}: its nodes have certificates: pass --secure", data_dir.display())));
+        }
     }
-    std::fs::write(&config, plan.cluster_toml()).map_err(|error| unusable(error.to_string()))?;
+    let certs = if args.secure { Some(secure::make(plan, data_dir)?) } else { None };
+    let sections = certs.as_deref().map(|certs| format!("\n{}", cert::sections(certs))).unwrap_or_default();
+    std::fs::write(&config, plan.cluster_toml() + &sections).map_err(|error| unusable(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| Failure::failed(format!("can't find this program: {error}")))?;
-    Ok(Launch { program, config, data_dir: data_dir.to_owned() })
+    Ok(Launch { program, config, data_dir: data_dir.to_owned(), certs })
 }
 
 struct Dev {
     plan: Plan,
+    /// How to reach it.
+    cluster: args::Cluster,
     launch: Launch,
     children: BTreeMap<u64, Child>,
     exits: mpsc::Sender<Exited>,
@@ -92,8 +107,8 @@ struct Dev {
 }
 
 enum Chore {
-    Up { leader: Result<u64, String> },
-    Resumed { node: u64, interruption: Result<Duration, String>, leader: Result<u64, String> },
+    Up { leader: u64 },
+    Resumed { node: u64, interruption: Duration, leader: u64 },
 }
 
 impl Dev {
@@ -101,7 +116,7 @@ impl Dev {
         for node in 1..=self.plan.nodes {
             self.start(node)?;
         }
-        self.ask_when_up();
+        self.ask_when_up()?;
         loop {
             tokio::select! {
                 () = signals.recv() => return Ok(()),
@@ -138,40 +153,32 @@ impl Dev {
             tokio::time::sleep(pause).await;
             node
         });
-        let (endpoints, died) = (self.plan.endpoints(), Instant::now());
         // More than a few questions at once would only slow the answer.
         if self.chores.len() < self.plan.nodes as usize {
+            let (client, died) = (connect(&self.cluster)?, Instant::now());
             self.chores.spawn(async move {
-                let interruption = probe::writes_resume(&endpoints, died).await;
-                Chore::Resumed { node, interruption, leader: probe::leader(&endpoints).await }
+                let (interruption, leader) = probe::up(client, died).await;
+                Chore::Resumed { node, interruption, leader }
             });
         }
         Ok(())
     }
 
-    fn ask_when_up(&mut self) {
-        let endpoints = self.plan.endpoints();
-        self.chores.spawn(async move {
-            let leader = match probe::writes_resume(&endpoints, Instant::now()).await {
-                Ok(_) => probe::leader(&endpoints).await,
-                Err(error) => Err(error),
-            };
-            Chore::Up { leader }
-        });
+    fn ask_when_up(&mut self) -> Result<(), Failure> {
+        let client = connect(&self.cluster)?;
+        self.chores.spawn(async move { Chore::Up { leader: probe::up(client, Instant::now()).await.1 } });
+        Ok(())
     }
 
     fn tell(&self, chore: Chore) {
         match chore {
-            Chore::Up { leader: Ok(leader) } => {
+            Chore::Up { leader } => {
                 say(&format!("cluster is up: {}", self.leads(leader)));
                 self.say_what_to_type(leader);
             }
-            Chore::Resumed { node, interruption: Ok(interruption), leader: Ok(leader) } => {
+            Chore::Resumed { node, interruption, leader } => {
                 say(&format!("node {node} died and {}; {}", probe::describe(interruption), self.leads(leader)));
             }
-            Chore::Up { leader: Err(error) }
-            | Chore::Resumed { leader: Err(error), .. }
-            | Chore::Resumed { interruption: Err(error), .. } => say(&format!("can't ask the cluster: {error}")),
         }
     }
 
@@ -185,6 +192,9 @@ impl Dev {
         // As it was typed: after `cargo run` no shell would find the bare name.
         let quorate = std::env::args().next().unwrap_or_else(|| "quorate".into());
         say("try, in another terminal:");
+        if let Some(certs) = &self.launch.certs {
+            say(&format!("  {}", cert::environment(certs)));
+        }
         say(&format!("  echo hello | {quorate} session put greeting{flag}"));
         say(&format!("  {quorate} session get greeting -o json{flag}"));
         say(&format!("  {quorate} status{flag}"));

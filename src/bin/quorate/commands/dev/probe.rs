@@ -16,13 +16,12 @@ const NOTICEABLE: Duration = Duration::from_millis(100);
 ///
 /// A probe is a delete of a session that does not exist: it goes through the log like any write, and leaves nothing behind. A new one
 /// starts every [`PROBE_INTERVAL`], so that the answer does not depend on how a single call backs off. Dropping the future stops it.
-pub async fn writes_resume(endpoints: &[String], since: Instant) -> Result<Duration, String> {
-    let client = Client::builder().endpoints(endpoints).build().map_err(|error| error.to_string())?;
+async fn writes_resume(client: &Client, since: Instant) -> Duration {
     // Each probe has an id of its own: calls on one session wait for each other.
     let (process, mut count) = (std::process::id(), 0_u64);
     let mut probes = JoinSet::new();
     let mut next = tokio::time::interval(PROBE_INTERVAL);
-    let answered = loop {
+    loop {
         tokio::select! {
             _ = next.tick(), if probes.len() < PROBES_MAX => {
                 count += 1;
@@ -31,29 +30,32 @@ pub async fn writes_resume(endpoints: &[String], since: Instant) -> Result<Durat
             }
             Some(result) = probes.join_next() => {
                 if matches!(result, Ok(true)) {
-                    break since.elapsed();
+                    return since.elapsed();
                 }
             }
         }
-    };
-    probes.abort_all();
-    // The client's row expires by itself where this does not arrive.
-    let _ = tokio::time::timeout(Duration::from_secs(1), client.close()).await;
-    Ok(answered)
+    }
 }
 
 /// Waits until some node knows who leads. Dropping the future stops it.
-pub async fn leader(endpoints: &[String]) -> Result<u64, String> {
-    let client = Client::builder().endpoints(endpoints).build().map_err(|error| error.to_string())?;
+pub async fn leader(client: &Client) -> u64 {
     let mut next = tokio::time::interval(Duration::from_millis(100));
     loop {
         next.tick().await;
         let options = StatusOptions { timeout: Duration::from_secs(1), ..StatusOptions::default() };
         let Ok(status) = client.status(options).await else { continue };
         if let Some(leader) = super::super::status::leader_of(&status) {
-            return Ok(leader);
+            return leader;
         }
     }
+}
+
+/// Waits until the cluster takes a write of this new client and some node leads: how long after `since`, and which. Ends the client.
+pub async fn up(client: Client, since: Instant) -> (Duration, u64) {
+    let up = (writes_resume(&client, since).await, leader(&client).await);
+    // The client's row expires by itself where this does not arrive.
+    let _ = tokio::time::timeout(Duration::from_secs(1), client.close()).await;
+    up
 }
 
 /// One sentence about an interruption.

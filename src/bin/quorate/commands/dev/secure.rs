@@ -1,0 +1,52 @@
+//! `quorate dev --secure`: certificates and a token for a cluster on this machine, made once and kept beside its data.
+
+use std::path::{Path, PathBuf};
+
+use quorate::server::auth::Scope;
+
+use super::plan::Plan;
+use crate::args;
+use crate::commands::{cert, token};
+use crate::failure::Failure;
+
+/// As long as anybody tries things out.
+const DAYS: u32 = 365;
+
+/// The directory with all of it, made if it is missing. Errors: it can't be written.
+pub fn make(plan: &Plan, data_dir: &Path) -> Result<PathBuf, Failure> {
+    let unusable = |error: std::io::Error| {
+        Failure::usage(format!(
+            "can't make certificates: {error}; name another directory with --data-dir path={}",
+            data_dir.display()
+        ))
+    };
+    // Whoever is told of it may be elsewhere.
+    let data_dir = data_dir.canonicalize().map_err(unusable)?;
+    let (certs, partial) = (data_dir.join("certs"), data_dir.join("certs.partial"));
+    if certs.exists() {
+        return Ok(certs);
+    }
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).map_err(unusable)?;
+    }
+    let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    cert::make(&args::CertDev { dir: partial.clone(), nodes: (1..=plan.nodes).collect(), hosts, days: DAYS })?;
+    let scopes = vec![Scope::Read, Scope::Write, Scope::List, Scope::Admin];
+    let (token, entry) = token::draw(&args::TokenNew { name: "me".into(), scopes, prefixes: Vec::new(), ttl: None, file: None })?;
+    cert::create(&partial.join("tokens.toml"), &entry, 0o600)?;
+    cert::create(&partial.join("me.token"), &format!("{token}\n"), 0o600)?;
+    std::fs::rename(&partial, &certs).map_err(unusable)?;
+    Ok(certs)
+}
+
+/// What shows the client's certificate and the token.
+pub fn credentials(certs: &Path) -> args::Credentials {
+    let file = |name| Some(certs.join(name));
+    args::Credentials {
+        ca: file("ca.pem"),
+        cert: file("client.pem"),
+        key: file("client-key.pem"),
+        token_file: file("me.token"),
+        token: None,
+    }
+}
