@@ -11,4 +11,5 @@ mod pki;
 mod ports;
 mod reload;
 mod tokens;
+mod walkthrough;
 mod wire;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate::env::SystemClock;
-use quorate::tls::{Connecting, Identity, Roots, TcpDial};
+use quorate::tls::{Connecting, Identity, Roots, TcpDial, host_of};
 use quorate::wire::peer::v1::{HelloRequest, HelloResponse, peer_client::PeerClient};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::pki::{Authority, HOST, Pair};
+use crate::pki::{Authority, Pair};
 
 /// The peer port, believing `authority` and showing what is given.
 pub async fn peer(address: &str, authority: &Authority, shown: Option<&Pair>) -> Result<PeerClient<Channel>, String> {
@@ -35,16 +35,22 @@ pub async fn hello(address: &str, authority: &Authority, shown: Option<&Pair>) -
 
 /// `GET path` from an admin port by TLS: the status code and the body.
 pub async fn get(address: &str, authority: &Authority, path: &str, token: Option<&str>) -> (u16, String) {
+    ask(address, &authority.pem(), &format!("GET {path}"), token, "").await
+}
+
+/// A method and a path of an admin port by TLS, with a body of JSON: the status code and the answer.
+pub async fn ask(address: &str, authority: &str, what: &str, token: Option<&str>, body: &str) -> (u16, String) {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM")).expect("an authority");
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).expect("PEM")).expect("an authority");
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS 1.3");
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let stream = tokio::net::TcpStream::connect(address).await.expect("the port listens");
-    let name = ServerName::try_from(HOST).expect("a name");
+    let name = ServerName::try_from(host_of(address).to_owned()).expect("a name");
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{token}connection: close\r\n\r\n");
+    let head = format!("{what} HTTP/1.1\r\nhost: x\r\n{token}connection: close\r\ncontent-type: application/json\r\n");
+    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
     // An end without a farewell is an end too.

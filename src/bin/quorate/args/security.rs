@@ -82,7 +82,9 @@ pub enum Cert {
 /// `quorate cert dev`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The authority's key lies beside the certificates: whoever reads DIR is whoever they like. For anything that lasts let an \
+    after_help = "Where DIR has an authority already, certificates for further nodes are signed by it: --nodes 4 --hosts 10.0.0.4.
+
+The authority's key lies beside the certificates: whoever reads DIR is whoever they like. For anything that lasts let an \
 authority of your own sign them; `src/docs/security.md` says what must be in them."
 )]
 pub struct CertDev {

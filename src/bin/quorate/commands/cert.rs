@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use quorate::env::read_file;
 use quorate::server::node_uri;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
@@ -16,28 +17,38 @@ use crate::output;
 
 /// Clocks of other machines may be behind by so much.
 const BACKDATED: Duration = Duration::from_secs(3600);
+/// Of a file that holds a key.
+const KEY_BYTES_MAX: u64 = 1 << 16;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Makes them, and says what to type next. Errors: a file is there already, or can't be written; those made before stay.
 pub fn run(args: &args::Cert) -> Result<(), Failure> {
     let args::Cert::Dev(args) = args;
-    make(args)?;
-    Ok(output::line(next_steps(args).trim_end())?)
+    let told = if make(args)? { next_steps(args) } else { format!("{}: certificates for nodes {}", args.dir.display(), ids(args)) };
+    Ok(output::line(told.trim_end())?)
 }
 
-/// Makes them. Errors: as [`run`].
-pub fn make(args: &args::CertDev) -> Result<(), Failure> {
+/// Makes them; whether the authority is a new one. Errors: as [`run`].
+pub fn make(args: &args::CertDev) -> Result<bool, Failure> {
     if args.nodes.is_empty() || args.hosts.is_empty() {
         return Err(Failure::usage("--nodes and --hosts must not be empty"));
     }
     std::fs::create_dir_all(&args.dir).map_err(|error| unusable(&args.dir, &error))?;
-    let authority = authority(args).map_err(|error| unmade(&error))?;
-    write(&args.dir, "ca", &authority.pem(), authority.key())?;
+    let key = args.dir.join("ca-key.pem");
+    let is_new = !key.exists();
+    let key = if is_new { KeyPair::generate().map_err(|error| unmade(&error))? } else { known_key(&key)? };
+    let authority = authority(args, key).map_err(|error| unmade(&error))?;
+    if is_new {
+        write(&args.dir, "ca", &authority.pem(), authority.key())?;
+    }
     for node in &args.nodes {
         let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         leaf(args, &authority, &format!("node-{node}"), Some(*node), &both)?;
     }
-    leaf(args, &authority, "client", None, &[ExtendedKeyUsagePurpose::ClientAuth])
+    if is_new {
+        leaf(args, &authority, "client", None, &[ExtendedKeyUsagePurpose::ClientAuth])?;
+    }
+    Ok(is_new)
 }
 
 /// What `cluster.toml` says of certificates in this directory, and of tokens beside them.
@@ -59,11 +70,18 @@ pub fn environment(dir: &Path) -> String {
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority(args: &args::CertDev) -> Result<Authority, rcgen::Error> {
+fn known_key(path: &Path) -> Result<KeyPair, Failure> {
+    let unreadable = |error: String| Failure::usage(format!("can't read the authority's key: {error} path={}", path.display()));
+    let bytes = read_file(path, KEY_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+    KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).map_err(|error| unreadable(error.to_string()))
+}
+
+/// The one with this key: whatever an earlier call signed with it is of the same authority.
+fn authority(args: &args::CertDev, key: KeyPair) -> Result<Authority, rcgen::Error> {
     let mut params = params(args, "quorate throw-away authority", Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate()?)
+    CertifiedIssuer::self_signed(params, key)
 }
 
 /// Of a node, whose certificate names it and all hosts, or of a client.
@@ -120,13 +138,17 @@ fn unmade(error: &rcgen::Error) -> Failure {
     Failure::usage(format!("can't make a certificate: {error}; check --hosts"))
 }
 
+fn ids(args: &args::CertDev) -> String {
+    args.nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn next_steps(args: &args::CertDev) -> String {
     let dir = args.dir.display();
     let sections = sections(&args.dir).lines().fold(String::new(), |text, line| format!("{text}  {line}\n").replace("  \n", "\n"));
     let mut text = format!(
         "{dir}: an authority, certificates for nodes {}, and one for a client, good for {} days. The authority's key lies beside them: \
          for trials only.\n\nIn cluster.toml:\n\n{sections}\nThen:\n\n",
-        args.nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+        ids(args),
         args.days
     );
     let _ = writeln!(text, "  quorate token new me --scopes read,write,list,admin --file {dir}/tokens.toml > {dir}/me.token");
