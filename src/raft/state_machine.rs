@@ -47,9 +47,11 @@ impl Core {
         let machine = machine.map_err(|error| match error {
             BuildError::State(error) => error,
             // A later release's rows are no damage: nothing may be put in their place.
-            BuildError::Row(error @ rows::Error { problem: rows::Problem::ClusterVersion { .. }, .. }) => {
-                state::Error::invalid(format!("machine: {error}"))
-            }
+            BuildError::Row(rows::Error { problem: rows::Problem::ClusterVersion { version }, .. }) => state::Error::newer(format!(
+                "the state is at a cluster version that this release does not read version={version} newest={}; install the release \
+                 that was here before; nothing was changed",
+                newest_version()
+            )),
             BuildError::Row(error) => state::Error::damaged(format!("{error} name={}", rows::table_name(error.table))),
         })?;
         Ok(Self { machine, membership, largest_node })

@@ -34,6 +34,11 @@ pub enum Error {
     },
     /// The view's file was closed under it, after the disk had been full. Nothing was changed. Take a new view and read again.
     Superseded,
+    /// The rows are a later release's. Nothing was changed; that release reads them.
+    Newer {
+        /// What this one does not read, and what to do.
+        what: String,
+    },
     /// A snapshot stream is not one, or does not fit. Nothing was changed; ask for another.
     Invalid {
         /// What is wrong.
@@ -60,6 +65,11 @@ impl Error {
     /// A stream or its rows that make no state.
     pub fn invalid(what: impl Into<String>) -> Self {
         Error::Invalid { what: what.into() }
+    }
+
+    /// Rows that a later release wrote.
+    pub fn newer(what: impl Into<String>) -> Self {
+        Error::Newer { what: what.into() }
     }
 
     /// An error of a file operation that is not a sync.
@@ -97,6 +107,7 @@ impl fmt::Display for Error {
             Error::NoSpace { what } => write!(f, "no space left on the disk: {what}"),
             Error::Io { kind, what } => write!(f, "the disk failed: {what} kind={kind}"),
             Error::Superseded => f.write_str("the view's file was reopened, take a new view"),
+            Error::Newer { what } => f.write_str(what),
             Error::Invalid { what } => write!(f, "not a snapshot that can be installed: {what}"),
         }
     }
