@@ -295,13 +295,19 @@ impl Node {
         }
     }
 
-    /// Hands leadership over, flushes, stops. What was acknowledged is durable before, with or without this.
-    pub async fn shutdown(&self) {
+    /// Hands the leadership over, if this node has it and another takes it; takes no longer than a hand-over may. For a node that is to
+    /// stop, and still answers meanwhile. Dropping the future does not stop it.
+    pub async fn give_up_leadership(&self) {
         if self.shared.leadership.borrow().is_self
             && let Err(failed) = hand_over(&self.shared, &self.presence, None).await
         {
             tracing::warn!(why = failed.why, "the leadership was not handed over");
         }
+    }
+
+    /// Hands leadership over, flushes, stops. What was acknowledged is durable before, with or without this.
+    pub async fn shutdown(&self) {
+        self.give_up_leadership().await;
         if let Err(error) = self.shared.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }

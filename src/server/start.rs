@@ -42,7 +42,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_STREAMS_MAX: u32 = 1024;
 /// Before the first pass over what is on the disk: a start has enough to do.
 const SCRUB_DELAY: Duration = Duration::from_secs(300);
-/// How long a stopping node lets open operations end before it hands the leadership over.
+/// How long a stopping node, which leads no more, lets open operations end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 /// How long connections may take to end after that.
@@ -225,6 +225,10 @@ impl Server {
             }
             Some(_) = core.join_next() => Some(Error::new("the dispatcher ended")),
         };
+        if failure.is_none() {
+            // While it still takes calls: what comes meanwhile is sent on to the next leader, and nobody waits for what drains.
+            node.give_up_leadership().await;
+        }
         dispatcher.stop_admitting();
         stop.send_replace(true);
         if failure.is_none() {
