@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Gap {
     /// The longest time in which no write succeeded, of all writers together.
     pub longest: Duration,
+    /// When that ended, counted from the event: much later, and something else was its cause.
+    pub ended: Duration,
     /// Writes that succeeded.
     pub writes: u64,
     /// Writes that failed.
@@ -56,12 +58,12 @@ pub async fn gap<T: Target>(
     };
     let gone = || Failure::unchanged(format!("no writes succeed for {PATIENCE:?}"));
     timeout(PATIENCE, flowing(0)).await.map_err(|_| gone())?;
-    *shared.last() = (Instant::now(), Duration::ZERO);
     let began = Instant::now();
+    *shared.last() = Last { at: began, longest: Duration::ZERO, ended: began };
     event.await;
     tokio::time::sleep_until(began + WATCHED).await;
     timeout(PATIENCE, flowing(shared.writes.load(Ordering::Relaxed))).await.map_err(|_| gone())?;
-    let longest = shared.last().1;
+    let Last { longest, ended, .. } = *shared.last();
     drop(stop);
     for task in tasks {
         task.await.map_err(Failure::unchanged)?;
@@ -69,15 +71,23 @@ pub async fn gap<T: Target>(
     let first_failure = shared.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     Ok(Gap {
         longest,
+        ended: ended - began,
         writes: shared.writes.load(Ordering::Relaxed),
         failures: shared.failures.load(Ordering::Relaxed),
         first_failure,
     })
 }
 
+/// The last success, the longest time between two, and when that ended.
+#[derive(Clone, Copy)]
+struct Last {
+    at: Instant,
+    longest: Duration,
+    ended: Instant,
+}
+
 struct Shared {
-    /// The last success, and the longest time between two.
-    last: Mutex<(Instant, Duration)>,
+    last: Mutex<Last>,
     writes: AtomicU64,
     failures: AtomicU64,
     first_failure: Mutex<Option<String>>,
@@ -87,7 +97,7 @@ struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         Self {
-            last: Mutex::new((Instant::now(), Duration::ZERO)),
+            last: Mutex::new(Last { at: Instant::now(), longest: Duration::ZERO, ended: Instant::now() }),
             writes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             first_failure: Mutex::new(None),
@@ -97,7 +107,7 @@ impl Default for Shared {
 }
 
 impl Shared {
-    fn last(&self) -> std::sync::MutexGuard<'_, (Instant, Duration)> {
+    fn last(&self) -> std::sync::MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,7 +128,10 @@ async fn write<T: Target>(target: Arc<T>, shared: Arc<Shared>, keys: u64, corpus
                 shared.writes.fetch_add(1, Ordering::Relaxed);
                 let mut last = shared.last();
                 let now = Instant::now();
-                *last = (now, last.1.max(now - last.0));
+                if now - last.at > last.longest {
+                    (last.longest, last.ended) = (now - last.at, now);
+                }
+                last.at = now;
             }
             Err(failure) => {
                 shared.failures.fetch_add(1, Ordering::Relaxed);

@@ -51,13 +51,17 @@ impl Bench {
         let times = self.args.runs.unwrap_or(TIMES);
         let clients = self.clients(callers)?;
         let targets: Vec<_> = clients.iter().cloned().map(|client| Arc::new(Values(client))).collect();
-        let (mut gaps, mut caught_up, mut writes, mut failures, mut first) = (Vec::new(), Vec::new(), 0, 0, None);
+        let (mut gaps, mut ended_ms, mut calm) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut caught_up, mut writes, mut failures, mut first) = (Vec::new(), 0, 0, None);
         let operator = self.client()?;
         for time in 1..=times {
             let _shown = Shown::start(format!("{name}, {callers} writers, {time} of {times}"), Duration::ZERO);
             let next = tokio::time::sleep(APART);
             let leader = self.cluster()?.leader().await?;
             let corpus = self.corpus.clone();
+            // What the disk and the machine do by themselves, for comparison.
+            let nothing = gap(&targets, callers, KEYS, &corpus, async {}).await.map_err(|failure| failed(&failure))?;
+            calm.push(millis(nothing.longest));
             let cluster = self.cluster()?;
             let mut ended = Ok(());
             let event = async {
@@ -74,6 +78,7 @@ impl Bench {
             let seen = gap(&targets, callers, KEYS, &corpus, event).await.map_err(|failure| failed(&failure))?;
             ended?;
             gaps.push(millis(seen.longest));
+            ended_ms.push(millis(seen.ended));
             (writes, failures) = (writes + seen.writes, failures + seen.failures);
             first = first.or(seen.first_failure);
             let restarted = Instant::now();
@@ -87,13 +92,18 @@ impl Bench {
         let spread = Spread::of(gaps.clone());
         row.details.insert("gap_ms".into(), spread_json(spread));
         row.details.insert("gaps_ms".into(), json!(gaps));
+        row.details.insert("gaps_ended_ms".into(), json!(ended_ms));
+        let calm = Spread::of(calm);
+        row.details.insert("calm_gap_ms".into(), spread_json(calm));
         row.details.insert("caught_up_ms".into(), spread_json(Spread::of(caught_up)));
         row.details.insert("writes".into(), json!(writes));
         row.details.insert("failures".into(), json!(failures));
         row.details.insert("first_failure".into(), json!(first));
-        let text = spread.map_or_else(String::new, |s| format!("{:.0} ms ({:.0}-{:.0})", s.median, s.min, s.max));
+        let told =
+            |spread: Option<Spread>| spread.map_or_else(String::new, |s| format!("{:.0} ms ({:.0}-{:.0})", s.median, s.min, s.max));
+        let (text, calm) = (told(spread), told(calm));
         row.say(format!(
-            "{name}, {callers} writers, {times} times: longest time without a write {text}, {failures} of {} writes failed",
+            "{name}, {callers} writers, {times} times: longest time without a write {text}, when nothing happens {calm}, {failures} of {} writes failed",
             writes + failures
         ));
         let (median_max, worst_max) = if workload == Workload::Failover { FAILOVER_MS } else { HAND_OVER_MS };
