@@ -1,15 +1,21 @@
 //! A node whose disk fills up, with a file system of its own: saves are refused, all else goes on, and it heals by itself.
 
 use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use quorate::client::{Client, ErrorKind, WriteOptions};
+use serde_json::Value;
 
+use crate::backup::{json, succeeded};
 use crate::harness::{Cluster, PATIENCE, SmallDisk};
 use crate::value;
 
 /// What a small disk holds: log segments, what is set aside for later, and some room.
 const DISK_BYTES: u64 = 512 << 20;
+
+/// Saves are taken again within this once there is room: what is promised, on any machine.
+const HEALS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Takes room away until so little is left that saves must be refused. Dropped, it gives the room back.
 struct Ballast(std::path::PathBuf);
@@ -67,7 +73,26 @@ async fn with_a_small_disk() -> Option<Cluster> {
     Some(cluster)
 }
 
-/// Whichever node it is, leader or follower: one member that could not store what the others do stops saves before it must.
+/// Asks one node for its events; gives them as `kind detail`, oldest first.
+fn events(cluster: &Cluster, node: usize) -> Vec<String> {
+    let found = json(&cluster.run(&["events", "--endpoints", &cluster.endpoints()[node - 1], "-o", "json"]));
+    let line = |event: &Value| format!("{} {}", event["kind"].as_str().unwrap_or(""), event["detail"].as_str().unwrap_or(""));
+    found["events"].as_array().map(|events| events.iter().map(line).collect()).unwrap_or_default()
+}
+
+/// The same from the file in a node's directory.
+fn in_file(dir: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.join("events")).unwrap_or_default();
+    text.lines().filter_map(|line| Some(line.split_once('\t')?.1.replacen('\t', " ", 1))).collect()
+}
+
+/// Makes a node lead.
+fn lead(cluster: &Cluster, node: usize) {
+    succeeded(&cluster.run(&["leader", "transfer", &node.to_string(), "--timeout", "30s"]));
+}
+
+/// The leader, then a follower: one member that could not store what the others do stops saves before it must, and lets them go on by
+/// itself soon after there is room again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_saves_keeps_loads_and_deletes_and_heals_by_itself() {
     let Some(cluster) = with_a_small_disk().await else { return };
@@ -77,6 +102,7 @@ async fn a_full_disk_refuses_saves_keeps_loads_and_deletes_and_heals_by_itself()
     }
     patient.save("kept", value("before"), WriteOptions::default()).await.expect("a save");
     for round in 0..2 {
+        lead(&cluster, 1 + round);
         let disk = cluster.small_disk(1).expect("the node runs on a disk of its own");
         let ballast = Ballast::load(&disk);
         save_until(&client, &cluster, true).await;
@@ -84,12 +110,49 @@ async fn a_full_disk_refuses_saves_keeps_loads_and_deletes_and_heals_by_itself()
         assert_eq!(loaded.content, value("before"));
         patient.delete(&format!("session {}", 10 + round), None).await.expect("deletes make room");
         assert_eq!(patient.load(&format!("session {}", 10 + round)).await.expect("a load").map(|found| found.content), None);
-        let low = cluster.run(&["events", "-o", "json"]);
-        assert!(String::from_utf8_lossy(&low.stdout).contains("low: saves are refused"), "{low:?}");
+        let low = events(&cluster, 1);
+        let times = low.iter().filter(|event| *event == "disk low: saves are refused").count();
+        assert_eq!(times, 1 + round, "{low:?}");
+        let room = Instant::now();
         drop(ballast);
-        save_until(&patient, &cluster, false).await;
+        save_until(&client, &cluster, false).await;
+        let healed = room.elapsed();
+        println!("round {round}: saves are taken {healed:?} after there is room");
+        assert!(healed < HEALS_WITHIN, "{healed:?}");
+        let last = events(&cluster, 1).into_iter().rfind(|event| event.starts_with("disk "));
+        assert_eq!(last.as_deref(), Some("disk healed: saves are taken again"));
     }
     cluster.assert_equal_digests().await;
+}
+
+/// A node's file of events, and with it what the node was told to remember: who led, who belonged to the cluster, that its disk was low,
+/// what it refused and why. It is killed, its disk is copied to another one, and it starts from that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_went_through_is_remembered_across_a_crash() {
+    let Some(mut cluster) = with_a_small_disk().await else { return };
+    lead(&cluster, 1);
+    let disk = cluster.small_disk(1).expect("the node runs on a disk of its own");
+    let ballast = Ballast::load(&disk);
+    save_until(&impatient(&cluster), &cluster, true).await;
+    drop(ballast);
+    save_until(&cluster.client(), &cluster, false).await;
+    let expected =
+        ["started release=", "membership voters=1,2,3", "leader term=", "disk low: ", "disk healed: ", "refused kind=disk_low"];
+    let missing = |found: &[String]| expected.iter().find(|kind| !found.iter().any(|event| event.starts_with(*kind))).copied();
+    // The file is written once a second.
+    let began = Instant::now();
+    while let Some(missing) = missing(&in_file(&disk.root)) {
+        assert!(began.elapsed() < PATIENCE, "{missing:?} is not in the file: {:?}", in_file(&disk.root));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.move_disk(1);
+    let before = in_file(&cluster.data_dir(1));
+    cluster.restart(1);
+    cluster.leader().await;
+    let after = events(&cluster, 1);
+    assert_eq!(missing(&after), None, "{after:?}");
+    assert_eq!(after[..before.len()], before, "what was in the file comes first");
+    assert_eq!(after.iter().filter(|event| event.starts_with("started ")).count(), 2, "{after:?}");
 }
 
 /// The node is stopped while its disk is full, perhaps to get another one: the others are enough, and go on.

@@ -91,6 +91,19 @@ impl Cluster {
         self.small.iter().any(|(small, _)| *small == node).then_some(SmallDisk { root })
     }
 
+    /// Kills a node that has a file system of its own and copies what that holds to an ordinary disk, where it starts from then on.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn move_disk(&mut self, node: usize) {
+        let from = self.small_disk(node).expect("it has one").root;
+        let (pid, to) = (self.pid(node).to_string(), self.data_dir(node));
+        let done = |command: &mut Command| assert!(command.status().expect("it is there").success(), "{command:?}");
+        // It stands still meanwhile, so that the copy is of one instant; the file system ends with it.
+        done(Command::new("kill").args(["-STOP", &pid]));
+        done(Command::new("cp").args(["-a", "--sparse=always"]).arg(from.join(".")).arg(&to));
+        self.kill(node);
+        self.small.retain(|(small, _)| *small != node);
+    }
+
     /// The command that starts a node, on whichever disk.
     fn command(&self, node: usize) -> Command {
         let binary = env!("CARGO_BIN_EXE_quorate");
@@ -126,6 +139,12 @@ impl Cluster {
     /// The data directory of a node.
     pub fn data_dir(&self, node: usize) -> PathBuf {
         self.data().join(node.to_string())
+    }
+
+    /// The process of a node that runs.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn pid(&self, node: usize) -> u32 {
+        self.children[node - 1].as_ref().expect("the node runs").id()
     }
 
     /// Starts a node that does not run.

@@ -4,7 +4,10 @@ mod backup;
 mod bob;
 mod disk;
 mod doctor;
+mod grow;
 mod harness;
+mod hung;
+mod load;
 mod members;
 mod outage;
 mod page;
@@ -29,12 +32,12 @@ fn value(text: impl Into<String>) -> Content {
 }
 
 /// Increments one session by compare-and-set until told to stop; any error fails the test. Gives the number of acknowledged saves.
-async fn increment(client: Client, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> u64 {
+async fn increment(client: Client, id: String, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> u64 {
     let mut expected = Expected::Absent;
     while !stop.load(Ordering::Relaxed) {
         let next = acknowledged.load(Ordering::Relaxed) + 1;
-        let written = client.save_if_version("counter", value(next.to_string()), expected, WriteOptions::default()).await;
-        let written = written.unwrap_or_else(|error| panic!("save {next}: {error}"));
+        let written = client.save_if_version(&id, value(next.to_string()), expected, WriteOptions::default()).await;
+        let written = written.unwrap_or_else(|error| panic!("{id}, save {next}: {error}"));
         assert_eq!(written.version, Version(next), "a gap");
         expected = Expected::At { version: written.version, create_revision: None };
         acknowledged.store(next, Ordering::Relaxed);
@@ -61,7 +64,7 @@ async fn progress(acknowledged: &AtomicU64, more: u64, writer: &tokio::task::Joi
 async fn increments_go_on_through_leader_kills_without_a_gap_or_an_error() {
     let mut cluster = Cluster::start(3).await;
     let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let writer = tokio::spawn(increment(cluster.client(), stop.clone(), acknowledged.clone()));
+    let writer = tokio::spawn(increment(cluster.client(), "counter".into(), stop.clone(), acknowledged.clone()));
     let random = SeededRandom::new(u64::from(std::process::id()));
     for _ in 0..kills() {
         progress(&acknowledged, random.below(40), &writer, &cluster).await;

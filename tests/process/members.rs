@@ -10,12 +10,12 @@ use crate::backup::{everything, fill, json, path, refused, succeeded};
 use crate::harness::Cluster;
 use crate::value;
 
-fn member(cluster: &Cluster, command: &[&str], addresses: &[String]) -> Output {
+pub fn member(cluster: &Cluster, command: &[&str], addresses: &[String]) -> Output {
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     cluster.run(&[&["member"], command, &addresses, &["-o", "json"]].concat())
 }
 
-fn voters(members: &Value) -> Vec<u64> {
+pub fn voters(members: &Value) -> Vec<u64> {
     let members = members["members"].as_array().expect("members");
     members.iter().filter(|member| member["voter"] == true).filter_map(|member| member["id"].as_u64()).collect()
 }
