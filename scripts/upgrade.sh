@@ -110,7 +110,7 @@ counter() {
   while [ ! -e "$dir/stop" ]; do
     next=$((next + 1))
     echo "$next" | "$NEW_BIN" session cas counter --expect $((next - 1)) >/dev/null 2>"$dir/counter.err" || return 1
-    echo "$next" >"$dir/counter"
+    echo "$next" >"$dir/counter.new" && mv "$dir/counter.new" "$dir/counter"
   done
 }
 counter &
@@ -173,6 +173,6 @@ grep -q "cluster version" <<<"$why" || fail "it does not say why: $why"
 say "the old build is refused with exit code $code: $(grep "cluster version" <<<"$why" | tail -n 1)"
 start 1 "$NEW_BIN" "${known[@]}"
 until_true 60 "node 1 is new again" settled
-equal() { [ "$(status | grep -o '"digest":[0-9]*' | sort -u | wc -l)" = 1 ] && [ "$(each applied | tr ' ' '\n' | sort -u | grep -c .)" = 1 ]; }
+equal() { [ "$(status | grep -o '"digest":"[0-9a-f]*"' | sort | uniq -c | awk '{print $1}')" = 3 ] && [ "$(each applied | tr ' ' '\n' | sort -u | grep -c .)" = 1 ]; }
 until_true 60 "equal digests at one index" equal
 say "upgraded from $old_commit to $new_commit"

@@ -48,5 +48,5 @@ start_nodes() {
 # A number of the node that leads, e.g. `leading pid`; nothing if none does.
 leading() {
   "$program" status --endpoints "$endpoints" -o json 2>/dev/null |
-    grep -o '{[^{}]*"role":"leader"[^{}]*}' | grep -o "\"$1\":[0-9]*" | head -n 1 | cut -d: -f2
+    sed 's/{"applied":/\n&/g' | grep '"role":"leader"' | grep -o "\"$1\":[0-9]*" | head -n 1 | cut -d: -f2
 }

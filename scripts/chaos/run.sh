@@ -8,7 +8,7 @@
 #   scripts/chaos/run.sh --ci           the share of CI: 3 nodes, at least 60 faults, at most 8 minutes
 #
 # LIST: kill-one kill-leader kill-majority kill-all pause-one pause-leader cut-leader cut-minority cut-one-way cut-bridge loss delay
-# clock disk-full disk-slow rolling snapshot power-loss sync-error, with commas. Default: all, shuffled by the seed.
+# clock disk-full disk-slow disk-hung rolling snapshot power-loss sync-error, with commas. Default: all, shuffled by the seed.
 # Uses where present: unshare, ip, nft, setpriv (util-linux, iproute2, nftables), strace, libfaketime.
 # Exit status: 0 passed, 1 something is wrong, 2 usage, 3 nothing proved (too few faults were there, or interrupted).
 # QUORATE_CHAOS_BUILD: what cargo builds with, "--profile sim" by default; "--profile sim --features mutants" shares the simulation's build.

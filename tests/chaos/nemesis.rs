@@ -86,6 +86,7 @@ impl Nemesis {
             Kind::Clock => self.skew(hold).await,
             Kind::DiskFull => self.fill(hold).await,
             Kind::DiskSlow => self.slow(hold).await,
+            Kind::DiskHung => self.hang(hold).await,
             Kind::SyncError => self.fail_sync().await,
             Kind::Rolling => self.roll().await,
             Kind::Snapshot => self.leave_behind().await,
@@ -301,6 +302,22 @@ impl Nemesis {
         let node = self.ordered().await?[self.random.below(2) as usize];
         let delay = 100_000 + self.random.below(700_000);
         self.inject(node, "fdatasync,fsync", &format!("delay_enter={delay}"), hold, &format!("syncs took {delay} us longer")).await
+    }
+
+    /// Six seconds: twice what a leader waits before it hands over. Each thread's next sync only, so that it ends.
+    async fn hang(&mut self, hold: Duration) -> Done {
+        let leader = self.ordered().await?[0];
+        let said = |nodes: &Nodes| {
+            let log = std::fs::read_to_string(nodes.log(leader)).unwrap_or_default();
+            log.matches("the disk of this node hangs").count()
+        };
+        let before = said(&self.nodes);
+        let (target, evidence) =
+            self.inject(leader, "fdatasync,fsync", "delay_enter=6000000:when=1", hold, "syncs took 6 s longer").await?;
+        if said(&self.nodes) == before {
+            return Err(Status::Indeterminate(format!("{evidence}, and the node did not notice")));
+        }
+        Ok((target, format!("{evidence}; the node said so")))
     }
 
     async fn inject(&mut self, node: usize, calls: &str, what: &str, hold: Duration, told: &str) -> Done {

@@ -37,6 +37,8 @@ pub enum Kind {
     DiskFull,
     /// Every sync of one node takes long.
     DiskSlow,
+    /// The next syncs of the leader's threads take longer than it waits before it hands over.
+    DiskHung,
     /// Every node stops in good order and starts again, one after the other.
     Rolling,
     /// A follower is away until the log it would need is purged.
@@ -47,7 +49,7 @@ pub enum Kind {
     SyncError,
 }
 
-const ALL: [(Kind, &str, usize); 19] = [
+const ALL: [(Kind, &str, usize); 20] = [
     (Kind::KillOne, "kill-one", 2),
     (Kind::KillLeader, "kill-leader", 3),
     (Kind::KillMajority, "kill-majority", 1),
@@ -63,6 +65,7 @@ const ALL: [(Kind, &str, usize); 19] = [
     (Kind::Clock, "clock", 1),
     (Kind::DiskFull, "disk-full", 1),
     (Kind::DiskSlow, "disk-slow", 1),
+    (Kind::DiskHung, "disk-hung", 1),
     (Kind::Rolling, "rolling", 1),
     (Kind::Snapshot, "snapshot", 1),
     (Kind::PowerLoss, "power-loss", 2),
@@ -98,7 +101,7 @@ impl Kind {
             Self::PauseOne | Self::PauseLeader => (2200, 3500),
             Self::CutLeader | Self::CutMinority | Self::CutOneWay | Self::CutBridge => (2200, 4000),
             Self::Loss | Self::Delay => (2000, 4000),
-            Self::Clock | Self::DiskFull | Self::DiskSlow | Self::SyncError => (1000, 2500),
+            Self::Clock | Self::DiskFull | Self::DiskSlow | Self::DiskHung | Self::SyncError => (1000, 2500),
         };
         (Duration::from_millis(least), Duration::from_millis(most))
     }
