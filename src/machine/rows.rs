@@ -50,7 +50,7 @@ pub fn is_put_once(table: u8) -> bool {
 }
 
 /// A change of one row. Within one [`Effects`] no row is changed twice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RowChange {
     /// The table.
     pub table: u8,
@@ -58,6 +58,14 @@ pub struct RowChange {
     pub key: Bytes,
     /// The row's new value; `None` deletes it.
     pub value: Option<Bytes>,
+}
+
+/// A row holds ids and content: only sizes are printed.
+impl fmt::Debug for RowChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.value.as_ref().map(Bytes::len);
+        write!(f, "RowChange(table {}, key of {} bytes, value of {value:?} bytes)", self.table, self.key.len())
+    }
 }
 
 /// The rows one entry changes.

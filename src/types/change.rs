@@ -1,5 +1,6 @@
 //! What a write asks for: chunks, changes, expectations, and the request identity that makes a retry exact.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ pub enum Codec {
 }
 
 /// Bytes with what is needed to check and unpack them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Blob {
     /// How `data` is packed.
     pub codec: Codec,
@@ -28,6 +29,13 @@ pub struct Blob {
     pub crc32c: u32,
     /// The stored bytes.
     pub data: Bytes,
+}
+
+/// Content is what users entrusted to us: only its size is printed.
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({:?}, {} of {} bytes)", self.codec, self.data.len(), self.raw_bytes)
+    }
 }
 
 impl Blob {

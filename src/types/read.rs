@@ -1,5 +1,7 @@
 //! What a read asks for and gets.
 
+use std::fmt;
+
 use super::{Blob, Chunk, Counters, Revision, SessionId, Version};
 
 /// Which guarantee a read has.
@@ -37,7 +39,7 @@ pub struct Load {
 }
 
 /// A listing of one page, in order of ids.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct List {
     /// Only ids that start with this; empty for all.
     pub prefix: String,
@@ -47,6 +49,14 @@ pub struct List {
     pub limit: u32,
     /// The guarantee asked for.
     pub consistency: Consistency,
+}
+
+/// The beginning of an id is not shown, as an id is not.
+impl fmt::Debug for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prefix, after, limit, consistency } = self;
+        write!(f, "List {{ prefix_bytes: {}, after: {after:?}, limit: {limit}, consistency: {consistency:?} }}", prefix.len())
+    }
 }
 
 impl Default for List {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::process::{Command, Output, Stdio};
 
 use crate::nodes::Nodes;
+use crate::wire;
 
 fn quorate(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_quorate")).args(args).stdin(Stdio::null()).output().expect("the binary under test")
@@ -42,6 +43,15 @@ fn refused(output: Output, parts: &[&str]) {
     assert!(!err.contains("tokensecret"), "{err}");
 }
 
+#[track_caller]
+fn assert_holds_no_secret(what: &str, text: &str) {
+    let as_numbers = b"contentsecret".iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    for secret in ["idsecret", "contentsecret", "tokensecret", "PRIVATE KEY", &as_numbers] {
+        let found = text.lines().find(|line| line.contains(secret));
+        assert_eq!(found, None, "{what} holds {secret}");
+    }
+}
+
 #[tokio::test]
 async fn three_secured_nodes_serve_the_command_line_and_log_nothing_secret() {
     let nodes = Nodes::start(3, "trace").await;
@@ -62,16 +72,23 @@ async fn three_secured_nodes_serve_the_command_line_and_log_nothing_secret() {
     served(&nodes, &["snapshot", "save", backup.to_str().expect("UTF-8")], admin).await;
     refused(nodes.run(&["status"], writer), &["lacks a scope", "needs=admin"]);
     refused(nodes.run(&["session", "get", "a/idsecret"], "tokensecret-unknown"), &["not known here"]);
+    let shown = [
+        served(&nodes, &["events", "-o", "json"], admin).await,
+        served(&nodes, &["status", "-o", "json"], admin).await,
+        served(&nodes, &["member", "list", "-o", "json"], admin).await,
+        text(&nodes.run(&["doctor", "-o", "json"], admin)).1,
+    ];
+    assert_holds_no_secret("what an operator is shown", &shown.concat());
     served(&nodes, &["session", "rm", "a/idsecret"], writer).await;
     for node in 1..=3 {
         let log = nodes.log(node);
         assert!(log.contains("TRACE") && log.lines().count() > 100, "it logs everything");
-        for secret in ["idsecret", "contentsecret", "tokensecret", "PRIVATE KEY"] {
-            let found = log.lines().find(|line| line.contains(secret));
-            assert_eq!(found, None, "node {node} logs {secret}");
+        assert_holds_no_secret(&format!("the log of node {node}"), &log);
+        for path in ["/metrics", "/readyz?verbose", "/version", "/api/status"] {
+            let (code, told) = wire::get(&nodes.admin_address(node), &nodes.authority, path, Some(admin)).await;
+            assert!(matches!(code, 200 | 503), "{path}: {told}");
+            assert_holds_no_secret(path, &told);
         }
-        let plain = |bytes: &[u8]| bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
-        assert!(!log.contains(&plain(b"contentsecret")), "node {node} logs content as numbers");
     }
 }
 

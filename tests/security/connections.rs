@@ -50,6 +50,12 @@ async fn neither_end_speaks_to_one_it_does_not_believe_or_in_the_open() {
     assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error:?}");
     assert!(error.to_string().contains("UnknownIssuer"), "{error}");
 
+    // The authority is believed, the name is not in the node's certificate.
+    let elsewhere = nodes.client_address(1).replace(HOST, "localhost");
+    let elsewhere = Client::builder().endpoints([elsewhere]).tls(nodes.tls()).token("tokensecret-writer");
+    let error = refused(elsewhere.read_deadline(Duration::from_secs(1)).build().expect("well formed")).await;
+    assert!(error.to_string().contains("NotValidForName") || error.to_string().contains("not valid for name"), "{error}");
+
     let open = nodes.builder().read_deadline(Duration::from_secs(1)).build().expect("well formed");
     let error = refused(open).await;
     assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error:?}");

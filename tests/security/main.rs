@@ -2,6 +2,7 @@
 
 mod cli;
 mod connections;
+mod debug;
 mod forwarded;
 mod names;
 mod nodes;

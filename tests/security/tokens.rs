@@ -1,6 +1,9 @@
 //! Who may do what.
 
-use quorate::client::{Client, Content, Error, ErrorKind, List, WriteOptions};
+use std::time::Duration;
+
+use quorate::client::{Client, Content, Error, ErrorKind, List, MemberChange, WriteOptions};
+use quorate::types::NodeId;
 
 use crate::nodes::Nodes;
 use crate::wire;
@@ -38,8 +41,15 @@ async fn a_token_does_what_its_scopes_and_prefixes_say_and_nothing_else() {
     assert_eq!(kind(list(&writer, "").await), denied, "a listing beyond its prefix");
     assert_eq!(kind(writer.status(Default::default()).await), denied, "an admin call with a writer's token");
     assert_eq!(kind(writer.events().await), denied, "an admin call with a writer's token");
-    let backup = writer.backup(Default::default(), std::time::Duration::from_secs(5)).await;
-    assert_eq!(kind(backup), denied, "an admin call with a writer's token");
+    let within = Duration::from_secs(5);
+    for refused in [
+        kind(writer.backup(Default::default(), within).await),
+        kind(writer.change_members(MemberChange::Remove(NodeId(1)), true, within).await),
+        kind(writer.hand_over(None, within).await),
+    ] {
+        assert_eq!(refused, denied, "an admin call with a writer's token");
+    }
+    assert_eq!(writer.members().await.expect("any client may learn where the nodes are").members.len(), 1);
 
     let reader = nodes.client("reader");
     assert!(reader.load("a/1").await.expect("any id").is_some());
@@ -77,8 +87,16 @@ async fn the_admin_port_tells_everyone_that_it_lives_and_nobody_more_without_an_
         assert_eq!(get(path, Some("tokensecret-writer")).await.0, 403, "{path}");
         assert_eq!(get(path, Some("tokensecret-admin")).await.0, 200, "{path}");
     }
+    // What the page asks for.
+    for (what, body) in [("GET /api/status", ""), ("POST /api/sessions", "{}"), ("POST /api/session", r#"{"id":"a/1"}"#)] {
+        let ask = async |token| wire::ask(&nodes.admin_address(1), &nodes.authority.pem(), what, token, body).await.0;
+        assert_eq!((ask(None).await, ask(Some("tokensecret-writer")).await), (401, 403), "{what}");
+        assert!(!matches!(ask(Some("tokensecret-operator")).await, 401 | 403), "{what}");
+        // Whoever operates the cluster does not thereby read what is in it.
+        assert_eq!(ask(Some("tokensecret-admin")).await == 403, what.ends_with("/session"), "{what}");
+    }
     let (_, metrics) = get("/metrics", Some("tokensecret-admin")).await;
-    for line in ["quorate_refused_credentials_total{reason=\"denied\"} 2", "quorate_certificate_not_after_seconds 3786912000"] {
+    for line in ["quorate_refused_credentials_total{reason=\"denied\"} 6", "quorate_certificate_not_after_seconds 3786912000"] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
 }

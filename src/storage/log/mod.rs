@@ -22,6 +22,7 @@ mod shared;
 mod syncs;
 mod writer;
 
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,12 +48,19 @@ const SEGMENT_BYTES_MAX: u64 = 1024 * MIB;
 const SEGMENT_BYTES_MIN: u64 = 4096;
 
 /// One entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     /// Its position.
     pub log_id: LogId,
     /// Its bytes, opaque. At most [`PEER_MESSAGE_BYTES_MAX`], and it must fit in a segment.
     pub payload: Bytes,
+}
+
+/// An entry may hold what users entrusted to us: only its size is printed.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record({:?}, {} bytes)", self.log_id, self.payload.len())
+    }
 }
 
 /// What the log is.
