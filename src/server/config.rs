@@ -395,7 +395,12 @@ mod tests {
         let explicit = Config::parse(&uncommented).expect("every line is valid");
         let default = Config::parse(&shipped).expect("valid");
         assert_eq!(explicit, default, "a default in the file is not the program's");
-        for line in default.to_toml().expect("valid").lines().filter(|line| key(line)) {
+        let path = PathBuf::from("x");
+        let [cert, key_file, ca, tokens] = std::array::from_fn(|_| path.clone());
+        let tls = TlsConfig { cert, key: key_file, ca, client_ca: Some(path), client_certs: ClientCerts::Require };
+        let all = Config { tls: Some(tls), auth: Some(AuthConfig { tokens }), ..default };
+        let uncommented = uncomment(&shipped, |line| line.starts_with('['));
+        for line in all.to_toml().expect("valid").lines().filter(|line| key(line)) {
             let name = line.split_once(" = ").map(|(name, _)| name).unwrap_or_default();
             let there = uncommented.lines().any(|line| line.starts_with(&format!("{name} = ")));
             assert!(there, "{name} is not in cluster.toml");
