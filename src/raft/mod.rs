@@ -13,6 +13,7 @@
 //! ```
 
 mod append;
+mod at_rest;
 mod backup;
 mod blocking;
 mod bootstrap;

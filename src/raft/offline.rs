@@ -1,68 +1,27 @@
 //! A stopped node's files, read and never written: what is there, whether it is whole, and the sessions in it.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::at_rest::{AtRest, named};
 use super::backup::{Sorter, Summary};
 use super::state_machine::RAFT_TABLE;
-use crate::env::{Env, FrozenDisk};
 use crate::limits::SESSION_STORED_BYTES_MAX;
-use crate::machine::{Machine, Plan, rows};
+use crate::machine::{Plan, rows};
 use crate::storage::identity::Identity;
-use crate::storage::lock::Lock;
 use crate::storage::log;
-use crate::storage::state::{self, Stopped};
 use crate::types::{Consistency, Listed, Load, LoadedContent};
+
+pub use super::at_rest::Error;
 
 /// Most of one session's rows that is held, in bytes: what a session may have, and as much again for what each row adds.
 const STORED_BYTES_MAX: u64 = 2 * SESSION_STORED_BYTES_MAX;
 
 /// A stopped node's data directory. Holds its lock: no node can start from it meanwhile.
 pub struct Offline {
-    identity: Identity,
+    files: AtRest,
     log: log::Inspection,
-    state: Stopped,
-    machine: Machine,
-    _lock: Lock,
-}
-
-/// Why a directory can't be looked at, or what is damaged in it: one line that names it.
-#[derive(Debug)]
-pub struct Error(pub String);
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Error {}
-
-fn named(part: &str, error: impl std::fmt::Display) -> Error {
-    Error(format!("{part}: {error}"))
-}
-
-/// A damaged row, from whatever found it.
-enum RowError {
-    State(state::Error),
-    Row(rows::Error),
-}
-
-impl From<rows::Error> for RowError {
-    fn from(error: rows::Error) -> Self {
-        Self::Row(error)
-    }
-}
-
-impl RowError {
-    fn named(self) -> Error {
-        match self {
-            Self::State(error) => named("state", error),
-            Self::Row(error) => named("state", error),
-        }
-    }
 }
 
 impl Offline {
@@ -70,19 +29,13 @@ impl Offline {
     ///
     /// Errors: a node runs on it, it is no data directory, or one of the three is damaged.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let env = Env { disk: Arc::new(FrozenDisk), ..Env::real() };
-        let lock = Lock::acquire(&*env.disk, dir).map_err(|error| named("lock", error))?;
-        let identity = Identity::inspect(&env.disk, dir).map_err(|error| named("identity", error))?;
-        let log = log::inspect(&*env.disk, &dir.join("log")).map_err(|error| named("log", error))?;
-        let state = Stopped::open(&env, &dir.join("state")).map_err(|error| named("state", error))?;
-        let metadata = state.rows().table_range(&rows::METADATA_TABLES).map(|row| row.map_err(RowError::State));
-        let machine = Machine::from_rows(metadata).map_err(RowError::named)?;
-        Ok(Self { identity, log, state, machine, _lock: lock })
+        let (files, log) = AtRest::open(dir, |env, log| log::inspect(&*env.disk, log))?;
+        Ok(Self { files, log })
     }
 
     /// Whose directory it is.
     pub fn identity(&self) -> &Identity {
-        &self.identity
+        &self.files.identity
     }
 
     /// What its log holds.
@@ -92,22 +45,22 @@ impl Offline {
 
     /// Length of the state's file, in bytes.
     pub fn state_bytes(&self) -> u64 {
-        self.state.file_bytes()
+        self.files.state.file_bytes()
     }
 
     /// Rows in the state.
     pub fn rows(&self) -> u64 {
-        self.state.total()
+        self.files.state.total()
     }
 
     /// The last entry in the state.
     pub fn applied(&self) -> Option<u64> {
-        self.state.rows().applied().map(|applied| applied.index)
+        self.files.state.rows().applied().map(|applied| applied.index)
     }
 
     /// Sessions and tombstones by the metadata.
     pub fn counts(&self) -> crate::machine::Counts {
-        self.machine.counts()
+        self.files.machine.counts()
     }
 
     /// Reads every row and compares every session's content with its metadata. `progress` is told rows. Blocking.
@@ -116,27 +69,27 @@ impl Offline {
     pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<Summary, Error> {
         let mut sorter = Sorter::default();
         let tables: Vec<u8> = (0..=RAFT_TABLE).collect();
-        for (done, row) in self.state.rows().table_range(&tables).enumerate() {
+        for (done, row) in self.files.state.rows().table_range(&tables).enumerate() {
             let (table, key, value) = row.map_err(|error| named("state", error))?;
             sorter.take(table, &key, &value).map_err(|what| named("state", what))?;
             progress(done as u64);
         }
-        let applied = self.state.rows().applied().unwrap_or_default();
-        sorter.finish(&self.machine, applied).map_err(|what| named("state", what))
+        let applied = self.files.state.rows().applied().unwrap_or_default();
+        sorter.finish(&self.files.machine, applied).map_err(|what| named("state", what))
     }
 
     /// Sessions after the id `after`, at most `limit`, and whether more follow.
     pub fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> (Vec<Listed>, bool) {
-        self.machine.list(prefix, after, limit)
+        self.files.machine.list(prefix, after, limit)
     }
 
     /// One session's content; `None` if there is none. Blocking. Errors: it is damaged.
     pub fn load(&self, load: Load) -> Result<Option<LoadedContent>, Error> {
         let load = Load { have: None, consistency: Consistency::Stale, ..load };
-        let Plan::Read { info, chunks, .. } = self.machine.plan(&load) else { return Ok(None) };
+        let Plan::Read { info, chunks, .. } = self.files.machine.plan(&load) else { return Ok(None) };
         let created = info.create_revision;
         let read = |table, from: Bytes, until: Bytes| {
-            self.state.range(table, &from, &until).map(|row| row.map_err(|error| named("state", error)))
+            self.files.state.range(table, &from, &until).map(|row| row.map_err(|error| named("state", error)))
         };
         let mut stored = 0;
         let mut content = LoadedContent { info, chunks: Vec::new(), head: None };

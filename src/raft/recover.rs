@@ -9,25 +9,25 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
 
 use super::Member;
+use super::at_rest::{AtRest, named};
 use super::node::members_of;
 use super::restore::{self, Error as RestoreError, Row, Target, require_empty};
 use super::state_machine::{RAFT_TABLE, RaftRow, raft_row};
 use super::types::{StoredMembership, payload_from_bytes, vote_from_bytes};
 use crate::codec;
-use crate::env::{Env, FrozenDisk};
+use crate::env::Env;
 use crate::limits::APPEND_BYTES_SOFT;
-use crate::machine::{Counts, Machine, RowChange, rows};
+use crate::machine::{Counts, RowChange};
 use crate::storage::identity::Identity;
-use crate::storage::lock::Lock;
 use crate::storage::log::{self, Log};
-use crate::storage::state::{self, Stopped};
 use crate::types::LogId;
+
+pub use super::at_rest::Error;
 
 /// Revisions left out between the old cluster's and the new one's: more than the lost nodes can have been ahead by.
 pub const REVISIONS_SKIPPED: u64 = 1 << 20;
@@ -36,16 +36,13 @@ const NEVER: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// A stopped node's data, with its log applied. Holds the directory's lock: no node can start from it meanwhile.
 pub struct Survivor {
-    identity: Identity,
-    state: Stopped,
-    machine: Machine,
+    files: AtRest,
     /// What the log changes in the rows of the state; `None`: the row is gone.
     changed: BTreeMap<(u8, Bytes), Option<Bytes>>,
     membership: StoredMembership,
     flushed: LogId,
     last: LogId,
     term: u64,
-    _lock: Lock,
 }
 
 /// What is there.
@@ -61,56 +58,15 @@ pub struct Report {
     pub counts: Counts,
 }
 
-/// Why there is nothing to recover from, in one line. Nothing was changed.
-#[derive(Debug)]
-pub struct Error(pub String);
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Error {}
-
-fn named(part: &str, error: impl std::fmt::Display) -> Error {
-    Error(format!("{part}: {error}"))
-}
-
-enum RowError {
-    State(state::Error),
-    Row(rows::Error),
-}
-
-impl From<rows::Error> for RowError {
-    fn from(error: rows::Error) -> Self {
-        Self::Row(error)
-    }
-}
-
-impl RowError {
-    fn named(self) -> Error {
-        match self {
-            Self::State(error) => named("state", error),
-            Self::Row(error) => named("state", error),
-        }
-    }
-}
-
 impl Survivor {
     /// Takes the lock, reads everything and applies the log. Blocking; it holds the metadata and what the log changes, some 100 MiB at
     /// most.
     ///
     /// Errors: a node runs on it, it never was part of a cluster, or something in it is damaged.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let env = Env { disk: Arc::new(FrozenDisk), ..Env::real() };
-        let lock = Lock::acquire(&*env.disk, dir).map_err(|error| named("lock", error))?;
-        let identity = Identity::inspect(&env.disk, dir).map_err(|error| named("identity", error))?;
         let options = log::Options { spare_segments: 0, idle_after: NEVER, ..log::Options::default() };
-        let log = Log::open(&env, &dir.join("log"), options).map_err(|error| named("log", error))?;
-        let state = Stopped::open(&env, &dir.join("state")).map_err(|error| named("state", error))?;
-        let metadata = state.rows().table_range(&rows::METADATA_TABLES).map(|row| row.map_err(RowError::State));
-        let machine = Machine::from_rows(metadata).map_err(RowError::named)?;
+        let (files, log) = AtRest::open(dir, |env, log| Log::open(env, log, options))?;
+        let state = &files.state;
         let mut membership = StoredMembership::default();
         for row in state.rows().table_range(&[RAFT_TABLE]) {
             let (_, key, value) = row.map_err(|error| named("state", error))?;
@@ -126,25 +82,30 @@ impl Survivor {
         let term = vote.map_or(0, |vote| vote.leader_id.term).max(last.term);
         let flushed = state.rows().applied().unwrap_or_default();
         let changed = BTreeMap::new();
-        let mut survivor = Self { identity, state, machine, changed, membership, flushed, last, term, _lock: lock };
+        let mut survivor = Self { files, changed, membership, flushed, last, term };
         survivor.replay(&log)?;
         Ok(survivor)
     }
 
     /// Whose data it is.
     pub fn identity(&self) -> &Identity {
-        &self.identity
+        &self.files.identity
     }
 
     /// What is there.
     pub fn report(&self) -> Report {
-        Report { flushed: self.flushed, last: self.last, members: members_of(&self.membership), counts: self.machine.counts() }
+        Report {
+            flushed: self.flushed,
+            last: self.last,
+            members: members_of(&self.membership),
+            counts: self.files.machine.counts(),
+        }
     }
 
     /// Applies every entry of the log that the state does not hold.
     fn replay(&mut self, log: &Log) -> Result<(), Error> {
         let end = self.last.index + 1;
-        let mut next = match self.state.rows().applied() {
+        let mut next = match self.files.state.rows().applied() {
             Some(applied) => applied.index + 1,
             None => log.first_index(),
         };
@@ -164,13 +125,13 @@ impl Survivor {
     fn apply(&mut self, log_id: LogId, payload: Bytes) -> Result<(), String> {
         let effects = match payload_from_bytes(payload).map_err(|error| error.to_string())? {
             EntryPayload::Normal(payload) => {
-                let entry = codec::decode(&payload.0, self.machine.cluster_version()).map_err(|error| error.to_string())?;
-                self.machine.apply(log_id, &entry).1
+                let entry = codec::decode(&payload.0, self.files.machine.cluster_version()).map_err(|error| error.to_string())?;
+                self.files.machine.apply(log_id, &entry).1
             }
-            EntryPayload::Blank => self.machine.skip(log_id),
+            EntryPayload::Blank => self.files.machine.skip(log_id),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(super::types::log_id_to(log_id)), membership);
-                self.machine.skip(log_id)
+                self.files.machine.skip(log_id)
             }
         };
         self.take(effects.rows);
@@ -186,7 +147,7 @@ impl Survivor {
     /// All rows, as of the last entry.
     fn rows(&self) -> impl Iterator<Item = Result<Row, RestoreError>> + '_ {
         let tables: Vec<u8> = (0..=RAFT_TABLE).collect();
-        let base = self.state.rows().table_range(&tables).map(|row| row.map_err(RestoreError::from));
+        let base = self.files.state.rows().table_range(&tables).map(|row| row.map_err(RestoreError::from));
         let unchanged =
             base.filter(|row| row.as_ref().map_or(true, |(table, key, _)| !self.changed.contains_key(&(*table, key.clone()))));
         let changed = self
@@ -201,9 +162,9 @@ impl Survivor {
     /// Errors: see [`RestoreError`].
     pub fn write(&mut self, env: &Env, target: &Target) -> Result<(), RestoreError> {
         require_empty(env, &target.data_dir)?;
-        let begin = LogId { term: self.term + 1, node: self.identity.node(), index: self.last.index + REVISIONS_SKIPPED };
-        if self.machine.applied() != Some(begin) {
-            let effects = self.machine.skip(begin);
+        let begin = LogId { term: self.term + 1, node: self.files.identity.node(), index: self.last.index + REVISIONS_SKIPPED };
+        if self.files.machine.applied() != Some(begin) {
+            let effects = self.files.machine.skip(begin);
             self.take(effects.rows);
         }
         restore::write(env, target, begin, self.rows())

@@ -1,0 +1,74 @@
+//! The files of a node that does not run, opened without being changed: for whoever looks into them, or makes a new cluster of them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::env::{Env, FrozenDisk};
+use crate::machine::{Machine, rows};
+use crate::storage::identity::Identity;
+use crate::storage::lock::Lock;
+use crate::storage::log;
+use crate::storage::state::{self, Stopped};
+
+/// Why there is nothing to read, or what is damaged in it: one line that names it. Nothing was changed.
+#[derive(Debug)]
+pub struct Error(pub String);
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// An error of one part of the directory.
+pub(super) fn named(part: &str, error: impl std::fmt::Display) -> Error {
+    Error(format!("{part}: {error}"))
+}
+
+/// A damaged row, from whatever found it.
+enum RowError {
+    State(state::Error),
+    Row(rows::Error),
+}
+
+impl From<rows::Error> for RowError {
+    fn from(error: rows::Error) -> Self {
+        Self::Row(error)
+    }
+}
+
+impl RowError {
+    fn named(self) -> Error {
+        match self {
+            Self::State(error) => named("state", error),
+            Self::Row(error) => named("state", error),
+        }
+    }
+}
+
+/// A stopped node's data directory. Holds its lock: no node can start from it meanwhile.
+pub(super) struct AtRest {
+    pub identity: Identity,
+    pub state: Stopped,
+    /// The metadata in the state; no content.
+    pub machine: Machine,
+    _lock: Lock,
+}
+
+impl AtRest {
+    /// Takes the lock, reads identity, the log as it is told, and metadata; gives also what was read of the log. Blocking.
+    ///
+    /// Errors: a node runs on it, it is no data directory, or one of the three is damaged.
+    pub fn open<L>(dir: &Path, read_log: impl FnOnce(&Env, &Path) -> Result<L, log::Error>) -> Result<(Self, L), Error> {
+        let env = Env { disk: Arc::new(FrozenDisk), ..Env::real() };
+        let lock = Lock::acquire(&*env.disk, dir).map_err(|error| named("lock", error))?;
+        let identity = Identity::inspect(&env.disk, dir).map_err(|error| named("identity", error))?;
+        let log = read_log(&env, &dir.join("log")).map_err(|error| named("log", error))?;
+        let state = Stopped::open(&env, &dir.join("state")).map_err(|error| named("state", error))?;
+        let metadata = state.rows().table_range(&rows::METADATA_TABLES).map(|row| row.map_err(RowError::State));
+        let machine = Machine::from_rows(metadata).map_err(RowError::named)?;
+        Ok((Self { identity, state, machine, _lock: lock }, log))
+    }
+}
