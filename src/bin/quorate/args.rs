@@ -17,7 +17,7 @@ pub use observe::{Doctor, Events, Status};
 pub use offline::{Export as OfflineExport, Look, Offline};
 pub use recover::Recover;
 pub use security::{Cert, CertDev, Credentials, NodeCredentials, Token, TokenNew};
-pub use snapshot::{Restore, Save, Snapshot};
+pub use snapshot::{NewCluster, Restore, Save, Snapshot};
 
 /// The whole command line.
 #[derive(Debug, Parser)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Credentials, Output};
+use super::{Credentials, NewCluster, Output};
 
 /// What `--help` ends with.
 pub const HELP: &str = "For the day on which the disks of a majority are gone for good. As long as they may come back, wait for them: a cluster without a \
@@ -27,18 +27,8 @@ pub struct Recover {
     /// I know that acknowledged writes may be lost
     #[arg(long)]
     pub accept_loss: bool,
-    /// The file that describes the new cluster
-    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG", default_value = "cluster.toml")]
-    pub config: PathBuf,
-    /// Only this node [default: every node of the file]
-    #[arg(long, value_name = "ID")]
-    pub node: Option<u64>,
-    /// Put the data in DIR/ID instead of below the file's `data_dir`
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// The new cluster's id, as the recovery of its first node printed it [default: a new one]
-    #[arg(long, value_name = "HEX")]
-    pub cluster_id: Option<String>,
+    #[command(flatten)]
+    pub new: NewCluster,
     #[command(flatten)]
     pub credentials: Credentials,
     /// How to print the result

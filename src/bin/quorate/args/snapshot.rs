@@ -65,6 +65,16 @@ pub struct Inspect {
 pub struct Restore {
     /// The backup
     pub file: PathBuf,
+    #[command(flatten)]
+    pub new: NewCluster,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// A cluster that is made of a backup, or of what one node has: its nodes, and where their data goes.
+#[derive(Debug, Args)]
+pub struct NewCluster {
     /// The file that describes the new cluster
     #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG", default_value = "cluster.toml")]
     pub config: PathBuf,
@@ -74,10 +84,7 @@ pub struct Restore {
     /// Put the data in DIR/ID instead of below the file's `data_dir`
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The new cluster's id, as the restore of its first node printed it [default: a new one]
+    /// The new cluster's id, as the same command for its first node printed it [default: a new one]
     #[arg(long, value_name = "HEX")]
     pub cluster_id: Option<String>,
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
 }

@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use quorate::client::{ClusterStatus, ErrorKind, StatusOptions};
-use quorate::env::Env;
-use quorate::server::backup;
-use quorate::server::config::Config;
 use quorate::server::recover::{REVISIONS_SKIPPED, Report, Survivor, recover};
 use quorate::types::NodeId;
 use serde_json::{Value, json};
 
 use crate::args::{self, Output};
 use crate::commands::session::connect;
-use crate::commands::snapshot::restore::{cluster_id, restore_failure};
+use crate::commands::snapshot::target::{NewCluster, failure};
 use crate::commands::status::leader_of;
 use crate::failure::Failure;
 use crate::output;
@@ -23,27 +20,12 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Says what is kept and what may be lost; writes only where that was accepted. Errors: the old cluster lives; a directory that must be
 /// empty is not.
 pub async fn run(args: &args::Recover) -> Result<(), Failure> {
-    let env = Env::real();
-    let mut config = Config::load(&args.config).map_err(Failure::usage)?;
-    if let Some(dir) = &args.data_dir {
-        config.data_dir.clone_from(dir);
-    }
-    let nodes = match args.node.map(NodeId) {
-        None => config.members.iter().map(|member| member.id).collect(),
-        Some(node) => {
-            config.member(node).map_err(|error| Failure::usage(format!("{}: {error}", args.config.display())))?;
-            vec![node]
-        }
-    };
-    let cluster = cluster_id(&env, args.cluster_id.as_deref())?;
-    for node in &nodes {
-        backup::require_empty(&env, &config, *node).map_err(|error| restore_failure(&error))?;
-    }
+    let new = NewCluster::of(&args.new)?;
     let opened = Survivor::open(&args.from);
     let mut survivor =
         opened.map_err(|error| Failure::failed(format!("{error}; nothing was changed from={}", args.from.display())))?;
     let report = survivor.report();
-    if config.tls.is_some() && args.credentials.ca.is_none() {
+    if new.config.tls.is_some() && args.credentials.ca.is_none() {
         return Err(Failure::usage(
             "the cluster has certificates: give --ca, and a token with scope admin, so that nodes that live can be asked; nothing was written",
         ));
@@ -56,14 +38,13 @@ pub async fn run(args: &args::Recover) -> Result<(), Failure> {
             what_may_be_lost(&report)
         )));
     }
-    for node in &nodes {
-        recover(&env, &mut survivor, &config, *node, cluster).map_err(|error| restore_failure(&error))?;
+    for node in &new.nodes {
+        recover(&new.env, &mut survivor, &new.config, *node, new.id).map_err(|error| failure(&error))?;
     }
     let mut fields = fields(&survivor, &report);
-    fields.push(("new_cluster_id", json!(cluster.to_string())));
+    fields.push(("new_cluster_id", json!(new.id.to_string())));
     fields.push(("first_new_revision_above", json!(report.last.index + REVISIONS_SKIPPED)));
-    let written = nodes.iter().map(|node| json!({ "id": node.0, "data_dir": config.node_dir(*node).display().to_string() }));
-    fields.push(("nodes", Value::Array(written.collect())));
+    fields.push(("nodes", new.nodes_json()));
     print(&fields, args.output)?;
     if args.output == Output::Table {
         output::line("start each node: quorate serve --config FILE --node ID; never start one of the old directories again")?;

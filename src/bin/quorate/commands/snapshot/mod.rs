@@ -1,8 +1,9 @@
 //! `quorate snapshot`: backups of a cluster, and new clusters out of them.
 
-pub mod restore;
+mod restore;
 mod save;
 mod show;
+pub mod target;
 
 use std::fs::File;
 use std::io::BufReader;
