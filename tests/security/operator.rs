@@ -55,6 +55,12 @@ async fn the_doctor_looks_at_every_nodes_certificate_by_tls() {
     assert!(what.contains("the file holds no certificate"), "{what}");
     assert_eq!(nodes.run(&["doctor"], OPERATOR).status.code(), Some(1), "there is something to mend");
 
+    // One that has ended comes in force nowhere, and starts no node.
+    nodes.write_pair("node-3", &nodes.authority.node(HOST, Good::Expired));
+    let config = nodes.path("cluster.toml");
+    let check = ["serve", "--check-config", "--node", "3", "--config", config.to_str().expect("UTF-8")];
+    refused(&nodes.run_open(&check), 2, &["is not valid now", "not_after_s=", "node-3.pem"]);
+
     for node in [2, 3] {
         nodes.write_pair(&format!("node-{node}"), &nodes.authority.node(HOST, Good::Now));
     }
