@@ -31,7 +31,7 @@ for time in $(seq "$times"); do
   held="$(grep -c DELAYED "$dir/strace" || true)"
   [ "$held" -gt 0 ] || { echo "no sync was held: $(cat "$dir/strace.err")" >&2; exit 2; }
   number() { grep -o "\"$1\":[0-9]*" "$dir/report" | head -n 1 | cut -d: -f2; }
-  slowest="$(grep -o '"max":{[^}]*}' "$dir/report" | grep -o '"max":[0-9.]*' | head -n 1 | cut -d: -f2)"
+  slowest="$(grep -o '"max":{[^}]*}' "$dir/report" | grep -o '"max":[0-9][0-9.]*' | head -n 1 | cut -d: -f2)"
   echo "$time: node $leader's disk hung ($held syncs held 30 s), node ${new:-none} led meanwhile; of $(number operations) saves" \
     "$(number failures) failed, and the slowest took ${slowest%.*} ms (limit 5000 ms)"
   [ "$(number failures)" = 0 ] && [ "${slowest%.*}" -le 5000 ] && [ -n "$new" ] && [ "$new" != "$leader" ] || missed=1

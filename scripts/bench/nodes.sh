@@ -45,8 +45,9 @@ start_nodes() {
   exit 2
 }
 
-# A number of the node that leads, e.g. `leading pid`; nothing if none does.
+# A number of the node that leads in the latest term, e.g. `leading pid`; nothing if none does. One whose disk hangs may not know yet that
+# another leads.
 leading() {
   "$program" status --endpoints "$endpoints" -o json 2>/dev/null |
-    sed 's/{"applied":/\n&/g' | grep '"role":"leader"' | grep -o "\"$1\":[0-9]*" | head -n 1 | cut -d: -f2
+    sed 's/{"applied":/\n&/g' | grep '"role":"leader"' | sed 's/.*"term":\([0-9]*\).*/\1 &/' | sort -n | tail -n 1 | grep -o "\"$1\":[0-9]*" | head -n 1 | cut -d: -f2
 }
