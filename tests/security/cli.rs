@@ -1,6 +1,5 @@
 //! From nothing to three secured nodes with the command line alone, and what their logs then hold.
 
-use std::cell::RefCell;
 use std::process::{Command, Output, Stdio};
 
 use crate::nodes::Nodes;
@@ -22,17 +21,8 @@ fn done(output: Output) -> String {
     out
 }
 
-/// Repeated while no node answers or none leads: what is put here may be put twice.
 async fn served(nodes: &Nodes, args: &[&str], token: &str) -> String {
-    let output = RefCell::new(None);
-    let answered = async || {
-        let last = nodes.run(args, token);
-        let unavailable = last.status.code() == Some(4);
-        output.replace(Some(last));
-        !unavailable
-    };
-    nodes.until("the command is served", answered).await;
-    done(output.take().expect("it ran"))
+    done(nodes.answer(args, token).await)
 }
 
 #[track_caller]
@@ -64,19 +54,19 @@ async fn three_secured_nodes_serve_the_command_line_and_log_nothing_secret() {
         served(&nodes, &["session", "put", "a/idsecret", "--file", file, "--endpoints", &endpoint], writer).await;
         let got = served(&nodes, &["session", "get", "a/idsecret", "--endpoints", &endpoint], writer).await;
         assert_eq!(got, "contentsecret of a session");
-        refused(nodes.run(&["session", "get", "b/idsecret", "--endpoints", &endpoint], writer), &["other beginnings"]);
+        refused(nodes.answer(&["session", "get", "b/idsecret", "--endpoints", &endpoint], writer).await, &["other beginnings"]);
     }
     assert!(served(&nodes, &["session", "ls", "--prefix", "a/"], writer).await.contains("a/idsecret"));
-    assert!(served(&nodes, &["status"], admin).await.contains("leader"));
+    nodes.until("a leader is shown", async || served(&nodes, &["status"], admin).await.contains("leader")).await;
     let backup = nodes.path("backup");
     served(&nodes, &["snapshot", "save", backup.to_str().expect("UTF-8")], admin).await;
-    refused(nodes.run(&["status"], writer), &["lacks a scope", "needs=admin"]);
-    refused(nodes.run(&["session", "get", "a/idsecret"], "tokensecret-unknown"), &["not known here"]);
+    refused(nodes.answer(&["status"], writer).await, &["lacks a scope", "needs=admin"]);
+    refused(nodes.answer(&["session", "get", "a/idsecret"], "tokensecret-unknown").await, &["not known here"]);
     let shown = [
         served(&nodes, &["events", "-o", "json"], admin).await,
         served(&nodes, &["status", "-o", "json"], admin).await,
         served(&nodes, &["member", "list", "-o", "json"], admin).await,
-        text(&nodes.run(&["doctor", "-o", "json"], admin)).1,
+        text(&nodes.answer(&["doctor", "-o", "json"], admin).await).1,
     ];
     assert_holds_no_secret("what an operator is shown", &shown.concat());
     served(&nodes, &["session", "rm", "a/idsecret"], writer).await;

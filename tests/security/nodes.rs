@@ -1,5 +1,6 @@
 //! Nodes with certificates and tokens, each a process of its own on real sockets.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -179,7 +180,20 @@ impl Nodes {
         command.stdin(Stdio::null()).output().expect("the binary under test")
     }
 
-    /// The same without certificates and token.
+    /// The same, repeated while no node answers or none leads: what it does may be done twice.
+    pub async fn answer(&self, args: &[&str], token: &str) -> Output {
+        let output = RefCell::new(None);
+        let answered = async || {
+            let last = self.run(args, token);
+            let unavailable = last.status.code() == Some(4);
+            output.replace(Some(last));
+            !unavailable
+        };
+        self.until("the command is answered", answered).await;
+        output.take().expect("it ran")
+    }
+
+    /// Runs a command without certificates and token.
     pub fn run_open(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
         command.args(args).env("QUORATE_ENDPOINTS", self.endpoints().join(","));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate::client::{ClusterStatus, ErrorKind, StatusOptions};
+use quorate::client::{ClusterStatus, Error, ErrorKind, StatusOptions};
 use quorate::server::recover::{REVISIONS_SKIPPED, Report, Survivor, recover};
 use quorate::types::NodeId;
 use serde_json::{Value, json};
@@ -14,8 +14,10 @@ use crate::commands::status::leader_of;
 use crate::failure::Failure;
 use crate::output;
 
-/// How long the members of the old cluster get to show that they live.
-const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long each member of the old cluster gets to show that it lives.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How rustls words that the other end's certificate is not one to believe.
+const NOT_BELIEVED: &str = "invalid peer certificate";
 
 /// Says what is kept and what may be lost; writes only where that was accepted. Errors: the old cluster lives; a directory that must be
 /// empty is not.
@@ -52,25 +54,32 @@ pub async fn run(args: &args::Recover) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Errors: a member of the old cluster is reached that knows a leader, or does not let us ask; or enough of them answer to elect one.
+/// Asks every member of the old cluster: one that is cut off from the others does not know of them.
+///
+/// Errors: one is reached that knows a leader, or does not let us ask, or that we can't believe; or enough of them answer to elect one.
 async fn require_dead(report: &Report, credentials: &args::Credentials) -> Result<(), Failure> {
-    let endpoints: Vec<String> = report.members.iter().map(|member| member.client_address.clone()).collect();
-    if endpoints.is_empty() {
-        return Ok(());
-    }
-    let client = connect(&args::Cluster { endpoints, timeout: Some(ASK_TIMEOUT), credentials: credentials.clone() })?;
-    match client.status(StatusOptions { timeout: ASK_TIMEOUT, ..StatusOptions::default() }).await {
-        Ok(status) => match sign_of_life(report, &status) {
-            Some(sign) => Err(Failure::usage(format!(
-                "the old cluster lives: {sign}; replace the nodes it has lost (`quorate member replace`); nothing was written"
-            ))),
-            None => Ok(()),
-        },
-        Err(error) if matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Denied) => {
-            Err(Failure::usage(format!("a node of the old cluster lives and must be asked first: {error}; nothing was written")))
+    for member in &report.members {
+        let address = &member.client_address;
+        let one = args::Cluster { endpoints: vec![address.clone()], timeout: Some(ASK_TIMEOUT), credentials: credentials.clone() };
+        let client = connect(&one)?;
+        let answer = client.status(StatusOptions { timeout: ASK_TIMEOUT, ..StatusOptions::default() }).await;
+        client.close().await;
+        let sign = match answer {
+            Ok(status) => sign_of_life(report, &status)
+                .map(|sign| format!("the old cluster lives: {sign}; replace the nodes it has lost (`quorate member replace`)")),
+            Err(error) => is_there(&error)
+                .then(|| format!("a node of the old cluster lives and must be asked first: {error} address={address}")),
+        };
+        if let Some(sign) = sign {
+            return Err(Failure::usage(format!("{sign}; nothing was written")));
         }
-        Err(_) => Ok(()),
     }
+    Ok(())
+}
+
+/// Whether somebody answers: one that refuses the credentials, or whose certificate is not believed.
+fn is_there(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Denied) || error.to_string().contains(NOT_BELIEVED)
 }
 
 /// Why a cluster is not lost: it has a leader, or is between two.
