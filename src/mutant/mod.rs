@@ -73,4 +73,7 @@ mutants! {
     ForeignSchemeAccepted = "foreign-scheme-accepted",
     NoReserve = "no-reserve",
     TestVersionKnown = "test-version-known",
+    RowChecksumUnchecked = "row-checksum-unchecked",
+    DigestNotCompared = "digest-not-compared",
+    MarkClearedEarly = "mark-cleared-early",
 }

@@ -243,7 +243,7 @@ impl Peer for PeerService {
 
     async fn rebuild(&self, request: Request<peer::RebuildRequest>) -> Result<Response<Self::RebuildStream>, Status> {
         let (proof, request) = (proof(&request), request.into_inner());
-        let from = self.check(&proof, request.route.as_ref())?;
+        let from = self.check_member(&proof, request.route.as_ref())?;
         rebuild::serve(&self.shared, from, &request).await.map(Response::new)
     }
 

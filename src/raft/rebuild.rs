@@ -10,11 +10,12 @@
 //! are committed: whatever this log holds is in it, or was never acknowledged. What it then lacks is purged by openraft at its start.
 //! Until then the node serves nothing: its ports are closed, and its clients go elsewhere.
 
+mod leader;
 mod mark;
 mod serve;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +24,10 @@ use tonic::Status;
 
 use super::Member;
 use super::blocking::Blocking;
+use super::members::says_removed;
 use super::peers::{Peers, Purpose};
 use super::receive;
-use super::state_machine::{Core, membership_from_start};
+use super::state_machine::{Core, membership_from_start, raft_rows};
 use super::types::{log_id_from, log_id_from_wire};
 use crate::env::Env;
 use crate::machine::{Machine, rows};
@@ -42,6 +44,8 @@ const ROUND: Duration = Duration::from_millis(250);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the leader may take to propose, apply and flush before it sends.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Of how many members at most what others say of them is believed.
+const MEMBERS_MAX: usize = 2 * crate::limits::NODES_MAX;
 /// How often what is missing is logged.
 const ROUNDS_PER_LOG: u32 = 40;
 
@@ -61,8 +65,16 @@ pub struct Rebuild {
     pub options: state::Options,
     /// Where its log ends.
     pub last_index: u64,
-    /// Who may have the state: as configured, and as was known when the mark was made.
+    /// Who may have the state: as configured, and as was known when the mark was made, or by the damaged state. Whoever of them does
+    /// not lead names who does.
     pub members: Vec<(NodeId, String)>,
+}
+
+/// The members by a state that is damaged elsewhere; nobody where that can't be read either. Blocks on the disk.
+pub fn members_in(env: &Env, state_dir: &Path) -> Vec<(NodeId, String)> {
+    let found = state::Stopped::open(env, state_dir).and_then(|stopped| raft_rows(&stopped.rows()));
+    let membership = found.map(|(membership, _)| membership).unwrap_or_default();
+    membership.nodes().map(|(id, node)| (*id, node.peer_address.clone())).collect()
 }
 
 /// The members to ask, each once: those of the mark go before the configured ones, whose addresses may be older.
@@ -73,16 +85,25 @@ pub fn members_to_ask(me: NodeId, marked: &[(NodeId, String)], configured: &[Mem
 }
 
 impl Rebuild {
-    /// Asks until a leader has sent its state and it is in place; gives its last entry. Cancel safe: what came in part is removed.
-    pub async fn run(&self) -> LogId {
+    /// Asks until a leader has sent its state and it is in place; gives its last entry, or nothing if this node is no member any more.
+    /// Cancel safe: what came in part is removed.
+    pub async fn run(&self) -> Option<LogId> {
+        let mut members: BTreeMap<NodeId, String> = self.members.iter().cloned().collect();
         let mut round = 0u32;
         loop {
             let mut reasons = Vec::new();
-            for (id, address) in &self.members {
-                match self.ask(*id, address).await {
-                    Ok(applied) => return applied,
-                    Err(status) => reasons.push(format!("node {id}: {}", status.message())),
+            for (id, address) in members.clone() {
+                let status = match self.ask(id, &address).await {
+                    Ok(applied) => return Some(applied),
+                    Err(status) if says_removed(&status) => return None,
+                    Err(status) => status,
+                };
+                if let Some((leader, address)) = leader::named(&status).filter(|(leader, _)| *leader != self.me)
+                    && (members.len() < MEMBERS_MAX || members.contains_key(&leader))
+                {
+                    members.insert(leader, address);
                 }
+                reasons.push(format!("node {id}: {}", status.message()));
             }
             if round.is_multiple_of(ROUNDS_PER_LOG) {
                 tracing::warn!(reasons = reasons.join("; "), "no member sends its state yet; asking on");

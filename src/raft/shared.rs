@@ -25,6 +25,10 @@ use crate::storage::log::Log;
 use crate::storage::state::{self, State};
 use crate::types::{LeaderHint, LogId, NodeId, Refusal, RefusalKind};
 
+/// Why a node ends or does not start that is no member any more.
+pub const REMOVED: &str = "this node was removed from the cluster: it takes no part any more; to bring the machine back, empty the data directory and \
+     add it under a new id";
+
 /// One node's parts. Everything in it is cheap to reach from any task.
 pub struct Shared {
     pub env: Env,
@@ -171,11 +175,7 @@ impl Shared {
     /// This node is no member any more: it says so and stops.
     pub fn fail_removed(&self) {
         self.was_removed.store(true, Ordering::Relaxed);
-        self.fail(
-            "this node was removed from the cluster: it takes no part any more; to bring the machine back, empty the data directory and add \
-             it under a new id"
-                .to_owned(),
-        );
+        self.fail(REMOVED.to_owned());
     }
 
     /// This node's state is wrong or damaged: the process is to end, and the next start is to rebuild it from the leader's.

@@ -24,7 +24,7 @@ use super::peer_service::PeerService;
 use super::peers::Peers;
 use super::presence::Presence;
 use super::rebuild::{self, Mark, Rebuild};
-use super::shared::Shared;
+use super::shared::{REMOVED, Shared};
 use super::state_machine::{Core, Observer, StateMachine};
 use super::types::{Runtime, StoredMembership};
 use super::{Leadership, Member, Upper, bootstrap, disk_watch, members, purge, scrub, upgrade};
@@ -170,7 +170,9 @@ fn open_dir(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
     let state = match mark {
         Some(mark) => Err(mark),
         None => match open_state(env, options, &log) {
-            Err(error) if rebuild::is_damage(&error) => Err(Mark { reason: error.to_string(), members: Vec::new() }),
+            Err(error) if rebuild::is_damage(&error) => {
+                Err(Mark { reason: error.to_string(), members: rebuild::members_in(env, &dir.join("state")) })
+            }
             opened => Ok(opened.map_err(data)?),
         },
     };
@@ -220,6 +222,9 @@ pub async fn open(options: Options) -> Result<Opened, StartError> {
     let state = match state {
         Ok(state) => state,
         Err(mark) => {
+            if mutant::is(Mutant::MarkClearedEarly) {
+                rebuild::clear(&*options.env.disk, &options.data_dir).map_err(data)?;
+            }
             rebuild_state(&options, &identity, &log, &peers, &blocking, &events, mark).await?;
             let (env, log) = (options.env.clone(), log.clone());
             let open_again = move || {
@@ -270,7 +275,7 @@ async fn rebuild_state(
         last_index: log.position().last.map_or(0, |last| last.index),
         members,
     };
-    let applied = rebuild.run().await;
+    let Some(applied) = rebuild.run().await else { return Err(data(REMOVED)) };
     events.note("rebuild", format!("done applied={}", applied.index));
     tracing::warn!(%applied, "the state of this node is rebuilt");
     Ok(())

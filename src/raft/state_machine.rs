@@ -87,7 +87,7 @@ pub(super) fn raft_row(key: &[u8], value: &[u8]) -> io::Result<RaftRow> {
 }
 
 /// The membership among some rows, and the largest node id that ever was.
-fn raft_rows(rows: &Rows<'_>) -> Result<(StoredMembership, NodeId), state::Error> {
+pub(super) fn raft_rows(rows: &Rows<'_>) -> Result<(StoredMembership, NodeId), state::Error> {
     let (mut membership, mut largest) = (StoredMembership::default(), NodeId::default());
     for row in rows.table_range(&[RAFT_TABLE]) {
         let (table, key, value) = row?;

@@ -210,6 +210,36 @@ async fn a_node_killed_while_it_is_rebuilt_begins_again() {
     check_mended(&cluster, follower).await;
 }
 
+/// No start finds this damage by itself: only the mark says that the state must not be served.
+#[tokio::test]
+async fn the_mark_stays_until_another_state_is_in_place() {
+    let mut cluster = Cluster::start(3).await;
+    let follower = follower_of(&cluster).await;
+    let mut caller = cluster.caller(cluster.leader(1).await).await;
+    fill(&mut caller).await;
+    cluster.converged().await.expect("equal digests");
+    cluster.stop(follower).await;
+    lose_a_session(&cluster, follower, "session-007");
+    cluster.start_node(follower).await;
+    cluster.ended(follower).await;
+    let others: Vec<u64> = (1..=3).filter(|node| *node != follower).collect();
+    for node in &others {
+        cluster.stop(*node).await;
+    }
+    // Nobody sends it a state, so its start does not end by itself.
+    let alone = tokio::time::timeout(Duration::from_secs(2), cluster.try_start_node(follower)).await;
+    assert!(alone.is_err(), "it waits for a leader");
+    cluster.bury(follower).await;
+    assert!(has_mark(&cluster, follower), "the old state is still the one in place");
+    for node in &others {
+        cluster.start_node(*node).await;
+    }
+    cluster.start_node(follower).await;
+    check_mended(&cluster, follower).await;
+    let mut reader = cluster.caller(follower).await;
+    assert_eq!(reader.value("session-007").await.as_deref(), Some(&b"value 7"[..]));
+}
+
 #[tokio::test]
 async fn a_node_without_others_names_the_damage_and_does_not_start() {
     let mut cluster = Cluster::start(1).await;

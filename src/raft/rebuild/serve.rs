@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::leader;
 use crate::machine::Command;
 use crate::raft::network::send_frames;
 use crate::raft::node::propose;
@@ -65,7 +66,7 @@ pub async fn serve(shared: &Arc<Shared>, from: NodeId, request: &peer::RebuildRe
 /// Commits empty entries until this log is longer than the caller's: what that holds beyond is then settled, one way or the other.
 async fn go_beyond(shared: &Arc<Shared>, last_index: u64) -> Result<(), Status> {
     if !shared.leadership.borrow().is_self {
-        return Err(Status::failed_precondition("this node does not lead"));
+        return Err(leader::not_leading(shared));
     }
     let here = shared.last_log().map_or(0, |last| last.index);
     let count = last_index.saturating_sub(here).saturating_add(1);
