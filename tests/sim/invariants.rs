@@ -8,13 +8,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quorate::raft::{Role, Status};
 
-static SEEN: Mutex<Seen> = Mutex::new(Seen { granted: BTreeMap::new(), fresh: Vec::new(), leaders: BTreeMap::new() });
+static SEEN: Mutex<Seen> =
+    Mutex::new(Seen { granted: BTreeMap::new(), fresh: Vec::new(), proposed: false, leaders: BTreeMap::new() });
 
 struct Seen {
     /// The largest term in which a node granted its vote.
     granted: BTreeMap<u64, u64>,
     /// Who granted one since the nemesis looked.
     fresh: Vec<u64>,
+    /// Whether a change of the members was proposed since the nemesis looked.
+    proposed: bool,
     /// By term and node: which of the node's processes led.
     leaders: BTreeMap<(u64, u64), u64>,
 }
@@ -34,6 +37,16 @@ pub fn granted(node: u64, term: u64) {
 /// Who granted a vote since this was last asked.
 pub fn take_granted() -> Vec<u64> {
     std::mem::take(&mut seen().fresh)
+}
+
+/// A leader is about to propose a change of the members.
+pub fn proposed() {
+    seen().proposed = true;
+}
+
+/// Whether one was proposed since this was last asked.
+pub fn take_proposed() -> bool {
+    std::mem::take(&mut seen().proposed)
 }
 
 /// Judges what a node's process says of itself; `process` counts them from 1.

@@ -17,6 +17,7 @@ mod operator;
 mod params;
 #[path = "../machine/reference.rs"]
 mod reference;
+mod rot;
 mod turns;
 mod workload;
 mod world;

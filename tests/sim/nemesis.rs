@@ -10,10 +10,13 @@ use turmoil::Sim;
 
 use super::coverage::sometimes;
 use super::invariants;
+use super::net::{self, Link};
 use super::node::Host;
 use super::operator::Wanted;
 use super::params::{Kind, Params};
-use super::workload::Shared;
+use super::rot;
+use super::workload::{LARGE_EVERY, MIDDLING_EVERY, Shared};
+use super::world::TO_REBUILD;
 
 /// What ends a fault.
 enum Cure {
@@ -28,6 +31,8 @@ enum Cure {
     Room(u64),
     /// The disk is as fast as before.
     Fast(u64),
+    /// The links carry as much as before.
+    Widen(Vec<Link>),
     /// The disk that was taken out comes back.
     Unwipe(u64, Box<SimDisk>),
 }
@@ -42,6 +47,7 @@ pub struct Nemesis {
     next: Duration,
     latency_max: Duration,
     pace_ms: u64,
+    is_large: bool,
     kinds: Vec<Kind>,
     shared: Arc<Mutex<Shared>>,
     wanted: Wanted,
@@ -50,6 +56,8 @@ pub struct Nemesis {
     jumped: bool,
     /// Until then, whoever grants a vote loses its power the same moment.
     cuts_voters_until: Duration,
+    /// Until then, whoever proposes a change of the members loses its power soon after.
+    cuts_changers_until: Duration,
     /// How often each fault was caused.
     pub counts: BTreeMap<&'static str, u64>,
     /// What was done when, for the trace.
@@ -67,12 +75,14 @@ impl Nemesis {
             next: Duration::from_secs(3),
             latency_max: params.latency_max,
             pace_ms: params.pace_ms,
+            is_large: params.is_large(),
             kinds: params.faults.clone(),
             shared,
             wanted,
             nodes: params.nodes,
             jumped: false,
             cuts_voters_until: Duration::ZERO,
+            cuts_changers_until: Duration::ZERO,
             counts: BTreeMap::new(),
             log: Vec::new(),
         }
@@ -84,6 +94,7 @@ impl Nemesis {
         self.cure(sim, |at| at <= now);
         self.revive(sim);
         self.cut_voters(sim, now);
+        self.cut_changers(now);
         if now >= self.next {
             self.next = now + Duration::from_millis(50 + self.random.below(self.pace_ms * 2));
             self.strike(sim, now);
@@ -103,6 +114,16 @@ impl Nemesis {
                 self.later(now, 300, Cure::Start(id));
             }
         }
+    }
+
+    /// The power goes some time before both steps of the change can have been made.
+    fn cut_changers(&mut self, now: Duration) {
+        let leader = self.hosts.iter().find(|host| host.slot.lock().expect("no host panics with it").leads).map(|host| host.id);
+        let (true, true, Some(leader)) = (invariants::take_proposed(), now < self.cuts_changers_until, leader) else { return };
+        sometimes("power cut within a change of members");
+        let crash = self.crash_kind();
+        let delay = 1 + self.random.below(10 + 4 * self.latency_max.as_millis() as u64);
+        self.cures.push((now + Duration::from_millis(delay), Cure::PowerCut(leader, crash)));
     }
 
     /// Causes no more faults, and starts again what ends late by an earlier one.
@@ -134,7 +155,8 @@ impl Nemesis {
             let id = self.hosts[at].id;
             let ended = {
                 let mut slot = self.hosts[at].slot.lock().expect("no host panics with it");
-                let excused = slot.may_fail || slot.ended.as_deref() == Some("stopped");
+                let found_rot = slot.rotten && slot.ended.as_deref().is_some_and(|why| why.contains(TO_REBUILD));
+                let excused = slot.may_fail || found_rot || slot.ended.as_deref() == Some("stopped");
                 if excused { slot.ended.take() } else { None }
             };
             if let Some(why) = ended.filter(|_| !self.down.contains(&id)) {
@@ -174,6 +196,10 @@ impl Nemesis {
                 Cure::Room(id) => {
                     self.note(sim, &format!("n{id} has room"));
                     self.host(id).slot.lock().expect("no host panics with it").disk.set_capacity(None);
+                }
+                Cure::Widen(links) => {
+                    self.note(sim, "links are wide again");
+                    net::fast(&links);
                 }
                 Cure::Fast(id) => self.host(id).slow_disk(Duration::ZERO),
                 Cure::Unwipe(id, disk) => {
@@ -265,6 +291,13 @@ impl Nemesis {
                 sim.set_fail_rate([0.001, 0.005, 0.02][self.random.below(3) as usize]);
                 self.later(now, 3000, Cure::Calm);
             }
+            Kind::SlowLink => self.slow_links(sim, now, &name),
+            Kind::PowerCutWithinChange => {
+                self.count(sim, "change of members to be cut", "");
+                self.cuts_changers_until = now + Duration::from_millis(4000);
+                *self.wanted.lock().expect("nobody panics with it") += 1;
+            }
+            Kind::Rot => self.rot(sim, now, id),
             Kind::Latency => {
                 self.count(sim, "latency", "");
                 sim.set_max_message_latency(Duration::from_millis(20 + self.random.below(600)));
@@ -330,6 +363,10 @@ impl Nemesis {
                 let left = self.random.below(2) * self.random.below(200_000);
                 slot.disk.set_capacity(Some(slot.disk.used() + left));
                 drop(slot);
+                // Half of the time everyone saves just then: the log needs room before anybody knows that there is none.
+                if self.random.below(2) == 0 {
+                    self.rush(now, 1000, MIDDLING_EVERY);
+                }
                 self.later(now, 4000, Cure::Room(id));
             }
             Kind::SlowDisk => {
@@ -346,6 +383,50 @@ impl Nemesis {
                 self.count(sim, "orderly stop", &name);
                 self.host(id).slot.lock().expect("no host panics with it").stop.notify_one();
             }
+        }
+    }
+
+    /// For so long every caller saves values that are multiples of this.
+    fn rush(&self, now: Duration, for_ms: u64, every: u64) {
+        self.shared.lock().expect("no client panics with it").rush = (now + Duration::from_millis(for_ms), every);
+    }
+
+    /// The links of one node, to it, from it or both, carry little for a while; where values are large, one is under way.
+    fn slow_links(&mut self, sim: &mut Sim<'_>, now: Duration, name: &str) {
+        let others = self.others(name);
+        let direction = self.random.below(3);
+        let scale = if self.is_large { 16 } else { 1 };
+        let bytes_per_second = scale * [16 << 10, 64 << 10, 256 << 10, 1 << 20][self.random.below(4) as usize];
+        self.count(sim, "slow link", &format!("{name} and {others:?} direction={direction} bytes_per_second={bytes_per_second}"));
+        let here = sim.lookup(name);
+        let there = others.iter().map(|other| sim.lookup(other.as_str()));
+        let both = there.flat_map(|there| [(here, there), (there, here)].into_iter().enumerate().collect::<Vec<_>>());
+        let links: Vec<Link> = both.filter(|(at, _)| direction != *at as u64).map(|(_, link)| link).collect();
+        net::slow(&links, bytes_per_second);
+        if self.is_large {
+            self.rush(now, 1500, LARGE_EVERY);
+        }
+        self.later(now + Duration::from_secs(1), 10_000, Cure::Widen(links));
+    }
+
+    /// The power of one node goes, and a row of its state rots. Never of two at a time: nodes that are rebuilt do not vote, and two of
+    /// three would wait for a leader for ever; nor while others lack their disks.
+    fn rot(&mut self, sim: &mut Sim<'_>, now: Duration, id: u64) {
+        let is_struck = |host: &Host| {
+            let slot = host.slot.lock().expect("no host panics with it");
+            slot.rotten || slot.wiped
+        };
+        if self.down.contains(&id) || self.hosts.iter().any(is_struck) {
+            return;
+        }
+        let crash = self.crash_kind();
+        self.power_off(sim, id, crash, true);
+        self.later(now, 1000, Cure::Start(id));
+        let (dir, disk) = (self.host(id).state_dir(), self.host(id).slot.lock().expect("no host panics with it").disk.clone());
+        if let Some(what) = rot::strike(&disk, &dir, &self.random) {
+            self.count(sim, "rot", &format!("{} {what}", Host::name(id)));
+            let mut slot = self.host(id).slot.lock().expect("no host panics with it");
+            (slot.rotten, slot.rotted) = (true, true);
         }
     }
 

@@ -75,6 +75,10 @@ pub struct Slot {
     pub leads: bool,
     /// Its disk was taken out, and an empty one put in.
     pub wiped: bool,
+    /// Bits of its state were flipped, and it has not read everything as whole since.
+    pub rotten: bool,
+    /// That was so once.
+    pub rotted: bool,
     /// The background work of its process.
     pub workers: Option<TaskWorkers>,
     /// Asks the process to stop in an orderly way.
@@ -97,6 +101,8 @@ impl Slot {
             may_fail: false,
             leads: false,
             wiped: false,
+            rotten: false,
+            rotted: false,
             workers: None,
             stop: Arc::new(Notify::new()),
             installs: 0,
@@ -119,6 +125,9 @@ impl Slot {
             if seen != status.digest {
                 self.violations.push(format!("replicas differ index={index} {seen:x} {:x}", status.digest));
             }
+        }
+        if status.scrubbed.passes > 0 && !self.wiped {
+            self.rotten = false;
         }
         if !status.differing.is_empty() {
             self.violations.push("a node says that replicas differ".to_owned());
@@ -151,6 +160,11 @@ impl Host {
     /// The host's name in the network.
     pub fn name(id: u64) -> String {
         format!("n{id}")
+    }
+
+    /// Where its state lies on its disk.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join(self.id.to_string()).join("state")
     }
 
     /// From now on its work in the background begins up to so late; zero: as at its start.
@@ -254,7 +268,8 @@ impl Host {
         let observe = move |applied: Applied<'_>| audit.lock().expect("no host panics with it").take(id, &applied);
         let observer: Observer = Arc::new(observe);
         // Often enough that every run reads everything several times, beside whatever else goes on.
-        let scrub = ScrubOptions { interval: Duration::from_secs(5), delay: Duration::from_secs(3), bytes_per_second: 1 << 20 };
+        let bytes_per_second = if self.params.is_large() { 64 << 20 } else { 1 << 20 };
+        let scrub = ScrubOptions { interval: Duration::from_secs(5), delay: Duration::from_secs(3), bytes_per_second };
         Tuning { log_bytes_kept: self.params.log_bytes_kept, early_elections: true, log, state, scrub, observer: Some(observer) }
     }
 }

@@ -31,7 +31,7 @@ pub struct Operator {
 impl Operator {
     /// Makes changes as long as there are faults.
     pub async fn run(self) {
-        let client = Connect { nodes: self.params.nodes }.client(&self.random);
+        let client = Connect::of(&self.params).client(&self.random);
         while self.shared.lock().expect("nobody panics with it").phase == Phase::Faults {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let is_wanted = {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use quorate::testing::inline::SeededRandom;
 
+/// Largest values; with what a client adds to the last, a session may have no more.
+const LARGE_BYTES: [usize; 3] = [1 << 20, 4 << 20, 15 << 20];
 /// A year: one wrong clock must not let anything expire.
 const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
 
@@ -31,6 +33,9 @@ pub enum Kind {
     Jump,
     Members,
     HungDisk,
+    SlowLink,
+    PowerCutWithinChange,
+    Rot,
 }
 
 const KINDS: [Kind; 18] = [
@@ -56,13 +61,15 @@ const KINDS: [Kind; 18] = [
 
 /// Drawn apart from the others, which they came after: what a seed meant before, it still means.
 const LATER_KINDS: [Kind; 3] = [Kind::Members, Kind::HungDisk, Kind::PowerCutAfterVote];
+/// The same once more.
+const LATEST_KINDS: [Kind; 3] = [Kind::SlowLink, Kind::PowerCutWithinChange, Kind::Rot];
 /// Hosts that are no members at first.
 const SPARES: u64 = 2;
 
 /// A kind by its name here. Panics if there is none: a run must not pass for want of its fault.
 fn named(name: &str) -> Kind {
-    let found = KINDS.into_iter().chain(LATER_KINDS).find(|kind| format!("{kind:?}") == name);
-    found.unwrap_or_else(|| panic!("no such fault name={name} known={KINDS:?} {LATER_KINDS:?}"))
+    let found = KINDS.into_iter().chain(LATER_KINDS).chain(LATEST_KINDS).find(|kind| format!("{kind:?}") == name);
+    found.unwrap_or_else(|| panic!("no such fault name={name} known={KINDS:?} {LATER_KINDS:?} {LATEST_KINDS:?}"))
 }
 
 /// Everything about a run that is not drawn on its way.
@@ -89,6 +96,8 @@ pub struct Params {
     pub segment_bytes: u64,
     /// Bytes of the largest values.
     pub large_bytes: usize,
+    /// Bytes that a connection buffers before the network takes them.
+    pub buffer_bytes: usize,
     /// When every node comes to know the cluster version that only tests use, so that the cluster moves up to it under load.
     pub upgrades: Option<Duration>,
 }
@@ -113,14 +122,16 @@ impl Params {
         let later = SeededRandom::new(seed ^ 0x006c_6174_6572);
         let lies = std::env::var_os("SIM_LYING_DISK").is_some();
         faults.extend(LATER_KINDS.into_iter().filter(|_| !lies && later.below(10) < keep));
+        let latest = SeededRandom::new(seed ^ 0x006c_6174_6573_7400);
+        faults.extend(LATEST_KINDS.into_iter().filter(|_| !lies && latest.below(10) < keep));
         if let Ok(names) = std::env::var("SIM_FAULTS") {
             faults = names.split(',').map(named).collect();
         }
-        let is_large = random.below(12) == 0;
+        let is_large = random.below(8) == 0;
         Self {
             seed,
             nodes,
-            spares: if faults.contains(&Kind::Members) { SPARES } else { 0 },
+            spares: if faults.iter().any(|kind| matches!(kind, Kind::Members | Kind::PowerCutWithinChange)) { SPARES } else { 0 },
             callers: 1 + random.below(3) as usize,
             keys: 1 + random.below(4) as usize,
             turners: random.below(4) as usize,
@@ -131,9 +142,15 @@ impl Params {
             skewed: random.below(2) * random.below(nodes + 1),
             log_bytes_kept: one_of(&[16, 64, 1024]) << 10,
             segment_bytes: if is_large { 20 << 20 } else { 64 << 10 },
-            large_bytes: if is_large { 15 << 20 } else { 20_000 },
+            large_bytes: if is_large { LARGE_BYTES[latest.below(3) as usize] } else { 20_000 },
+            buffer_bytes: [16 << 10, 256 << 10, 4 << 20][latest.below(3) as usize],
             upgrades: (random.below(4) == 0).then(|| Duration::from_millis(random.below(20_000))),
         }
+    }
+
+    /// Whether the largest values are megabytes.
+    pub fn is_large(&self) -> bool {
+        self.large_bytes >= LARGE_BYTES[0]
     }
 
     /// How far a node's clock is ahead.

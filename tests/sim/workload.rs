@@ -11,7 +11,7 @@ use quorate::testing::history::{Answer, Ask, Op};
 use quorate::testing::inline::SeededRandom;
 
 use super::coverage::sometimes;
-use super::net::SimNet;
+use super::net::{self, SimNet};
 use super::node::{Host, HostClock};
 use super::params::Params;
 
@@ -30,9 +30,24 @@ pub struct Shared {
     pub phase: Phase,
     pub history: Vec<Op>,
     pub values: u64,
+    /// Until when every caller saves and thinks of nothing else, and that the values of such a rush are multiples of this.
+    pub rush: (Duration, u64),
 }
 
 impl Shared {
+    /// The next value; in a rush one of its size.
+    fn next_value(&mut self, now: Duration) -> u64 {
+        self.values += 1;
+        if self.is_rush(now) {
+            self.values = self.values.next_multiple_of(self.rush.1);
+        }
+        self.values
+    }
+
+    fn is_rush(&self, now: Duration) -> bool {
+        now < self.rush.0
+    }
+
     /// Whether some write has no answer yet.
     pub fn has_open_write(&self) -> bool {
         self.history.iter().any(|op| op.returned == Duration::MAX && !matches!(op.ask, Ask::Load))
@@ -41,6 +56,13 @@ impl Shared {
 
 /// Bytes of the largest values.
 pub static LARGE_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Every so manieth value is a large one, every so manieth a middling one.
+pub const LARGE_EVERY: u64 = 64;
+pub const MIDDLING_EVERY: u64 = 8;
+const MIDDLING_BYTES: usize = 20_000;
+/// From here on a write is large, and so is what slow links carry meanwhile.
+const LARGE_WRITE_BYTES: usize = 1 << 20;
 
 /// A value begins with its number.
 pub const VALUE_BYTES: usize = 8;
@@ -58,14 +80,22 @@ pub fn key_of(id: &str) -> Option<usize> {
 #[derive(Clone, Copy)]
 pub struct Connect {
     pub nodes: u64,
+    /// Whether some values are megabytes: they take their time.
+    pub is_large: bool,
 }
 
 impl Connect {
+    /// Of this run.
+    pub fn of(params: &Params) -> Self {
+        Self { nodes: params.nodes, is_large: params.is_large() }
+    }
+
     /// A new client, with deadlines short enough to be missed at times.
     pub fn client(self, random: &SeededRandom) -> Client {
         let mut endpoints: Vec<String> = (1..=self.nodes).map(|id| format!("{}:7460", Host::name(id))).collect();
         endpoints.rotate_left(random.below(self.nodes) as usize);
-        let deadline = |choice: u64| Duration::from_millis([300, 1000, 3000, 8000][choice as usize]);
+        let patience = if self.is_large { 4 } else { 1 };
+        let deadline = |choice: u64| patience * Duration::from_millis([300, 1000, 3000, 8000][choice as usize]);
         Client::builder()
             .endpoints(endpoints)
             .write_deadline(deadline(random.below(4)))
@@ -94,7 +124,7 @@ pub struct Caller {
 impl Caller {
     pub fn new(id: usize, params: &Params, shared: Arc<Mutex<Shared>>) -> Self {
         let random = SeededRandom::new(params.seed.wrapping_mul(7919).wrapping_add(id as u64));
-        let (connect, keys, think_ms) = (Connect { nodes: params.nodes }, params.keys + 1, params.think_ms);
+        let (connect, keys, think_ms) = (Connect::of(params), params.keys + 1, params.think_ms);
         Self { id, connect, keys, think_ms, shared, random, clock: HostClock::default(), seen: vec![0; keys] }
     }
 
@@ -107,15 +137,21 @@ impl Caller {
         let mut client = self.client();
         while self.phase() < Phase::Scan {
             let key = self.random.below(self.keys as u64) as usize;
-            let ask = self.choose(key);
+            let is_rush = self.shared.lock().expect("no client panics with it").is_rush(self.clock.now());
+            let ask = if is_rush { Ask::Save { value: self.next_value() } } else { self.choose(key) };
             // A caller may go away at any moment; what it handed over goes on.
             let patience = if self.random.below(16) == 0 { self.random.below(300) } else { 60_000 };
             self.call(&client, key, ask, Duration::from_millis(patience)).await;
             if self.random.below(100) == 0 {
                 client = self.client();
             }
-            tokio::time::sleep(Duration::from_millis(self.random.below(self.think_ms + 1))).await;
+            let think_ms = if is_rush { 1 } else { self.random.below(self.think_ms + 1) };
+            tokio::time::sleep(Duration::from_millis(think_ms)).await;
         }
+    }
+
+    fn next_value(&self) -> u64 {
+        self.shared.lock().expect("no client panics with it").next_value(self.clock.now())
     }
 
     pub fn phase(&self) -> Phase {
@@ -137,11 +173,7 @@ impl Caller {
     }
 
     fn choose(&self, key: usize) -> Ask {
-        let value = || {
-            let mut shared = self.shared.lock().expect("no client panics with it");
-            shared.values += 1;
-            shared.values
-        };
+        let value = || self.next_value();
         match self.random.below(20) {
             0..8 => Ask::Load,
             8..13 => Ask::Save { value: value() },
@@ -166,12 +198,19 @@ impl Caller {
             shared.history.push(op);
             shared.history.len() - 1
         };
+        let slowed_before = net::slowed_bytes();
         let answered = tokio::time::timeout(patience, perform(client, &id_of(key), ask, expiry)).await;
         let answer = answered.unwrap_or(Answer::Unknown);
         let returned = self.clock.now();
         {
             let mut shared = self.shared.lock().expect("no client panics with it");
             (shared.history[at].answer, shared.history[at].returned) = (answer, returned);
+        }
+        if let (Answer::Written { .. }, Ask::Save { value } | Ask::SaveIf { value, .. }) = (answer, ask) {
+            let slowed = net::slowed_bytes() - slowed_before;
+            if filler_bytes(value) >= LARGE_WRITE_BYTES && slowed >= LARGE_WRITE_BYTES as u64 {
+                sometimes("large write over a slow link");
+            }
         }
         match answer {
             Answer::Found { version, .. } => self.seen[key] = version,
@@ -240,15 +279,24 @@ async fn loaded(client: &Client, id: &str) -> Answer {
     }
 }
 
-/// The bytes of a value: some small, some not, and none a part of another.
+fn filler_bytes(value: u64) -> usize {
+    match value {
+        value if value.is_multiple_of(LARGE_EVERY) => LARGE_BYTES.load(Ordering::Relaxed),
+        value if value.is_multiple_of(MIDDLING_EVERY) => MIDDLING_BYTES,
+        value => 40 + (value % 400) as usize,
+    }
+}
+
+/// The bytes of a value: some small, some not, none a part of another, and none that packing makes smaller: what is large for a client is
+/// large for links, logs and disks.
 fn content(value: u64) -> Content {
-    let filler = match value {
-        value if value.is_multiple_of(64) => LARGE_BYTES.load(Ordering::Relaxed) as u64,
-        value if value.is_multiple_of(8) => 20_000,
-        value => 40 + value % 400,
-    };
-    let mut bytes = value.to_le_bytes().to_vec();
-    bytes.resize(VALUE_BYTES + filler as usize, value as u8);
+    let (random, filler) = (SeededRandom::new(value), filler_bytes(value));
+    let mut bytes = Vec::with_capacity(VALUE_BYTES + filler + 8);
+    bytes.extend(value.to_le_bytes());
+    while bytes.len() < VALUE_BYTES + filler {
+        bytes.extend(random.next().to_le_bytes());
+    }
+    bytes.truncate(VALUE_BYTES + filler);
     Content::Value(Bytes::from(bytes))
 }
 

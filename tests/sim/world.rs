@@ -13,9 +13,11 @@ use turmoil::{Builder, Sim};
 
 use super::coverage;
 use super::nemesis::Nemesis;
+use super::net::BUFFER_BYTES;
 use super::node::{EPOCH_MS, Host, HostClock, Slot};
 use super::operator::{Operator, Wanted};
 use super::params::Params;
+use super::rot;
 use super::turns::{Turner, Turns};
 use super::workload::{Caller, Connect, LARGE_BYTES, Phase, Shared};
 
@@ -26,6 +28,9 @@ const LIVENESS: Duration = Duration::from_secs(30);
 
 /// Why a node ends that is no member any more.
 const REMOVED: &str = "this node was removed from the cluster";
+
+/// Why a node ends that has found rot.
+pub const TO_REBUILD: &str = "the next start rebuilds this node from the leader";
 
 /// What came of it.
 pub struct Report {
@@ -57,6 +62,7 @@ struct World {
 pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
     let params = Arc::new(Params::new(seed));
     LARGE_BYTES.store(params.large_bytes, Ordering::Relaxed);
+    BUFFER_BYTES.store(params.buffer_bytes, Ordering::Relaxed);
     let mut sim = Builder::new()
         .rng_seed(seed)
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
@@ -67,7 +73,7 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
         .tcp_capacity(1 << 16)
         .enable_random_order()
         .build();
-    let shared = Arc::new(Mutex::new(Shared { phase: Phase::Faults, history: Vec::new(), values: 0 }));
+    let shared = Arc::new(Mutex::new(Shared { phase: Phase::Faults, history: Vec::new(), values: 0, rush: (Duration::ZERO, 1) }));
     let hosts = hosts(&params, dir);
     let world = World { params, hosts, shared, turns: Arc::default(), scan: Arc::default(), wanted: Wanted::default() };
     for host in world.hosts.clone() {
@@ -118,7 +124,7 @@ impl World {
                 Ok(())
             });
         }
-        let connect = Connect { nodes: params.nodes };
+        let connect = Connect::of(params);
         for id in 0..params.turners {
             let random = SeededRandom::new(params.seed.wrapping_mul(104_729).wrapping_add(id as u64));
             let (name, shared, turns) = (format!("t{id}"), self.shared.clone(), self.turns.clone());
@@ -139,9 +145,10 @@ impl World {
             });
         }
         let (params, shared, turns, scan) = (params.clone(), self.shared.clone(), self.turns.clone(), self.scan.clone());
+        let hosts = self.hosts.clone();
         sim.client("scan", async move {
             let caller = Caller::new(params.callers, &params, shared);
-            *scan.lock().expect("nobody panics with it") = Some(scan_all(caller, &turns).await);
+            *scan.lock().expect("nobody panics with it") = Some(scan_all(caller, &turns, &hosts).await);
             Ok(())
         });
         names
@@ -189,7 +196,9 @@ impl World {
     fn ended_by_itself(&self) -> Option<String> {
         self.hosts.iter().find_map(|host| {
             let slot = host.slot.lock().expect("nobody panics with it");
-            let is_meant = |why: &&String| slot.may_fail || why.as_str() == "stopped" || why.contains(REMOVED);
+            let is_meant = |why: &&String| {
+                slot.may_fail || why.as_str() == "stopped" || why.contains(REMOVED) || (slot.rotten && why.contains(TO_REBUILD))
+            };
             let why = slot.ended.as_ref().filter(|why| !is_meant(why))?;
             Some(format!("n{} ended without a cause: {why}", host.id))
         })
@@ -201,6 +210,11 @@ impl World {
         for host in &self.hosts {
             let slot = host.slot.lock().expect("nobody panics with it");
             violations.extend(slot.violations.iter().take(3).map(|violation| format!("n{}: {violation}", host.id)));
+            if slot.rotted && !slot.rotten {
+                violations.extend(
+                    rot::find(&slot.disk, &host.state_dir()).map(|what| format!("n{}: rot was overlooked: {what}", host.id)),
+                );
+            }
         }
         violations.extend(self.scan.lock().expect("nobody panics with it").take().into_iter().flatten());
         violations.extend(self.turns.lock().expect("nobody panics with it").violations.iter().take(3).cloned());
@@ -239,8 +253,9 @@ impl World {
     }
 }
 
-/// Reads every key and writes each once more, then waits until all nodes have applied the same and say so with the same digest.
-async fn scan_all(mut caller: Caller, turns: &Mutex<Turns>) -> Vec<String> {
+/// Reads every key and writes each once more, then waits until no member is rotten, and all have applied the same and say so with the
+/// same digest.
+async fn scan_all(mut caller: Caller, turns: &Mutex<Turns>, hosts: &[Host]) -> Vec<String> {
     while caller.phase() < Phase::Scan {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -269,7 +284,8 @@ async fn scan_all(mut caller: Caller, turns: &Mutex<Turns>) -> Vec<String> {
         let Ok(status) = client.status(StatusOptions::default()).await else { continue };
         let digests: Vec<_> = status.nodes.iter().map(|node| (node.applied, node.digest_index, node.digest)).collect();
         let same = digests.iter().all(|digest| digest.0.is_some() && digest.0 == digests[0].0);
-        if same && status.nodes.iter().all(|node| node.reachable) {
+        let is_sound = |id: u64| !hosts[id as usize - 1].slot.lock().expect("nobody panics with it").rotten;
+        if same && status.nodes.iter().all(|node| node.reachable && is_sound(node.id.0)) {
             let equal = digests.iter().all(|digest| *digest == digests[0]);
             return if equal { Vec::new() } else { vec![format!("digests differ at the end: {digests:?}")] };
         }
