@@ -138,8 +138,9 @@ pub fn decode(payload: &Bytes, cluster_version: u16) -> Result<Entry, Error> {
 }
 
 /// Encodes the value of a row.
-pub(crate) fn encode_row<T: Encode>(value: &T, bytes_hint: usize) -> Bytes {
-    let mut out = Vec::with_capacity(bytes_hint);
+pub(crate) fn encode_row<T: Encode>(value: &T) -> Bytes {
+    // Of exactly its length: what is longer costs a second allocation for as long as the row lives.
+    let mut out = Vec::with_capacity(row_bytes(value));
     out.push(FORMAT);
     append(&mut out, value);
     Bytes::from(out)

@@ -195,19 +195,19 @@ pub fn decode_global(value: &Bytes) -> Result<Global, Error> {
 
 /// Encodes the value of the one row of [`GLOBAL`]; a restore writes one of its own.
 pub fn encode_global(global: &Global) -> Bytes {
-    codec::encode_row(global, 48)
+    codec::encode_row(global)
 }
 
 pub(crate) fn encode_chunk(chunk: &Chunk) -> Bytes {
-    codec::encode_row(chunk, chunk.blob.data.len().saturating_add(48))
+    codec::encode_row(chunk)
 }
 
 pub(crate) fn encode_head(head: &Blob) -> Bytes {
-    codec::encode_row(head, head.data.len().saturating_add(32))
+    codec::encode_row(head)
 }
 
 pub(crate) fn encode<T: Encode>(value: &T) -> Bytes {
-    codec::encode_row(value, 160)
+    codec::encode_row(value)
 }
 
 pub(crate) fn decode<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(table: u8, value: &Bytes) -> Result<T, Error> {
