@@ -177,6 +177,11 @@ impl SessionId {
         Ok(Self { first: ((first >> 64) as u64, first as u64), text: id.into() })
     }
 
+    /// Whether `first` has all of it.
+    fn is_short(&self) -> bool {
+        self.text.len() <= 16
+    }
+
     /// The id itself. Never print it into a log.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -191,7 +196,7 @@ impl Borrow<str> for SessionId {
 
 impl PartialEq for SessionId {
     fn eq(&self, other: &Self) -> bool {
-        self.first == other.first && self.text == other.text
+        self.cmp(other).is_eq()
     }
 }
 
@@ -207,7 +212,10 @@ impl Hash for SessionId {
 /// As the text. Zeros stand for the first bytes a short one lacks, so equal ones say nothing yet.
 impl Ord for SessionId {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.first.cmp(&other.first).then_with(|| self.text.cmp(&other.text))
+        let rest = || {
+            if self.is_short() && other.is_short() { self.text.len().cmp(&other.text.len()) } else { self.text.cmp(&other.text) }
+        };
+        self.first.cmp(&other.first).then_with(rest)
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) struct Writer {
     strays: Vec<u64>,
 }
 
+#[derive(Default)]
 struct Batch {
     frames: Vec<Encoded>,
     ops: Vec<Op>,
@@ -150,10 +151,11 @@ impl Writer {
 
     /// What is queued, as far as it fits into the segment. `None`: nothing, or `rolls` is set since not even the first fits.
     fn take_batch(&mut self) -> Option<Batch> {
-        let mut ops = Vec::new();
         let mut taken = 0;
+        let mut ops;
         {
             let mut state = self.shared.locked();
+            ops = Vec::with_capacity(state.queue.len());
             while let Some(op) = state.queue.front() {
                 let bytes = op.content().as_ref().map_or(0, |content| u64::from(content_bytes(content)));
                 if u64::from(self.end) + taken + bytes > self.segment_bytes {
@@ -167,14 +169,14 @@ impl Writer {
                 ops.extend(state.queue.pop_front());
             }
         }
-        let mut batch = Batch { frames: Vec::new(), ops: Vec::new(), offsets: Vec::new(), bytes: 0 };
+        let mut batch = Batch { frames: Vec::with_capacity(ops.len()), offsets: Vec::with_capacity(ops.len()), ..Batch::default() };
         ops.iter().for_each(|op| self.add(&mut batch, op.content().as_ref()));
         batch.ops = ops;
         (!batch.ops.is_empty()).then_some(batch)
     }
 
     fn marker(&mut self) -> Option<Batch> {
-        let mut batch = Batch { frames: Vec::new(), ops: Vec::new(), offsets: Vec::new(), bytes: 0 };
+        let mut batch = Batch::default();
         if u64::from(self.end) + u64::from(content_bytes(&Content::Idle)) > self.segment_bytes {
             self.rolls = true;
             return None;
@@ -200,7 +202,8 @@ impl Writer {
         let path = segment_path(&self.dir, self.segment);
         let file = self.file.as_ref().expect("a batch is planned only with a segment");
         let parts = batch.frames.iter().flat_map(|frame| [&frame.header[..], &frame.payload, frame.padding()]);
-        let slices: Vec<IoSlice<'_>> = parts.filter(|part| !part.is_empty()).map(IoSlice::new).collect();
+        let mut slices = Vec::with_capacity(3 * batch.frames.len());
+        slices.extend(parts.filter(|part| !part.is_empty()).map(IoSlice::new));
         let began = self.clock.now();
         file.write_at(&slices, self.end.into()).map_err(|error| Error::io("write", &path, &error))?;
         for zeros in pages(self.zeros_behind(batch)) {
