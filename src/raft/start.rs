@@ -30,6 +30,7 @@ use super::types::{Runtime, StoredMembership};
 use super::{Leadership, Member, Upper, bootstrap, disk_watch, members, purge, scrub, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
+use crate::machine::rows;
 use crate::mutant::{self, Mutant};
 use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
@@ -181,7 +182,8 @@ fn open_dir(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
 
 fn open_state(env: &Env, options: &OpenOptions, log: &Log) -> Result<Arc<State<Core>>, state::Error> {
     let cover = Arc::new(LogCover(log.clone()));
-    let state = State::open(env, &options.data_dir.join("state"), options.state, cover, Core::from_rows)?;
+    let tuned = state::Options { sought_singly: &rows::SOUGHT_SINGLY, ..options.state };
+    let state = State::open(env, &options.data_dir.join("state"), tuned, cover, Core::from_rows)?;
     state.mark_flushes(|core| core.machine.digest());
     Ok(state)
 }

@@ -15,6 +15,7 @@ use super::current::{self, Current, Fresh};
 use super::engine::{Base, File, Head};
 use super::error::Error;
 use super::flusher::Phase;
+use super::layers::Overlay;
 use super::rows::{Row, Rows};
 use super::snapshot::Decoder;
 use super::{HEALTHY, Options, State};
@@ -206,7 +207,8 @@ impl<M: Send + Sync + 'static> State<M> {
             let machine =
                 if mutant::is(Mutant::MachineNotSwapped) { machine } else { std::mem::replace(&mut live.machine, machine) };
             let base = std::mem::replace(&mut live.base, received.base);
-            let rows = (std::mem::take(&mut live.unflushed), live.frozen.take());
+            let unflushed = Overlay::new(core.options.sought_singly);
+            let rows = (std::mem::replace(&mut live.unflushed, unflushed), live.frozen.take());
             live.base_mark = None;
             live.applied = applied;
             live.flushed = applied;

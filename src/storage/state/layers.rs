@@ -1,8 +1,8 @@
 //! The layers a read sees: unflushed over frozen over the base, all of one instant.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,15 +48,79 @@ impl Batch {
 
 /// Rows that are not in the base yet; without a value: deleted.
 ///
-/// A tree for each table: those that hold little, which every write changes, stay small and in the processor's caches.
+/// A table of its own for each: those that hold little, which every write changes, stay small and in the processor's caches.
 #[derive(Default)]
 pub(super) struct Overlay {
-    tables: BTreeMap<u8, BTreeMap<Key, Cell>>,
+    tables: BTreeMap<u8, Cells>,
     bytes: u64,
+    /// See [`super::Options::sought_singly`].
+    sought_singly: &'static [u8],
+}
+
+/// The rows of one table.
+enum Cells {
+    Ordered(BTreeMap<Key, Cell>),
+    /// Found with one miss in the processor's caches where a tree takes one for each level. Never walked in its own order.
+    Hashed(HashMap<Key, Cell>),
+}
+
+impl Cells {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Ordered(rows) => rows.is_empty(),
+            Self::Hashed(rows) => rows.is_empty(),
+        }
+    }
+
+    fn get_mut(&mut self, key: &Key) -> Option<&mut Cell> {
+        match self {
+            Self::Ordered(rows) => rows.get_mut(key),
+            Self::Hashed(rows) => rows.get_mut(key),
+        }
+    }
+
+    fn insert(&mut self, key: Key, cell: Cell) {
+        let old = match self {
+            Self::Ordered(rows) => rows.insert(key, cell),
+            Self::Hashed(rows) => rows.insert(key, cell),
+        };
+        debug_assert!(old.is_none(), "the caller has looked");
+    }
+
+    fn remove(&mut self, key: &Key) {
+        match self {
+            Self::Ordered(rows) => drop(rows.remove(key)),
+            Self::Hashed(rows) => drop(rows.remove(key)),
+        }
+    }
+
+    /// The rows within, in order of keys.
+    fn range(&self, span: &Span) -> Vec<(&Key, &Cell)> {
+        let (from, until) = (Key::new(span.from.clone()), Key::new(span.until.clone()));
+        match self {
+            _ if from >= until => Vec::new(),
+            Self::Ordered(rows) => rows.range(from..until).collect(),
+            Self::Hashed(rows) if span.is_single() => rows.get_key_value(&from).into_iter().collect(),
+            Self::Hashed(rows) => in_order(rows.iter().filter(|(key, _)| (&from..&until).contains(key))),
+        }
+    }
+
+    fn all(&self) -> Vec<(&Key, &Cell)> {
+        match self {
+            Self::Ordered(rows) => rows.iter().collect(),
+            Self::Hashed(rows) => in_order(rows.iter()),
+        }
+    }
+}
+
+fn in_order<'r>(rows: impl Iterator<Item = (&'r Key, &'r Cell)>) -> Vec<(&'r Key, &'r Cell)> {
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_unstable_by_key(|(key, _)| *key);
+    rows
 }
 
 /// A row's key, which is compared without a look at its bytes where the first 16 of them tell. Ordered as its bytes are.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 struct Key {
     first: u128,
     bytes: Bytes,
@@ -69,12 +133,38 @@ impl Key {
         first[..len].copy_from_slice(&bytes[..len]);
         Self { first: u128::from_be_bytes(first), bytes }
     }
+
+    /// Whether `first` has all of it.
+    fn is_short(&self) -> bool {
+        self.bytes.len() <= 16
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if self.is_short() {
+            // Equal keys have equal lengths, which need not be hashed for that.
+            state.write_u128(self.first);
+        } else {
+            state.write(&self.bytes);
+        }
+    }
 }
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
         // Zeros stand for what a short key lacks, so equal ones say nothing yet.
-        self.first.cmp(&other.first).then_with(|| self.bytes.cmp(&other.bytes))
+        let lens = || self.bytes.len().cmp(&other.bytes.len());
+        let rest = || if self.is_short() && other.is_short() { lens() } else { self.bytes.cmp(&other.bytes) };
+        self.first.cmp(&other.first).then_with(rest)
     }
 }
 
@@ -99,18 +189,23 @@ impl Cell {
 }
 
 impl Overlay {
+    pub fn new(sought_singly: &'static [u8]) -> Self {
+        Self { sought_singly, ..Self::default() }
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.tables.values().all(BTreeMap::is_empty)
+        self.tables.values().all(Cells::is_empty)
     }
 
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
+    /// All rows, in order of tables and keys.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         let tables = self.tables.iter();
         tables.flat_map(|(table, rows)| {
-            rows.iter().map(|(key, cell)| Row {
+            rows.all().into_iter().map(|(key, cell)| Row {
                 table: *table,
                 key: &key.bytes,
                 value: cell.value.as_ref(),
@@ -121,30 +216,33 @@ impl Overlay {
 
     fn set(&mut self, table: u8, key: Bytes, cell: Cell) {
         let key_bytes = key.len() as u64 + ROW_OVERHEAD_BYTES;
-        let is_deleted = cell.value.is_none();
+        let singly = self.sought_singly.contains(&table);
+        let rows = self.tables.entry(table).or_insert_with(|| match singly {
+            true => Cells::Hashed(HashMap::new()),
+            false => Cells::Ordered(BTreeMap::new()),
+        });
+        let key = Key::new(key);
         self.bytes += cell.bytes();
-        match self.tables.entry(table).or_default().entry(Key::new(key)) {
-            Entry::Vacant(vacant) => {
+        match rows.get_mut(&key) {
+            None => {
                 self.bytes += key_bytes;
-                vacant.insert(cell);
+                rows.insert(key, cell);
             }
-            Entry::Occupied(occupied) if is_deleted && occupied.get().is_first => {
-                self.bytes -= key_bytes + occupied.get().bytes();
-                occupied.remove();
+            Some(old) if cell.value.is_none() && old.is_first => {
+                self.bytes -= key_bytes + old.bytes();
+                rows.remove(&key);
             }
-            Entry::Occupied(mut occupied) => {
-                let is_first = occupied.get().is_first;
-                self.bytes -= occupied.get().bytes();
-                occupied.insert(Cell { is_first, ..cell });
+            Some(old) => {
+                self.bytes -= old.bytes();
+                old.value = cell.value;
             }
         }
     }
 
     fn range(&self, span: &Span) -> impl Iterator<Item = ((u8, &Bytes), &Option<Bytes>)> {
         let table = span.table;
-        let rows = self.tables.get(&table).filter(|_| span.from < span.until);
-        let within = || Key::new(span.from.clone())..Key::new(span.until.clone());
-        rows.into_iter().flat_map(move |rows| rows.range(within())).map(move |(key, cell)| ((table, &key.bytes), &cell.value))
+        let rows = self.tables.get(&table).map_or_else(Vec::new, |rows| rows.range(span));
+        rows.into_iter().map(move |(key, cell)| ((table, &key.bytes), &cell.value))
     }
 }
 
@@ -200,6 +298,13 @@ struct Span {
     table: u8,
     from: Bytes,
     until: Bytes,
+}
+
+impl Span {
+    /// Whether it is of one key alone.
+    fn is_single(&self) -> bool {
+        self.until.len() == self.from.len() + 1 && self.until.starts_with(&self.from) && self.until.ends_with(&[0])
+    }
 }
 
 /// Pins rows of the view it was handed out by.
@@ -261,9 +366,7 @@ impl Pinned {
         }
         rows.extend(self.recent.iter().map(|(table, key, value)| ((*table, key.clone()), value.clone())));
         for span in &self.spans {
-            let single =
-                span.until.len() == span.from.len() + 1 && span.until.starts_with(&span.from) && span.until.ends_with(&[0]);
-            if single && rows.contains_key(&(span.table, span.from.clone())) {
+            if span.is_single() && rows.contains_key(&(span.table, span.from.clone())) {
                 continue;
             }
             for row in Scan::range(&self.base, span.table, &span.from, &span.until) {
@@ -300,19 +403,68 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_equal_and_hash_alike_only_if_their_bytes_are() {
+        let keys: Vec<Vec<u8>> = (0..40).flat_map(|len| [vec![0; len], [vec![0; len], vec![1]].concat()]).collect();
+        let hash = |key: &Key| {
+            std::hash::BuildHasher::hash_one(&std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default(), key)
+        };
+        for (one, other) in keys.iter().flat_map(|one| keys.iter().map(move |other| (one, other))) {
+            let (a, b) = (Key::new(Bytes::copy_from_slice(one)), Key::new(Bytes::copy_from_slice(other)));
+            assert_eq!(a == b, one == other, "{one:?} {other:?}");
+            assert!(a != b || hash(&a) == hash(&b), "{one:?}");
+        }
+    }
+
+    fn put_all(overlay: Overlay, rows: &[(u8, &'static [u8], bool)]) -> Overlay {
+        let mut batch = Batch::default();
+        for (table, key, is_put) in rows {
+            match is_put {
+                true => batch.put(*table, Bytes::from_static(key), Bytes::from_static(b"value")),
+                false => batch.delete(*table, Bytes::from_static(key)),
+            }
+        }
+        self::overlay(batch, overlay)
+    }
+
+    #[test]
+    fn hashed_rows_are_given_as_ordered_ones_are() {
+        let rows: [(u8, &'static [u8], bool); 8] = [
+            (1, b"b", true),
+            (1, b"a", true),
+            (1, b"a long key whose first bytes are those of another 2", true),
+            (1, b"a long key whose first bytes are those of another 1", true),
+            (1, b"a\0", true),
+            (1, b"", true),
+            (2, b"z", true),
+            (1, b"b", false),
+        ];
+        let (ordered, hashed) = (put_all(Overlay::default(), &rows), put_all(Overlay::new(&[1]), &rows));
+        assert_eq!(ordered.rows().collect::<Vec<_>>(), hashed.rows().collect::<Vec<_>>());
+        assert_eq!(ordered.bytes(), hashed.bytes());
+        let bytes = Bytes::from_static;
+        for (from, until) in [("", "zz"), ("a", "a\0"), ("a", "b"), ("c", "a"), ("", "\0"), ("b", "b\0"), ("a", "a")] {
+            let span = Span { table: 1, from: bytes(from.as_bytes()), until: bytes(until.as_bytes()) };
+            let found = |overlay: &Overlay| overlay.range(&span).map(|((_, key), _)| key.clone()).collect::<Vec<_>>();
+            assert_eq!(found(&ordered), found(&hashed), "{from:?}..{until:?}");
+        }
+    }
+
+    #[test]
     fn a_first_row_that_is_deleted_before_the_flush_leaves_nothing_and_any_other_leaves_its_deletion() {
-        let (key, value) = (Bytes::from_static(b"key"), Bytes::from_static(b"value"));
-        let mut batch = Batch::default();
-        batch.put_first(1, key.clone(), value.clone());
-        batch.put(1, key.clone(), value.clone());
-        batch.put(2, key.clone(), value);
-        let rows = overlay(batch, Overlay::default());
-        assert_eq!(rows.rows().count(), 2);
-        let mut batch = Batch::default();
-        batch.delete(1, key.clone());
-        batch.delete(2, key.clone());
-        let rows = overlay(batch, rows);
-        assert_eq!(rows.rows().map(|row| (row.table, row.value)).collect::<Vec<_>>(), vec![(2, None)]);
-        assert_eq!(rows.bytes(), key.len() as u64 + ROW_OVERHEAD_BYTES);
+        for sought_singly in [&[][..], &[1, 2]] {
+            let (key, value) = (Bytes::from_static(b"key"), Bytes::from_static(b"value"));
+            let mut batch = Batch::default();
+            batch.put_first(1, key.clone(), value.clone());
+            batch.put(1, key.clone(), value.clone());
+            batch.put(2, key.clone(), value);
+            let rows = overlay(batch, Overlay::new(sought_singly));
+            assert_eq!(rows.rows().count(), 2);
+            let mut batch = Batch::default();
+            batch.delete(1, key.clone());
+            batch.delete(2, key.clone());
+            let rows = overlay(batch, rows);
+            assert_eq!(rows.rows().map(|row| (row.table, row.value)).collect::<Vec<_>>(), vec![(2, None)]);
+            assert_eq!(rows.bytes(), key.len() as u64 + ROW_OVERHEAD_BYTES);
+        }
     }
 }

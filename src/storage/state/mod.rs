@@ -69,6 +69,9 @@ pub struct Options {
     pub flush_after: Duration,
     /// Room set aside on the disk, for flushes that find none; 0: none.
     pub reserve_bytes: u64,
+    /// Tables whose rows are put and pinned one by one: until they are flushed they lie in hash tables. A range of one costs a walk over
+    /// all its unflushed rows.
+    pub sought_singly: &'static [u8],
 }
 
 impl Default for Options {
@@ -80,6 +83,7 @@ impl Default for Options {
             unflushed_bytes_hard: 64 * MIB,
             flush_after: Duration::from_secs(10),
             reserve_bytes: 64 * MIB,
+            sought_singly: &[],
         }
     }
 }
@@ -164,7 +168,7 @@ impl<M: Send + Sync + 'static> State<M> {
         let (base, last_file) = open_base(env, dir, options)?;
         let machine = build(Rows(&base))?;
         let applied = base.head.applied;
-        let unflushed = Overlay::default();
+        let unflushed = Overlay::new(options.sought_singly);
         let live = Live {
             machine,
             unflushed,
