@@ -15,7 +15,7 @@ readonly TESTS_FLOOR=610
 
 # New seeds that are simulated for 30 s of virtual time each: for so many minutes, at least the floor. Where they begin follows from the
 # commit, so that every change explores others and a failure can be had again.
-readonly SIM_MINUTES=6
+readonly SIM_MINUTES=12
 readonly SEEDS_FLOOR=200
 readonly FAULTS_FLOOR=4000
 
