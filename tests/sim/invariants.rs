@@ -8,12 +8,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quorate::raft::{Role, Status};
 
-static SEEN: Mutex<Seen> =
-    Mutex::new(Seen { granted: BTreeMap::new(), fresh: Vec::new(), proposed: false, leaders: BTreeMap::new() });
+static SEEN: Mutex<Seen> = Mutex::new(Seen {
+    granted: BTreeMap::new(),
+    promised: BTreeMap::new(),
+    fresh: Vec::new(),
+    proposed: false,
+    leaders: BTreeMap::new(),
+});
 
 struct Seen {
     /// The largest term in which a node granted its vote.
     granted: BTreeMap<u64, u64>,
+    /// By node: its process that was seen last, and that term as it was when this process began.
+    promised: BTreeMap<u64, (u64, u64)>,
     /// Who granted one since the nemesis looked.
     fresh: Vec<u64>,
     /// Whether a change of the members was proposed since the nemesis looked.
@@ -53,9 +60,15 @@ pub fn take_proposed() -> bool {
 pub fn judge(node: u64, process: u64, status: &Status) -> Option<String> {
     let mut seen = seen();
     let granted = seen.granted.get(&node).copied().unwrap_or_default();
-    // Before openraft has read its log it says 0.
-    if status.term > 0 && status.term < granted {
-        return Some(format!("a vote is forgotten: granted in term {granted}, now in term {}", status.term));
+    let known = seen.promised.entry(node).or_insert((process, 0));
+    if known.0 != process {
+        *known = (process, granted);
+    }
+    // What its earlier processes promised: openraft publishes its own process's term only after what else it has at hand, which may be
+    // another vote on a slow disk (seed 62725216287). Before it has read its log it says 0.
+    let promised = known.1;
+    if status.term > 0 && status.term < promised {
+        return Some(format!("a vote is forgotten: granted in term {promised}, now in term {}", status.term));
     }
     if status.role == Role::Leader {
         let first = *seen.leaders.entry((status.term, node)).or_insert(process);
