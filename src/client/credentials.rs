@@ -8,16 +8,18 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tonic::codegen::InterceptedService;
 use tonic::codegen::http::Uri;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 use super::Error;
 use super::connection::{Connector, cause};
+use super::driver::Config;
 use crate::env::{Clock, read_file};
 use crate::tls::{self, Connecting, Identity, Roots, TcpDial};
 use crate::types::{Refusal, RefusalKind};
@@ -226,9 +228,28 @@ pub(super) fn refusal_from(status: &Status) -> Refusal {
     crate::wire::refusal_from_status(status)
 }
 
+/// Asks one endpoint after the other, each for at most `within`, until one answers; gives also which one did. Errors: the failure that
+/// [`note`] keeps.
+pub(super) async fn first_answer<T, F: Future<Output = Result<Response<T>, Status>>>(
+    config: &Config,
+    within: Duration,
+    ask: impl Fn(Link) -> F,
+) -> Result<(T, String), Error> {
+    let mut kept = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
+    for endpoint in &config.endpoints {
+        let attempt = async { ask(config.dial(endpoint).connect().await?).await.map_err(|status| refusal_from(&status)) };
+        let late = |_| Err(Refusal::not_applied(RefusalKind::Unavailable, format!("no answer in time address={endpoint}")));
+        match tokio::time::timeout(within, attempt).await.unwrap_or_else(late) {
+            Ok(response) => return Ok((response.into_inner(), endpoint.clone())),
+            Err(refusal) => note(&mut kept, refusal),
+        }
+    }
+    Err(Error::from_refusal(kept))
+}
+
 /// Keeps, of the failures of one question to several nodes, the one to tell: a node that refuses the credentials is there, whatever the
 /// others are; else the last.
-pub(super) fn note(kept: &mut Refusal, next: Refusal) {
+fn note(kept: &mut Refusal, next: Refusal) {
     let of_credentials = |refusal: &Refusal| matches!(refusal.kind, RefusalKind::Unauthenticated | RefusalKind::Denied);
     if !of_credentials(kept) || of_credentials(&next) {
         *kept = next;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::credentials::{Link, note, refusal_from};
+use super::credentials::{Link, first_answer, refusal_from};
 use super::driver::Config;
 use super::{Error, ErrorKind};
 use crate::types::{Applied, ClusterId, NodeId, Refusal, RefusalKind, Revision};
@@ -72,26 +72,10 @@ pub enum MemberChange {
     Update(Member),
 }
 
-/// Asks one endpoint after the other.
 pub(super) async fn members(config: &Config) -> Result<Members, Error> {
-    let mut last = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
-    for endpoint in &config.endpoints {
-        match timeout(ASK_TIMEOUT, ask(config, endpoint)).await {
-            Ok(Ok(response)) => return Ok(members_from(response)),
-            Ok(Err(refusal)) => note(&mut last, refusal),
-            Err(_) => {
-                note(&mut last, Refusal::not_applied(RefusalKind::Unavailable, format!("no answer in time address={endpoint}")))
-            }
-        }
-    }
-    Err(Error::from_refusal(last))
-}
-
-/// What one endpoint says.
-pub(super) async fn ask(config: &Config, endpoint: &str) -> Result<v1::MembersResponse, Refusal> {
-    let mut client = OperationsClient::new(config.dial(endpoint).connect().await?);
-    let answer = client.members(v1::MembersRequest {}).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| refusal_from(&status))
+    let ask = |link| async { OperationsClient::new(link).members(v1::MembersRequest {}).await };
+    let (response, _) = first_answer(config, ASK_TIMEOUT, ask).await?;
+    Ok(members_from(response))
 }
 
 pub(super) async fn change(config: &Config, change: MemberChange, force: bool, within: Duration) -> Result<Members, Error> {

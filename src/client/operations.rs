@@ -7,10 +7,10 @@ use bytes::Bytes;
 use tonic::Streaming;
 
 use super::Error;
-use super::credentials::{note, refusal_from};
+use super::credentials::{first_answer, refusal_from};
 use super::driver::Config;
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::types::{NodeId, Refusal, RefusalKind, Revision};
+use crate::types::{NodeId, Revision};
 use crate::wire::v1;
 use crate::wire::v1::operations_client::OperationsClient;
 
@@ -87,43 +87,19 @@ pub struct NodeEvent {
 }
 
 pub(super) async fn events(config: &Config) -> Result<NodeEvents, Error> {
-    let mut last = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
-    for endpoint in &config.endpoints {
-        let ask = async {
-            let mut client = OperationsClient::new(config.dial(endpoint).connect().await?);
-            client.events(v1::EventsRequest {}).await.map_err(|status| refusal_from(&status))
-        };
-        match tokio::time::timeout(EVENTS_TIMEOUT, ask).await {
-            Ok(Ok(response)) => {
-                let v1::EventsResponse { node, events } = response.into_inner();
-                let event = |v1::Event { at_ms, kind, detail }| NodeEvent { at_ms, kind, detail };
-                return Ok(NodeEvents { node: NodeId(node), events: events.into_iter().map(event).collect() });
-            }
-            Ok(Err(refusal)) => note(&mut last, refusal),
-            Err(_) => {
-                note(&mut last, Refusal::not_applied(RefusalKind::Unavailable, format!("no answer in time address={endpoint}")))
-            }
-        }
-    }
-    Err(Error::from_refusal(last))
+    let ask = |link| async { OperationsClient::new(link).events(v1::EventsRequest {}).await };
+    let (v1::EventsResponse { node, events }, _) = first_answer(config, EVENTS_TIMEOUT, ask).await?;
+    let event = |v1::Event { at_ms, kind, detail }| NodeEvent { at_ms, kind, detail };
+    Ok(NodeEvents { node: NodeId(node), events: events.into_iter().map(event).collect() })
 }
 
 pub(super) async fn backup(config: &Config, at_least: Revision, timeout: Duration) -> Result<Backup, Error> {
-    let mut last = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
-    for endpoint in &config.endpoints {
-        let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-        let request = v1::BackupRequest { at_least: at_least.0, timeout_ms };
-        let begin = async {
-            let channel = config.dial(endpoint).connect().await?;
-            let mut client = OperationsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
-            client.backup(request).await.map_err(|status| refusal_from(&status))
-        };
-        // The node itself keeps to the timeout; this is for one that answers nothing.
-        match tokio::time::timeout(timeout + PIECE_TIMEOUT, begin).await {
-            Ok(Ok(response)) => return Ok(Backup { pieces: response.into_inner(), endpoint: endpoint.clone() }),
-            Ok(Err(refusal)) => note(&mut last, refusal),
-            Err(_) => note(&mut last, Refusal::not_applied(RefusalKind::Unavailable, format!("no answer address={endpoint}"))),
-        }
-    }
-    Err(Error::from_refusal(last))
+    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let begin = |link| async move {
+        let mut client = OperationsClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
+        client.backup(v1::BackupRequest { at_least: at_least.0, timeout_ms }).await
+    };
+    // The node itself keeps to the timeout; this is for one that answers nothing.
+    let (pieces, endpoint) = first_answer(config, timeout + PIECE_TIMEOUT, begin).await?;
+    Ok(Backup { pieces, endpoint })
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Error;
 use super::connection::sessions;
-use super::credentials::{note, refusal_from};
+use super::credentials::first_answer;
 use super::driver::Config;
 use crate::limits::{MESSAGE_BYTES_MAX, NODES_MAX};
-use crate::types::{ClusterId, NodeId, Refusal, RefusalKind, Revision};
+use crate::types::{ClusterId, NodeId, Revision};
 use crate::wire::v1;
 
 const _: () = assert!(NODES_MAX as u64 * 4096 < MESSAGE_BYTES_MAX);
@@ -154,38 +154,18 @@ pub struct NodeCheck {
     pub detail: String,
 }
 
-/// Asks one endpoint after the other until one answers.
 pub(super) async fn ask(config: &Config, options: StatusOptions) -> Result<ClusterStatus, Error> {
-    let mut failure = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
-    for endpoint in &config.endpoints {
-        match tokio::time::timeout(options.timeout, ask_one(config, endpoint, options)).await {
-            Ok(Ok(response)) => return Ok(status_from(response, endpoint)),
-            Ok(Err(refusal)) => note(&mut failure, refusal),
-            Err(_) => {
-                let message = format!("no answer within the timeout address={endpoint}");
-                note(&mut failure, Refusal::not_applied(RefusalKind::Unavailable, message));
-            }
-        }
-    }
-    Err(Error::from_refusal(failure))
-}
-
-async fn ask_one(config: &Config, endpoint: &str, options: StatusOptions) -> Result<v1::StatusResponse, Refusal> {
-    let channel = config.dial(endpoint).connect().await?;
     let timeout_ms = u32::try_from(options.timeout.as_millis() * 9 / 10).unwrap_or(u32::MAX);
     let digest_at = options.digest_at.map_or(0, |revision| revision.0);
     let request = v1::StatusRequest { digest_at, timeout_ms, local: false };
-    let response = sessions(channel).status(request).await;
-    response.map(|response| response.into_inner()).map_err(|status| refusal_from(&status))
-}
-
-fn status_from(response: v1::StatusResponse, endpoint: &str) -> ClusterStatus {
-    ClusterStatus {
+    let (response, endpoint) =
+        first_answer(config, options.timeout, |link| async move { sessions(link).status(request).await }).await?;
+    Ok(ClusterStatus {
         cluster_id: ClusterId::from_slice(&response.cluster_id),
         cluster_name: response.cluster_name,
-        endpoint: endpoint.to_owned(),
+        endpoint,
         nodes: response.nodes.into_iter().map(node_from).collect(),
-    }
+    })
 }
 
 fn node_from(node: v1::NodeStatus) -> NodeStatus {
