@@ -17,6 +17,7 @@ use super::rig::{Caller, Cluster, version};
 const SESSIONS_TABLE: u8 = 1;
 /// Long enough to be found in a file, and nowhere by chance.
 const NEEDLE: &str = "a needle that lies in one row of one table and nowhere else";
+const LOST: &str = "session-007";
 const MARK: &str = "REBUILD";
 
 /// Saves enough for several kept digests, one of it the needle.
@@ -29,9 +30,30 @@ async fn fill(caller: &mut Caller) {
     version(&caller.settle(&save).await);
 }
 
-async fn follower_of(cluster: &Cluster) -> u64 {
+/// Fills three nodes until all hold the same; gives one that follows.
+async fn filled(cluster: &Cluster) -> u64 {
     let leader = cluster.leader(1).await;
+    fill(&mut cluster.caller(leader).await).await;
+    cluster.converged().await.expect("equal digests");
     (1..=3).find(|node| *node != leader).expect("three nodes")
+}
+
+/// Three nodes that are filled, and which of them was stopped.
+async fn stopped_follower() -> (Cluster, u64) {
+    let mut cluster = Cluster::start(3).await;
+    let follower = filled(&cluster).await;
+    cluster.stop(follower).await;
+    (cluster, follower)
+}
+
+/// The same, where that node then lost a session, was started, and stopped because the others are in another state.
+async fn stopped_for_a_lost_session() -> (Cluster, u64) {
+    let (mut cluster, follower) = stopped_follower().await;
+    lose_a_session(&cluster, follower);
+    cluster.start_node(follower).await;
+    let reason = cluster.ended(follower).await;
+    assert!(reason.contains("a majority of the voters is in another state"), "{reason}");
+    (cluster, follower)
 }
 
 fn dir(cluster: &Cluster, node: u64) -> PathBuf {
@@ -73,12 +95,12 @@ impl Cover for Covered {
 }
 
 /// Removes a session's metadata from the state of a stopped node, with every checksum right: what a bug would do.
-fn lose_a_session(cluster: &Cluster, node: u64, id: &'static str) {
+fn lose_a_session(cluster: &Cluster, node: u64) {
     let env = Env { disk: Arc::new(cluster.sim_disk(node)), ..Env::real() };
     let options = Options { reserve_bytes: 0, flush_after: Duration::ZERO, ..Options::default() };
     let dir = dir(cluster, node).join("state");
     let state = State::open(&env, &dir, options, Arc::new(Covered), |_| Ok::<_, Error>(())).expect("it is whole");
-    state.update(|(), batch| batch.delete(SESSIONS_TABLE, Bytes::from_static(id.as_bytes())));
+    state.update(|(), batch| batch.delete(SESSIONS_TABLE, Bytes::from_static(LOST.as_bytes())));
     // No entry was applied, so there is nothing to wait for but this.
     while state.bytes().unflushed_bytes > 0 {
         assert!(state.failed().is_none(), "{:?}", state.failed());
@@ -91,6 +113,7 @@ async fn check_mended(cluster: &Cluster, node: u64) {
     cluster.converged().await.expect("all replicas are in the same state");
     let mut reader = cluster.caller(node).await;
     assert_eq!(reader.value("session-with-a-needle").await.as_deref(), Some(NEEDLE.as_bytes()));
+    assert_eq!(reader.value(LOST).await.as_deref(), Some(&b"value 7"[..]));
     let stale = reader.load_within("session-with-a-needle", Consistency::Stale, 2000).await.expect("its own state answers");
     assert!(matches!(&stale, Loaded::Full(content) if content.head.as_ref().is_some_and(|head| head.data == NEEDLE)), "{stale:?}");
     let kinds: Vec<String> = cluster
@@ -106,22 +129,11 @@ async fn check_mended(cluster: &Cluster, node: u64) {
 
 #[tokio::test]
 async fn a_node_in_another_state_than_a_majority_stops_and_comes_back_with_theirs() {
-    let mut cluster = Cluster::start(3).await;
-    let follower = follower_of(&cluster).await;
-    let mut caller = cluster.caller(cluster.leader(1).await).await;
-    fill(&mut caller).await;
-    cluster.converged().await.expect("equal digests");
-    cluster.stop(follower).await;
-    lose_a_session(&cluster, follower, "session-007");
-    cluster.start_node(follower).await;
-    let reason = cluster.ended(follower).await;
-    assert!(reason.contains("a majority of the voters is in another state"), "{reason}");
+    let (mut cluster, follower) = stopped_for_a_lost_session().await;
     assert!(has_mark(&cluster, follower));
     let last_log = cluster.status().await.expect("two answer").nodes.iter().filter_map(|node| node.last_log).max();
     cluster.start_node(follower).await;
     check_mended(&cluster, follower).await;
-    let mut reader = cluster.caller(follower).await;
-    assert_eq!(reader.value("session-007").await.as_deref(), Some(&b"value 7"[..]));
     let status = cluster.status_of(follower).await.expect("it runs");
     assert!(status.purged >= last_log, "the snapshot lies behind its own log: {status:?}");
     // The others raised an alarm, and it has ended.
@@ -135,13 +147,10 @@ async fn a_node_in_another_state_than_a_majority_stops_and_comes_back_with_their
 async fn a_flipped_bit_in_content_is_found_by_reading_everything_and_mended() {
     let builder = testing::Cluster::builder().segment_bytes(1 << 20).scrub_interval(Duration::from_secs(1));
     let mut cluster = Cluster::of(builder).await;
-    let follower = follower_of(&cluster).await;
-    let mut caller = cluster.caller(cluster.leader(1).await).await;
-    fill(&mut caller).await;
+    let follower = filled(&cluster).await;
     let read =
         |status: &quorate::client::ClusterStatus| status.nodes.iter().all(|node| node.scrub_passes > 0 && node.scrub_bytes > 0);
     cluster.wait_for("a pass of every node", read).await.expect("nothing is damaged");
-    cluster.converged().await.expect("equal digests");
     cluster.stop(follower).await;
     flip(&cluster, follower, NEEDLE);
     cluster.start_node(follower).await;
@@ -157,12 +166,7 @@ async fn a_flipped_bit_in_content_is_found_by_reading_everything_and_mended() {
 
 #[tokio::test]
 async fn a_damaged_row_is_served_by_nobody_and_the_node_that_read_it_stops() {
-    let mut cluster = Cluster::start(3).await;
-    let follower = follower_of(&cluster).await;
-    let mut caller = cluster.caller(cluster.leader(1).await).await;
-    fill(&mut caller).await;
-    cluster.converged().await.expect("equal digests");
-    cluster.stop(follower).await;
+    let (mut cluster, follower) = stopped_follower().await;
     flip(&cluster, follower, NEEDLE);
     cluster.start_node(follower).await;
     let mut reader = cluster.caller(follower).await;
@@ -177,10 +181,7 @@ async fn a_damaged_row_is_served_by_nobody_and_the_node_that_read_it_stops() {
 #[tokio::test]
 async fn a_row_that_cannot_be_read_at_start_is_mended_before_the_node_serves() {
     let mut cluster = Cluster::start(3).await;
-    let follower = follower_of(&cluster).await;
-    let mut caller = cluster.caller(cluster.leader(1).await).await;
-    fill(&mut caller).await;
-    cluster.converged().await.expect("equal digests");
+    let follower = filled(&cluster).await;
     let before = cluster.status_of(follower).await.expect("it runs");
     cluster.stop(follower).await;
     flip(&cluster, follower, "session-with-a-needle");
@@ -192,12 +193,7 @@ async fn a_row_that_cannot_be_read_at_start_is_mended_before_the_node_serves() {
 
 #[tokio::test]
 async fn a_node_killed_while_it_is_rebuilt_begins_again() {
-    let mut cluster = Cluster::start(3).await;
-    let follower = follower_of(&cluster).await;
-    let mut caller = cluster.caller(cluster.leader(1).await).await;
-    fill(&mut caller).await;
-    cluster.converged().await.expect("equal digests");
-    cluster.stop(follower).await;
+    let (mut cluster, follower) = stopped_follower().await;
     flip(&cluster, follower, "session-with-a-needle");
     // It dies after so many more operations of its disk, wherever that is.
     for operations in [40, 60, 80, 100, 120] {
@@ -213,15 +209,7 @@ async fn a_node_killed_while_it_is_rebuilt_begins_again() {
 /// No start finds this damage by itself: only the mark says that the state must not be served.
 #[tokio::test]
 async fn the_mark_stays_until_another_state_is_in_place() {
-    let mut cluster = Cluster::start(3).await;
-    let follower = follower_of(&cluster).await;
-    let mut caller = cluster.caller(cluster.leader(1).await).await;
-    fill(&mut caller).await;
-    cluster.converged().await.expect("equal digests");
-    cluster.stop(follower).await;
-    lose_a_session(&cluster, follower, "session-007");
-    cluster.start_node(follower).await;
-    cluster.ended(follower).await;
+    let (mut cluster, follower) = stopped_for_a_lost_session().await;
     let others: Vec<u64> = (1..=3).filter(|node| *node != follower).collect();
     for node in &others {
         cluster.stop(*node).await;
@@ -236,8 +224,6 @@ async fn the_mark_stays_until_another_state_is_in_place() {
     }
     cluster.start_node(follower).await;
     check_mended(&cluster, follower).await;
-    let mut reader = cluster.caller(follower).await;
-    assert_eq!(reader.value("session-007").await.as_deref(), Some(&b"value 7"[..]));
 }
 
 #[tokio::test]
