@@ -12,6 +12,8 @@
 # builds that are there. What it makes lies below target/upgrade.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 case "${1:-}" in -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'; exit 0 ;; esac
 
 old_commit="$(git rev-parse --short "${1:-$(git describe --tags --abbrev=0 2>/dev/null || echo HEAD~20)}")" || exit 2
@@ -47,16 +49,7 @@ finish() {
 }
 trap finish EXIT
 
-base=$((12000 + $$ % 8000))
-{
-  echo 'name = "upgrade"'
-  for node in 1 2 3; do
-    port=$((base + 10 * node))
-    printf '[[node]]\nid = %s\nclient = "127.0.0.1:%s"\npeer = "127.0.0.1:%s"\nadmin = "127.0.0.1:%s"\n' \
-      "$node" "$port" "$((port + 1))" "$((port + 2))"
-  done
-} >"$dir/cluster.toml"
-endpoints="127.0.0.1:$((base + 10)),127.0.0.1:$((base + 20)),127.0.0.1:$((base + 30))"
+endpoints="$(configure_nodes upgrade $((12000 + $$ % 8000)) "$dir/cluster.toml")"
 export QUORATE_ENDPOINTS="$endpoints"
 
 start() { # NODE PROGRAM [FLAG]
@@ -157,7 +150,7 @@ touch "$dir/stop"
 wait "$counting" || fail "the counter failed: $(cat "$dir/counter.err")"
 last="$(count)"
 found="$("$NEW_BIN" session get counter -o json)"
-grep -q "\"version\":$last[,}]" <<<"$found" || fail "the counter was acknowledged up to $last, and there is $found"
+grep -q "\"version\":${last}[,}]" <<<"$found" || fail "the counter was acknowledged up to $last, and there is $found"
 say "no acknowledged write is lost: counter $last; agents: $(grep -o '"audit":{[^}]*}' "$dir/agents.json"); $failures"
 
 stop 1

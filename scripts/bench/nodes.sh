@@ -3,6 +3,8 @@
 # QUORATE names the program if it is built already. The data lies below TMPDIR, which must be on a disk.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 program="${QUORATE:-}"
 if [ -z "$program" ]; then
   cargo build --locked --release --bin quorate
@@ -22,16 +24,8 @@ trap finish EXIT
 
 # Starts three nodes named $1 and waits until one leads. Sets `endpoints`.
 start_nodes() {
-  local base=$((20000 + $$ % 8000)) node port
-  {
-    echo "name = \"$1\""
-    for node in 1 2 3; do
-      port=$((base + 10 * node))
-      printf '[[node]]\nid = %s\nclient = "127.0.0.1:%s"\npeer = "127.0.0.1:%s"\nadmin = "127.0.0.1:%s"\n' \
-        "$node" "$port" "$((port + 1))" "$((port + 2))"
-    done
-  } >"$dir/cluster.toml"
-  endpoints="127.0.0.1:$((base + 10)),127.0.0.1:$((base + 20)),127.0.0.1:$((base + 30))"
+  local node
+  endpoints="$(configure_nodes "$1" $((20000 + $$ % 8000)) "$dir/cluster.toml")"
   for node in 1 2 3; do
     "$program" serve --config "$dir/cluster.toml" --data-dir "$dir/data" --node "$node" --bootstrap 2>"$dir/$node.log" &
     started+=($!)
