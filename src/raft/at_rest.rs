@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::state_machine::machine_from;
 use crate::env::{Env, FrozenDisk};
-use crate::machine::{Machine, rows};
+use crate::machine::Machine;
 use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
 use crate::storage::log;
-use crate::storage::state::{self, Stopped};
+use crate::storage::state::Stopped;
 
 /// Why there is nothing to read, or what is damaged in it: one line that names it. Nothing was changed.
 #[derive(Debug)]
@@ -25,27 +26,6 @@ impl std::error::Error for Error {}
 /// An error of one part of the directory.
 pub(super) fn named(part: &str, error: impl std::fmt::Display) -> Error {
     Error(format!("{part}: {error}"))
-}
-
-/// A damaged row, from whatever found it.
-enum RowError {
-    State(state::Error),
-    Row(rows::Error),
-}
-
-impl From<rows::Error> for RowError {
-    fn from(error: rows::Error) -> Self {
-        Self::Row(error)
-    }
-}
-
-impl RowError {
-    fn named(self) -> Error {
-        match self {
-            Self::State(error) => named("state", error),
-            Self::Row(error) => named("state", error),
-        }
-    }
 }
 
 /// A stopped node's data directory. Holds its lock: no node can start from it meanwhile.
@@ -67,8 +47,7 @@ impl AtRest {
         let identity = Identity::inspect(&env.disk, dir).map_err(|error| named("identity", error))?;
         let log = read_log(&env, &dir.join("log")).map_err(|error| named("log", error))?;
         let state = Stopped::open(&env, &dir.join("state")).map_err(|error| named("state", error))?;
-        let metadata = state.rows().table_range(&rows::METADATA_TABLES).map(|row| row.map_err(RowError::State));
-        let machine = Machine::from_rows(metadata).map_err(RowError::named)?;
+        let machine = machine_from(&state.rows()).map_err(|error| named("state", error))?;
         Ok((Self { identity, state, machine, _lock: lock }, log))
     }
 }

@@ -43,17 +43,7 @@ impl Core {
     /// Rebuilds from rows. Errors: a row that does not decode, naming it.
     pub fn from_rows(rows: Rows<'_>) -> Result<Self, state::Error> {
         let (membership, largest_node) = raft_rows(&rows)?;
-        let machine = Machine::from_rows(rows.table_range(&rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State)));
-        let machine = machine.map_err(|error| match error {
-            BuildError::State(error) => error,
-            // A later release's rows are no damage: nothing may be put in their place.
-            BuildError::Row(rows::Error { problem: rows::Problem::ClusterVersion { version }, .. }) => state::Error::newer(format!(
-                "the state is at a cluster version that this release does not read version={version} newest={}; install the release \
-                 that was here before; nothing was changed",
-                newest_version()
-            )),
-            BuildError::Row(error) => state::Error::damaged(format!("{error} name={}", rows::table_name(error.table))),
-        })?;
+        let machine = machine_from(&rows)?;
         Ok(Self { machine, membership, largest_node })
     }
 
@@ -97,6 +87,20 @@ pub(super) fn raft_rows(rows: &Rows<'_>) -> Result<(StoredMembership, NodeId), s
         }
     }
     Ok((membership.clone(), largest.max(largest_of(&membership))))
+}
+
+/// The machine of a state: its metadata. Errors: a row that can't be read or does not decode, naming it.
+pub(super) fn machine_from(rows: &Rows<'_>) -> Result<Machine, state::Error> {
+    Machine::from_rows(rows.table_range(&rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State))).map_err(|error| match error {
+        BuildError::State(error) => error,
+        // A later release's rows are no damage: nothing may be put in their place.
+        BuildError::Row(rows::Error { problem: rows::Problem::ClusterVersion { version }, .. }) => state::Error::newer(format!(
+            "the state is at a cluster version that this release does not read version={version} newest={}; install the release \
+             that was here before; nothing was changed",
+            newest_version()
+        )),
+        BuildError::Row(error) => state::Error::damaged(format!("{error} name={}", rows::table_name(error.table))),
+    })
 }
 
 enum BuildError {
