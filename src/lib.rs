@@ -9,7 +9,6 @@
 pub mod docs;
 pub mod env;
 pub mod limits;
-mod mutant;
 pub mod types;
 
 #[cfg(feature = "client")]
@@ -18,6 +17,8 @@ pub mod client;
 pub mod codec;
 #[cfg(feature = "machine")]
 pub mod machine;
+#[cfg(any(feature = "client", feature = "machine"))]
+mod mutant;
 #[cfg(feature = "server")]
 pub mod raft;
 #[cfg(feature = "server")]
