@@ -196,7 +196,7 @@ fn state_from(view: &View<Message>, version: Version) -> Result<SessionState, St
     };
     let [prompt_tokens, completion_tokens] = usage(&view.counters).map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
     let total_usage = TokenUsage { prompt_tokens, completion_tokens };
-    let messages = view.items.iter().map(|kept| kept.value.clone()).collect();
+    let messages = view.map(Message::clone);
     Ok(SessionState { messages, memory_summary, total_usage, version: version.0 })
 }
 

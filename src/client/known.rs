@@ -279,8 +279,8 @@ impl<T: Item> Session<T> {
         if let Some(pending) = known.own.iter().find(begun).and_then(|own| own.pending.as_ref()) {
             return Ok(Decision::Wait(pending.subscribe()));
         }
-        let continued = |own: &&Own<T>| own.view.items.len() < new.items.len() && own.view.is_prefix_of(new.items);
-        let longest = known.own.iter().filter(continued).max_by_key(|own| own.view.items.len());
+        let continued = |own: &&Own<T>| own.view.len() < new.items.len() && own.view.is_prefix_of(new.items);
+        let longest = known.own.iter().filter(continued).max_by_key(|own| own.view.len());
         let (from, view, exact) = match longest.and_then(|own| own.done.map(|done| (done, own.view.clone()))) {
             Some(((place, exact), view)) => (Origin::At(place), Some(view), exact),
             None => (known.from, known.view.clone().filter(|_| !known.forgot), true),
@@ -304,13 +304,13 @@ impl<T: Item> Session<T> {
                     tracing::debug!("a turn was rebased");
                 }
                 // A view that says other than the cluster counts is no content of ours.
-                let exact = !rebased && items == plan.view.items.len() as u64 || mutant::is(Mutant::CacheAfterRebase);
+                let exact = !rebased && items == plan.view.len() as u64 || mutant::is(Mutant::CacheAfterRebase);
                 Some((Place { cluster, create_revision, version, items, first_chunk, next_chunk }, exact))
             }
             _ => None,
         };
         if let Some((place, true)) = place {
-            if plan.own.is_none() && plan.from.is_none() && plan.view.items.is_empty() {
+            if plan.own.is_none() && plan.from.is_none() && plan.view.len() == 0 {
                 // All that was there was replaced, and nothing can be appended to what came before: a value that is saved again and
                 // again would fill the cache with what it was.
                 self.known.retain(|known| !known.own.is_empty() || known.forgot || known.unsettled.is_some());
@@ -370,7 +370,7 @@ fn from_base<T: Item>(
     };
     let Step { view, append } = step;
     // Where everything is new, a delta would be no smaller, and could miss its base.
-    let is_smaller = |append: &Append| append.items.len() < view.items.len() || append.head.is_none();
+    let is_smaller = |append: &Append| append.items.len() < view.len() || append.head.is_none();
     let append = append.filter(|append| from.is_some_and(|place| !is_full_of_chunks(&place)) && is_smaller(append));
     let on_conflict = OnConflict::Reject;
     let from = from.map(Origin::At).filter(|_| append.is_some());

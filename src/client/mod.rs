@@ -242,7 +242,7 @@ fn content_of(view: &View<Bytes>) -> Content {
     if !is_transcript {
         return Content::Value(head);
     }
-    let messages = view.items.iter().map(|kept| kept.value.clone()).collect();
+    let messages = view.map(Bytes::clone);
     Content::Transcript { messages, head, counters: view.counters.clone() }
 }
 

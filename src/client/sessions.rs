@@ -135,7 +135,7 @@ pub(super) fn from_stored(content: LoadedContent, revision: Revision) -> Result<
 fn longer<T: Item>(content: LoadedContent, base: Place, view: &View<T>, cache: &Cache<T>) -> Result<Option<Learned<T>>, Failure> {
     let LoadedContent { info, chunks, head } = content;
     let (items, head) = pack::unpack(chunks, head)?;
-    if info.create_revision != base.create_revision || (view.items.len() + items.len()) as u64 != info.items {
+    if info.create_revision != base.create_revision || (view.len() + items.len()) as u64 != info.items {
         return Ok(None);
     }
     let head = head.unwrap_or_else(|| view.head.clone());

@@ -1,7 +1,7 @@
 //! Content as this client remembers it: decoded items, shared between versions, and what is new in a later one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
@@ -84,15 +84,40 @@ impl Drop for Counted {
 }
 
 #[derive(Debug)]
-pub(super) struct Kept<T> {
-    pub value: T,
+struct Kept<T> {
+    value: T,
     _counted: Counted,
+}
+
+/// Items in order; more come only at the end. Contents that go on from each other are beginnings of one line.
+#[derive(Debug)]
+struct Line<T>(RwLock<Vec<Arc<Kept<T>>>>);
+
+impl<T> Line<T> {
+    fn items(&self) -> RwLockReadGuard<'_, Vec<Arc<Kept<T>>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first `at` items, then `more`: on this line if it ends there, else on one of its own.
+    fn followed_by(self: &Arc<Self>, at: usize, more: Vec<Arc<Kept<T>>>) -> Arc<Self> {
+        if more.is_empty() {
+            return self.clone();
+        }
+        let mut items = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if items.len() == at {
+            items.extend(more);
+            return self.clone();
+        }
+        Arc::new(Self(RwLock::new(items[..at].iter().cloned().chain(more).collect())))
+    }
 }
 
 /// One content of a session. Versions that share a prefix share its items.
 #[derive(Debug)]
 pub(super) struct View<T> {
-    pub items: Vec<Arc<Kept<T>>>,
+    line: Arc<Line<T>>,
+    /// Items of the line that are its own.
+    len: usize,
     /// As stored, unpacked.
     pub head: Bytes,
     pub counters: Counters,
@@ -108,41 +133,51 @@ pub(super) struct New<'a, T> {
 
 impl<T: Item> View<T> {
     pub fn empty(meter: &Meter) -> Self {
-        Self { items: Vec::new(), head: Bytes::new(), counters: Counters::default(), _counted: meter.count(VIEW_BYTES) }
+        let line = Arc::new(Line(RwLock::default()));
+        Self { line, len: 0, head: Bytes::new(), counters: Counters::default(), _counted: meter.count(VIEW_BYTES) }
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What `f` makes of each item.
+    pub fn map<R, C: FromIterator<R>>(&self, mut f: impl FnMut(&T) -> R) -> C {
+        self.line.items()[..self.len].iter().map(|kept| f(&kept.value)).collect()
     }
 
     /// This view's items, then `more`, each with its stored length.
     pub fn followed_by(&self, more: Vec<(T, usize)>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
-        self.cut_and_followed_by(self.items.len(), more, head, counters, meter)
+        self.cut_and_followed_by(self.len, more, head, counters, meter)
     }
 
     fn cut_and_followed_by(&self, at: usize, more: Vec<(T, usize)>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
-        let mut items = Vec::with_capacity(at + more.len());
-        items.extend_from_slice(&self.items[..at]);
-        items.extend(more.into_iter().map(|(value, bytes)| {
-            let counted = meter.count(ITEM_BYTES + bytes as u64);
-            Arc::new(Kept { value, _counted: counted })
-        }));
-        let bytes = VIEW_BYTES + head.len() as u64 + 8 * items.len() as u64;
-        Self { items, head, counters, _counted: meter.count(bytes) }
+        let len = at + more.len();
+        let kept = |(value, bytes)| Arc::new(Kept { value, _counted: meter.count(ITEM_BYTES + bytes as u64) });
+        let line = self.line.followed_by(at, more.into_iter().map(kept).collect());
+        let bytes = VIEW_BYTES + head.len() as u64;
+        Self { line, len, head, counters, _counted: meter.count(bytes) }
     }
 
     /// Leading items that are the same.
     fn common(&self, items: &[T]) -> usize {
-        self.items.iter().zip(items).take_while(|(kept, item)| kept.value.is_same(item)).count()
+        let kept = self.line.items();
+        kept[..self.len].iter().zip(items).take_while(|(kept, item)| kept.value.is_same(item)).count()
     }
 
     /// Whether its items are the first of these, perhaps all of them. From the end: racing turns differ there.
     pub fn is_prefix_of(&self, items: &[T]) -> bool {
-        let is_same = |(kept, item): (&Arc<Kept<T>>, &T)| kept.value.is_same(item);
-        self.items.len() <= items.len() && self.items.iter().zip(&items[..self.items.len()]).rev().all(is_same)
+        let Some(items) = items.get(..self.len) else { return false };
+        let kept = self.line.items();
+        kept[..self.len].iter().zip(items).rev().all(|(kept, item)| kept.value.is_same(item))
     }
 
     /// All items as they are stored.
     ///
     /// Error: none for items that were stored or encoded before, by their own promise.
     pub fn encoded(&self) -> Result<Vec<Bytes>, String> {
-        self.items.iter().map(|kept| kept.value.to_bytes()).collect()
+        self.map(Item::to_bytes)
     }
 
     /// What this content becomes with `new`, and what is new in it.
@@ -153,7 +188,7 @@ impl<T: Item> View<T> {
         let fresh = new.items[shared..].iter().map(Item::to_bytes).collect::<Result<Vec<_>, _>>()?;
         let more = new.items[shared..].iter().zip(&fresh).map(|(item, bytes)| (item.clone(), bytes.len())).collect();
         let view = self.cut_and_followed_by(shared, more, new.head.clone(), new.counters.clone(), meter);
-        let appended = (shared == self.items.len()).then(|| increments(&self.counters, &new.counters, T::COUNTER_MAX)).flatten();
+        let appended = (shared == self.len).then(|| increments(&self.counters, &new.counters, T::COUNTER_MAX)).flatten();
         let append =
             appended.map(|counters| Append { items: fresh, head: (self.head != new.head).then(|| new.head.clone()), counters });
         Ok(Step { view: Arc::new(view), append })
@@ -211,7 +246,29 @@ mod tests {
         let second = stepped(&first.view, &["a", "b", "c"], &[3, 4], &meter);
         assert_eq!(second.append, Some(Append { items: items(&["c"]), head: None, counters: counters(&[0, 4]) }));
         assert_eq!(second.view.encoded().expect("bytes"), items(&["a", "b", "c"]));
-        assert!(Arc::ptr_eq(&first.view.items[1], &second.view.items[1]), "items are shared");
+        assert!(Arc::ptr_eq(&first.view.line, &second.view.line), "items are shared");
+        assert_eq!(first.view.encoded().expect("bytes"), items(&["a", "b"]), "and each has its own");
+    }
+
+    #[test]
+    fn contents_that_part_share_what_they_had_in_common() {
+        let meter = Meter::default();
+        let first = stepped(&View::empty(&meter), &["a", "b"], &[], &meter).view;
+        let one = stepped(&first, &["a", "b", "c"], &[], &meter).view;
+        let other = stepped(&first, &["a", "b", "d", "e"], &[], &meter).view;
+        let shorter = stepped(&one, &["a"], &[], &meter).view;
+        let rewritten = stepped(&shorter, &["a", "x"], &[], &meter).view;
+        for (view, expected) in [
+            (&first, &["a", "b"][..]),
+            (&one, &["a", "b", "c"]),
+            (&other, &["a", "b", "d", "e"]),
+            (&shorter, &["a"]),
+            (&rewritten, &["a", "x"]),
+        ] {
+            assert_eq!(view.encoded().expect("bytes"), items(expected));
+            assert_eq!(view.len(), expected.len());
+        }
+        assert!(Arc::ptr_eq(&one.line.items()[1], &other.line.items()[1]));
     }
 
     #[test]
