@@ -10,14 +10,18 @@
 use std::cell::RefCell;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use zstd::zstd_safe::CParameter;
 
 use super::Error;
 use super::view::Append;
-use crate::limits::{REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
+use crate::limits::{KIB, REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
 use crate::types::{Base, Blob, Change, Chunk, Codec, Counters};
 
 /// Raw bytes from which compression pays: what a chunk takes is written to a log and a state file on every node.
 const COMPRESS_FROM_BYTES: usize = 1536;
+/// Of little, level 1 makes 1 % more than level 3 does, in half the time (decision 0053).
+const LITTLE_BYTES: usize = 16 * KIB as usize;
+const ZSTD_LEVEL_OF_LITTLE: i32 = 1;
 const ZSTD_LEVEL: i32 = 3;
 const LENGTH_BYTES: usize = 4;
 const TAG_VALUE: u8 = 0;
@@ -121,7 +125,10 @@ fn compress(raw: &[u8]) -> Option<Vec<u8>> {
         if context.is_none() {
             *context = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
         }
-        context.as_mut()?.compress(raw).ok()
+        let context = context.as_mut()?;
+        let level = if raw.len() <= LITTLE_BYTES { ZSTD_LEVEL_OF_LITTLE } else { ZSTD_LEVEL };
+        context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
+        context.compress(raw).ok()
     })?;
     (packed.len() <= raw.len() - raw.len() / 10).then_some(packed)
 }
