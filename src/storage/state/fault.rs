@@ -20,6 +20,8 @@ struct Inner {
     waiting: Vec<(Option<u64>, Done)>,
     /// Bytes held in memory until they are flushed.
     pending_bytes: u64,
+    /// Threads in [`Fault::wait_for_room`].
+    crowded: u32,
 }
 
 /// The part of a state that does not depend on its machine. Its lock is taken after the view's, and never held while calling out.
@@ -98,13 +100,19 @@ impl Fault {
     }
 
     pub fn set_pending_bytes(&self, bytes: u64) {
-        self.lock().pending_bytes = bytes;
-        self.changed.notify_all();
+        let mut inner = self.lock();
+        inner.pending_bytes = bytes;
+        // With every entry applied: telling nobody would be a system call too.
+        if inner.crowded > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits until no more than `limit` bytes are pending, or the state has ended.
     pub fn wait_for_room(&self, limit: u64) {
-        let inner = self.lock();
-        drop(self.changed.wait_while(inner, |inner| inner.pending_bytes > limit && inner.failed.is_none()).expect(HEALTHY));
+        let mut inner = self.lock();
+        inner.crowded += 1;
+        let waits = |inner: &mut Inner| inner.pending_bytes > limit && inner.failed.is_none();
+        self.changed.wait_while(inner, waits).expect(HEALTHY).crowded -= 1;
     }
 }

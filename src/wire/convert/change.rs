@@ -35,7 +35,7 @@ pub(crate) fn blob_from_parts(field: &str, codec: Codec, raw_bytes: u64, crc32c:
         Codec::Zstd if stored == 0 => return Err(Refusal::invalid(format!("packed data is empty field={field}.data"))),
         Codec::Zstd => (0, SESSION_RAW_BYTES_MAX),
     };
-    in_range(&format!("{field}.raw_bytes"), raw_bytes, min, max)?;
+    in_range(format_args!("{field}.raw_bytes"), raw_bytes, min, max)?;
     Ok(Blob { codec, raw_bytes, crc32c, data })
 }
 

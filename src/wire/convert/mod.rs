@@ -42,7 +42,7 @@ pub(super) fn missing(field: &str) -> Refusal {
     Refusal::invalid(format!("field is missing field={field}"))
 }
 
-pub(super) fn out_of_range(field: &str, value: impl Display, min: impl Display, max: impl Display) -> Refusal {
+pub(super) fn out_of_range(field: impl Display, value: impl Display, min: impl Display, max: impl Display) -> Refusal {
     Refusal::invalid(format!("field is out of range field={field} value={value} min={min} max={max}"))
 }
 
@@ -58,7 +58,8 @@ pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T, Refusal> {
     value.ok_or_else(|| missing(field))
 }
 
-fn in_range(field: &str, value: u64, min: u64, max: u64) -> Result<u64, Refusal> {
+/// `field` is written out only for an error.
+fn in_range(field: impl Display, value: u64, min: u64, max: u64) -> Result<u64, Refusal> {
     if value < min || value > max {
         return Err(out_of_range(field, value, min, max));
     }
