@@ -178,7 +178,8 @@ pub struct TurnLoop<S> {
 pub struct Agent<S> {
     store: Arc<S>,
     rng: Rng,
-    number: usize,
+    /// Another's, and the same caller's in a repetition, are called otherwise: no run goes on from what one before it left.
+    name: String,
     session: u64,
     bytes: usize,
 }
@@ -187,13 +188,14 @@ impl<S: Turns> Work for TurnLoop<S> {
     type Caller = Agent<S>;
 
     /// Callers begin at different lengths, as if they had been at it for long: the mean size is that of any later moment.
-    fn caller(&self, number: usize, rng: Rng) -> Agent<S> {
-        Agent { store: pick(&self.stores, number), rng, number, session: 0, bytes: 0 }
+    fn caller(&self, number: usize, mut rng: Rng) -> Agent<S> {
+        let name = format!("{number}-{:08x}", rng.below(1 << 32));
+        Agent { store: pick(&self.stores, number), rng, name, session: 0, bytes: 0 }
     }
 
     async fn step(&self, agent: &mut Agent<S>) -> Result<Step, Failure> {
-        let Agent { store, rng, number, session, bytes } = agent;
-        let key = format!("turns/{}/{number}/{session}", self.run);
+        let Agent { store, rng, name, session, bytes } = agent;
+        let key = format!("turns/{}/{name}/{session}", self.run);
         let is_first = *bytes == 0;
         let size = match is_first {
             true => {
@@ -277,12 +279,16 @@ mod tests {
             corpus: Corpus::text(1, 100_000),
             run: 1,
         };
-        let mut caller = work.caller(0, Rng::new(1));
-        while caller.session < 2 {
-            work.step(&mut caller).await.expect("a turn");
+        // A repetition begins anew as well.
+        for seed in [1, 2] {
+            let mut caller = work.caller(0, Rng::new(seed));
+            while caller.session < 2 {
+                work.step(&mut caller).await.expect("a turn");
+            }
+            let key = format!("turns/1/{}/1", caller.name);
+            let (version, document) = memory.load(&key).await.expect("loads").expect("the second session");
+            assert_eq!(version, 7);
+            assert!((19 << 10..21 << 10).contains(&document.len()), "{}", document.len());
         }
-        let (version, document) = memory.load("turns/1/0/1").await.expect("loads").expect("the second session");
-        assert_eq!(version, 7);
-        assert!((19 << 10..21 << 10).contains(&document.len()), "{}", document.len());
     }
 }
