@@ -71,9 +71,9 @@ export SIM_TOTAL SIM_TWICE="$twice"
 one() {
   local seed="$1" done_so_far failed_so_far
   if [ "$SIM_UNTIL" -gt 0 ] && [ "$(date +%s)" -ge "$SIM_UNTIL" ] && [ "$seed" -ge "$SIM_BEHIND" ]; then return; fi
-  if SIM_SEED="$seed" timeout -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.out" 2>&1; then
+  if SIM_SEED="$seed" timeout --foreground -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.out" 2>&1; then
     if [ -n "$SIM_TWICE" ]; then
-      SIM_SEED="$seed" timeout -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.again" 2>&1 || true
+      SIM_SEED="$seed" timeout --foreground -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.again" 2>&1 || true
       if [ "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.out")" != "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.again")" ]; then
         echo "$seed" >>"$SIM_OUT/failed"
         echo "VIOLATION seed=$seed: two runs differ"
@@ -96,8 +96,14 @@ one() {
 }
 export -f one
 began="$(date +%s%N)"
+# In a process group of its own, so that nothing of it outlives this shell, whatever ends it.
+set -m
 # shellcheck disable=SC2016 # The inner shell expands it.
-xargs -P "${SIM_JOBS:-$(nproc)}" -I{} bash -c 'one "$1"' _ {} <<<"$list"
+xargs -P "${SIM_JOBS:-$(nproc)}" -I{} bash -c 'one "$1"' _ {} <<<"$list" &
+runner=$!
+set +m
+trap 'kill -TERM -- "-$runner" 2>/dev/null || true; wait "$runner" || true; exit 130' INT TERM HUP
+wait "$runner"
 wall_ms=$((($(date +%s%N) - began) / 1000000))
 
 failed="$(sort -n "$out/failed" 2>/dev/null | tr '\n' ' ' || true)"
