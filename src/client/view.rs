@@ -100,9 +100,6 @@ impl<T> Line<T> {
 
     /// The first `at` items, then `more`: on this line if it ends there, else on one of its own.
     fn followed_by(self: &Arc<Self>, at: usize, more: Vec<Arc<Kept<T>>>) -> Arc<Self> {
-        if more.is_empty() {
-            return self.clone();
-        }
         let mut items = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if items.len() == at {
             items.extend(more);
@@ -155,7 +152,9 @@ impl<T: Item> View<T> {
     fn cut_and_followed_by(&self, at: usize, more: Vec<(T, usize)>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
         let len = at + more.len();
         let kept = |(value, bytes)| Arc::new(Kept { value, _counted: meter.count(ITEM_BYTES + bytes as u64) });
-        let line = self.line.followed_by(at, more.into_iter().map(kept).collect());
+        // What is cut off is not held by what remains.
+        let is_same = at == self.len && more.is_empty();
+        let line = if is_same { self.line.clone() } else { self.line.followed_by(at, more.into_iter().map(kept).collect()) };
         let bytes = VIEW_BYTES + head.len() as u64;
         Self { line, len, head, counters, _counted: meter.count(bytes) }
     }
@@ -289,7 +288,10 @@ mod tests {
         let alone = meter.bytes();
         let second = stepped(&first, &["aaaaaaaaaa", "b"], &[], &meter).view;
         assert!(meter.bytes() < 2 * alone + ITEM_BYTES, "{} {alone}", meter.bytes());
+        let reset = stepped(&second, &[], &[], &meter).view;
         drop((first, second));
+        assert!(meter.bytes() <= VIEW_BYTES + ITEM_BYTES, "{}", meter.bytes());
+        drop(reset);
         assert_eq!(meter.bytes(), 0);
     }
 }
