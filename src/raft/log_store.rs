@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::Stream;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -15,8 +16,11 @@ use super::types::{
 };
 use crate::limits::APPEND_BYTES_SOFT;
 use crate::mutant::{self, Mutant};
-use crate::storage::identity::Identity;
+use crate::storage::identity::{self, Identity};
 use crate::storage::log::{self, Log, Record};
+
+/// How long a full disk is left alone before the identity is written again.
+const FULL_RETRY: Duration = Duration::from_millis(250);
 
 /// Log and vote of one node, with the identity that remembers whether there ever was any.
 #[derive(Clone)]
@@ -58,7 +62,11 @@ impl LogStore {
 /// Notes in the identity, durably and once, that this node took part: when its first record is durable and before anyone hears of it. A
 /// node whose log vanished must not pass for a new one; one that lost power before it promised anything is still new.
 fn mark_initialized(identity: &Mutex<Identity>) -> io::Result<()> {
-    identity.lock().unwrap_or_else(PoisonError::into_inner).mark_initialized().map_err(io::Error::other)
+    let marked = identity.lock().unwrap_or_else(PoisonError::into_inner).mark_initialized();
+    marked.map_err(|error| match &error {
+        identity::Error::Io { error: cause, .. } => io::Error::new(cause.kind(), error),
+        _ => io::Error::other(error),
+    })
 }
 
 fn entry_from(record: Record) -> io::Result<Entry> {
@@ -142,7 +150,15 @@ impl RaftLogStorage<Types> for LogStore {
             return Ok(());
         }
         synced.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        mark_initialized(&self.identity)
+        // A full disk is waited for, as the log waits for it; nobody has heard of this vote yet.
+        while let Err(error) = mark_initialized(&self.identity) {
+            if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                return Err(error);
+            }
+            tracing::debug!("the disk has no room for the identity, trying again");
+            tokio::time::sleep(FULL_RETRY).await;
+        }
+        Ok(())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
