@@ -168,6 +168,11 @@ fn replace(old: NodeId, new: NodeId, now: &Situation) -> Step {
     if !now.voters.contains(&old) {
         return refuse(format!("node {old} has no vote to give away: quorate member remove {old}"));
     }
+    if now.voters.contains(&new) {
+        return refuse(format!(
+            "node {new} has a vote already and can't take that of node {old} too; with one voter less: quorate member remove {old}"
+        ));
+    }
     if let Some(behind) = behind(new, now) {
         return behind;
     }
@@ -328,6 +333,9 @@ mod tests {
         assert_eq!(decide(&replace, &now), Step::Propose(ChangeMembers::Batch(batch)));
         assert_eq!(decide(&Change::Replace { old: NodeId(1), new: NodeId(4) }, &now), Step::HandOver);
         assert!(refusal(&Change::Replace { old: NodeId(4), new: NodeId(4) }, &now).contains("own place"));
+        // Two operators want the same spare for two places (seed 152441488026): the second would merely take a vote away.
+        let why = refusal(&Change::Replace { old: NodeId(2), new: NodeId(3) }, &now);
+        assert!(why.contains("node 3 has a vote already") && why.contains("member remove 2"), "{why}");
         let mut after = now;
         after.nodes.remove(&NodeId(3));
         after.voters = ids(&[1, 2, 4]);
