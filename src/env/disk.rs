@@ -14,6 +14,11 @@ pub struct Space {
     pub total: u64,
 }
 
+/// Whether a disk is merely full: the same succeeds once there is room. Not so of a sync, after which nothing is known.
+pub fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A file system as a node uses it. Nothing but `sync*` makes anything durable.
 pub trait Disk: Debug + Send + Sync + 'static {
     /// Opens an existing file for reading and writing.

@@ -25,7 +25,7 @@ mod worker;
 pub use all::Env;
 pub use clock::{Clock, SystemClock, unix_ms};
 #[cfg(feature = "server")]
-pub use disk::{Disk, DiskFile, Held, RealDisk, Space};
+pub use disk::{Disk, DiskFile, Held, RealDisk, Space, is_full};
 #[cfg(feature = "client")]
 pub use entropy::SystemRandom;
 #[cfg(feature = "client")]

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::types::{
     Entry, RaftLogId, Types, Vote, log_id_from, log_id_to, payload_from_bytes, payload_to_bytes, vote_from_bytes, vote_to_bytes,
 };
+use crate::env::is_full;
 use crate::limits::APPEND_BYTES_SOFT;
 use crate::mutant::{self, Mutant};
 use crate::storage::identity::{self, Identity};
@@ -38,6 +39,31 @@ impl LogStore {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A record is about to be written. Gives whether it is the first of this node.
+    fn begin(&self) -> bool {
+        let mut identity = self.identity();
+        identity.begin();
+        !identity.was_initialized()
+    }
+
+    /// Waits until a record is durable and then notes in the identity, durably and once, that this node took part; nobody hears of the
+    /// record before. A node whose log vanished must not pass for a new one; one that lost power before it promised anything is still new.
+    ///
+    /// A full disk is waited for, as the log waits for it.
+    async fn durable(&self, synced: oneshot::Receiver<Result<(), log::Error>>) -> io::Result<()> {
+        synced.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        loop {
+            let marked = self.identity().mark_initialized();
+            match marked {
+                Err(identity::Error::Io { error, .. }) if is_full(error.kind()) => {
+                    tracing::debug!("the disk has no room for the identity, trying again");
+                    tokio::time::sleep(FULL_RETRY).await;
+                }
+                marked => return marked.map_err(io::Error::other),
+            }
+        }
+    }
+
     /// Records of `from..until`, a prefix of at most about `bytes_max` bytes, never empty where there is one.
     fn read(&self, from: u64, until: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
         let records = self.log.read(from..until, bytes_max).map_err(io::Error::other)?;
@@ -57,16 +83,6 @@ impl LogStore {
         };
         (from, until)
     }
-}
-
-/// Notes in the identity, durably and once, that this node took part: when its first record is durable and before anyone hears of it. A
-/// node whose log vanished must not pass for a new one; one that lost power before it promised anything is still new.
-fn mark_initialized(identity: &Mutex<Identity>) -> io::Result<()> {
-    let marked = identity.lock().unwrap_or_else(PoisonError::into_inner).mark_initialized();
-    marked.map_err(|error| match &error {
-        identity::Error::Io { error: cause, .. } => io::Error::new(cause.kind(), error),
-        _ => io::Error::other(error),
-    })
 }
 
 fn entry_from(record: Record) -> io::Result<Entry> {
@@ -143,22 +159,13 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.identity().begin();
+        self.begin();
         let (done, synced) = oneshot::channel();
         self.log.save_vote(vote_to_bytes(vote), Box::new(move |result| drop(done.send(result))));
         if mutant::is(Mutant::VoteNotSynced) {
             return Ok(());
         }
-        synced.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        // A full disk is waited for, as the log waits for it; nobody has heard of this vote yet.
-        while let Err(error) = mark_initialized(&self.identity) {
-            if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-                return Err(error);
-            }
-            tracing::debug!("the disk has no room for the identity, trying again");
-            tokio::time::sleep(FULL_RETRY).await;
-        }
-        Ok(())
+        self.durable(synced).await
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
@@ -166,7 +173,7 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = <Types as RaftTypeConfig>::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.identity().begin();
+        let is_first = self.begin();
         let record = |entry: Entry| Record { log_id: log_id_from(&entry.log_id), payload: payload_to_bytes(&entry.payload) };
         let records = entries.into_iter().map(record).collect();
         if mutant::is(Mutant::AcknowledgeBeforeSync) {
@@ -174,11 +181,13 @@ impl RaftLogStorage<Types> for LogStore {
             callback.io_completed(Ok(()));
             return Ok(());
         }
-        let identity = self.identity.clone();
-        let synced = move |result: Result<(), log::Error>| {
-            callback.io_completed(result.map_err(io::Error::other).and_then(|()| mark_initialized(&identity)));
-        };
-        self.log.append(records, Box::new(synced));
+        if !is_first {
+            self.log.append(records, Box::new(move |synced| callback.io_completed(synced.map_err(io::Error::other))));
+            return Ok(());
+        }
+        let (done, synced) = oneshot::channel();
+        self.log.append(records, Box::new(move |result| drop(done.send(result))));
+        callback.io_completed(self.durable(synced).await);
         Ok(())
     }
 

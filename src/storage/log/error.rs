@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use crate::env::is_full;
+
 /// Why a call of the log failed, by what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -50,7 +52,7 @@ impl Error {
 
     /// Whether the disk is merely full: the same write succeeds once there is room.
     pub(super) fn is_full(&self) -> bool {
-        matches!(self, Self::Io { kind: io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, operation, .. } if *operation != "sync")
+        matches!(self, Self::Io { kind, operation, .. } if is_full(*kind) && *operation != "sync")
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::Error;
-use crate::env::{Disk, DiskFile, Step, Waker};
+use crate::env::{Disk, DiskFile, Step, Waker, is_full};
 
 /// What lies in the directory.
 #[derive(Debug, Default)]
@@ -193,7 +193,7 @@ impl Maker {
         match self.make() {
             Ok(()) => Step::Again,
             Err(error) => {
-                self.broken = !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                self.broken = !is_full(error.kind());
                 Step::After(PAUSE_WHEN_FULL)
             }
         }

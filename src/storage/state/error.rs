@@ -5,6 +5,8 @@ use std::io;
 
 use bytes::Bytes;
 
+use crate::env::is_full;
+
 /// Why a call on the state failed.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -74,10 +76,10 @@ impl Error {
 
     /// An error of a file operation that is not a sync.
     pub(super) fn io(what: &str, error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace { what: what.into() },
-            kind => Error::Io { kind, what: format!("{what}: {error}") },
+        if is_full(error.kind()) {
+            return Error::NoSpace { what: what.into() };
         }
+        Error::Io { kind: error.kind(), what: format!("{what}: {error}") }
     }
 
     /// An error of a sync, after which nothing is known, even if the disk was only full.
