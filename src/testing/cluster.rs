@@ -26,11 +26,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -152,7 +152,7 @@ impl Builder {
             let reserved = [reserve()?, reserve()?, reserve()?];
             let [client, peer, admin] = reserved.each_ref().map(|(address, _)| address);
             members += &format!("[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nadmin = \"{admin}\"\n");
-            ports.insert(NodeId(id), reserved.map(|(_, listener)| listener));
+            ports.insert(NodeId(id), reserved.map(|(_, held)| held));
         }
         let (beat, (min, max)) = (self.heartbeat_interval.as_millis(), self.election_timeout);
         let raft = format!(
@@ -189,10 +189,13 @@ impl Builder {
     }
 }
 
-/// A free port, taken until its node starts, so that no two ever want the same one.
-fn reserve() -> Result<(String, TcpListener), Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
-    Ok((listener.local_addr().map_err(failed)?.to_string(), listener))
+/// A free port, held as long as the socket lives, whether its node runs or not: no other socket gets it, also none that calls out. The
+/// node's listener, which may share the address as this one may, can be bound beside it; while there is none, calls are refused.
+fn reserve() -> Result<(String, TcpSocket), Error> {
+    let socket = TcpSocket::new_v4().map_err(failed)?;
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(([127, 0, 0, 1], 0).into()).map_err(failed)?;
+    Ok((socket.local_addr().map_err(failed)?.to_string(), socket))
 }
 
 /// A node that was started and not ended. Dropping it kills it, without waiting.
@@ -234,7 +237,8 @@ impl Drop for Off {
 pub struct Cluster {
     config: Config,
     tuning: Tuning,
-    ports: BTreeMap<NodeId, [TcpListener; 3]>,
+    /// Held, see [`reserve`].
+    ports: BTreeMap<NodeId, [TcpSocket; 3]>,
     /// `None`: the real one.
     disks: BTreeMap<NodeId, Option<SimDisk>>,
     running: BTreeMap<NodeId, Running>,
@@ -289,7 +293,7 @@ impl Cluster {
         config.members.push(MemberConfig { id, client, peer, admin });
         config.validate().map_err(failed)?;
         self.config = config;
-        self.ports.insert(id, reserved.map(|(_, listener)| listener));
+        self.ports.insert(id, reserved.map(|(_, held)| held));
         self.disks.insert(id, disk);
         Ok(id)
     }
@@ -304,7 +308,7 @@ impl Cluster {
         let [client, peer, admin] = reserved.each_ref().map(|(address, _)| address.clone());
         let member = self.config.members.iter_mut().find(|member| member.id == id);
         *member.ok_or_else(|| Error(format!("there is no such node node={id}")))? = MemberConfig { id, client, peer, admin };
-        self.ports.insert(id, reserved.map(|(_, listener)| listener));
+        self.ports.insert(id, reserved.map(|(_, held)| held));
         Ok(())
     }
 
@@ -430,8 +434,6 @@ impl Cluster {
         }
         let data_dir = self.config.node_dir(id);
         let options = Options { config: self.config.clone(), node: id, data_dir, bootstrap: true, env };
-        // Free only now, as after a restart on a real host.
-        drop(self.ports.remove(&id));
         let running = launch(options, self.tuning.clone()).await?;
         self.running.insert(id, running);
         Ok(())

@@ -172,6 +172,19 @@ async fn a_port_in_use_is_one_line_that_names_the_address_and_how_to_mend_it() {
     assert!(error.contains(&address) && error.contains("`client`") && !error.contains('\n'), "{error}");
 }
 
+/// Nobody else takes the address of a node that is off, also no call that goes out: else a test fails that starts it again.
+#[tokio::test]
+async fn the_address_of_a_node_that_is_off_stays_its_own() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.stop(1).await;
+    let address: std::net::SocketAddr = cluster.config().members[0].admin.parse().expect("an address");
+    let caller = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let taken = caller.bind(address).expect_err("it is held");
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    let refused = tokio::net::TcpStream::connect(address).await.expect_err("nobody listens");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
 #[tokio::test]
 async fn a_cluster_on_real_directories_comes_back_after_a_kill_and_cannot_lose_power() {
     let dir = tempfile::tempdir().expect("a directory");
