@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quorate::client::{Client, Member, MemberChange, NodeId};
+use quorate::client::{Client, ErrorKind, Member, MemberChange, Members, NodeId};
 use quorate::testing::inline::SeededRandom;
 
 use super::coverage::sometimes;
@@ -26,11 +26,15 @@ pub struct Operator {
     pub wanted: Wanted,
     pub hosts: Vec<Host>,
     pub random: SeededRandom,
+    /// The members as the last change that was answered left them: what any node says of them may be old.
+    pub known: Option<Members>,
+    /// A change that may have happened: it is asked for again, and no other before, or a vote too many might be taken away.
+    pub open: Option<MemberChange>,
 }
 
 impl Operator {
     /// Makes changes as long as there are faults.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let client = Connect::of(&self.params).client(&self.random);
         while self.shared.lock().expect("nobody panics with it").phase == Phase::Faults {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -46,14 +50,43 @@ impl Operator {
         }
     }
 
-    /// One change, of those that make sense by what a node says; that it is refused or comes to nothing is nobody's fault.
-    async fn change(&self, client: &Client) {
-        let Ok(members) = client.members().await else { return };
+    /// One change, of those that make sense; that it is refused or comes to nothing is nobody's fault.
+    async fn change(&mut self, client: &Client) {
+        let change = match self.open.take() {
+            Some(change) => change,
+            None => match self.choose(client).await {
+                Some(change) => change,
+                None => return,
+            },
+        };
+        let point = match change {
+            MemberChange::Add(_) => "member added",
+            MemberChange::Promote(_) => "member promoted",
+            MemberChange::Replace { .. } => "member replaced",
+            _ => "member removed",
+        };
+        match client.change_members(change.clone(), false, WITHIN).await {
+            Ok(members) => {
+                self.known = Some(members);
+                sometimes(point);
+            }
+            Err(error) if error.kind() == ErrorKind::Indeterminate => self.open = Some(change),
+            Err(_) => {}
+        }
+    }
+
+    /// The next change; `None` if the leadership was handed over instead.
+    async fn choose(&mut self, client: &Client) -> Option<MemberChange> {
+        if self.known.is_none() {
+            // Nobody has changed them yet: any node knows them, once they are formed.
+            self.known = client.members().await.ok().filter(|members| !members.members.is_empty());
+        }
+        let members = self.known.as_ref()?;
         let voters: Vec<NodeId> = members.members.iter().filter(|member| member.voter).map(|member| member.id).collect();
         let learners: Vec<NodeId> = members.members.iter().filter(|member| !member.voter).map(|member| member.id).collect();
         let spare = self.hosts.iter().map(|host| NodeId(host.id)).find(|id| *id > members.largest_id);
         let any = |ids: &[NodeId]| (!ids.is_empty()).then(|| ids[self.random.below(ids.len() as u64) as usize]);
-        let change = match (self.random.below(5), spare, any(&learners), any(&voters)) {
+        Some(match (self.random.below(5), spare, any(&learners), any(&voters)) {
             (0 | 1, Some(spare), _, _) => MemberChange::Add(member(spare)),
             (0..=2, _, Some(learner), _) => MemberChange::Promote(learner),
             (3, _, Some(new), Some(old)) => MemberChange::Replace { old, new },
@@ -63,18 +96,9 @@ impl Operator {
                 if handed.is_ok() {
                     sometimes("leadership transferred");
                 }
-                return;
+                return None;
             }
-        };
-        let point = match change {
-            MemberChange::Add(_) => "member added",
-            MemberChange::Promote(_) => "member promoted",
-            MemberChange::Replace { .. } => "member replaced",
-            _ => "member removed",
-        };
-        if client.change_members(change, false, WITHIN).await.is_ok() {
-            sometimes(point);
-        }
+        })
     }
 }
 

@@ -138,7 +138,8 @@ impl World {
         if params.spares > 0 {
             let random = SeededRandom::new(params.seed ^ 0x6f70_6572);
             let (shared, wanted) = (self.shared.clone(), self.wanted.clone());
-            let operator = Operator { params: params.clone(), shared, wanted, hosts: self.hosts.clone(), random };
+            let (known, open) = (None, None);
+            let operator = Operator { params: params.clone(), shared, wanted, hosts: self.hosts.clone(), random, known, open };
             sim.client("operator", async move {
                 operator.run().await;
                 Ok(())
