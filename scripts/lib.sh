@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the scripts that run three nodes of their own.
+# Sourced by other scripts.
 
 # Writes a configuration to $3: a cluster named $1, whose nodes listen on loopback, each on three ports above $2. Prints where clients
 # reach them.
@@ -13,4 +13,16 @@ configure_nodes() {
     endpoints+="${endpoints:+,}127.0.0.1:$port"
   done
   echo "$endpoints"
+}
+
+# Runs a command in a process group of its own and waits for it, so that nothing of it outlives this shell, whatever ends it.
+in_group() {
+  local group
+  set -m
+  "$@" <&0 &
+  group=$!
+  set +m
+  # shellcheck disable=SC2064 # This group, not a later one.
+  trap "kill -TERM -- -$group 2>/dev/null || true; wait $group || true; exit 130" INT TERM HUP
+  wait "$group"
 }

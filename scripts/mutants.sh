@@ -10,6 +10,8 @@
 # one per core).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 
 usage() { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 seeds_max=40 only="" rates=""
@@ -47,13 +49,13 @@ passes_seed() {
   local seed="$1" faults="$2" to="$3"
   (
     if [ "$faults" != - ]; then export SIM_FAULTS="$faults"; fi
-    SIM_SEED="$seed" SIM_SECS=30 timeout -k 5 60 "$(binary sim)" --exact every_seed_holds --nocapture >"$to" 2>&1
+    SIM_SEED="$seed" SIM_SECS=30 timeout --foreground -k 5 60 "$(binary sim)" --exact every_seed_holds --nocapture >"$to" 2>&1
   )
 }
 
 # Whether the tests of a binary that have this in their names all pass, and there are some.
 passes_tests() {
-  timeout -k 5 200 "$(binary "$1")" "$2" >"$3" 2>&1 && grep -qE '^running [1-9]' "$3"
+  timeout --foreground -k 5 200 "$(binary "$1")" "$2" >"$3" 2>&1 && grep -qE '^running [1-9]' "$3"
 }
 
 # The control: what is to catch finds nothing where nothing is planted.
@@ -92,11 +94,10 @@ jobs="${SIM_JOBS:-$(nproc)}"
 # A seed of the usual faults is one that the simulation runs anyway.
 awk '$2 != "sim" || NF > 3 { print $2, $3, (NF > 3 ? $4 : "-") }' "$out/list" | sort -u >"$out/controls"
 # shellcheck disable=SC2016 # The inner shell expands them.
-{
-  xargs -r -P "$jobs" -L 1 bash -c 'control "$@"' _ <"$out/controls"
-  if [ -e "$out/failed" ]; then cat "$out/failed"; exit 1; fi
-  xargs -r -P "$jobs" -L 1 bash -c 'plant "$@"' _ <"$out/list"
-}
+in_group xargs -r -P "$jobs" -L 1 bash -c 'control "$@"' _ <"$out/controls"
+if [ -e "$out/failed" ]; then cat "$out/failed"; exit 1; fi
+# shellcheck disable=SC2016 # The same.
+in_group xargs -r -P "$jobs" -L 1 bash -c 'plant "$@"' _ <"$out/list"
 total=0 caught=0
 printf '%-28s %6s %5s %6s  %s\n' bug s seeds caught by
 while read -r name _; do

@@ -15,6 +15,8 @@
 # itself and lets scripts/mutants.sh use the same build. SIM_JOBS: processes at a time (default: one per core).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 
 usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
@@ -67,13 +69,17 @@ export SIM_OUT="$out" SIM_UNTIL=$((minutes ? $(date +%s) + minutes * 60 : 0)) SI
 SIM_TOTAL="$(wc -l <<<"$list")"
 export SIM_TOTAL SIM_TWICE="$twice"
 
-# A seed that hangs in real time is a failure too.
+# simulate SEED FILE; a seed that hangs in real time is a failure too.
+simulate() {
+  SIM_SEED="$1" timeout --foreground -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$2" 2>&1
+}
+
 one() {
   local seed="$1" done_so_far failed_so_far
   if [ "$SIM_UNTIL" -gt 0 ] && [ "$(date +%s)" -ge "$SIM_UNTIL" ] && [ "$seed" -ge "$SIM_BEHIND" ]; then return; fi
-  if SIM_SEED="$seed" timeout --foreground -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.out" 2>&1; then
+  if simulate "$seed" "$SIM_OUT/$seed.out"; then
     if [ -n "$SIM_TWICE" ]; then
-      SIM_SEED="$seed" timeout --foreground -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$SIM_OUT/$seed.again" 2>&1 || true
+      simulate "$seed" "$SIM_OUT/$seed.again" || true
       if [ "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.out")" != "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.again")" ]; then
         echo "$seed" >>"$SIM_OUT/failed"
         echo "VIOLATION seed=$seed: two runs differ"
@@ -94,16 +100,10 @@ one() {
     echo "... $done_so_far of $SIM_TOTAL seeds, $failed_so_far failed"
   fi
 }
-export -f one
+export -f simulate one
 began="$(date +%s%N)"
-# In a process group of its own, so that nothing of it outlives this shell, whatever ends it.
-set -m
 # shellcheck disable=SC2016 # The inner shell expands it.
-xargs -P "${SIM_JOBS:-$(nproc)}" -I{} bash -c 'one "$1"' _ {} <<<"$list" &
-runner=$!
-set +m
-trap 'kill -TERM -- "-$runner" 2>/dev/null || true; wait "$runner" || true; exit 130' INT TERM HUP
-wait "$runner"
+in_group xargs -P "${SIM_JOBS:-$(nproc)}" -I{} bash -c 'one "$1"' _ {} <<<"$list"
 wall_ms=$((($(date +%s%N) - began) / 1000000))
 
 failed="$(sort -n "$out/failed" 2>/dev/null | tr '\n' ' ' || true)"
