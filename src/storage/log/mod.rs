@@ -98,7 +98,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             segment_bytes: 64 * MIB,
-            tail_bytes: 8 * MIB,
+            tail_bytes: 4 * MIB,
             spare_segments: 2,
             batch_bytes: 8 * MIB,
             idle_after: Duration::from_millis(50),
