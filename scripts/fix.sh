@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mends what a machine can mend: formatting, and what clippy knows how to rewrite.
+# Fixes what a machine can fix: formatting, and what clippy knows how to rewrite.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset RUSTFLAGS

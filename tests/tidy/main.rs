@@ -4,6 +4,7 @@
 //! test that shows it failing: a rule that can't fail checks nothing.
 
 mod claims;
+mod headings;
 mod imports;
 mod source;
 mod words;
@@ -103,5 +104,34 @@ fn every_test_that_the_documents_name_is_there() {
     let read = |path: PathBuf| std::fs::read_to_string(path).expect("a readable source file");
     let code: String = ["src", "tests"].iter().flat_map(|dir| rust_files(&root().join(dir))).map(read).collect();
     let violations = claims::violations(&document, &code);
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+/// The README and the pages of `src/docs`, decisions aside.
+fn pages() -> Vec<headings::Page> {
+    let mut paths = vec!["README.md".to_owned()];
+    let entries = std::fs::read_dir(root().join("src/docs")).expect("a readable directory");
+    let names = entries.map(|entry| entry.expect("a readable directory").file_name().into_string().expect("UTF-8"));
+    paths.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("src/docs/{name}")));
+    let read = |path: String| headings::Page { text: std::fs::read_to_string(root().join(&path)).expect("a readable page"), path };
+    paths.into_iter().map(read).collect()
+}
+
+#[test]
+fn every_chapter_that_the_program_sends_a_reader_to_is_there() {
+    let pages = pages();
+    assert!(pages.len() > 10, "the walk found only {} pages", pages.len());
+    check(
+        |source| {
+            if source.is_test() { Violations::new() } else { headings::missing_chapters(&source.path, &source.text, &pages) }
+        },
+    );
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let pages = pages();
+    let exists = |path: &str| root().join(path).exists();
+    let violations: Violations = pages.iter().flat_map(|page| headings::broken_links(page, &pages, exists)).collect();
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }

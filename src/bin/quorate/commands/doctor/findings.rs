@@ -76,7 +76,7 @@ const MEND_SCRUB: &str = "raise storage.scrub_rate, or lower storage.scrub_inter
 const MEND_EVEN: &str = "three or five voters: an even number tolerates no more failures than one less";
 const MEND_CREDENTIALS: &str = "put a good file in place, by renaming: a certificate that is renewed with its key, or the tokens; the node takes it \
                                 within seconds (security.md, \"Renewal\")";
-const MEND_CHECK: &str = "see operations.md, \"What you see\"";
+const MEND_CHECK: &str = "see operations.md, \"Troubleshooting\"";
 
 /// All that is worth a word, the worst first.
 pub fn diagnose(status: &ClusterStatus, events: &[(u64, Vec<NodeEvent>)]) -> Vec<Finding> {
