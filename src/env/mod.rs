@@ -15,6 +15,8 @@ mod entropy;
 mod files;
 #[cfg(feature = "server")]
 mod frozen;
+#[cfg(feature = "server")]
+mod new_file;
 mod random;
 #[cfg(feature = "server")]
 mod usage;
@@ -32,6 +34,8 @@ pub use entropy::SystemRandom;
 pub use files::read_file;
 #[cfg(feature = "server")]
 pub use frozen::FrozenDisk;
+#[cfg(feature = "server")]
+pub use new_file::{NewFile, Prepared, Replacing, new_directory_beside, remove_left_overs};
 pub use random::{Random, u64_from};
 #[cfg(feature = "server")]
 pub use usage::{ProcessUsage, directory_bytes, loopback_bytes, raise_open_files};

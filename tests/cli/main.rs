@@ -3,6 +3,7 @@
 mod bench;
 mod deploy;
 mod dev;
+mod files;
 #[path = "../process/ports.rs"]
 mod ports;
 mod serve;

@@ -1,5 +1,6 @@
 //! A backup of a running cluster, and new clusters out of it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -70,7 +71,14 @@ async fn backed_up() -> (Cluster, Vec<(Listed, Content)>, PathBuf, Value) {
     fill(&client).await;
     let before = everything(&client).await;
     let file = cluster.data().join("backup");
+    // Neither what lies under the name that a temporary file once had, nor what it leads to, is touched.
+    let victim = cluster.data().join("victim");
+    std::fs::write(&victim, "victim").expect("a writable directory");
+    let trap = cluster.data().join("backup.partial");
+    std::os::unix::fs::symlink(&victim, &trap).expect("a link");
     let saved = json(&cluster.run(&["snapshot", "save", path(&file), "-o", "json"]));
+    assert_eq!(std::fs::read_to_string(&trap).expect("it is still there"), "victim");
+    assert_eq!(std::fs::metadata(&file).expect("the backup").permissions().mode() & 0o777, 0o600);
     (cluster, before, file, saved)
 }
 
@@ -189,7 +197,8 @@ async fn without_a_quorum_only_a_stale_backup_is_made() {
     cluster.kill(2);
     let file = cluster.data().join("stale");
     refused(&cluster.run(&["snapshot", "save", path(&file), "--timeout", "2s"]), 4, &[]);
-    assert!(!file.exists() && !file.with_extension("partial").exists());
+    let left = std::fs::read_dir(cluster.data()).expect("a listing").flatten().map(|entry| entry.file_name());
+    assert!(!left.into_iter().any(|name| name.to_string_lossy().starts_with("stale")), "nothing is left of it");
     let saved = json(&cluster.run(&["snapshot", "save", path(&file), "--stale", "-o", "json"]));
     assert_eq!(saved["node"], 3);
     assert_eq!(saved["sessions"], before.len());

@@ -13,6 +13,7 @@ use rcgen::{
 
 use crate::args;
 use crate::failure::Failure;
+use crate::files;
 use crate::output;
 
 /// Clocks of other machines may be behind by so much.
@@ -24,7 +25,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Makes them, and says what to type next. Errors: a file is there already, or can't be written; those made before stay.
 pub fn run(args: &args::Cert) -> Result<(), Failure> {
     let args::Cert::Dev(args) = args;
-    let told = if make(args)? { next_steps(args) } else { format!("{}: certificates for nodes {}", args.dir.display(), ids(args)) };
+    let told = if make(args)? { next_steps(args) } else { format!("{}: {}", args.dir.display(), made(args)) };
     Ok(output::line(told.trim_end())?)
 }
 
@@ -36,6 +37,7 @@ pub fn make(args: &args::CertDev) -> Result<bool, Failure> {
     std::fs::create_dir_all(&args.dir).map_err(|error| unusable(&args.dir, &error))?;
     let key = args.dir.join("ca-key.pem");
     let is_new = !key.exists();
+    require_free(args, is_new)?;
     let key = if is_new { KeyPair::generate().map_err(|error| unmade(&error))? } else { known_key(&key)? };
     let authority = authority(args, key).map_err(|error| unmade(&error))?;
     if is_new {
@@ -116,6 +118,17 @@ fn params(args: &args::CertDev, name: &str, hosts: Vec<String>) -> Result<Certif
     Ok(params)
 }
 
+/// Errors: one of the files is there already; then none is made.
+fn require_free(args: &args::CertDev, is_new: bool) -> Result<(), Failure> {
+    let own = if is_new { &["ca", "client"][..] } else { &[] };
+    let nodes = args.nodes.iter().map(|node| format!("node-{node}"));
+    for name in own.iter().map(ToString::to_string).chain(nodes) {
+        files::require_free(&args.dir.join(format!("{name}-key.pem")))?;
+        files::require_free(&args.dir.join(format!("{name}.pem")))?;
+    }
+    Ok(())
+}
+
 /// `name.pem` for everyone, `name-key.pem` for the owner.
 fn write(dir: &Path, name: &str, certificate: &str, key: &KeyPair) -> Result<(), Failure> {
     create(&dir.join(format!("{name}-key.pem")), &key.serialize_pem(), 0o600)?;
@@ -125,9 +138,9 @@ fn write(dir: &Path, name: &str, certificate: &str, key: &KeyPair) -> Result<(),
 /// A new file that none else than who `mode` says may read. Errors: it is there already, or can't be written.
 pub fn create(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| unusable(path, &error))
+    let mut file = files::create(path, mode)?;
+    file.write_all(text.as_bytes()).map_err(|error| files::unwritten(&error))?;
+    files::publish(file)
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Failure {
@@ -138,17 +151,20 @@ fn unmade(error: &rcgen::Error) -> Failure {
     Failure::usage(format!("can't make a certificate: {error}; check --hosts"))
 }
 
-fn ids(args: &args::CertDev) -> String {
-    args.nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+fn made(args: &args::CertDev) -> String {
+    match &args.nodes[..] {
+        [node] => format!("a certificate for node {node}"),
+        nodes => format!("certificates for nodes {}", nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 fn next_steps(args: &args::CertDev) -> String {
     let dir = args.dir.display();
     let sections = sections(&args.dir).lines().fold(String::new(), |text, line| format!("{text}  {line}\n").replace("  \n", "\n"));
     let mut text = format!(
-        "{dir}: an authority, certificates for nodes {}, and one for a client, good for {} days. The authority's key lies beside them: \
+        "{dir}: an authority, {}, and one for a client, good for {} days. The authority's key lies beside them: \
          for trials only.\n\nIn cluster.toml:\n\n{sections}\nThen:\n\n",
-        ids(args),
+        made(args),
         args.days
     );
     let _ = writeln!(text, "  quorate token new me --scopes read,write,list,admin --file {dir}/tokens.toml > {dir}/me.token");

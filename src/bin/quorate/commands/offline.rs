@@ -1,6 +1,5 @@
 //! `quorate offline`: the files of a stopped node, read only.
 
-use std::fs::File;
 use std::io::Write;
 
 use quorate::client::Session;
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use crate::args::{self, Output};
 use crate::commands::session::{read_failure, session_json};
 use crate::failure::Failure;
+use crate::files::Sink;
 use crate::output;
 use crate::progress::Progress;
 
@@ -76,12 +76,7 @@ fn verify(args: &args::Look) -> Result<(), Failure> {
 
 fn export(args: &args::OfflineExport) -> Result<(), Failure> {
     let offline = Offline::open(&args.data_dir).map_err(failure)?;
-    let mut out: Box<dyn Write> = match args.file.as_os_str() == "-" {
-        true => Box::new(std::io::stdout().lock()),
-        false => Box::new(File::create_new(&args.file).map_err(|error| {
-            Failure::usage(format!("can't make the file, which must not exist: {error} file={}", args.file.display()))
-        })?),
-    };
+    let mut out = Sink::open(&args.file)?;
     let progress = Progress::count("exporting", offline.counts().sessions);
     let revision = Revision(offline.applied().unwrap_or(0));
     let (mut after, mut done): (Option<String>, u64) = (None, 0);
@@ -102,5 +97,5 @@ fn export(args: &args::OfflineExport) -> Result<(), Failure> {
             break;
         }
     }
-    Ok(out.flush()?)
+    out.finish()
 }

@@ -4,15 +4,18 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::SystemTime;
 
-use quorate::env::{Random, SystemRandom};
+use quorate::env::{Prepared, Random, Replacing, SystemRandom};
 use quorate::server::auth::{Tokens, hash_of};
 
 use crate::args;
 use crate::failure::Failure;
+use crate::files;
 use crate::output;
 
 /// Makes a token easy to find in a text that should hold none.
 const TOKEN_PREFIX: &str = "qrt_";
+/// Of a file of tokens: a node takes no larger one.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Prints the token once. Errors: the name or the scopes are wrong, or the file can't be written; then nothing changed.
 pub fn run(args: &args::Token) -> Result<(), Failure> {
@@ -23,10 +26,7 @@ pub fn run(args: &args::Token) -> Result<(), Failure> {
             Tokens::parse(&entry).map_err(Failure::usage)?;
             Ok(output::line(&format!("{token}\n\nFor the file of tokens, on every node:\n\n{}", entry.trim_end()))?)
         }
-        Some(path) => {
-            append(path, &entry)?;
-            Ok(output::line(&token)?)
-        }
+        Some(path) => append(path, &token, &entry),
     }
 }
 
@@ -55,29 +55,43 @@ fn entry(args: &args::TokenNew, token: &str) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The file as a whole must stay one that a node takes. Written beside it and renamed: a node never reads half of it.
-fn append(path: &Path, entry: &str) -> Result<(), Failure> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let unusable =
-        |error: std::io::Error| Failure::usage(format!("can't write the file of tokens: {error} path={}", path.display()));
-    let before = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(unusable(error)),
-    };
+/// The file as a whole must stay one that a node takes. It is put in place only once the token was shown: nobody can read it again.
+fn append(path: &Path, token: &str, entry: &str) -> Result<(), Failure> {
+    let file = open(path)?;
+    let before = text_of(&file, path)?;
     let gap = if before.is_empty() || before.ends_with("\n\n") { "" } else { "\n" };
-    let text = format!("{before}{gap}{entry}");
-    Tokens::parse(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(unusable)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&beside, path));
-    written.map_err(|error| {
-        // Best effort: the next call says so if it is still there.
-        let _ = std::fs::remove_file(&beside);
-        unusable(error)
-    })
+    let prepared = prepare(&file, path, &format!("{before}{gap}{entry}"))?;
+    output::line(token).map_err(|error| {
+        Failure::failed(format!("can't write the output, so nothing was changed: {error} file={}", path.display()))
+    })?;
+    file.replace(prepared)
+        .map_err(|error| Failure::failed(format!("the token that was shown is worth nothing, the file was not changed: {error}")))
+}
+
+fn open(path: &Path) -> Result<Replacing, Failure> {
+    // Dealt with before the lock is taken: the name is the old one, before a link is followed.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    files::sweep(&real);
+    Replacing::open(path, FILE_BYTES_MAX).map_err(|error| unusable(&error))
+}
+
+fn text_of<'f>(file: &'f Replacing, path: &Path) -> Result<&'f str, Failure> {
+    std::str::from_utf8(file.before().unwrap_or_default())
+        .map_err(|_| Failure::usage(format!("the file of tokens is no text; nothing was changed file={}", path.display())))
+}
+
+/// Errors: a node would not take this text, or it can't be written; nothing was changed.
+fn prepare(file: &Replacing, path: &Path, text: &str) -> Result<Prepared, Failure> {
+    Tokens::parse(text).map_err(|error| Failure::usage(format!("{}: {error}; nothing was changed", path.display())))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        let text = format!("the file of tokens would be larger than a node takes; nothing was changed limit={FILE_BYTES_MAX}");
+        return Err(Failure::usage(format!("{text} file={}", path.display())));
+    }
+    file.prepare(text.as_bytes(), files::PRIVATE).map_err(|error| unusable(&error))
+}
+
+fn unusable(error: &std::io::Error) -> Failure {
+    Failure::usage(format!("can't use the file of tokens, nothing was changed: {error}"))
 }
 
 fn hex(bytes: &[u8]) -> String {

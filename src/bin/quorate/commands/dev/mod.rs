@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use quorate::env::Replacing;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -30,6 +31,9 @@ const YOUNG: Duration = Duration::from_secs(3);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How often to look whether an earlier run has ended.
 const LOCK_POLL: Duration = Duration::from_millis(100);
+/// Of `cluster.toml`, which holds no secret.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+const CONFIG_MODE: u32 = 0o644;
 
 /// Runs until a signal, or until a node can't start.
 pub async fn run(args: args::Dev) -> Result<(), Failure> {
@@ -87,9 +91,19 @@ fn prepare(plan: &Plan, args: &args::Dev) -> Result<Launch, Failure> {
     }
     let certs = if args.secure { Some(secure::make(plan, data_dir)?) } else { None };
     let sections = certs.as_deref().map(|certs| format!("\n{}", cert::sections(certs))).unwrap_or_default();
-    std::fs::write(&config, plan.cluster_toml() + &sections).map_err(|error| unusable(error.to_string()))?;
+    write_config(&config, &(plan.cluster_toml() + &sections)).map_err(|error| unusable(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| Failure::failed(format!("can't find this program: {error}")))?;
     Ok(Launch { program, config, data_dir: data_dir.to_owned(), certs })
+}
+
+/// As a whole, so that a run that is killed leaves the old one; not at all if it says the same.
+fn write_config(path: &Path, text: &str) -> std::io::Result<()> {
+    let file = Replacing::open(path, CONFIG_BYTES_MAX)?;
+    if file.before() == Some(text.as_bytes()) {
+        return Ok(());
+    }
+    let prepared = file.prepare(text.as_bytes(), CONFIG_MODE)?;
+    file.replace(prepared)
 }
 
 struct Dev {

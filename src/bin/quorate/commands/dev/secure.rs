@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use quorate::env::new_directory_beside;
 use quorate::server::auth::Scope;
 
 use super::plan::Plan;
 use crate::args;
 use crate::commands::{cert, token};
 use crate::failure::Failure;
+use crate::files::PRIVATE;
 
 /// As long as anybody tries things out.
 const DAYS: u32 = 365;
@@ -22,21 +24,26 @@ pub fn make(plan: &Plan, data_dir: &Path) -> Result<PathBuf, Failure> {
     };
     // Whoever is told of it may be elsewhere.
     let data_dir = data_dir.canonicalize().map_err(unusable)?;
-    let (certs, partial) = (data_dir.join("certs"), data_dir.join("certs.partial"));
+    let certs = data_dir.join("certs");
     if certs.exists() {
         return Ok(certs);
     }
-    if partial.exists() {
-        std::fs::remove_dir_all(&partial).map_err(unusable)?;
+    let partial = new_directory_beside(&certs).map_err(unusable)?;
+    let made = fill(plan, &partial).and_then(|()| std::fs::rename(&partial, &certs).map_err(unusable));
+    if made.is_err() {
+        // Best effort: it has a name of its own, and is in nobody's way.
+        let _ = std::fs::remove_dir_all(&partial);
     }
+    made.map(|()| certs)
+}
+
+fn fill(plan: &Plan, dir: &Path) -> Result<(), Failure> {
     let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-    cert::make(&args::CertDev { dir: partial.clone(), nodes: (1..=plan.nodes).collect(), hosts, days: DAYS })?;
+    cert::make(&args::CertDev { dir: dir.to_owned(), nodes: (1..=plan.nodes).collect(), hosts, days: DAYS })?;
     let scopes = vec![Scope::Read, Scope::Write, Scope::List, Scope::Admin];
     let (token, entry) = token::draw(&args::TokenNew { name: "me".into(), scopes, prefixes: Vec::new(), ttl: None, file: None })?;
-    cert::create(&partial.join("tokens.toml"), &entry, 0o600)?;
-    cert::create(&partial.join("me.token"), &format!("{token}\n"), 0o600)?;
-    std::fs::rename(&partial, &certs).map_err(unusable)?;
-    Ok(certs)
+    cert::create(&dir.join("tokens.toml"), &entry, PRIVATE)?;
+    cert::create(&dir.join("me.token"), &format!("{token}\n"), PRIVATE)
 }
 
 /// What shows the client's certificate and the token.

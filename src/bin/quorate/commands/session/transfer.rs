@@ -14,6 +14,7 @@ use super::print::session_json;
 use super::{connect, read_failure, stale, write_failure};
 use crate::args::{self, Output};
 use crate::failure::Failure;
+use crate::files::Sink;
 use crate::output;
 use crate::progress::Progress;
 
@@ -41,13 +42,7 @@ fn eprintln_line(text: &str) {
 }
 
 async fn export_to(client: &Client, args: &args::Export) -> Result<(u64, Option<Duration>), Failure> {
-    let is_stdout = args.file.as_os_str() == "-";
-    let mut out: Box<dyn Write> = match is_stdout {
-        true => Box::new(std::io::stdout().lock()),
-        false => Box::new(File::create_new(&args.file).map_err(|error| {
-            Failure::usage(format!("can't make the file, which must not exist: {error} file={}", args.file.display()))
-        })?),
-    };
+    let mut out = Sink::open(&args.file)?;
     let options = LoadOptions { consistency: stale::consistency(args.stale) };
     let progress = Progress::count("exporting", 0);
     let mut exported = 0;
@@ -81,7 +76,7 @@ async fn export_to(client: &Client, args: &args::Export) -> Result<(u64, Option<
             break;
         }
     }
-    out.flush()?;
+    out.finish()?;
     Ok((exported, oldest))
 }
 

@@ -41,6 +41,10 @@ pub struct Verified {
 
 fn verify(path: &Path) -> Result<Verified, Failure> {
     let (file, bytes) = open(path)?;
+    verify_file(path, file, bytes)
+}
+
+fn verify_file(path: &Path, file: BufReader<File>, bytes: u64) -> Result<Verified, Failure> {
     let progress = Progress::bytes("verifying", bytes);
     let (header, summary) = backup::verify(file, |done| progress.set(done))
         .map_err(|error| Failure::failed(format!("{error} file={}", path.display())))?;
@@ -49,7 +53,11 @@ fn verify(path: &Path) -> Result<Verified, Failure> {
 
 fn open(path: &Path) -> Result<(BufReader<File>, u64), Failure> {
     let unreadable = |error| Failure::usage(format!("can't read the backup: {error} file={}", path.display()));
-    let file = File::open(path).map_err(unreadable)?;
-    let bytes = file.metadata().map_err(unreadable)?.len();
+    buffered(File::open(path).map_err(unreadable)?).map_err(unreadable)
+}
+
+/// With its length.
+fn buffered(file: File) -> std::io::Result<(BufReader<File>, u64)> {
+    let bytes = file.metadata()?.len();
     Ok((BufReader::with_capacity(READ_BUFFER_BYTES, file), bytes))
 }

@@ -1,0 +1,131 @@
+//! Files that commands write: whole or not there, for the owner alone, nothing that exists is touched, and no token is lost.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use crate::{assert_refused, ended, quorate, run};
+
+fn path(dir: &Path, name: &str) -> (PathBuf, String) {
+    let path = dir.join(name);
+    let text = path.to_str().expect("UTF-8").to_owned();
+    (path, text)
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .expect("a listing")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    names
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
+}
+
+/// Runs it with a stdout that takes nothing.
+fn run_without_room(args: &[&str]) -> Output {
+    let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    quorate(args).stdout(full).stderr(Stdio::piped()).output().expect("the binary runs")
+}
+
+#[test]
+fn a_token_that_can_not_be_shown_is_not_stored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, tokens) = path(dir.path(), "tokens.toml");
+    let new = |name| ["token", "new", name, "--scopes", "read", "--file", tokens.as_str()];
+    let lost = new("lost");
+    assert_refused(&run_without_room(&lost), 1, &["can't write the output", "nothing was changed", "tokens.toml"]);
+    assert_eq!(names(dir.path()), Vec::<String>::new());
+    assert_eq!(ended(&run(&new("kept"))), (0, String::new()));
+    assert_eq!(mode(&file), 0o600);
+    let before = fs::read_to_string(&file).expect("it was made");
+    assert_refused(&run_without_room(&lost), 1, &["nothing was changed"]);
+    // Nobody reads it any more: that is no success either.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = quorate(&lost).stdout(writer).stderr(Stdio::piped()).output().expect("the binary runs");
+    assert_refused(&output, 1, &["nothing was changed"]);
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), before);
+    assert_eq!(names(dir.path()), ["tokens.toml"]);
+}
+
+/// A node that runs as another user must be able to read it afterwards, and a link that a deployment made stays one.
+#[test]
+fn a_token_is_added_in_place_with_owner_mode_and_link_kept_whatever_was_left_beside_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::create_dir(dir.path().join("real")).expect("writable");
+    let (file, _) = path(dir.path(), "real/tokens.toml");
+    let (link, tokens) = path(dir.path(), "tokens.toml");
+    let (victim, _) = path(dir.path(), "victim");
+    fs::write(&victim, "victim").expect("writable");
+    fs::write(&file, "# ours\n").expect("writable");
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("it is ours");
+    // Only root can give a file away; for others the owner is kept because there is but one.
+    let is_root = std::os::unix::fs::chown(&file, Some(4711), Some(4712)).is_ok();
+    symlink("real/tokens.toml", &link).expect("a link");
+    symlink(&victim, dir.path().join("tokens.toml.new")).expect("a link");
+    symlink(&victim, dir.path().join("real/tokens.toml.new")).expect("a link");
+    let left = "tokens.toml.00112233aabbccdd.partial";
+    fs::write(dir.path().join("real").join(left), "half").expect("writable");
+
+    let output = run(&["token", "new", "a", "--scopes", "read", "--file", &tokens]);
+    let (code, said) = ended(&output);
+    assert_eq!((code, said.contains("interrupted run left"), said.contains(left)), (0, true, true), "{said}");
+    assert_eq!(ended(&run(&["token", "new", "b", "--scopes", "read", "--file", &tokens])), (0, String::new()));
+    assert!(fs::symlink_metadata(&link).expect("it is there").is_symlink());
+    let text = fs::read_to_string(&file).expect("it is there");
+    assert!(text.starts_with("# ours\n") && text.contains("\"a\"") && text.contains("\"b\""), "{text}");
+    assert_eq!(mode(&file), 0o640);
+    if is_root {
+        use std::os::unix::fs::MetadataExt as _;
+        let found = fs::metadata(&file).expect("it is there");
+        assert_eq!((found.uid(), found.gid()), (4711, 4712));
+    }
+    assert_eq!(fs::read_to_string(&victim).expect("it is there"), "victim");
+    assert_eq!(names(&dir.path().join("real")), ["tokens.toml", "tokens.toml.new"]);
+}
+
+#[test]
+fn a_file_of_tokens_that_is_none_is_named_and_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, tokens) = path(dir.path(), "tokens.toml");
+    let new = || run(&["token", "new", "a", "--scopes", "read", "--file", &tokens]);
+    for (bytes, part) in [(&b"[[tokne]]\n"[..], "unknown field"), (b"\xff", "no text")] {
+        fs::write(&file, bytes).expect("writable");
+        assert_refused(&new(), 2, &[part, "nothing was changed", "tokens.toml"]);
+        assert_eq!(fs::read(&file).expect("it is there"), bytes);
+    }
+    fs::remove_file(&file).expect("it is there");
+    symlink("nowhere", &file).expect("a link");
+    assert_refused(&new(), 2, &["a link to a file that is not there", "nothing was changed"]);
+    fs::remove_file(&file).expect("it is there");
+    fs::create_dir(&file).expect("writable");
+    assert_refused(&new(), 2, &["no regular file", "nothing was changed"]);
+    let nowhere = run(&["token", "new", "a", "--scopes", "read", "--file", "/nonexistent/tokens.toml"]);
+    assert_refused(&nowhere, 2, &["/nonexistent/tokens.toml", "nothing was changed"]);
+}
+
+/// All or none: a certificate that is there already stops the others too.
+#[test]
+fn certificates_are_made_all_or_none_and_keys_are_for_the_owner_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (certs, text) = path(dir.path(), "certs");
+    fs::create_dir(&certs).expect("writable");
+    symlink("nowhere", certs.join("node-3.pem")).expect("a link");
+    assert_refused(&run(&["cert", "dev", &text]), 2, &["already", "nothing was written", "node-3.pem"]);
+    assert_eq!(names(&certs), ["node-3.pem"]);
+    fs::remove_file(certs.join("node-3.pem")).expect("it is there");
+    let made = run(&["cert", "dev", &text, "--nodes", "1"]);
+    assert_eq!(ended(&made), (0, String::new()));
+    assert!(String::from_utf8_lossy(&made.stdout).contains("an authority, a certificate for node 1, and one for a client"));
+    assert_eq!(names(&certs), ["ca-key.pem", "ca.pem", "client-key.pem", "client.pem", "node-1-key.pem", "node-1.pem"]);
+    for name in names(&certs).iter().filter(|name| name.ends_with("-key.pem")) {
+        assert_eq!(mode(&certs.join(name)), 0o600, "{name}");
+    }
+    let further = run(&["cert", "dev", &text, "--nodes", "4"]);
+    assert_eq!(String::from_utf8_lossy(&further.stdout).trim(), format!("{text}: a certificate for node 4"));
+}
