@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,10 +25,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Creates a new file; an existing one is an error. Durable only after `sync_dir` of its directory.
+    /// Creates a new file that nobody but its owner may read; an existing one is an error. Durable only after `sync_dir` of its directory.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Creates a directory and its missing parents, and syncs the parents of those it made.
+    /// Creates a directory that nobody but its owner may enter, and its missing parents, and syncs the parents of those it made.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
     /// Renames a file over another. Durable only after `sync_dir`.
@@ -51,7 +52,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Takes the lock file at `path`, made if it is missing, and holds it until the answer is dropped or the process ends. Does not
     /// wait; `None`: another has it. The lock is the operating system's unless the disk says otherwise.
     fn lock(&self, path: &Path) -> io::Result<Option<Held>> {
-        let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(file))),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
@@ -89,9 +91,31 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     }
 }
 
+/// Of every file and every directory that a node makes, whatever the umask: who reads one reads the sessions.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
 /// The operating system's files.
 #[derive(Clone, Copy, Debug)]
 pub struct RealDisk;
+
+/// Missing parents are what `mkdir -p` makes of them: others may have to pass through them.
+fn create_dir_all(path: &Path, mode: Option<u32>) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    create_dir_all(parent, None)?;
+    let mut builder = std::fs::DirBuilder::new();
+    if let Some(mode) = mode {
+        builder.mode(mode);
+    }
+    match builder.create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => RealDisk.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }),
+    }
+}
 
 #[derive(Debug)]
 struct RealFile(std::fs::File);
@@ -102,20 +126,12 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?)))
+        let mut options = std::fs::OpenOptions::new();
+        Ok(Arc::new(RealFile(options.read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?)))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        if path.as_os_str().is_empty() || path.is_dir() {
-            return Ok(());
-        }
-        let parent = path.parent().unwrap_or(Path::new(""));
-        self.create_dir_all(parent)?;
-        match std::fs::create_dir(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }),
-        }
+        create_dir_all(path, Some(DIRECTORY_MODE))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -189,5 +205,28 @@ impl DiskFile for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// With the usual umask of 022 everybody could read every session; this process's is whatever it is, and may only take more away.
+    #[test]
+    fn what_a_node_makes_is_for_its_owner_alone_and_missing_parents_are_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+        let plain = dir.path().join("plain");
+        std::fs::create_dir(&plain).expect("writable");
+        let deep = dir.path().join("parent").join("1");
+        RealDisk.create_dir_all(&deep).expect("writable");
+        let (file, lock) = (deep.join("file"), deep.join("LOCK"));
+        RealDisk.create(&file).expect("writable");
+        drop(RealDisk.lock(&lock).expect("writable"));
+        assert_eq!([&deep, &file, &lock].map(|path| mode(path) & 0o077), [0; 3]);
+        assert_eq!(mode(&dir.path().join("parent")), mode(&plain), "others may have to pass through it");
     }
 }

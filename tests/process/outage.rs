@@ -1,6 +1,7 @@
 //! What works when nodes do not: stale reads, the files of a stopped node, sessions as JSON, and what nodes remember.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use quorate::client::{Content, WriteOptions};
@@ -24,6 +25,15 @@ fn bytes_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
+/// Asserts that nobody but the owner reads it, and all below it.
+fn private(path: &Path) {
+    let found = std::fs::metadata(path).expect("it is there");
+    assert_eq!(found.permissions().mode() & 0o077, 0, "{}", path.display());
+    if found.is_dir() {
+        std::fs::read_dir(path).expect("a listing").for_each(|entry| private(&entry.expect("an entry").path()));
+    }
+}
+
 /// Two of three nodes are gone, then the third: what it holds can be read all the same, and nothing of it is changed by that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_and_without_a_node_the_sessions_can_be_read() {
@@ -35,7 +45,9 @@ async fn without_a_quorum_and_without_a_node_the_sessions_can_be_read() {
     succeeded(&cluster.run(&["session", "export", "--file", path(&file)]));
     let exported = std::fs::read_to_string(&file).expect("the export");
     assert_eq!(exported.lines().count(), before.len());
-    refused(&cluster.run(&["session", "export", "--file", path(&file)]), 2, &["must not exist"]);
+    private(&file);
+    private(&cluster.data_dir(3));
+    refused(&cluster.run(&["session", "export", "--file", path(&file)]), 2, &["already", "nothing was written", "whole.jsonl"]);
 
     cluster.kill(1);
     cluster.kill(2);
