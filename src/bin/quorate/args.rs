@@ -1,5 +1,6 @@
 //! The command line: what can be typed, with the help that explains it. Nothing here acts.
 
+mod help;
 mod member;
 mod observe;
 mod offline;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use help::Help;
 pub use member::{Add, Addresses, Leader, List as MemberList, Member, Replace};
 pub use observe::{Doctor, Events, Status};
 pub use offline::{Export as OfflineExport, Look, Offline};
@@ -32,7 +34,7 @@ pub struct Cli {
 const LONG_ABOUT: &str = "A distributed, replicated session store for AI agents, on Raft.
 
 `quorate dev` starts a whole cluster on this machine and says what to type next. For machines of your own write one cluster.toml \
-and run `quorate serve` on each.";
+and run `quorate serve` on each. When something is wrong: `quorate doctor`, and `quorate help troubleshooting`.";
 
 const AFTER_HELP: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or data directory; 3 conflict: the stored version is not the expected \
 one, nothing changed; 4 unavailable: no node answered, or there is no leader (the message says whether anything changed).
@@ -72,7 +74,7 @@ pub enum Command {
     Events(Events),
     /// Show every node: its role, how far it is, what it holds. Works without a quorum
     Status(Status),
-    /// Look for what is wrong or soon will be, and say how to mend each of it. Works without a quorum
+    /// Look for what is wrong or soon will be, and say how to fix each. Works without a quorum
     Doctor(Doctor),
     /// Make certificates to try things out
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
@@ -82,6 +84,8 @@ pub enum Command {
     Token(Token),
     /// Print the script that completes this command line in a shell
     Completions(Completions),
+    /// Explain a command, or what the operations guide says about a topic: `quorate help topics`, `quorate help disk full`
+    Help(Help),
 }
 
 /// `quorate dev`.
@@ -177,7 +181,12 @@ pub enum Session {
 }
 
 const CONTENT_HELP: &str = "A JSON object with a `messages` array is stored as a transcript, of which later saves by an agent send only \
-what is new; anything else is stored byte for byte.";
+what is new; anything else is stored byte for byte.
+
+Limits: a session 16 MiB as it is stored (text becomes 4 to 5 times smaller) and 64 MiB unpacked; 100000 messages; an id 1 KiB.
+
+Exit codes: 0 saved; 2 wrong usage; 3 conflict: the version is another one, nothing changed; 4 unavailable; 1 anything else. Each message \
+says whether anything changed.";
 
 const IMPORT_HELP: &str = "PATH is a file that `session export` or `offline export` wrote, or a directory with one JSON file per session, named by the \
 id in hex digits. What can't be read is named on stderr and passed over, and the exit code is 1. Versions are counted anew; a session \
@@ -189,7 +198,7 @@ pub struct Export {
     /// The sessions [default: all]
     #[arg(conflicts_with = "prefix")]
     pub ids: Vec<String>,
-    /// Only ids that start so
+    /// Only ids with this prefix
     #[arg(long, default_value = "")]
     pub prefix: String,
     /// Where to write them; must not exist; `-` is stdout
@@ -287,7 +296,7 @@ pub struct Rm {
 /// `quorate session ls`.
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// Only ids that start so
+    /// Only ids with this prefix
     #[arg(long, default_value = "")]
     pub prefix: String,
     /// At most so many [default: all]
@@ -443,11 +452,12 @@ pub struct Cluster {
         value_name = "HOST:PORT,...",
         env = "QUORATE_ENDPOINTS",
         value_delimiter = ',',
-        default_value = "127.0.0.1:7460,127.0.0.1:7470,127.0.0.1:7480"
+        default_value = "127.0.0.1:7460,127.0.0.1:7470,127.0.0.1:7480",
+        help_heading = "Connection"
     )]
     pub endpoints: Vec<String>,
     /// Give up after so long, e.g. 500ms, 10s [default: 15s to write, 5s to read]
-    #[arg(long, value_name = "DURATION", value_parser = timeout)]
+    #[arg(long, value_name = "DURATION", value_parser = timeout, help_heading = "Connection")]
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub credentials: Credentials,

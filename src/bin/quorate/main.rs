@@ -58,6 +58,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Cert(args) => commands::cert::run(&args),
             Command::Token(args) => commands::token::run(&args),
             Command::Completions(args) => commands::completions::run(&args),
+            Command::Help(args) => commands::help::run(&args),
         }
     })
 }

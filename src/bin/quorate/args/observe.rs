@@ -8,6 +8,7 @@ use super::{Cluster, Output};
 
 /// `quorate status`.
 #[derive(Debug, Args)]
+#[command(after_help = STATUS_HELP)]
 pub struct Status {
     /// Wait until the nodes have applied this index, and show their digests there: equal ones mean equal data
     #[arg(long, value_name = "INDEX")]
@@ -28,9 +29,22 @@ pub struct Status {
     pub output: Output,
 }
 
+const STATUS_HELP: &str = "Columns: TERM the leader's number, higher after each election; LAST LOG the newest entry in the node's log, COMMITTED the newest known to \
+be on a majority, APPLIED the newest that its answers show: a node is behind by the difference to the leader's; DIGEST@INDEX a checksum of all \
+data at that entry: compare nodes at the same index only, or use --digest-at; SESSIONS how many there are; LOG and STATE the size of its log \
+and of its state file; CLIENTS AT where clients reach it.
+
+With --watch: LAG entries it is behind, writes and reads of clients per second, SYNC the mean fsync of its log since the last look, DISK FREE, and \
+checks that fail.
+
+Exit codes: 0 at least one node answered, whatever it said; 4 none did. `quorate doctor` judges what it finds by its exit code.";
+
 /// `quorate events`.
 #[derive(Debug, Args)]
-#[command(after_help = "Each node of --endpoints that answers is shown; it keeps its last 1 000 events in its data directory.")]
+#[command(after_help = "Each node of --endpoints that answers is shown; it keeps its last 1 000 events in its data directory.
+
+Events: started, stopped, failed (why it stopped by itself), leader, membership, disk (low, or room again), disk_hung and disk_answers, refused, \
+damaged, diverged, rebuild, credentials (certificates and tokens that were reloaded or can't be used).")]
 pub struct Events {
     #[command(flatten)]
     pub cluster: Cluster,
@@ -43,7 +57,7 @@ pub struct Events {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Looked at: quorum and leader, nodes that do not answer, clocks, how long syncs take, room on the disks, certificates that end soon \
-and files of credentials that can't be used, states that differ, damage and rebuilds of late, releases, configurations, how far nodes are behind. Exit code 0: nothing to mend; 1: something is; 4: no node \
+and files of credentials that can't be used, states that differ, damage and rebuilds of late, releases, configurations, how far nodes are behind. Exit code 0: no problems found; 1: some; 4: no node \
 answered."
 )]
 pub struct Doctor {

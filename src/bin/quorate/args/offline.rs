@@ -35,7 +35,7 @@ pub struct Export {
     /// The node's own directory, e.g. quorate-data/1. No node may be running on it; nothing in it is changed
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Only ids that start so
+    /// Only ids with this prefix
     #[arg(long, default_value = "")]
     pub prefix: String,
     /// Where to write them; must not exist; `-` is stdout

@@ -10,17 +10,17 @@ use quorate::server::config::TlsPaths;
 /// What a command shows to the cluster, and whom it believes.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Credentials {
-    /// Believe nodes whose certificate is signed by an authority in this PEM file; connects by TLS
-    #[arg(long, value_name = "FILE", env = "QUORATE_CA")]
+    /// CA certificates (PEM) that the nodes' certificates are checked against; turns TLS on
+    #[arg(long, value_name = "FILE", env = "QUORATE_CA", help_heading = "Connection")]
     pub ca: Option<PathBuf>,
     /// Show this certificate, where the nodes ask for one
-    #[arg(long, value_name = "FILE", env = "QUORATE_CERT", requires = "key")]
+    #[arg(long, value_name = "FILE", env = "QUORATE_CERT", requires = "key", help_heading = "Connection")]
     pub cert: Option<PathBuf>,
     /// Its private key
-    #[arg(long, value_name = "FILE", env = "QUORATE_KEY", requires = "cert")]
+    #[arg(long, value_name = "FILE", env = "QUORATE_KEY", requires = "cert", help_heading = "Connection")]
     pub key: Option<PathBuf>,
     /// Show the token in this file; QUORATE_TOKEN holds one itself
-    #[arg(long, value_name = "FILE", env = "QUORATE_TOKEN_FILE")]
+    #[arg(long, value_name = "FILE", env = "QUORATE_TOKEN_FILE", help_heading = "Connection")]
     pub token_file: Option<PathBuf>,
     // Not to be typed: other users of the machine see what is.
     #[arg(long, env = "QUORATE_TOKEN", hide = true, hide_env_values = true)]
@@ -49,19 +49,19 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Args)]
 pub struct NodeCredentials {
     /// In place of [tls] cert: the node's certificate
-    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CERT")]
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CERT", help_heading = "In place of the file's")]
     pub tls_cert: Option<PathBuf>,
     /// In place of [tls] key
-    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_KEY")]
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_KEY", help_heading = "In place of the file's")]
     pub tls_key: Option<PathBuf>,
     /// In place of [tls] ca
-    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA")]
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CA", help_heading = "In place of the file's")]
     pub tls_ca: Option<PathBuf>,
     /// In place of [tls] client_ca
-    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CLIENT_CA")]
+    #[arg(long, value_name = "FILE", env = "QUORATE_TLS_CLIENT_CA", help_heading = "In place of the file's")]
     pub tls_client_ca: Option<PathBuf>,
     /// In place of [auth] tokens
-    #[arg(long, value_name = "FILE", env = "QUORATE_TOKENS")]
+    #[arg(long, value_name = "FILE", env = "QUORATE_TOKENS", help_heading = "In place of the file's")]
     pub tokens: Option<PathBuf>,
 }
 
@@ -75,18 +75,16 @@ impl NodeCredentials {
 /// `quorate cert`.
 #[derive(Debug, Subcommand)]
 pub enum Cert {
-    /// Make a throw-away authority with certificates for nodes and a client, to try things out
+    /// Make a throw-away CA with certificates for nodes and a client, to try things out
     Dev(CertDev),
 }
 
 /// `quorate cert dev`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Where DIR has an authority already, certificates for further nodes are signed by it: --nodes 4 --hosts 10.0.0.4.
+#[command(after_help = "Where DIR has a CA already, certificates for further nodes are signed by it: --nodes 4 --hosts 10.0.0.4.
 
-The authority's key lies beside the certificates: whoever reads DIR is whoever they like. For anything that lasts let an \
-authority of your own sign them; `src/docs/security.md` says what must be in them."
-)]
+The CA's key lies beside the certificates: anybody who reads DIR can make a certificate for any name. For anything that lasts let a \
+CA that you trust sign them; `quorate help certificates` says what must be in them.")]
 pub struct CertDev {
     /// Where to write them; made if it is missing; nothing in it is overwritten
     pub dir: PathBuf,
@@ -120,7 +118,7 @@ pub struct TokenNew {
     /// What it is good for: some of read, write, list, admin
     #[arg(long, value_name = "SCOPE,...", value_delimiter = ',', required = true)]
     pub scopes: Vec<Scope>,
-    /// Only for ids that start so; may be given several times [default: all ids]
+    /// Only for ids with this prefix; may be given several times [default: all ids]
     #[arg(long = "prefix", value_name = "PREFIX")]
     pub prefixes: Vec<String>,
     /// Until so long from now, e.g. 12h, 30d [default: for ever]

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod dev;
 pub mod doctor;
 pub mod events;
+pub mod help;
 pub mod member;
 pub mod offline;
 pub mod recover;
