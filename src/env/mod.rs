@@ -38,6 +38,6 @@ pub use frozen::FrozenDisk;
 pub use new_file::{NewFile, Prepared, Replacing, new_directory_beside, remove_left_overs};
 pub use random::{Random, u64_from};
 #[cfg(feature = "server")]
-pub use usage::{ProcessUsage, directory_bytes, loopback_bytes, raise_open_files};
+pub use usage::{OwnUsage, ProcessUsage, directory_bytes, loopback_bytes, raise_open_files};
 #[cfg(feature = "server")]
 pub use worker::{Manual, Step, ThreadWorkers, Waker, Worker, Workers};

@@ -43,6 +43,38 @@ impl ProcessUsage {
     }
 }
 
+/// What this process uses, as far as it may always ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnUsage {
+    /// User and system time, counted in steps of 10 ms.
+    pub cpu: Duration,
+    /// Resident memory now, in bytes.
+    pub memory_bytes: u64,
+    /// Files and sockets that are open.
+    pub open_files: u64,
+    /// How many may be; `None`: without bound.
+    pub open_files_max: Option<u64>,
+}
+
+impl OwnUsage {
+    /// Now. Errors: `/proc` does not say.
+    pub fn read() -> io::Result<Self> {
+        use rustix::process::{Resource, getrlimit};
+        let dir = Path::new("/proc/self");
+        let read = |name: &str| std::fs::read_to_string(dir.join(name));
+        let ticks = cpu_ticks(&read("stat")?).ok_or_else(|| strange(dir, "stat"))?;
+        let memory_kib = number_after(&read("status")?, "VmRSS:").ok_or_else(|| strange(dir, "status"))?;
+        // One of them is the directory that is being read.
+        let open = std::fs::read_dir(dir.join("fd"))?.count().saturating_sub(1);
+        Ok(Self {
+            cpu: Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND),
+            memory_bytes: memory_kib * 1024,
+            open_files: open as u64,
+            open_files_max: getrlimit(Resource::Nofile).current,
+        })
+    }
+}
+
 /// Lets this process open as many files and sockets as it may: shells give less than that, servers need more. How many that are;
 /// `None`: without bound, or the system did not say.
 pub fn raise_open_files() -> Option<u64> {
@@ -104,6 +136,14 @@ mod tests {
         }
         assert!(sum > 0 && loopback_bytes().is_ok());
         assert!(ProcessUsage::of(u32::MAX).is_err(), "no such process");
+    }
+
+    #[test]
+    fn a_file_that_is_open_is_counted_and_stays_below_the_limit() {
+        let held: Vec<_> = (0..100).map(|_| std::fs::File::open("/proc/self/stat").expect("it is there")).collect();
+        let used = OwnUsage::read().expect("it runs");
+        assert!(used.open_files >= held.len() as u64 && used.memory_bytes > 100_000, "{used:?}");
+        assert!(used.open_files_max.is_none_or(|max| max >= used.open_files), "{used:?}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::dispatch::Dispatcher;
 use super::health::Facts;
 use super::metrics::Levels;
 use super::status::Reporter;
+use crate::env::OwnUsage;
 use crate::machine::newest_version;
 use crate::raft::{CLUSTER_VERSION_MIN, Role};
 use crate::types::{Refusal, RefusalKind};
@@ -96,6 +97,8 @@ async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Re
         scrubbed: status.scrubbed,
         cluster_version: status.cluster_version.into(),
         uptime: dispatcher.uptime(),
+        wall_ms: dispatcher.wall_ms(),
+        process: OwnUsage::read().ok(),
         credentials: dispatcher.credentials().report(),
         ..dispatcher.levels()
     };

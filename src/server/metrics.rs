@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Label, SharedString, Unit};
+use metrics::{Counter, Gauge, Histogram, Label, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::call::{Done, Operation};
 use super::security::Report;
 use super::slow::{CAUSES, Cause};
+use crate::env::OwnUsage;
 use crate::raft::net::Traffic;
 use crate::raft::{Scrubbed, Syncs};
 use crate::types::{Change, Loaded, Refusal, RefusalKind, Verdict};
@@ -18,6 +19,9 @@ use crate::types::{Change, Loaded, Refusal, RefusalKind, Verdict};
 const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 /// Upper bounds of the buckets of batch sizes, in operations.
 const OPERATIONS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Counters of seconds. The recorder's own counters are whole numbers, so these are gauges to it, and are called what they are in the text.
+const COUNTED_SECONDS: [&str; 2] = ["quorate_log_sync_seconds_total", "process_cpu_seconds_total"];
 
 /// What an operation is called in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +112,10 @@ pub struct Levels {
     pub scrubbed: Scrubbed,
     pub cluster_version: u64,
     pub uptime: Duration,
+    /// The node's own clock, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+    /// `None` where the system does not say.
+    pub process: Option<OwnUsage>,
     pub credentials: Report,
 }
 
@@ -140,6 +148,8 @@ pub struct Metrics {
     slow: [Counter; CAUSES.len()],
     /// Answers to writes and to reads.
     answered: [AtomicU64; 2],
+    /// When the process started, in seconds since the Unix epoch, as it looked when that was first asked.
+    started_s: OnceLock<f64>,
 }
 
 impl Metrics {
@@ -169,6 +179,7 @@ impl Metrics {
                 cut_off: metrics::counter!("quorate_readers_cut_off_total"),
                 slow: CAUSES.map(|cause| metrics::counter!("quorate_slow_operations_total", "cause" => cause.name())),
                 answered: Default::default(),
+                started_s: OnceLock::new(),
                 handle,
                 recorder: PrometheusBuilder::new().build_recorder(),
             }
@@ -318,41 +329,44 @@ impl Metrics {
             metrics::gauge!("quorate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             let offset = levels.clock_offset_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
             metrics::gauge!("quorate_clock_offset_seconds").set(offset);
+            self.process(levels);
         });
-        self.handle.render()
+        COUNTED_SECONDS.iter().fold(self.handle.render(), |text, name| {
+            text.replace(&format!("# TYPE {name} gauge\n"), &format!("# TYPE {name} counter\n"))
+        })
+    }
+
+    /// What every program that Prometheus knows says of its process, under the names that dashboards expect.
+    fn process(&self, levels: &Levels) {
+        let since = || levels.wall_ms as f64 / 1000.0 - levels.uptime.as_secs_f64();
+        metrics::gauge!("process_start_time_seconds").set(*self.started_s.get_or_init(since));
+        let Some(process) = &levels.process else { return };
+        metrics::gauge!("process_cpu_seconds_total").set(process.cpu.as_secs_f64());
+        metrics::gauge!("process_resident_memory_bytes").set(process.memory_bytes as f64);
+        metrics::gauge!("process_open_fds").set(process.open_files as f64);
+        metrics::gauge!("process_max_fds").set(process.open_files_max.map_or(f64::INFINITY, |files| files as f64));
     }
 }
 
+/// What `# HELP` says is what the documentation says, so no metric is without.
 fn describe() {
-    let text = |text: &'static str| SharedString::const_str(text);
-    metrics::describe_counter!("quorate_operations_total", Unit::Count, text("operations by kind and by how they ended"));
-    metrics::describe_histogram!("quorate_operation_duration_seconds", Unit::Seconds, text("from admission to the answer"));
-    metrics::describe_counter!("quorate_proposals_total", Unit::Count, text("batches proposed"));
-    metrics::describe_counter!("quorate_forwards_total", Unit::Count, text("operations sent on to the leader"));
-    metrics::describe_counter!("quorate_leader_changes_seen_total", Unit::Count, text("changes of leader, and losses of one"));
-    metrics::describe_gauge!("quorate_connections", Unit::Count, text("connections open, by port"));
-    metrics::describe_counter!("quorate_connections_refused_total", Unit::Count, text("connections closed as too many, by port"));
-    metrics::describe_counter!("quorate_readers_cut_off_total", Unit::Count, text("streams ended, as their readers took nothing"));
-    metrics::describe_gauge!("quorate_parked_calls", Unit::Count, text("calls that wait for a leader"));
-    metrics::describe_gauge!("quorate_in_flight_bytes", Unit::Bytes, text("operations admitted and not yet settled"));
-    metrics::describe_gauge!("quorate_log_bytes", Unit::Bytes, text("the log on disk"));
-    metrics::describe_counter!("quorate_saves_total", Unit::Count, text("saves applied, by whether only what was new was sent"));
-    metrics::describe_counter!("quorate_log_written_bytes_total", Unit::Bytes, text("written to the log since the start"));
-    metrics::describe_counter!("quorate_wire_bytes_total", Unit::Bytes, text("on accepted connections since the start"));
-    let refused = text("calls without a good token, and calls beyond what their token allows");
-    metrics::describe_counter!("quorate_refused_credentials_total", Unit::Count, refused);
-    let end = text("the last second of this node's certificate, since the Unix epoch");
-    metrics::describe_gauge!("quorate_certificate_not_after_seconds", Unit::Seconds, end);
-    let problem = text("1: changed certificates or tokens can't be used, the last good ones stay in force");
-    metrics::describe_gauge!("quorate_credentials_problem", Unit::Count, problem);
-    metrics::describe_counter!(
-        "quorate_credentials_reloads_total",
-        Unit::Count,
-        text("changed certificates or tokens put in force")
-    );
-    let refused = text("connections that spoke no TLS, or showed no certificate that is believed");
-    metrics::describe_counter!("quorate_tls_refused_total", Unit::Count, refused);
-    metrics::describe_gauge!("quorate_state_bytes", Unit::Bytes, text("the state on disk"));
+    for (name, kind, text) in documented() {
+        let text = SharedString::from_owned(text.replace('`', ""));
+        match kind {
+            "counter" => metrics::describe_counter!(name, text),
+            "histogram" => metrics::describe_histogram!(name, text),
+            _ => metrics::describe_gauge!(name, text),
+        }
+    }
+}
+
+/// Name, type and meaning of each row of the table in `src/docs/metrics.md`.
+fn documented() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    include_str!("../docs/metrics.md").lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.strip_suffix(" |")?.splitn(3, " | ");
+        let name = cells.next()?.split(['{', '`']).next()?;
+        Some((name, cells.next()?, cells.next()?))
+    })
 }
 
 fn result_index(result: &Result<Done, Refusal>) -> usize {
@@ -448,17 +462,21 @@ mod tests {
         metrics.slow(Cause::Sync);
         let mut levels = Levels::default();
         levels.credentials.not_after = Some(1);
+        levels.process = Some(OwnUsage::default());
         let text = metrics.render(&levels);
         let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
         let without = |name: String| {
             ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end).map(str::to_owned)).unwrap_or(name)
         };
         let shown: std::collections::BTreeSet<String> =
-            text.lines().filter(|line| line.starts_with("quorate_")).map(|line| without(name(line))).collect();
-        let explained = include_str!("../docs/metrics.md").lines().filter_map(|line| line.strip_prefix("| `"));
-        let explained: std::collections::BTreeSet<String> =
-            explained.map(|line| line.split(['{', '`']).next().unwrap_or_default().to_owned()).collect();
-        assert_eq!(shown, explained);
+            text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| without(name(line))).collect();
+        let explained: Vec<String> = documented().map(|(name, ..)| name.to_owned()).collect();
+        assert_eq!(shown.len(), explained.len(), "each is explained once");
+        assert_eq!(shown, explained.into_iter().collect());
+        for (name, kind, meaning) in documented() {
+            assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind}");
+            assert!(text.contains(&format!("# HELP {name} {}\n", meaning.replace('`', ""))), "{name} has no help");
+        }
         assert!(text.contains("quorate_slow_operations_total{cause=\"sync\"} 1"), "{text}");
     }
 

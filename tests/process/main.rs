@@ -9,6 +9,7 @@ mod harness;
 mod hung;
 mod load;
 mod members;
+mod metrics;
 mod outage;
 mod page;
 mod ports;
