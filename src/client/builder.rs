@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admin::AdminPort;
 use super::connection::{self, Connector, Tcp};
 use super::credentials::{Credentials, Secured, Tls};
 use super::driver::Config;
@@ -122,14 +123,7 @@ impl Builder {
         if self.connect_timeout.is_zero() {
             return Err(Error::invalid("connect_timeout must be above 0s connect_timeout=0s"));
         }
-        let credentials = match self.token {
-            None => Credentials::default(),
-            Some(Token::Text(token)) => Credentials::token(&token)?,
-            Some(Token::File(path)) => Credentials::token_file(path)?,
-        };
-        if credentials.is_some() && !secured {
-            return Err(Error::invalid("a token needs tls: on an open connection anybody could read it"));
-        }
+        let credentials = credentials(self.token, secured)?;
         let connector: Arc<dyn Connector> = match self.tls {
             None => self.connector,
             Some(tls) => Arc::new(Secured::new(tls, self.clock.clone())?),
@@ -146,6 +140,31 @@ impl Builder {
         };
         Ok(Client { handle: Handle::new(config), cache: Arc::default(), adapter: Arc::default() })
     }
+}
+
+impl Builder {
+    /// The admin port at the one endpoint, in place of a cluster's client ports. Errors: as [`Builder::build`].
+    #[doc(hidden)]
+    pub fn build_admin(self) -> Result<AdminPort, Error> {
+        let secured = self.tls.is_some();
+        let [endpoint] = &self.endpoints[..] else { return Err(Error::invalid("one address of an admin port is needed")) };
+        let address = address(endpoint, secured)?;
+        let credentials = credentials(self.token, secured)?;
+        let tls = self.tls.map(|tls| tls.for_http1(self.clock)).transpose()?;
+        Ok(AdminPort::new(address, tls, credentials, self.connect_timeout))
+    }
+}
+
+fn credentials(token: Option<Token>, secured: bool) -> Result<Credentials, Error> {
+    let credentials = match token {
+        None => Credentials::default(),
+        Some(Token::Text(token)) => Credentials::token(&token)?,
+        Some(Token::File(path)) => Credentials::token_file(path)?,
+    };
+    if credentials.is_some() && !secured {
+        return Err(Error::invalid("a token needs tls: on an open connection anybody could read it"));
+    }
+    Ok(credentials)
 }
 
 /// `host:port`, from that, from `https://host:port/` with TLS, or from `http://host:port/` without.

@@ -62,6 +62,12 @@ impl Tls {
         self
     }
 
+    /// For a port that speaks HTTP/1. Errors: what can't be read or used.
+    pub(super) fn for_http1(&self, clock: Arc<dyn Clock>) -> Result<Connecting, Error> {
+        let (roots, identity) = self.load().map_err(|why| Error::invalid(format!("tls: {why}")))?;
+        Connecting::for_http1(&roots, identity.as_ref(), clock).map_err(|error| Error::invalid(format!("tls: {error}")))
+    }
+
     fn load(&self) -> Result<(Roots, Option<Identity>), String> {
         let (authorities, place) = self.authorities.read()?;
         let roots = Roots::from_pem(&authorities).map_err(|error| format!("{error}{place}"))?;
@@ -180,6 +186,13 @@ impl Credentials {
 
     pub fn is_some(&self) -> bool {
         self.0.is_some()
+    }
+}
+
+impl Bearer {
+    /// What an HTTP header says of it.
+    pub fn header(&self) -> Option<&str> {
+        self.0.as_ref()?.to_str().ok()
     }
 }
 

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod admin;
 #[cfg(feature = "bob")]
 pub mod bob;
 mod builder;
@@ -47,6 +48,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+#[doc(hidden)]
+pub use admin::{AdminAnswer, AdminPort};
 pub use builder::Builder;
 #[doc(hidden)]
 pub use connection::Connector;

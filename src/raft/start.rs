@@ -237,7 +237,8 @@ pub async fn open(options: Options) -> Result<Opened, StartError> {
             blocking.call(open_again).await.map_err(data)?
         }
     };
-    events.note("started", format!("release={} applied={:?}", env!("CARGO_PKG_VERSION"), state.applied().map(|id| id.index)));
+    let applied = state.applied().map_or_else(|| "none".to_owned(), |id| id.index.to_string());
+    events.note("started", format!("release={} applied={applied}", env!("CARGO_PKG_VERSION")));
     Ok(Opened { options, config, blocking, identity, lock, log, events, state, peers })
 }
 
@@ -448,8 +449,8 @@ async fn leadership(shared: Arc<Shared>) {
         };
         if shared.leadership.borrow().leader != known.leader {
             let leader = known.leader.as_ref().map(|hint| hint.node.0);
-            tracing::info!(term = known.term, ?leader, "the leader changed");
             let name = leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+            tracing::info!(term = known.term, leader = name, "the leader changed");
             shared.events.note("leader", format!("term={} leader={name}", known.term));
         }
         shared.leadership.send_if_modified(|old| {

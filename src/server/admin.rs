@@ -1,4 +1,4 @@
-//! The admin port over HTTP/1: `/livez`, `/readyz`, `/version`, `/metrics`, as plain text, and a page for people at `/`. The first two
+//! The admin port over HTTP/1: `/livez`, `/readyz`, `/version`, `/metrics`, `/log-level`, as plain text, and a page for people at `/`. The first two
 //! and the page's own files are open to everyone who can connect; everything else asks for a token with the scope `admin`, where tokens
 //! are in force.
 
@@ -15,6 +15,7 @@ use axum::routing::get;
 
 use super::dispatch::Dispatcher;
 use super::health::Facts;
+use super::logging;
 use super::metrics::Levels;
 use super::status::Reporter;
 use crate::env::OwnUsage;
@@ -30,6 +31,7 @@ pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
         .route("/readyz", get(readyz))
         .route("/version", get(version))
         .route("/metrics", get(metrics))
+        .route("/log-level", get(log_level).put(change_log_level))
         .with_state(dispatcher)
         .merge(page)
 }
@@ -66,9 +68,49 @@ fn readiness(facts: &Facts, verbose: bool) -> String {
     text
 }
 
+fn version_text() -> String {
+    let (oldest, newest) = (CLUSTER_VERSION_MIN, newest_version());
+    format!("quorate {} cluster_version_min={oldest} cluster_version_max={newest}\n", env!("QUORATE_VERSION"))
+}
+
 async fn version(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Result<String, Refused> {
     dispatcher.guard().authorize_admin(&headers)?;
-    Ok(format!("quorate {} cluster_version={CLUSTER_VERSION_MIN}..={}\n", env!("CARGO_PKG_VERSION"), newest_version()))
+    Ok(version_text())
+}
+
+/// The filter of this process's log.
+async fn log_level(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Result<(StatusCode, String), Refused> {
+    dispatcher.guard().authorize_admin(&headers)?;
+    Ok(match logging::control() {
+        Some(control) => (StatusCode::OK, format!("{}\n", control.filter())),
+        None => no_log(),
+    })
+}
+
+/// Another, until the process ends. By PUT: a browser lets no foreign page send one.
+async fn change_log_level(
+    State(dispatcher): State<Dispatcher>,
+    headers: HeaderMap,
+    wanted: String,
+) -> Result<(StatusCode, String), Refused> {
+    dispatcher.guard().authorize_admin(&headers)?;
+    let Some(control) = logging::control() else { return Ok(no_log()) };
+    if wanted.len() > logging::FILTER_BYTES_MAX {
+        return Ok((StatusCode::BAD_REQUEST, format!("the log filter is too long limit={}\n", logging::FILTER_BYTES_MAX)));
+    }
+    Ok(match control.set(&wanted) {
+        Ok(filter) => {
+            // As a warning, so that few filters hide it.
+            tracing::warn!(filter, "the log filter was changed");
+            dispatcher.node().events().note("log", format!("the filter is now {filter}"));
+            (StatusCode::OK, format!("{filter}\n"))
+        }
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")),
+    })
+}
+
+fn no_log() -> (StatusCode, String) {
+    (StatusCode::NOT_IMPLEMENTED, "this process does not let its log be changed\n".to_owned())
 }
 
 async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Result<impl IntoResponse, Refused> {

@@ -54,7 +54,7 @@ pub struct Config {
     pub auth: Option<AuthConfig>,
 }
 
-/// One `[[node]]`. Its addresses are where it listens and where others reach it.
+/// One `[[node]]`. Its addresses are where others reach it, and where it listens unless it says so apart.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberConfig {
@@ -67,6 +67,47 @@ pub struct MemberConfig {
     pub peer: String,
     /// `host:port` for HTTP: `/livez`, `/readyz`, `/metrics`, `/version`.
     pub admin: String,
+    /// Where it listens for clients, if not at `client`: `0.0.0.0` and `[::]` are every address of the machine. Of no interest to others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_listen: Option<String>,
+    /// The same for `peer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_listen: Option<String>,
+    /// The same for `admin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<String>,
+}
+
+impl MemberConfig {
+    /// A node that listens where it is reached.
+    pub fn new(id: NodeId, client: String, peer: String, admin: String) -> Self {
+        Self { id, client, peer, admin, client_listen: None, peer_listen: None, admin_listen: None }
+    }
+
+    /// Where it listens for clients, peers and HTTP, each with the key that says so.
+    pub fn listens(&self) -> [(&'static str, &str); 3] {
+        [
+            listen(("client", &self.client), ("client_listen", &self.client_listen)),
+            listen(("peer", &self.peer), ("peer_listen", &self.peer_listen)),
+            listen(("admin", &self.admin), ("admin_listen", &self.admin_listen)),
+        ]
+    }
+
+    fn validate_listening(&self) -> Result<(), Error> {
+        let id = self.id;
+        let listens = self.listens();
+        for (at, (key, address)) in listens.iter().enumerate() {
+            validate_host_and_port(address).map_err(|why| Error(format!("node {id}: {key} {why}: {key}={address:?}")))?;
+            if let Some((other, _)) = listens[..at].iter().find(|(_, other)| other == address) {
+                return Err(Error(format!("node {id}: {key}={address} is also its {other}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn listen<'a>(reached: (&'static str, &'a String), apart: (&'static str, &'a Option<String>)) -> (&'static str, &'a str) {
+    apart.1.as_ref().map_or((reached.0, reached.1), |address| (apart.0, address))
 }
 
 /// `[raft]`.
@@ -205,7 +246,8 @@ impl Config {
         if self.tls.is_some() {
             return Ok(());
         }
-        let exposed = self.addresses().find(|(_, _, address)| !is_loopback(address));
+        let listens = self.members.iter().flat_map(|member| member.listens().map(|(key, address)| (member.id, key, address)));
+        let exposed = self.addresses().chain(listens).find(|(_, _, address)| !is_loopback(address));
         exposed.map_or(Ok(()), |(id, key, address)| {
             Err(Error(format!(
                 "node {id}: {key}={address} is not a loopback address and the traffic is neither encrypted nor authenticated; \
@@ -259,7 +301,7 @@ impl Config {
                 return Err(Error(format!("node {id}: {key}={address} is also {other_key} of node {other}")));
             }
         }
-        Ok(())
+        self.members.iter().try_for_each(MemberConfig::validate_listening)
     }
 }
 
@@ -308,8 +350,23 @@ fn within(key: &str, value: ByteSize, min: ByteSize, max: ByteSize) -> Result<()
     Ok(())
 }
 
-/// Whether it is `host:port` as this program writes addresses. Errors: the rest of a sentence about it.
+/// Whether it is `host:port` as this program writes addresses, and can be connected to. Errors: the rest of a sentence about it.
 pub(super) fn validate_address(address: &str) -> Result<(), &'static str> {
+    validate_host_and_port(address)?;
+    match host_ip(address).is_some_and(|ip| ip.is_unspecified()) {
+        true => Err("is where the others connect to, and names no host; every address of a machine is for `client_listen`, \
+                     `peer_listen` and `admin_listen`"),
+        false => Ok(()),
+    }
+}
+
+fn host_ip(address: &str) -> Option<IpAddr> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_matches(['[', ']']).parse().ok()
+}
+
+/// The same of an address to listen at, which may be every address of the machine.
+fn validate_host_and_port(address: &str) -> Result<(), &'static str> {
     if address.len() > ADDRESS_BYTES_MAX {
         return Err("is too long for an address");
     }
@@ -332,8 +389,8 @@ pub(super) fn validate_address(address: &str) -> Result<(), &'static str> {
 }
 
 pub(super) fn is_loopback(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host == "localhost" || host_ip(address).is_some_and(|ip| ip.is_loopback())
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
@@ -487,6 +544,39 @@ mod tests {
         assert!(message.contains("node 2: peer=10.0.0.2:7471") && message.contains("--insecure"), "{message}");
         let loopback = Config::parse(&three().replace("127.0.0.1:7471", "[::1]:7471").replace("127.0.0.1:7461", "localhost:7461"));
         assert_eq!(loopback.expect("valid").require_loopback(), Ok(()));
+    }
+
+    /// What the others connect to and what a node listens at: behind published ports of a container they differ.
+    #[test]
+    fn a_node_may_listen_elsewhere_than_it_is_reached() {
+        let apart = |keys: &str| three().replacen("id = 2\n", &format!("id = 2\n{keys}\n"), 1);
+        let text = apart("client_listen = \"0.0.0.0:7460\"\npeer_listen = \"[::]:7461\"");
+        let config = Config::parse(&text).expect("valid");
+        let listens = config.members[1].listens();
+        assert_eq!(listens, [("client_listen", "0.0.0.0:7460"), ("peer_listen", "[::]:7461"), ("admin", "127.0.0.1:7472")]);
+        assert_eq!(
+            config.configuration_hash(),
+            Config::parse(&three()).expect("valid").configuration_hash(),
+            "no other node cares"
+        );
+        assert_eq!(Config::parse(&config.to_toml().expect("valid")), Ok(config.clone()));
+        let message = config.require_loopback().expect_err("exposed").to_string();
+        assert!(message.starts_with("node 2: client_listen=0.0.0.0:7460"), "{message}");
+        for (keys, why) in [
+            ("client_listen = \"0.0.0.0\"", "node 2: client_listen must be host:port"),
+            (
+                "client_listen = \"0.0.0.0:1\"\npeer_listen = \"0.0.0.0:1\"",
+                "node 2: peer_listen=0.0.0.0:1 is also its client_listen",
+            ),
+            ("admin_listen = \"127.0.0.1:7470\"", "node 2: admin_listen=127.0.0.1:7470 is also its client"),
+            ("listen = \"0.0.0.0:1\"", "unknown field `listen`"),
+        ] {
+            assert!(refused(&apart(keys)).contains(why), "{}", refused(&apart(keys)));
+        }
+        for nowhere in ["0.0.0.0:7470", "[::]:7470"] {
+            let message = refused(&three().replace("127.0.0.1:7470", nowhere));
+            assert!(message.starts_with("node 2: client is where the others connect to") && message.contains("client_listen"));
+        }
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub struct Port {
     pub tls: Option<(Acceptor, Arc<AtomicU64>)>,
 }
 
-/// Listens at one of a node's addresses. Errors: one line that says how to mend it.
-pub async fn listen(net: &dyn Net, node: NodeId, mut port: Port, address: &str) -> Result<Incoming, StartError> {
+/// Listens at one of a node's addresses, which the configuration has under a key. Errors: one line that says how to mend it.
+pub async fn listen(net: &dyn Net, node: NodeId, mut port: Port, (named, address): (&str, &str)) -> Result<Incoming, StartError> {
     let key = port.key;
     match net.listen(address).await {
         Ok((bound, incoming)) => {
@@ -47,11 +47,11 @@ pub async fn listen(net: &dyn Net, node: NodeId, mut port: Port, address: &str) 
         }
         Err(error) => {
             let mend = match error.kind() {
-                std::io::ErrorKind::AddrInUse => format!("stop what uses the port, or change `{key}`"),
-                std::io::ErrorKind::PermissionDenied => format!("use a port above 1023, or change `{key}`"),
-                _ => format!("change `{key}` to an address of this machine"),
+                std::io::ErrorKind::AddrInUse => format!("stop what uses the port, or change `{named}`"),
+                std::io::ErrorKind::PermissionDenied => format!("use a port above 1023, or change `{named}`"),
+                _ => format!("change `{named}` to an address of this machine, or say by `{key}_listen` where to listen"),
             };
-            Err(StartError(format!("cannot listen: {error}; {mend} of this node in cluster.toml node={node} {key}={address}")))
+            Err(StartError(format!("cannot listen: {error}; {mend} of this node in cluster.toml node={node} {named}={address}")))
         }
     }
 }

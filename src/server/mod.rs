@@ -22,6 +22,7 @@ mod dispatch;
 mod forward;
 mod health;
 mod listen;
+mod logging;
 mod metrics;
 pub mod offline;
 mod operations;
@@ -41,7 +42,8 @@ mod upper;
 pub use crate::machine::allow_test_version;
 pub use crate::raft::{Member, Node, is_marked, mark_for_rebuild};
 pub use crate::tls::node_uri;
-pub use security::check as check_credentials;
+pub use logging::{LogControl, set_log_control};
+pub use security::{Reload, check as check_credentials};
 #[doc(hidden)]
 pub use start::Tuning;
 pub use start::{Options, Server};

@@ -2,7 +2,8 @@
 //!
 //! The files are looked at every [`RELOAD_INTERVAL`]. What changed is put in force for connections made from then on, and tokens for
 //! open ones too. What can't be used leaves what was in force, and is told: in the log once, in `/readyz?verbose` and in the metrics for
-//! as long as it lasts. A signal would be one more thing to remember, and would not find the files of a mounted secret (decision 0045).
+//! as long as it lasts. A signal would be one more thing to remember, and would not find the files of a mounted secret (decision 0045); who
+//! is used to one may send it, and reads in the log what came of it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::auth::{Guard, Tokens};
@@ -83,6 +84,18 @@ pub struct Security {
     seen: Contents,
     configured: BTreeSet<String>,
     clock: Arc<dyn Clock>,
+    asked: Arc<Notify>,
+}
+
+/// Asks a running node to read its certificates and tokens at once.
+#[derive(Clone)]
+pub struct Reload(Arc<Notify>);
+
+impl Reload {
+    /// Now. What comes of it is in the log.
+    pub fn ask(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl Security {
@@ -103,19 +116,25 @@ impl Security {
             tokens = Some(parse_tokens(path, &seen)?);
         }
         let guard = Guard::new(tokens, clock.clone());
-        Ok(Self { guard, ports, state, files, seen, configured, clock })
+        Ok(Self { guard, ports, state, files, seen, configured, clock, asked: Arc::default() })
     }
 
     /// Keeps what is in force current until `stop`; whoever spawns it joins it.
     pub async fn run(mut self, node: Node, mut stop: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(RELOAD_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.watches() && !*stop.borrow() {
-            tokio::select! {
-                _ = tick.tick() => {}
+        while !*stop.borrow() {
+            let asked = tokio::select! {
+                _ = tick.tick(), if self.watches() => false,
+                () = self.asked.notified() => true,
                 _ = stop.changed() => continue,
+            };
+            if !self.watches() {
+                tracing::info!("asked to read certificates and tokens again: none are configured");
+                continue;
             }
             self.follow_members(&node);
+            let before = self.state.report().reloads;
             let files = self.files.clone();
             match tokio::task::spawn_blocking(move || files.read()).await {
                 Ok(Ok(contents)) if contents == self.seen && self.state.report().problem.is_none() => {}
@@ -123,6 +142,25 @@ impl Security {
                 Ok(Err(why)) => self.tell(Some(why), &node),
                 Err(_) => return,
             }
+            if asked {
+                self.answer(before);
+            }
+        }
+    }
+
+    /// How a node is asked to read the files at once.
+    pub fn reload(&self) -> Reload {
+        Reload(self.asked.clone())
+    }
+
+    /// What came of reading the files because somebody asked, who waits for a word even if nothing is new.
+    fn answer(&self, before: u64) {
+        let report = self.state.report();
+        match report.problem {
+            Some(problem) => {
+                tracing::warn!(problem, "asked to read certificates and tokens again: the last good ones stay in force");
+            }
+            None => tracing::info!(changed = report.reloads - before, "asked to read certificates and tokens again: done"),
         }
     }
 

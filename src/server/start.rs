@@ -15,7 +15,7 @@ use super::dispatch::{Access, Dispatcher};
 use super::listen::{HttpListener, Port, listen};
 use super::metrics::Wire;
 use super::operations::OperationsService;
-use super::security::{self, Security};
+use super::security::{self, Reload, Security};
 use super::service::SessionsService;
 use super::status::Reporter;
 use super::upper::{Above, Present};
@@ -165,12 +165,13 @@ impl Server {
         // What is damaged is rebuilt here: meanwhile nobody must be kept waiting at an open port.
         let opened = raft::open(below).await.map_err(|error| StartError(error.to_string()))?;
         let [client, peer, admin] = ports(&wire, &security);
-        let client_port = listen(&*net, node, client, &member.client).await?;
-        let admin_port = listen(&*net, node, admin, &member.admin).await?;
-        let incoming = listen(&*net, node, peer, &member.peer).await?;
-        if security.guard.is_open() && !is_loopback(&member.client) {
+        let [at_client, at_peer, at_admin] = member.listens();
+        let client_port = listen(&*net, node, client, at_client).await?;
+        let admin_port = listen(&*net, node, admin, at_admin).await?;
+        let incoming = listen(&*net, node, peer, at_peer).await?;
+        if security.guard.is_open() && !is_loopback(at_client.1) {
             tracing::warn!(
-                address = member.client,
+                address = at_client.1,
                 "no tokens: whoever can connect to the client port may do everything; see [auth]"
             );
         }
@@ -196,6 +197,11 @@ impl Server {
     /// The consensus below, for tests and tools.
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// How it is asked to read its certificates and tokens at once, while it runs.
+    pub fn reload(&self) -> Reload {
+        self.security.reload()
     }
 
     /// Serves until `shutdown` completes; then refuses new calls, lets open ones end, hands the leadership over, flushes and returns.

@@ -290,7 +290,7 @@ impl Cluster {
         let [client, peer, admin] = reserved.each_ref().map(|(address, _)| address.clone());
         let disk = self.disks.values().any(Option::is_some).then(SimDisk::new);
         let mut config = self.config.clone();
-        config.members.push(MemberConfig { id, client, peer, admin });
+        config.members.push(MemberConfig::new(id, client, peer, admin));
         config.validate().map_err(failed)?;
         self.config = config;
         self.ports.insert(id, reserved.map(|(_, held)| held));
@@ -307,7 +307,7 @@ impl Cluster {
         let reserved = [reserve()?, reserve()?, reserve()?];
         let [client, peer, admin] = reserved.each_ref().map(|(address, _)| address.clone());
         let member = self.config.members.iter_mut().find(|member| member.id == id);
-        *member.ok_or_else(|| Error(format!("there is no such node node={id}")))? = MemberConfig { id, client, peer, admin };
+        *member.ok_or_else(|| Error(format!("there is no such node node={id}")))? = MemberConfig::new(id, client, peer, admin);
         self.ports.insert(id, reserved.map(|(_, held)| held));
         Ok(())
     }

@@ -30,6 +30,16 @@ impl Connecting {
         Ok(Self(Arc::new(RwLock::new(config(roots, identity, clock)?))))
     }
 
+    /// The same for a port that speaks HTTP/1.
+    pub fn for_http1(roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let mut config = config(roots, identity, clock)?;
+        // Nobody else has it yet.
+        if let Some(config) = Arc::get_mut(&mut config) {
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
+        Ok(Self(Arc::new(RwLock::new(config))))
+    }
+
     /// From now on with these. Errors: as [`Connecting::new`]; then nothing changed.
     pub fn replace(&self, roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<(), Error> {
         let config = config(roots, identity, clock)?;

@@ -89,6 +89,80 @@ fn an_interrupted_measurement_leaves_no_process_and_no_data() {
     std::fs::remove_dir(&dir).expect("empty");
 }
 
+/// On somebody else's cluster what was measured stays behind: it is said, with the command that removes it, and that removes all of it.
+#[test]
+fn an_interrupted_measurement_says_what_it_leaves_and_cleanup_removes_it() {
+    let dir = directory("left");
+    let cluster = Cluster::start(&dir);
+    let endpoints = &cluster.endpoint;
+    let mut command = quorate(&["bench", "save", "--seconds", "1h", "--endpoints", endpoints, "--pids", &cluster.pid()]);
+    let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mine = ["session", "put", "mine", "--endpoints", endpoints];
+    assert_eq!(ended(&crate::run_with_input(&mine, b"x")).0, 0);
+    let count = || {
+        let output = run(&["session", "ls", "--prefix", "bench/", "-o", "json", "--endpoints", endpoints]);
+        String::from_utf8_lossy(&output.stdout).matches("\"bench/").count()
+    };
+    while count() == 0 {
+        std::thread::yield_now();
+    }
+    let status = Command::new("kill").args(["-INT", &process.id().to_string()]).status().expect("kill runs");
+    assert!(status.success());
+    let output = process.wait_with_output().expect("it ends");
+    let left = format!("quorate bench --cleanup --endpoints {endpoints}");
+    assert_refused(&output, 1, &["interrupted: no run was complete", "stay in the cluster", &left]);
+    assert!(count() > 0);
+
+    let removed = run(&["bench", "--cleanup", "--endpoints", endpoints]);
+    assert_eq!(ended(&removed), (0, String::new()));
+    assert!(String::from_utf8_lossy(&removed.stdout).starts_with("removed sessions="), "{removed:?}");
+    assert_eq!(count(), 0);
+    let kept = run(&["session", "get", "mine", "--endpoints", endpoints]);
+    assert_eq!((kept.status.code(), &kept.stdout[..]), (Some(0), &b"x"[..]), "nobody else's session is removed");
+    assert_eq!(ended(&run(&["bench", "--cleanup"])).0, 2, "only of a cluster that is named");
+    drop(cluster);
+    std::fs::remove_dir_all(&dir).expect("it is ours");
+}
+
+/// One node, killed at the end.
+struct Cluster {
+    process: std::process::Child,
+    endpoint: String,
+    _ports: crate::ports::Ports,
+}
+
+impl Cluster {
+    fn start(dir: &Path) -> Self {
+        let reserved = crate::ports::Ports::reserve();
+        let [client, peer, admin] = reserved.take(3)[..] else { panic!("three ports") };
+        let text = format!(
+            "name = \"bench-test\"\n[[node]]\nid = 1\nclient = \"127.0.0.1:{client}\"\npeer = \"127.0.0.1:{peer}\"\nadmin = \"127.0.0.1:{admin}\"\n"
+        );
+        let config = dir.join("cluster.toml");
+        std::fs::write(&config, text).expect("a writable directory");
+        let (config, data) = (config.to_str().expect("UTF-8"), dir.join("data"));
+        let data = data.to_str().expect("UTF-8");
+        let mut command = quorate(&["serve", "--node", "1", "--bootstrap", "--config", config, "--data-dir", data]);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs");
+        let cluster = Self { process, endpoint: format!("127.0.0.1:{client}"), _ports: reserved };
+        while run(&["health", "--admin", &format!("127.0.0.1:{admin}")]).status.code() != Some(0) {
+            std::thread::yield_now();
+        }
+        cluster
+    }
+
+    fn pid(&self) -> String {
+        self.process.id().to_string()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 #[test]
 fn wrong_usage_is_refused_before_anything_starts() {
     for args in [

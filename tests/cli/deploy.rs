@@ -94,4 +94,88 @@ fn the_composed_cluster_has_a_configuration_this_binary_takes() {
         words.extend(["--config", path.to_str().expect("UTF-8"), "--check-config"]);
         assert_eq!(ended(&run(&words)), (0, String::new()), "{words:?}");
     }
+    // Each address that people use is published, at the port it names, and asked by the health check.
+    let config: toml::Table =
+        content.lines().map(|line| format!("{}\n", line.trim_start())).collect::<String>().parse().expect("TOML");
+    for node in config["node"].as_array().expect("nodes") {
+        for key in ["client", "admin"] {
+            let port = node[key].as_str().and_then(|address| address.strip_prefix("localhost:")).expect("this machine");
+            assert!(compose.contains(&format!("\"127.0.0.1:{port}:{port}\"")), "{key} {port} is not published");
+            assert_eq!(node[format!("{key}_listen")].as_str(), Some(&format!("0.0.0.0:{port}")[..]));
+        }
+        let admin = node["admin"].as_str().expect("text").replace("localhost", "127.0.0.1");
+        assert!(compose.contains(&format!("QUORATE_ADMIN: \"{admin}\"")), "{admin} is not asked");
+    }
+    assert!(
+        !compose.contains("restart: unless-stopped") && !compose.contains("restart: always"),
+        "a removed node would run for ever"
+    );
+}
+
+/// The instructions of the Dockerfile, each with the lines it goes on for.
+fn instructions() -> Vec<String> {
+    let text = read("scripts/deploy/Dockerfile").replace("\\\n", " ");
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_image_is_built_of_what_is_sent_and_of_no_more() {
+    let kept: BTreeSet<String> =
+        read(".dockerignore").lines().filter_map(|line| line.strip_prefix('!')).map(str::to_owned).collect();
+    assert!(read(".dockerignore").lines().any(|line| line == "*"), "all else stays here");
+    for name in ["target", ".git", "quorate-data", "tests"] {
+        assert!(!kept.contains(name), "{name} is sent");
+    }
+    let instructions = instructions();
+    let copied = instructions.iter().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
+    for source in copied.flat_map(|line| line.split(' ').rev().skip(1)).filter(|source| *source != ".") {
+        assert!(kept.contains(source.split('/').next().unwrap_or_default()), "{source} is not sent");
+        assert!(top().join(source).exists(), "there is no {source}");
+    }
+    // What `include_str!` and the manifest name.
+    for name in ["README.md", "src", "Cargo.toml", "Cargo.lock", ".cargo", "build.rs", "benches"] {
+        assert!(kept.contains(name) && top().join(name).exists(), "{name}");
+    }
+    assert!(instructions.iter().any(|line| line.contains("strip ")), "the binary has 95 MB of debug information");
+    let probe = instructions.iter().find_map(|line| line.split_once(" CMD ").filter(|_| line.starts_with("HEALTHCHECK")));
+    let probe: Vec<String> = serde_json::from_str(probe.expect("a health check").1).expect("a list of words");
+    assert_eq!(probe[0], "quorate");
+    let words: Vec<&str> = probe[1..].iter().map(String::as_str).chain(["--help"]).collect();
+    assert_eq!(ended(&run(&words)), (0, String::new()), "{words:?}");
+}
+
+/// The layer of dependencies is compiled with empty sources: what stands there must be a package to cargo.
+#[test]
+fn the_layer_of_dependencies_is_a_package_that_cargo_takes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shell = |line: &str, place: &Path| {
+        let output = Command::new("sh").args(["-ec", line]).current_dir(place).output().expect("a shell");
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let instructions = instructions();
+    let layer = instructions.iter().take_while(|line| !line.contains("cargo build"));
+    for line in layer {
+        match line.split_once(' ') {
+            Some(("COPY", what)) => {
+                let (sources, target) = what.rsplit_once(' ').expect("from and to");
+                for source in sources.split(' ') {
+                    let target = if target == "./" { source } else { target };
+                    let to = dir.path().join(target);
+                    std::fs::create_dir_all(to.parent().expect("a parent")).expect("writable");
+                    shell(&format!("cp -r '{}' '{}'", top().join(source).display(), to.display()), top());
+                }
+            }
+            Some(("RUN", command)) => shell(command, dir.path()),
+            _ => {}
+        }
+    }
+    let metadata = ["metadata", "--locked", "--offline", "--no-deps", "--format-version", "1"];
+    let output = Command::new(env!("CARGO")).args(metadata).current_dir(dir.path()).output().expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let package: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let names = package.to_string();
+    assert!(
+        names.contains("src/bin/quorate/main.rs") && names.contains("src/lib.rs") && names.contains("base2histogram"),
+        "{names}"
+    );
 }

@@ -15,7 +15,7 @@ use std::process::{Command, Output, Stdio};
 /// The binary, with nothing of the caller's environment that it would listen to.
 pub fn quorate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-    for variable in ["CONFIG", "ENDPOINTS", "LOG", "CA", "CERT", "KEY", "TOKEN", "TOKEN_FILE"] {
+    for variable in ["CONFIG", "ENDPOINTS", "LOG", "LOG_FORMAT", "ADMIN", "CA", "CERT", "KEY", "TOKEN", "TOKEN_FILE"] {
         command.env_remove(format!("QUORATE_{variable}"));
     }
     command.env_remove("NOTIFY_SOCKET");

@@ -75,8 +75,17 @@ fn a_configuration_is_checked_and_printed_without_starting_anything() {
 #[test]
 fn an_address_others_can_reach_is_refused_unless_told_to_be_insecure() {
     let dir = tempfile::tempdir().expect("a directory");
+    // Nobody can connect to every address.
     let path = config(dir.path(), |text| text.replacen("127.0.0.1", "0.0.0.0", 1));
-    assert_refused(&serve(&path, dir.path(), &["--bootstrap"]), 2, &["node 1: client=0.0.0.0", "--insecure"]);
+    assert_refused(
+        &serve(&path, dir.path(), &["--insecure", "--check-config"]),
+        2,
+        &["node 1: client", "client_listen", "0.0.0.0"],
+    );
+    let path = config(dir.path(), |text| text + "client_listen = \"0.0.0.0:7460\"\n");
+    assert_refused(&serve(&path, dir.path(), &["--bootstrap"]), 2, &["node 1: client_listen=0.0.0.0:7460", "--insecure"]);
+    let path = config(dir.path(), |text| text.replacen("127.0.0.1", "192.0.2.1", 1));
+    assert_refused(&serve(&path, dir.path(), &["--bootstrap"]), 2, &["node 1: client=192.0.2.1", "--insecure"]);
     // Allowed now, it goes on to the next thing that is wrong.
     assert_refused(&serve(&path, dir.path(), &["--insecure"]), 2, &["--bootstrap"]);
 }

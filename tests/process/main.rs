@@ -1,5 +1,6 @@
 //! Processes killed with -9: nothing acknowledged is lost, whatever dies.
 
+mod admin;
 mod backup;
 mod bob;
 mod disk;
@@ -10,6 +11,7 @@ mod hung;
 mod load;
 mod members;
 mod metrics;
+mod names;
 mod outage;
 mod page;
 mod ports;

@@ -55,7 +55,8 @@ async fn prometheus_own_tool_has_no_complaint_about_any_metric() {
     client.load("a").await.expect("loaded");
     for node in 1..=3 {
         let text = scrape(&cluster.admin(node));
-        for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"] {
+        for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"]
+        {
             assert!(text.contains(&format!("\n{name} ")), "node {node} has no {name}:\n{text}");
         }
         let Some(output) = promtool(&["check", "metrics"], &text) else { return };
@@ -82,7 +83,8 @@ fn every_alert_is_a_rule_that_prometheus_takes_and_is_shown_to_fire() {
     assert!(output.status.success(), "{}", said(&output));
     // The control: with a rule that can't fire, the cases fail.
     let broken = tempfile::tempdir().expect("a directory");
-    std::fs::write(broken.path().join("alerts.yaml"), rules.replace("quorate_has_leader", "quorate_has_no_leader")).expect("writable");
+    std::fs::write(broken.path().join("alerts.yaml"), rules.replace("quorate_has_leader", "quorate_has_no_leader"))
+        .expect("writable");
     let copy = broken.path().join("alerts_test.yaml");
     std::fs::write(&copy, cases).expect("writable");
     let output = promtool(&["test", "rules", copy.to_str().expect("UTF-8")], "").expect("it ran before");

@@ -105,7 +105,7 @@ fn throw_away_certificates_and_tokens_make_a_configuration_that_is_good() {
 
     let certs = path("certs");
     let config = format!(
-        "name = \"x\"\n[[node]]\nid = 1\nclient = \"0.0.0.0:1\"\npeer = \"127.0.0.1:2\"\nadmin = \"0.0.0.0:3\"\n\
+        "name = \"x\"\n[[node]]\nid = 1\nclient = \"192.0.2.1:1\"\npeer = \"127.0.0.1:2\"\nadmin = \"192.0.2.1:3\"\n\
          [tls]\ncert = \"{certs}/node-{{node}}.pem\"\nkey = \"{certs}/node-{{node}}-key.pem\"\nca = \"{certs}/ca.pem\"\n\
          [auth]\ntokens = \"{tokens}\"\n"
     );
@@ -121,7 +121,7 @@ fn throw_away_certificates_and_tokens_make_a_configuration_that_is_good() {
     refused(check(&config, &["--tls-ca", &path("certs/client-key.pem")]), &["no certificate in PEM", "client-key.pem"]);
     refused(check(&config, &["--tokens", &path("none.toml")]), &["can't read", "none.toml"]);
     let open = config.split("[tls]").next().expect("the first part");
-    refused(check(open, &[]), &["client=0.0.0.0:1", "[tls]", "--insecure"]);
+    refused(check(open, &[]), &["client=192.0.2.1:1", "[tls]", "--insecure"]);
     done(check(open, &["--insecure"]));
     refused(check(&format!("{open}[auth]\ntokens = \"{tokens}\"\n"), &["--insecure"]), &["[auth] needs [tls]"]);
 }

@@ -118,6 +118,11 @@ impl Nodes {
         child.wait().expect("it was killed");
     }
 
+    /// The process of a node.
+    pub fn pid(&self, node: usize) -> u32 {
+        self.children[node - 1].id()
+    }
+
     /// Starts a node that was killed as one of another cluster, by another configuration on other data.
     pub fn start_from(&mut self, node: usize, config: &str, data: &str) {
         let log = std::fs::File::create(self.path(&format!("{node}.log"))).expect("a log file");

@@ -70,6 +70,37 @@ async fn the_doctor_looks_at_every_nodes_certificate_by_tls() {
     nodes.until("the doctor finds nothing any more", healed).await;
 }
 
+/// A probe shows no token and believes the nodes' authority; what changes a node asks for one. SIGHUP says what came of it.
+#[tokio::test]
+async fn one_nodes_admin_port_is_asked_by_tls() {
+    let nodes = Nodes::start(1, "info").await;
+    let admin = nodes.admin_address(1);
+    let health = ["health", "--admin", &admin];
+    assert_eq!(text(&nodes.answer(&health, "no-token-that-is-known").await.stdout), "ready\n");
+    refused(&nodes.run_open(&health), 4, &["no answer", "speaks no HTTP: a port of TLS", "--ca"]);
+    let level = ["admin", "log-level", "warn", "--admin", &admin];
+    refused(&nodes.run(&level, "tokensecret-writer"), 1, &["nothing changed", "needs=admin", "--token-file"]);
+    assert!(text(&nodes.run(&level, "tokensecret-admin").stdout).starts_with("warn,"));
+    let default = ["admin", "log-level", "default", "--admin", &admin];
+    assert!(text(&nodes.run(&default, "tokensecret-admin").stdout).starts_with("info"));
+
+    let hang_up = || {
+        let sent = std::process::Command::new("kill").args(["-HUP", &nodes.pid(1).to_string()]).status().expect("kill is there");
+        assert!(sent.success());
+    };
+    let logged = async |parts: &[&str]| {
+        let said = async || nodes.log(1).lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        nodes.until(&format!("the log says {parts:?}"), said).await;
+    };
+    let asked = "asked to read certificates and tokens again";
+    hang_up();
+    logged(&[asked, "done", "changed=0"]).await;
+    nodes.write("tokens.toml", "no tokens at all");
+    hang_up();
+    logged(&[asked, "the last good ones stay in force", "tokens.toml"]).await;
+    assert_eq!(nodes.run(&["status"], "tokensecret-admin").status.code(), Some(0), "it runs, by the last good tokens");
+}
+
 #[tokio::test]
 async fn the_benchmark_measures_a_secured_cluster() {
     let nodes = Nodes::start(1, "info").await;

@@ -80,7 +80,7 @@ async fn the_admin_port_tells_everyone_that_it_lives_and_nobody_more_without_an_
     for path in ["/livez", "/readyz", "/readyz?verbose"] {
         assert_eq!(get(path, None).await.0, 200, "{path}");
     }
-    for path in ["/metrics", "/version"] {
+    for path in ["/metrics", "/version", "/log-level"] {
         let (code, text) = get(path, None).await;
         assert!(code == 401 && text.to_ascii_lowercase().contains("www-authenticate: bearer"), "{text}");
         assert_eq!(get(path, Some("tokensecret-nobody")).await.0, 401, "{path}");
@@ -96,7 +96,7 @@ async fn the_admin_port_tells_everyone_that_it_lives_and_nobody_more_without_an_
         assert_eq!(ask(Some("tokensecret-admin")).await == 403, what.ends_with("/session"), "{what}");
     }
     let (_, metrics) = get("/metrics", Some("tokensecret-admin")).await;
-    for line in ["quorate_refused_credentials_total{reason=\"denied\"} 6", "quorate_certificate_not_after_seconds 3786912000"] {
+    for line in ["quorate_refused_credentials_total{reason=\"denied\"} 7", "quorate_certificate_not_after_seconds 3786912000"] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
 }

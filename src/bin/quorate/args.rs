@@ -1,5 +1,6 @@
 //! The command line: what can be typed, with the help that explains it. Nothing here acts.
 
+mod admin;
 mod help;
 mod member;
 mod observe;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use admin::{Admin, AdminPort, Health, LogLevel};
 pub use help::Help;
 pub use member::{Add, Addresses, Leader, List as MemberList, Member, Replace};
 pub use observe::{Doctor, Events, Status};
@@ -23,7 +25,7 @@ pub use snapshot::{NewCluster, Restore, Save, Snapshot};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "quorate", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(name = "quorate", version = env!("QUORATE_VERSION"), about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
 #[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
@@ -40,8 +42,8 @@ const AFTER_HELP: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage, configura
 one, nothing changed; 4 unavailable: no node answered, or there is no leader (the message says whether anything changed).
 
 Environment: QUORATE_ENDPOINTS for --endpoints, QUORATE_CONFIG for --config, QUORATE_CA, QUORATE_CERT, QUORATE_KEY and \
-QUORATE_TOKEN_FILE for the flags of these names, QUORATE_TOKEN for a token itself, QUORATE_LOG for what is logged, e.g. `debug` or \
-`info,openraft=warn`. A flag goes before the environment, the environment before the file.";
+QUORATE_TOKEN_FILE for the flags of these names, QUORATE_ADMIN for --admin, QUORATE_TOKEN for a token itself, QUORATE_LOG for what is \
+logged, e.g. `debug` or `info,openraft=warn`, QUORATE_LOG_FORMAT for --log-format, NO_COLOR for a log without colours. A flag goes before the environment, the environment before the file.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -70,6 +72,11 @@ pub enum Command {
     /// Make a new cluster of what one node still has, after a majority was lost for good
     #[command(after_help = recover::HELP)]
     Recover(Recover),
+    /// Say by the exit code whether one node is ready, or alive: for probes and cron
+    Health(Health),
+    /// Change one node while it runs: what it logs
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Admin(Admin),
     /// Show what each node remembers of its past: leaders, members, disk, refusals, starts. Works without a quorum
     Events(Events),
     /// Show every node: its role, how far it is, what it holds. Works without a quorum
@@ -107,7 +114,10 @@ pub struct Dev {
 
 /// `quorate serve`.
 #[derive(Debug, Args)]
-#[command(after_help = "SIGTERM and SIGINT hand the leadership over, flush, and exit 0. A restart needs no flag.")]
+#[command(
+    after_help = "SIGTERM and SIGINT hand the leadership over, flush, and exit 0. SIGHUP reads certificates and tokens again, which happens within \
+seconds without it too. A restart needs no flag. `quorate admin log-level` changes what is logged while it runs."
+)]
 pub struct Serve {
     /// The file that describes the cluster, the same on every host
     #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG", default_value = "cluster.toml")]
@@ -129,6 +139,9 @@ pub struct Serve {
     pub insecure: bool,
     #[command(flatten)]
     pub credentials: NodeCredentials,
+    /// How to write the log on stderr
+    #[arg(long, value_name = "FORMAT", env = "QUORATE_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
     /// Check the configuration and the node's place in it, say so, and exit
     #[arg(long, conflicts_with = "print_config")]
     pub check_config: bool,
@@ -144,6 +157,16 @@ pub struct Serve {
     /// Reach the peer port of member ID at another address: a proxy that a test put between
     #[arg(long, hide = true, value_name = "ID=HOST:PORT", value_parser = peer_via)]
     pub peer_via: Vec<(u64, String)>,
+}
+
+/// How a node writes its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line for people, coloured on a terminal unless NO_COLOR is set
+    #[default]
+    Text,
+    /// One JSON object a line: timestamp, level, message, target, and the fields
+    Json,
 }
 
 /// `quorate completions`.
@@ -358,9 +381,12 @@ pub struct Bench {
     /// How long to wait after the load before memory is looked at; 0s: don't
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
     pub settle: Duration,
-    /// Measure this cluster, and leave the data in it; without it, three processes started for the purpose
+    /// Measure this cluster, and leave the data in it, as sessions bench/… (see --cleanup); without it, three processes started for the purpose
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
     pub endpoints: Vec<String>,
+    /// With --endpoints: measure nothing, and remove the sessions that earlier measurements left there, all that begin with bench/
+    #[arg(long, requires = "endpoints", conflicts_with = "workloads")]
+    pub cleanup: bool,
     /// With --endpoints: processes whose processor time, memory and disk are counted [default: the nodes, if all are on this machine]
     #[arg(long, value_name = "PID,...", value_delimiter = ',', requires = "endpoints")]
     pub pids: Vec<u32>,

@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+/// How a line begins that is no error.
+const WARNING: &str = "warning: ";
+
 /// Why by exit code. The numbers are an interface: scripts branch on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -34,6 +37,11 @@ impl Failure {
         Self { code: Code::Failed, message: message.to_string() }
     }
 
+    /// The same for what is no failure of the command: it did what it was asked to, and found something.
+    pub fn warning(message: impl fmt::Display) -> Self {
+        Self { code: Code::Failed, message: format!("{WARNING}{message}") }
+    }
+
     /// The user must mend something before it can work.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self { code: Code::Usage, message: message.to_string() }
@@ -44,7 +52,8 @@ impl Failure {
         if self.code != Code::OutputClosed {
             use io::Write;
             // With stderr gone as well, the exit code is all that is left to tell.
-            let _ = writeln!(io::stderr(), "error: {}", self.message.replace('\n', " "));
+            let kind = if self.message.starts_with(WARNING) { "" } else { "error: " };
+            let _ = writeln!(io::stderr(), "{kind}{}", self.message.replace('\n', " "));
         }
         ExitCode::from(self.code as u8)
     }

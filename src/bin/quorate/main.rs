@@ -4,20 +4,17 @@ mod args;
 mod commands;
 mod failure;
 mod files;
+mod logging;
 mod output;
 mod progress;
 mod signals;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
-
-/// What a node logs unless told otherwise. openraft's own errors matter, except those of calls that reach it while it stops.
-const DEFAULT_FILTER: &str = "info,openraft=error,openraft::raft::raft_inner=off";
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -35,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
-    log_to_stderr(if matches!(command, Command::Serve(_)) { DEFAULT_FILTER } else { "error" })?;
+    logging::start(if let Command::Serve(args) = &command { Some(args.log_format) } else { None })?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let (Command::Serve(_), Some(workers)) = (&command, node_workers()) {
         runtime.worker_threads(workers);
@@ -53,6 +50,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Offline(command) => commands::offline::run(&command),
             Command::Recover(args) => commands::recover::run(&args).await,
             Command::Events(args) => commands::events::run(args).await,
+            Command::Health(args) => commands::admin::health(args).await,
+            Command::Admin(command) => commands::admin::run(command).await,
             Command::Status(args) => commands::status::run(args).await,
             Command::Doctor(args) => commands::doctor::run(args).await,
             Command::Cert(args) => commands::cert::run(&args),
@@ -71,18 +70,4 @@ fn node_workers() -> Option<usize> {
     }
     let processors = std::thread::available_parallelism().ok()?.get();
     Some((processors / 2).max(1))
-}
-
-/// Logs what `QUORATE_LOG` asks for. Errors: it is no filter.
-fn log_to_stderr(default: &str) -> Result<(), Failure> {
-    let wanted = std::env::var("QUORATE_LOG").unwrap_or_default();
-    let directives = if wanted.is_empty() { default } else { &wanted };
-    let filter = tracing_subscriber::EnvFilter::try_new(directives)
-        .map_err(|error| Failure::usage(format!("QUORATE_LOG is no log filter: {error} QUORATE_LOG={directives:?}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    Ok(())
 }

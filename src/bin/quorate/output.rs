@@ -27,6 +27,11 @@ pub fn printable(id: &str) -> String {
     id.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
+/// Several lines for a terminal, each as [`printable`].
+pub fn lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
 /// Milliseconds since the Unix epoch, for people.
 pub fn time(ms: u64) -> String {
     // The formatter takes four digits of a year.

@@ -26,6 +26,14 @@ impl Signals {
     }
 }
 
+/// SIGHUP, which service managers send to have files read again, and terminals when they close.
+pub use tokio::signal::unix::Signal as Hangups;
+
+/// From here on SIGHUP does not end the process. Errors: the operating system refuses.
+pub fn hangups() -> std::io::Result<Hangups> {
+    signal(SignalKind::hangup())
+}
+
 /// Resolves when stdin ends: whoever held its other end has gone, or wants us to.
 ///
 /// Read by a thread of its own: a read can't be cancelled, and the process must not wait for it.

@@ -13,9 +13,12 @@ const CONFLICTS_MAX: u64 = 1000;
 /// Calls at once while keys are filled.
 const FILLERS: u64 = 64;
 
+/// What every key begins with, so that what a measurement leaves behind can be found.
+pub const PREFIX: &str = "bench/";
+
 /// The key of a number.
 pub fn key(number: u64) -> String {
-    format!("bench/{number:08}")
+    format!("{PREFIX}{number:08}")
 }
 
 /// Stores a first value under each of `keys` keys. Errors: the first failure.
@@ -195,7 +198,7 @@ impl<S: Turns> Work for TurnLoop<S> {
 
     async fn step(&self, agent: &mut Agent<S>) -> Result<Step, Failure> {
         let Agent { store, rng, name, session, bytes } = agent;
-        let key = format!("turns/{}/{name}/{session}", self.run);
+        let key = format!("{PREFIX}turns/{}/{name}/{session}", self.run);
         let is_first = *bytes == 0;
         let size = match is_first {
             true => {
@@ -285,7 +288,7 @@ mod tests {
             while caller.session < 2 {
                 work.step(&mut caller).await.expect("a turn");
             }
-            let key = format!("turns/1/{}/1", caller.name);
+            let key = format!("{PREFIX}turns/1/{}/1", caller.name);
             let (version, document) = memory.load(&key).await.expect("loads").expect("the second session");
             assert_eq!(version, 7);
             assert!((19 << 10..21 << 10).contains(&document.len()), "{}", document.len());

@@ -45,7 +45,7 @@ pub use corpus::Corpus;
 pub use drive::{Driven, Pace, Plan, Progress, Step, Work, drive};
 pub use gap::{Gap, gap};
 pub use memory::Memory;
-pub use micro::{Cases, Loads, Saves, TurnLoop, Updates, fill, key, message};
+pub use micro::{Cases, Loads, PREFIX, Saves, TurnLoop, Updates, fill, key, message};
 pub use ours::{Transcripts, Values};
 pub use rng::Rng;
 pub use run::{Run, Spread};

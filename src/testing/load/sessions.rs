@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::population::{self, Class};
-use super::{Corpus, Failure, Rng, Step, Transcript, Turns, Work};
+use super::{Corpus, Failure, PREFIX, Rng, Step, Transcript, Turns, Work};
 
 /// Turns that come by the client that had the turn before, whose cache knows the session.
 const SAME_CLIENT: f64 = 0.80;
@@ -134,7 +134,7 @@ impl<S: Turns> Sessions<S> {
             _ => 0.0,
         };
         Session {
-            key: format!("agents/{}/{number}", self.run),
+            key: format!("{PREFIX}agents/{}/{number}", self.run),
             class,
             turns_left: class.turns(&mut rng),
             bytes: 0.0,

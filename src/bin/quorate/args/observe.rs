@@ -29,22 +29,16 @@ pub struct Status {
     pub output: Output,
 }
 
-const STATUS_HELP: &str = "Columns: TERM the leader's number, higher after each election; LAST LOG the newest entry in the node's log, COMMITTED the newest known to \
-be on a majority, APPLIED the newest that its answers show: a node is behind by the difference to the leader's; DIGEST@INDEX a checksum of all \
-data at that entry: compare nodes at the same index only, or use --digest-at; SESSIONS how many there are; LOG and STATE the size of its log \
-and of its state file; CLIENTS AT where clients reach it.
+const STATUS_HELP: &str = "Columns: TERM the leader's number, higher after each election; APPLIED the newest entry whose effects the node has; LAG how many entries it is behind the newest log that answers; LOG \
+and STATE what its log and its state take on disk; CLIENTS AT where clients reach it; DIGEST (with --digest-at) stands for all its data \
+after that entry. With --watch: WRITES/S and READS/S what it answered to clients, SYNC how long a sync of its log took, CHECKS those that fail, \
+as `quorate doctor` explains them. -o json has more: committed, flushed, digest, checks, clock, disk, process id.
 
-With --watch: LAG entries it is behind, writes and reads of clients per second, SYNC the mean fsync of its log since the last look, DISK FREE, and \
-checks that fail.
-
-Exit codes: 0 at least one node answered, whatever it said; 4 none did. `quorate doctor` judges what it finds by its exit code.";
+Exit codes: 0; 1 digests differ, or are not kept any more; 4 no node answers, or one is not at --digest-at in time.";
 
 /// `quorate events`.
 #[derive(Debug, Args)]
-#[command(after_help = "Each node of --endpoints that answers is shown; it keeps its last 1 000 events in its data directory.
-
-Events: started, stopped, failed (why it stopped by itself), leader, membership, disk (low, or room again), disk_hung and disk_answers, refused, \
-damaged, diverged, rebuild, credentials (certificates and tokens that were reloaded or can't be used).")]
+#[command(after_help = EVENTS_HELP)]
 pub struct Events {
     #[command(flatten)]
     pub cluster: Cluster,
@@ -53,11 +47,26 @@ pub struct Events {
     pub output: Output,
 }
 
+const EVENTS_HELP: &str = "Each node of --endpoints that answers is shown; it keeps its last 1 000 events in its data directory.
+
+Kinds of events:
+  started, stopped  the process of the node
+  leader            another leader, or none
+  membership        members that were added, removed, promoted or moved
+  disk              room on the disk ran short, or is there again
+  disk_hung         a sync of the log does not end; disk_answers: it did
+  credentials       certificates or tokens were read again, or can't be used
+  log               the log filter was changed
+  refused           calls that were refused for load or disk, counted by minute
+  damaged, rebuild  what was read is not what was written; the state is taken from the leader again
+  diverged          a peer is in another state after the same entry
+  failed            the node had to stop by itself";
+
 /// `quorate doctor`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Looked at: quorum and leader, nodes that do not answer, clocks, how long syncs take, room on the disks, certificates that end soon \
-and files of credentials that can't be used, states that differ, damage and rebuilds of late, releases, configurations, how far nodes are behind. Exit code 0: no problems found; 1: some; 4: no node \
+and files of credentials that can't be used, states that differ, damage and rebuilds of late, releases, configurations, how far nodes are behind. Exit code 0: no problems found, or notes only; 1: errors or warnings; 4: no node \
 answered."
 )]
 pub struct Doctor {

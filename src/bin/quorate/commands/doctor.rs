@@ -41,7 +41,8 @@ pub async fn run(args: args::Doctor) -> Result<(), Failure> {
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     match (count(Severity::Error), count(Severity::Warning)) {
         (0, 0) => Ok(()),
-        (errors, warnings) => Err(Failure::failed(format!("there is something to mend errors={errors} warnings={warnings}"))),
+        (0, warnings) => Err(Failure::warning(format!("something needs attention warnings={warnings}"))),
+        (errors, warnings) => Err(Failure::failed(format!("something is wrong errors={errors} warnings={warnings}"))),
     }
 }
 
@@ -52,7 +53,7 @@ fn recent(events: Vec<NodeEvent>, now_ms: u64, since_ms: u128) -> Vec<NodeEvent>
 
 fn table(findings: &[Finding], nodes: usize) -> String {
     if findings.is_empty() {
-        return format!("nothing to mend nodes={nodes}");
+        return format!("no problems found nodes={nodes}");
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);

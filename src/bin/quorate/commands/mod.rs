@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod admin;
 pub mod bench;
 pub mod cert;
 pub mod completions;

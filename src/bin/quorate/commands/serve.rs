@@ -6,7 +6,7 @@ use std::path::Path;
 use quorate::env::{self, Env};
 use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
 use quorate::server::config::Config;
-use quorate::server::{Options, Server, is_marked, mark_for_rebuild};
+use quorate::server::{Options, Reload, Server, is_marked, mark_for_rebuild};
 use quorate::types::NodeId;
 use sd_notify::NotifyState;
 
@@ -22,7 +22,9 @@ const OPEN_FILES_BESIDE: u64 = 256;
 ///
 /// Errors: whatever an operator has to mend before the node can start is of kind usage; a node that fails while it runs is not.
 pub async fn run(args: args::Serve) -> Result<(), Failure> {
-    let mut signals = Signals::install().map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))?;
+    let unwatched = |error| Failure::failed(format!("can't watch for signals: {error}"));
+    let mut signals = Signals::install().map_err(unwatched)?;
+    let hangups = signals::hangups().map_err(unwatched)?;
     let mut config = Config::load(&args.config).map_err(Failure::usage)?;
     config
         .use_paths(args.credentials.into_paths())
@@ -77,6 +79,7 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         server = Server::start_via(options, via) => server.map_err(Failure::usage)?,
         () = &mut shutdown => return Ok(()),
     };
+    tokio::spawn(reload(hangups, server.reload()));
     tell_manager(&NotifyState::Ready);
     let shutdown = async {
         shutdown.await;
@@ -88,6 +91,13 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     }
     // One that was removed must not be started again and again: a person decides what becomes of the machine.
     result.map_err(|error| if error.was_removed() { Failure::usage(error) } else { Failure::failed(error) })
+}
+
+/// Reads certificates and tokens again at each SIGHUP, until the process ends.
+async fn reload(mut hangups: signals::Hangups, reload: Reload) {
+    while hangups.recv().await.is_some() {
+        reload.ask();
+    }
 }
 
 /// The state is to be rebuilt, which happens before a node starts: this process becomes a new one, with nothing left of the old.

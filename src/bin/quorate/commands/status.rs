@@ -2,14 +2,17 @@
 
 mod watch;
 
+use std::time::Duration;
+
 use comfy_table::{CellAlignment, Table, presets};
 use quorate::client::{ClusterStatus, NodeStatus, Role, StatusOptions};
+use quorate::limits::DIGEST_INTERVAL;
 use quorate::types::Revision;
 use serde_json::{Value, json};
 
 use crate::args::{self, Output};
 use crate::commands::session::{connect, read_failure};
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::output;
 
 /// Asks and prints. Errors: no endpoint answered at all; a node that others can't reach is a line of the answer.
@@ -27,7 +30,10 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
     let status = result.map_err(read_failure)?;
     match args.output {
         Output::Json => output::json(&status_json(&status))?,
-        Output::Table => output::line(&status_table(&status))?,
+        Output::Table => output::line(&status_table(&status, args.digest_at))?,
+    }
+    if let Some(index) = args.digest_at {
+        compared(&status, index, options.timeout)?;
     }
     Ok(())
 }
@@ -104,29 +110,55 @@ fn role(node: &NodeStatus) -> &'static str {
     }
 }
 
-fn status_table(status: &ClusterStatus) -> String {
+/// Whether all nodes that answer are in the same state after the entry at `index`. Errors: one is not there within `within`, does not
+/// keep its digest of then, or is in another.
+fn compared(status: &ClusterStatus, index: u64, within: Duration) -> Result<(), Failure> {
+    let without = |reached: bool| -> Vec<String> {
+        let nodes = status.nodes.iter().filter(|node| node.reachable && node.digest_index != Some(index));
+        nodes.filter(|node| (node.applied >= Some(index)) == reached).map(|node| node.id.to_string()).collect()
+    };
+    let (behind, past) = (without(false).join(","), without(true).join(","));
+    if !behind.is_empty() {
+        let message = format!(
+            "entry {index} is not reached within {within:?} nodes={behind}; name one that is there, or wait with --timeout"
+        );
+        return Err(Failure { code: Code::Unavailable, message });
+    }
+    if !past.is_empty() {
+        return Err(Failure::failed(format!(
+            "nodes have passed entry {index}, and keep the digests of every {DIGEST_INTERVAL}th entry only nodes={past}; name one to come, \
+             or a multiple of {DIGEST_INTERVAL}"
+        )));
+    }
+    let mut digests: Vec<u64> = status.nodes.iter().filter_map(|node| node.digest).collect();
+    digests.dedup();
+    match digests.len() {
+        0 | 1 => Ok(()),
+        _ => Err(Failure::failed(format!("nodes are in different states after entry {index}; see `quorate doctor`"))),
+    }
+}
+
+fn status_table(status: &ClusterStatus, digest_at: Option<u64>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header([
-        "NODE",
-        "ROLE",
-        "TERM",
-        "LAST LOG",
-        "COMMITTED",
-        "APPLIED",
-        "DIGEST",
-        "SESSIONS",
-        "LOG",
-        "STATE",
-        "CLIENTS AT",
-        "PID",
-    ]);
+    let newest = status.nodes.iter().filter(|node| node.reachable).filter_map(|node| node.last_log).max().unwrap_or(0);
+    let cells = match digest_at {
+        None => &["SESSIONS", "LOG", "STATE"][..],
+        Some(_) => &["DIGEST"],
+    };
+    let header = ["NODE", "ROLE", "TERM", "APPLIED", "LAG"].into_iter().chain(cells.iter().copied()).chain(["CLIENTS AT"]);
+    table.set_header(header);
     for node in &status.nodes {
-        table.add_row(node_row(node));
+        table.add_row(node_row(node, newest, digest_at));
     }
-    for column in [0, 2, 3, 4, 5, 7, 8, 9, 11] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
+    let last = 5 + cells.len();
+    for at in 0..=last {
+        if let Some(column) = table.column_mut(at) {
+            // One space between two columns: the whole is to fit 80.
+            column.set_padding((0, 1));
+            if at != 1 && at != last {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
         }
     }
     let problems = status.nodes.iter().filter(|node| !node.reachable);
@@ -136,26 +168,81 @@ fn status_table(status: &ClusterStatus) -> String {
     table.trim_fmt() + &problems + unled
 }
 
-fn node_row(node: &NodeStatus) -> Vec<String> {
-    if !node.reachable {
-        let mut row = vec![node.id.to_string(), "unreachable".into()];
-        row.extend(std::iter::repeat_n("-".to_owned(), 8));
-        row.extend([node.client_address.clone(), "-".into()]);
-        return row;
-    }
+fn node_row(node: &NodeStatus, newest: u64, digest_at: Option<u64>) -> Vec<String> {
     let index = |index: Option<u64>| index.map_or_else(|| "-".into(), |index| index.to_string());
-    vec![
-        node.id.to_string(),
-        role(node).to_owned(),
-        node.term.to_string(),
-        index(node.last_log),
-        index(node.committed),
-        index(node.applied),
-        node.digest.map_or_else(|| "-".into(), |digest| format!("{digest:016x}@{}", index(node.digest_index))),
-        node.sessions.to_string(),
-        output::size(node.log_bytes),
-        output::size(node.state_bytes),
-        node.client_address.clone(),
-        node.pid.to_string(),
-    ]
+    let size = |bytes: u64| output::size(bytes).replace(".0 ", " ");
+    let cells = match digest_at {
+        _ if !node.reachable => vec!["-".to_owned(); if digest_at.is_some() { 1 } else { 3 }],
+        None => vec![node.sessions.to_string(), size(node.log_bytes), size(node.state_bytes)],
+        Some(at) => {
+            let digest = node.digest.filter(|_| node.digest_index == Some(at));
+            vec![digest.map_or_else(|| "-".to_owned(), |digest| format!("{digest:016x}"))]
+        }
+    };
+    let first = match node.reachable {
+        false => vec![node.id.to_string(), "unreachable".into(), "-".into(), "-".into(), "-".into()],
+        true => {
+            let lag = newest.saturating_sub(node.applied.unwrap_or(0));
+            vec![node.id.to_string(), role(node).to_owned(), node.term.to_string(), index(node.applied), lag.to_string()]
+        }
+    };
+    first.into_iter().chain(cells).chain([node.client_address.clone()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate::types::NodeId;
+
+    use super::*;
+
+    fn cluster(nodes: Vec<NodeStatus>) -> ClusterStatus {
+        ClusterStatus { cluster_id: None, cluster_name: "c".into(), endpoint: String::new(), nodes }
+    }
+
+    fn node(id: u64, applied: u64, digest: Option<(u64, u64)>) -> NodeStatus {
+        NodeStatus {
+            id: NodeId(id),
+            reachable: true,
+            role: if id == 1 { Role::Leader } else { Role::Follower },
+            applied: Some(applied),
+            last_log: Some(applied),
+            term: 12,
+            sessions: 100_000,
+            log_bytes: 192 << 20,
+            state_bytes: 64 << 20,
+            client_address: "10.0.0.1:7460".into(),
+            digest_index: digest.map(|(index, _)| index),
+            digest: digest.map(|(_, digest)| digest),
+            ..NodeStatus::default()
+        }
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal_of_80_columns_and_shows_digests_only_where_they_can_be_compared() {
+        let down =
+            NodeStatus { id: NodeId(3), client_address: "10.0.0.3:7460".into(), error: "refused".into(), ..NodeStatus::default() };
+        let status = cluster(vec![node(1, 1_234_567, Some((1_234_567, 1))), node(2, 1_234_560, Some((1_234_560, 2))), down]);
+        for at in [None, Some(1_234_567)] {
+            let table = status_table(&status, at);
+            assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+            assert_eq!(table.contains("0000000000000001"), at.is_some(), "{table}");
+            assert!(!table.contains("0000000000000002"), "that is of another entry: {table}");
+        }
+    }
+
+    #[test]
+    fn digests_are_compared_at_one_entry_or_said_not_to_be() {
+        let why = |nodes: Vec<NodeStatus>| {
+            compared(&cluster(nodes), 50, Duration::from_secs(2)).err().map(|failure| (failure.code, failure.message))
+        };
+        let at = |id, digest| node(id, 60, Some((50, digest)));
+        assert!(why(vec![at(1, 7), at(2, 7), NodeStatus { id: NodeId(3), ..NodeStatus::default() }]).is_none());
+        let (code, text) = why(vec![at(1, 7), node(2, 49, None)]).expect("behind");
+        assert!(code == Code::Unavailable && text.contains("not reached within 2s nodes=2"), "{text}");
+        let (code, text) = why(vec![at(1, 7), node(2, 60, None)]).expect("past");
+        assert!(code == Code::Failed && text.contains("passed entry 50") && text.contains("nodes=2"), "{text}");
+        assert!(
+            why(vec![at(1, 7), at(2, 8)]).is_some_and(|(code, text)| code == Code::Failed && text.contains("different states"))
+        );
+    }
 }

@@ -83,7 +83,7 @@ impl Bench {
         self.run += 1;
         let clients = self.clients(1)?;
         let store = Transcripts(clients[0].clone());
-        let key = format!("deltas/{}", self.run);
+        let key = format!("bench/deltas/{}", self.run);
         let before = self.counters(gauge).await?;
         let mut rng = Rng::new(self.args.seed);
         for _ in 0..TURNS {
@@ -101,7 +101,7 @@ impl Bench {
         self.run += 1;
         let clients = self.clients(1)?;
         let store = Transcripts(clients[0].clone());
-        let key = format!("deltas/{}", self.run);
+        let key = format!("bench/deltas/{}", self.run);
         self.grown(&store, &key, SESSION_BYTES).await?;
         store.begin(&key).await.map_err(|failure| failed(&failure))?;
         let before = self.counters(gauge).await?;
@@ -135,13 +135,13 @@ impl Bench {
         let mut runs = [Run::empty(), Run::empty()];
         for _ in 0..DELTAS / DELTAS_PER_SESSION {
             self.run += 1;
-            self.grown(store, &format!("deltas/{}/1", self.run), SESSION_BYTES).await?;
+            self.grown(store, &format!("bench/deltas/{}/1", self.run), SESSION_BYTES).await?;
             for at in 0..DELTAS_PER_SESSION {
                 for (size, run) in runs.iter_mut().enumerate() {
                     // A small session stays small.
                     let key = match size {
-                        0 => format!("deltas/{}/{size}/{at}", self.run),
-                        _ => format!("deltas/{}/{size}", self.run),
+                        0 => format!("bench/deltas/{}/{size}/{at}", self.run),
+                        _ => format!("bench/deltas/{}/{size}", self.run),
                     };
                     if size == 0 {
                         self.grown(store, &key, DELTA_BYTES).await?;

@@ -2,6 +2,7 @@
 //!
 //! Without `--endpoints` it starts three processes of its own, on loopback, with data on a real disk, and removes them at the end.
 
+mod cleanup;
 mod cluster;
 mod deltas;
 mod gaps;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate::client::Client;
-use quorate::testing::load::{Corpus, Driven, Plan, Rng, Work, drive};
+use quorate::testing::load::{Corpus, Driven, PREFIX, Plan, Rng, Work, drive};
 
 use self::cluster::Cluster;
 use self::gauge::Gauge;
@@ -36,6 +37,9 @@ const CORPUS_BYTES: usize = 4 << 20;
 /// Runs all that was asked for and prints it. A signal ends it, and the cluster with it. Errors: wrong usage; a cluster that does not
 /// come up; a failed audit or a missed figure, after printing.
 pub async fn run(args: args::Bench) -> Result<(), Failure> {
+    if args.cleanup {
+        return cleanup::run(&args).await;
+    }
     let mut signals = Signals::install().map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))?;
     let workloads = if args.workloads.is_empty() { DEFAULT.to_vec() } else { args.workloads.clone() };
     let owned = match args.endpoints.is_empty() {
@@ -51,7 +55,7 @@ pub async fn run(args: args::Bench) -> Result<(), Failure> {
     let mut bench = Bench { corpus: corpus(&args), args, owned, report: Report::default(), run: 0 };
     let ended = tokio::select! {
         ended = bench.measure(&workloads) => ended,
-        () = signals.recv() => Err(Failure::failed("interrupted: what was measured so far is printed")),
+        () = signals.recv() => Err(interrupted(&mut bench.report, &bench.args.endpoints)),
     };
     if let Some(cluster) = bench.owned.take() {
         cluster.end().await;
@@ -61,6 +65,24 @@ pub async fn run(args: args::Bench) -> Result<(), Failure> {
     }
     ended?;
     bench.report.verdict()
+}
+
+/// What an interrupted measurement has to say: what there is of it, and what it leaves behind.
+fn interrupted(report: &mut Report, endpoints: &[String]) -> Failure {
+    report.drop_unmeasured();
+    let measured = match report.is_empty() {
+        true => "interrupted: no run was complete, so nothing is printed",
+        false => "interrupted: the runs that were complete are printed",
+    };
+    match endpoints {
+        [] => Failure::failed(measured),
+        endpoints => {
+            let endpoints = endpoints.join(",");
+            Failure::failed(format!(
+                "{measured}; its sessions, {PREFIX}…, stay in the cluster: `quorate bench --cleanup --endpoints {endpoints}` removes them"
+            ))
+        }
+    }
 }
 
 fn corpus(args: &args::Bench) -> Corpus {
@@ -133,7 +155,8 @@ impl Bench {
     async fn repeat<W: Work>(&mut self, name: &str, callers: usize, work: Arc<W>) -> Result<(), Failure> {
         let gauge = self.gauge().await?;
         let runs = self.args.runs.unwrap_or(RUNS);
-        let mut row = Row::new(name, callers, &self.args);
+        // It is there from the first run on, for when somebody interrupts a later one.
+        self.report.add(Row::new(name, callers, &self.args));
         for run in 1..=runs {
             let mut plan = self.plan(callers);
             plan.seed = plan.seed.wrapping_add(u64::from(run) << 32);
@@ -142,14 +165,18 @@ impl Bench {
             let shown = Shown::start(format!("{name}, {callers} callers, run {run} of {runs}"), plan.warm_up + plan.window);
             let read = async || gauge.read().await;
             let Driven { run, before, after } = drive(work.clone(), &plan, &shown.progress, read).await;
-            row.measured(run, before, after);
+            if let Some(row) = self.report.last() {
+                row.measured(run, before, after);
+            }
         }
         if !self.args.settle.is_zero() {
             let _shown = Shown::start(format!("{name}: memory when it is quiet"), self.args.settle);
             tokio::time::sleep(self.args.settle).await;
-            row.memory_bytes = gauge.read().await.usage.map(|usage| usage.memory_bytes);
+            let memory_bytes = gauge.read().await.usage.map(|usage| usage.memory_bytes);
+            if let Some(row) = self.report.last() {
+                row.memory_bytes = memory_bytes;
+            }
         }
-        self.report.add(row);
         Ok(())
     }
 }

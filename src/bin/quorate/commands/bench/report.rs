@@ -52,6 +52,11 @@ impl Report {
         self.rows.last_mut()
     }
 
+    /// Forgets a row that was begun and of which no run has ended.
+    pub fn drop_unmeasured(&mut self) {
+        self.rows.retain(|row| !row.runs.is_empty() || !row.details.is_empty() || !row.checks.is_empty());
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }

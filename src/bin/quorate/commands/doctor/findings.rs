@@ -71,6 +71,8 @@ const MEND_FAILED: &str = "read the reason; a node that stops by itself does not
 const MEND_RELEASES: &str =
     "finish the rolling upgrade: one node after the other, each until it follows again (operations.md, \"Upgrade\")";
 const MEND_CONFIG: &str = "give every node the same cluster.toml: name, members and addresses decide";
+const MEND_CONFIG_LATER: &str = "nothing, if members were added, removed or moved since that file was written: those in the cluster's log \
+                                 count (`quorate member ls`), and other hosts' files need not change";
 const MEND_LAG: &str = "nothing if it shrinks (`quorate status --watch`); else look at that node's disk and network";
 const MEND_SCRUB: &str = "raise storage.scrub_rate, or lower storage.scrub_interval if it is off: rot is found only by reading";
 const MEND_EVEN: &str = "three or five voters: an even number tolerates no more failures than one less";
@@ -206,10 +208,32 @@ fn agreement(status: &ClusterStatus, found: &mut Vec<Finding>) {
         let what = format!("nodes run different releases {releases:?}");
         found.push(Finding { severity: Severity::Warning, node: None, what, mend: MEND_RELEASES });
     }
-    let hashes: BTreeSet<u64> = up(status).map(|node| node.configuration_hash).filter(|hash| *hash != 0).collect();
-    if hashes.len() > 1 {
-        let what = "nodes were started with different configurations".to_owned();
-        found.push(Finding { severity: Severity::Warning, node: None, what, mend: MEND_CONFIG });
+    configurations(status, found);
+}
+
+/// Nodes that were started by other files than most. Once there is a cluster, the members are those of its log: a file that was left as it
+/// was when members were added, removed or moved is of no consequence. Without a cluster, files that differ keep it from being formed.
+fn configurations(status: &ClusterStatus, found: &mut Vec<Finding>) {
+    let mut groups: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for node in up(status).filter(|node| node.configuration_hash != 0) {
+        groups.entry(node.configuration_hash).or_default().push(node.id.0);
+    }
+    let mut groups: Vec<Vec<u64>> = groups.into_values().collect();
+    groups.sort_by_key(|nodes| std::cmp::Reverse(nodes.len()));
+    let list = |nodes: &[u64]| nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let Some((most, others)) = groups.split_first().filter(|(_, others)| !others.is_empty()) else { return };
+    let (severity, mend) = match status.cluster_id {
+        Some(_) => (Severity::Note, MEND_CONFIG_LATER),
+        None => (Severity::Warning, MEND_CONFIG),
+    };
+    for nodes in others {
+        let what = format!(
+            "started by another cluster.toml than nodes {}: name, members or addresses differ nodes={}",
+            list(most),
+            list(nodes)
+        );
+        let node = if let [node] = nodes[..] { Some(node) } else { None };
+        found.push(Finding { severity, node, what, mend });
     }
 }
 
@@ -300,7 +324,7 @@ mod tests {
             (|nodes| nodes[1].sync_slowest = Duration::from_secs(3), Severity::Warning, Some(2), "slowest=3.0s"),
             (|nodes| nodes[2].applied = Some(1), Severity::Warning, Some(3), "far behind entries=99999"),
             (|nodes| nodes[2].version = "0.2.0".into(), Severity::Warning, None, "different releases"),
-            (|nodes| nodes[2].configuration_hash = 6, Severity::Warning, None, "different configurations"),
+            (|nodes| nodes[2].configuration_hash = 6, Severity::Warning, Some(3), "another cluster.toml than nodes 1,2"),
             (|nodes| nodes[2].digest = Some(8), Severity::Error, None, "different states"),
         ];
         for (change, severity, place, part) in cases {
@@ -321,6 +345,20 @@ mod tests {
         assert!(findings[0].mend.contains("renewed"), "{findings:?}");
         let slow = of(|nodes| (nodes[2].uptime, nodes[2].scrub_passes) = (SCRUB_WITHIN * 2, 0));
         assert!(only(&slow).2.contains("not read through"));
+    }
+
+    /// After `member replace` the other hosts' files need not change, and nobody is to be paged for it.
+    #[test]
+    fn a_file_that_is_older_than_a_change_of_the_members_is_a_note_that_names_the_node() {
+        let mut nodes = vec![node(1), node(2), node(4)];
+        nodes[2].configuration_hash = 6;
+        let cluster_id = quorate::types::ClusterId::from_slice(&[7; 16]);
+        let status = ClusterStatus { cluster_id, cluster_name: String::new(), endpoint: String::new(), nodes };
+        let findings = diagnose(&status, &[]);
+        let (severity, place, what) = only(&findings);
+        assert_eq!((severity, place), (Severity::Note, Some(4)));
+        assert!(what.contains("another cluster.toml than nodes 1,2"), "{what}");
+        assert!(findings[0].mend.contains("need not change"));
     }
 
     #[test]

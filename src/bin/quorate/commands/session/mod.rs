@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use quorate::client::{Client, Content, LoadOptions, Tls, WriteOptions};
+use quorate::client::{Builder, Client, Content, LoadOptions, Tls, WriteOptions};
 use quorate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
 use quorate::types::{Expected, Expiry, List, SessionId, Version};
 use serde_json::json;
@@ -124,7 +124,13 @@ pub fn connect(cluster: &args::Cluster) -> Result<Client, Failure> {
     if let Some(timeout) = cluster.timeout {
         builder = builder.write_deadline(timeout).read_deadline(timeout).connect_timeout(timeout.min(Duration::from_secs(2)));
     }
-    let args::Credentials { ca, cert, key, token_file, token } = &cluster.credentials;
+    let builder = with_credentials(builder, &cluster.credentials)?;
+    builder.build().map_err(|error| Failure::usage(format!("--endpoints, --ca, --cert, --key, --token-file: {error}")))
+}
+
+/// With what the command line says to believe and to show. Errors: that does not fit together.
+pub fn with_credentials(mut builder: Builder, credentials: &args::Credentials) -> Result<Builder, Failure> {
+    let args::Credentials { ca, cert, key, token_file, token } = credentials;
     match (ca, cert.as_ref().zip(key.as_ref())) {
         (Some(ca), None) => builder = builder.tls(Tls::authority_file(ca)),
         (Some(ca), Some((cert, key))) => builder = builder.tls(Tls::authority_file(ca).identity_files(cert, key)),
@@ -136,7 +142,7 @@ pub fn connect(cluster: &args::Cluster) -> Result<Client, Failure> {
         (None, Some(token)) => builder = builder.token(&token.0),
         (None, None) => {}
     }
-    builder.build().map_err(|error| Failure::usage(format!("--endpoints, --ca, --cert, --key, --token-file: {error}")))
+    Ok(builder)
 }
 
 fn expected(version: u64) -> Expected {

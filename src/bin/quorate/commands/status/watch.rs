@@ -131,7 +131,7 @@ fn table(status: &ClusterStatus, lines: &[Line]) -> String {
         }
     }
     let leader = leader_of(status).map_or_else(|| "no node leads".to_owned(), |leader| format!("node {leader} leads"));
-    let total = |of: fn(&Line) -> Option<f64>| lines.iter().filter_map(of).sum::<f64>();
+    let total = |of: fn(&Line) -> Option<f64>| lines.iter().filter_map(of).fold(0.0, |sum, rate| sum + rate);
     let (writes, reads) = (total(|line| line.writes), total(|line| line.reads));
     let at = output::time(status.nodes.iter().map(|node| node.wall_ms).max().unwrap_or(0));
     let name = output::printable(&status.cluster_name);
@@ -201,6 +201,9 @@ mod tests {
         assert_eq!((lines[1].lag, lines[1].writes, lines[1].sync), (Some(20), Some(0.0), None));
         assert_eq!((lines[2].lag, lines[2].writes), (Some(0), None));
         let text = table(&now, &lines);
+        // No figure at all adds up to 0, and not to the floating point's own -0.
+        let quiet = table(&now, &vec![Line::default(); 3]);
+        assert!(quiet.contains(" 0 writes/s, 0 reads/s"), "{quiet}");
         assert!(text.contains("node 1 leads, 50 writes/s") && !text.contains('\x1b'), "{text}");
     }
 
