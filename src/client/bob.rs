@@ -2,7 +2,8 @@
 //!
 //! A state is stored as a transcript: each message is JSON of its own, the rest of the state is the head, token usage the counters. Bob's
 //! types leave out empty fields and hold any JSON: no binary format ever sees them. Saves send what is new since what this client
-//! knows, loads get what is new, by the messages' values.
+//! knows, loads get what is new, by the messages' values. What other programs stored beside, in a message or in the head, is kept as the
+//! text it was, unless a save replaces content that this client did not know.
 //!
 //! ```text
 //! {"messages": [m, ..], "memory_summary": s, "total_usage": {"prompt_tokens": p, "completion_tokens": c}, ..}
@@ -17,7 +18,7 @@ use bob_core::error::StoreError;
 use bob_core::ports::SessionStore;
 use bob_core::types::{Message, SessionState, TokenUsage, ToolCall};
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::cache::Cache;
 use super::known::Rule;
@@ -160,12 +161,66 @@ impl Item for Message {
     }
 
     fn to_bytes(&self) -> Result<Bytes, String> {
-        serde_json::to_vec(self).map(Bytes::from).map_err(|error| error.to_string())
+        let bytes = serde_json::to_vec(self).map_err(|error| error.to_string())?;
+        // Only arguments can be deep.
+        if !self.tool_calls.is_empty() {
+            check_depth(&bytes)?;
+        }
+        Ok(bytes.into())
     }
 
     fn from_bytes(bytes: Bytes) -> Result<Self, String> {
-        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+        serde_json::from_slice(&bytes).or_else(|error| deep_from(&bytes, error))
     }
+
+    fn foreign(&self, stored: &Bytes) -> Option<Bytes> {
+        let mut rest = Compared(stored);
+        let is_same = serde_json::to_writer(&mut rest, self).is_ok() && rest.0.is_empty();
+        // A copy: what was loaded with it is not held.
+        (!is_same).then(|| Bytes::copy_from_slice(stored))
+    }
+
+    fn head_after(old: &Bytes, new: &Bytes) -> Bytes {
+        let (old, new_head) = (pack::untagged(old), pack::untagged(new).1);
+        let head = if old.0 { json::head_after(&old.1, &new_head) } else { None };
+        head.map_or_else(|| new.clone(), |head| pack::tagged(true, head.as_bytes()))
+    }
+}
+
+/// What is written is compared with what is left, and differs by an error.
+struct Compared<'t>(&'t [u8]);
+
+impl std::io::Write for Compared<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(std::io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How deep a stored message may be nested, so that every thread has the stack to read it. A parser that takes 127 levels gave the
+/// arguments of a call, which lie three levels deep in their message.
+const MESSAGE_DEPTH_MAX: usize = 256;
+
+/// Error: what is stored could not be read again.
+fn check_depth(message: &[u8]) -> Result<(), String> {
+    match json::depth(message) {
+        0..=MESSAGE_DEPTH_MAX => Ok(()),
+        depth => Err(format!("the message is nested too deep depth={depth} limit={MESSAGE_DEPTH_MAX}")),
+    }
+}
+
+/// The message, if nothing but its depth was an error.
+fn deep_from(bytes: &[u8], error: serde_json::Error) -> Result<Message, String> {
+    check_depth(bytes).map_err(|_| error.to_string())?;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    deserializer.disable_recursion_limit();
+    let message = serde::Deserialize::deserialize(&mut deserializer).map_err(|error: serde_json::Error| error.to_string())?;
+    deserializer.end().map_err(|error| error.to_string())?;
+    Ok(message)
 }
 
 fn is_same_call(call: &ToolCall, other: &ToolCall) -> bool {
@@ -188,12 +243,7 @@ fn state_from(view: &View<Message>, version: Version) -> Result<SessionState, St
     if !is_transcript {
         return Err(serialization("the session holds a plain value, not a session state"));
     }
-    let head: Map<String, Value> = serde_json::from_slice(&head).map_err(serialization)?;
-    let memory_summary = match head.get(SUMMARY) {
-        None | Some(Value::Null) => None,
-        Some(Value::String(summary)) => Some(summary.clone()),
-        Some(_) => return Err(serialization("the session's memory_summary is not a string")),
-    };
+    let memory_summary = json::summary(&head).map_err(serialization)?;
     let [prompt_tokens, completion_tokens] = usage(&view.counters).map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
     let total_usage = TokenUsage { prompt_tokens, completion_tokens };
     let messages = view.map(Message::clone);

@@ -14,8 +14,8 @@ use zstd::zstd_safe::CParameter;
 
 use super::Error;
 use super::view::Append;
-use crate::limits::{KIB, REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
-use crate::types::{Base, Blob, Change, Chunk, Codec, Counters};
+use crate::limits::{KIB, MIB, REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
+use crate::types::{Base, Blob, Change, Chunk, Codec, Counters, SessionInfo};
 
 /// Raw bytes from which compression pays: what a chunk takes is written to a log and a state file on every node.
 const COMPRESS_FROM_BYTES: usize = 1536;
@@ -24,6 +24,7 @@ const LITTLE_BYTES: usize = 16 * KIB as usize;
 const ZSTD_LEVEL_OF_LITTLE: i32 = 1;
 const ZSTD_LEVEL: i32 = 3;
 const LENGTH_BYTES: usize = 4;
+const TAG_BYTES: u64 = 1;
 const TAG_VALUE: u8 = 0;
 const TAG_TRANSCRIPT: u8 = 1;
 
@@ -67,10 +68,30 @@ pub(super) fn delta(base: Base, append: Append) -> Result<Change, Error> {
     Ok(change)
 }
 
+impl SessionInfo {
+    /// Bytes of the content as it was given to this client: without the tag and the lengths it packs with them.
+    pub fn content_bytes(&self) -> u64 {
+        self.raw_bytes.saturating_sub(TAG_BYTES + self.items.saturating_mul(LENGTH_BYTES as u64))
+    }
+}
+
+/// Sizes are the caller's: of both, what is `ours` is not counted.
+fn too_large(when: &str, bytes: u64, limit: u64, ours: u64) -> Error {
+    let (given, limit_mib) = (bytes.saturating_sub(ours), limit / MIB);
+    // To the hundredth above: no size over the limit looks like the limit.
+    let hundredths = (given * 100).div_ceil(MIB);
+    let limit = limit.saturating_sub(ours);
+    Error::invalid(format!(
+        "the session is too large: {}.{:02} MiB {when}, of at most {limit_mib} MiB bytes={given} limit={limit}",
+        hundredths / 100,
+        hundredths % 100,
+    ))
+}
+
 fn check_stored(change: &Change) -> Result<(), Error> {
     let now = change.stored_bytes();
     if now > SESSION_STORED_BYTES_MAX {
-        return Err(Error::invalid(format!("the session is too large stored_bytes={now} limit={SESSION_STORED_BYTES_MAX}")));
+        return Err(too_large("as it is stored, compressed", now, SESSION_STORED_BYTES_MAX, TAG_BYTES));
     }
     Ok(())
 }
@@ -81,7 +102,8 @@ fn check_bounds(items: &[Bytes], head: &Bytes) -> Result<(), Error> {
     }
     let raw = items.iter().map(|item| (LENGTH_BYTES + item.len()) as u64).sum::<u64>() + head.len() as u64;
     if raw > SESSION_RAW_BYTES_MAX {
-        return Err(Error::invalid(format!("the session is too large raw_bytes={raw} limit={SESSION_RAW_BYTES_MAX}")));
+        let ours = TAG_BYTES + (LENGTH_BYTES * items.len()) as u64;
+        return Err(too_large("before compression", raw, SESSION_RAW_BYTES_MAX, ours));
     }
     Ok(())
 }
@@ -277,6 +299,14 @@ mod tests {
         assert_eq!(full(&[], &noise, Counters::default()).expect_err("one byte too many").kind(), ErrorKind::Invalid);
         let many = vec![Bytes::new(); SESSION_ITEMS_MAX as usize + 1];
         assert_eq!(full(&many, &Bytes::new(), Counters::default()).expect_err("too many items").kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn sizes_are_told_as_what_was_given() {
+        let info = |raw_bytes, items| SessionInfo { raw_bytes, items, ..SessionInfo::default() }.content_bytes();
+        assert_eq!((info(7, 0), info(1, 0), info(0, 0), info(21, 2)), (6, 0, 0, 12));
+        let message = too_large("stored", 20_000_001, SESSION_STORED_BYTES_MAX, TAG_BYTES).to_string();
+        assert_eq!(message, "the session is too large: 19.08 MiB stored, of at most 16 MiB bytes=20000000 limit=16777215");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::handle::Handle;
 use super::known::{Decision, Ended, Origin, Place, Plan, Rule};
 use super::operation::{Body, Planned, Remake};
 use super::pack;
-use super::view::{Failure, Item, New, View};
+use super::view::{Decoded, Failure, Item, New, View};
 use super::{Error, ErrorKind, NO_REQUEST, Written, assembler, session_id, written};
 use crate::types::{
     Base, Change, ClusterId, Consistency, Expiry, Have, Load, Loaded, LoadedContent, OnConflict, Outcome, Revision, SessionId,
@@ -94,12 +94,8 @@ async fn ask(
 
 type Learned<T> = (Place, Arc<View<T>>, Option<SessionInfo>);
 
-fn decoded<T: Item>(items: Vec<Bytes>) -> Result<Vec<(T, usize)>, Failure> {
-    let decode = |bytes: Bytes| {
-        let length = bytes.len();
-        T::from_bytes(bytes).map(|item| (item, length)).map_err(Failure::Form)
-    };
-    items.into_iter().map(decode).collect()
+fn decoded<T: Item>(items: Vec<Bytes>) -> Result<Vec<Decoded<T>>, Failure> {
+    items.into_iter().map(|stored| Decoded::from_stored(stored).map_err(Failure::Form)).collect()
 }
 
 fn place(info: &SessionInfo, first_chunk: u64, cluster: ClusterId) -> Place {

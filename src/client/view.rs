@@ -35,6 +35,14 @@ pub(super) trait Item: Clone + Send + Sync + 'static {
     fn to_bytes(&self) -> Result<Bytes, String>;
     /// Error: why these bytes are no such item.
     fn from_bytes(bytes: Bytes) -> Result<Self, String>;
+    /// The text the item was decoded from, where [`Item::to_bytes`] would give another: what the caller's type can't hold is kept with it.
+    fn foreign(&self, _stored: &Bytes) -> Option<Bytes> {
+        None
+    }
+    /// The tagged head to store with `new` over one that was there: what the caller's type can't hold may be kept.
+    fn head_after(_old: &Bytes, new: &Bytes) -> Bytes {
+        new.clone()
+    }
     /// Where the caller's counters end; stored ones may be above.
     const COUNTER_MAX: u64;
 }
@@ -83,9 +91,28 @@ impl Drop for Counted {
     }
 }
 
+/// An item out of its stored bytes.
+pub(super) struct Decoded<T> {
+    value: T,
+    /// What it takes.
+    bytes: usize,
+    /// As it was stored, where the value alone does not give that.
+    text: Option<Bytes>,
+}
+
+impl<T: Item> Decoded<T> {
+    /// Error: why these bytes are no such item.
+    pub fn from_stored(stored: Bytes) -> Result<Self, String> {
+        let value = T::from_bytes(stored.clone())?;
+        let text = value.foreign(&stored);
+        Ok(Self { value, bytes: stored.len() + text.as_ref().map_or(0, Bytes::len), text })
+    }
+}
+
 #[derive(Debug)]
 struct Kept<T> {
     value: T,
+    text: Option<Bytes>,
     _counted: Counted,
 }
 
@@ -144,14 +171,15 @@ impl<T: Item> View<T> {
         self.line.items()[..self.len].iter().map(|kept| f(&kept.value)).collect()
     }
 
-    /// This view's items, then `more`, each with its stored length.
-    pub fn followed_by(&self, more: Vec<(T, usize)>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
+    /// This view's items, then `more`.
+    pub fn followed_by(&self, more: Vec<Decoded<T>>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
         self.cut_and_followed_by(self.len, more, head, counters, meter)
     }
 
-    fn cut_and_followed_by(&self, at: usize, more: Vec<(T, usize)>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
+    fn cut_and_followed_by(&self, at: usize, more: Vec<Decoded<T>>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
         let len = at + more.len();
-        let kept = |(value, bytes)| Arc::new(Kept { value, _counted: meter.count(ITEM_BYTES + bytes as u64) });
+        let kept =
+            |Decoded { value, bytes, text }| Arc::new(Kept { value, text, _counted: meter.count(ITEM_BYTES + bytes as u64) });
         // What is cut off is not held by what remains.
         let is_same = at == self.len && more.is_empty();
         let line = if is_same { self.line.clone() } else { self.line.followed_by(at, more.into_iter().map(kept).collect()) };
@@ -176,7 +204,8 @@ impl<T: Item> View<T> {
     ///
     /// Error: none for items that were stored or encoded before, by their own promise.
     pub fn encoded(&self) -> Result<Vec<Bytes>, String> {
-        self.map(Item::to_bytes)
+        let encoded = |kept: &Arc<Kept<T>>| kept.text.clone().map_or_else(|| kept.value.to_bytes(), Ok);
+        self.line.items()[..self.len].iter().map(encoded).collect()
     }
 
     /// What this content becomes with `new`, and what is new in it.
@@ -185,11 +214,13 @@ impl<T: Item> View<T> {
     pub fn step(&self, new: &New<'_, T>, meter: &Meter) -> Result<Step<T>, String> {
         let shared = self.common(new.items);
         let fresh = new.items[shared..].iter().map(Item::to_bytes).collect::<Result<Vec<_>, _>>()?;
-        let more = new.items[shared..].iter().zip(&fresh).map(|(item, bytes)| (item.clone(), bytes.len())).collect();
-        let view = self.cut_and_followed_by(shared, more, new.head.clone(), new.counters.clone(), meter);
+        let decoded = |(item, bytes): (&T, &Bytes)| Decoded { value: item.clone(), bytes: bytes.len(), text: None };
+        let more = new.items[shared..].iter().zip(&fresh).map(decoded).collect();
+        // Of what begins anew nothing is kept.
+        let head = if new.items.is_empty() { new.head.clone() } else { T::head_after(&self.head, &new.head) };
+        let view = self.cut_and_followed_by(shared, more, head.clone(), new.counters.clone(), meter);
         let appended = (shared == self.len).then(|| increments(&self.counters, &new.counters, T::COUNTER_MAX)).flatten();
-        let append =
-            appended.map(|counters| Append { items: fresh, head: (self.head != new.head).then(|| new.head.clone()), counters });
+        let append = appended.map(|counters| Append { items: fresh, head: (self.head != head).then_some(head), counters });
         Ok(Step { view: Arc::new(view), append })
     }
 }

@@ -1,5 +1,6 @@
 //! Bob's port: the conformance suite, and what only our adapter does.
 
+mod exact;
 #[path = "../client/fake.rs"]
 #[expect(dead_code, reason = "the client's own tests use the rest")]
 mod fake;

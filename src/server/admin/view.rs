@@ -71,7 +71,7 @@ fn info(id: &SessionId, info: &SessionInfo) -> Value {
         "id": id.as_str(),
         "version": info.version.0,
         "items": info.items,
-        "raw_bytes": info.raw_bytes,
+        "raw_bytes": info.content_bytes(),
         "stored_bytes": info.stored_bytes,
         "created_ms": info.created_ms,
         "updated_ms": info.updated_ms,
