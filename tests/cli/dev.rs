@@ -9,16 +9,16 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ports::Ports;
-use crate::{assert_refused, ended, quorate, run, run_with_input};
+use crate::{assert_refused, contents, ended, quorate, run, run_with_input};
 
 /// What a cluster gets to come up or to elect a leader, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `quorate dev`. Dropping it kills the parent: the nodes end with it.
-struct Dev {
+pub struct Dev {
     process: Child,
     lines: Receiver<String>,
-    endpoints: String,
+    pub endpoints: String,
 }
 
 impl Dev {
@@ -51,18 +51,18 @@ impl Dev {
         }
     }
 
-    fn run(&self, args: &[&str], input: &[u8]) -> Output {
+    pub fn run(&self, args: &[&str], input: &[u8]) -> Output {
         run_with_input(&[args, &["--endpoints", &self.endpoints]].concat(), input)
     }
 
     /// Runs it, and asserts that it succeeds.
-    fn ok(&self, args: &[&str], input: &[u8]) -> Vec<u8> {
+    pub fn ok(&self, args: &[&str], input: &[u8]) -> Vec<u8> {
         let output = self.run(args, input);
         assert_eq!(ended(&output), (0, String::new()), "{args:?}");
         output.stdout
     }
 
-    fn json(&self, args: &[&str], input: &[u8]) -> Value {
+    pub fn json(&self, args: &[&str], input: &[u8]) -> Value {
         serde_json::from_slice(&self.ok(&[args, &["-o", "json"]].concat(), input)).expect("JSON")
     }
 
@@ -80,7 +80,7 @@ impl Drop for Dev {
     }
 }
 
-fn signal(signal: &str, pid: u32) {
+pub fn signal(signal: &str, pid: u32) {
     let status = Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill runs");
     assert!(status.success(), "kill {signal} {pid}");
 }
@@ -106,6 +106,7 @@ fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
     versions_are_checked(&dev);
     transcripts_come_back_as_json(&dev);
     listings_page_and_stop_quietly(&dev);
+    contents::are_kept(&dev, dir.path());
     status_tells_of_every_node(&dev);
 
     let before = dev.json(&["session", "put", "survivor"], b"before");
@@ -173,7 +174,7 @@ fn versions_are_checked(dev: &Dev) {
     assert_eq!(ended(&dev.run(&["session", "rm", "cas", "--expect", "7"], b"")).0, 3);
     assert_eq!(dev.json(&["session", "rm", "cas", "--expect", "1"], b"")["version"], 2);
     let gone = dev.run(&["session", "get", "cas"], b"");
-    assert_eq!(ended(&gone).0, 1);
+    assert_eq!(ended(&gone).0, 5);
     assert_eq!(dev.json(&["session", "del", "cas"], b"")["version"], Value::Null, "there is nothing left to delete");
     assert_eq!(dev.json(&["session", "put", "cas"], b"new")["version"], 3, "versions go on counting after a delete");
 }

@@ -1,6 +1,7 @@
 //! The command line without a cluster: what is refused, with which exit code, and whether the one line says how to mend it.
 
 mod bench;
+mod contents;
 mod deploy;
 mod dev;
 mod files;

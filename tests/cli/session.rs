@@ -1,6 +1,9 @@
 //! `session` and `status` where nothing listens, and where the call is wrong as written.
 
-use crate::{assert_refused, quorate, run, run_with_input};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Stdio};
+
+use crate::{assert_refused, ended, quorate, run, run_with_input};
 
 /// Port 1 is nobody's on a machine that runs tests; a connection is refused at once.
 const NOBODY: &[&str] = &["--endpoints", "127.0.0.1:1", "--timeout", "300ms"];
@@ -56,4 +59,125 @@ fn a_timeout_of_nothing_or_beyond_the_limit_is_wrong_usage() {
         let output = run(&["status", "--timeout", timeout]);
         assert_eq!(output.status.code(), Some(2), "{timeout}");
     }
+}
+
+/// What others' habits type, and what is out of range: one look at the message says what to type instead.
+#[test]
+fn what_is_typed_wrong_is_answered_with_what_to_type() {
+    let cases: [(&[&str], &[&str]); 14] = [
+        (&["session", "put", "a", "b"], &["the content comes from stdin or --file", "nothing changed"]),
+        (&["session", "cas", "a", "b", "--expect", "0"], &["the content comes from stdin or --file"]),
+        (&["session", "put", ""], &["the id is empty", "--id="]),
+        (&["session", "get", ""], &["the id is empty"]),
+        (&["session", "rm", "a", ""], &["the id is empty"]),
+        (&["session", "put", "a", "--ttl", "0s"], &["--ttl", "must be 1ms to 10 years"]),
+        (&["session", "put", "a", "--ttl", "4000d"], &["must be 1ms to 10 years"]),
+        (&["session", "cas", "a", "--expect", "abc"], &["a version is a number; 0: must not exist"]),
+        (&["session", "cas", "a", "--expect", "-1"], &["a version is a number; 0: must not exist"]),
+        (&["session", "rm", "--prefix", ""], &["every session", "nothing was deleted"]),
+        (&["session", "rm", "a", "b", "--expect", "1"], &["--expect"]),
+        (&["session", "rm", "a", "--prefix", "b"], &["--prefix"]),
+        (&["get", "a"], &["did you mean `quorate session get`?"]),
+        (&["set", "a"], &["did you mean `quorate session set`?"]),
+    ];
+    for (args, parts) in cases {
+        let (code, message) = ended(&run(args));
+        assert_eq!(code, 2, "{args:?}: {message}");
+        for part in parts {
+            assert!(message.contains(part), "{args:?}: {part:?} is not in {message}");
+        }
+    }
+}
+
+#[test]
+fn the_empty_id_is_for_who_means_it() {
+    for args in [&["session", "get", "--id="][..], &["session", "rm", "--id="]] {
+        assert_refused(&run(&with_nobody(args)), 4, &["error: "]);
+    }
+    assert_refused(&run_with_input(&with_nobody(&["session", "put", "--id="]), b"x"), 4, &["nothing changed"]);
+}
+
+#[test]
+fn help_names_the_limits_and_the_exit_codes() {
+    for (command, parts) in [
+        ("put", &["64 MiB", "16 MiB", "1024 bytes", "10 years"][..]),
+        ("get", &["Exit code 5", "--info", "--raw"]),
+        ("rm", &["nothing to delete", "exit code 0", "exit code 3", "--dry-run", "--rate"]),
+        ("ls", &["--after", "--count", "ids"]),
+        ("import", &["stdin", "64 sessions", "--if-absent"]),
+    ] {
+        let output = run(&["session", command, "--help"]);
+        let text = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is not in the help of {command}: {text}");
+        }
+    }
+    let help = String::from_utf8_lossy(&run(&["--help"]).stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("5 there is no such session") && help.contains("130 interrupted"), "{help}");
+}
+
+#[test]
+fn content_above_the_limit_is_refused_with_the_limit_in_mebibytes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("large");
+    std::fs::File::create(&file).and_then(|file| file.set_len((64 << 20) + 1)).expect("a sparse file");
+    let file = file.to_str().expect("UTF-8");
+    let output = run(&["session", "put", "a", "--file", file, "--endpoints", "127.0.0.1:1", "--timeout", "300ms"]);
+    assert_refused(&output, 2, &["larger than 64 MiB", "nothing changed"]);
+}
+
+/// A node that takes connections and never answers: what is begun stays open.
+struct Silent(std::net::TcpListener);
+
+impl Silent {
+    fn new() -> Self {
+        Self(std::net::TcpListener::bind("127.0.0.1:0").expect("a port"))
+    }
+
+    fn spawn(&self, args: &[&str]) -> Child {
+        let endpoint = self.0.local_addr().expect("bound").to_string();
+        let args = [args, &["--endpoints", &endpoint, "--timeout", "100s"]].concat();
+        quorate(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
+    }
+}
+
+fn interrupt(child: &Child) {
+    let status = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(status.success());
+}
+
+#[test]
+fn an_interrupted_export_leaves_no_file_of_its_name_and_no_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("sessions.jsonl");
+    let silent = Silent::new();
+    let child = silent.spawn(&["session", "export", "--file", file.to_str().expect("UTF-8")]);
+    // It asks once it listens for signals and has made its file.
+    let connection = silent.0.accept().expect("it connects");
+    interrupt(&child);
+    let output = child.wait_with_output().expect("it ends");
+    drop(connection);
+    assert_refused(&output, 130, &["interrupted", "no file was made"]);
+    assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 0);
+}
+
+/// The first signal waits for what was begun, since only then the count is true; the second ends at once.
+#[test]
+fn an_interrupted_delete_of_several_says_what_is_not_known() {
+    let silent = Silent::new();
+    let mut child = silent.spawn(&["session", "rm", "a", "b", "c"]);
+    let connection = silent.0.accept().expect("it connects");
+    interrupt(&child);
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("a line");
+    assert!(line.contains("another Ctrl-C ends at once"), "{line}");
+    interrupt(&child);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).expect("text");
+    let output = child.wait_with_output().expect("it ends");
+    drop(connection);
+    assert_eq!(output.status.code(), Some(130), "{rest}");
+    assert!(rest.contains("interrupted") && rest.contains("deleted=0 unknown=3"), "{rest}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "deleted=0 absent=0\n");
 }

@@ -7,6 +7,7 @@ mod observe;
 mod offline;
 mod recover;
 mod security;
+mod session;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use observe::{Doctor, Events, Status};
 pub use offline::{Export as OfflineExport, Look, Offline};
 pub use recover::Recover;
 pub use security::{Cert, CertDev, Credentials, NodeCredentials, Token, TokenNew};
+pub use session::Id;
 pub use snapshot::{NewCluster, Restore, Save, Snapshot};
 
 /// The whole command line.
@@ -39,7 +41,8 @@ const LONG_ABOUT: &str = "A distributed, replicated session store for AI agents,
 and run `quorate serve` on each. When something is wrong: `quorate doctor`, and `quorate help troubleshooting`.";
 
 const AFTER_HELP: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or data directory; 3 conflict: the stored version is not the expected \
-one, nothing changed; 4 unavailable: no node answered, or there is no leader (the message says whether anything changed).
+one, nothing changed; 4 unavailable: no node answered, or there is no leader (the message says whether anything changed); 5 there is no such session; \
+130 interrupted (the message says what was done).
 
 Environment: QUORATE_ENDPOINTS for --endpoints, QUORATE_CONFIG for --config, QUORATE_CA, QUORATE_CERT, QUORATE_KEY and \
 QUORATE_TOKEN_FILE for the flags of these names, QUORATE_ADMIN for --admin, QUORATE_TOKEN for a token itself, QUORATE_LOG for what is \
@@ -183,18 +186,19 @@ pub struct Completions {
 #[derive(Debug, Subcommand)]
 pub enum Session {
     /// Store a session, whatever is there now
-    #[command(visible_alias = "save", after_help = CONTENT_HELP)]
+    #[command(visible_aliases = ["save", "set"], after_help = CONTENT_HELP)]
     Put(Put),
     /// Store a session only if its version is the expected one
     #[command(after_help = CONTENT_HELP)]
     Cas(Cas),
     /// Print a session, as it is by the newest acknowledged write
+    #[command(after_help = GET_HELP)]
     Get(Get),
-    /// Delete a session
-    #[command(visible_aliases = ["delete", "del"])]
+    /// Delete sessions: one, several, or all of a prefix
+    #[command(visible_aliases = ["delete", "del"], after_help = RM_HELP)]
     Rm(Rm),
     /// List sessions in order of their ids
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", after_help = LS_HELP)]
     Ls(Ls),
     /// Write sessions as JSON, one per line
     Export(Export),
@@ -204,27 +208,40 @@ pub enum Session {
 }
 
 const CONTENT_HELP: &str = "A JSON object with a `messages` array is stored as a transcript, of which later saves by an agent send only \
-what is new; anything else is stored byte for byte.
+what is new: each message, and all else in it, is kept as the text it is, without white space around it. Anything else is stored byte \
+for byte.
 
-Limits: a session 16 MiB as it is stored (text becomes 4 to 5 times smaller) and 64 MiB unpacked; 100000 messages; an id 1 KiB.
+Limits: a session 64 MiB, and 16 MiB as it is stored, compressed (text becomes 4 to 5 times smaller); 100000 messages; an id 1024 bytes.
 
 Exit codes: 0 saved; 2 wrong usage; 3 conflict: the version is another one, nothing changed; 4 unavailable; 1 anything else. Each message \
 says whether anything changed.";
 
-const IMPORT_HELP: &str = "PATH is a file that `session export` or `offline export` wrote, or a directory with one JSON file per session, named by the \
-id in hex digits. What can't be read is named on stderr and passed over, and the exit code is 1. Versions are counted anew; a session \
-whose time has passed since the export is passed over. A second import stores everything again: use --if-absent to go on with one.";
+const GET_HELP: &str =
+    "Exit code 5: there is no such session; `-o json` prints {\"found\":false,..}. --info needs a token with the scope list.";
+
+const RM_HELP: &str = "What is not there is no failure: of one session `nothing to delete`, exit code 0. With --expect, a version that is not the stored one \
+is a conflict, exit code 3, and nothing is deleted.
+
+--prefix deletes what is there while it runs, 64 sessions at once. Interrupted, it says how many were deleted; typing it again is safe.";
+
+const LS_HELP: &str =
+    "`-o ids` is for other programs; an id with a line end in it takes two lines there, and `-o json` escapes it.";
+
+const IMPORT_HELP: &str = "PATH is a file that `session export` or `offline export` wrote, `-` for stdin, or a directory with one JSON file per session, \
+named by the id in hex digits. Up to 64 sessions are saved at once. What can't be read is reported on stderr and skipped, and the exit \
+code is 1. Versions start again at 1; a session whose time has passed since the export is skipped. Interrupted, it says how many \
+were imported. A second import stores everything again, which is safe; with --if-absent it goes on with the rest.";
 
 /// `quorate session export`.
 #[derive(Debug, Args)]
 pub struct Export {
     /// The sessions [default: all]
-    #[arg(conflicts_with = "prefix")]
+    #[arg(conflicts_with = "prefix", value_parser = session::id)]
     pub ids: Vec<String>,
     /// Only ids with this prefix
     #[arg(long, default_value = "")]
     pub prefix: String,
-    /// Where to write them; must not exist; `-` is stdout
+    /// Where to write them; must not exist, and does not until all is written; `-` is stdout
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
     /// Answer from whatever the asked node has, without a quorum; says how old that may be
@@ -237,7 +254,7 @@ pub struct Export {
 /// `quorate session import`.
 #[derive(Debug, Args)]
 pub struct Import {
-    /// A file or a directory
+    /// A file or a directory; `-` is stdin
     pub path: PathBuf,
     /// Leave sessions alone that exist [default: store whatever is there now]
     #[arg(long)]
@@ -252,12 +269,12 @@ pub struct Import {
 /// `quorate session put`.
 #[derive(Debug, Args)]
 pub struct Put {
-    /// The session; `-` reads the id from stdin
-    pub id: String,
+    #[command(flatten)]
+    pub id: Id,
     #[command(flatten)]
     pub content: ContentArgs,
-    /// Expire it so long after this write, e.g. 30m, 12h, 7d [default: keep what it has; a new one never expires]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    /// Expire it so long after this write, e.g. 30m, 12h, 7d; at most 10 years [default: keep what it has; a new one never expires]
+    #[arg(long, value_name = "DURATION", value_parser = session::ttl)]
     pub ttl: Option<Duration>,
     #[command(flatten)]
     pub cluster: Cluster,
@@ -269,15 +286,15 @@ pub struct Put {
 /// `quorate session cas`.
 #[derive(Debug, Args)]
 pub struct Cas {
-    /// The session; `-` reads the id from stdin
-    pub id: String,
+    #[command(flatten)]
+    pub id: Id,
     /// The version it must have; 0: it must not exist
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", allow_negative_numbers = true, value_parser = session::version)]
     pub expect: u64,
     #[command(flatten)]
     pub content: ContentArgs,
-    /// Expire it so long after this write, e.g. 30m, 12h, 7d [default: keep what it has; a new one never expires]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    /// Expire it so long after this write, e.g. 30m, 12h, 7d; at most 10 years [default: keep what it has; a new one never expires]
+    #[arg(long, value_name = "DURATION", value_parser = session::ttl)]
     pub ttl: Option<Duration>,
     #[command(flatten)]
     pub cluster: Cluster,
@@ -289,11 +306,17 @@ pub struct Cas {
 /// `quorate session get`.
 #[derive(Debug, Args)]
 pub struct Get {
-    /// The session; `-` reads the id from stdin
-    pub id: String,
+    #[command(flatten)]
+    pub id: Id,
     /// raw: the content alone, a plain value byte for byte; json: with its version and revisions
     #[arg(short, long, value_enum, default_value_t)]
     pub output: GetOutput,
+    /// Version, sizes and times, without the content
+    #[arg(long)]
+    pub info: bool,
+    /// Print to a terminal also what it would obey: control characters, bytes that are no text
+    #[arg(long)]
+    pub raw: bool,
     /// Answer from whatever the asked node has, without a quorum; says on stderr how old that may be
     #[arg(long)]
     pub stale: bool,
@@ -304,10 +327,23 @@ pub struct Get {
 /// `quorate session rm`.
 #[derive(Debug, Args)]
 pub struct Rm {
-    /// The session; `-` reads the id from stdin
-    pub id: String,
+    /// The sessions; `-` reads one id from stdin
+    #[arg(value_parser = session::id, value_name = "ID", required_unless_present_any = ["named", "prefix"])]
+    pub ids: Vec<String>,
+    /// The same, for an id that is empty or begins with `-`
+    #[arg(long = "id", value_name = "ID")]
+    pub named: Option<String>,
+    /// All sessions with this prefix
+    #[arg(long, conflicts_with_all = ["ids", "named", "expect"])]
+    pub prefix: Option<String>,
+    /// Delete nothing: print the ids that would be deleted
+    #[arg(long, conflicts_with = "expect")]
+    pub dry_run: bool,
+    /// At most so many in a second, of several [default: no limit]
+    #[arg(long, value_name = "COUNT", value_parser = session::rate)]
+    pub rate: Option<u32>,
     /// Delete it only if it has this version
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", allow_negative_numbers = true, value_parser = session::version)]
     pub expect: Option<u64>,
     #[command(flatten)]
     pub cluster: Cluster,
@@ -322,9 +358,15 @@ pub struct Ls {
     /// Only ids with this prefix
     #[arg(long, default_value = "")]
     pub prefix: String,
+    /// Only those that come after this id
+    #[arg(long, value_name = "ID")]
+    pub after: Option<String>,
     /// At most so many [default: all]
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<u64>,
+    /// Print how many there are, and nothing else
+    #[arg(long)]
+    pub count: bool,
     /// Answer from whatever the asked node has, without a quorum; says on stderr how old that may be
     #[arg(long)]
     pub stale: bool,
@@ -332,7 +374,7 @@ pub struct Ls {
     pub cluster: Cluster,
     /// How to print them
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub output: LsOutput,
 }
 
 /// Where content comes from.
@@ -341,6 +383,9 @@ pub struct ContentArgs {
     /// The content; `-` is stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
+    /// What other stores take here; refused, with where it comes from.
+    #[arg(hide = true, value_name = "CONTENT")]
+    pub typed: Vec<String>,
 }
 
 /// `quorate bench`.
@@ -499,6 +544,18 @@ pub enum Output {
     Json,
 }
 
+/// What `session ls` prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LsOutput {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
+    /// The ids alone, one a line
+    Ids,
+}
+
 /// What `session get` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum GetOutput {
@@ -507,6 +564,15 @@ pub enum GetOutput {
     Raw,
     /// One JSON object
     Json,
+}
+
+/// The command of `session` that was typed without that word.
+pub fn meant(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let is_first = std::env::args().nth(1).as_ref() == Some(typed);
+    let is_known = Session::augment_subcommands(clap::Command::new("session")).find_subcommand(typed).is_some();
+    (error.kind() == ErrorKind::InvalidSubcommand && is_first && is_known).then(|| typed.clone())
 }
 
 fn callers(text: &str) -> Result<usize, String> {
@@ -567,6 +633,7 @@ mod tests {
     fn aliases_mean_what_they_stand_for() {
         let parse = |words: &[&str]| Cli::try_parse_from(words).expect("valid").command;
         assert!(matches!(parse(&["quorate", "session", "save", "a"]), Command::Session(Session::Put(_))));
+        assert!(matches!(parse(&["quorate", "session", "set", "a"]), Command::Session(Session::Put(_))));
         assert!(matches!(parse(&["quorate", "session", "delete", "a"]), Command::Session(Session::Rm(_))));
         assert!(matches!(parse(&["quorate", "session", "del", "a"]), Command::Session(Session::Rm(_))));
         assert!(matches!(parse(&["quorate", "session", "list"]), Command::Session(Session::Ls(_))));

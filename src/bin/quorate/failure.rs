@@ -20,6 +20,10 @@ pub enum Code {
     Conflict = 3,
     /// No node answered or there is no leader.
     Unavailable = 4,
+    /// There is no such session.
+    NotFound = 5,
+    /// The user ended it by a signal; as a shell says of one that SIGINT ended.
+    Interrupted = 130,
 }
 
 /// What `main` reports: what happened, whether anything changed, what to do. One line.

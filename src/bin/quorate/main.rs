@@ -9,6 +9,7 @@ mod output;
 mod progress;
 mod signals;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help goes to stdout, whose reader may have gone; that is no failure.
             let _ = error.print();
+            if let Some(command) = args::meant(&error) {
+                let _ = writeln!(std::io::stderr(), "\n  tip: did you mean `quorate session {command}`?");
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::Code::Usage as u8));
         }
     };

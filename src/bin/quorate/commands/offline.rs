@@ -9,7 +9,7 @@ use quorate::types::{Consistency, Load, Revision};
 use serde_json::{Value, json};
 
 use crate::args::{self, Output};
-use crate::commands::session::{read_failure, session_json};
+use crate::commands::session::{read_failure, refuse, session_json, unless_refused};
 use crate::failure::Failure;
 use crate::files::Sink;
 use crate::output;
@@ -79,15 +79,21 @@ fn export(args: &args::OfflineExport) -> Result<(), Failure> {
     let mut out = Sink::open(&args.file)?;
     let progress = Progress::count("exporting", offline.counts().sessions);
     let revision = Revision(offline.applied().unwrap_or(0));
-    let (mut after, mut done): (Option<String>, u64) = (None, 0);
+    let (mut after, mut done, mut refused): (Option<String>, u64, u64) = (None, 0, 0);
     loop {
         let (sessions, more) = offline.list(&args.prefix, after.as_deref(), LIST_PAGE_MAX);
         for listed in &sessions {
             let load = Load { id: listed.id.clone(), have: None, consistency: Consistency::Stale };
             let Some(content) = offline.load(load).map_err(failure)? else { continue };
-            let session = Session::from_stored(content, revision).map_err(read_failure)?;
-            let mut line = session_json(listed.id.as_str(), &session)?.to_string();
-            line.push('\n');
+            let session = match Session::from_stored(content, revision) {
+                Ok(session) => session,
+                Err(error) => {
+                    refused += 1;
+                    refuse(listed.id.as_str(), &read_failure(error));
+                    continue;
+                }
+            };
+            let line = session_json(listed.id.as_str(), &session) + "\n";
             out.write_all(line.as_bytes())?;
             done += 1;
             progress.set(done);
@@ -97,5 +103,6 @@ fn export(args: &args::OfflineExport) -> Result<(), Failure> {
             break;
         }
     }
-    out.finish()
+    out.finish()?;
+    unless_refused(refused)
 }

@@ -1,26 +1,31 @@
 //! `quorate session`: what an application does, by hand.
 
+mod exact;
 mod explain;
+mod import;
+mod many;
 mod print;
+mod remove;
 mod stale;
 mod transfer;
 
-use std::io::Read;
+use std::io::{IsTerminal as _, Read};
 use std::path::Path;
 use std::time::Duration;
 
 use quorate::client::{Builder, Client, Content, LoadOptions, Tls, WriteOptions};
-use quorate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
-use quorate::types::{Expected, Expiry, List, SessionId, Version};
+use quorate::limits::{LIST_PAGE_MAX, MIB, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
+use quorate::types::{Consistency, Expected, Expiry, List, Listed, SessionId, Version};
 use serde_json::json;
 
-use crate::args::{self, GetOutput, Output};
-use crate::failure::Failure;
+use crate::args::{self, GetOutput};
+use crate::failure::{Code, Failure};
 use crate::output;
 
+pub use self::exact::session_json;
 pub use self::explain::read_failure;
 use self::explain::write_failure;
-pub use self::print::session_json;
+pub use self::transfer::{refuse, unless_refused};
 
 /// Runs one of them. The client is closed in any case, so that its row does not stay behind for an hour.
 pub async fn run(command: args::Session) -> Result<(), Failure> {
@@ -28,15 +33,15 @@ pub async fn run(command: args::Session) -> Result<(), Failure> {
         args::Session::Put(args) => put(args).await,
         args::Session::Cas(args) => cas(args).await,
         args::Session::Get(args) => get(args).await,
-        args::Session::Rm(args) => rm(args).await,
+        args::Session::Rm(args) => remove::run(args).await,
         args::Session::Ls(args) => ls(args).await,
         args::Session::Export(args) => transfer::export(args).await,
-        args::Session::Import(args) => transfer::import(args).await,
+        args::Session::Import(args) => import::run(args).await,
     }
 }
 
 async fn put(args: args::Put) -> Result<(), Failure> {
-    let (id, content) = read_id_and_content(&args.id, &args.content.file)?;
+    let (id, content) = read_id_and_content(&args.id, &args.content)?;
     let options = WriteOptions { expiry: expiry(args.ttl) };
     let client = connect(&args.cluster)?;
     let result = client.save(&id, content, options).await;
@@ -45,7 +50,7 @@ async fn put(args: args::Put) -> Result<(), Failure> {
 }
 
 async fn cas(args: args::Cas) -> Result<(), Failure> {
-    let (id, content) = read_id_and_content(&args.id, &args.content.file)?;
+    let (id, content) = read_id_and_content(&args.id, &args.content)?;
     let options = WriteOptions { expiry: expiry(args.ttl) };
     let client = connect(&args.cluster)?;
     let result = client.save_if_version(&id, content, expected(args.expect), options).await;
@@ -54,39 +59,55 @@ async fn cas(args: args::Cas) -> Result<(), Failure> {
 }
 
 async fn get(args: args::Get) -> Result<(), Failure> {
-    let id = read_id(&args.id)?;
+    let id = typed_id(&args.id)?;
     let client = connect(&args.cluster)?;
-    let consistency = stale::consistency(args.stale);
-    let result = client.load_with(&id, LoadOptions { consistency }).await;
+    let result = get_from(&client, &id, &args).await;
     client.close().await;
-    let read = result.map_err(read_failure)?;
-    if args.stale {
-        stale::tell(read.age);
-    }
-    let Some(session) = read.session else {
-        return Err(Failure::failed(format!("there is no such session id={}", output::printable(&id))));
-    };
-    match args.output {
-        GetOutput::Json => output::json(&print::session_json(&id, &session)?)?,
-        GetOutput::Raw => output::bytes(&print::raw(&session)?)?,
-    }
-    Ok(())
+    result
 }
 
-async fn rm(args: args::Rm) -> Result<(), Failure> {
-    let id = read_id(&args.id)?;
-    let client = connect(&args.cluster)?;
-    let result = client.delete(&id, args.expect.map(expected)).await;
-    client.close().await;
-    match (result.map_err(write_failure)?, args.output) {
-        (Some(deleted), Output::Json) => output::json(&print::written_json(&id, &deleted))?,
-        (Some(deleted), Output::Table) => {
-            output::line(&format!("deleted version={} revision={}", deleted.version, deleted.revision))?
-        }
-        (None, Output::Json) => output::json(&json!({ "id": id, "version": null, "revision": null }))?,
-        (None, Output::Table) => output::line("nothing to delete")?,
+async fn get_from(client: &Client, id: &str, args: &args::Get) -> Result<(), Failure> {
+    let consistency = stale::consistency(args.stale);
+    let (found, age) = if args.info {
+        let (listed, age) = info(client, id, consistency).await?;
+        (listed.map(|listed| Ok(print::info(&listed, args.output))), age)
+    } else {
+        let read = client.load_with(id, LoadOptions { consistency }).await.map_err(read_failure)?;
+        let session = read.session.map(|session| match args.output {
+            GetOutput::Json => Ok((print::found_json(id, &session) + "\n").into_bytes()),
+            GetOutput::Raw => print::raw(&session),
+        });
+        (session, read.age)
+    };
+    if args.stale {
+        stale::tell(age);
     }
-    Ok(())
+    let Some(found) = found else {
+        if args.output == GetOutput::Json {
+            output::json(&json!({ "found": false, "id": id }))?;
+        }
+        return Err(missing(id));
+    };
+    let text = found?;
+    if !args.raw && std::io::stdout().is_terminal() && print::is_obeyed(&text) {
+        let why = "the content holds control characters, which the terminal would obey";
+        return Err(Failure::usage(format!("{why}; send the output to a file, or pass --raw to print it as it is")));
+    }
+    Ok(output::bytes(&text)?)
+}
+
+/// There is no such session: of a read that asked for it.
+fn missing(id: &str) -> Failure {
+    Failure { code: Code::NotFound, message: format!("there is no such session id={}", output::printable(id)) }
+}
+
+/// What is known of a session without its content, and how old that may be.
+async fn info(client: &Client, id: &str, consistency: Consistency) -> Result<(Option<Listed>, Option<Duration>), Failure> {
+    // In order of ids, the prefix itself comes first.
+    let list = List { prefix: id.to_owned(), after: None, limit: 1, consistency };
+    let page = client.list(list).await.map_err(read_failure)?;
+    let listed = page.sessions.into_iter().find(|listed| listed.id.as_str() == id);
+    Ok((listed, page.age_ms.map(Duration::from_millis)))
 }
 
 /// Pages through the listing; each page is of one instant, the whole of several.
@@ -99,8 +120,8 @@ async fn ls(args: args::Ls) -> Result<(), Failure> {
 
 async fn print_listing(client: &Client, args: &args::Ls) -> Result<(), Failure> {
     let mut left = args.limit.unwrap_or(u64::MAX);
-    let mut after: Option<SessionId> = None;
-    let mut printer = print::ListPrinter::new(args.output);
+    let mut after: Option<SessionId> = args.after.as_deref().map(session_id).transpose()?;
+    let mut printer = print::ListPrinter::new(args.output, args.count);
     while left > 0 {
         let limit = left.min(u64::from(LIST_PAGE_MAX)) as u32;
         let list = List { prefix: args.prefix.clone(), after: after.take(), limit, consistency: stale::consistency(args.stale) };
@@ -145,6 +166,17 @@ pub fn with_credentials(mut builder: Builder, credentials: &args::Credentials) -
     Ok(builder)
 }
 
+/// Closes a client. What an interrupted command left open is not waited for.
+async fn close(client: &Client, is_interrupted: bool) {
+    let within = if is_interrupted { Duration::from_millis(500) } else { Duration::MAX };
+    // Not closed, its row goes after an hour.
+    let _ = tokio::time::timeout(within, client.close()).await;
+}
+
+fn is_interrupted<T>(result: &Result<T, Failure>) -> bool {
+    result.as_ref().is_err_and(|failure| failure.code == Code::Interrupted)
+}
+
 fn expected(version: u64) -> Expected {
     match version {
         0 => Expected::Absent,
@@ -156,14 +188,22 @@ fn expiry(ttl: Option<Duration>) -> Expiry {
     ttl.map_or(Expiry::Keep, Expiry::After)
 }
 
-fn read_id_and_content(id: &str, file: &Path) -> Result<(String, Content), Failure> {
+fn session_id(id: &str) -> Result<SessionId, Failure> {
+    SessionId::new(id).map_err(Failure::usage)
+}
+
+fn read_id_and_content(id: &args::Id, content: &args::ContentArgs) -> Result<(String, Content), Failure> {
+    if !content.typed.is_empty() {
+        return Err(Failure::usage("the content comes from stdin or --file FILE, not from the command line; nothing changed"));
+    }
+    let file = &content.file;
     let content_is_stdin = file == Path::new("-");
-    if id == "-" && content_is_stdin {
+    if id.id.as_deref() == Some("-") && content_is_stdin {
         return Err(Failure::usage("the id and the content can't both come from stdin; pass --file FILE"));
     }
-    let id = read_id(id)?;
+    let id = typed_id(id)?;
     let bytes = if content_is_stdin {
-        read_bounded(std::io::stdin().lock(), SESSION_RAW_BYTES_MAX).map_err(|error| Failure::usage(format!("stdin: {error}")))?
+        read_bounded(stdin(), SESSION_RAW_BYTES_MAX).map_err(|error| Failure::usage(format!("stdin: {error}; nothing changed")))?
     } else {
         std::fs::File::open(file)
             .and_then(|file| read_bounded(file, SESSION_RAW_BYTES_MAX))
@@ -172,12 +212,28 @@ fn read_id_and_content(id: &str, file: &Path) -> Result<(String, Content), Failu
     Ok((id, Content::from_json(&bytes)))
 }
 
-/// The id as typed, or all of stdin without its last line end.
+/// What is typed or sent; says so where somebody would wait for us while we wait for them.
+fn stdin() -> std::io::StdinLock<'static> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        print::note("reading from the terminal; Ctrl-D ends");
+    }
+    stdin.lock()
+}
+
+fn typed_id(id: &args::Id) -> Result<String, Failure> {
+    match (&id.named, &id.id) {
+        (Some(named), _) => Ok(named.clone()),
+        (None, id) => read_id(id.as_deref().unwrap_or_default()),
+    }
+}
+
+/// The id as typed, or for `-` all of stdin without its last line end.
 fn read_id(id: &str) -> Result<String, Failure> {
     if id != "-" {
         return Ok(id.to_owned());
     }
-    let bytes = read_bounded(std::io::stdin().lock(), SESSION_ID_BYTES_MAX as u64 + 1)
+    let bytes = read_bounded(stdin(), SESSION_ID_BYTES_MAX as u64 + 1)
         .map_err(|error| Failure::usage(format!("can't read the id from stdin: {error}")))?;
     let text = String::from_utf8(bytes).map_err(|_| Failure::usage("the id on stdin is not UTF-8"))?;
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
@@ -187,9 +243,16 @@ fn read_bounded(from: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("it is too long limit={limit}")));
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, too_long(limit)));
     }
     Ok(bytes)
+}
+
+fn too_long(limit: u64) -> String {
+    match limit / MIB {
+        0 => format!("it is longer than {limit} bytes"),
+        mib => format!("it is larger than {mib} MiB, the most a session may have before compression limit={limit}"),
+    }
 }
 
 #[cfg(test)]
@@ -205,7 +268,9 @@ mod tests {
 
     #[test]
     fn id_and_content_from_one_stdin_are_refused_before_anything_is_read() {
-        let failure = read_id_and_content("-", Path::new("-")).expect_err("both");
+        let id = args::Id { id: Some("-".into()), named: None };
+        let content = args::ContentArgs { file: "-".into(), typed: Vec::new() };
+        let failure = read_id_and_content(&id, &content).expect_err("both");
         assert_eq!(failure.code, Code::Usage);
     }
 

@@ -1,40 +1,50 @@
 //! How sessions, listings and the results of writes look on stdout.
 
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+
 use quorate::client::{Content, Session, Written};
 use quorate::types::{Listed, SessionInfo};
 use serde_json::{Value, json};
 
-use super::explain::read_failure;
-use crate::args::Output;
+use super::exact::session_json;
+use crate::args::{GetOutput, LsOutput, Output};
 use crate::failure::Failure;
 use crate::output;
 
 /// Prints page by page, so that a listing of millions needs no memory for them.
 pub struct ListPrinter {
-    output: Output,
+    output: LsOutput,
+    /// Nothing but their number is printed.
+    is_count: bool,
     count: u64,
 }
 
 impl ListPrinter {
     /// Nothing is printed yet.
-    pub fn new(output: Output) -> Self {
-        Self { output, count: 0 }
+    pub fn new(output: LsOutput, is_count: bool) -> Self {
+        Self { output, is_count, count: 0 }
     }
 
-    /// Whether a session was printed.
+    /// Whether there was a session.
     pub fn has_begun(&self) -> bool {
         self.count > 0
     }
 
     /// Prints one page.
     pub fn page(&mut self, sessions: &[Listed]) -> std::io::Result<()> {
+        if self.is_count {
+            self.count += sessions.len() as u64;
+            return Ok(());
+        }
         let mut text = String::new();
         for listed in sessions {
             text += &match (self.output, self.count) {
-                (Output::Table, 0) => format!("{LIST_HEADER}\n{}\n", list_line(listed)),
-                (Output::Table, _) => format!("{}\n", list_line(listed)),
-                (Output::Json, 0) => format!("{{\"sessions\":[{}", listed_json(listed)),
-                (Output::Json, _) => format!(",\n{}", listed_json(listed)),
+                (LsOutput::Table, 0) => format!("{LIST_HEADER}\n{}\n", list_line(listed)),
+                (LsOutput::Table, _) => format!("{}\n", list_line(listed)),
+                (LsOutput::Json, 0) => format!("{{\"sessions\":[{}", listed_json(listed)),
+                (LsOutput::Json, _) => format!(",\n{}", listed_json(listed)),
+                (LsOutput::Ids, _) => id_lines([listed.id.as_str()]),
             };
             self.count += 1;
         }
@@ -44,12 +54,25 @@ impl ListPrinter {
     /// Closes what the pages opened; of an empty listing prints that it is empty.
     pub fn end(self) -> std::io::Result<()> {
         match (self.output, self.count) {
-            (Output::Table, 0) => output::line(LIST_HEADER),
-            (Output::Table, _) => Ok(()),
-            (Output::Json, 0) => output::line("{\"sessions\":[]}"),
-            (Output::Json, _) => output::line("]}"),
+            (LsOutput::Json, count) if self.is_count => output::json(&json!({ "count": count })),
+            (_, count) if self.is_count => output::line(&count.to_string()),
+            (LsOutput::Table, 0) => output::line(LIST_HEADER),
+            (LsOutput::Table | LsOutput::Ids, _) => Ok(()),
+            (LsOutput::Json, 0) => output::line("{\"sessions\":[]}"),
+            (LsOutput::Json, _) => output::line("]}"),
         }
     }
+}
+
+/// Ids, one a line: for another program as they are, for a terminal without what it would obey.
+pub fn id_lines<'i>(ids: impl IntoIterator<Item = &'i str>) -> String {
+    let is_terminal = std::io::stdout().is_terminal();
+    ids.into_iter().map(|id| if is_terminal { output::printable(id) + "\n" } else { format!("{id}\n") }).collect()
+}
+
+/// A line for people where stdout may be the result itself; with stderr gone nobody is left to tell.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 const LIST_HEADER: &str = "   VERSION     ITEMS        SIZE               UPDATED               EXPIRES  ID";
@@ -60,7 +83,7 @@ fn list_line(listed: &Listed) -> String {
         "{:>10}  {:>8}  {:>10}  {:>20}  {:>20}  {}",
         info.version.0,
         info.items,
-        output::size(info.raw_bytes),
+        output::size(info.content_bytes()),
         output::time(info.updated_ms),
         info.deadline_ms.map_or_else(|| "never".into(), output::time),
         output::printable(listed.id.as_str()),
@@ -73,13 +96,13 @@ fn listed_json(listed: &Listed) -> Value {
     Value::Object(document)
 }
 
-fn info_json(info: &SessionInfo) -> serde_json::Map<String, Value> {
+pub fn info_json(info: &SessionInfo) -> serde_json::Map<String, Value> {
     let document = json!({
         "version": info.version.0,
         "create_revision": info.create_revision.0,
         "mod_revision": info.mod_revision.0,
         "items": info.items,
-        "raw_bytes": info.raw_bytes,
+        "raw_bytes": info.content_bytes(),
         "stored_bytes": info.stored_bytes,
         "counters": info.counters.as_slice(),
         "created_ms": info.created_ms,
@@ -92,36 +115,52 @@ fn info_json(info: &SessionInfo) -> serde_json::Map<String, Value> {
     }
 }
 
-/// A transcript becomes `state`; a plain value `value`, or `value_base16` where it is no UTF-8.
-pub fn session_json(id: &str, session: &Session) -> Result<Value, Failure> {
-    let mut document = info_json(&session.info);
-    document.insert("id".into(), json!(id));
-    document.insert("revision".into(), json!(session.revision.0));
-    let (key, value) = match &session.content {
-        Content::Transcript { .. } => {
-            let text = session.content.to_json().map_err(read_failure)?;
-            let state: Value = serde_json::from_slice(&text)
-                .map_err(|error| Failure::failed(format!("the stored transcript is no JSON: {error}")))?;
-            ("state", state)
-        }
-        Content::Value(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => ("value", json!(text)),
-            Err(_) => ("value_base16", json!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())),
-        },
-    };
-    document.insert(key.into(), value);
-    Ok(Value::Object(document))
+/// Like a line of an export, and that there is one.
+pub fn found_json(id: &str, session: &Session) -> String {
+    session_json(id, session).replacen('{', "{\"found\":true,", 1)
+}
+
+/// What is known of a session without its content.
+pub fn info(listed: &Listed, how: GetOutput) -> Vec<u8> {
+    let mut document = info_json(&listed.info);
+    if how == GetOutput::Json {
+        document.insert("found".into(), json!(true));
+        document.insert("id".into(), json!(listed.id.as_str()));
+        return format!("{}\n", Value::Object(document)).into_bytes();
+    }
+    let mut text = format!("{:<16} {}\n", "id", output::printable(listed.id.as_str()));
+    for (name, value) in &document {
+        let value = match value.as_u64().filter(|_| name.ends_with("_ms")) {
+            Some(ms) => output::time(ms),
+            None if value.is_null() => "never".into(),
+            None => value.to_string(),
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{:<16} {value}", name.trim_end_matches("_ms"));
+    }
+    text.into_bytes()
 }
 
 /// A plain value byte for byte; a line end is added only for people's eyes. Errors: a transcript that another program broke.
 pub fn raw(session: &Session) -> Result<Vec<u8>, Failure> {
-    use std::io::IsTerminal;
-    let mut content = session.content.to_json().map_err(read_failure)?;
+    let mut content = session.content.to_json().map_err(|error| {
+        let text = "the session was stored by a program that packs transcripts otherwise, and can't be printed as JSON";
+        Failure::failed(format!("{text}: {error}; `-o json` shows its parts"))
+    })?;
     let is_value = matches!(session.content, Content::Value(_));
     if (!is_value || std::io::stdout().is_terminal()) && content.last() != Some(&b'\n') {
         content.push(b'\n');
     }
     Ok(content)
+}
+
+/// Whether a terminal would do more than show this: move the cursor, change colours, ring.
+pub fn is_obeyed(text: &[u8]) -> bool {
+    match std::str::from_utf8(text) {
+        // A terminal ends a line by both.
+        Ok(text) => text.replace("\r\n", "\n").chars().any(|c| c.is_control() && c != '\n' && c != '\t'),
+        Err(_) => true,
+    }
 }
 
 /// The result of a write.
@@ -141,4 +180,20 @@ pub fn written_json(id: &str, written: &Written) -> Value {
         "create_revision": written.create_revision.0,
         "revision": written.revision.0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_noticed() {
+        for text in ["\u{1b}[31mred", "a\u{9b}2J", "bell\u{7}", "over\rwritten", "\u{0}", "\u{7f}"] {
+            assert!(is_obeyed(text.as_bytes()), "{text:?}");
+        }
+        assert!(is_obeyed(b"\xff\xfe"), "no text");
+        for text in ["", "plain\ttext\n", "two\r\nlines\r\n", "ü \u{1f600}"] {
+            assert!(!is_obeyed(text.as_bytes()), "{text:?}");
+        }
+    }
 }

@@ -1,0 +1,201 @@
+//! `quorate session rm`: one session, several, or all of a prefix.
+
+use quorate::client::{Client, Error, Written};
+use quorate::limits::LIST_PAGE_MAX;
+use quorate::types::{Consistency, List, SessionId};
+use serde_json::json;
+
+use super::many::{Ended, Interrupted, Many};
+use super::{close, connect, expected, info, is_interrupted, print, read_failure, read_id, write_failure};
+use crate::args::{self, Output};
+use crate::failure::{Code, Failure};
+use crate::output;
+use crate::progress::Progress;
+
+/// Deletes what is named. Of several, what can't be deleted ends it, with a count of what was.
+pub async fn run(args: args::Rm) -> Result<(), Failure> {
+    if args.prefix.as_deref() == Some("") {
+        return Err(Failure::usage("an empty prefix is every session; nothing was deleted; name one"));
+    }
+    let ids = args.ids.iter().map(|id| read_id(id)).chain(args.named.clone().map(Ok)).collect::<Result<Vec<_>, _>>()?;
+    if args.expect.is_some() && ids.len() != 1 {
+        return Err(Failure::usage("--expect is the version of one session; nothing was deleted; name one"));
+    }
+    let client = connect(&args.cluster)?;
+    let result = match (&ids[..], &args.prefix, args.dry_run) {
+        (_, _, true) => would_delete(&client, &ids, &args).await,
+        ([id], None, false) => one(&client, id, &args).await,
+        _ => several(&client, &ids, &args).await,
+    };
+    close(&client, is_interrupted(&result)).await;
+    result
+}
+
+async fn one(client: &Client, id: &str, args: &args::Rm) -> Result<(), Failure> {
+    let deleted = client.delete(id, args.expect.map(expected)).await;
+    match (deleted.map_err(write_failure)?, args.output) {
+        (Some(deleted), Output::Json) => output::json(&print::written_json(id, &deleted))?,
+        (Some(deleted), Output::Table) => {
+            output::line(&format!("deleted version={} revision={}", deleted.version, deleted.revision))?
+        }
+        (None, Output::Json) => output::json(&json!({ "id": id, "version": null, "revision": null }))?,
+        (None, Output::Table) => output::line("nothing to delete")?,
+    }
+    Ok(())
+}
+
+/// Pages of ids with the prefix, each of one instant.
+struct Pages<'a> {
+    client: &'a Client,
+    prefix: &'a str,
+    after: Option<SessionId>,
+    is_over: bool,
+}
+
+impl<'a> Pages<'a> {
+    fn new(client: &'a Client, prefix: &'a str) -> Self {
+        Self { client, prefix, after: None, is_over: false }
+    }
+
+    /// The next ids; empty after the last.
+    async fn next(&mut self) -> Result<Vec<String>, Failure> {
+        if self.is_over {
+            return Ok(Vec::new());
+        }
+        let consistency = Consistency::Linearizable;
+        let list = List { prefix: self.prefix.to_owned(), after: self.after.take(), limit: LIST_PAGE_MAX, consistency };
+        let page = self.client.list(list).await.map_err(read_failure)?;
+        self.after = page.sessions.last().map(|listed| listed.id.clone());
+        self.is_over = !page.more || self.after.is_none();
+        Ok(page.sessions.iter().map(|listed| listed.id.as_str().to_owned()).collect())
+    }
+}
+
+/// Prints the ids that are there, one a line.
+async fn would_delete(client: &Client, ids: &[String], args: &args::Rm) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for id in ids {
+        if info(client, id, Consistency::Linearizable).await?.0.is_some() {
+            found.push(id.clone());
+        }
+    }
+    let mut count = 0;
+    let mut tell = |ids: &[String]| -> Result<(), Failure> {
+        count += ids.len();
+        match args.output {
+            Output::Table => Ok(output::bytes(print::id_lines(ids.iter().map(String::as_str)).as_bytes())?),
+            Output::Json => Ok(()),
+        }
+    };
+    tell(&found)?;
+    if let Some(prefix) = &args.prefix {
+        let mut pages = Pages::new(client, prefix);
+        loop {
+            let page = pages.next().await?;
+            if page.is_empty() {
+                break;
+            }
+            tell(&page)?;
+        }
+    }
+    match args.output {
+        Output::Json => output::json(&json!({ "would_delete": count, "deleted": 0 }))?,
+        Output::Table => print::note(&format!("nothing was deleted; without --dry-run: sessions={count}")),
+    }
+    Ok(())
+}
+
+/// Deletes of several sessions, as far as they are known.
+#[derive(Default)]
+struct Count {
+    deleted: u64,
+    absent: u64,
+    /// The first failure: nothing is begun after it.
+    failure: Option<Failure>,
+}
+
+impl Count {
+    fn add(&mut self, ended: Ended<Result<Option<Written>, Error>>) {
+        match ended.result {
+            Ok(Some(_)) => self.deleted += 1,
+            Ok(None) => self.absent += 1,
+            Err(error) => self.failure = self.failure.take().or_else(|| Some(write_failure(error))),
+        }
+    }
+}
+
+async fn several(client: &Client, ids: &[String], args: &args::Rm) -> Result<(), Failure> {
+    let progress = Progress::count("deleting", ids.len() as u64);
+    let mut many = Many::new(args.rate)?;
+    let mut count = Count::default();
+    let begun = delete_all(client, ids, args, &mut many, &mut count, &progress).await;
+    // What was begun is waited for, so that the count is true.
+    let drained = drain(&mut many, &mut count).await;
+    drop(progress);
+    let Count { deleted, absent, failure } = count;
+    let unknown = many.open();
+    match args.output {
+        Output::Json => output::json(&json!({ "deleted": deleted, "absent": absent, "unknown": unknown }))?,
+        Output::Table => output::line(&format!("deleted={deleted} absent={absent}"))?,
+    }
+    let again = format!("typing it again is safe deleted={deleted} unknown={unknown}");
+    match (failure, begun, drained) {
+        (Some(failure), ..) => Err(Failure { message: format!("{}; {again}", failure.message), ..failure }),
+        (None, Err(Stop::Failed(failure)), _) => Err(Failure { message: format!("{}; {again}", failure.message), ..failure }),
+        (None, Err(Stop::Interrupted(_)), _) | (None, _, Err(Interrupted)) => {
+            Err(Failure { code: Code::Interrupted, message: format!("interrupted: some are not deleted; {again}") })
+        }
+        (None, Ok(()), Ok(())) => Ok(()),
+    }
+}
+
+enum Stop {
+    Interrupted(Interrupted),
+    Failed(Failure),
+}
+
+impl From<Interrupted> for Stop {
+    fn from(interrupted: Interrupted) -> Self {
+        Self::Interrupted(interrupted)
+    }
+}
+
+type Deletes = Many<Result<Option<Written>, Error>>;
+
+async fn delete_all(
+    client: &Client,
+    ids: &[String],
+    args: &args::Rm,
+    many: &mut Deletes,
+    count: &mut Count,
+    progress: &Progress,
+) -> Result<(), Stop> {
+    let mut pages = args.prefix.as_deref().map(|prefix| Pages::new(client, prefix));
+    let (mut page, mut found) = (ids.to_vec(), 0);
+    loop {
+        found += page.len() as u64;
+        for id in &page {
+            while let Some(ended) = many.room(id, 0).await? {
+                count.add(ended);
+                progress.set_of(count.deleted + count.absent, found);
+            }
+            if count.failure.is_some() {
+                return Ok(());
+            }
+            let (client, deleted) = (client.clone(), id.clone());
+            many.begin(id, 0, async move { client.delete(&deleted, None).await });
+        }
+        let Some(pages) = &mut pages else { return Ok(()) };
+        page = many.unless_interrupted(pages.next()).await?.map_err(Stop::Failed)?;
+        if page.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+async fn drain(many: &mut Deletes, count: &mut Count) -> Result<(), Interrupted> {
+    while let Some(ended) = many.next().await? {
+        count.add(ended);
+    }
+    Ok(())
+}
