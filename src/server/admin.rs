@@ -16,9 +16,8 @@ use axum::routing::get;
 use super::dispatch::Dispatcher;
 use super::health::Facts;
 use super::logging;
-use super::metrics::Levels;
+use super::metrics::{Levels, own_usage};
 use super::status::Reporter;
-use crate::env::OwnUsage;
 use crate::machine::newest_version;
 use crate::raft::{CLUSTER_VERSION_MIN, Role};
 use crate::types::{Refusal, RefusalKind};
@@ -140,7 +139,7 @@ async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Re
         cluster_version: status.cluster_version.into(),
         uptime: dispatcher.uptime(),
         wall_ms: dispatcher.wall_ms(),
-        process: OwnUsage::read().ok(),
+        process: own_usage(),
         credentials: dispatcher.credentials().report(),
         ..dispatcher.levels()
     };

@@ -119,6 +119,11 @@ pub struct Levels {
     pub credentials: Report,
 }
 
+/// What this process uses now, where the system says.
+pub fn own_usage() -> Option<OwnUsage> {
+    OwnUsage::read().ok()
+}
+
 /// What the connections of a node's ports carry. Each connection is counted where it was accepted, so all nodes together count every
 /// byte between two of them once in and once out of one node.
 #[derive(Clone, Debug, Default)]

@@ -76,6 +76,40 @@ fn help_and_version_are_no_failure_and_help_names_the_exit_codes() {
     assert_eq!(String::from_utf8_lossy(&version.stdout).trim(), concat!("quorate ", env!("CARGO_PKG_VERSION")));
 }
 
+/// What cargo runs before it compiles: a release build names the commit, or what the environment says; a debug build names none, since
+/// each commit would compile all of it again.
+#[test]
+fn a_release_build_names_the_commit_it_is_of() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (top, script) = (env!("CARGO_MANIFEST_DIR"), dir.path().join("script"));
+    let mut compiler = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    compiler.args(["--edition", "2024", "-o"]).arg(&script).arg("build.rs").current_dir(top);
+    assert!(compiler.env("CARGO_PKG_VERSION", "1.2.3").status().expect("the compiler").success());
+    let said = |place: &std::path::Path, profile: &str, given: &str| {
+        let mut command = Command::new(&script);
+        command.current_dir(place).env("PROFILE", profile).env("QUORATE_COMMIT", given);
+        let output = command.output().expect("it runs");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let version =
+        |text: &str| text.lines().find_map(|line| line.strip_prefix("cargo:rustc-env=QUORATE_VERSION=")).map(str::to_owned);
+    let top = std::path::Path::new(top);
+    assert_eq!(version(&said(top, "debug", "")).as_deref(), Some("1.2.3"));
+    assert_eq!(version(&said(top, "debug", "0123abc")).as_deref(), Some("1.2.3 (0123abc)"));
+    assert_eq!(version(&said(top, "debug", "two words")).as_deref(), Some("1.2.3"), "that is no commit");
+    assert_eq!(version(&said(dir.path(), "release", "")).as_deref(), Some("1.2.3"), "no repository is no failure");
+    let head = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).current_dir(top).output();
+    match head.ok().filter(|output| output.status.success()) {
+        Some(head) => {
+            let text = said(top, "release", "");
+            let head = String::from_utf8_lossy(&head.stdout).trim().to_owned();
+            assert_eq!(version(&text), Some(format!("1.2.3 ({head})")));
+            assert!(text.lines().any(|line| line.starts_with("cargo:rerun-if-changed=") && line.ends_with("HEAD")), "{text}");
+        }
+        None => eprintln!("skipped: this is no repository, or there is no git"),
+    }
+}
+
 #[test]
 fn help_into_a_closed_pipe_ends_quietly() {
     let (reader, writer) = std::io::pipe().expect("a pipe");

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Failure, Rng, Run};
@@ -70,18 +71,35 @@ impl Plan {
     }
 }
 
-/// How far a run is, for whoever looks on. Clones show the same.
+/// How far a run is, for whoever looks on, and may end it early. Clones are of the same run.
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<AtomicU64>);
+pub struct Progress {
+    operations: Arc<AtomicU64>,
+    cut: watch::Sender<bool>,
+}
 
 impl Progress {
     /// Operations that have ended, warm-up included.
     pub fn operations(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.operations.load(Ordering::Relaxed)
+    }
+
+    /// Ends the window now: what was measured until here is the run. In the warm-up that is nothing, over no time.
+    pub fn cut(&self) {
+        self.cut.send_replace(true);
     }
 
     pub(super) fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.operations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until an instant, or until it is cut.
+    async fn until(&self, at: Instant) {
+        let mut cut = self.cut.subscribe();
+        tokio::select! {
+            () = sleep_until(at) => {}
+            _ = cut.wait_for(|cut| *cut) => {}
+        }
     }
 }
 
@@ -102,8 +120,9 @@ pub async fn drive<W: Work, G>(work: Arc<W>, plan: &Plan, progress: &Progress, m
     let start = begin + plan.warm_up;
     let rng = Rng::new(plan.seed);
     let shared = Arc::new(Shared {
+        begin,
         start,
-        end: start + plan.window,
+        end_us: AtomicU64::new(micros(plan.warm_up + plan.window)),
         window: plan.window,
         arrivals: match plan.pace {
             Pace::Closed => None,
@@ -117,12 +136,13 @@ pub async fn drive<W: Work, G>(work: Arc<W>, plan: &Plan, progress: &Progress, m
             tokio::spawn(call(work.clone(), caller, shared.clone()))
         })
         .collect();
-    sleep_until(shared.start).await;
+    progress.until(shared.start).await;
     let before = gauge().await;
     let ended_before = progress.operations();
-    sleep_until(shared.end).await;
+    progress.until(shared.end()).await;
+    shared.end_by_now();
     let after = gauge().await;
-    let mut run = Run::new(plan.window);
+    let mut run = Run::new(shared.end().saturating_duration_since(shared.start));
     run.ended = progress.operations() - ended_before;
     for caller in callers {
         match caller.await {
@@ -135,8 +155,10 @@ pub async fn drive<W: Work, G>(work: Arc<W>, plan: &Plan, progress: &Progress, m
 }
 
 struct Shared {
+    begin: Instant,
     start: Instant,
-    end: Instant,
+    /// Microseconds after `begin`; earlier once the run is cut.
+    end_us: AtomicU64,
     window: Duration,
     /// `None`: closed loop.
     arrivals: Option<Mutex<Arrivals>>,
@@ -158,16 +180,29 @@ impl Arrivals {
     }
 }
 
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
+
 impl Shared {
+    fn end(&self) -> Instant {
+        self.begin + Duration::from_micros(self.end_us.load(Ordering::Relaxed))
+    }
+
+    /// The window ends now, if it has not ended before.
+    fn end_by_now(&self) {
+        self.end_us.fetch_min(micros(self.begin.elapsed()), Ordering::Relaxed);
+    }
+
     /// Waits until a call is due; since when it is. `None`: no more.
     async fn due(&self) -> Option<Instant> {
         let Some(arrivals) = &self.arrivals else {
             let now = Instant::now();
-            return (now < self.end).then_some(now);
+            return (now < self.end()).then_some(now);
         };
         let due = arrivals.lock().unwrap_or_else(PoisonError::into_inner).take();
         let now = Instant::now();
-        if due >= self.end || now > self.end + CATCH_UP {
+        if due >= self.end() || now > self.end() + CATCH_UP {
             // It was taken and is not made: `unserved` looks from here on.
             let mut arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
             arrivals.next = arrivals.next.min(due);
@@ -186,7 +221,7 @@ impl Shared {
         let Some(arrivals) = &self.arrivals else { return 0 };
         let mut arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
-        while arrivals.take() < self.end {
+        while arrivals.take() < self.end() {
             count += 1;
         }
         count
@@ -195,7 +230,7 @@ impl Shared {
     /// Closed loop: what ended within the window. Open loop: what was due within it.
     fn counts(&self, due: Instant, done: Instant) -> bool {
         let at = if self.arrivals.is_some() { due } else { done };
-        self.start <= at && at < self.end
+        self.start <= at && at < self.end()
     }
 }
 

@@ -11,11 +11,11 @@ mod progress;
 mod report;
 mod work;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate::client::Client;
-use quorate::testing::load::{Corpus, Driven, PREFIX, Plan, Rng, Work, drive};
+use quorate::testing::load::{Corpus, Driven, PREFIX, Plan, Progress, Rng, Work, drive};
 
 use self::cluster::Cluster;
 use self::gauge::Gauge;
@@ -26,6 +26,8 @@ use crate::commands::session::connect;
 use crate::failure::Failure;
 use crate::signals::Signals;
 
+/// Calls that are open when a run is cut may take so long.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Workloads without any named.
 const DEFAULT: [Workload; 3] = [Workload::Save, Workload::Load, Workload::Turn];
 const RUNS: u32 = 3;
@@ -52,11 +54,25 @@ pub async fn run(args: args::Bench) -> Result<(), Failure> {
             workload.name()
         )));
     }
-    let mut bench = Bench { corpus: corpus(&args), args, owned, report: Report::default(), run: 0 };
-    let ended = tokio::select! {
-        ended = bench.measure(&workloads) => ended,
-        () = signals.recv() => Err(interrupted(&mut bench.report, &bench.args.endpoints)),
+    let stop = Stop::default();
+    let mut bench = Bench { corpus: corpus(&args), args, owned, report: Report::default(), run: 0, stop: stop.clone() };
+    let ended = {
+        let mut measuring = std::pin::pin!(bench.measure(&workloads));
+        tokio::select! {
+            ended = &mut measuring => Some(ended),
+            () = signals.recv() => {
+                // The run that is under way ends with what it has; a second signal does not wait for that.
+                if stop.stop() {
+                    tokio::select! {
+                        _ = tokio::time::timeout(STOP_PATIENCE, &mut measuring) => {}
+                        () = signals.recv() => {}
+                    }
+                }
+                None
+            }
+        }
     };
+    let ended = ended.unwrap_or_else(|| Err(interrupted(&mut bench.report, &bench.args.endpoints)));
     if let Some(cluster) = bench.owned.take() {
         cluster.end().await;
     }
@@ -71,8 +87,8 @@ pub async fn run(args: args::Bench) -> Result<(), Failure> {
 fn interrupted(report: &mut Report, endpoints: &[String]) -> Failure {
     report.drop_unmeasured();
     let measured = match report.is_empty() {
-        true => "interrupted: no run was complete, so nothing is printed",
-        false => "interrupted: the runs that were complete are printed",
+        true => "interrupted before anything was measured",
+        false => "interrupted: what was measured until then is printed",
     };
     match endpoints {
         [] => Failure::failed(measured),
@@ -90,6 +106,31 @@ fn corpus(args: &args::Bench) -> Corpus {
     if args.incompressible { Corpus::incompressible(args.seed, bytes) } else { Corpus::text(args.seed, bytes) }
 }
 
+/// What a signal stops.
+#[derive(Clone, Default)]
+struct Stop(Arc<Mutex<(bool, Option<Progress>)>>);
+
+impl Stop {
+    /// Nothing is begun any more, and the run that is under way ends now. Whether there is one.
+    fn stop(&self) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = true;
+        if let Some(progress) = &state.1 {
+            progress.cut();
+        }
+        state.1.is_some()
+    }
+
+    /// This run is under way, or none.
+    fn watches(&self, progress: Option<Progress>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1 = progress;
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
 /// A run of the command.
 struct Bench {
     args: args::Bench,
@@ -99,6 +140,7 @@ struct Bench {
     report: Report,
     /// Counts the uses of the cluster, so that their keys differ.
     run: u64,
+    stop: Stop,
 }
 
 impl Bench {
@@ -164,9 +206,14 @@ impl Bench {
             plan.warm_up = if run == 1 { plan.warm_up } else { plan.warm_up.min(Duration::from_secs(1)) };
             let shown = Shown::start(format!("{name}, {callers} callers, run {run} of {runs}"), plan.warm_up + plan.window);
             let read = async || gauge.read().await;
+            self.stop.watches(Some(shown.progress.clone()));
             let Driven { run, before, after } = drive(work.clone(), &plan, &shown.progress, read).await;
-            if let Some(row) = self.report.last() {
+            self.stop.watches(None);
+            if let Some(row) = self.report.last().filter(|_| !run.window.is_zero()) {
                 row.measured(run, before, after);
+            }
+            if self.stop.is_stopped() {
+                return Err(Failure::failed("interrupted"));
             }
         }
         if !self.args.settle.is_zero() {
