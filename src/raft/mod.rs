@@ -127,6 +127,7 @@ pub trait Upper: Send + Sync + 'static {
         first: peer::ForwardRequest,
     ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, tonic::Status>> + Send>>;
 
-    /// What this node says of itself; `digest_at` 0 means at `applied`, another index is waited for within `timeout`.
-    async fn status(&self, digest_at: u64, timeout: Duration) -> v1::NodeStatus;
+    /// What this node says of itself; `digest_at` 0 means at `applied`, another index is waited for within `timeout`. Of the
+    /// `samples` asked for, those that are there.
+    async fn status(&self, digest_at: u64, timeout: Duration, samples: u32) -> v1::NodeStatus;
 }

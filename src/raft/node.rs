@@ -92,6 +92,8 @@ pub struct Status {
     pub scrubbed: Scrubbed,
     /// A hash of name, members and addresses as configured.
     pub configuration_hash: u64,
+    /// On the leader: how many entries of its log each other member is not known to have.
+    pub behind: Vec<(NodeId, u64)>,
 }
 
 /// How to reach one member's peer port.
@@ -212,7 +214,7 @@ impl Node {
     /// What this node says of itself.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
-        let (role, term, committed) = {
+        let (role, term, committed, matched) = {
             let metrics = shared.raft.metrics();
             let metrics = metrics.borrow_watched();
             let role = match metrics.state {
@@ -221,9 +223,15 @@ impl Node {
                 ServerState::Follower => Role::Follower,
                 ServerState::Learner | ServerState::Shutdown => Role::Learner,
             };
-            (role, metrics.current_term, metrics.local_committed.as_ref().map(|id| id.index))
+            let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != shared.me);
+            let matched: Vec<_> = others.map(|(id, matched)| (*id, matched.as_ref().map(|matched| matched.index))).collect();
+            (role, metrics.current_term, metrics.local_committed.as_ref().map(|id| id.index), matched)
         };
         let position = shared.log.position();
+        let last_log = position.last.map(|id| id.index);
+        // Indexes count from 0.
+        let entries = |last: Option<u64>| last.map_or(0, |index| index + 1);
+        let behind = matched.into_iter().map(|(id, matched)| (id, entries(last_log).saturating_sub(entries(matched)))).collect();
         let (digest, counts, machine_time_ms, cluster_version, applied) = shared.state.view(|core, applied, _| {
             let machine = &core.machine;
             (machine.digest(), machine.counts(), machine.now_ms(), machine.cluster_version(), applied.map(|id| id.index))
@@ -232,7 +240,7 @@ impl Node {
             role,
             term,
             leader: shared.live_leader(),
-            last_log: position.last.map(|id| id.index),
+            last_log,
             committed,
             applied,
             flushed: shared.state.flushed().map(|id| id.index),
@@ -252,6 +260,7 @@ impl Node {
             syncs: shared.log.syncs(shared.env.clock.now()),
             scrubbed: shared.scrub.now(),
             configuration_hash: shared.configuration_hash,
+            behind,
         }
     }
 

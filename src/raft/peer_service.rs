@@ -251,7 +251,7 @@ impl Peer for PeerService {
         let (proof, request) = (proof(&request), request.into_inner());
         self.check(&proof, request.route.as_ref())?;
         let timeout = Duration::from_millis(request.timeout_ms.into()).min(DIGEST_WAIT_MAX);
-        Ok(Response::new(self.shared.upper.status(request.digest_at, timeout).await))
+        Ok(Response::new(self.shared.upper.status(request.digest_at, timeout, request.samples).await))
     }
 
     async fn moved(&self, request: Request<peer::MovedRequest>) -> Result<Response<peer::MovedResponse>, Status> {

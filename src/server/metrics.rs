@@ -23,6 +23,25 @@ const OPERATIONS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]
 /// Counters of seconds. The recorder's own counters are whole numbers, so these are gauges to it, and are called what they are in the text.
 const COUNTED_SECONDS: [&str; 2] = ["quorate_log_sync_seconds_total", "process_cpu_seconds_total"];
 
+/// Something of each bucket of durations; the last one is of those above every bound.
+pub type Spread<T> = [T; SECONDS.len() + 1];
+
+/// The duration that the share `q` of them did not exceed, in microseconds, by a straight line within its bucket. Of those above every
+/// bound the last bound is all that is known. `None` of none.
+pub fn quantile_us(spread: &Spread<u64>, q: f64) -> Option<u64> {
+    let wanted = spread.iter().sum::<u64>() as f64 * q;
+    let (mut under, mut low) = (0.0, 0.0);
+    for (count, bound) in spread.iter().zip(SECONDS) {
+        let count = *count as f64;
+        if count > 0.0 && under + count >= wanted {
+            return Some(((low + (bound - low) * (wanted - under) / count) * 1e6) as u64);
+        }
+        under += count;
+        low = *bound;
+    }
+    (spread[SECONDS.len()] > 0).then_some((low * 1e6) as u64)
+}
+
 /// What an operation is called in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -155,6 +174,9 @@ pub struct Metrics {
     answered: [AtomicU64; 2],
     /// When the process started, in seconds since the Unix epoch, as it looked when that was first asked.
     started_s: OnceLock<f64>,
+
+    /// How many operations took how long.
+    took: Spread<AtomicU64>,
 }
 
 impl Metrics {
@@ -185,6 +207,8 @@ impl Metrics {
                 slow: CAUSES.map(|cause| metrics::counter!("quorate_slow_operations_total", "cause" => cause.name())),
                 answered: Default::default(),
                 started_s: OnceLock::new(),
+
+                took: Default::default(),
                 handle,
                 recorder: PrometheusBuilder::new().build_recorder(),
             }
@@ -211,6 +235,7 @@ impl Metrics {
         });
         counter.increment(1);
         self.seconds[kind as usize].record(took.as_secs_f64());
+        self.took[SECONDS.partition_point(|bound| *bound < took.as_secs_f64())].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a save that this node's machine applied, by how it was sent.
@@ -232,6 +257,11 @@ impl Metrics {
     /// Answers given to clients since the start: to writes, and to reads.
     pub fn answered(&self) -> [u64; 2] {
         self.answered.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// How many of all operations since the start took how long.
+    pub fn spread(&self) -> Spread<u64> {
+        self.took.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// A slow operation was answered.
@@ -436,6 +466,22 @@ pub fn refusal_name(kind: &RefusalKind) -> &'static str {
 mod tests {
     use super::*;
     use crate::types::{Outcome, Revision};
+
+    #[test]
+    fn a_quantile_lies_within_its_bucket_and_of_nothing_there_is_none() {
+        let mut spread = Spread::default();
+        assert_eq!(quantile_us(&spread, 0.5), None);
+        // A hundred between 1 and 2.5 ms, and one far above.
+        spread[4] = 100;
+        assert_eq!(quantile_us(&spread, 0.5), Some(1750));
+        spread[SECONDS.len()] = 1;
+        assert!(quantile_us(&spread, 0.99).is_some_and(|us| us <= 2500));
+        assert_eq!(quantile_us(&spread, 1.0), Some(15_000_000));
+        let metrics = Metrics::new(Wire::default());
+        metrics.ended(Kind::Load, &Err(Refusal::invalid("no")), Duration::from_millis(2));
+        metrics.ended(Kind::Save, &Err(Refusal::invalid("no")), Duration::from_secs(60));
+        assert_eq!((metrics.spread()[4], metrics.spread()[SECONDS.len()]), (1, 1));
+    }
 
     #[test]
     fn operations_are_counted_by_kind_and_result_and_two_nodes_are_counted_apart() {

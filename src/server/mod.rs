@@ -21,6 +21,7 @@ pub mod config;
 mod dispatch;
 mod forward;
 mod health;
+mod history;
 mod listen;
 mod logging;
 mod metrics;

@@ -215,6 +215,7 @@ impl Server {
         core.spawn(dispatcher.clone().run(ended));
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
         tasks.spawn(health::run(dispatcher.clone(), health_reporter, stop.subscribe()));
+        tasks.spawn(reporter.clone().run(stop.subscribe()));
         tasks.spawn(security.run(node.clone(), stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
         tasks.spawn(serve_admin(admin_port, dispatcher.clone(), reporter.clone(), stop.subscribe()));

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 
 use super::answers::cluster_bytes;
 use super::dispatch::Dispatcher;
 use super::health::{Check, Facts};
+use super::history::{self, Counted, History};
 use crate::env::Clock;
 use crate::machine::newest_version;
 use crate::raft::{CLUSTER_VERSION_MIN, Member, Node, Role};
@@ -30,16 +32,35 @@ pub struct Reporter {
     clock: Arc<dyn Clock>,
     name: Arc<str>,
     started: Duration,
+    history: Arc<History>,
 }
 
 impl Reporter {
     pub fn new(dispatcher: Dispatcher, clock: Arc<dyn Clock>, name: &str) -> Self {
         let started = clock.now();
-        Self { node: dispatcher.node().clone(), dispatcher, clock, name: name.into(), started }
+        Self { node: dispatcher.node().clone(), dispatcher, clock, name: name.into(), started, history: Arc::default() }
     }
 
-    /// What this node says of itself. `digest_at` 0: at `applied`; another index is waited for within `timeout`.
-    pub async fn local(&self, digest_at: u64, timeout: Duration) -> v1::NodeStatus {
+    /// Counts what happens in each interval, until `stop`; the one who spawns it joins it.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let counted = || {
+            let status = self.node.status();
+            Counted {
+                at: self.clock.now(),
+                answered: self.dispatcher.metrics().answered(),
+                spread: self.dispatcher.metrics().spread(),
+                syncs: status.syncs.count,
+                sync_us: micros(status.syncs.total),
+                leads: status.role == Role::Leader && status.leader == Some(self.node.id()),
+                behind: status.behind,
+            }
+        };
+        history::run(&self.history, counted, stop).await;
+    }
+
+    /// What this node says of itself. `digest_at` 0: at `applied`; another index is waited for within `timeout`. With so many of the
+    /// newest samples.
+    pub async fn local(&self, digest_at: u64, timeout: Duration, samples: u32) -> v1::NodeStatus {
         let waited = match digest_at {
             0 => None,
             index => Some((index, self.node.digest_at(index, timeout).await)),
@@ -95,6 +116,7 @@ impl Reporter {
             scrub_passes: status.scrubbed.passes,
             scrub_bytes: status.scrubbed.bytes,
             scrubbed_ms: status.scrubbed.ended_ms,
+            samples: self.history.newest(samples as usize, self.clock.now()),
         }
     }
 
@@ -107,6 +129,11 @@ impl Reporter {
 
     /// What all members say, in order of ids; of those that do not answer in time, why. Cancel safe.
     pub async fn cluster(&self, request: &v1::StatusRequest) -> v1::StatusResponse {
+        self.cluster_with_samples(request, 0).await
+    }
+
+    /// The same, with so many of the newest samples of each.
+    pub async fn cluster_with_samples(&self, request: &v1::StatusRequest, samples: u32) -> v1::StatusResponse {
         let timeout = match request.timeout_ms {
             0 => DIGEST_TIMEOUT,
             ms => Duration::from_millis(ms.into()).min(DIGEST_TIMEOUT_MAX),
@@ -115,16 +142,16 @@ impl Reporter {
         let mut members = self.node.members();
         members.sort_by_key(|member| member.id);
         let asked = members.iter().filter(|member| !request.local || member.id == me);
-        let nodes = join_all(asked.map(|member| self.one(member, request.digest_at, timeout))).await;
+        let nodes = join_all(asked.map(|member| self.one(member, request.digest_at, timeout, samples))).await;
         v1::StatusResponse { cluster_id: cluster_bytes(self.node.cluster_id()), cluster_name: self.name.to_string(), nodes }
     }
 
-    async fn one(&self, member: &Member, digest_at: u64, timeout: Duration) -> v1::NodeStatus {
+    async fn one(&self, member: &Member, digest_at: u64, timeout: Duration, samples: u32) -> v1::NodeStatus {
         if member.id == self.node.id() {
-            return self.local(digest_at, timeout).await;
+            return self.local(digest_at, timeout, samples).await;
         }
         let limit = if digest_at == 0 { ANSWER_TIMEOUT } else { timeout + ANSWER_TIMEOUT };
-        let asked = tokio::time::timeout(limit, self.ask(member.id, digest_at, timeout)).await;
+        let asked = tokio::time::timeout(limit, self.ask(member.id, digest_at, timeout, samples)).await;
         let error = match asked {
             Ok(Ok(status)) => return v1::NodeStatus { reachable: true, id: member.id.0, ..status },
             Ok(Err(error)) => error,
@@ -139,10 +166,10 @@ impl Reporter {
         }
     }
 
-    async fn ask(&self, node: NodeId, digest_at: u64, timeout: Duration) -> Result<v1::NodeStatus, String> {
+    async fn ask(&self, node: NodeId, digest_at: u64, timeout: Duration, samples: u32) -> Result<v1::NodeStatus, String> {
         let peer = self.node.peer(node).ok_or("no way to it is known before the cluster is formed")?;
         let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-        let request = StatusRequest { route: Some(peer.route), digest_at, timeout_ms };
+        let request = StatusRequest { route: Some(peer.route), digest_at, timeout_ms, samples };
         let answered = PeerClient::new(peer.channel).status(request).await;
         answered.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
     }

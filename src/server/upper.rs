@@ -80,10 +80,10 @@ impl Upper for Above {
         Box::pin(Answers::new(parts.dispatcher, Origin::Peer, all, parts.stop))
     }
 
-    async fn status(&self, digest_at: u64, timeout: Duration) -> v1::NodeStatus {
+    async fn status(&self, digest_at: u64, timeout: Duration, samples: u32) -> v1::NodeStatus {
         let parts = self.parts().clone();
         match parts {
-            Some(parts) => parts.reporter.local(digest_at, timeout).await,
+            Some(parts) => parts.reporter.local(digest_at, timeout, samples).await,
             None => v1::NodeStatus { reachable: true, error: "the node is starting".to_owned(), ..v1::NodeStatus::default() },
         }
     }

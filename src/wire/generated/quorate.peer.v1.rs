@@ -349,6 +349,9 @@ pub struct StatusRequest {
     pub digest_at: u64,
     #[prost(uint32, tag = "3")]
     pub timeout_ms: u32,
+    /// So many of the newest samples are wanted.
+    #[prost(uint32, tag = "4")]
+    pub samples: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MovedRequest {

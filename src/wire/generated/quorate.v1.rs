@@ -679,6 +679,48 @@ pub struct NodeStatus {
     pub scrub_bytes: u64,
     #[prost(uint64, tag = "54")]
     pub scrubbed_ms: u64,
+    /// What it counted in its last minutes, oldest first; only where that was asked for.
+    #[prost(message, repeated, tag = "70")]
+    pub samples: ::prost::alloc::vec::Vec<Sample>,
+}
+/// What one node counted in one short interval, for charts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Sample {
+    /// The interval's place in time, from 1 at the node's start on; a longer interval leaves places before it out.
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    /// How long before this answer the interval ended, and how long it was.
+    #[prost(uint64, tag = "2")]
+    pub age_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub interval_ms: u64,
+    /// Writes and reads answered to clients.
+    #[prost(uint64, tag = "4")]
+    pub writes: u64,
+    #[prost(uint64, tag = "5")]
+    pub reads: u64,
+    /// How long operations took; not set if none ended.
+    #[prost(uint64, optional, tag = "6")]
+    pub p50_us: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "7")]
+    pub p99_us: ::core::option::Option<u64>,
+    /// Syncs of its log, and how long they took together.
+    #[prost(uint64, tag = "8")]
+    pub syncs: u64,
+    #[prost(uint64, tag = "9")]
+    pub sync_us: u64,
+    /// Whether it led at the end, and then how many entries of its log each other member did not have yet.
+    #[prost(bool, tag = "10")]
+    pub leads: bool,
+    #[prost(message, repeated, tag = "11")]
+    pub behind: ::prost::alloc::vec::Vec<Behind>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Behind {
+    #[prost(uint64, tag = "1")]
+    pub node: u64,
+    #[prost(uint64, tag = "2")]
+    pub entries: u64,
 }
 /// One thing that must hold on a node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
