@@ -3,6 +3,7 @@
 mod admin;
 mod backup;
 mod bob;
+mod browser;
 mod disk;
 mod doctor;
 mod grow;
@@ -14,6 +15,7 @@ mod metrics;
 mod names;
 mod outage;
 mod page;
+mod page_words;
 mod ports;
 mod race;
 #[allow(dead_code, reason = "the bench that shares it stops races early")]

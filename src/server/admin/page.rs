@@ -1,13 +1,13 @@
 //! A read-only page for people on the admin port: the cluster at a glance, sessions, one session's transcript.
 //!
-//! The page itself, three files compiled in, holds no data and is open to everyone who can connect; it loads nothing from elsewhere, and
+//! The page itself, a few files compiled in, holds no data and is open to everyone who can connect; it loads nothing from elsewhere, and
 //! the headers forbid it to. What it shows comes from `/api/…`, behind the admin token, which it sends as a header and keeps for no
-//! longer than its tab. Ids are credentials: they travel in bodies of requests, never in an address, so that no log or history has them.
-//! Everything the answers hold is data to the page, never markup.
+//! longer than its tab. Ids are credentials: they travel in bodies of requests, and in the page's own address only behind the `#`, which
+//! a browser sends to nobody, so that no log has them. Everything the answers hold is data to the page, never markup.
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -26,6 +26,7 @@ use crate::wire::{self, v1};
 const HTML: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");
 const JS: &str = include_str!("page.js");
+const CONVERSATION: &str = include_str!("conversation.js");
 const ICON: &str = include_str!("icon.svg");
 
 /// A question is an id, a prefix and a few numbers.
@@ -62,6 +63,7 @@ pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
         .route("/", get(|| async { file("text/html; charset=utf-8", HTML) }))
         .route("/page.css", get(|| async { file("text/css; charset=utf-8", CSS) }))
         .route("/page.js", get(|| async { file("text/javascript; charset=utf-8", JS) }))
+        .route("/conversation.js", get(|| async { file("text/javascript; charset=utf-8", CONVERSATION) }))
         .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
         .route("/api/status", get(status))
         .route("/api/sessions", post(sessions))
@@ -112,11 +114,13 @@ impl IntoResponse for Refused {
     }
 }
 
-async fn status(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Refused> {
+/// The cluster; with `samples=N` the newest samples of each node, for the charts.
+async fn status(State(context): State<Context>, RawQuery(query): RawQuery, headers: HeaderMap) -> Result<Response, Refused> {
     context.caller(&headers)?;
+    let samples = query.as_deref().unwrap_or_default().split('&').find_map(|part| part.strip_prefix("samples=")?.parse().ok());
     let request = v1::StatusRequest { digest_at: 0, timeout_ms: 1000, local: false };
-    let cluster = context.reporter.cluster(&request).await;
-    Ok(data(&view::cluster(&cluster, context.dispatcher.node().id())))
+    let cluster = context.reporter.cluster_with_samples(&request, samples.unwrap_or(0)).await;
+    Ok(data(&view::cluster(&cluster, context.dispatcher.node().id(), context.dispatcher.wall_ms())))
 }
 
 async fn sessions(State(context): State<Context>, headers: HeaderMap, body: Bytes) -> Result<Response, Refused> {
@@ -133,7 +137,7 @@ async fn sessions(State(context): State<Context>, headers: HeaderMap, body: Byte
     match ask(&context, caller, operation).await?.only() {
         Some(v1::submit_response::Answer::List(page)) => {
             let page: ListPage = wire::list_page_from(page)?;
-            Ok(data(&view::page(&page)))
+            Ok(data(&view::page(&page, context.dispatcher.wall_ms())))
         }
         other => Err(unexpected(other).into()),
     }
@@ -151,10 +155,14 @@ async fn session(State(context): State<Context>, headers: HeaderMap, body: Bytes
     for answer in frames {
         let v1::submit_response::Answer::Load(frame) = answer else { return Err(unexpected(Some(answer)).into()) };
         let Some(whole) = assembler.push(frame)? else { continue };
-        let Loaded::Full(content) = whole.loaded else { return Ok(data(&json!({ "id": id.as_str(), "found": false }))) };
+        let Loaded::Full(content) = whole.loaded else {
+            return Ok(data(&json!({ "id": id.as_str(), "found": false, "age_ms": whole.age_ms })));
+        };
         let session = Session::from_stored(content, whole.revision);
         let session = session.map_err(|error| Refusal::not_applied(RefusalKind::Corrupt, error.to_string()))?;
-        return Ok(data(&view::session(&id, &session, from)));
+        let mut shown = view::session(&id, &session, from);
+        shown["age_ms"] = json!(whole.age_ms);
+        return Ok(data(&shown));
     }
     Err(unexpected(None).into())
 }

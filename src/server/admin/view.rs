@@ -1,4 +1,4 @@
-//! What the page is given, as JSON. Pure. Numbers that may pass 53 bits go as text.
+//! What the page is given, as JSON. Pure. What sessions hold goes as the text it is, so that no number in it changes on its way.
 
 use serde_json::{Value, json};
 
@@ -12,13 +12,65 @@ const CONTENT_BYTES_MAX: usize = 1 << 20;
 const MESSAGES_MAX: usize = 500;
 
 /// The cluster, as the node `asked` sees it.
-pub fn cluster(cluster: &v1::StatusResponse, asked: NodeId) -> Value {
+pub fn cluster(cluster: &v1::StatusResponse, asked: NodeId, now_ms: u64) -> Value {
     let id: String = cluster.cluster_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (state, text) = verdict(&cluster.nodes);
     json!({
         "cluster_id": id,
         "cluster_name": cluster.cluster_name,
         "asked": asked.0,
+        "now_ms": now_ms,
+        "health": { "state": state, "text": text },
+        "leader": leader(&cluster.nodes).map(|node| node.id),
         "nodes": cluster.nodes.iter().map(node).collect::<Vec<_>>(),
+    })
+}
+
+/// Who leads: the node that says so of itself and is ready for it, with the newest term. One that leads without a majority does not.
+fn leader(nodes: &[v1::NodeStatus]) -> Option<&v1::NodeStatus> {
+    let heard = |node: &v1::NodeStatus| node.checks.iter().all(|check| check.ok || check.name != "leader");
+    let leads =
+        |node: &&v1::NodeStatus| node.reachable && node.role() == v1::Role::Leader && node.leader == Some(node.id) && heard(node);
+    nodes.iter().filter(leads).max_by_key(|node| node.term)
+}
+
+/// The one word on the whole cluster, and how bad it is: what matters most comes first.
+fn verdict(nodes: &[v1::NodeStatus]) -> (&'static str, String) {
+    let down = nodes.iter().filter(|node| !node.reachable).count();
+    let failing = || {
+        let up = nodes.iter().filter(|node| node.reachable);
+        up.flat_map(|node| node.checks.iter().filter(|check| !check.ok).map(move |check| (node.id, check)))
+    };
+    if leader(nodes).is_none() {
+        return ("bad", "no leader: no writes".to_owned());
+    }
+    if down > 0 {
+        return ("warn", format!("{down} of {} nodes down", nodes.len()));
+    }
+    if let Some((node, _)) = failing().find(|(_, check)| check.required) {
+        return ("warn", format!("node {node} is not ready"));
+    }
+    match failing().count() {
+        0 => ("good", "healthy".to_owned()),
+        1 => ("warn", "1 warning".to_owned()),
+        count => ("warn", format!("{count} warnings")),
+    }
+}
+
+fn sample(sample: &v1::Sample) -> Value {
+    let behind: Vec<_> = sample.behind.iter().map(|behind| json!([behind.node, behind.entries])).collect();
+    json!({
+        "sequence": sample.sequence,
+        "age_ms": sample.age_ms,
+        "interval_ms": sample.interval_ms,
+        "writes": sample.writes,
+        "reads": sample.reads,
+        "p50_us": sample.p50_us,
+        "p99_us": sample.p99_us,
+        "syncs": sample.syncs,
+        "sync_us": sample.sync_us,
+        "leads": sample.leads,
+        "behind": behind,
     })
 }
 
@@ -49,21 +101,17 @@ fn node(node: &v1::NodeStatus) -> Value {
         "version": node.version,
         "cluster_version": node.cluster_version,
         "uptime_ms": node.uptime_ms,
-        "writes": node.writes,
-        "reads": node.reads,
-        "syncs": node.syncs,
-        "sync_us_total": node.sync_us_total,
         "sync_us_max": node.sync_us_max,
-        "scrub_passes": node.scrub_passes,
         "scrubbed_ms": node.scrubbed_ms,
         "checks": checks.collect::<Vec<_>>(),
+        "samples": node.samples.iter().map(sample).collect::<Vec<_>>(),
     })
 }
 
 /// One page of the list of sessions.
-pub fn page(page: &ListPage) -> Value {
+pub fn page(page: &ListPage, now_ms: u64) -> Value {
     let sessions = page.sessions.iter().map(|listed| info(&listed.id, &listed.info));
-    json!({ "revision": page.revision.0, "more": page.more, "age_ms": page.age_ms, "sessions": sessions.collect::<Vec<_>>() })
+    json!({ "now_ms": now_ms, "more": page.more, "age_ms": page.age_ms, "sessions": sessions.collect::<Vec<_>>() })
 }
 
 fn info(id: &SessionId, info: &SessionInfo) -> Value {
@@ -79,7 +127,7 @@ fn info(id: &SessionId, info: &SessionInfo) -> Value {
     })
 }
 
-/// One session; of a transcript the messages from `from` on, or the last ones. What is no JSON, or no text, is shown as such.
+/// One session; of a transcript the messages from `from` on, or the last ones. What it holds is for the page to read.
 pub fn session(id: &SessionId, session: &Session, from: Option<u64>) -> Value {
     let mut all = info(id, &session.info);
     let more = match &session.content {
@@ -97,7 +145,7 @@ pub fn session(id: &SessionId, session: &Session, from: Option<u64>) -> Value {
                 "from": first,
                 "messages": shown,
                 "head": content(&head[..head.len().min(CONTENT_BYTES_MAX)]),
-                "counters": format!("{counters:?}"),
+                "counters": counters.as_slice().iter().map(u64::to_string).collect::<Vec<_>>(),
             })
         }
     };
@@ -127,14 +175,14 @@ fn window<T: AsRef<[u8]>>(messages: &[T], from: Option<u64>) -> (usize, usize) {
     }
 }
 
-/// Bytes for a person: JSON as it is, text as text, anything else by its first bytes in hex.
+/// Bytes for a person: text as it stands, anything else by its first bytes in hex.
 fn content(bytes: &[u8]) -> Value {
-    if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
-        return json!({ "json": value });
-    }
     match std::str::from_utf8(bytes) {
         Ok(text) => json!({ "text": text }),
-        Err(error) if error.valid_up_to() + 4 > bytes.len() => json!({ "text": String::from_utf8_lossy(bytes) }),
+        // A character that was cut off at the end.
+        Err(error) if error.error_len().is_none() && bytes.len() >= CONTENT_BYTES_MAX => {
+            json!({ "text": String::from_utf8_lossy(&bytes[..error.valid_up_to()]) })
+        }
         Err(_) => {
             let hex: String = bytes.iter().take(512).map(|byte| format!("{byte:02x}")).collect();
             json!({ "hex": hex, "bytes": bytes.len() })
@@ -154,11 +202,57 @@ mod tests {
         session(&SessionId::new("a").unwrap(), &Session { info, revision: Revision(9), content }, from)
     }
 
+    fn nodes() -> Vec<v1::NodeStatus> {
+        let check = |name: &str, required| v1::Check { name: name.into(), ok: true, required, detail: String::new() };
+        let role = |id| if id == 2 { v1::Role::Leader } else { v1::Role::Follower };
+        let checks = || vec![check("leader", true), check("running", true), check("disk", false)];
+        let node = |id| v1::NodeStatus {
+            id,
+            reachable: true,
+            role: role(id).into(),
+            leader: Some(2),
+            checks: checks(),
+            ..Default::default()
+        };
+        (1..=3).map(node).collect()
+    }
+
+    #[test]
+    fn one_word_says_what_is_worst_and_a_leader_without_a_majority_leads_nobody() {
+        let said = |change: &dyn Fn(&mut Vec<v1::NodeStatus>)| {
+            let mut all = nodes();
+            change(&mut all);
+            let shown = cluster(&v1::StatusResponse { nodes: all, ..Default::default() }, NodeId(1), 7);
+            (
+                shown["health"]["text"].as_str().unwrap().to_owned(),
+                shown["health"]["state"].as_str().unwrap().to_owned(),
+                shown["leader"].as_u64(),
+            )
+        };
+        let is = |text: &str, state: &str, leader| (text.to_owned(), state.to_owned(), leader);
+        assert_eq!(said(&|_| {}), is("healthy", "good", Some(2)));
+        assert_eq!(said(&|all| all[0].checks[2].ok = false), is("1 warning", "warn", Some(2)));
+        assert_eq!(said(&|all| all[0].checks[1].ok = false), is("node 1 is not ready", "warn", Some(2)));
+        assert_eq!(said(&|all| all[0].reachable = false), is("1 of 3 nodes down", "warn", Some(2)));
+        let none = is("no leader: no writes", "bad", None);
+        assert_eq!(said(&|all| all[1].reachable = false), none);
+        assert_eq!(said(&|all| all[1].checks[0].ok = false), none, "its own check of a leader fails");
+        assert_eq!(said(&|all| all[1].leader = None), none, "it names no leader");
+        assert_eq!(said(&|all| all.iter_mut().for_each(|node| node.role = v1::Role::Candidate.into())), none);
+        // Of two that say so, the one of the newer term.
+        let both = |all: &mut Vec<v1::NodeStatus>| all[2] = v1::NodeStatus { id: 3, leader: Some(3), term: 9, ..all[1].clone() };
+        assert_eq!(said(&both).2, Some(3));
+    }
+
     #[test]
     fn content_is_shown_as_what_it_is() {
-        assert_eq!(content(b"{\"a\":1}"), json!({ "json": { "a": 1 } }));
+        let large = r#"{"b":9007199254740993,"a":1e400, "a":0.10}"#;
+        assert_eq!(content(large.as_bytes()), json!({ "text": large }));
         assert_eq!(content("<b>ü".as_bytes()), json!({ "text": "<b>ü" }));
         assert_eq!(content(&[0xff, 0, 1, 2, 3]), json!({ "hex": "ff00010203", "bytes": 5 }));
+        assert_eq!(content(&[b'a', 0xc3]), json!({ "hex": "61c3", "bytes": 2 }));
+        let cut = ["x".repeat(CONTENT_BYTES_MAX - 1).as_bytes(), &[0xc3]].concat();
+        assert_eq!(content(&cut)["text"].as_str().map(str::len), Some(CONTENT_BYTES_MAX - 1));
         let value = shown(Content::Value("plain".into()), None);
         assert_eq!((&value["kind"], &value["value"]["text"], &value["version"]), (&json!("value"), &json!("plain"), &json!(3)));
     }
@@ -169,9 +263,9 @@ mod tests {
         let transcript = |messages: Vec<Bytes>| Content::Transcript { messages, head: "{}".into(), counters: Counters::default() };
         let last = shown(transcript(messages.clone()), None);
         assert_eq!((&last["from"], &last["total"]), (&json!(700), &json!(1200)));
-        assert_eq!(last["messages"][499]["json"]["n"], json!(1199));
+        assert_eq!(last["messages"][499]["text"], json!("{\"n\":1199}"));
         let first = shown(transcript(messages), Some(0));
-        assert_eq!((first["messages"].as_array().unwrap().len(), &first["messages"][0]["json"]["n"]), (500, &json!(0)));
+        assert_eq!((first["messages"].as_array().unwrap().len(), &first["messages"][0]["text"]), (500, &json!("{\"n\":0}")));
         let large = vec![Bytes::from(vec![b'x'; CONTENT_BYTES_MAX + 1]); 3];
         let part = shown(transcript(large.clone()), Some(1));
         assert_eq!((&part["from"], part["messages"].as_array().unwrap().len()), (&json!(1), 1));
