@@ -92,7 +92,7 @@ pub struct Status {
     pub scrubbed: Scrubbed,
     /// A hash of name, members and addresses as configured.
     pub configuration_hash: u64,
-    /// On the leader: how many entries of its log each other member is not known to have.
+    /// On the leader: how many entries of its log each other member lacks; of those only that it has heard of since it leads.
     pub behind: Vec<(NodeId, u64)>,
 }
 
@@ -224,14 +224,12 @@ impl Node {
                 ServerState::Learner | ServerState::Shutdown => Role::Learner,
             };
             let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != shared.me);
-            let matched: Vec<_> = others.map(|(id, matched)| (*id, matched.as_ref().map(|matched| matched.index))).collect();
+            let matched: Vec<_> = others.filter_map(|(id, matched)| Some((*id, matched.as_ref()?.index))).collect();
             (role, metrics.current_term, metrics.local_committed.as_ref().map(|id| id.index), matched)
         };
         let position = shared.log.position();
         let last_log = position.last.map(|id| id.index);
-        // Indexes count from 0.
-        let entries = |last: Option<u64>| last.map_or(0, |index| index + 1);
-        let behind = matched.into_iter().map(|(id, matched)| (id, entries(last_log).saturating_sub(entries(matched)))).collect();
+        let behind = matched.into_iter().map(|(id, matched)| (id, last_log.unwrap_or(0).saturating_sub(matched))).collect();
         let (digest, counts, machine_time_ms, cluster_version, applied) = shared.state.view(|core, applied, _| {
             let machine = &core.machine;
             (machine.digest(), machine.counts(), machine.now_ms(), machine.cluster_version(), applied.map(|id| id.index))

@@ -28,7 +28,7 @@ pub struct Counted {
     pub syncs: u64,
     pub sync_us: u64,
     pub leads: bool,
-    /// On the leader: entries that each other member is not known to have.
+    /// On the leader: entries that other members lack, of those it has heard of.
     pub behind: Vec<(NodeId, u64)>,
 }
 

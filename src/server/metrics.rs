@@ -174,7 +174,6 @@ pub struct Metrics {
     answered: [AtomicU64; 2],
     /// When the process started, in seconds since the Unix epoch, as it looked when that was first asked.
     started_s: OnceLock<f64>,
-
     /// How many operations took how long.
     took: Spread<AtomicU64>,
 }
@@ -207,7 +206,6 @@ impl Metrics {
                 slow: CAUSES.map(|cause| metrics::counter!("quorate_slow_operations_total", "cause" => cause.name())),
                 answered: Default::default(),
                 started_s: OnceLock::new(),
-
                 took: Default::default(),
                 handle,
                 recorder: PrometheusBuilder::new().build_recorder(),

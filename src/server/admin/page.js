@@ -14,6 +14,7 @@ function svg(name, attributes, ...children) {
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const count = (n) => (n == null ? "–" : Math.abs(n) < 100000 ? number.format(n) : short.format(n));
+const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 function bytes(n) {
   if (n == null) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -215,8 +216,9 @@ function overview(status) {
     tile("Leader", leader ? `Node ${leader.id}` : "none", null, leader ? `term ${leader.term}` : "nothing can be written", leader ? "" : "bad"),
     tile("Writes", count(last(series.writes)), "/s", `p50 ${millis(last(series.p50))} · p99 ${millis(last(series.p99))} ms`),
     tile("Reads", count(last(series.reads)), "/s", "all nodes"),
-    tile("Sessions", count(Math.max(0, ...up.map((node) => node.sessions))), null, `${count(Math.max(0, ...up.map((node) => node.clients)))} clients`),
-    tile("Lag", leader ? count(lag) : "–", "entries", "the slowest node"),
+    tile("Sessions", count(Math.max(0, ...up.map((node) => node.sessions))), null, plural(Math.max(0, ...up.map((node) => node.clients)), "client")),
+    // Of a node that the leader has not heard of nothing is known.
+    tile("Lag", leader ? count(lag) : "–", lag === 1 ? "entry" : "entries", "the slowest node"),
     tile("Disk free", disk ? `${Math.round(disk.share * 100)} %` : "–", null, disk ? `${bytes(disk.free)} on node ${disk.id}` : "", disk && disk.share < 0.05 ? "bad" : ""));
   chart($("chart-throughput"), [{ name: "writes", points: series.writes, filled: true }, { name: "reads", points: series.reads, colour: 2, dashed: true }], count);
   chart($("chart-latency"), [{ name: "p50", points: series.p50, filled: true }, { name: "p99", points: series.p99, colour: 2 }], millis);
@@ -375,7 +377,7 @@ async function read(id, from) {
     const session = await orStale("api/session", { id, ...(from == null ? {} : { from }) }, $("reader-stale"));
     if (chosen !== id) return;
     if (!session.found) { head.replaceChildren(title()); into.replaceChildren(el("p", { class: "note" }, "There is no session with this id.")); return; }
-    head.replaceChildren(title(), el("p", {}, ...[`version ${session.version}`, `${count(session.items)} item${session.items === 1 ? "" : "s"}`, `${bytes(session.raw_bytes)}, ${bytes(session.stored_bytes)} stored`,
+    head.replaceChildren(title(), el("p", {}, ...[`version ${session.version}`, plural(session.items, "item"), `${bytes(session.raw_bytes)}, ${bytes(session.stored_bytes)} stored`,
       `created ${moment(session.created_ms)}`, `updated ${moment(session.updated_ms)}`, session.deadline_ms ? `expires ${moment(session.deadline_ms)}` : "never expires"].map((text) => el("span", {}, text))));
     if (session.kind === "value") { into.replaceChildren(el("pre", { class: "whole" }, plain(session.value)), ...(session.cut ? [el("p", { class: "note" }, "Only the beginning is shown.")] : [])); into.scrollTop = 0; return; }
     const parts = conversation(session.messages, session.from);

@@ -709,7 +709,8 @@ pub struct Sample {
     pub syncs: u64,
     #[prost(uint64, tag = "9")]
     pub sync_us: u64,
-    /// Whether it led at the end, and then how many entries of its log each other member did not have yet.
+    /// Whether it led at the end, and then how many entries of its log each other member
+    /// did not have yet, of those it had heard of.
     #[prost(bool, tag = "10")]
     pub leads: bool,
     #[prost(message, repeated, tag = "11")]
