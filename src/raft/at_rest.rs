@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::state_machine::machine_from;
 use crate::env::{Env, FrozenDisk};
 use crate::machine::Machine;
+use crate::storage::directory;
 use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
 use crate::storage::log;
@@ -40,9 +41,12 @@ pub(super) struct AtRest {
 impl AtRest {
     /// Takes the lock, reads identity, the log as it is told, and metadata; gives also what was read of the log. Blocking.
     ///
-    /// Errors: a node runs on it, it is no data directory, or one of the three is damaged.
+    /// Errors: it is no node's own directory, and what it is instead; a node runs on it; or one of the three is damaged.
     pub fn open<L>(dir: &Path, read_log: impl FnOnce(&Env, &Path) -> Result<L, log::Error>) -> Result<(Self, L), Error> {
         let env = Env { disk: Arc::new(FrozenDisk), ..Env::real() };
+        if let Some(why) = directory::why_not_own(&env.disk, dir).map_err(|error| named("directory", error))? {
+            return Err(Error(why));
+        }
         let lock = Lock::acquire(&*env.disk, dir).map_err(|error| named("lock", error))?;
         let identity = Identity::inspect(&env.disk, dir).map_err(|error| named("identity", error))?;
         let log = read_log(&env, &dir.join("log")).map_err(|error| named("log", error))?;

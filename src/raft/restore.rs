@@ -19,6 +19,7 @@ use crate::env::Env;
 use crate::machine::rows;
 use crate::mutant::{self, Mutant};
 use crate::storage::backup::{self, Reader};
+use crate::storage::directory;
 use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
 use crate::storage::log::{self, Log};
@@ -76,9 +77,15 @@ pub fn restored_instance(cluster: ClusterId, node: NodeId) -> InstanceId {
     InstanceId(bytes)
 }
 
-/// Errors: the directory has something in it. A missing one is fine.
+/// Errors: the directory has something in it, or lies in a node's own directory. A missing one is fine.
 pub fn require_empty(env: &Env, dir: &Path) -> Result<(), Error> {
     let refused = |what: String| Err(Error::Directory(format!("{what}; nothing was changed path={}", dir.display())));
+    if let Some(own) = dir.parent().and_then(|parent| directory::own_of(&env.disk, parent)) {
+        let (own_dir, parent) = (own.dir.display(), own.dir.parent().unwrap_or(Path::new(".")).display());
+        return refused(format!(
+            "the data directory would lie in {own}: name its parent, or another one own={own_dir} parent={parent}"
+        ));
+    }
     match env.disk.exists(dir).and_then(|there| if there { env.disk.list(dir) } else { Ok(Vec::new()) }) {
         Ok(names) => match names.iter().find(|name| !["LOCK", "lost+found"].contains(&name.as_str())) {
             Some(name) => refused(format!("the data directory is not empty: it has {name:?}; name another one or move it away")),

@@ -18,6 +18,7 @@ pub mod backup;
 mod batch;
 mod call;
 pub mod config;
+pub mod data_dir;
 mod dispatch;
 mod forward;
 mod health;

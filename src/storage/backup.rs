@@ -69,6 +69,8 @@ impl Header {
 /// Where a file stops being a backup.
 #[derive(Debug)]
 pub struct Error {
+    /// Whether it begins like a backup at all; without, there is nothing to be repaired.
+    pub is_backup: bool,
     /// Bytes before the damaged record.
     pub offset: u64,
     /// Its number; 0 is the header.
@@ -79,7 +81,10 @@ pub struct Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the backup is damaged: {} record={} offset={}", self.what, self.record, self.offset)
+        match self.is_backup {
+            true => write!(f, "the backup is damaged: {} record={} offset={}", self.what, self.record, self.offset),
+            false => write!(f, "this is no backup of quorate: {}", self.what),
+        }
     }
 }
 
@@ -136,13 +141,17 @@ pub struct Reader<R> {
 impl<R: Read> Reader<R> {
     /// Reads the header and the first record. Blocking. Errors: it is no backup, or damaged at its very start.
     pub fn open(mut from: R) -> Result<Self, Error> {
-        let refused = |what: String| Error { offset: 0, record: 0, what };
-        let mut prefix = [0; PREFIX_BYTES];
-        from.read_exact(&mut prefix).map_err(|error| refused(unread(&error)))?;
-        let (magic, rest) = prefix.split_at(MAGIC.len());
-        if magic != MAGIC {
-            return Err(refused("it does not begin like a backup".into()));
+        let refused = |what: String| Error { is_backup: true, offset: 0, record: 0, what };
+        let mut prefix = Vec::with_capacity(PREFIX_BYTES);
+        from.by_ref().take(PREFIX_BYTES as u64).read_to_end(&mut prefix).map_err(|error| refused(unread(&error)))?;
+        if prefix.is_empty() || !prefix.starts_with(&MAGIC[..prefix.len().min(MAGIC.len())]) {
+            let what = if prefix.is_empty() { "it is empty" } else { "it does not begin like one" };
+            return Err(Error { is_backup: false, ..refused(what.into()) });
         }
+        if prefix.len() < PREFIX_BYTES {
+            return Err(refused(unread(&io::ErrorKind::UnexpectedEof.into())));
+        }
+        let rest = &prefix[MAGIC.len()..];
         let (len, crc) = (number(&rest[..4]), number(&rest[4..]));
         if len > HEADER_BYTES_MAX {
             return Err(refused(format!("the header is too long bytes={len}")));
@@ -177,7 +186,7 @@ impl<R: Read> Reader<R> {
 
     /// Damage at this place that only the reader of its rows can see.
     pub fn damaged(&self, what: impl fmt::Display) -> Error {
-        Error { offset: self.offset, record: self.record, what: what.to_string() }
+        Error { is_backup: true, offset: self.offset, record: self.record, what: what.to_string() }
     }
 
     /// Reads one record; after the last it makes sure that nothing follows.

@@ -22,7 +22,7 @@ const FILE_BYTES_MAX: u64 = 4096;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file does not verify. Put it back from a copy, or wipe the directory and join under a new node id.
+    /// The file does not verify. Put it back from a copy, or replace the node by one with a new id and an empty directory.
     Damaged {
         /// The file.
         file: PathBuf,
@@ -43,7 +43,7 @@ pub enum Error {
         /// The file.
         file: PathBuf,
     },
-    /// The node was initialized in a cluster and never changes it. Wipe the directory to join another one under a new node id.
+    /// The node was initialized in a cluster and never changes it. To join another one takes an empty directory and a new node id.
     Initialized {
         /// The cluster it belongs to.
         cluster: ClusterId,
@@ -64,8 +64,8 @@ impl fmt::Display for Error {
         match self {
             Self::Damaged { file, what } => write!(
                 f,
-                "the identity is damaged: {what}; put the file back from a copy, or remove this node from the cluster, wipe its data \
-                 directory and join it again under a new id file={}",
+                "the identity is damaged: {what}; put the file back from a copy, or replace this node by one with a new id and an empty \
+                 directory, and keep this one until that is done file={}",
                 file.display()
             ),
             Self::OtherNode { file, found, expected } => write!(
@@ -76,14 +76,14 @@ impl fmt::Display for Error {
             ),
             Self::Missing { file } => write!(
                 f,
-                "the data directory holds data and no identity; put the file back from a copy, or wipe the directory and join under a new \
-                 node id file={}",
+                "the directory holds a node's data and no identity; put the file back from a copy, or replace the node by one with a new \
+                 id and an empty directory, and keep this one until that is done file={}",
                 file.display()
             ),
             Self::Initialized { cluster, offered } => write!(
                 f,
-                "this node was initialized in a cluster and does not change it; to join another one wipe its data directory and use a new \
-                 node id cluster={cluster} offered={offered}"
+                "this node was initialized in a cluster and does not change it; to join another one takes a new node id and an empty \
+                 directory cluster={cluster} offered={offered}"
             ),
             Self::Io { file, error } => write!(f, "cannot read or write the identity: {error} file={}", file.display()),
         }

@@ -4,6 +4,7 @@
 //! exception.
 
 pub mod backup;
+pub mod directory;
 pub mod identity;
 pub mod lock;
 pub mod log;

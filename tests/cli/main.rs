@@ -4,6 +4,7 @@ mod bench;
 mod contents;
 mod deploy;
 mod dev;
+mod directories;
 mod files;
 #[path = "../process/ports.rs"]
 mod ports;

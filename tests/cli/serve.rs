@@ -9,7 +9,7 @@ use crate::ports::Ports;
 use crate::{assert_refused, ended, quorate, run, run_with_input};
 
 /// The configuration of one node, whose ports nobody else takes while this program runs.
-fn config(dir: &Path, edit: impl Fn(String) -> String) -> String {
+pub fn config(dir: &Path, edit: impl Fn(String) -> String) -> String {
     static RESERVED: Mutex<Vec<Ports>> = Mutex::new(Vec::new());
     let reserved = Ports::reserve();
     let ports = reserved.take(3);
@@ -27,7 +27,7 @@ fn write(dir: &Path, text: &str) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-fn serve(config: &str, data_dir: &Path, more: &[&str]) -> std::process::Output {
+pub fn serve(config: &str, data_dir: &Path, more: &[&str]) -> std::process::Output {
     let data_dir = data_dir.to_str().expect("UTF-8");
     run(&[&["serve", "--config", config, "--node", "1", "--data-dir", data_dir][..], more].concat())
 }
@@ -136,10 +136,10 @@ fn dev_refuses_ports_that_do_not_exist_and_data_of_another_cluster() {
 }
 
 /// A node started by hand; killed when dropped.
-struct Node(std::process::Child);
+pub struct Node(pub std::process::Child);
 
 impl Node {
-    fn start(config: &str, data_dir: &Path, more: &[&str]) -> Self {
+    pub fn start(config: &str, data_dir: &Path, more: &[&str]) -> Self {
         let data_dir = data_dir.to_str().expect("UTF-8");
         let args = [&["serve", "--config", config, "--node", "1", "--data-dir", data_dir][..], more].concat();
         Self(quorate(&args).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs"))
@@ -153,7 +153,7 @@ impl Drop for Node {
     }
 }
 
-fn client_address(config: &str) -> String {
+pub fn client_address(config: &str) -> String {
     let text = std::fs::read_to_string(config).expect("a configuration");
     text.split('"').find(|part| part.starts_with("127.0.0.1:")).expect("an address").to_owned()
 }
@@ -183,7 +183,7 @@ fn a_service_manager_hears_when_the_ports_are_open_and_when_the_node_stops() {
 }
 
 /// The client's own retries wait for the node: no test needs to.
-fn put(endpoint: &str, content: &[u8]) -> std::process::Output {
+pub fn put(endpoint: &str, content: &[u8]) -> std::process::Output {
     run_with_input(&["session", "put", "a", "--timeout", "60s", "--endpoints", endpoint], content)
 }
 

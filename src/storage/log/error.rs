@@ -61,8 +61,8 @@ impl fmt::Display for Error {
         match self {
             Self::Corrupt { file, offset, what } => write!(
                 f,
-                "the log is damaged: {what}; do not edit it: remove this node from the cluster, wipe its data directory and join it \
-                 again under a new id segment={file} offset={offset}"
+                "the log is damaged: {what}; do not edit it: replace this node by one with a new id and an empty directory, and keep \
+                 this one until that is done segment={file} offset={offset}"
             ),
             Self::Io { operation, file, message, .. } => {
                 write!(f, "the log cannot {operation}: {message}; check the disk, then start the node again file={file}")

@@ -6,6 +6,7 @@ use std::path::Path;
 use quorate::env::{self, Env};
 use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
 use quorate::server::config::Config;
+use quorate::server::data_dir::{self, Begin};
 use quorate::server::{Options, Reload, Server, is_marked, mark_for_rebuild};
 use quorate::types::NodeId;
 use sd_notify::NotifyState;
@@ -46,15 +47,16 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         return Ok(output::line(&format!("{}: valid node={node} members={members} name={}", args.config.display(), config.name))?);
     }
     let data_dir = config.node_dir(node);
-    if !data_dir.exists() && !args.bootstrap {
+    let begin = if args.bootstrap || args.join { Begin::Yes } else { Begin::No };
+    let has_data = data_dir::require(&Env::real(), &config, node, begin).map_err(Failure::usage)?;
+    if !has_data {
         let path = data_dir.display();
-        if !args.join {
-            return Err(Failure::usage(format!(
-                "there is no data directory; pass --bootstrap to form a new cluster, --join to be taken into one that runs, or name the \
-                 right one with --data-dir path={path}"
-            )));
+        match args.bootstrap {
+            true => {
+                tracing::info!(%path, "the data directory is empty; this node begins, and a new cluster forms if every member does")
+            }
+            false => tracing::info!(%path, "waiting until `quorate member add` or `member replace` names this node"),
         }
-        tracing::info!(%path, "waiting until `quorate member add` or `member replace` names this node");
     }
     let parent = match args.parent_pipe {
         true => Some(signals::stdin_ended().map_err(|error| Failure::failed(format!("can't watch stdin: {error}")))?),

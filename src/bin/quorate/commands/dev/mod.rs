@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use quorate::env::Replacing;
+use quorate::env::{Env, Replacing};
+use quorate::server::data_dir::require_no_nodes_own;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -80,6 +81,7 @@ fn prepare(plan: &Plan, args: &args::Dev) -> Result<Launch, Failure> {
     let unusable = |error: String| {
         Failure::usage(format!("can't use the data directory: {error}; name another with --data-dir path={}", data_dir.display()))
     };
+    require_no_nodes_own(&Env::real(), data_dir).map_err(&unusable)?;
     std::fs::create_dir_all(data_dir).map_err(|error| unusable(error.to_string()))?;
     let config = data_dir.join("cluster.toml");
     if config.exists() {
