@@ -23,6 +23,7 @@ use crate::codec;
 use crate::env::Env;
 use crate::limits::APPEND_BYTES_SOFT;
 use crate::machine::{Counts, RowChange};
+use crate::storage::backup;
 use crate::storage::identity::Identity;
 use crate::storage::log::{self, Log};
 use crate::types::LogId;
@@ -43,6 +44,8 @@ pub struct Survivor {
     flushed: LogId,
     last: LogId,
     term: u64,
+    /// Of all sessions, once the log was applied.
+    digest: u64,
 }
 
 /// What is there.
@@ -82,8 +85,9 @@ impl Survivor {
         let term = vote.map_or(0, |vote| vote.leader_id.term).max(last.term);
         let flushed = state.rows().applied().unwrap_or_default();
         let changed = BTreeMap::new();
-        let mut survivor = Self { files, changed, membership, flushed, last, term };
+        let mut survivor = Self { files, changed, membership, flushed, last, term, digest: 0 };
         survivor.replay(&log)?;
+        survivor.digest = survivor.files.machine.digest();
         Ok(survivor)
     }
 
@@ -100,6 +104,14 @@ impl Survivor {
             members: members_of(&self.membership),
             counts: self.files.machine.counts(),
         }
+    }
+
+    /// A checksum over what a new cluster is made of here: of another node, or after another start, it is another one.
+    pub fn checksum(&self) -> u32 {
+        let identity = self.identity();
+        let mut text = format!("{:?} {:?} {:?}", identity.cluster(), identity.instance(), self.last);
+        text += &format!(" {} {:016x}", self.term, self.digest);
+        backup::checksum(text.as_bytes())
     }
 
     /// Applies every entry of the log that the state does not hold.

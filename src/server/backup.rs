@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::config::Config;
 use crate::env::Env;
 use crate::raft::{self, Member, Target};
-use crate::storage::backup::Reader;
+use crate::storage::backup::{Reader, Summed};
 use crate::types::{ClusterId, NodeId};
 
 pub use crate::machine::audit::Totals;
@@ -20,20 +20,49 @@ pub use crate::storage::backup::{Error, Header};
 /// drawn at, so a command line that lies around is refused.
 const CLUSTER_ID_FRESH: Duration = Duration::from_secs(24 * 3600);
 
+/// What a new cluster is made of: a checksum over all of it. The nodes of one cluster must be made of one and the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source(pub u32);
+
 /// Reads a whole backup and verifies it: every record, and every session's content against its metadata. `progress` is told the bytes
 /// read. Errors: the first damage, with record and offset.
-pub fn verify(from: impl Read, progress: impl FnMut(u64)) -> Result<(Header, Summary), Error> {
-    let mut reader = Reader::open(from)?;
+pub fn verify(from: impl Read, progress: impl FnMut(u64)) -> Result<(Header, Summary, Source), Error> {
+    let mut sum = 0;
+    let mut reader = Reader::open(Summed::new(from, &mut sum))?;
     let summary = raft::verify(&mut reader, progress)?;
-    Ok((reader.header().clone(), summary))
+    let header = reader.header().clone();
+    drop(reader);
+    Ok((header, summary, Source(sum)))
 }
 
-/// A new cluster's id: the time in its first 6 bytes, then entropy.
-pub fn draw_cluster_id(env: &Env) -> ClusterId {
+/// A new cluster's id: the time in its first 6 bytes, then entropy, and in its last 4 what it is made of.
+pub fn draw_cluster_id(env: &Env, source: Source) -> ClusterId {
     let mut bytes = [0; 16];
     env.random.fill(&mut bytes);
     bytes[..6].copy_from_slice(&env.clock.wall_ms().to_be_bytes()[2..]);
+    bytes[12..].copy_from_slice(&source.0.to_be_bytes());
     ClusterId(bytes)
+}
+
+/// A cluster id that was drawn for something else.
+#[derive(Debug)]
+pub struct OtherSource;
+
+impl fmt::Display for OtherSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "this cluster id was drawn for another backup or another survivor than the one named here; make every node of the new cluster of \
+             one and the same, copied to each host, with the same release of quorate",
+        )
+    }
+}
+
+impl std::error::Error for OtherSource {}
+
+/// Checks an id that another node's restore has printed. Two nodes made of two backups would share revisions and differ in what those
+/// are, which nothing could reconcile later. Errors: it was drawn for something else.
+pub fn require_source(cluster: ClusterId, source: Source) -> Result<(), OtherSource> {
+    if cluster.0[12..] == source.0.to_be_bytes() { Ok(()) } else { Err(OtherSource) }
 }
 
 /// A cluster id that does not come from a restore of today.
@@ -96,11 +125,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_drawn_now_is_fresh_and_any_other_is_not() {
+    fn an_id_drawn_now_is_fresh_and_is_for_what_it_was_drawn_for() {
         let env = Env::real();
-        let drawn = draw_cluster_id(&env);
-        assert_ne!(drawn, draw_cluster_id(&env));
+        let (one, other) = (Source(0x0102_0304), Source(0x0102_0305));
+        let drawn = draw_cluster_id(&env, one);
+        assert_ne!(drawn, draw_cluster_id(&env, one));
         require_fresh(&env, drawn).expect("drawn now");
+        require_source(drawn, one).expect("drawn for it");
+        require_source(drawn, other).expect_err("drawn for another");
         let mut old = drawn;
         // Some 49 days.
         old.0[1] ^= 1;

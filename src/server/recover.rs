@@ -1,12 +1,17 @@
 //! A new cluster out of what one node still has, after a majority was lost for good. For the command line; all calls block.
 
-use super::backup::members_of;
+use super::backup::{Source, members_of};
 use super::config::Config;
 use crate::env::Env;
 use crate::raft::{RestoreError, Target};
 use crate::types::{ClusterId, NodeId};
 
 pub use crate::raft::recover::{Error, REVISIONS_SKIPPED, Report, Survivor};
+
+/// What a new cluster is made of.
+pub fn source_of(survivor: &Survivor) -> Source {
+    Source(survivor.checksum())
+}
 
 /// Writes the data directory of one node of `config` from what the survivor has.
 ///

@@ -125,6 +125,33 @@ impl Writer {
     }
 }
 
+/// Sums up what is read through it.
+pub struct Summed<'s, R> {
+    from: R,
+    sum: &'s mut u32,
+}
+
+impl<'s, R> Summed<'s, R> {
+    /// Nothing was read yet; `sum` becomes the checksum of all that is.
+    pub fn new(from: R, sum: &'s mut u32) -> Self {
+        *sum = 0;
+        Self { from, sum }
+    }
+}
+
+impl<R: Read> Read for Summed<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buf)?;
+        *self.sum = crc32c::crc32c_append(*self.sum, &buf[..count]);
+        Ok(count)
+    }
+}
+
+/// The same checksum of bytes that are no file.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
 /// Reads a backup, verifying as it goes: an iterator over its rows in (table, key) order that ends after the first error.
 ///
 /// It holds one frame and one row at most. Only after the last row was given is the file known to be whole.

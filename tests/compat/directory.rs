@@ -161,6 +161,6 @@ async fn a_node_starts_from_a_golden_data_directory_and_has_everything() {
 #[test]
 fn a_golden_backup_is_whole_and_says_what_is_in_it() {
     let bytes = stored(BACKUP);
-    let (header, summary) = quorate::server::backup::verify(&bytes[..], |_| {}).expect("it is whole");
+    let (header, summary, _) = quorate::server::backup::verify(&bytes[..], |_| {}).expect("it is whole");
     assert_eq!((&header.name[..], summary.sessions, summary.tombstones), ("test", 6, 1));
 }

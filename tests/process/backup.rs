@@ -133,7 +133,7 @@ async fn a_backup_restores_into_three_nodes_and_into_one() {
 /// On several hosts each node is restored by itself, with the cluster id the first one printed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_restored_one_by_one_with_one_cluster_id_are_one_cluster() {
-    let (_source, before, file, _) = backed_up().await;
+    let (source, before, file, _) = backed_up().await;
     let mut cluster = Cluster::prepare(3);
     cluster.without_bootstrap();
     let data = cluster.data();
@@ -146,6 +146,14 @@ async fn nodes_restored_one_by_one_with_one_cluster_id_are_one_cluster() {
     refused(&restore("2", &["--cluster-id", &"07".repeat(16)]), 2, &["--cluster-id", "24 hours"]);
     refused(&restore("2", &["--cluster-id", "abc"]), 2, &["32 hex digits"]);
     refused(&restore("9", &["--cluster-id", &id]), 2, &["id=9"]);
+    // A backup of a moment later: two nodes made of the two would share revisions and differ in what those are.
+    let client = source.client();
+    client.save("value 0", value("behind the first backup"), WriteOptions::default()).await.expect("a save");
+    let later = source.data().join("later");
+    succeeded(&source.run(&["snapshot", "save", path(&later)]));
+    let mixed = ["snapshot", "restore", path(&later), "--data-dir", path(&data), "--node", "2", "--cluster-id", &id];
+    refused(&cluster.run(&mixed), 2, &["--cluster-id", "another backup", "nothing was written"]);
+    assert!(!data.join("2").exists());
     succeeded(&restore("2", &["--cluster-id", &id]));
     succeeded(&restore("3", &["--cluster-id", &id]));
     refused(&restore("3", &["--cluster-id", &id]), 2, &["not empty", "nothing was changed"]);
@@ -180,6 +188,16 @@ async fn a_damaged_or_cut_off_backup_is_refused_and_nothing_is_written() {
     let restore = ["snapshot", "restore", path(&damaged), "--data-dir", path(&target)];
     refused(&cluster.run(&restore), 1, &["damaged", "record=", "offset="]);
     assert!(!target.exists(), "nothing was written");
+
+    // What never was one is called that, and only what begins like one is damaged.
+    for (bytes, what) in
+        [(&b"hello\n"[..], "it does not begin like one"), (b"", "it is empty"), (&whole[1..], "it does not begin like one")]
+    {
+        std::fs::write(&damaged, bytes).expect("a writable directory");
+        refused(&cluster.run(&["snapshot", "inspect", path(&damaged)]), 1, &["this is no backup of quorate", what, "file="]);
+    }
+    std::fs::write(&damaged, &whole[..5]).expect("a writable directory");
+    refused(&cluster.run(&["snapshot", "inspect", path(&damaged)]), 1, &["the backup is damaged: it is cut off"]);
 
     // A directory that has data, here that of a running node, and a file that exists.
     let used = cluster.data();

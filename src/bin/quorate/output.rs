@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use crate::failure::{Code, Failure};
+
 /// Writes a JSON document and a line end to stdout. Errors: `BrokenPipe` when the reader has gone.
 pub fn json(document: &serde_json::Value) -> io::Result<()> {
     line(&document.to_string())
@@ -20,6 +22,15 @@ pub fn bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()
+}
+
+/// What printing the result of a change came to. Errors: it could not be printed, and says that the change was made: who only sees
+/// that a command failed would make it again. A closed pipe stays no failure.
+pub fn after(done: &str, printed: Result<(), Failure>) -> Result<(), Failure> {
+    printed.map_err(|failure| match failure.code {
+        Code::OutputClosed => failure,
+        _ => Failure { message: format!("{done}; only the result is not shown: {}", failure.message), ..failure },
+    })
 }
 
 /// A session id for a terminal: control characters can't move the cursor or colour the line.

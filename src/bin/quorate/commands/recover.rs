@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate::client::{ClusterStatus, Error, ErrorKind, StatusOptions};
-use quorate::server::recover::{REVISIONS_SKIPPED, Report, Survivor, recover};
+use quorate::server::recover::{REVISIONS_SKIPPED, Report, Survivor, recover, source_of};
 use quorate::types::NodeId;
 use serde_json::{Value, json};
 
@@ -27,6 +27,7 @@ pub async fn run(args: &args::Recover) -> Result<(), Failure> {
     let mut survivor =
         opened.map_err(|error| Failure::failed(format!("{error}; nothing was changed from={}", args.from.display())))?;
     let report = survivor.report();
+    let id = new.id(source_of(&survivor))?;
     if new.config.tls.is_some() && args.credentials.ca.is_none() {
         return Err(Failure::usage(
             "the cluster has certificates: give --ca, and a token with scope admin, so that nodes that live can be asked; nothing was written",
@@ -34,24 +35,37 @@ pub async fn run(args: &args::Recover) -> Result<(), Failure> {
     }
     require_dead(&report, &args.credentials).await?;
     if !args.accept_loss {
-        print(&fields(&survivor, &report), args.output)?;
+        let mut fields = fields(&survivor, &report);
+        if args.output == Output::Table {
+            // The last line says it.
+            fields.retain(|(name, _)| *name != "may_be_lost");
+        }
+        print(&fields, args.output)?;
         return Err(Failure::usage(format!(
             "nothing was written. {} To go on all the same, pass --accept-loss",
             what_may_be_lost(&report)
         )));
     }
     for node in &new.nodes {
-        recover(&new.env, &mut survivor, &new.config, *node, new.id).map_err(|error| failure(&error))?;
+        recover(&new.env, &mut survivor, &new.config, *node, id).map_err(|error| failure(&error))?;
     }
     let mut fields = fields(&survivor, &report);
-    fields.push(("new_cluster_id", json!(new.id.to_string())));
+    fields.push(("new_cluster_id", json!(id.to_string())));
     fields.push(("first_new_revision_above", json!(report.last.index + REVISIONS_SKIPPED)));
-    fields.push(("nodes", new.nodes_json()));
-    print(&fields, args.output)?;
-    if args.output == Output::Table {
-        output::line("start each node: quorate serve --config FILE --node ID; never start one of the old directories again")?;
+    match args.output {
+        Output::Json => fields.push(("nodes", new.nodes_json())),
+        Output::Table => {
+            let dir = |node: &NodeId| format!("{} (node {node})", new.config.node_dir(*node).display());
+            fields.push(("written", json!(new.nodes.iter().map(dir).collect::<Vec<_>>().join(", "))));
+        }
     }
-    Ok(())
+    let printed = print(&fields, args.output).and_then(|()| match args.output {
+        Output::Json => Ok(()),
+        Output::Table => Ok(output::line(
+            "start each node: quorate serve --config FILE --node ID; never start one of the old directories again",
+        )?),
+    });
+    output::after(&format!("all directories are written, the new cluster's id is {id}"), printed)
 }
 
 /// Asks every member of the old cluster: one that is cut off from the others does not know of them.
@@ -93,13 +107,16 @@ fn sign_of_life(report: &Report, status: &ClusterStatus) -> Option<String> {
 }
 
 fn what_may_be_lost(report: &Report) -> String {
-    format!(
-        "Lost is every write that only the lost nodes had: whatever was acknowledged above revision {}. Those of the revisions {} to {} are \
-         kept, though some of them may never have been acknowledged.",
-        report.last.index,
-        report.flushed.index + 1,
-        report.last.index
-    )
+    let (flushed, last) = (report.flushed.index, report.last.index);
+    let lost = format!("Lost is every write that only the lost nodes had: whatever was acknowledged above revision {last}.");
+    match last.checked_sub(flushed) {
+        None | Some(0) => lost,
+        Some(1) => format!("{lost} Revision {last} is kept, though it may never have been acknowledged."),
+        Some(_) => {
+            let first = flushed + 1;
+            format!("{lost} Revisions {first} to {last} are kept, though some of them may never have been acknowledged.")
+        }
+    }
 }
 
 fn fields(survivor: &Survivor, report: &Report) -> Vec<(&'static str, Value)> {
@@ -157,6 +174,21 @@ mod tests {
             |(id, reachable): &(u64, bool)| NodeStatus { id: NodeId(*id), reachable: *reachable, role, ..NodeStatus::default() };
         let nodes = nodes.iter().map(node).collect();
         sign_of_life(&report, &ClusterStatus { cluster_id: None, cluster_name: String::new(), endpoint: String::new(), nodes })
+    }
+
+    #[test]
+    fn what_may_be_lost_names_no_revisions_that_there_are_not() {
+        let told = |flushed, last| {
+            let at = |index| LogId { index, ..LogId::default() };
+            what_may_be_lost(&Report { flushed: at(flushed), last: at(last), members: Vec::new(), counts: Default::default() })
+        };
+        assert!(told(1, 1).ends_with("whatever was acknowledged above revision 1."), "{}", told(1, 1));
+        assert!(
+            told(1, 2).ends_with("revision 2. Revision 2 is kept, though it may never have been acknowledged."),
+            "{}",
+            told(1, 2)
+        );
+        assert!(told(1, 9).contains("Revisions 2 to 9 are kept"), "{}", told(1, 9));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use quorate::server::backup::{self, Header, Summary};
+use quorate::server::backup::{self, Header, Source, Summary};
 
 use crate::args::Snapshot;
 use crate::failure::Failure;
@@ -35,6 +35,8 @@ pub struct Verified {
     pub header: Header,
     /// What it holds.
     pub summary: Summary,
+    /// A checksum over all of it.
+    pub source: Source,
     /// The file's length.
     pub bytes: u64,
 }
@@ -46,9 +48,9 @@ fn verify(path: &Path) -> Result<Verified, Failure> {
 
 fn verify_file(path: &Path, file: BufReader<File>, bytes: u64) -> Result<Verified, Failure> {
     let progress = Progress::bytes("verifying", bytes);
-    let (header, summary) = backup::verify(file, |done| progress.set(done))
+    let (header, summary, source) = backup::verify(file, |done| progress.set(done))
         .map_err(|error| Failure::failed(format!("{error} file={}", path.display())))?;
-    Ok(Verified { header, summary, bytes })
+    Ok(Verified { header, summary, source, bytes })
 }
 
 fn open(path: &Path) -> Result<(BufReader<File>, u64), Failure> {

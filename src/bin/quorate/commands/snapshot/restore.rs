@@ -1,10 +1,11 @@
 //! `quorate snapshot restore`: data directories of a new cluster.
 
 use quorate::server::backup;
+use quorate::types::ClusterId;
 use serde_json::json;
 
 use super::target::{NewCluster, failure};
-use super::{open, verify};
+use super::{Verified, open, verify};
 use crate::args::{self, Output};
 use crate::failure::Failure;
 use crate::output;
@@ -14,16 +15,21 @@ use crate::progress::Progress;
 pub fn run(args: &args::Restore) -> Result<(), Failure> {
     let new = NewCluster::of(&args.new)?;
     let verified = verify(&args.file)?;
+    let id = new.id(verified.source)?;
     for node in &new.nodes {
         let (file, bytes) = open(&args.file)?;
         let progress = Progress::bytes("restoring", bytes);
-        let restored = backup::restore(&new.env, file, &new.config, *node, new.id, |done| progress.set(done));
+        let restored = backup::restore(&new.env, file, &new.config, *node, id, |done| progress.set(done));
         restored.map_err(|error| failure(&error))?;
     }
+    output::after(&format!("all directories are written, the new cluster's id is {id}"), print(args, &new, id, &verified))
+}
+
+fn print(args: &args::Restore, new: &NewCluster, id: ClusterId, verified: &Verified) -> Result<(), Failure> {
     let summary = &verified.summary;
     match args.output {
         Output::Json => output::json(&json!({
-            "cluster_id": new.id.to_string(),
+            "cluster_id": id.to_string(),
             "from_cluster_id": verified.header.cluster.to_string(),
             "revision": summary.applied.index,
             "sessions": summary.sessions,
@@ -35,19 +41,18 @@ pub fn run(args: &args::Restore) -> Result<(), Failure> {
                 let (sessions, revision) = (summary.sessions, summary.applied.index);
                 output::line(&format!("restored node={node} sessions={sessions} revision={revision} data_dir={}", dir.display()))?;
             }
-            output::line(&next_steps(args, &new))?;
+            output::line(&next_steps(args, new, id))?;
         }
     }
     Ok(())
 }
 
-fn next_steps(args: &args::Restore, new: &NewCluster) -> String {
-    let cluster = new.id;
+fn next_steps(args: &args::Restore, new: &NewCluster, cluster: ClusterId) -> String {
     let mut text = format!("the new cluster's id is {cluster}\n");
     if args.new.cluster_id.is_none() {
         for other in new.config.members.iter().filter(|member| !new.nodes.contains(&member.id)) {
             text += &format!(
-                "on the host of node {id}, before any node is started: quorate snapshot restore FILE --config FILE --node {id} --cluster-id \
+                "on the host of node {id}, of a copy of the same FILE and before any node is started: quorate snapshot restore FILE --config FILE --node {id} --cluster-id \
                  {cluster}\n",
                 id = other.id
             );

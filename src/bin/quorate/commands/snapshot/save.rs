@@ -11,6 +11,7 @@ use crate::args;
 use crate::commands::session::{connect, read_failure};
 use crate::failure::Failure;
 use crate::files;
+use crate::output;
 use crate::progress::Progress;
 
 /// How long a node may take to catch up with what the backup must hold.
@@ -27,7 +28,8 @@ pub async fn run(args: args::Save) -> Result<(), Failure> {
     let (written, bytes) = file.written().and_then(buffered).map_err(|error| files::unwritten(&error))?;
     let verified = verify_file(file.temporary(), written, bytes)?;
     files::publish(file)?;
-    show::verified(&args.file, &verified, args.output)
+    let done = format!("the backup is saved, whole and verified file={}", args.file.display());
+    output::after(&done, show::verified(&args.file, &verified, args.output))
 }
 
 async fn receive(client: &Client, args: &args::Save) -> Result<NewFile, Failure> {

@@ -18,7 +18,7 @@ pub fn verified(path: &Path, verified: &Verified, how: Output) -> Result<(), Fai
     Ok(())
 }
 
-fn document(path: &Path, Verified { header, summary, bytes }: &Verified) -> Value {
+fn document(path: &Path, Verified { header, summary, bytes, .. }: &Verified) -> Value {
     json!({
         "file": path.display().to_string(),
         "bytes": bytes,
@@ -45,7 +45,7 @@ fn document(path: &Path, Verified { header, summary, bytes }: &Verified) -> Valu
     })
 }
 
-fn lines(path: &Path, Verified { header, summary, bytes }: &Verified) -> String {
+fn lines(path: &Path, Verified { header, summary, bytes, .. }: &Verified) -> String {
     let members: Vec<String> = summary.members.iter().map(|member| format!("{}={}", member.id, member.client_address)).collect();
     let fields = [
         ("file", format!("{} ({}, whole, every checksum verified)", path.display(), output::size(*bytes))),

@@ -1,7 +1,7 @@
 //! A new cluster that is about to be made: its nodes, their empty directories, its id.
 
 use quorate::env::Env;
-use quorate::server::backup::{self, RestoreError};
+use quorate::server::backup::{self, RestoreError, Source};
 use quorate::server::config::Config;
 use quorate::types::{ClusterId, NodeId};
 use serde_json::{Value, json};
@@ -15,7 +15,8 @@ pub struct NewCluster {
     pub config: Config,
     /// Those that are made here.
     pub nodes: Vec<NodeId>,
-    pub id: ClusterId,
+    /// The id that another node's was given.
+    given: Option<ClusterId>,
 }
 
 impl NewCluster {
@@ -33,11 +34,19 @@ impl NewCluster {
                 vec![node]
             }
         };
-        let id = cluster_id(&env, args.cluster_id.as_deref())?;
+        let given = args.cluster_id.as_deref().map(|text| given(&env, text)).transpose()?;
         for node in &nodes {
             backup::require_empty(&env, &config, *node).map_err(|error| failure(&error))?;
         }
-        Ok(Self { env, config, nodes, id })
+        Ok(Self { env, config, nodes, given })
+    }
+
+    /// Its id: the one that was given, or a new one. Errors: the one that was given was drawn for something else; nothing was written.
+    pub fn id(&self, source: Source) -> Result<ClusterId, Failure> {
+        let Some(id) = self.given else { return Ok(backup::draw_cluster_id(&self.env, source)) };
+        backup::require_source(id, source)
+            .map_err(|error| Failure::usage(format!("--cluster-id: {error}; nothing was written")))?;
+        Ok(id)
     }
 
     /// The nodes that are made here, and where their data goes.
@@ -47,9 +56,8 @@ impl NewCluster {
     }
 }
 
-/// The one that was given, or a new one. Errors: it is no id of today.
-fn cluster_id(env: &Env, given: Option<&str>) -> Result<ClusterId, Failure> {
-    let Some(text) = given else { return Ok(backup::draw_cluster_id(env)) };
+/// Errors: it is no id of today.
+fn given(env: &Env, text: &str) -> Result<ClusterId, Failure> {
     let id = ClusterId::from_hex(text)
         .ok_or_else(|| Failure::usage("--cluster-id must be the 32 hex digits that the same command for the first node printed"))?;
     backup::require_fresh(env, id).map_err(|error| Failure::usage(format!("--cluster-id: {error}")))?;
