@@ -302,14 +302,28 @@ impl Files {
         let validity = Validity::of(&identity).ok_or_else(odd)?;
         let now_s = clock.wall_ms() / 1000;
         if now_s < validity.not_before || now_s > validity.not_after {
-            let Validity { not_before, not_after } = validity;
-            let place = tls.cert.display();
-            return Err(format!(
-                "the certificate is not valid now: now_s={now_s} not_before_s={not_before} not_after_s={not_after} path={place}"
-            ));
+            return Err(format!("{} path={}", not_now(&validity, now_s), tls.cert.display()));
         }
         tls::check_member(&identity, &peers, self.node.0, &self.host, clock.wall_ms()).map_err(|error| of(&tls.cert, error))?;
         Ok(Some(Parsed { identity, peers, clients, validity }))
+    }
+}
+
+/// Why a certificate is not good at this second since the Unix epoch.
+fn not_now(validity: &Validity, now_s: u64) -> String {
+    let apart = |s: u64| match s.abs_diff(now_s) / 86_400 {
+        0 => "less than a day".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
+    let Validity { not_before, not_after } = *validity;
+    match now_s > not_after {
+        true => format!("the certificate expired on {}, {} ago; renew it", tls::day(not_after), apart(not_after)),
+        false => format!(
+            "the certificate is valid only from {} on, which is {} from now by this machine's clock; check the clock",
+            tls::day(not_before),
+            apart(not_before)
+        ),
     }
 }
 
@@ -354,4 +368,26 @@ fn parse_tokens(path: &Path, contents: &Contents) -> Result<Tokens, String> {
 /// Errors: one line that names the file.
 pub fn check(config: &Config, node: NodeId, clock: Arc<dyn Clock>) -> Result<(), super::StartError> {
     Security::load(config, node, clock).map(drop).map_err(super::StartError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_good_now_is_told_by_dates() {
+        const DAY: u64 = 86_400;
+        let validity = Validity { not_before: 1_787_263_611, not_after: 1_795_043_211 };
+        let told = |now_s| not_now(&validity, now_s);
+        assert_eq!(told(1_795_907_211), "the certificate expired on 2026-11-18, 10 days ago; renew it".to_owned());
+        assert!(told(1_795_043_212).contains("less than a day ago"), "{}", told(1_795_043_212));
+        assert!(told(1_795_043_211 + DAY).contains(", 1 day ago"), "{}", told(1_795_043_211 + DAY));
+        let early = told(1_787_263_611 - 3 * DAY);
+        assert!(
+            early.contains("only from 2026-08-20 on") && early.contains("3 days from now") && early.contains("clock"),
+            "{early}"
+        );
+        let odd = not_now(&Validity { not_before: u64::MAX, not_after: u64::MAX }, 0);
+        assert!(odd.contains("9999-12-31"), "{odd}");
+    }
 }

@@ -22,4 +22,4 @@ pub use material::{Error, Identity, Roots};
 #[cfg(feature = "server")]
 pub use nodes::{Shown, host_of, node_uri};
 #[cfg(feature = "server")]
-pub use validity::Validity;
+pub use validity::{Validity, day};

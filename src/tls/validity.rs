@@ -31,6 +31,19 @@ impl Validity {
     }
 }
 
+/// The day of a second since the Unix epoch, as `2026-11-18`, in UTC.
+pub fn day(second: u64) -> String {
+    // The civil calendar from days, with years that begin in March; past the year 9999 it is all the same.
+    let days = (second / 86_400).min(2_932_896) + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let (day, month) = (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year_of_era + 400 * era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// What a certificate holds from its validity on.
 ///
 /// RFC 5280 §4.1: `Certificate { tbs { [0] version?, serial, signature, issuer, validity { notBefore, notAfter }, subject, key, … }, … }`.
@@ -96,6 +109,17 @@ mod tests {
         for bad in [&b"240229123456"[..], b"24022912345xZ", b"241329123456Z", b"Z", b"", b"2402291234Z"] {
             assert_eq!(seconds(23, bad), None, "{bad:?}");
         }
+    }
+
+    /// Each day of four centuries and more, both ways.
+    #[test]
+    fn a_day_is_written_as_it_is_read() {
+        for days in 0..200_000 {
+            let text = day(days * 86_400 + 86_399);
+            let digits = format!("{}000000Z", text.replace('-', ""));
+            assert_eq!(seconds(24, digits.as_bytes()), Some(days * 86_400), "{text}");
+        }
+        assert_eq!([day(0), day(1_795_043_211), day(u64::MAX)], ["1970-01-01", "2026-11-18", "9999-12-31"]);
     }
 
     #[test]

@@ -129,3 +129,67 @@ fn certificates_are_made_all_or_none_and_keys_are_for_the_owner_alone() {
     let further = run(&["cert", "dev", &text, "--nodes", "4"]);
     assert_eq!(String::from_utf8_lossy(&further.stdout).trim(), format!("{text}: a certificate for node 4"));
 }
+
+#[test]
+fn tokens_are_shown_tested_and_revoked_by_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, tokens) = path(dir.path(), "tokens.toml");
+    fs::write(&file, "# ours\n").expect("writable");
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("it is ours");
+    let new = |args: &[&str]| {
+        let output = run(&[&["token", "new"][..], args, &["--file", &tokens]].concat());
+        assert_eq!(ended(&output), (0, String::new()));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let agents = new(&["agents", "--scopes", "write,read", "--prefix", "a/", "--prefix", "b\u{1b}/"]);
+    let operator = new(&["operator", "--scopes", "admin", "--ttl", "1h"]);
+    let before = fs::read_to_string(&file).expect("it is there");
+
+    let shown = run(&["token", "ls", "--file", &tokens]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert_eq!(ended(&shown), (0, String::new()));
+    for part in ["agents", "read,write", "a/ b\\u{1b}/", "never", "operator", "admin", "all ids"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    assert!(!text.contains("qrt_") && !text.contains(&before.split("sha256 = \"").nth(1).expect("a hash")[..64]), "{text}");
+    let shown = run(&["token", "ls", "--file", &tokens, "-o", "json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    assert_eq!(shown["tokens"][0]["prefixes"], serde_json::json!(["a/", "b\u{1b}/"]));
+    assert_eq!((&shown["tokens"][1]["name"], &shown["tokens"][1]["expired"]), (&"operator".into(), &false.into()));
+
+    let test = |token: &str, more: &[&str]| {
+        let args = [&["token", "test", "--file", &tokens][..], more].concat();
+        quorate(&args).env("QUORATE_TOKEN", token).output().expect("the binary runs")
+    };
+    let tested = test(&agents, &["--id", "a/1"]);
+    let text = String::from_utf8_lossy(&tested.stdout).into_owned();
+    assert!(text.contains("agents") && text.contains("that id   yes"), "{text}");
+    let tested = test(&agents, &["--id", "c", "-o", "json"]);
+    let document: serde_json::Value = serde_json::from_slice(&tested.stdout).expect("JSON");
+    assert_eq!((&document["covers_id"], &document["scopes"]), (&false.into(), &serde_json::json!(["read", "write"])));
+    assert_refused(&test("qrt_wrong", &[]), 1, &["does not know this token", "tokens.toml"]);
+    assert_refused(&run(&["token", "test", "--file", &tokens]), 2, &["no token to be tested", "QUORATE_TOKEN"]);
+    let year = before.find("expires = \"").expect("it ends") + "expires = \"".len();
+    fs::write(&file, format!("{}2001{}", &before[..year], &before[year + 4..])).expect("writable");
+    assert_refused(&test(&operator, &[]), 1, &["no longer valid", "operator"]);
+    fs::write(&file, &before).expect("writable");
+
+    assert_refused(&run(&["token", "revoke", "nobody", "--file", &tokens]), 2, &["no token of this name", "nothing was changed"]);
+    assert_refused(
+        &run(&["token", "revoke", "agents", "--file", "/nonexistent/tokens"]),
+        2,
+        &["/nonexistent/tokens", "nothing was changed"],
+    );
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), before);
+    let revoked = run(&["token", "revoke", "operator", "--file", &tokens]);
+    assert_eq!(String::from_utf8_lossy(&revoked.stdout).trim(), format!("revoked name=operator left=1 file={tokens}"));
+    assert_refused(&test(&operator, &[]), 1, &["does not know this token"]);
+    assert_eq!(test(&agents, &[]).status.code(), Some(0));
+    let after = fs::read_to_string(&file).expect("it is there");
+    assert!(before.starts_with(&after) && after.starts_with("# ours\n"), "only its lines went: {after}");
+    assert_eq!(mode(&file), 0o640);
+    // What was done is done, whoever hears of it.
+    let output = run_without_room(&["token", "revoke", "agents", "--file", &tokens]);
+    assert_refused(&output, 1, &["revoked name=agents left=0", "only the result is not shown"]);
+    assert_refused(&test(&agents, &[]), 1, &["does not know this token"]);
+}

@@ -194,6 +194,13 @@ fn a_node_locks_its_directory_ends_with_its_parent_and_restarts_without_a_flag()
     let endpoint = client_address(&path);
     let mut node = Node::start(&path, dir.path(), &["--bootstrap", "--parent-pipe"]);
     assert_eq!(ended(&put(&endpoint, b"one")), (0, String::new()));
+    // The save is made, though nobody could read its result: who makes it again because of that would make it twice.
+    for (args, done) in [(&["put", "unseen", "--file", &path][..], "saved version=1"), (&["rm", "unseen"], "deleted version=2")] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let mut command = quorate(&[&["session"][..], args, &["--timeout", "60s", "--endpoints", &endpoint]].concat());
+        let output = command.stdout(full).stderr(Stdio::piped()).output().expect("the binary runs");
+        assert_refused(&output, 1, &[done, "only the result is not shown", "can't write the output"]);
+    }
 
     let elsewhere = tempfile::tempdir().expect("a directory");
     let other_ports = config(elsewhere.path(), |text| text);

@@ -62,6 +62,17 @@ async fn three_secured_nodes_serve_the_command_line_and_log_nothing_secret() {
     served(&nodes, &["snapshot", "save", backup.to_str().expect("UTF-8")], admin).await;
     refused(nodes.answer(&["status"], writer).await, &["lacks a scope", "needs=admin"]);
     refused(nodes.answer(&["session", "get", "a/idsecret"], "tokensecret-unknown").await, &["not known here"]);
+    let tested = async |token, id| {
+        let told = served(&nodes, &["token", "test", "--id", id, "-o", "json"], token).await;
+        serde_json::from_str::<serde_json::Value>(&told).expect("JSON")
+    };
+    let scopes = |read, write, list, admin| serde_json::json!({ "read": read, "write": write, "list": list, "admin": admin });
+    assert_eq!(tested(writer, "a/idsecret").await, scopes(true, true, true, false));
+    assert_eq!(tested(writer, "b/idsecret").await, scopes(false, false, false, false));
+    assert_eq!(tested(admin, "a/idsecret").await, scopes(false, false, true, true));
+    let got = served(&nodes, &["session", "get", "a/idsecret"], writer).await;
+    assert_eq!(got, "contentsecret of a session", "trying a token changes nothing");
+    refused(nodes.answer(&["token", "test"], "tokensecret-unknown").await, &["not known here"]);
     let shown = [
         served(&nodes, &["events", "-o", "json"], admin).await,
         served(&nodes, &["status", "-o", "json"], admin).await,

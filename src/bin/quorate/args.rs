@@ -21,7 +21,7 @@ pub use member::{Add, Addresses, Leader, List as MemberList, Member, Replace};
 pub use observe::{Doctor, Events, Status};
 pub use offline::{Export as OfflineExport, Look, Offline};
 pub use recover::Recover;
-pub use security::{Cert, CertDev, Credentials, NodeCredentials, Token, TokenNew};
+pub use security::{Cert, CertDev, Credentials, NodeCredentials, Token, TokenLs, TokenNew, TokenRevoke, TokenTest};
 pub use session::Id;
 pub use snapshot::{NewCluster, Restore, Save, Snapshot};
 
@@ -89,7 +89,7 @@ pub enum Command {
     /// Make certificates to try things out
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Cert(Cert),
-    /// Make tokens
+    /// Make tokens, show, test and revoke them
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Token(Token),
     /// Print the script that completes this command line in a shell

@@ -59,7 +59,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Status(args) => commands::status::run(args).await,
             Command::Doctor(args) => commands::doctor::run(args).await,
             Command::Cert(args) => commands::cert::run(&args),
-            Command::Token(args) => commands::token::run(&args),
+            Command::Token(args) => commands::token::run(args).await,
             Command::Completions(args) => commands::completions::run(&args),
             Command::Help(args) => commands::help::run(&args),
         }

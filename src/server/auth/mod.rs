@@ -250,7 +250,7 @@ impl Guard {
     }
 
     fn check_expiry(&self, grant: &Grant) -> Result<(), Refusal> {
-        let expired = grant.expires_ms.is_some_and(|at| self.0.clock.wall_ms() >= at);
+        let expired = grant.is_expired(self.0.clock.wall_ms());
         if expired && !mutant::is(Mutant::TokenExpiryIgnored) {
             return Err(self.unauthenticated(&format!("the token has expired token={:?}", grant.name)));
         }

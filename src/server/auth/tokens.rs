@@ -83,6 +83,21 @@ impl Grant {
         self.scopes.contains(&scope)
     }
 
+    /// All of them, sorted.
+    pub fn scopes(&self) -> &[Scope] {
+        &self.scopes
+    }
+
+    /// Ids must start with one of these; empty: any id.
+    pub fn prefixes(&self) -> &[String] {
+        &self.prefixes
+    }
+
+    /// Whether it is no longer valid at this time.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|end| now_ms >= end)
+    }
+
     /// Whether an id, or every id with this beginning, starts with one of its prefixes.
     pub fn covers(&self, ids: &str) -> bool {
         self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| ids.starts_with(prefix.as_str()))
@@ -163,6 +178,17 @@ impl Tokens {
     /// Whether nobody has one.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Grant> {
+        self.by_name.values()
+    }
+
+    /// The same without the token of this name.
+    pub fn without(&self, name: &str) -> Self {
+        let kept = self.by_name.iter().filter(|(other, _)| &***other != name);
+        Self { by_name: kept.map(|(name, grant)| (name.clone(), grant.clone())).collect() }
     }
 
     /// The token of this name.

@@ -7,6 +7,8 @@ use clap::{Args, Subcommand};
 use quorate::server::auth::Scope;
 use quorate::server::config::TlsPaths;
 
+use super::{Cluster, Output};
+
 /// What a command shows to the cluster, and whom it believes.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Credentials {
@@ -104,6 +106,59 @@ pub struct CertDev {
 pub enum Token {
     /// Draw a token: print it once, and the lines for the file of tokens
     New(TokenNew),
+    /// Show the names, scopes, prefixes and ends of a file's tokens; the tokens themselves are in no file
+    Ls(TokenLs),
+    /// Say what a token is good for, by a file of tokens or by trying it on a cluster
+    #[command(after_help = TEST_HELP)]
+    Test(TokenTest),
+    /// Take a token out of a file by its name
+    #[command(
+        after_help = "Nodes take a changed file within seconds, for connections that are open too: change the file on every host. Comments \
+and the other tokens stay as they are, and so do the file's owner, group and mode."
+    )]
+    Revoke(TokenRevoke),
+}
+
+const TEST_HELP: &str = "The token is what --token-file, QUORATE_TOKEN_FILE or QUORATE_TOKEN holds. With --file only that file is read. Without, the cluster is \
+asked for one session, one page of ids and one node's events, and a save is tried that no session can fit: nothing is changed. Exit code 1: \
+the token is unknown, or no longer valid.";
+
+/// `quorate token ls`.
+#[derive(Debug, Args)]
+pub struct TokenLs {
+    /// The file of tokens
+    #[arg(long, value_name = "FILE", env = "QUORATE_TOKENS")]
+    pub file: PathBuf,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `quorate token test`.
+#[derive(Debug, Args)]
+pub struct TokenTest {
+    /// Ask this file of tokens and no cluster
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Whether it may read and write this session; to be given where the token is for certain prefixes only [default: one that is not
+    /// there]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `quorate token revoke`.
+#[derive(Debug, Args)]
+pub struct TokenRevoke {
+    /// Its name, as `token ls` shows it
+    pub name: String,
+    /// The file of tokens
+    #[arg(long, value_name = "FILE", env = "QUORATE_TOKENS")]
+    pub file: PathBuf,
 }
 
 /// `quorate token new`.

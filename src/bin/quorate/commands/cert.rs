@@ -26,7 +26,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub fn run(args: &args::Cert) -> Result<(), Failure> {
     let args::Cert::Dev(args) = args;
     let told = if make(args)? { next_steps(args) } else { format!("{}: {}", args.dir.display(), made(args)) };
-    Ok(output::line(told.trim_end())?)
+    let done = format!("all of it is written dir={}", args.dir.display());
+    output::after(&done, output::line(told.trim_end()).map_err(Failure::from))
 }
 
 /// Makes them; whether the authority is a new one. Errors: as [`run`].

@@ -47,11 +47,12 @@ pub async fn lead(command: args::Leader) -> Result<(), Failure> {
     let handed = client.hand_over(args.to.map(NodeId), args.cluster.timeout.unwrap_or(TIMEOUT)).await;
     client.close().await;
     let leader = handed.map_err(failure)?;
-    match args.output {
-        Output::Json => output::json(&json!({ "leader": leader.0 }))?,
-        Output::Table => output::line(&format!("node {leader} leads"))?,
-    }
-    Ok(())
+    let told = format!("node {leader} leads");
+    let printed = match args.output {
+        Output::Json => output::json(&json!({ "leader": leader.0 })),
+        Output::Table => output::line(&told),
+    };
+    output::after(&told, printed.map_err(Failure::from))
 }
 
 /// What became of a change, and what to do now.
@@ -87,7 +88,7 @@ async fn one(cluster: &args::Cluster, change: MemberChange, force: bool, how: Ou
     let client = connect(cluster)?;
     let members = client.change_members(change, force, cluster.timeout.unwrap_or(TIMEOUT)).await;
     client.close().await;
-    print(&members.map_err(failure)?, how)
+    changed(&members.map_err(failure)?, how)
 }
 
 async fn add(args: args::Add) -> Result<(), Failure> {
@@ -102,7 +103,7 @@ async fn add(args: args::Add) -> Result<(), Failure> {
     };
     let added: Result<Members, Failure> = added.await;
     client.close().await;
-    print(&added?, args.output)
+    changed(&added?, args.output)
 }
 
 async fn replace(args: args::Replace) -> Result<(), Failure> {
@@ -125,7 +126,7 @@ async fn replace(args: args::Replace) -> Result<(), Failure> {
     };
     let replaced = replaced.await;
     client.close().await;
-    print(&replaced?, args.output)
+    changed(&replaced?, args.output)
 }
 
 /// Waits until a member has nearly all that the leader has. Errors: not in time; the node goes on by itself.
@@ -155,6 +156,11 @@ async fn caught_up(client: &Client, id: NodeId, within: Duration) -> Result<(), 
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// After a change.
+fn changed(members: &Members, how: Output) -> Result<(), Failure> {
+    output::after("the members were changed, see `quorate member list`", print(members, how))
 }
 
 fn print(members: &Members, how: Output) -> Result<(), Failure> {

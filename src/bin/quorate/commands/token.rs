@@ -1,4 +1,8 @@
-//! `quorate token new`: draws a token and writes what a node needs to know of it.
+//! `quorate token`: draws a token and writes what a node needs to know of it, shows what a file holds, and takes one out.
+
+mod revoke;
+mod show;
+mod test;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,9 +21,19 @@ const TOKEN_PREFIX: &str = "qrt_";
 /// Of a file of tokens: a node takes no larger one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Prints the token once. Errors: the name or the scopes are wrong, or the file can't be written; then nothing changed.
-pub fn run(args: &args::Token) -> Result<(), Failure> {
-    let args::Token::New(args) = args;
+/// Runs one of them.
+///
+/// `new` prints the token once. Errors: the name or the scopes are wrong, or the file can't be written; then nothing changed.
+pub async fn run(command: args::Token) -> Result<(), Failure> {
+    match command {
+        args::Token::New(args) => new(&args),
+        args::Token::Ls(args) => show::list(&args),
+        args::Token::Test(args) => test::run(args).await,
+        args::Token::Revoke(args) => revoke::run(&args),
+    }
+}
+
+fn new(args: &args::TokenNew) -> Result<(), Failure> {
     let (token, entry) = draw(args)?;
     match &args.file {
         None => {
