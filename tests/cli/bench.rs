@@ -1,4 +1,4 @@
-//! `bench`: that it measures, counts, audits and cleans up. What it measures here means nothing: windows are too short.
+//! `bench`: that it measures, counts, audits and cleans up. What it measures here means nothing: it is too little.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,7 +42,8 @@ fn number(row: &Value, path: &str) -> f64 {
 
 #[test]
 fn load_is_measured_counted_and_audited_on_a_cluster_of_its_own() {
-    let short = ["--seconds", "400ms", "--warm-up", "100ms", "--callers", "4", "--keys", "50"];
+    // Long enough for a machine that does much else: what is asserted is that something was done, not how much.
+    let short = ["--seconds", "4s", "--warm-up", "100ms", "--callers", "4", "--keys", "50"];
     let rows = rows("micro", &[&["save", "w3", "update-hot", "turn", "agent-sessions"], &short[..]].concat());
     let names: Vec<&str> = rows.iter().filter_map(|row| row["workload"].as_str()).collect();
     assert_eq!(names, ["save", "load", "update-hot", "turn", "agent-sessions"]);

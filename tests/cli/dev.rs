@@ -99,11 +99,18 @@ fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
     let ports = Ports::reserve();
     let base_port = ports.first();
     let dev = Dev::start(dir.path(), base_port);
-    let leader = pid_in(dev.wait_for("cluster is up").last().expect("a line"));
-    dev.wait_for("Ctrl-C");
+    let told = dev.wait_for("cluster is up");
+    let leader = pid_in(told.last().expect("a line"));
+    assert!(told.iter().any(|line| line.contains("0.8 GB of disk")), "{told:#?}");
+    let told = dev.wait_for("Ctrl-C");
+    assert!(told.iter().any(|line| line.contains(&format!("http://127.0.0.1:{}/", base_port + 2))), "the page: {told:#?}");
+    let typed = told.iter().find(|line| line.contains("session get greeting")).expect("what to type");
+    assert!(typed.trim().starts_with(env!("CARGO_BIN_EXE_quorate")), "what works without a `quorate` on the path: {typed}");
 
     plain_values_are_kept_byte_for_byte(&dev);
     versions_are_checked(&dev);
+    the_readme_is_typed(&dev);
+    a_second_one_says_whose_the_ports_are(base_port, leader);
     transcripts_come_back_as_json(&dev);
     listings_page_and_stop_quietly(&dev);
     contents::are_kept(&dev, dir.path());
@@ -150,6 +157,71 @@ fn a_secured_cluster_prints_what_lets_a_shell_in() {
         std::fs::metadata(dir.path().join("certs").join(name)).expect("it was made").permissions().mode() & 0o777
     };
     assert_eq!(["ca-key.pem", "node-1-key.pem", "client-key.pem", "me.token", "tokens.toml"].map(mode), [0o600; 5]);
+}
+
+/// What the README has one type beside a running `dev`.
+fn the_readme_is_typed(dev: &Dev) {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("it is there");
+    let (_, text) = readme.split_once("In another terminal:\n\n```sh\n").expect("where it begins");
+    let (commands, _) = text.split_once("```").expect("where it ends");
+    let directory = Path::new(env!("CARGO_BIN_EXE_quorate")).parent().expect("a directory").display();
+    for command in commands.lines() {
+        let script = format!("PATH={directory}:$PATH; export QUORATE_ENDPOINTS={}; {command}", dev.endpoints);
+        let output = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output().expect("sh runs");
+        assert_eq!(ended(&output), (0, String::new()), "{command}");
+    }
+    assert!(commands.lines().count() > 5, "{commands}");
+}
+
+/// Another data directory, the same ports: it does not take the other's cluster for its own.
+fn a_second_one_says_whose_the_ports_are(base_port: u16, leader: u32) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let second = run(&["dev", "--base-port", &base_port.to_string(), "--data-dir", dir.path().to_str().expect("UTF-8")]);
+    assert_refused(&second, 2, &["taken by a cluster that runs already", "cluster_id=", &format!("pid {leader}"), "--base-port"]);
+    assert_eq!(String::from_utf8_lossy(&second.stdout), "", "nothing else is said");
+}
+
+/// All that it prints on one terminal: each line is a node's or its own.
+#[test]
+fn lines_of_the_nodes_and_of_the_command_are_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ports = Ports::reserve();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let port = ports.first().to_string();
+    let mut command = quorate(&["dev", "--base-port", &port, "--data-dir", dir.path().to_str().expect("UTF-8")]);
+    command.stdout(writer.try_clone().expect("a pipe")).stderr(writer);
+    let mut process = command.spawn().expect("the binary runs");
+    drop(command);
+    let mut logged = 0;
+    for line in BufReader::new(reader).lines().map_while(Result::ok) {
+        let of_a_node = (1..=3).find_map(|node| line.strip_prefix(&format!("node {node} | ")));
+        let rest = of_a_node.unwrap_or(&line);
+        assert!((1..=3).all(|node| !rest.contains(&format!("node {node} | "))), "two lines in one: {line}");
+        let own = [
+            "node 1 started",
+            "node 2 started",
+            "node 3 started",
+            "cluster is up",
+            "data in",
+            "the page",
+            "try, ",
+            "  ",
+            "Ctrl-C",
+            "stopping",
+            "stopped",
+        ];
+        match of_a_node {
+            // The time, or the reason why it ends.
+            Some(log) => assert!(log.starts_with("20") || log.starts_with("error: "), "{line}"),
+            None => assert!(own.iter().any(|start| line.starts_with(start)), "{line}"),
+        }
+        logged += usize::from(of_a_node.is_some());
+        if line.starts_with("Ctrl-C") {
+            signal("-TERM", process.id());
+        }
+    }
+    assert_eq!(process.wait().expect("it ends").code(), Some(0));
+    assert!(logged > 3, "the nodes log to the same place");
 }
 
 fn plain_values_are_kept_byte_for_byte(dev: &Dev) {

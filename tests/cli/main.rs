@@ -8,6 +8,7 @@ mod directories;
 mod files;
 #[path = "../process/ports.rs"]
 mod ports;
+mod readme;
 mod serve;
 mod session;
 

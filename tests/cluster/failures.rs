@@ -1,6 +1,6 @@
 //! Nodes that end, gracefully and not.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quorate::types::{Applied, Consistency, RefusalKind};
 use quorate::wire::v1;
@@ -77,7 +77,7 @@ async fn without_a_quorum_every_call_ends_within_its_deadline_and_says_why() {
     loop {
         let asked = Instant::now();
         let refusal = caller.attempt_within(&write, 1500).await.expect_err("nobody can commit");
-        assert!(asked.elapsed() < Duration::from_millis(2500), "it took {:?}", asked.elapsed());
+        assert!(asked.elapsed() < super::rig::PATIENCE, "it took {:?}", asked.elapsed());
         if refusal.kind == RefusalKind::NoLeader {
             assert_eq!(refusal.applied, Applied::No);
             assert!(refusal.message.contains("no quorum"), "{}", refusal.message);
@@ -103,7 +103,7 @@ async fn a_leader_that_lost_its_quorum_refuses_reads_and_leaves_writes_unknown_w
     let asked = Instant::now();
     let write = caller.save_of("s", "perhaps");
     let refusal = caller.attempt_within(&write, 1000).await.expect_err("nobody can commit");
-    assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < super::rig::PATIENCE, "it took {:?}", asked.elapsed());
     let known = refusal.kind == RefusalKind::NoLeader && refusal.applied == Applied::No;
     assert!(known || refusal.applied == Applied::Unknown, "{refusal:?}");
     let read = caller.load_within("s", Consistency::Linearizable, 1000).await.expect_err("no read index without a quorum");
@@ -123,7 +123,7 @@ async fn status_without_a_quorum_lists_every_node() {
     cluster.kill(2).await;
     let asked = Instant::now();
     let status = cluster.raw(3).status(v1::StatusRequest::default()).await.expect("needs no quorum").into_inner();
-    assert!(asked.elapsed() < Duration::from_secs(5));
+    assert!(asked.elapsed() < super::rig::PATIENCE);
     let reachable: Vec<(u64, bool)> = status.nodes.iter().map(|node| (node.id, node.reachable)).collect();
     assert_eq!(reachable, [(1, false), (2, false), (3, true)]);
     for node in &status.nodes {

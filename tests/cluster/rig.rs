@@ -17,6 +17,9 @@ use tonic::transport::{Channel, Endpoint};
 /// Nothing in these tests may take longer.
 pub const PATIENCE: Duration = testing::cluster::PATIENCE;
 
+/// What the first of several attempts gets, in milliseconds, doubled for each after it.
+const FIRST_ATTEMPT_MS: u32 = 1000;
+
 /// Small segments, as making and reading large ones takes most of a node's start.
 const SEGMENT_BYTES: u64 = 1 << 20;
 
@@ -200,11 +203,13 @@ impl Caller {
         Ok(outcome(&response.into_inner()))
     }
 
-    /// Attempts with one request identity until an outcome comes.
+    /// Attempts with one request identity until an outcome comes. Each gets twice the time of the one before, so that a slow machine
+    /// needs some more of them and none is too short for ever.
     pub async fn settle(&mut self, write: &Write) -> Outcome {
         let deadline = Instant::now() + PATIENCE;
+        let mut attempts = (1..).map(|n| FIRST_ATTEMPT_MS << n.min(4));
         loop {
-            match self.attempt_within(write, 2000).await {
+            match self.attempt_within(write, attempts.next().expect("endless")).await {
                 Ok(outcome) => return outcome,
                 Err(refusal) => assert!(Instant::now() < deadline, "not settled: {refusal:?}"),
             }
@@ -232,8 +237,9 @@ impl Caller {
     /// The plain value of a session, retried until some node answers; `None`: there is none.
     pub async fn value(&mut self, id: &str) -> Option<Bytes> {
         let deadline = Instant::now() + PATIENCE;
+        let mut attempts = (1..).map(|n| FIRST_ATTEMPT_MS << n.min(4));
         loop {
-            match self.load_within(id, Consistency::Linearizable, 2000).await {
+            match self.load_within(id, Consistency::Linearizable, attempts.next().expect("endless")).await {
                 Ok(Loaded::Full(content)) => return Some(content.head.expect("a plain value is a head").data),
                 Ok(Loaded::NotFound { .. }) => return None,
                 Ok(other) => panic!("an answer to another question: {other:?}"),

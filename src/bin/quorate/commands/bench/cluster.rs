@@ -172,7 +172,7 @@ impl Cluster {
     /// Who leads. Errors: nobody does in time.
     pub async fn leader(&self) -> Result<u64, Failure> {
         let leader = tokio::time::timeout(START_TIMEOUT, probe::leader(&self.client()?)).await;
-        leader.map_err(|_| Failure::failed("no node leads"))
+        leader.map(|leader| leader.node).map_err(|_| Failure::failed("no node leads"))
     }
 
     /// Waits until every node has applied what any has applied when this is called. Errors: not in time.

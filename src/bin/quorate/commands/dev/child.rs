@@ -97,8 +97,8 @@ async fn copy_log(node: u64, log: Option<impl AsyncRead + Unpin>) -> String {
     let mut last = String::new();
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line).into_owned();
-        // A closed terminal must not stop the cluster.
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("node {node} | {line}\n"));
+        // In one piece, since all nodes and this command write to one terminal. A closed one must not stop the cluster.
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("node {node} | {line}\n").as_bytes());
         if !line.trim().is_empty() {
             last = line;
         }

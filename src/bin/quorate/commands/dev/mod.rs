@@ -7,8 +7,10 @@ mod child;
 pub mod plan;
 pub mod probe;
 mod secure;
+mod taken;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ use tokio::task::JoinSet;
 
 use self::child::{Child, Exited, Launch};
 use self::plan::Plan;
+use self::probe::Leader;
 use crate::args;
 use crate::commands::cert;
 use crate::commands::session::connect;
@@ -30,6 +33,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that died younger than this is started again only after [`RESTART_PAUSE`]: it would most likely die again.
 const YOUNG: Duration = Duration::from_secs(3);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// What a node takes on the disk at once: three segments of its log, and what it holds back for a disk that fills up.
+const NODE_BYTES: u64 = (3 + 1) * (64 << 20);
 /// How often to look whether an earlier run has ended.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 /// Of `cluster.toml`, which holds no secret.
@@ -45,9 +50,15 @@ pub async fn run(args: args::Dev) -> Result<(), Failure> {
     let cluster = args::Cluster { endpoints: plan.endpoints(), timeout: None, credentials };
     let mut signals = Signals::install().map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))?;
     tokio::select! {
-        () = wait_for_earlier_run(&plan, &args.data_dir) => {}
+        waited = wait_for_earlier_run(&plan, &args.data_dir) => waited?,
         () = signals.recv() => return Ok(()),
     }
+    taken::require_free(&plan, &cluster, &args.data_dir).await?;
+    let gigabytes = (plan.nodes * NODE_BYTES) as f64 / 1e9;
+    say(&format!(
+        "data in {}: {gigabytes:.1} GB of disk at once, since every node reserves room for its log",
+        args.data_dir.display()
+    ));
     let (exits, exited) = mpsc::channel(plan.nodes as usize);
     let mut dev =
         Dev { plan, cluster, launch, children: BTreeMap::new(), exits, exited, chores: JoinSet::new(), restarts: JoinSet::new() };
@@ -56,8 +67,8 @@ pub async fn run(args: args::Dev) -> Result<(), Failure> {
     ended
 }
 
-/// Nodes whose parent was killed just now still flush: wait for them a while, rather than fail on their locks.
-async fn wait_for_earlier_run(plan: &Plan, data_dir: &Path) {
+/// Nodes whose parent was killed just now still flush: wait for them a while, rather than fail on their locks. Errors: they go on.
+async fn wait_for_earlier_run(plan: &Plan, data_dir: &Path) -> Result<(), Failure> {
     let locks: Vec<_> = (1..=plan.nodes).map(|node| data_dir.join(node.to_string()).join("LOCK")).collect();
     let is_held = |path: &std::path::PathBuf| {
         // Closing the file gives a lock back at once.
@@ -65,13 +76,21 @@ async fn wait_for_earlier_run(plan: &Plan, data_dir: &Path) {
     };
     let deadline = Instant::now() + STOP_TIMEOUT;
     let mut told = false;
-    while Instant::now() < deadline && locks.iter().any(is_held) {
+    while let Some(lock) = locks.iter().find(|path| is_held(path)) {
+        if Instant::now() >= deadline {
+            return Err(Failure::usage(format!(
+                "a cluster runs on this data directory already; nothing was started. Use that one (`quorate status` shows its processes), \
+                 or stop it, or name another --data-dir and --base-port lock={}",
+                lock.display()
+            )));
+        }
         if !told {
             say("waiting for the nodes of an earlier run to end");
             told = true;
         }
         tokio::time::sleep(LOCK_POLL).await;
     }
+    Ok(())
 }
 
 /// Makes the data directory and writes the cluster's file into it, with certificates and tokens if asked for. Errors: it can't be
@@ -123,8 +142,8 @@ struct Dev {
 }
 
 enum Chore {
-    Up { leader: u64 },
-    Resumed { node: u64, interruption: Duration, leader: u64 },
+    Up { leader: Leader },
+    Resumed { node: u64, interruption: Duration, leader: Leader },
 }
 
 impl Dev {
@@ -138,7 +157,7 @@ impl Dev {
                 () = signals.recv() => return Ok(()),
                 Some(exit) = self.exited.recv() => self.on_exit(exit)?,
                 Some(Ok(node)) = self.restarts.join_next() => self.start(node)?,
-                Some(Ok(chore)) = self.chores.join_next() => self.tell(chore),
+                Some(Ok(chore)) = self.chores.join_next() => self.tell(chore)?,
             }
         }
     }
@@ -186,27 +205,34 @@ impl Dev {
         Ok(())
     }
 
-    fn tell(&self, chore: Chore) {
+    fn tell(&mut self, chore: Chore) -> Result<(), Failure> {
         match chore {
+            // Another cluster that took the ports meanwhile, or a leader that was started again: ask once more.
+            Chore::Up { leader } if !self.is_ours(leader) => self.ask_when_up()?,
             Chore::Up { leader } => {
-                say(&format!("cluster is up: {}", self.leads(leader)));
+                say(&format!("cluster is up: {}", leads(leader)));
                 self.say_what_to_type(leader);
             }
             Chore::Resumed { node, interruption, leader } => {
-                say(&format!("node {node} died and {}; {}", probe::describe(interruption), self.leads(leader)));
+                say(&format!("node {node} died and {}; {}", probe::describe(interruption), leads(leader)));
             }
         }
+        Ok(())
     }
 
-    fn leads(&self, leader: u64) -> String {
-        self.children.get(&leader).map_or(format!("node {leader} leads"), |child| format!("node {leader} leads, pid {}", child.pid))
+    fn is_ours(&self, leader: Leader) -> bool {
+        self.children.get(&leader.node).is_some_and(|child| u64::from(child.pid) == leader.pid)
     }
 
-    fn say_what_to_type(&self, leader: u64) {
+    fn say_what_to_type(&self, leader: Leader) {
         let default = Plan::new(3, 7460).is_ok_and(|default| default == self.plan);
         let flag = if default { String::new() } else { format!(" --endpoints {}", self.plan.endpoints().join(",")) };
-        // As it was typed: after `cargo run` no shell would find the bare name.
-        let quorate = std::env::args().next().unwrap_or_else(|| "quorate".into());
+        let quorate = typed(&self.launch.program, std::env::var_os("PATH").as_deref());
+        let scheme = if self.launch.certs.is_some() { "https" } else { "http" };
+        say(&format!("the page, in a browser: {scheme}://{}/", self.plan.admin_address(1)));
+        if let Some(certs) = &self.launch.certs {
+            say(&format!("  it asks for the token in {}", certs.join("me.token").display()));
+        }
         say("try, in another terminal:");
         if let Some(certs) = &self.launch.certs {
             say(&format!("  {}", cert::environment(certs)));
@@ -214,9 +240,7 @@ impl Dev {
         say(&format!("  echo hello | {quorate} session put greeting{flag}"));
         say(&format!("  {quorate} session get greeting -o json{flag}"));
         say(&format!("  {quorate} status{flag}"));
-        if let Some(child) = self.children.get(&leader) {
-            say(&format!("  kill -9 {}    # the leader: another takes over, nothing acknowledged is lost", child.pid));
-        }
+        say(&format!("  kill -9 {}    # the leader: another takes over, nothing acknowledged is lost", leader.pid));
         say(&format!("Ctrl-C stops it; the data stays in {}", self.launch.data_dir.display()));
     }
 
@@ -251,9 +275,40 @@ impl Dev {
     }
 }
 
-/// What the command itself has to say, on stdout. A closed stdout must not stop the cluster.
+fn leads(leader: Leader) -> String {
+    format!("node {} leads, pid {}", leader.node, leader.pid)
+}
+
+/// How a shell finds this program, wherever it stands: by its name if that is the one that `path` leads to.
+fn typed(program: &Path, path: Option<&OsStr>) -> String {
+    let found = path.and_then(|path| std::env::split_paths(path).map(|dir| dir.join("quorate")).find(|file| file.is_file()));
+    let is_found = found.is_some_and(|found| found.canonicalize().ok() == program.canonicalize().ok());
+    let place = program.display().to_string();
+    match place {
+        _ if is_found => "quorate".to_owned(),
+        plain if plain.chars().all(|c| c.is_alphanumeric() || "/._-+".contains(c)) => plain,
+        other => format!("'{}'", other.replace('\'', "'\\''")),
+    }
+}
+
+/// What the command itself has to say, on stdout, a line in one piece. A closed stdout must not stop the cluster.
 fn say(line: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let _ = out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_to_type_works_where_the_program_is_not_on_the_path_and_with_spaces_in_its_place() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let program = dir.path().join("quorate");
+        std::fs::write(&program, "").expect("a writable directory");
+        assert_eq!(typed(&program, Some(dir.path().as_os_str())), "quorate");
+        assert_eq!(typed(Path::new("/opt/a/quorate"), Some(dir.path().as_os_str())), "/opt/a/quorate", "another is found first");
+        assert_eq!(typed(Path::new("/opt/it's a/quorate"), None), "'/opt/it'\\''s a/quorate'");
+    }
 }

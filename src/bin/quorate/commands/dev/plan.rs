@@ -36,6 +36,14 @@ impl Plan {
         self.address(node, 2)
     }
 
+    /// Where all nodes listen.
+    pub fn addresses(&self) -> Vec<String> {
+        (1..=self.nodes)
+            .flat_map(|node| (0..3).map(move |offset| (node, offset)))
+            .map(|(node, offset)| self.address(node, offset))
+            .collect()
+    }
+
     /// All client addresses.
     pub fn endpoints(&self) -> Vec<String> {
         (1..=self.nodes).map(|node| self.client_address(node)).collect()

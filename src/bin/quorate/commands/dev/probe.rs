@@ -37,21 +37,31 @@ async fn writes_resume(client: &Client, since: Instant) -> Duration {
     }
 }
 
-/// Waits until some node knows who leads. Dropping the future stops it.
-pub async fn leader(client: &Client) -> u64 {
+/// Who leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// The node.
+    pub node: u64,
+    /// Its process, as it says: another cluster on the same ports has others.
+    pub pid: u64,
+}
+
+/// Waits until a node leads and answers. Dropping the future stops it.
+pub async fn leader(client: &Client) -> Leader {
     let mut next = tokio::time::interval(Duration::from_millis(100));
     loop {
         next.tick().await;
         let options = StatusOptions { timeout: Duration::from_secs(1), ..StatusOptions::default() };
         let Ok(status) = client.status(options).await else { continue };
-        if let Some(leader) = super::super::status::leader_of(&status) {
-            return leader;
+        let leading = super::super::status::leader_of(&status);
+        if let Some(node) = status.nodes.iter().find(|node| node.reachable && Some(node.id.0) == leading) {
+            return Leader { node: node.id.0, pid: node.pid };
         }
     }
 }
 
 /// Waits until the cluster takes a write of this new client and some node leads: how long after `since`, and which. Ends the client.
-pub async fn up(client: Client, since: Instant) -> (Duration, u64) {
+pub async fn up(client: Client, since: Instant) -> (Duration, Leader) {
     let up = (writes_resume(&client, since).await, leader(&client).await);
     // The client's row expires by itself where this does not arrive.
     let _ = tokio::time::timeout(Duration::from_secs(1), client.close()).await;
