@@ -40,7 +40,7 @@ impl Default for Builder {
             write_deadline: Duration::from_secs(15),
             read_deadline: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
-            connector: Arc::new(Tcp),
+            connector: Arc::new(Tcp::default()),
             tls: None,
             token: None,
             clock: Arc::new(SystemClock::new()),
@@ -176,7 +176,7 @@ fn address(endpoint: &str, secured: bool) -> Result<String, Error> {
         return Err(invalid(if secured {
             "is not https, and this client has tls"
         } else {
-            "is https, and this client has no tls"
+            "is https, and this client has no tls: pass --ca (QUORATE_CA), in a program `Builder::tls`"
         }));
     }
     if address.len() > ADDRESS_BYTES_MAX {

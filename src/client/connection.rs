@@ -11,12 +11,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Streaming};
 
-use super::credentials::{Credentials, Link, refusal_from};
+use super::credentials::{Credentials, Link};
+use super::failures::EndpointFailure;
 use crate::limits::{BATCH_OPERATIONS_MAX, LARGE_OPERATION_BYTES, MESSAGE_BYTES_MAX, MIB, NODES_MAX, WRITE_MESSAGE_BYTES_MAX};
-use crate::tls;
+#[doc(hidden)]
+pub use crate::tls::DialError;
+use crate::tls::{self, Heard, Obstacle, Starts, TcpDial};
 use crate::types::{Applied, Refusal, RefusalKind};
 use crate::wire::v1;
 use crate::wire::v1::operations_client::OperationsClient;
@@ -31,20 +34,35 @@ const MEMBERS_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 4 * MIB as u32;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * MIB as u32;
 
+/// A connection on its way.
+#[doc(hidden)]
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Channel, DialError>> + Send>>;
+
 /// How a connection is opened: the seam a simulation replaces.
 #[doc(hidden)]
 pub trait Connector: Send + Sync + 'static {
-    /// Connects, or fails; it does not wait for a first call. Dropping the future abandons the attempt.
-    fn connect(&self, endpoint: Endpoint) -> Pin<Box<dyn Future<Output = Result<Channel, tonic::transport::Error>> + Send>>;
+    /// Connects, or fails; it does not wait for a first call. It has `within` for all that it tries, and is dropped then, which abandons
+    /// the attempt.
+    fn connect(&self, endpoint: Endpoint, within: Duration) -> Connecting;
 }
 
 /// The operating system's TCP.
-pub(super) struct Tcp;
+#[derive(Default)]
+pub(super) struct Tcp(Starts);
 
 impl Connector for Tcp {
-    fn connect(&self, endpoint: Endpoint) -> Pin<Box<dyn Future<Output = Result<Channel, tonic::transport::Error>> + Send>> {
-        Box::pin(async move { endpoint.connect().await })
+    fn connect(&self, endpoint: Endpoint, within: Duration) -> Connecting {
+        Box::pin(connect(endpoint, TcpDial::new(None, within, self.0.clone())))
     }
+}
+
+/// Connects and waits until a server has said what it says first: what accepts a connection and then stays silent does not count.
+pub(super) async fn connect(endpoint: Endpoint, dial: TcpDial) -> Result<Channel, DialError> {
+    let heard = Heard::default();
+    let channel = endpoint.connect_with_connector(dial.noting(heard.clone())).await;
+    let channel = channel.map_err(|error| DialError::of(&error, None))?;
+    heard.first().await?;
+    Ok(channel)
 }
 
 /// Which stream to which endpoint: a later one to the same endpoint has a greater generation.
@@ -65,9 +83,9 @@ pub(super) enum Event {
     /// What arrived together.
     Answers { line: Line, answers: Vec<v1::SubmitResponse> },
     /// The stream ended, or never came to be. Whatever was sent on it and not answered is refused so.
-    Down { line: Line, refusal: Refusal },
+    Down { line: Line, broken: Box<Broken> },
     /// A large write is answered; `channel` is worth keeping, if there.
-    Alone { target: usize, tag: u64, answer: Box<Result<v1::SubmitResponse, Refusal>>, channel: Option<Link> },
+    Alone { target: usize, tag: u64, answer: Box<Result<v1::SubmitResponse, Broken>>, channel: Option<Link> },
     /// The whole content of an operation is made.
     Remade { key: super::operation::Key, change: Result<crate::types::Change, super::Error> },
 }
@@ -79,6 +97,75 @@ pub(super) struct Dial {
     pub credentials: Credentials,
     pub address: String,
     pub timeout: Duration,
+}
+
+/// Why an attempt at an endpoint came to nothing: for who decides what to do next, and for people.
+#[derive(Clone, Debug)]
+pub(super) struct Broken {
+    pub refusal: Refusal,
+    pub failure: EndpointFailure,
+}
+
+impl Broken {
+    fn new(kind: RefusalKind, applied: Applied, address: &str, reason: &str) -> Self {
+        let failure = EndpointFailure::new(address, reason);
+        let message = format!("{} address={address}", failure.reason);
+        Self { refusal: Refusal { kind, applied, message }, failure }
+    }
+
+    /// Nothing was sent.
+    pub fn unavailable(address: &str, reason: &str) -> Self {
+        Self::new(RefusalKind::Unavailable, Applied::No, address, reason)
+    }
+
+    /// A call had no answer for so long.
+    pub fn late(address: &str, after: Duration) -> Self {
+        Self::new(RefusalKind::DeadlineExceeded, Applied::Unknown, address, &format!("no answer for {after:.1?}"))
+    }
+
+    /// There is no connection; nothing was sent.
+    fn unconnected(address: &str, error: &DialError) -> Self {
+        let kind = match error.obstacle {
+            Obstacle::WantsCertificate | Obstacle::NotTaken => RefusalKind::Unauthenticated,
+            _ => RefusalKind::Unavailable,
+        };
+        let advice = match error.obstacle {
+            Obstacle::SpeaksTls => ": pass --ca (QUORATE_CA)",
+            Obstacle::SpeaksNoTls => ": leave out --ca (QUORATE_CA)",
+            Obstacle::WantsCertificate => ": pass --cert and --key (QUORATE_CERT, QUORATE_KEY); a peer port wants a member's",
+            Obstacle::NotTaken => {
+                ": pass another by --cert and --key (QUORATE_CERT, QUORATE_KEY); a peer port takes members' alone"
+            }
+            Obstacle::Unreachable | Obstacle::NotSigned | Obstacle::Settings => "",
+        };
+        let mut broken = Self::new(kind, Applied::No, address, &format!("{error}{advice}"));
+        broken.failure.settings = error.obstacle != Obstacle::Unreachable;
+        broken
+    }
+
+    /// A call ended in this status: a node's word, or what became of the connection.
+    pub fn of_status(address: &str, status: &tonic::Status) -> Self {
+        if tls::refused_by_peer(status) {
+            let reason = format!("it does not take this client's certificate (--cert): {}", cause(status));
+            let broken = Self::new(RefusalKind::Unauthenticated, Applied::No, address, &reason);
+            return Self { failure: EndpointFailure { settings: true, ..broken.failure }, ..broken };
+        }
+        let refusal = crate::wire::refusal_from_status(status);
+        if crate::wire::is_ours(status) {
+            let failure = EndpointFailure { answered: true, ..EndpointFailure::new(address, &refusal.message) };
+            return Self { refusal, failure };
+        }
+        let (reason, settings) = match (status.code(), std::error::Error::source(status)) {
+            (Code::Unimplemented, _) if status.message().contains("HTTP status code") => {
+                ("that is an admin port: use the node's client port".to_owned(), true)
+            }
+            (Code::Unimplemented, None) => ("that is a peer port, or a node that does not know this call".to_owned(), true),
+            (_, Some(_)) => (format!("the connection broke: {}", cause(status)), false),
+            (code, None) => (format!("{} ({code:?})", status.message()), false),
+        };
+        let broken = Self::new(refusal.kind, refusal.applied, address, &reason);
+        Self { failure: EndpointFailure { settings, ..broken.failure }, ..broken }
+    }
 }
 
 /// The endpoint of `host:port`. Errors: what is wrong with the address.
@@ -100,19 +187,20 @@ pub(super) fn sessions(channel: Link) -> SessionsClient<Link> {
 }
 
 impl Dial {
-    /// Connects within the timeout. Errors: `Unavailable`, nothing was sent.
-    pub async fn connect(&self) -> Result<Link, Refusal> {
-        let unavailable = |why: String| Refusal::not_applied(RefusalKind::Unavailable, why);
-        let endpoint = endpoint(&self.address).map_err(|error| unavailable(format!("address is not valid: {error}")))?;
+    /// At most so long.
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout: self.timeout.min(timeout), ..self }
+    }
+
+    /// Connects within the timeout. Errors: `Unavailable` or `Unauthenticated`, nothing was sent.
+    pub async fn connect(&self) -> Result<Link, Broken> {
+        let invalid = |error| Broken::unavailable(&self.address, &format!("address is not valid: {error}"));
+        let endpoint = endpoint(&self.address).map_err(invalid)?;
         let bearer = self.credentials.bearer().await;
-        match tokio::time::timeout(self.timeout, self.connector.connect(endpoint)).await {
-            Ok(Ok(channel)) => Ok(Link::new(channel, bearer)),
-            Ok(Err(error)) if tls::refused_by_peer(&error) => {
-                let why = format!("the node does not take this client's certificate: {} address={}", cause(&error), self.address);
-                Err(Refusal::not_applied(RefusalKind::Unauthenticated, why))
-            }
-            Ok(Err(error)) => Err(unavailable(format!("connection failed: {} address={}", cause(&error), self.address))),
-            Err(_) => Err(unavailable(format!("connection timed out address={}", self.address))),
+        let connected = tokio::time::timeout(self.timeout, self.connector.connect(endpoint, self.timeout)).await;
+        match connected.unwrap_or_else(|_| Err(DialError::silent(self.timeout))) {
+            Ok(channel) => Ok(Link::new(channel, bearer)),
+            Err(error) => Err(Broken::unconnected(&self.address, &error)),
         }
     }
 }
@@ -128,23 +216,23 @@ pub(super) fn cause(error: &dyn std::error::Error) -> String {
 
 /// Opens the stream and reports everything that arrives on it, until it ends or the driver is gone.
 pub(super) async fn stream(dial: Dial, line: Line, capacity: usize, events: mpsc::Sender<Event>) {
-    let refusal = match dial.connect().await {
-        Ok(channel) => talk(channel, line, capacity, &events).await,
-        Err(refusal) => refusal,
+    let broken = match dial.connect().await {
+        Ok(channel) => talk(&dial.address, channel, line, capacity, &events).await,
+        Err(broken) => broken,
     };
     // The driver is gone: nobody to tell.
-    let _ = events.send(Event::Down { line, refusal }).await;
+    let _ = events.send(Event::Down { line, broken: Box::new(broken) }).await;
 }
 
-async fn talk(channel: Link, line: Line, capacity: usize, events: &mpsc::Sender<Event>) -> Refusal {
-    let gone = || Refusal::unknown(RefusalKind::Unavailable, "the connection ended");
+async fn talk(address: &str, channel: Link, line: Line, capacity: usize, events: &mpsc::Sender<Event>) -> Broken {
+    let gone = || Broken::new(RefusalKind::Unavailable, Applied::Unknown, address, "the connection ended");
     let (requests, outgoing) = mpsc::channel(capacity);
     if events.send(Event::Up { line, requests, channel: channel.clone() }).await.is_err() {
         return gone();
     }
     let mut stream = match sessions(channel).submit(ReceiverStream::new(outgoing)).await {
         Ok(response) => response.into_inner(),
-        Err(status) => return refusal_from(&status),
+        Err(status) => return Broken::of_status(address, &status),
     };
     let mut answered = false;
     loop {
@@ -158,12 +246,12 @@ async fn talk(channel: Link, line: Line, capacity: usize, events: &mpsc::Sender<
             Some(None) => return gone(),
             // It speaks of the stream. What was sent on it may have been applied, whatever it says.
             Some(Some(status)) => {
-                let refusal = refusal_from(&status);
+                let Broken { refusal, failure } = Broken::of_status(address, &status);
                 // A node that never took the connection looked at nothing that was sent on it.
                 if refusal.kind == RefusalKind::Unauthenticated && refusal.applied == Applied::No && !answered {
-                    return refusal;
+                    return Broken { refusal, failure };
                 }
-                return Refusal::unknown(RefusalKind::Unavailable, refusal.message);
+                return Broken { refusal: Refusal::unknown(RefusalKind::Unavailable, refusal.message), failure };
             }
         }
     }
@@ -233,11 +321,11 @@ pub(super) async fn alone(
         None => dial.connect().await,
     };
     let (answer, channel) = match connected {
-        Err(refusal) => (Err(refusal), None),
+        Err(broken) => (Err(broken), None),
         Ok(channel) => match tokio::time::timeout(remaining, sessions(channel.clone()).write(request)).await {
             Ok(Ok(response)) => (Ok(response.into_inner()), Some(channel)),
-            Ok(Err(status)) => (Err(refusal_from(&status)), None),
-            Err(_) => (Err(Refusal::unknown(RefusalKind::DeadlineExceeded, "no answer within the deadline")), Some(channel)),
+            Ok(Err(status)) => (Err(Broken::of_status(&dial.address, &status)), None),
+            Err(_) => (Err(Broken::late(&dial.address, remaining)), Some(channel)),
         },
     };
     // The driver is gone: nobody to tell.

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,10 +17,11 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use super::Error;
-use super::connection::{Connector, cause};
+use super::connection::{self, Broken, Connector};
 use super::driver::Config;
+use super::failures::Failures;
 use crate::env::{Clock, read_file};
-use crate::tls::{self, Connecting, Identity, Roots, TcpDial};
+use crate::tls::{Connecting, Identity, Obstacle, Roots, Starts, TcpDial};
 use crate::types::{Refusal, RefusalKind};
 
 /// Largest file of certificates, of a key or of a token.
@@ -109,6 +109,7 @@ pub(super) struct Secured {
     tls: Tls,
     clock: Arc<dyn Clock>,
     connecting: Connecting,
+    starts: Starts,
 }
 
 impl Secured {
@@ -116,7 +117,8 @@ impl Secured {
     pub fn new(tls: Tls, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let (roots, identity) = tls.load().map_err(|why| Error::invalid(format!("tls: {why}")))?;
         let connecting = Connecting::new(&roots, identity.as_ref(), clock.clone());
-        Ok(Self { tls, clock, connecting: connecting.map_err(|error| Error::invalid(format!("tls: {error}")))? })
+        let connecting = connecting.map_err(|error| Error::invalid(format!("tls: {error}")))?;
+        Ok(Self { tls, clock, connecting, starts: Starts::default() })
     }
 
     /// Puts in force what the files hold now.
@@ -134,16 +136,23 @@ impl Secured {
 }
 
 impl Connector for Secured {
-    fn connect(&self, endpoint: Endpoint) -> Pin<Box<dyn Future<Output = Result<Channel, tonic::transport::Error>> + Send>> {
+    fn connect(&self, endpoint: Endpoint, within: Duration) -> connection::Connecting {
         let (connecting, tls, clock) = (self.connecting.clone(), self.tls.clone(), self.clock.clone());
+        let starts = self.starts.clone();
         Box::pin(async move {
-            Self::refresh(&connecting, tls, clock).await;
+            Self::refresh(&connecting, tls.clone(), clock).await;
             let authority = endpoint.uri().authority().map_or("", |authority| authority.as_str());
             let endpoint = match format!("https://{authority}").parse::<Uri>() {
                 Ok(origin) => endpoint.origin(origin),
                 Err(_) => endpoint,
             };
-            endpoint.connect_with_connector(TcpDial(connecting)).await
+            let mut connected = connection::connect(endpoint, TcpDial::new(Some(connecting), within, starts)).await;
+            if let (Err(error), Pem::File(path)) = (&mut connected, &tls.authorities)
+                && error.obstacle == Obstacle::NotSigned
+            {
+                error.text = format!("its certificate is not signed by the CA in {} (--ca, QUORATE_CA)", path.display());
+            }
+            connected
         })
     }
 }
@@ -230,17 +239,6 @@ impl Interceptor for Bearer {
     }
 }
 
-/// The refusal of a status, and of a connection that the node ended because of what we show.
-pub(super) fn refusal_from(status: &Status) -> Refusal {
-    if tls::refused_by_peer(status) {
-        return Refusal::not_applied(
-            RefusalKind::Unauthenticated,
-            format!("the node does not take this client's certificate, or misses one: {}", cause(status)),
-        );
-    }
-    crate::wire::refusal_from_status(status)
-}
-
 /// Asks one endpoint after the other, each for at most `within`, until one answers; gives also which one did. Errors: the failure that
 /// [`note`] keeps.
 pub(super) async fn first_answer<T, F: Future<Output = Result<Response<T>, Status>>>(
@@ -249,15 +247,22 @@ pub(super) async fn first_answer<T, F: Future<Output = Result<Response<T>, Statu
     ask: impl Fn(Link) -> F,
 ) -> Result<(T, String), Error> {
     let mut kept = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
+    let mut failures = Failures::default();
     for endpoint in &config.endpoints {
-        let attempt = async { ask(config.dial(endpoint).connect().await?).await.map_err(|status| refusal_from(&status)) };
-        let late = |_| Err(Refusal::not_applied(RefusalKind::Unavailable, format!("no answer in time address={endpoint}")));
+        let attempt = async {
+            let link = config.dial(endpoint).within(within).connect().await?;
+            ask(link).await.map_err(|status| Broken::of_status(endpoint, &status))
+        };
+        let late = |_| Err(Broken::unavailable(endpoint, &format!("no answer for {within:?}")));
         match tokio::time::timeout(within, attempt).await.unwrap_or_else(late) {
             Ok(response) => return Ok((response.into_inner(), endpoint.clone())),
-            Err(refusal) => note(&mut kept, refusal),
+            Err(Broken { refusal, failure }) => {
+                failures.note(failure);
+                note(&mut kept, refusal);
+            }
         }
     }
-    Err(Error::from_refusal(kept))
+    Err(Error::from_refusal(kept).with_endpoints(&failures))
 }
 
 /// Keeps, of the failures of one question to several nodes, the one to tell: a node that refuses the credentials is there, whatever the

@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Error;
 use super::connection::{self, Connector, Dial, Event, Line};
 use super::credentials::{Credentials, Link};
+use super::failures::Failures;
 use super::operation::{Attempt, Body, Call, Key, Operation, Via};
 use super::router::{Choice, Router};
 use super::table::Table;
@@ -44,6 +45,8 @@ const EVENTS_MAX: usize = 16;
 const BATCH_MAX: usize = 256;
 /// How often a client in use says so. A write says it too, but not to a cluster that waits for an older one.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(300);
+/// What an endpoint may take to connect, however little time there is for each.
+const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// How long an operation of our own may take.
 const OWN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long closing may take, after the last open operation ended.
@@ -116,6 +119,8 @@ pub(super) struct Driver {
     reports: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
     router: Router,
+    /// What became of endpoints since the last call that went well.
+    failures: Failures,
     table: Table,
     operations: HashMap<Key, Operation, Counted>,
     /// Attempts without an answer, by tag.
@@ -161,6 +166,7 @@ impl Driver {
             reports,
             tasks: JoinSet::new(),
             router,
+            failures: Failures::default(),
             operations: HashMap::default(),
             attempts: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -333,8 +339,7 @@ impl Driver {
                 continue;
             };
             if operation.deadline <= self.now {
-                let error = operation.failure();
-                self.fail(key, error);
+                self.give_up(key);
             } else if operation.gated && operation.is_write() {
                 self.fail(key, Error::refused("an abandoned write of this session is still open, this one was not sent"));
             } else {
@@ -345,6 +350,19 @@ impl Driver {
         if self.keep_alive_at.is_some_and(|at| at <= self.now) {
             self.keep_alive();
         }
+    }
+
+    /// Fails an operation for which nothing more is tried, with what became of the endpoints.
+    fn give_up(&mut self, key: Key) {
+        let Some(operation) = self.operations.get_mut(&key) else { return };
+        let connecting = self.connections.iter().filter(|(_, connection)| connection.requests.is_none()).map(|(at, _)| *at);
+        let waited_for = operation.attempt.map(|attempt| attempt.via.target()).into_iter();
+        for at in waited_for.chain(connecting.filter(|_| operation.attempt.is_none())) {
+            self.failures.note_silence(self.router.address(at));
+        }
+        let error =
+            if operation.is_about_endpoints() { operation.failure().with_endpoints(&self.failures) } else { operation.failure() };
+        self.fail(key, error);
     }
 
     fn keep_alive(&mut self) {
@@ -441,7 +459,7 @@ impl Driver {
         let Some(message) = self.attempt(key, Via::Alone(target)) else { return };
         let remaining = self.operations[&key].deadline.saturating_sub(self.now);
         let channel = self.bulk.as_ref().filter(|(at, _)| *at == target).map(|(_, channel)| channel.clone());
-        let dial = self.config.dial(self.router.address(target));
+        let dial = self.config.dial(self.router.address(target)).within(self.share(remaining));
         self.tasks.spawn(connection::alone(dial, target, channel, message, remaining, self.reports.clone()));
     }
 
@@ -507,11 +525,19 @@ impl Driver {
     fn connect(&mut self, target: usize) {
         let line = Line { target, generation: self.next_generation };
         self.next_generation += 1;
-        let dial = self.config.dial(self.router.address(target));
+        let remaining = self.ready.iter().filter_map(|key| self.operations.get(key)).map(|operation| operation.deadline).max();
+        let remaining = remaining.map_or(OWN_DEADLINE, |deadline| deadline.saturating_sub(self.now));
+        let dial = self.config.dial(self.router.address(target)).within(self.share(remaining));
         // Each open operation has one attempt at most, and our own are few: the stream's channel never fills.
         let stream = connection::stream(dial, line, OPERATIONS_MAX + BATCH_MAX, self.reports.clone());
         let task = self.tasks.spawn(stream);
         self.connections.insert(target, Connection { generation: line.generation, requests: None, open: 0, task });
+    }
+
+    /// What one endpoint may take of so much time: each gets as much, and one more is left for the call, so that an endpoint that swallows
+    /// everything leaves some for the others.
+    fn share(&self, remaining: Duration) -> Duration {
+        (remaining / (self.router.count() as u32 + 1)).max(CONNECT_TIMEOUT_MIN)
     }
 
     /// Ends streams to where nothing is sent any more.

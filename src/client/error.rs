@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::failures::{EndpointFailure, Failures, listed};
 use crate::types::{Refusal, RefusalKind, Revision, TooLarge, Version};
 
 /// How long to wait after a refusal that names no delay of its own.
@@ -41,6 +42,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     revision: Option<Revision>,
+    endpoints: Vec<EndpointFailure>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -55,8 +57,13 @@ impl Error {
         self.revision
     }
 
+    /// Of a call that no endpoint did: which of them failed how, the last time each was tried. Empty where one node's word settled it.
+    pub fn endpoints(&self) -> &[EndpointFailure] {
+        &self.endpoints
+    }
+
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), revision: None, source: None }
+        Self { kind, message: message.into(), revision: None, endpoints: Vec::new(), source: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -117,6 +124,23 @@ impl Error {
         Self::new(kind, text).caused_by(Some(refusal))
     }
 
+    /// With what became of each endpoint, if that is what it is about.
+    pub(super) fn with_endpoints(self, failures: &Failures) -> Self {
+        match self.kind {
+            ErrorKind::Refused { .. } | ErrorKind::Indeterminate => Self { endpoints: failures.all().to_vec(), ..self },
+            _ => self,
+        }
+    }
+
+    /// The same, for another who waited for the same.
+    pub(super) fn for_another(&self) -> Self {
+        let message = match &self.source {
+            Some(source) if self.endpoints.len() < 2 => format!("{}: {source}", self.message),
+            _ => self.message.clone(),
+        };
+        Self { endpoints: self.endpoints.clone(), ..Self::new(self.kind, message) }
+    }
+
     fn caused_by(self, refusal: Option<Refusal>) -> Self {
         Self { source: refusal.map(|refusal| refusal.into()), ..self }
     }
@@ -124,9 +148,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
-            Some(source) => write!(f, "{}: {source}", self.message),
-            None => f.write_str(&self.message),
+        f.write_str(&self.message)?;
+        match (&self.source, &self.endpoints[..]) {
+            (Some(source), [] | [_]) => write!(f, ": {source}"),
+            (_, endpoints @ [_, _, ..]) => write!(f, ": {}", listed(endpoints)),
+            (None, _) => Ok(()),
         }
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::credentials::{Link, first_answer, refusal_from};
+use super::connection::Broken;
+use super::credentials::{Link, first_answer};
 use super::driver::Config;
+use super::failures::Failures;
 use super::{Error, ErrorKind};
 use crate::types::{Applied, ClusterId, NodeId, Refusal, RefusalKind, Revision};
 use crate::wire::v1;
@@ -109,10 +111,12 @@ async fn at_the_leader<T>(
     let mut queue: VecDeque<String> = config.endpoints.iter().cloned().collect();
     let (mut ambiguous, mut hints) = (false, 0);
     let mut last = Refusal::not_applied(RefusalKind::Unavailable, "no endpoint answered");
+    let mut failures = Failures::default();
     loop {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let Some(given) = remaining.checked_sub(ANSWER_MARGIN.min(within / 4)).filter(|given| !given.is_zero()) else {
-            return Err(if ambiguous { Error::indeterminate(Some(last)) } else { Error::from_refusal(last) });
+            let error = if ambiguous { Error::indeterminate(Some(last)) } else { Error::from_refusal(last) };
+            return Err(error.with_endpoints(&failures));
         };
         let Some(endpoint) = queue.pop_front() else {
             sleep(PAUSE.min(remaining)).await;
@@ -122,13 +126,17 @@ async fn at_the_leader<T>(
         let attempt = async {
             let client = OperationsClient::new(config.dial(&endpoint).connect().await?);
             let timeout_ms = u32::try_from(given.as_millis()).unwrap_or(u32::MAX).max(1);
-            call(client, timeout_ms).await.map_err(|status| refusal_from(&status))
+            call(client, timeout_ms).await.map_err(|status| Broken::of_status(&endpoint, &status))
         };
-        let refusal = match timeout(remaining, attempt).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(refusal)) => refusal,
-            Err(_) => Refusal::unknown(RefusalKind::DeadlineExceeded, format!("no answer in time address={endpoint}")),
+        let late = |_| Err(Broken::late(&endpoint, remaining));
+        let Broken { refusal, failure } = match timeout(remaining, attempt).await.unwrap_or_else(late) {
+            Ok(answer) => return Ok(answer),
+            Err(broken) => broken,
         };
+        failures.note(failure);
+        if failures.are_settings_of_all(config.endpoints.iter().map(String::as_str)) && !ambiguous {
+            return Err(Error::from_refusal(refusal).with_endpoints(&failures));
+        }
         ambiguous |= refusal.applied == Applied::Unknown;
         match &refusal.kind {
             RefusalKind::Invalid | RefusalKind::Denied | RefusalKind::Unauthenticated => {

@@ -26,6 +26,7 @@ mod content;
 mod credentials;
 mod driver;
 mod error;
+mod failures;
 mod handle;
 mod known;
 mod members;
@@ -52,10 +53,11 @@ use tokio::sync::oneshot;
 pub use admin::{AdminAnswer, AdminPort};
 pub use builder::Builder;
 #[doc(hidden)]
-pub use connection::Connector;
+pub use connection::{Connecting, Connector, DialError};
 pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
 pub use credentials::Tls;
 pub use error::{Error, ErrorKind};
+pub use failures::EndpointFailure;
 pub use members::{Member, MemberChange, Members};
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents};
 #[doc(hidden)]

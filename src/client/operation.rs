@@ -175,6 +175,16 @@ impl Operation {
         }
     }
 
+    /// Whether what it ended in is about who could be reached, and not one node's judgement of it.
+    pub fn is_about_endpoints(&self) -> bool {
+        self.refusal.as_ref().is_none_or(|refusal| {
+            matches!(
+                refusal.kind,
+                RefusalKind::Unavailable | RefusalKind::NoLeader | RefusalKind::NotLeader(_) | RefusalKind::DeadlineExceeded
+            )
+        })
+    }
+
     /// What the caller is told when there is nothing more to try.
     pub fn failure(&mut self) -> Error {
         let pending = self.attempt.is_some() && self.is_write();

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tonic::Streaming;
 
 use super::Error;
-use super::credentials::{first_answer, refusal_from};
+use super::connection::Broken;
+use super::credentials::first_answer;
 use super::driver::Config;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::types::{NodeId, Revision};
@@ -58,7 +59,7 @@ impl Backup {
     pub async fn next(&mut self) -> Result<Option<BackupPiece>, Error> {
         let silent = || Error::refused(format!("the node sends nothing any more address={}", self.endpoint));
         let piece = tokio::time::timeout(PIECE_TIMEOUT, self.pieces.message()).await.map_err(|_| silent())?;
-        let piece = piece.map_err(|status| Error::from_refusal(refusal_from(&status)))?;
+        let piece = piece.map_err(|status| Error::from_refusal(Broken::of_status(&self.endpoint, &status).refusal))?;
         Ok(piece.map(|piece| {
             let v1::BackupPiece { data, rows_done, rows_total, revision } = piece;
             BackupPiece { data, rows_done, rows_total, revision: Revision(revision) }

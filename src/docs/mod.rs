@@ -10,6 +10,8 @@ pub mod consistency {}
 pub mod failure_model {}
 #[doc = include_str!("not_promised.md")]
 pub mod not_promised {}
+#[doc = include_str!("protocol.md")]
+pub mod protocol {}
 #[doc = include_str!("disk_format.md")]
 pub mod disk_format {}
 #[doc = include_str!("threading.md")]

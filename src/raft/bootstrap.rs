@@ -119,9 +119,18 @@ pub async fn ask(shared: &Shared, member: &Member) -> Result<peer::HelloResponse
         peer::HelloRequest { name: shared.name.clone(), configuration_hash: shared.configuration_hash, from: shared.me.0 };
     match tokio::time::timeout(ASK_TIMEOUT, client.hello(request)).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(status.message().to_owned()),
+        Ok(Err(status)) => Err(reason(&status)),
         Err(_) => Err("no answer in time".to_owned()),
     }
+}
+
+/// What a status says, with what lies behind it: the transport's own text names no cause.
+fn reason(status: &Status) -> String {
+    let mut innermost: &dyn std::error::Error = status;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    if std::error::Error::source(status).is_some() { innermost.to_string() } else { status.message().to_owned() }
 }
 
 /// Offers a node a cluster's id. Errors: it refuses, or does not answer.

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::tls::{Connecting, Shown, TcpDial};
+use crate::tls::{Connecting, Shown, Starts, TcpDial};
 
 /// A byte stream between two nodes.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -199,7 +199,8 @@ pub trait Net: Send + Sync + 'static {
 
     /// The same by TLS, over TCP: other networks are tests', which configure no certificates.
     fn secured(&self, endpoint: Endpoint, tls: Connecting) -> Channel {
-        endpoint.connect_with_connector_lazy(TcpDial(tls))
+        let within = endpoint.get_connect_timeout().unwrap_or(Duration::MAX);
+        endpoint.connect_with_connector_lazy(TcpDial::new(Some(tls), within, Starts::default()))
     }
 
     /// Where a connection to the peer at `address` goes: there, unless something stands between.

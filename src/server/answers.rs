@@ -10,10 +10,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::WatchStream;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::call::{Answer, Answerer, Asked, Done, Origin};
 use super::dispatch::Dispatcher;
+use super::edge;
 use crate::limits::{READER_PATIENCE, STREAM_OPEN_MAX};
 use crate::raft::Charge;
 use crate::types::{Refusal, RefusalKind};
@@ -234,13 +235,7 @@ where
 
 /// A request that was none, as a named refusal; how a connection ended, as it is.
 fn named(status: Status) -> Status {
-    match status.code() {
-        Code::OutOfRange | Code::Internal | Code::InvalidArgument | Code::ResourceExhausted | Code::Unimplemented => {
-            let message = format!("the message is no request, or too large: {}", status.message());
-            wire::status_from_refusal(&Refusal::not_applied(RefusalKind::Invalid, message))
-        }
-        _ => status,
-    }
+    if edge::is_unread(status.code()) && !wire::is_ours(&status) { wire::unread(&status) } else { status }
 }
 
 /// One response, as every one of them says who answers and who leads.
@@ -342,6 +337,6 @@ mod tests {
     fn a_message_that_is_too_large_becomes_a_named_refusal() {
         let status = named(Status::out_of_range("decoded message length too large"));
         assert_eq!(wire::refusal_from_status(&status).kind, RefusalKind::Invalid);
-        assert_eq!(named(Status::cancelled("gone")).code(), Code::Cancelled);
+        assert_eq!(named(Status::cancelled("gone")).code(), tonic::Code::Cancelled);
     }
 }

@@ -20,6 +20,7 @@ mod call;
 pub mod config;
 pub mod data_dir;
 mod dispatch;
+mod edge;
 mod forward;
 mod health;
 mod history;

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::auth::{Guard, Need};
 use super::config::validate_address;
+use super::edge;
 use crate::raft::members::{Ask, Roster};
 use crate::raft::{Backup, Member, Node};
 use crate::types::{ClusterId, NodeId, Refusal};
@@ -44,7 +45,9 @@ impl Operations for OperationsService {
 
     async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         self.guard.require(request.metadata(), Need::Admin)?;
+        let given = edge::given(request.metadata());
         let v1::BackupRequest { at_least, timeout_ms } = request.into_inner();
+        let timeout_ms = edge::timeout_ms(timeout_ms, given);
         let timeout = if timeout_ms == 0 { WAIT_DEFAULT } else { Duration::from_millis(timeout_ms.into()).min(WAIT_MAX) };
         let backup = self.node.backup(at_least, timeout).await.map_err(|refusal| wire::status_from_refusal(&refusal))?;
         let (pieces, stream) = mpsc::channel(PIECES_AHEAD);
@@ -66,7 +69,9 @@ impl Operations for OperationsService {
 
     async fn change_members(&self, request: Request<v1::ChangeMembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
         self.guard.require(request.metadata(), Need::Admin)?;
+        let given = edge::given(request.metadata());
         let v1::ChangeMembersRequest { timeout_ms, force, change } = request.into_inner();
+        let timeout_ms = edge::timeout_ms(timeout_ms, given);
         let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
         let ask = ask_from(change).map_err(refused)?;
         let roster = self.node.change_members(&ask, force, within(timeout_ms)).await.map_err(refused)?;
@@ -75,7 +80,9 @@ impl Operations for OperationsService {
 
     async fn hand_over(&self, request: Request<v1::HandOverRequest>) -> Result<Response<v1::HandOverResponse>, Status> {
         self.guard.require(request.metadata(), Need::Admin)?;
+        let given = edge::given(request.metadata());
         let v1::HandOverRequest { to, timeout_ms } = request.into_inner();
+        let timeout_ms = edge::timeout_ms(timeout_ms, given);
         let to = (to != 0).then_some(NodeId(to));
         let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
         let late = |_| refused(Refusal::unknown(crate::types::RefusalKind::DeadlineExceeded, "nobody took over in time"));

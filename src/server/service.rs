@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use super::answers::{Answers, Frames, response};
 use super::auth::{Caller, Need};
 use super::call::{Asked, Origin};
 use super::dispatch::Dispatcher;
+use super::edge;
 use super::status::Reporter;
 use crate::types::Refusal;
 use crate::wire::v1::sessions_server::Sessions;
@@ -54,6 +56,18 @@ impl SessionsService {
 pub struct Requests {
     requests: Streaming<v1::SubmitRequest>,
     caller: Caller,
+    dispatcher: Dispatcher,
+    /// When the caller ends the stream, if it says so, less a margin; by the node's monotonic clock.
+    until: Option<Duration>,
+}
+
+impl Requests {
+    fn asked(&self, mut request: v1::SubmitRequest) -> Asked {
+        if let Some(until) = self.until {
+            request.timeout_ms = edge::timeout_ms(request.timeout_ms, Some(until.saturating_sub(self.dispatcher.now())));
+        }
+        Asked { request, caller: self.caller.clone() }
+    }
 }
 
 impl Stream for Requests {
@@ -61,8 +75,16 @@ impl Stream for Requests {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let polled = Pin::new(&mut self.requests).poll_next(cx);
-        polled.map(|next| next.map(|request| request.map(|request| Asked { request, caller: self.caller.clone() })))
+        polled.map(|next| next.map(|request| request.map(|request| self.asked(request))))
     }
+}
+
+/// The operation, with a deadline no later than the caller's.
+fn operation(request: Request<v1::SubmitRequest>) -> v1::SubmitRequest {
+    let given = edge::given(request.metadata());
+    let mut request = request.into_inner();
+    request.timeout_ms = edge::timeout_ms(request.timeout_ms, given);
+    request
 }
 
 fn not_a(what: &str) -> Status {
@@ -76,13 +98,15 @@ impl Sessions for SessionsService {
 
     async fn submit(&self, request: Request<Streaming<v1::SubmitRequest>>) -> Result<Response<Self::SubmitStream>, Status> {
         let caller = self.caller(&request)?;
-        let asked = Requests { requests: request.into_inner(), caller };
+        let dispatcher = self.dispatcher.clone();
+        let until = edge::given(request.metadata()).map(|given| dispatcher.now().saturating_add(given));
+        let asked = Requests { requests: request.into_inner(), caller, dispatcher, until };
         Ok(Response::new(Answers::new(self.dispatcher.clone(), Origin::Client, asked, self.stop.clone())))
     }
 
     async fn write(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let caller = self.caller(&request)?;
-        let request = request.into_inner();
+        let request = operation(request);
         match &request.operation {
             Some(v1::submit_request::Operation::Write(_)) => self.ask_one(request, caller).await,
             _ => Err(not_a("write")),
@@ -91,7 +115,7 @@ impl Sessions for SessionsService {
 
     async fn load(&self, request: Request<v1::SubmitRequest>) -> Result<Response<Self::LoadStream>, Status> {
         let caller = self.caller(&request)?;
-        let request = request.into_inner();
+        let request = operation(request);
         if !matches!(request.operation, Some(v1::submit_request::Operation::Load(_))) {
             return Err(not_a("load"));
         }
@@ -101,7 +125,7 @@ impl Sessions for SessionsService {
 
     async fn list(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let caller = self.caller(&request)?;
-        let request = request.into_inner();
+        let request = operation(request);
         match &request.operation {
             Some(v1::submit_request::Operation::List(_)) => self.ask_one(request, caller).await,
             _ => Err(not_a("list")),
@@ -110,6 +134,9 @@ impl Sessions for SessionsService {
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         self.dispatcher.guard().require(request.metadata(), Need::Admin)?;
-        Ok(Response::new(self.reporter.cluster(&request.into_inner()).await))
+        let given = edge::given(request.metadata());
+        let mut request = request.into_inner();
+        request.timeout_ms = edge::timeout_ms(request.timeout_ms, given);
+        Ok(Response::new(self.reporter.cluster(&request).await))
     }
 }

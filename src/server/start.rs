@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::config::{Config, is_loopback};
 use super::dispatch::{Access, Dispatcher};
+use super::edge::Named;
 use super::listen::{HttpListener, Port, listen};
 use super::metrics::Wire;
 use super::operations::OperationsService;
@@ -331,20 +332,21 @@ where
 {
     let limit = WRITE_MESSAGE_BYTES_MAX as usize;
     let sessions = SessionsServer::new(service).max_decoding_message_size(limit).max_encoding_message_size(limit);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
-        .build_v1()
-        .map_err(|error| Error::new(format!("the protocol's description is broken: {error}")))?;
+    let reflection = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(wire::DESCRIPTOR);
+    let broken = |error| Error::new(format!("the protocol's description is broken: {error}"));
+    let (current, older) = (reflection().build_v1().map_err(broken)?, reflection().build_v1alpha().map_err(broken)?);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-        .add_service(sessions)
-        .add_service(OperationsServer::new(operations))
+        .add_service(Named(sessions))
+        .add_service(Named(OperationsServer::new(operations)))
         .add_service(health)
-        .add_service(reflection)
+        .add_service(current)
+        // Python's client asks for this one only.
+        .add_service(older)
         .serve_with_incoming_shutdown(port, signalled(stop))
         .await
         .map_err(|error| Error::new(format!("the client port failed: {error}")))

@@ -1,50 +1,65 @@
 //! The end that connects: it believes its authorities and no other, and the name it connects to must be in the certificate.
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll};
 
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, Error as RustlsError};
-use tonic::codegen::Service;
-use tonic::codegen::http::Uri;
 
 use super::material::{Error, Identity, Roots, Time, VERSIONS, provider};
+use super::validity::{self, Validity};
 use crate::env::Clock;
 
 /// What every connection from here believes and shows. Cheap to clone; all clones change together.
 #[derive(Clone)]
-pub struct Connecting(Arc<RwLock<Arc<ClientConfig>>>);
+pub struct Connecting(Arc<RwLock<Current>>);
+
+struct Current {
+    config: Arc<ClientConfig>,
+    /// Of what is shown.
+    validity: Option<Validity>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Current {
+    fn new(roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let config = config(roots, identity, clock.clone())?;
+        Ok(Self { config, validity: identity.and_then(Validity::of), clock })
+    }
+}
 
 impl Connecting {
     /// With these authorities, and a certificate to show where there is one. Errors: the certificate can't be used.
     pub fn new(roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        Ok(Self(Arc::new(RwLock::new(config(roots, identity, clock)?))))
+        Ok(Self(Arc::new(RwLock::new(Current::new(roots, identity, clock)?))))
     }
 
     /// The same for a port that speaks HTTP/1.
     pub fn for_http1(roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let mut config = config(roots, identity, clock)?;
+        let mut current = Current::new(roots, identity, clock)?;
         // Nobody else has it yet.
-        if let Some(config) = Arc::get_mut(&mut config) {
+        if let Some(config) = Arc::get_mut(&mut current.config) {
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
         }
-        Ok(Self(Arc::new(RwLock::new(config))))
+        Ok(Self(Arc::new(RwLock::new(current))))
     }
 
     /// From now on with these. Errors: as [`Connecting::new`]; then nothing changed.
     pub fn replace(&self, roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<(), Error> {
-        let config = config(roots, identity, clock)?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+        let current = Current::new(roots, identity, clock)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = current;
         Ok(())
+    }
+
+    /// Since when what is shown has expired, in words; `None`: it has not.
+    pub(super) fn expired(&self) -> Option<String> {
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (not_after, now) = (current.validity?.not_after, current.clock.wall_ms() / 1000);
+        (now > not_after).then(|| validity::expired(not_after, now))
     }
 
     /// TLS on a byte stream to `host`, a name or an address that must be in the other end's certificate. Dropping the future ends it.
@@ -55,7 +70,7 @@ impl Connecting {
         let host = host.trim_matches(['[', ']']);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| io::Error::other(format!("no name for a certificate host={host}")))?;
-        let config = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.0.read().unwrap_or_else(PoisonError::into_inner).config.clone();
         TlsConnector::from(config).connect(name, stream).await
     }
 }
@@ -77,30 +92,6 @@ fn config(roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> 
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
-}
-
-/// Connects channels over TCP, with TLS above where there is some.
-#[derive(Clone, Debug)]
-pub struct TcpDial(pub Connecting);
-
-impl Service<Uri> for TcpDial {
-    type Response = TokioIo<TlsStream<TcpStream>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = self.0.clone();
-        Box::pin(async move {
-            let host = uri.host().unwrap_or_default();
-            let stream = TcpStream::connect((host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(443))).await?;
-            stream.set_nodelay(true)?;
-            Ok(TokioIo::new(tls.connect(host, stream).await?))
-        })
-    }
 }
 
 /// How rustls, and all that passes its errors on, words an alert.

@@ -9,15 +9,16 @@
 #[cfg(feature = "server")]
 mod accept;
 mod connect;
+mod dial;
 mod material;
 #[cfg(feature = "server")]
 mod nodes;
-#[cfg(feature = "server")]
 mod validity;
 
 #[cfg(feature = "server")]
 pub use accept::{Acceptor, ClientCertificates, Hosts, Port, check_member};
-pub use connect::{Connecting, TcpDial, refused_by_peer};
+pub use connect::{Connecting, refused_by_peer};
+pub use dial::{DialError, Heard, Obstacle, Starts, TcpDial};
 pub use material::{Error, Identity, Roots};
 #[cfg(feature = "server")]
 pub use nodes::{Shown, host_of, node_uri};

@@ -44,6 +44,17 @@ pub fn day(second: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// When that was, for people: `expired on 2026-11-18, 10 days ago`.
+pub fn expired(not_after_s: u64, now_s: u64) -> String {
+    let since = now_s.saturating_sub(not_after_s);
+    let (count, unit) = match since {
+        0..3_600 => (since / 60, "minute"),
+        3_600..86_400 => (since / 3_600, "hour"),
+        _ => (since / 86_400, "day"),
+    };
+    format!("expired on {}, {count} {unit}{} ago", day(not_after_s), if count == 1 { "" } else { "s" })
+}
+
 /// What a certificate holds from its validity on.
 ///
 /// RFC 5280 §4.1: `Certificate { tbs { [0] version?, serial, signature, issuer, validity { notBefore, notAfter }, subject, key, … }, … }`.
@@ -120,6 +131,13 @@ mod tests {
             assert_eq!(seconds(24, digits.as_bytes()), Some(days * 86_400), "{text}");
         }
         assert_eq!([day(0), day(1_795_043_211), day(u64::MAX)], ["1970-01-01", "2026-11-18", "9999-12-31"]);
+    }
+
+    #[test]
+    fn an_end_says_how_long_ago_it_was() {
+        assert_eq!(expired(1_795_043_211, 1_795_907_211), "expired on 2026-11-18, 10 days ago");
+        assert_eq!(expired(0, 7_200), "expired on 1970-01-01, 2 hours ago");
+        assert_eq!(expired(0, 61), "expired on 1970-01-01, 1 minute ago");
     }
 
     #[test]

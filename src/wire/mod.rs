@@ -13,7 +13,7 @@ pub use convert::{
 pub use load::{Assembled, LoadAssembler, LoadFrames};
 #[cfg(feature = "client")]
 pub(crate) use refusal::leader_hint;
-pub use refusal::{refusal_from, refusal_from_status, refusal_to, status_from_refusal};
+pub use refusal::{is_ours, refusal_from, refusal_from_status, refusal_to, status_from_refusal, unread};
 
 /// The client protocol, `quorate.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -74,6 +74,14 @@ pub fn status_from_refusal(refusal: &Refusal) -> Status {
     Status::with_error_details(code(&refusal.kind), truncated(&refusal.message), details)
 }
 
+/// The transport could not read a call, for which it made this status: the same with our details. Nothing changed.
+pub fn unread(status: &Status) -> Status {
+    let message = format!("the call can't be read, or is too large: {}", status.message());
+    let metadata = HashMap::from([(APPLIED.to_owned(), "no".to_owned())]);
+    let details = ErrorDetails::with_error_info(short_name(v1::RefusalReason::Invalid), DOMAIN, metadata);
+    Status::with_error_details(status.code(), truncated(&message), details)
+}
+
 /// The refusal of a gRPC status. It never fails: without our `ErrorInfo` it is judged by its code, and [`Applied::Unknown`].
 pub fn refusal_from_status(status: &Status) -> Refusal {
     let message = truncated(status.message());
@@ -86,6 +94,11 @@ pub fn refusal_from_status(status: &Status) -> Refusal {
     let delay = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default();
     let applied = if info.metadata.get(APPLIED).is_some_and(|value| value == "no") { Applied::No } else { Applied::Unknown };
     Refusal { kind: kind(reason.unwrap_or(v1::RefusalReason::Unspecified), hint, delay), applied, message }
+}
+
+/// Whether a node of ours made this status: not a proxy, nor the transport.
+pub fn is_ours(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.domain == DOMAIN)
 }
 
 /// A hint worth following: an address that is not empty and not above its bound.
@@ -231,6 +244,34 @@ mod tests {
         }
         let unknown = refusal_from(v1::Refusal { reason: 99, ..Default::default() });
         assert_eq!(unknown, Refusal::unknown(RefusalKind::Unavailable, ""));
+    }
+
+    /// Clients take 8 KiB of headers, some no more, and lose the status or the connection above it.
+    #[test]
+    fn no_refusal_is_longer_than_what_a_client_takes_of_headers() {
+        for kind in every_kind() {
+            let kind = match kind {
+                RefusalKind::NotLeader(hint) => {
+                    RefusalKind::NotLeader(LeaderHint { address: "x".repeat(ADDRESS_BYTES_MAX), ..hint })
+                }
+                kind => kind,
+            };
+            // Each byte of it takes three in a header.
+            let refusal = Refusal::not_applied(kind, "é\n".repeat(MESSAGE_BYTES_MAX));
+            for status in [status_from_refusal(&refusal), unread(&Status::out_of_range("é\n".repeat(MESSAGE_BYTES_MAX)))] {
+                let response = status.into_http::<()>();
+                let bytes: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+                assert!(bytes < 4096, "{bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_transport_could_not_read_changed_nothing() {
+        let status = unread(&Status::out_of_range("decoded message length too large"));
+        assert_eq!(status.code(), Code::OutOfRange);
+        let refusal = refusal_from_status(&status);
+        assert_eq!((refusal.kind, refusal.applied), (RefusalKind::Invalid, Applied::No));
     }
 
     #[test]

@@ -21,12 +21,13 @@ pub fn json(output: &Output) -> Value {
     serde_json::from_str(&succeeded(output)).expect("one JSON document")
 }
 
-/// Asserts the exit code, and that stderr is one line that holds all of `parts`.
-pub fn refused(output: &Output, code: i32, parts: &[&str]) {
-    let message = String::from_utf8_lossy(&output.stderr);
+/// Asserts the exit code, and that stderr is one line, with perhaps one for each endpoint below it, and holds all of `parts`. Gives it.
+pub fn refused(output: &Output, code: i32, parts: &[&str]) -> String {
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{message}");
-    assert_eq!(message.trim_end().lines().count(), 1, "one line: {message:?}");
+    assert!(message.trim_end().lines().skip(1).all(|line| line.starts_with("  ")), "one line, and what is below it: {message:?}");
     parts.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in {message:?}"));
+    message
 }
 
 /// Values, a transcript in several chunks, a large one in several rows, and a session that was deleted.

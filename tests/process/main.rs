@@ -9,6 +9,7 @@ mod doctor;
 mod grow;
 mod harness;
 mod hung;
+mod languages;
 mod load;
 mod members;
 mod metrics;
@@ -20,6 +21,7 @@ mod ports;
 mod race;
 #[allow(dead_code, reason = "the bench that shares it stops races early")]
 mod racing;
+mod reached;
 mod upgrade;
 
 use std::sync::Arc;

@@ -26,9 +26,9 @@ async fn a_client_without_a_good_certificate_is_refused_at_once() {
     let nodes = Nodes::start(1, "info").await;
     let none = nodes.builder().tls(Tls::authority_pem(nodes.authority.pem())).token("tokensecret-writer").build();
     for (what, client, alert) in [
-        ("none", none.expect("well formed"), "CertificateRequired"),
-        ("wrong authority", shown(&nodes, &Authority::new().client(Good::Now)), "UnknownCA"),
-        ("expired", shown(&nodes, &nodes.authority.client(Good::Expired)), "CertificateExpired"),
+        ("none", none.expect("well formed"), "it wants a client's certificate"),
+        ("wrong authority", shown(&nodes, &Authority::new().client(Good::Now)), "does not know the CA that signed the certificate"),
+        ("expired", shown(&nodes, &nodes.authority.client(Good::Expired)), "the certificate shown to it expired on 2021-01-01, "),
     ] {
         let error = refused(client).await;
         assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{what}: {error}");
@@ -48,17 +48,61 @@ async fn neither_end_speaks_to_one_it_does_not_believe_or_in_the_open() {
     let deceived = nodes.builder().tls(deceived).token("tokensecret-writer").read_deadline(Duration::from_secs(1));
     let error = refused(deceived.build().expect("well formed")).await;
     assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error:?}");
-    assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+    assert!(error.to_string().contains("its certificate is not signed by a CA that is believed here"), "{error}");
 
     // The authority is believed, the name is not in the node's certificate.
     let elsewhere = nodes.client_address(1).replace(HOST, "localhost");
     let elsewhere = Client::builder().endpoints([elsewhere]).tls(nodes.tls()).token("tokensecret-writer");
     let error = refused(elsewhere.read_deadline(Duration::from_secs(1)).build().expect("well formed")).await;
-    assert!(error.to_string().contains("NotValidForName") || error.to_string().contains("not valid for name"), "{error}");
+    assert!(error.to_string().contains("its certificate is not good for localhost, only for "), "{error}");
 
-    let open = nodes.builder().read_deadline(Duration::from_secs(1)).build().expect("well formed");
+    // It does not try again until its deadline: nothing would change by that.
+    let open = nodes.builder().read_deadline(Duration::from_secs(120)).build().expect("well formed");
     let error = refused(open).await;
     assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("it speaks TLS: pass --ca (QUORATE_CA)") && error.endpoints()[0].settings, "{error}");
+}
+
+/// What is typed wrongly most often is told in words that say what to type instead.
+#[tokio::test]
+async fn a_command_that_does_not_fit_the_nodes_is_told_in_plain_words_what_to_pass() {
+    let nodes = Nodes::start(1, "info").await;
+    nodes.write("other.pem", &Authority::new().pem());
+    nodes.write_pair("expired", &nodes.authority.client(Good::Expired));
+    let path = |name: &str| nodes.path(name).to_str().expect("UTF-8").to_owned();
+    let (node, peer, admin) = (nodes.client_address(1), nodes.peer_address(1), nodes.admin_address(1));
+    let (ca, cert, key) = (path("ca.pem"), path("client.pem"), path("client-key.pem"));
+    let shown = ["--ca", &ca, "--cert", &cert, "--key", &key];
+    let (get, status) = (["session", "get", "a/1"], ["status"]);
+    let with = |command: &[&str], more: &[&str]| {
+        let output = nodes.run_open(&[command, more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let other = path("other.pem");
+    let (old, old_key) = (path("expired.pem"), path("expired-key.pem"));
+    let https = format!("https://{node}");
+    for (command, more, code, told) in [
+        (&get[..], &[][..], 4, format!("error: no answer: {node}: it speaks TLS: pass --ca (QUORATE_CA)\n")),
+        (&status, &[], 4, format!("error: no answer: {node}: it speaks TLS: pass --ca (QUORATE_CA)\n")),
+        (&["session", "rm", "a/1"], &[], 4, format!("nothing changed: {node}: it speaks TLS: pass --ca (QUORATE_CA)\n")),
+        (&get, &["--ca", &other], 4, format!("{node}: its certificate is not signed by the CA in {other} (--ca, QUORATE_CA)\n")),
+        (&get, &["--ca", &ca], 1, "it wants a client's certificate: pass --cert and --key (QUORATE_CERT, QUORATE_KEY)".to_owned()),
+        (&get, &["--ca", &ca, "--cert", &old, "--key", &old_key], 1, "expired on 2021-01-01, ".to_owned()),
+        (&get, &shown, 1, "a token is passed by --token-file (QUORATE_TOKEN_FILE) or QUORATE_TOKEN".to_owned()),
+        (&get, &["--endpoints", &https], 2, "pass --ca (QUORATE_CA)".to_owned()),
+        (&get, &["--endpoints", &peer, "--ca", &ca], 1, "a peer port wants a member's".to_owned()),
+        (
+            &get,
+            &[&shown[..], &["--endpoints", &admin]].concat(),
+            4,
+            format!("{admin}: that is an admin port: use the node's client port\n"),
+        ),
+    ] {
+        let (ended, err) = with(command, more);
+        assert_eq!(ended, Some(code), "{command:?} {more:?}: {err}");
+        assert!(err.contains(&told), "{command:?} {more:?}: {told:?} is not in {err:?}");
+        assert!(!err.contains("http2") && !err.contains("alert"), "{err}");
+    }
 }
 
 /// The peer port takes members only: not a client of the same authority, even on a member's host; not a node of another host.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate::env::SystemClock;
-use quorate::tls::{Connecting, Identity, Roots, TcpDial, host_of};
+use quorate::tls::{Connecting, Identity, Roots, Starts, TcpDial, host_of};
 use quorate::wire::peer::v1::{HelloRequest, HelloResponse, peer_client::PeerClient};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
@@ -22,7 +22,8 @@ pub async fn peer(address: &str, authority: &Authority, shown: Option<&Pair>) ->
     let identity = shown.map(|pair| Identity::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("both fit"));
     let connecting = Connecting::new(&roots, identity.as_ref(), Arc::new(SystemClock::new())).expect("usable");
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").timeout(Duration::from_secs(10));
-    let channel = endpoint.connect_with_connector(TcpDial(connecting)).await.map_err(|error| format!("{error:?}"))?;
+    let dial = TcpDial::new(Some(connecting), Duration::from_secs(10), Starts::default());
+    let channel = endpoint.connect_with_connector(dial).await.map_err(|error| format!("{error:?}"))?;
     Ok(PeerClient::new(channel))
 }
 

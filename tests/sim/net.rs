@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use quorate::client::Connector;
+use quorate::client::{Connecting, Connector, DialError};
 use quorate::raft::net::{Accepted, Incoming, Net};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, Join};
 use tonic::codegen::Service;
@@ -133,8 +133,8 @@ impl Net for SimNet {
 }
 
 impl Connector for SimNet {
-    fn connect(&self, endpoint: Endpoint) -> Pin<Box<dyn Future<Output = Result<Channel, tonic::transport::Error>> + Send>> {
-        Box::pin(async move { endpoint.connect_with_connector(Dial).await })
+    fn connect(&self, endpoint: Endpoint, _: Duration) -> Connecting {
+        Box::pin(async move { endpoint.connect_with_connector(Dial).await.map_err(|error| DialError::of(&error, None)) })
     }
 }
 

@@ -26,12 +26,12 @@ pub enum Code {
     Interrupted = 130,
 }
 
-/// What `main` reports: what happened, whether anything changed, what to do. One line.
+/// What `main` reports: what happened, whether anything changed, what to do. One line, and perhaps some below it for the parts.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit code.
     pub code: Code,
-    /// The line.
+    /// The lines.
     pub message: String,
 }
 
@@ -51,13 +51,13 @@ impl Failure {
         Self { code: Code::Usage, message: message.to_string() }
     }
 
-    /// The line on stderr and the code for the operating system.
+    /// The lines on stderr, those after the first indented, and the code for the operating system.
     pub fn report(&self) -> ExitCode {
         if self.code != Code::OutputClosed {
             use io::Write;
             // With stderr gone as well, the exit code is all that is left to tell.
             let kind = if self.message.starts_with(WARNING) { "" } else { "error: " };
-            let _ = writeln!(io::stderr(), "{kind}{}", self.message.replace('\n', " "));
+            let _ = writeln!(io::stderr(), "{kind}{}", self.message.trim_end().replace('\n', "\n  "));
         }
         ExitCode::from(self.code as u8)
     }

@@ -1,6 +1,7 @@
 //! What arrives: answers, refusals, lost connections; and how operations end.
 
-use super::super::connection::{self, Event, Line};
+use super::super::connection::{self, Broken, Event, Line};
+use super::super::failures::EndpointFailure;
 use super::super::operation::{Attempt, Body, Key, Operation, Via};
 use super::super::retry::{self, Decision, Situation};
 use super::super::{Error, ErrorKind};
@@ -28,14 +29,15 @@ impl Driver {
                 self.router.answered(line.target);
                 answers.into_iter().for_each(|answer| self.answer(answer));
             }
-            Event::Down { line, refusal } => self.down(line, &refusal),
+            Event::Down { line, broken } => self.down(line, *broken),
             Event::Alone { target, tag, answer, channel } => match *answer {
                 Ok(answer) => {
                     self.bulk = channel.map(|channel| (target, channel));
                     self.router.answered(target);
                     self.answer(v1::SubmitResponse { tag, ..answer });
                 }
-                Err(refusal) => {
+                Err(Broken { refusal, failure }) => {
+                    self.failures.note(failure);
                     if self.bulk.as_ref().is_some_and(|(at, _)| *at == target) && channel.is_none() {
                         self.bulk = None;
                     }
@@ -51,10 +53,12 @@ impl Driver {
     }
 
     /// A stream ended: everything on it without an answer is refused as the stream was.
-    fn down(&mut self, line: Line, refusal: &Refusal) {
+    fn down(&mut self, line: Line, broken: Broken) {
         if self.connection(line).is_none() {
             return;
         }
+        let Broken { refusal, failure } = broken;
+        self.failures.note(failure);
         self.connections.remove(&line.target);
         self.router.failed(line.target, self.now);
         let on_it = |key: &Key| {
@@ -63,20 +67,20 @@ impl Driver {
         };
         let tags: Vec<u64> = self.attempts.values().filter_map(on_it).collect();
         // Where nothing was sent, the refusal still is the reason to give when time runs out.
+        self.explain_unsequenced(&refusal);
         for key in &self.ready {
             if let Some(operation) = self.operations.get_mut(key) {
                 operation.refusal = Some(refusal.clone());
             }
         }
         tags.into_iter().for_each(|tag| self.refuse_tag(tag, refusal.clone()));
-        // A node that does not take what we show will not by being asked again.
+        // A node that does not take what we show will not by being asked again, nor does any that we do not fit.
+        let all = (0..self.router.count()).map(|at| self.router.address(at));
         if refusal.kind == RefusalKind::Unauthenticated {
-            for key in std::mem::take(&mut self.ready) {
-                let error = self.operations.get_mut(&key).map(Operation::failure);
-                if let Some(error) = error {
-                    self.fail(key, error);
-                }
-            }
+            std::mem::take(&mut self.ready).into_iter().for_each(|key| self.give_up(key));
+        } else if self.failures.are_settings_of_all(all) {
+            let waiting = std::mem::take(&mut self.unsequenced).into_iter().chain(std::mem::take(&mut self.ready));
+            waiting.collect::<Vec<_>>().into_iter().for_each(|key| self.give_up(key));
         }
     }
 
@@ -101,7 +105,12 @@ impl Driver {
             },
             Some(v1::submit_response::Answer::Load(frame)) => self.load_frame(key, attempt, frame, cluster),
             Some(v1::submit_response::Answer::List(page)) => self.list_page(key, attempt, page),
-            Some(v1::submit_response::Answer::Refusal(refusal)) => self.refuse_tag(response.tag, wire::refusal_from(refusal)),
+            Some(v1::submit_response::Answer::Refusal(refusal)) => {
+                let refusal = wire::refusal_from(refusal);
+                let failure = EndpointFailure::new(self.router.address(attempt.via.target()), &refusal.message);
+                self.failures.note(EndpointFailure { answered: true, ..failure });
+                self.refuse_tag(response.tag, refusal);
+            }
             None => self.refuse_tag(response.tag, Refusal::unknown(RefusalKind::Unavailable, "answer is empty")),
         }
     }
@@ -129,6 +138,7 @@ impl Driver {
         match assembler.push(frame) {
             Ok(None) => {}
             Ok(Some(assembled)) => {
+                self.failures.clear();
                 self.end_attempt(key);
                 if let Some(Operation { body: Body::Load { reply, .. }, .. }) = self.remove(key) {
                     // The caller went away.
@@ -145,6 +155,7 @@ impl Driver {
             Ok(page) => page,
             Err(refusal) => return self.refuse_tag(attempt.tag, not_understood(refusal)),
         };
+        self.failures.clear();
         self.end_attempt(key);
         if let Some(Operation { body: Body::List { reply, .. }, .. }) = self.remove(key) {
             // The caller went away.
@@ -153,6 +164,7 @@ impl Driver {
     }
 
     fn outcome(&mut self, key: Key, attempt: Attempt, outcome: Outcome, cluster: Option<ClusterId>) {
+        self.failures.clear();
         let users_write = self.operations.get(&key).is_some_and(Operation::is_write);
         match outcome.verdict {
             Verdict::ClientUnknown => self.client_unknown(key, attempt),
@@ -322,10 +334,7 @@ impl Driver {
                 }
                 self.rest(key, target, wait);
             }
-            Decision::GiveUp => {
-                let error = self.operations.get_mut(&key).map(Operation::failure);
-                self.fail(key, error.unwrap_or_else(|| Error::indeterminate(None)));
-            }
+            Decision::GiveUp => self.give_up(key),
         }
     }
 
@@ -385,7 +394,7 @@ impl Driver {
     fn fail_unsequenced(&mut self, error: &Error) {
         for key in std::mem::take(&mut self.unsequenced) {
             if let Some(operation) = self.remove(key) {
-                operation.fail(Error::new(error.kind(), error.to_string()));
+                operation.fail(error.for_another());
             }
         }
     }

@@ -4,7 +4,8 @@ pub struct SubmitRequest {
     /// Chosen by the caller, repeated in every answer to this operation. Unique among the open operations of the stream.
     #[prost(uint64, tag = "1")]
     pub tag: u64,
-    /// What is left until the caller's deadline, in milliseconds. 0: the server's default.
+    /// What is left until the caller's deadline, in milliseconds, at most 120 000. 0: the server's default, 15 s for writes and 5 s for reads.
+    /// Where the call has a deadline of its own (`grpc-timeout`) that counts if it is shorter, less a margin, so that a refusal arrives first.
     #[prost(uint32, tag = "2")]
     pub timeout_ms: u32,
     /// 16 bytes; may be empty where the operation carries neither `request` nor `have`.
@@ -60,7 +61,8 @@ pub struct Leader {
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
 }
-/// A write's name for ever: a retry, anywhere, repeats `client` and `sequence`.
+/// A write's name for ever: a retry, anywhere, repeats `client` and `sequence`. A client that neither writes nor says `KeepAlive` for an
+/// hour is forgotten: its next write is answered by `client_unknown`. At most 1 024 sequences from `acknowledged_below` on may be in use.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Request {
     #[prost(uint64, tag = "1")]
@@ -88,6 +90,8 @@ pub struct Blob {
     #[prost(bytes = "bytes", tag = "4")]
     pub data: ::prost::bytes::Bytes,
 }
+/// Some items of a transcript. The server looks at no content; for other clients and tools, once unpacked, it is that many times: the
+/// length of an item (4 bytes, little endian), the item.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Chunk {
     /// Items in it, at least 1.
@@ -96,6 +100,10 @@ pub struct Chunk {
     #[prost(message, optional, tag = "2")]
     pub blob: ::core::option::Option<Blob>,
 }
+/// What a session becomes. Its head begins, once unpacked, with a byte for the form of the content: 0, a plain value, which is the rest of
+/// the head, without chunks; 1, a transcript, whose head is the JSON that follows and whose items are in the chunks. Another form is kept
+/// as it is, and our clients and tools say that they do not know it. A session is at most 16 MiB as stored, 64 MiB unpacked, 100 000 items,
+/// 4 096 chunks and 16 counters; its id is 1 to 1 024 bytes of UTF-8.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Change {
     #[prost(oneof = "change::Change", tags = "1, 2")]
@@ -481,12 +489,17 @@ pub mod outcome {
         ClientClosed(super::Empty),
         #[prost(message, tag = "12")]
         TooManyClients(super::Empty),
+        /// This attempt changed nothing; an earlier one of the same request may have, before the client was forgotten. Open another client.
         #[prost(message, tag = "13")]
         ClientUnknown(super::Empty),
+        /// The sequence was closed by its own client: this attempt changed nothing, and whether an earlier one did is not known any more. Load
+        /// the session, then decide.
         #[prost(message, tag = "14")]
         Stale(super::Empty),
+        /// Too many sequences are in use: it changed nothing. Raise `acknowledged_below`, then repeat the same request.
         #[prost(message, tag = "15")]
         WindowExceeded(super::Empty),
+        /// The table of outcomes is full: it changed nothing and is not recorded. Repeat the same request a little later.
         #[prost(message, tag = "16")]
         Busy(super::Empty),
     }
@@ -736,6 +749,7 @@ pub struct Check {
     #[prost(string, tag = "4")]
     pub detail: ::prost::alloc::string::String,
 }
+/// How the bytes of a blob are packed, by who writes them. Readers must know both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Codec {
@@ -925,7 +939,15 @@ pub mod sessions_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Sessions, on the client port of every node. Any node takes any call and forwards it to the leader, once.
+    /// Sessions, on the client port of every node. Any node takes any call and forwards it to the leader, once. `src/docs/protocol.md` is the
+    /// guide for clients in other languages.
+    ///
+    /// Where tokens are in force each call carries the header `authorization: Bearer TOKEN`. A request is at most 20 MiB, an answer
+    /// below 4 MiB: what is larger comes in several. Messages are not compressed: content is, by who writes it (`Codec`).
+    ///
+    /// A refusal of a unary call is a status with `google.rpc.ErrorInfo`, domain `quorate`: `reason` as in `RefusalReason`, `applied: no` in its
+    /// metadata where nothing changed, `leader_id` and `leader_address` where another node should be asked. A status without it, a proxy's or
+    /// the transport's, says nothing about what happened. Its text is at most 512 bytes.
     #[derive(Debug, Clone)]
     pub struct SessionsClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1157,7 +1179,15 @@ pub mod sessions_server {
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
     }
-    /// Sessions, on the client port of every node. Any node takes any call and forwards it to the leader, once.
+    /// Sessions, on the client port of every node. Any node takes any call and forwards it to the leader, once. `src/docs/protocol.md` is the
+    /// guide for clients in other languages.
+    ///
+    /// Where tokens are in force each call carries the header `authorization: Bearer TOKEN`. A request is at most 20 MiB, an answer
+    /// below 4 MiB: what is larger comes in several. Messages are not compressed: content is, by who writes it (`Codec`).
+    ///
+    /// A refusal of a unary call is a status with `google.rpc.ErrorInfo`, domain `quorate`: `reason` as in `RefusalReason`, `applied: no` in its
+    /// metadata where nothing changed, `leader_id` and `leader_address` where another node should be asked. A status without it, a proxy's or
+    /// the transport's, says nothing about what happened. Its text is at most 512 bytes.
     #[derive(Debug)]
     pub struct SessionsServer<T> {
         inner: Arc<T>,

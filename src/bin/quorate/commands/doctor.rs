@@ -8,7 +8,7 @@ use serde_json::json;
 
 use self::findings::{Finding, Severity, diagnose};
 use crate::args::{self, Output};
-use crate::commands::session::{connect, read_failure};
+use crate::commands::session::{ask_failure, connect};
 use crate::failure::Failure;
 use crate::output;
 
@@ -18,7 +18,7 @@ pub async fn run(args: args::Doctor) -> Result<(), Failure> {
     let timeout = args.cluster.timeout.unwrap_or(StatusOptions::default().timeout);
     let result = client.status(StatusOptions { timeout, ..Default::default() }).await;
     client.close().await;
-    let status = result.map_err(read_failure)?;
+    let status = result.map_err(ask_failure)?;
     let mut events = Vec::new();
     for node in status.nodes.iter().filter(|node| node.reachable) {
         let one = args::Cluster { endpoints: vec![node.client_address.clone()], ..args.cluster.clone() };

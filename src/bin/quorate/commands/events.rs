@@ -5,7 +5,7 @@ use quorate::client::NodeEvents;
 use serde_json::json;
 
 use crate::args::{self, Output};
-use crate::commands::session::{connect, read_failure};
+use crate::commands::session::{ask_failure, connect};
 use crate::failure::Failure;
 use crate::output;
 
@@ -20,7 +20,7 @@ pub async fn run(args: args::Events) -> Result<(), Failure> {
         client.close().await;
         match result {
             Ok(NodeEvents { node, events }) => all.extend(events.into_iter().map(|event| (event.at_ms, node.0, event))),
-            Err(error) => last = Some(read_failure(error)),
+            Err(error) => last = Some(ask_failure(error)),
         }
     }
     if let (true, Some(failure)) = (all.is_empty(), last) {

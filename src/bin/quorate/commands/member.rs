@@ -7,7 +7,7 @@ use quorate::client::{Client, Error, ErrorKind, Member, MemberChange, Members, N
 use serde_json::{Value, json};
 
 use crate::args::{self, Output};
-use crate::commands::session::{connect, read_failure};
+use crate::commands::session::{ask_failure, connect};
 use crate::failure::{Code, Failure};
 use crate::output;
 use crate::progress::Progress;
@@ -63,7 +63,7 @@ fn failure(error: Error) -> Failure {
             code: Code::Unavailable,
             message: format!("it may or may not have happened; see `quorate member list`, or type it again: {error}"),
         },
-        _ => read_failure(error),
+        _ => ask_failure(error),
     }
 }
 
@@ -81,7 +81,7 @@ async fn list(args: args::MemberList) -> Result<(), Failure> {
     let client = connect(&args.cluster)?;
     let members = client.members().await;
     client.close().await;
-    print(&members.map_err(read_failure)?, args.output)
+    print(&members.map_err(ask_failure)?, args.output)
 }
 
 async fn one(cluster: &args::Cluster, change: MemberChange, force: bool, how: Output) -> Result<(), Failure> {
@@ -111,7 +111,7 @@ async fn replace(args: args::Replace) -> Result<(), Failure> {
     let timeout = args.cluster.timeout.unwrap_or(TIMEOUT);
     let (old, new) = (NodeId(args.old), NodeId(args.new));
     let replaced = async {
-        let members = client.members().await.map_err(read_failure)?;
+        let members = client.members().await.map_err(ask_failure)?;
         let id = |member: &Member| member.id;
         if !members.members.iter().map(id).any(|member| member == old) && old > members.largest_id {
             return Err(Failure::usage(format!("node {old} is no member; nothing was changed")));

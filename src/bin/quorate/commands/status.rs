@@ -11,7 +11,7 @@ use quorate::types::Revision;
 use serde_json::{Value, json};
 
 use crate::args::{self, Output};
-use crate::commands::session::{connect, read_failure};
+use crate::commands::session::{ask_failure, connect};
 use crate::failure::{Code, Failure};
 use crate::output;
 
@@ -27,7 +27,7 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
     }
     let result = client.status(options).await;
     client.close().await;
-    let status = result.map_err(read_failure)?;
+    let status = result.map_err(ask_failure)?;
     match args.output {
         Output::Json => output::json(&status_json(&status))?,
         Output::Table => output::line(&status_table(&status, args.digest_at))?,

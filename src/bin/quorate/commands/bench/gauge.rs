@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::args;
-use crate::commands::session::read_failure;
+use crate::commands::session::ask_failure;
 use crate::failure::Failure;
 
 /// A node that does not answer within it is not counted.
@@ -59,7 +59,7 @@ impl Gauge {
                 Ok(status) => status.nodes,
                 // Its token is for sessions only.
                 Err(error) if error.kind() == ErrorKind::Denied => return Ok(Self { pids, admin: args.admin.clone() }),
-                Err(error) => return Err(read_failure(error)),
+                Err(error) => return Err(ask_failure(error)),
             };
             if nodes.iter().all(|node| node.reachable && is_local(&node.client_address)) {
                 pids = nodes.iter().filter_map(|node| u32::try_from(node.pid).ok()).collect();

@@ -2,9 +2,13 @@
 
 use std::error::Error as _;
 
-use quorate::client::{Error, ErrorKind};
+use quorate::client::{EndpointFailure, Error, ErrorKind};
 
 use crate::failure::{Code, Failure};
+use crate::output;
+
+/// Endpoints that get a line each.
+const LINES_MAX: usize = 8;
 
 /// What became of a write, and what to do now.
 pub fn write_failure(error: Error) -> Failure {
@@ -22,17 +26,31 @@ pub fn write_failure(error: Error) -> Failure {
         }
         _ => return other(&error),
     };
-    Failure { code, message: format!("{what}: {}; {what_now}", cause(&error)) }
+    Failure { code, message: told(what, &error, what_now) }
 }
 
-/// Why there is no answer to a read, and what to do now.
+/// Why there is no answer to a read of sessions, and what to do now.
 pub fn read_failure(error: Error) -> Failure {
+    let someone_answers = error.endpoints().iter().any(|endpoint| endpoint.answered);
+    let what_now = if someone_answers {
+        "`--stale` reads what a node has; see `quorate status`, or try again"
+    } else {
+        "check --endpoints, see `quorate status`, or try again"
+    };
+    unanswered(&error, what_now)
+}
+
+/// Why there is no answer to what was asked of the nodes themselves, and what to do now.
+pub fn ask_failure(error: Error) -> Failure {
+    unanswered(&error, "check --endpoints, or try again")
+}
+
+fn unanswered(error: &Error, what_now: &str) -> Failure {
     match error.kind() {
-        ErrorKind::Refused { .. } | ErrorKind::Indeterminate => Failure {
-            code: Code::Unavailable,
-            message: format!("no answer: {}; check --endpoints, see `quorate status`, or try again", cause(&error)),
-        },
-        _ => other(&error),
+        ErrorKind::Refused { .. } | ErrorKind::Indeterminate => {
+            Failure { code: Code::Unavailable, message: told("no answer", error, what_now) }
+        }
+        _ => other(error),
     }
 }
 
@@ -40,12 +58,48 @@ pub fn read_failure(error: Error) -> Failure {
 fn other(error: &Error) -> Failure {
     let (code, what, what_now) = match error.kind() {
         ErrorKind::Invalid => (Code::Usage, "wrong as written, nothing changed", "fix the call"),
+        // Its checksums hold, or a node would have refused it.
+        ErrorKind::Corrupt if error.source().is_none() => (
+            Code::Failed,
+            "the content has a form that this program does not know, nothing changed",
+            "read it with the client that wrote it",
+        ),
         ErrorKind::Corrupt => (Code::Failed, "the stored bytes are damaged, nothing changed", "see that node's log"),
-        ErrorKind::Unauthenticated => (Code::Failed, "no or wrong credentials, nothing changed", "pass the right ones"),
+        ErrorKind::Unauthenticated => (
+            Code::Failed,
+            "no or wrong credentials, nothing changed",
+            "a token is passed by --token-file (QUORATE_TOKEN_FILE) or QUORATE_TOKEN, a certificate by --cert and --key",
+        ),
         ErrorKind::Denied => (Code::Failed, "these credentials do not allow it, nothing changed", "use others"),
         _ => (Code::Failed, "failed", "see the log of the nodes"),
     };
     Failure { code, message: format!("{what}: {}; {what_now}", cause(error)) }
+}
+
+/// One line, and one more for each endpoint where there are several. Advice is left out where a reason says already what to do.
+fn told(what: &str, error: &Error, what_now: &str) -> String {
+    let endpoints = error.endpoints();
+    let is_settings = endpoints.iter().any(|endpoint| endpoint.settings);
+    let tail = if is_settings { String::new() } else { format!("; {what_now}") };
+    let line = |endpoint: &EndpointFailure| format!("{}: {}", output::printable(&endpoint.address), endpoint.reason);
+    match endpoints {
+        [] => format!("{what}: {}{tail}", cause(error)),
+        [endpoint] => format!("{what}: {}{tail}", line(endpoint)),
+        all => {
+            let answered = all.iter().filter(|endpoint| endpoint.answered).count();
+            let answer = if answered == 1 { "answers" } else { "answer" };
+            let summary = match answered {
+                0 => format!("none of {} endpoints answers", all.len()),
+                some if 2 * some <= all.len() => format!("{some} of {} endpoints {answer}: no majority", all.len()),
+                some => format!("{some} of {} endpoints {answer}", all.len()),
+            };
+            let mut lines: Vec<String> = all.iter().take(LINES_MAX).map(line).collect();
+            if all.len() > LINES_MAX {
+                lines.push(format!("and {} more", all.len() - LINES_MAX));
+            }
+            format!("{what}: {summary}{tail}\n{}", lines.join("\n"))
+        }
+    }
 }
 
 /// What lies behind an error; without that, the error itself.

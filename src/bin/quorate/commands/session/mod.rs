@@ -23,8 +23,8 @@ use crate::failure::{Code, Failure};
 use crate::output;
 
 pub use self::exact::session_json;
-pub use self::explain::read_failure;
 use self::explain::write_failure;
+pub use self::explain::{ask_failure, read_failure};
 pub use self::transfer::{refuse, unless_refused};
 
 /// Runs one of them. The client is closed in any case, so that its row does not stay behind for an hour.

@@ -8,7 +8,7 @@ use quorate::env::NewFile;
 
 use super::{buffered, show, verify_file};
 use crate::args;
-use crate::commands::session::{connect, read_failure};
+use crate::commands::session::{ask_failure, connect, read_failure};
 use crate::failure::Failure;
 use crate::files;
 use crate::output;
@@ -35,10 +35,10 @@ pub async fn run(args: args::Save) -> Result<(), Failure> {
 async fn receive(client: &Client, args: &args::Save) -> Result<NewFile, Failure> {
     let at_least = if args.stale { Revision(0) } else { acknowledged(client).await? };
     let timeout = args.cluster.timeout.unwrap_or(CATCH_UP_TIMEOUT);
-    let mut backup = client.backup(at_least, timeout).await.map_err(read_failure)?;
+    let mut backup = client.backup(at_least, timeout).await.map_err(ask_failure)?;
     let mut file = files::create(&args.file, files::PRIVATE)?;
     let progress = Progress::count("rows", 0);
-    while let Some(piece) = backup.next().await.map_err(read_failure)? {
+    while let Some(piece) = backup.next().await.map_err(ask_failure)? {
         file.write_all(&piece.data).map_err(|error| files::unwritten(&error))?;
         progress.set_of(piece.rows_done, piece.rows_total);
     }

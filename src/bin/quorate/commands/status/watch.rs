@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{leader_of, role, status_json};
 use crate::args::{self, Output};
-use crate::commands::session::{connect, read_failure};
+use crate::commands::session::{ask_failure, connect};
 use crate::failure::Failure;
 use crate::output;
 
@@ -40,7 +40,7 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
             // One look without an answer is part of what is watched; the first says that it is no use.
             Err(error) if before.is_none() => {
                 client.close().await;
-                return Err(read_failure(error));
+                return Err(ask_failure(error));
             }
             Err(error) => output::line(&format!("no endpoint answers: {error}"))?,
         }

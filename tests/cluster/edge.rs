@@ -1,0 +1,108 @@
+//! What clients without our library are told: their own deadlines are kept, and every refusal says whether anything changed.
+
+use std::time::Duration;
+
+use quorate::types::{Applied, Consistency, Load, RefusalKind};
+use quorate::wire::{self, v1};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request, Status};
+use tonic_reflection::pb;
+
+use super::rig::{Cluster, session, submit};
+
+/// Long enough for a refusal to arrive first on a machine that is busy with other things.
+const CALLERS_DEADLINE: Duration = Duration::from_secs(5);
+
+#[track_caller]
+fn assert_changed_nothing(status: &Status, code: Code) {
+    assert_eq!(status.code(), code, "{status:?}");
+    assert!(wire::is_ours(status), "{status:?}");
+    assert_eq!(wire::refusal_from_status(status).applied, Applied::No, "{status:?}");
+}
+
+/// Without a majority a call can't be done. A caller that says only when it will end it is told so before that, with the details.
+#[tokio::test]
+async fn a_callers_own_deadline_is_answered_by_a_refusal_with_its_details() {
+    let mut cluster = Cluster::start(3).await;
+    let caller = cluster.caller(1).await;
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    let load = Load { id: session("a"), have: None, consistency: Consistency::Linearizable };
+    let load = submit(1, &[], v1::submit_request::Operation::Load(wire::load_to(&load)));
+    // A timeout of its own that is longer does not count.
+    for timeout_ms in [0, 0, 0, 60_000] {
+        let mut request = Request::new(v1::SubmitRequest { timeout_ms, ..load.clone() });
+        request.set_timeout(CALLERS_DEADLINE);
+        let status = caller.raw.clone().load(request).await.err().expect("no majority");
+        assert!(wire::is_ours(&status), "{status:?}");
+        let refusal = wire::refusal_from_status(&status);
+        assert_eq!(refusal.applied, Applied::No, "a read changes nothing: {refusal:?}");
+        assert!(
+            matches!(refusal.kind, RefusalKind::NoLeader | RefusalKind::DeadlineExceeded | RefusalKind::Unavailable),
+            "{refusal:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_and_a_method_that_is_not_there_prove_that_they_changed_nothing() {
+    let cluster = Cluster::start(1).await;
+    let mut caller = cluster.caller(1).await;
+    let large = caller.save_of("a", vec![7; 21 << 20]);
+    let large = submit(1, &caller.cluster_id, v1::submit_request::Operation::Write(wire::write_to(&large)));
+    let status = caller.raw.write(large.clone()).await.expect_err("too large");
+    assert_changed_nothing(&status, Code::OutOfRange);
+    let mut answers = caller.raw.submit(futures_util::stream::iter([large])).await.expect("a stream").into_inner();
+    assert_changed_nothing(&answers.message().await.expect_err("too large"), Code::OutOfRange);
+
+    let address = &cluster.config().member(1.into()).expect("a member").client;
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+    let call = async |path: &'static str, bytes: Vec<u8>| {
+        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        grpc.ready().await.expect("connected");
+        let codec = tonic_prost::ProstCodec::<v1::Leader, v1::SubmitResponse>::default();
+        // What is sent has the wrong types of fields for what is asked.
+        let message = v1::Leader { node: 1, address: String::from_utf8(bytes).expect("text") };
+        grpc.unary(Request::new(message), PathAndQuery::from_static(path), codec).await.expect_err("no such call")
+    };
+    assert_changed_nothing(&call("/quorate.v1.Sessions/Nothing", Vec::new()).await, Code::Unimplemented);
+    assert_changed_nothing(&call("/quorate.v1.Operations/Nothing", Vec::new()).await, Code::Unimplemented);
+    assert_changed_nothing(&call("/quorate.v1.Sessions/Write", b"x".to_vec()).await, Code::Internal);
+
+    // A text of the caller's in a refusal does not make that longer than clients take.
+    let id = "\u{1}é\n".repeat(100_000);
+    let expiry = Some(v1::Expiry { expiry: Some(v1::expiry::Expiry::Never(v1::Empty {})) });
+    let save = v1::write_operation::Save { id, expiry, ..Default::default() };
+    let write = v1::WriteOperation { write: Some(v1::write_operation::Write::Save(save)) };
+    let status = caller.raw.write(submit(1, &caller.cluster_id, v1::submit_request::Operation::Write(write))).await;
+    let status = status.expect_err("the id is too long");
+    assert_changed_nothing(&status, Code::InvalidArgument);
+    assert!(status.message().len() <= 512 && status.details().len() < 2048, "{status:?}");
+    let save = caller.save_of("a", "x");
+    caller.attempt(&save).await.expect("the connection still serves");
+}
+
+/// Clients of other languages ask for one or the other version of it.
+#[tokio::test]
+async fn the_protocol_is_described_by_both_versions_of_reflection() {
+    let cluster = Cluster::start(1).await;
+    let address = &cluster.config().member(1.into()).expect("a member").client;
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+    macro_rules! services {
+        ($version:ident) => {{
+            use pb::$version::server_reflection_request::MessageRequest;
+            let list = pb::$version::ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let mut client = pb::$version::server_reflection_client::ServerReflectionClient::new(channel.clone());
+            let answers = client.server_reflection_info(futures_util::stream::iter([list])).await.expect("it is there");
+            format!("{:?}", answers.into_inner().message().await.expect("an answer").expect("one"))
+        }};
+    }
+    for services in [services!(v1), services!(v1alpha)] {
+        for name in ["quorate.v1.Sessions", "quorate.v1.Operations"] {
+            assert!(services.contains(name), "{name} is not in {services}");
+        }
+    }
+}
