@@ -79,6 +79,10 @@ pub mod decisions {
     pub mod d0051_the_log_writes_zeros_ahead_of_itself {}
     #[doc = include_str!("decisions/0052-a-flush-fills-pages-and-fits-the-cache.md")]
     pub mod d0052_a_flush_fills_pages_and_fits_the_cache {}
+    #[doc = include_str!("decisions/0053-little-is-packed-at-level-1.md")]
+    pub mod d0053_little_is_packed_at_level_1 {}
+    #[doc = include_str!("decisions/0054-one-full-disk-is-one-members-matter.md")]
+    pub mod d0054_one_full_disk_is_one_members_matter {}
 }
 
 /// The README's code compiles.

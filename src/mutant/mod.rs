@@ -76,4 +76,6 @@ mutants! {
     RowChecksumUnchecked = "row-checksum-unchecked",
     DigestNotCompared = "digest-not-compared",
     MarkClearedEarly = "mark-cleared-early",
+    OneFullDiskRefusesAll = "one-full-disk-refuses-all",
+    FullMemberAcknowledges = "full-member-acknowledges",
 }

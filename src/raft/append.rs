@@ -27,11 +27,13 @@ use tonic::{Status, Streaming};
 
 use super::clocks::Clocks;
 use super::network::{RpcError, network_error, rpc_error};
+use super::room::{self, Room};
 use super::shared::Shared;
 use super::types::{
     Entry, RaftLogId, Types, log_id_from_wire, log_id_to_wire, payload_from_bytes, payload_to_bytes, vote_from_wire, vote_to_wire,
 };
 use crate::limits::FRAME_BYTES_MAX;
+use crate::mutant::{self, Mutant};
 use crate::types::NodeId;
 use crate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_client::PeerClient};
 use crate::wire::v1;
@@ -100,6 +102,7 @@ pub struct Target {
     pub me: NodeId,
     pub node: NodeId,
     pub clocks: Arc<Clocks>,
+    pub room: Arc<Room>,
 }
 
 /// Opens a stream to `target` and sends `input` on it; gives the answers, until the first that is an error. Dropping it drops `input`
@@ -112,6 +115,7 @@ where
 {
     // Before anything is tried: it is here that openraft waits after a failure, or a peer that is down would be called without pause.
     let Some(first) = input.next().await else { return Ok(Box::pin(empty())) };
+    target.check_room(&first)?;
     let (requests, queue) = mpsc::channel(OPEN_MAX + 1);
     let opening = target.client.append_stream(ReceiverStream::new(queue));
     let answers = match tokio::time::timeout(TIMEOUT, opening).await {
@@ -143,6 +147,14 @@ where
 }
 
 impl Target {
+    /// Errors: it is spared what has content, and would refuse it.
+    fn check_room(&self, request: &AppendEntriesRequest<Types>) -> Result<(), RpcError> {
+        match self.room.is_spared(self.node) && room::have_content(&request.entries) {
+            true => Err(rpc_error(&room::refused())),
+            false => Ok(()),
+        }
+    }
+
     fn late(&self, timeout: Duration) -> RpcError {
         RpcError::Timeout(Timeout { action: RPCTypes::AppendEntries, id: self.me, target: self.node, timeout })
     }
@@ -240,6 +252,7 @@ where
     }
 
     fn send(&mut self, request: &AppendEntriesRequest<Types>) -> Result<(), RpcError> {
+        self.target.check_room(request)?;
         // The first carries the route.
         let (message, bytes) = to_wire(request, self.target.route.take());
         let last = request.entries.last().map(|entry| entry.log_id);
@@ -287,6 +300,16 @@ where
 /// Hands a request to Raft. Errors: Raft has stopped.
 pub async fn receive(shared: Arc<Shared>, rpc: AppendEntriesRequest<Types>) -> Result<peer::AppendResponse, Status> {
     let vote = rpc.vote;
+    if shared.holds_off(&vote) && room::have_content(&rpc.entries) {
+        tracing::debug!("content is refused: the disk of this node is full");
+        if mutant::is(Mutant::FullMemberAcknowledges) {
+            return Ok(peer::AppendResponse { result: Some(Appended::Success(v1::Empty {})), wall_ms: shared.clocks.wall_ms() });
+        }
+        return Err(room::refused());
+    }
+    if shared.would_wait_for_room(&vote) || (shared.log.waits_for_room() && !rpc.entries.is_empty()) {
+        return Err(room::refused());
+    }
     // A node whose Raft has stopped looks like one that is down.
     let stopped = |error| Status::unavailable(format!("this node's raft has stopped: {error}"));
     let answer = shared.raft.append_entries(rpc).await.map_err(stopped)?;

@@ -27,6 +27,8 @@ pub struct Input {
     pub me: NodeId,
     /// Its last log id.
     pub last_log: Option<LogId>,
+    /// Whether its disk is full: one that has room goes first, and this one only if no other can.
+    pub full: bool,
     /// All voters, this node included, each with its answer. `None`: it has not answered (yet).
     pub voters: BTreeMap<NodeId, Option<Answer>>,
     /// Since this node's last take-over, if it tried one.
@@ -101,7 +103,8 @@ pub fn decide(input: &Input) -> Decision {
         return if yes.len() + silent >= majority { Decision::Wait } else { Decision::Leave };
     }
     let before_me = yes.iter().filter(|other| **other > (input.last_log, input.me)).count();
-    Decision::TakeOver { after: RANK_DELAY * before_me as u32 }
+    let behind_all = if input.full { input.voters.len() } else { 0 };
+    Decision::TakeOver { after: RANK_DELAY * (before_me + behind_all) as u32 }
 }
 
 #[cfg(test)]
@@ -121,7 +124,7 @@ mod tests {
         voters.insert(NodeId(me), None);
         let election_timeout = Duration::from_secs(1);
         let cause = Cause::LostLeader { leader: NodeId(1) };
-        Input { cause, me: NodeId(me), last_log: log(index), voters, since_last: None, election_timeout }
+        Input { cause, me: NodeId(me), last_log: log(index), full: false, voters, since_last: None, election_timeout }
     }
 
     #[test]
@@ -134,6 +137,12 @@ mod tests {
     fn equal_logs_are_ranked_by_node_id() {
         assert_eq!(decide(&lost(2, 7, &[(1, None), (3, yes(7))])), Decision::TakeOver { after: RANK_DELAY });
         assert_eq!(decide(&lost(3, 7, &[(1, None), (2, yes(7))])), Decision::TakeOver { after: Duration::ZERO });
+    }
+
+    #[test]
+    fn one_with_a_full_disk_lets_all_others_go_first_and_still_goes() {
+        let full = Input { full: true, ..lost(2, 7, &[(1, None), (3, yes(5))]) };
+        assert_eq!(decide(&full), Decision::TakeOver { after: RANK_DELAY * 3 });
     }
 
     #[test]

@@ -66,7 +66,8 @@ pub async fn begin(shared: &Shared, presence: &Presence, to: Option<NodeId>) -> 
         let Some(replication) = replication else { return Err("this node does not lead".into()) };
         let others = metrics.membership_config.voter_ids();
         let others = others.filter(|id| *id != shared.me && presence.is_connected(*id) && to.is_none_or(|to| to == *id));
-        others.max_by_key(|id| (replication.get(id).cloned().flatten(), *id))
+        let full = &shared.room.verdict().full;
+        others.max_by_key(|id| (!full.contains(id), replication.get(id).cloned().flatten(), *id))
     };
     let Some(target) = target else {
         return Err(match to {
@@ -74,6 +75,10 @@ pub async fn begin(shared: &Shared, presence: &Presence, to: Option<NodeId>) -> 
             None => "no other voter answers".to_owned(),
         });
     };
+    // It would only hand over in turn.
+    if to.is_some() && shared.room.verdict().spares && shared.room.verdict().full.contains(&target) {
+        return Err(format!("the disk of node {target} is full; others have room"));
+    }
     tracing::info!(to = %target, "handing leadership over");
     shared.raft.trigger().transfer_leader(target).await.map_err(|error| error.to_string())?;
     Ok(target)

@@ -42,6 +42,7 @@ mod receive;
 pub mod recode;
 pub mod recover;
 mod restore;
+mod room;
 mod scrub;
 mod shared;
 mod start;

@@ -23,6 +23,7 @@ use super::append;
 use super::blocking::Blocking;
 use super::clocks::Clocks;
 use super::peers::{Peers, Purpose};
+use super::room::{self, Room};
 use super::state_machine::SnapshotData;
 use super::types::{
     Leader, PeerNode, Types, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, vote_from_wire, vote_to_wire,
@@ -43,6 +44,7 @@ pub type RpcError = RPCError<Types>;
 pub struct NetworkFactory {
     pub peers: Peers,
     pub clocks: Arc<Clocks>,
+    pub room: Arc<Room>,
     pub blocking: Blocking,
 }
 
@@ -175,13 +177,14 @@ impl RaftNetworkV2<Types> for Network {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let clocks = self.factory.clocks.clone();
+            let (clocks, room) = (self.factory.clocks.clone(), self.factory.room.clone());
             let target = append::Target {
                 client: self.client()?,
                 route: self.route(),
                 me: self.factory.peers.me(),
                 node: self.target,
                 clocks,
+                room,
             };
             append::send(target, input).await
         })
@@ -202,6 +205,9 @@ impl RaftNetworkV2<Types> for Network {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        if self.factory.room.is_spared(self.target) {
+            return Err(streaming(rpc_error(&room::refused())));
+        }
         let (frames, queue) = mpsc::channel(2);
         let mut client = self.client().map_err(streaming)?;
         let start = peer::SnapshotStart {

@@ -181,6 +181,12 @@ impl Node {
         hand_over(&self.shared, &self.presence, to).await.map_err(Failed::refusal)
     }
 
+    /// The voters of each configuration in force, for tests of our own.
+    #[doc(hidden)]
+    pub fn voter_sets(&self) -> Vec<std::collections::BTreeSet<NodeId>> {
+        self.shared.membership().membership().get_joint_config().clone()
+    }
+
     /// Waits until this node hears nothing of a peer any more, for tests of our own. Cancel safe.
     #[doc(hidden)]
     pub async fn wait_disconnected(&self, peer: NodeId) {
@@ -277,9 +283,14 @@ impl Node {
         Some(Duration::from_millis(due.saturating_sub(stamp(&self.shared))))
     }
 
-    /// Whether the disk of this node or of a voter it hears is low: saves are then refused, everything else goes on.
+    /// Whether this node's own disk is low: it then takes no content while the members with room are enough.
     pub fn disk_low(&self) -> bool {
-        self.shared.disk_low.load(Ordering::Relaxed) || self.presence.peer_disk_low()
+        self.shared.disk_low.load(Ordering::Relaxed)
+    }
+
+    /// Whose disks keep this node, if it leads, from taking saves, for people; `None`: the voters with room are a majority.
+    pub fn saves_wait_for(&self) -> Option<String> {
+        self.shared.room.verdict().waits_for()
     }
 
     /// The slowest sync of the log that ended after `since`, by the monotonic clock; zero if none was slow.

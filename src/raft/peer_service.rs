@@ -13,7 +13,7 @@ use super::net::Proof;
 use super::presence::Presence;
 use super::shared::Shared;
 use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
-use super::{Forwarder, append, bootstrap, confirm, members, rebuild, receive};
+use super::{Forwarder, append, bootstrap, confirm, members, rebuild, receive, room};
 use crate::mutant::{self, Mutant};
 use crate::tls::host_of;
 use crate::types::{ClusterId, InstanceId, NodeId};
@@ -162,6 +162,9 @@ impl Peer for PeerService {
             last_log_id: request.last_log.as_ref().map(log_id_from_wire),
             leadership_transfer: request.leadership_transfer,
         };
+        if !request.pre_vote && self.shared.would_wait_for_room(&vote) {
+            return Err(room::refused());
+        }
         let raft = &self.shared.raft;
         let answer = if request.pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }.map_err(stopped)?;
         if answer.vote_granted && !request.pre_vote {
@@ -183,6 +186,9 @@ impl Peer for PeerService {
         let (proof, request) = (proof(&request), request.into_inner());
         self.check(&proof, request.route.as_ref())?;
         let from = vote_from_wire(request.from_leader.as_ref()).map_err(bad)?;
+        if self.shared.log.waits_for_room() {
+            return Err(room::refused());
+        }
         let last_log = request.last_log.as_ref().map(log_id_from_wire);
         let rpc = TransferLeaderRequest::new(from, NodeId(request.to), last_log);
         let answer = self.shared.raft.handle_transfer_leader(rpc).await.map_err(stopped)?;

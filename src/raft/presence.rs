@@ -21,6 +21,7 @@ use super::divergence::{self, Findings};
 use super::failover::{self, Answer, Cause, Decision};
 use super::members;
 use super::peers::Purpose;
+use super::room::{Disk, FRESH};
 use super::shared::Shared;
 use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_to_wire};
 use crate::limits::DIGEST_INTERVAL;
@@ -77,6 +78,8 @@ struct Seen {
     vote_term: u64,
     /// This node's term when it heard.
     term: u64,
+    /// When, by this node's monotonic clock.
+    at: Duration,
 }
 
 impl Presence {
@@ -129,10 +132,16 @@ impl Presence {
         table.peers.iter().any(elsewhere)
     }
 
-    /// Whether a peer that is there says that its disk is low. One that is gone stores nothing, and must not stop the others.
-    pub fn peer_disk_low(&self) -> bool {
+    /// What the peers say of their disks. One that is gone, or silent for long, says nothing.
+    pub fn disks(&self) -> BTreeMap<NodeId, Disk> {
+        let now = self.shared.env.clock.now();
         let table = self.table();
-        table.peers.iter().any(|(id, seen)| seen.disk_low && table.connected.contains(id))
+        let disk = |(id, seen): (&NodeId, &Seen)| {
+            let is_there = table.connected.contains(id) && now.saturating_sub(seen.at) <= FRESH;
+            let disk = if seen.disk_low { Disk::Full } else { Disk::Roomy };
+            (*id, if is_there { disk } else { Disk::Silent })
+        };
+        table.peers.iter().map(disk).collect()
     }
 
     /// Holds a stream to every other member, as the membership changes. Ends with the runtime.
@@ -220,6 +229,10 @@ impl Presence {
 
     fn record(&self, from: NodeId, message: &peer::PresenceMessage) {
         self.shared.clocks.heard(from, message.wall_ms);
+        let now = self.shared.env.clock.now();
+        if let Some(vote) = message.vote.as_ref().filter(|_| message.leader == Some(from.0)) {
+            self.shared.room.heard(from, vote.term, message.spares_full, now);
+        }
         let seen = Seen {
             boot_id: message.boot_id,
             leader: message.leader.map(NodeId),
@@ -228,6 +241,7 @@ impl Presence {
             newest_version: u16::try_from(message.cluster_version_max).unwrap_or(u16::MAX),
             vote_term: message.vote.as_ref().map_or(0, |vote| vote.term),
             term: self.shared.vote().leader_id.term,
+            at: now,
         };
         if message.cluster_version > newest_version().into() {
             let what = format!(
@@ -399,6 +413,7 @@ impl Presence {
             cause,
             me: self.shared.me,
             last_log: self.shared.last_log(),
+            full: self.shared.disk_low.load(Ordering::Relaxed),
             voters: answers.clone(),
             since_last: self.table().last_take_over.map(|last| now.saturating_sub(last)),
             election_timeout: self.election_timeout,
@@ -499,6 +514,7 @@ fn message(shared: &Shared) -> peer::PresenceMessage {
         digest_index: first.index,
         digests,
         cluster_version: version.into(),
+        spares_full: shared.room.verdict().spares,
     }
 }
 

@@ -7,6 +7,7 @@ use openraft::storage::{Snapshot, SnapshotMeta};
 use tonic::{Status, Streaming};
 
 use super::blocking::Blocking;
+use super::room;
 use super::shared::Shared;
 use super::state_machine::{Core, SnapshotData, membership_from_start};
 use super::types::{log_id_from, log_id_from_wire, vote_from_wire, vote_to_wire};
@@ -37,6 +38,9 @@ pub async fn install(
     mut frames: Streaming<peer::SnapshotFrame>,
 ) -> Result<peer::SnapshotResponse, Status> {
     let vote = vote_from_wire(start.vote.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    if shared.holds_off(&vote) || shared.log.waits_for_room() {
+        return Err(room::refused());
+    }
     let last_log =
         start.last_log.as_ref().map(log_id_from_wire).ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
     let membership = membership_from_start(&start).map_err(|error| Status::invalid_argument(error.to_string()))?;

@@ -15,6 +15,7 @@ use super::confirm::Confirmer;
 use super::events::Events;
 use super::peers::Peers;
 use super::rebuild;
+use super::room::Room;
 use super::scrub;
 use super::state_machine::{Core, StateMachine};
 use super::types::{PeerNode, StoredMembership, Types, Vote};
@@ -69,6 +70,8 @@ pub struct Shared {
     pub scrub: scrub::Progress,
     /// One snapshot for a member that is rebuilt at a time.
     pub rebuilds: Arc<tokio::sync::Semaphore>,
+    /// Who has room on its disk, and what follows.
+    pub room: Arc<Room>,
     /// Whether this node's file system is nearly full.
     pub disk_low: AtomicBool,
     /// Free and total bytes of it, as last looked at.

@@ -24,6 +24,7 @@ use super::peer_service::PeerService;
 use super::peers::Peers;
 use super::presence::Presence;
 use super::rebuild::{self, Mark, Rebuild};
+use super::room::{self, Room};
 use super::shared::{REMOVED, Shared};
 use super::state_machine::{Core, Observer, StateMachine};
 use super::types::{Runtime, StoredMembership};
@@ -319,7 +320,8 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     let clocks = Arc::new(Clocks::new(options.env.clock.clone(), options.node, 2 * options.election_timeout_max));
     let identity = Arc::new(Mutex::new(identity));
     let machine = StateMachine::new(state.clone(), blocking.clone(), options.observer.clone());
-    let network = NetworkFactory { peers: peers.clone(), clocks: clocks.clone(), blocking: blocking.clone() };
+    let room = Arc::new(Room::default());
+    let network = NetworkFactory { peers: peers.clone(), clocks: clocks.clone(), room: room.clone(), blocking: blocking.clone() };
     let log_store = LogStore::new(log.clone(), identity.clone());
     let raft = openraft::Raft::new(options.node, config, network, log_store, machine.clone());
     // Election timeouts and the phase of ticks follow from this node's entropy, in a simulation from its seed.
@@ -351,6 +353,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
         changing: tokio::sync::Mutex::new(()),
         was_removed: AtomicBool::new(false),
         failed: watch::Sender::new(None),
+        room,
         disk_low: AtomicBool::new(false),
         disk_free: AtomicU64::new(0),
         disk_total: AtomicU64::new(0),
@@ -373,6 +376,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     tasks.spawn(upgrade::run(shared.clone(), presence.clone()));
     tasks.spawn(events::run(shared.events.clone(), shared.blocking.clone()));
     tasks.spawn(disk_watch::run(shared.clone(), presence.clone()));
+    tasks.spawn(room::run(shared.clone(), presence.clone()));
     tasks.spawn(members::settle(shared.clone()));
     tasks.spawn(members::announce_moved(shared.clone()));
     tasks.spawn(scrub::run(shared.clone(), options.scrub));

@@ -67,8 +67,8 @@ pub struct Situation {
     pub leads: bool,
     /// Who leads, where that is known.
     pub leader: Option<LeaderHint>,
-    /// Whether saves must wait for room on a disk; meaningful where this node leads.
-    pub disk_low: bool,
+    /// Whose disks saves must wait for, since too few voters have room; `None` where this node does not lead.
+    pub saves_wait_for: Option<String>,
     /// This node's disk hangs, and another leads.
     pub hung: bool,
     /// No new work: the node hands over and ends.
@@ -110,9 +110,10 @@ pub fn route(call: &Call, situation: &Situation) -> Route {
         return Route::Here;
     }
     if situation.leads {
-        if situation.disk_low && call.operation.is_save() {
+        if let Some(whose) = situation.saves_wait_for.as_ref().filter(|_| call.operation.is_save()) {
             let kind = RefusalKind::DiskLow { retry_after: DISK_LOW_RETRY_AFTER };
-            return refuse(kind, "the disk of a member is nearly full; saves wait, reads and deletes go on");
+            let message = format!("too few voters have room on their disks {whose}; saves wait, reads and deletes go on");
+            return refuse(kind, &message);
         }
         return Route::Here;
     }
@@ -198,7 +199,7 @@ mod tests {
             cluster_id: Some(ClusterId([1; 16])),
             leads: false,
             leader: Some(LeaderHint { node: NodeId(2), address: "two:1".into() }),
-            disk_low: false,
+            saves_wait_for: None,
             hung: false,
             stopping: false,
         }
@@ -287,9 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn a_low_disk_refuses_saves_and_lets_reads_and_deletes_pass() {
-        let low = Situation { leads: true, disk_low: true, ..follower() };
+    fn too_little_room_refuses_saves_by_name_and_lets_reads_and_deletes_pass() {
+        let low = Situation { leads: true, saves_wait_for: Some("full=2,3".into()), ..follower() };
         let saved = call(Operation::Write(save(Blob::plain(Bytes::new()))), Origin::Client);
+        let Route::Refuse(named) = route(&saved, &low) else { panic!("a save is refused") };
+        assert!(named.message.contains("full=2,3"), "{named}");
         assert_eq!(refused(route(&saved, &low)), RefusalKind::DiskLow { retry_after: DISK_LOW_RETRY_AFTER });
         assert_eq!(route(&call(load(Consistency::Linearizable), Origin::Client), &low), Route::Here);
         let open = Operation::Write(Write::OpenClient { nonce: Nonce([1; 16]) });

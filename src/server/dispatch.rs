@@ -399,7 +399,7 @@ impl Task {
             cluster_id: node.cluster_id(),
             leads: self.leadership.is_self,
             leader: self.leadership.leader.clone().filter(|leader| leader.node != node.id()),
-            disk_low: self.leadership.is_self && node.disk_low(),
+            saves_wait_for: if self.leadership.is_self { node.saves_wait_for() } else { None },
             hung: self.leadership.hung,
             stopping: self.dispatcher.is_stopping(),
         }

@@ -38,6 +38,7 @@ pub struct Facts {
     pub differing: Vec<u64>,
     pub clock_offset_ms: Option<i64>,
     pub disk_low: bool,
+    pub disk_free_bytes: u64,
     pub credentials: Report,
     /// The node's own clock, in seconds since the Unix epoch.
     pub now_s: u64,
@@ -55,6 +56,7 @@ impl Facts {
             differing: status.differing.iter().map(|node| node.0).collect(),
             clock_offset_ms: status.clock_offset_ms,
             disk_low: node.disk_low(),
+            disk_free_bytes: status.disk.0,
             credentials: dispatcher.credentials().report(),
             now_s: dispatcher.wall_ms() / 1000,
         }
@@ -71,6 +73,8 @@ impl Facts {
         let offset = self.clock_offset_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("offset_ms={ms}"));
         let clock_ok = self.clock_offset_ms.is_none_or(|ms| ms.unsigned_abs() <= CLOCK_OFFSET_MS_MAX);
         let leader = self.leader.map_or_else(|| "no quorum: no leader is known".to_owned(), |id| format!("leader={id}"));
+        let low = || format!("little room is left: no content is taken while others have room free_bytes={}", self.disk_free_bytes);
+        let disk = if self.disk_low { low() } else { String::new() };
         let differing = match &self.differing[..] {
             [] => String::new(),
             nodes => format!("another state than this node's nodes={nodes:?}"),
@@ -83,7 +87,7 @@ impl Facts {
             // Whoever is wrong by a majority stops by itself; where nobody knows who is, none may take itself out.
             check("digest", self.differing.is_empty(), false, differing),
             check("clock", clock_ok, false, offset),
-            check("disk", !self.disk_low, false, String::new()),
+            check("disk", !self.disk_low, false, disk),
             self.check_credentials(),
         ]
     }

@@ -39,7 +39,7 @@ pub enum RefusalKind {
         /// When to try again.
         retry_after: Duration,
     },
-    /// The disk of a quorum is low. Back off; reads and deletes go on.
+    /// The voters with room on their disks are no majority. Back off; reads and deletes go on.
     DiskLow {
         /// When to try again.
         retry_after: Duration,

@@ -4,6 +4,7 @@ mod basics;
 mod edge;
 mod failures;
 mod forwarded;
+mod full;
 mod garbage;
 mod greedy;
 mod histories;

@@ -31,7 +31,15 @@ impl Nodes {
             let voters = BTreeMap::from([(id(me), None), (id(peer), Some(answer)), (id(self.leader), None)]);
             let cause = Cause::LostLeader { leader: id(self.leader) };
             let election_timeout = Duration::from_secs(1);
-            failover::decide(&Input { cause, me: id(me), last_log: last(me), voters, since_last: None, election_timeout })
+            failover::decide(&Input {
+                cause,
+                me: id(me),
+                last_log: last(me),
+                full: false,
+                voters,
+                since_last: None,
+                election_timeout,
+            })
         };
         let lost = |node: usize| Answer::Yes { last_log: last(node) };
         let at_once = failover::Decision::TakeOver { after: Duration::ZERO };

@@ -34,6 +34,9 @@ const EVENTS: &[(&str, &str)] = &[
     ("proposing a change of the members", "change of members proposed"),
     ("ending a change of the members that was left half made", "half a change ended"),
     ("the disk of this node hangs", "hung disk seen"),
+    ("members with a full disk are spared; the others are enough", "full member spared"),
+    ("the leader's disk is full: a voter with room takes over", "full leader handed over"),
+    ("too few voters have room on their disks: saves are refused", "saves refused for want of room"),
     ("the state of this node is rebuilt from the leader; it serves nothing until then", "rot found"),
     ("the state of this node is rebuilt", "node rebuilt"),
 ];
@@ -86,8 +89,10 @@ impl<S: Subscriber> Layer<S> for Points {
             "granted a vote" => invariants::granted(number("node"), number("term")),
             "an ambiguous write was settled by a retry" if has("is_conflict") => sometimes("conflict after retry"),
             "an ambiguous write was settled by a retry" => sometimes("ambiguous write retried"),
-            "the disk's room crossed the bound below which saves are refused" if has("low") => sometimes("full disk seen"),
-            "the disk's room crossed the bound below which saves are refused" => sometimes("full disk healed"),
+            "the room on this node's disk crossed the bound below which it takes no content" if has("low") => {
+                sometimes("full disk seen")
+            }
+            "the room on this node's disk crossed the bound below which it takes no content" => sometimes("full disk healed"),
             "swept" => {
                 for (name, point) in [("sessions", "session expired"), ("clients", "client swept")] {
                     if fields.numbers.iter().any(|(field, count)| *field == name && *count > 0) {
@@ -123,6 +128,7 @@ pub fn start() {
 fn every_point_has_a_floor() {
     let sources = [
         include_str!("coverage.rs"),
+        include_str!("minority.rs"),
         include_str!("nemesis.rs"),
         include_str!("node.rs"),
         include_str!("operator.rs"),

@@ -10,6 +10,7 @@ mod audit;
 mod coverage;
 mod invariants;
 mod lying;
+mod minority;
 mod nemesis;
 mod net;
 mod node;

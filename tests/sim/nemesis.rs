@@ -10,6 +10,7 @@ use turmoil::Sim;
 
 use super::coverage::sometimes;
 use super::invariants;
+use super::minority::{Next, Trial};
 use super::net::{self, Link};
 use super::node::Host;
 use super::operator::Wanted;
@@ -58,6 +59,11 @@ pub struct Nemesis {
     cuts_voters_until: Duration,
     /// Until then, whoever proposes a change of the members loses its power soon after.
     cuts_changers_until: Duration,
+    /// Full disks on a minority, under way.
+    trial: Option<Trial>,
+    tried: bool,
+    /// What a trial found.
+    pub violation: Option<String>,
     /// How often each fault was caused.
     pub counts: BTreeMap<&'static str, u64>,
     /// What was done when, for the trace.
@@ -83,6 +89,9 @@ impl Nemesis {
             jumped: false,
             cuts_voters_until: Duration::ZERO,
             cuts_changers_until: Duration::ZERO,
+            trial: None,
+            tried: false,
+            violation: None,
             counts: BTreeMap::new(),
             log: Vec::new(),
         }
@@ -93,11 +102,49 @@ impl Nemesis {
         let now = sim.elapsed();
         self.cure(sim, |at| at <= now);
         self.revive(sim);
+        if let Some(trial) = self.trial.take() {
+            return self.go_on(sim, now, trial);
+        }
         self.cut_voters(sim, now);
         self.cut_changers(now);
         if now >= self.next {
             self.next = now + Duration::from_millis(50 + self.random.below(self.pace_ms * 2));
             self.strike(sim, now);
+        }
+    }
+
+    /// Ends every other fault, and fills disks of a minority once all is well.
+    fn try_minority(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        self.tried = true;
+        self.heal(sim);
+        (self.cuts_voters_until, self.cuts_changers_until) = (Duration::ZERO, Duration::ZERO);
+        // Perhaps there are learners by then.
+        *self.wanted.lock().expect("nobody panics with it") += 1;
+        self.trial = Some(Trial::Settling { began: now });
+    }
+
+    fn go_on(&mut self, sim: &mut Sim<'_>, now: Duration, trial: Trial) {
+        let quiet = self.down.is_empty() && self.cures.is_empty();
+        match trial.step(now, quiet, &self.hosts, &self.shared, &self.random) {
+            Next::GoOn(trial) => self.trial = Some(trial),
+            Next::Fill(ids) => {
+                self.count(sim, "full disks of a minority", &format!("{ids:?}"));
+                for id in &ids {
+                    let slot = self.host(*id).slot.lock().expect("no host panics with it");
+                    slot.disk.set_capacity(Some(slot.disk.used() + self.random.below(2) * self.random.below(200_000)));
+                }
+                self.rush(now, 5000, MIDDLING_EVERY.pow(u32::from(self.random.below(2) == 0)));
+                let first = self.shared.lock().expect("no client panics with it").history.len();
+                self.trial = Some(Trial::Full { ids, since: now, first });
+            }
+            Next::End(ids) => {
+                self.note(sim, &format!("room again on {ids:?}"));
+                for id in ids {
+                    self.host(id).slot.lock().expect("no host panics with it").disk.set_capacity(None);
+                }
+                self.shared.lock().expect("no client panics with it").is_settled = false;
+            }
+            Next::Violation(what) => self.violation = Some(what),
         }
     }
 
@@ -309,6 +356,8 @@ impl Nemesis {
             }
             Kind::PowerCutOfAll => self.all_power(sim, now),
             Kind::WipedDisks => self.wipe(sim, now),
+            Kind::FullMinority if self.tried || self.is_large => {}
+            Kind::FullMinority => self.try_minority(sim, now),
             Kind::Jump if self.jumped => {}
             Kind::Jump => {
                 // Longer than a client may be idle.

@@ -1,6 +1,6 @@
 //! One simulated host: a disk that outlives its processes, and a production node that runs on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -73,6 +73,8 @@ pub struct Slot {
     /// Whether it may end by itself: its disk was made to fail.
     pub may_fail: bool,
     pub leads: bool,
+    /// The voters of each configuration in force, as it knows them.
+    pub voters: Arc<Vec<BTreeSet<u64>>>,
     /// Its disk was taken out, and an empty one put in.
     pub wiped: bool,
     /// Bits of its state were flipped, and it has not read everything as whole since.
@@ -100,6 +102,7 @@ impl Slot {
             ended: None,
             may_fail: false,
             leads: false,
+            voters: Arc::default(),
             wiped: false,
             rotten: false,
             rotted: false,
@@ -218,7 +221,12 @@ impl Host {
         let watch = async move {
             let mut last_log = None;
             loop {
-                last_log = slot.lock().expect("no host panics with it").look(id, upgrades, &node.status(), last_log);
+                let voters = node.voter_sets().iter().map(|voters| voters.iter().map(|id| id.0).collect()).collect();
+                {
+                    let mut slot = slot.lock().expect("no host panics with it");
+                    last_log = slot.look(id, upgrades, &node.status(), last_log);
+                    slot.voters = Arc::new(voters);
+                }
                 tokio::time::sleep(LOOK).await;
             }
         };

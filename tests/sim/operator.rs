@@ -38,6 +38,9 @@ impl Operator {
         let client = Connect::of(&self.params).client(&self.random);
         while self.shared.lock().expect("nobody panics with it").phase == Phase::Faults {
             tokio::time::sleep(Duration::from_millis(50)).await;
+            if self.shared.lock().expect("nobody panics with it").is_settled {
+                continue;
+            }
             let is_wanted = {
                 let mut wanted = self.wanted.lock().expect("nobody panics with it");
                 let is_wanted = *wanted > 0;

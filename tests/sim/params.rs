@@ -36,6 +36,7 @@ pub enum Kind {
     SlowLink,
     PowerCutWithinChange,
     Rot,
+    FullMinority,
 }
 
 const KINDS: [Kind; 18] = [
@@ -63,13 +64,16 @@ const KINDS: [Kind; 18] = [
 const LATER_KINDS: [Kind; 3] = [Kind::Members, Kind::HungDisk, Kind::PowerCutAfterVote];
 /// The same once more.
 const LATEST_KINDS: [Kind; 3] = [Kind::SlowLink, Kind::PowerCutWithinChange, Kind::Rot];
+/// And once more.
+const NEWEST_KINDS: [Kind; 1] = [Kind::FullMinority];
 /// Hosts that are no members at first.
 const SPARES: u64 = 2;
 
 /// A kind by its name here. Panics if there is none: a run must not pass for want of its fault.
 fn named(name: &str) -> Kind {
-    let found = KINDS.into_iter().chain(LATER_KINDS).chain(LATEST_KINDS).find(|kind| format!("{kind:?}") == name);
-    found.unwrap_or_else(|| panic!("no such fault name={name} known={KINDS:?} {LATER_KINDS:?} {LATEST_KINDS:?}"))
+    let found =
+        KINDS.into_iter().chain(LATER_KINDS).chain(LATEST_KINDS).chain(NEWEST_KINDS).find(|kind| format!("{kind:?}") == name);
+    found.unwrap_or_else(|| panic!("no such fault name={name} known={KINDS:?} {LATER_KINDS:?} {LATEST_KINDS:?} {NEWEST_KINDS:?}"))
 }
 
 /// Everything about a run that is not drawn on its way.
@@ -124,6 +128,8 @@ impl Params {
         faults.extend(LATER_KINDS.into_iter().filter(|_| !lies && later.below(10) < keep));
         let latest = SeededRandom::new(seed ^ 0x006c_6174_6573_7400);
         faults.extend(LATEST_KINDS.into_iter().filter(|_| !lies && latest.below(10) < keep));
+        let newest = SeededRandom::new(seed ^ 0x6e65_7765_7374);
+        faults.extend(NEWEST_KINDS.into_iter().filter(|_| !lies && newest.below(10) < keep));
         if let Ok(names) = std::env::var("SIM_FAULTS") {
             faults = names.split(',').map(named).collect();
         }
@@ -131,7 +137,11 @@ impl Params {
         Self {
             seed,
             nodes,
-            spares: if faults.iter().any(|kind| matches!(kind, Kind::Members | Kind::PowerCutWithinChange)) { SPARES } else { 0 },
+            spares: if faults.iter().any(|kind| matches!(kind, Kind::Members | Kind::PowerCutWithinChange | Kind::FullMinority)) {
+                SPARES
+            } else {
+                0
+            },
             callers: 1 + random.below(3) as usize,
             keys: 1 + random.below(4) as usize,
             turners: random.below(4) as usize,

@@ -32,6 +32,8 @@ pub struct Shared {
     pub values: u64,
     /// Until when every caller saves and thinks of nothing else, and that the values of such a rush are multiples of this.
     pub rush: (Duration, u64),
+    /// Nobody is to change the members.
+    pub is_settled: bool,
 }
 
 impl Shared {

@@ -73,7 +73,8 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
         .tcp_capacity(1 << 16)
         .enable_random_order()
         .build();
-    let shared = Arc::new(Mutex::new(Shared { phase: Phase::Faults, history: Vec::new(), values: 0, rush: (Duration::ZERO, 1) }));
+    let shared = Shared { phase: Phase::Faults, history: Vec::new(), values: 0, rush: (Duration::ZERO, 1), is_settled: false };
+    let shared = Arc::new(Mutex::new(shared));
     let hosts = hosts(&params, dir);
     let world = World { params, hosts, shared, turns: Arc::default(), scan: Arc::default(), wanted: Wanted::default() };
     for host in world.hosts.clone() {
@@ -180,6 +181,9 @@ impl World {
                     deadline = Some(now + LIVENESS);
                 }
                 Phase::Scan => nemesis.revive_only(sim),
+            }
+            if let Some(violation) = nemesis.violation.take() {
+                return Some(violation);
             }
             if let Some(dead) = self.ended_by_itself() {
                 return Some(dead);

@@ -345,6 +345,11 @@ impl Log {
         self.0.shared.locked().written_bytes
     }
 
+    /// Whether the disk had no room for it when it was last tried: what is queued waits, and is tried again until there is some.
+    pub fn waits_for_room(&self) -> bool {
+        self.0.shared.locked().full
+    }
+
     /// How long syncs take, as of `now` by the monotonic clock.
     pub fn syncs(&self, now: Duration) -> Syncs {
         self.0.shared.locked().syncs.now(now)

@@ -44,6 +44,8 @@ pub(super) struct State {
     pub written_bytes: u64,
     /// How long syncs take.
     pub syncs: Measured,
+    /// Whether the disk had no room when it was last written to.
+    pub full: bool,
     /// Why the log takes nothing any more.
     pub failed: Option<Error>,
     /// Who is told once.

@@ -52,6 +52,8 @@ pub(super) struct Writer {
     covered: bool,
     written_at: Duration,
     strays: Vec<u64>,
+    /// Whether the last step found no room.
+    full: bool,
 }
 
 #[derive(Default)]
@@ -95,6 +97,7 @@ impl Writer {
             pending: None,
             covered: found.covered,
             strays: found.strays.clone(),
+            full: false,
         }
     }
 
@@ -104,8 +107,12 @@ impl Writer {
             return Step::Stop;
         }
         match self.go_on() {
-            Ok(step) => step,
+            Ok(step) => {
+                self.note_full(false);
+                step
+            }
             Err(error) if error.is_full() => {
+                self.note_full(true);
                 tracing::debug!("the disk has no room for the log, trying again");
                 Step::After(self.options.full_retry)
             }
@@ -114,6 +121,13 @@ impl Writer {
                 self.shared.fail(&error, taken);
                 Step::Stop
             }
+        }
+    }
+
+    fn note_full(&mut self, full: bool) {
+        if self.full != full {
+            self.full = full;
+            self.shared.locked().full = full;
         }
     }
 

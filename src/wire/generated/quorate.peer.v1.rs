@@ -273,6 +273,10 @@ pub struct PresenceMessage {
     /// The cluster version in force on the sender; 0 from a release that does not say.
     #[prost(uint32, tag = "13")]
     pub cluster_version: u32,
+    /// Of a leader: the voters with room on their disks are a majority, so members whose disk is low are to take no content. A release that
+    /// does not say it spares nobody: it refuses saves instead.
+    #[prost(bool, tag = "14")]
+    pub spares_full: bool,
 }
 /// The digest of a state after the entry `index`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

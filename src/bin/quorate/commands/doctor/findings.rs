@@ -60,8 +60,8 @@ const MEND_CLOCK: &str =
     "run chrony or ntpd on that host; expiry follows the median of the voters' clocks, so one wrong clock does no harm yet";
 const MEND_SYNC: &str = "give the data directory a disk of its own with a fast sync (local NVMe); look for other writers and for a \
                          write cache that is off";
-const MEND_DISK: &str = "free room or grow the file system of the data directory; below the smaller of 1 GiB and 5 % saves are refused, \
-                         and go on by themselves once there is room";
+const MEND_DISK: &str = "free room or grow the file system of the data directory; below the smaller of 1 GiB and 5 % that node takes no \
+                         content and lags, and catches up by itself once there is room; saves are refused once no majority has room";
 const MEND_DIFFER: &str = "the wrong node stops by itself once a majority agrees, and is rebuilt at its next start. If none does, take \
                            a backup of each node (`snapshot save --stale`) and report it: nobody can tell which one is right";
 const MEND_DAMAGE: &str = "nothing if a later event says `rebuild done`: the state came from the leader. Else start the node again. If it \
