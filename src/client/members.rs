@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::Broken;
-use super::credentials::{Link, first_answer};
+use super::credentials::{Link, Worth, best_answer};
 use super::driver::Config;
 use super::failures::Failures;
 use super::{Error, ErrorKind};
@@ -76,7 +76,9 @@ pub enum MemberChange {
 
 pub(super) async fn members(config: &Config) -> Result<Members, Error> {
     let ask = |link| async { OperationsClient::new(link).members(v1::MembersRequest {}).await };
-    let (response, _) = first_answer(config, ASK_TIMEOUT, ask).await?;
+    // The members of a node that is cut off may be old ones.
+    let worth = |answer: &v1::MembersResponse| Worth::of(!answer.cluster_id.is_empty(), answer.is_led, answer.revision);
+    let (response, _) = best_answer(config, ASK_TIMEOUT, ask, worth).await?;
     Ok(members_from(response))
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Error;
 use super::connection::sessions;
-use super::credentials::first_answer;
+use super::credentials::{Worth, best_answer};
 use super::driver::Config;
 use crate::limits::{MESSAGE_BYTES_MAX, NODES_MAX};
 use crate::types::{ClusterId, NodeId, Revision};
@@ -139,6 +139,8 @@ pub struct NodeStatus {
     pub scrub_bytes: u64,
     /// ... and when that last ended, by its clock, in milliseconds since the Unix epoch; 0: not yet.
     pub scrubbed_ms: u64,
+    /// Whether it has a vote; `None` from a release that does not say.
+    pub voter: Option<bool>,
 }
 
 /// One thing that must hold on a node.
@@ -159,13 +161,22 @@ pub(super) async fn ask(config: &Config, options: StatusOptions) -> Result<Clust
     let digest_at = options.digest_at.map_or(0, |revision| revision.0);
     let request = v1::StatusRequest { digest_at, timeout_ms, local: false };
     let (response, endpoint) =
-        first_answer(config, options.timeout, |link| async move { sessions(link).status(request).await }).await?;
+        best_answer(config, options.timeout, |link| async move { sessions(link).status(request).await }, worth).await?;
     Ok(ClusterStatus {
         cluster_id: ClusterId::from_slice(&response.cluster_id),
         cluster_name: response.cluster_name,
         endpoint,
         nodes: response.nodes.into_iter().map(node_from).collect(),
     })
+}
+
+/// What a node says of the cluster is worth the most if it reaches a majority of the voters, then by the term it knows.
+fn worth(answer: &v1::StatusResponse) -> Worth {
+    // A release that does not say who votes names its learners where they answer.
+    let voters = answer.nodes.iter().filter(|node| node.voter.unwrap_or(node.role() != v1::Role::Learner));
+    let (all, there) = voters.fold((0, 0), |(all, there), node| (all + 1, there + usize::from(node.reachable)));
+    let term = answer.nodes.iter().map(|node| node.term).max().unwrap_or(0);
+    Worth::of(!answer.cluster_id.is_empty(), 2 * there > all, term)
 }
 
 fn node_from(node: v1::NodeStatus) -> NodeStatus {
@@ -216,6 +227,7 @@ fn node_from(node: v1::NodeStatus) -> NodeStatus {
         scrub_passes: node.scrub_passes,
         scrub_bytes: node.scrub_bytes,
         scrubbed_ms: node.scrubbed_ms,
+        voter: node.voter,
     }
 }
 

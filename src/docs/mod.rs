@@ -71,6 +71,8 @@ pub mod decisions {
     pub mod d0042_addresses_live_in_the_membership {}
     #[doc = include_str!("decisions/0043-a-disk-that-hangs-hands-over.md")]
     pub mod d0043_a_disk_that_hangs_hands_over {}
+    #[doc = include_str!("decisions/0061-a-leader-without-a-majority-is-none.md")]
+    pub mod d0061_a_leader_without_a_majority_is_none {}
     #[doc = include_str!("decisions/0044-one-sha256-for-a-token.md")]
     pub mod d0044_one_sha256_for_a_token {}
     #[doc = include_str!("decisions/0045-credentials-are-looked-at.md")]

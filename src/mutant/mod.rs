@@ -78,4 +78,5 @@ mutants! {
     MarkClearedEarly = "mark-cleared-early",
     OneFullDiskRefusesAll = "one-full-disk-refuses-all",
     FullMemberAcknowledges = "full-member-acknowledges",
+    LeaderWithoutQuorum = "leader-without-quorum-reports-itself",
 }

@@ -70,11 +70,16 @@ impl Confirmer {
     /// Whether it is certain that, when this was called, no other leader had committed anything, and that this node has applied
     /// everything acknowledged by then. Cancel safe.
     pub async fn confirm(&self, shared: &Shared) -> bool {
-        let Some(confirmed) = self.begin(shared) else { return false };
-        matches!(tokio::time::timeout(WAIT, confirmed).await, Ok(Ok(())))
+        let began = shared.env.clock.now();
+        let Some((leader, confirmed)) = self.begin(shared) else { return false };
+        let is_confirmed = matches!(tokio::time::timeout(WAIT, confirmed).await, Ok(Ok(())));
+        if is_confirmed {
+            shared.quorum.confirmed_since(leader, began);
+        }
+        is_confirmed
     }
 
-    fn begin(&self, shared: &Shared) -> Option<oneshot::Receiver<()>> {
+    fn begin(&self, shared: &Shared) -> Option<(Leader, oneshot::Receiver<()>)> {
         let (vote, voters) = {
             let metrics = shared.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -101,7 +106,7 @@ impl Confirmer {
         }
         rounds.open.insert(number, Round { voters, confirmed: BTreeSet::new(), done });
         rounds.confirmed(shared.me, number);
-        Some(confirmed)
+        Some((leader, confirmed))
     }
 
     /// Keeps a stream to every other member, as the membership changes. Ends with the runtime.

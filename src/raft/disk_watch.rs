@@ -50,7 +50,7 @@ async fn hung(
     let mut asked: Option<Instant> = None;
     let result = loop {
         // Its own Raft may wait for the disk, to sync the vote for the next leader, and say nothing any more: so the others are asked.
-        let leads = shared.live_leader() == Some(shared.me) && !presence.leader_elsewhere();
+        let leads = shared.leader_by_term() == Some(shared.me) && !presence.leader_elsewhere();
         if leads && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
             asked = Some(Instant::now());
             if let Err(why) = begin(shared, presence, None).await {

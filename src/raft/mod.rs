@@ -35,6 +35,7 @@ mod peer_service;
 mod peers;
 mod presence;
 mod purge;
+mod quorum;
 mod read;
 mod rebuild;
 mod receive;
@@ -97,10 +98,12 @@ pub struct Member {
 pub struct Leadership {
     /// The current term.
     pub term: u64,
-    /// The leader, if one is known to be alive.
+    /// The leader, if one is known to be alive and to have a majority behind it.
     pub leader: Option<LeaderHint>,
     /// Whether it is this node.
     pub is_self: bool,
+    /// Whether this node leads by its term and no majority answers it: then it is no leader, and nothing it has open can be settled here.
+    pub lacks_quorum: bool,
     /// Whether this node's disk hangs and another leads: what it still has open is not settled before the disk is back.
     pub hung: bool,
 }

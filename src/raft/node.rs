@@ -39,7 +39,7 @@ pub enum Role {
     Follower,
     /// It has no vote.
     Learner,
-    /// It asks for votes.
+    /// It asks for votes, or leads by its term and no majority answers it.
     Candidate,
 }
 
@@ -50,7 +50,7 @@ pub struct Status {
     pub role: Role,
     /// Its term.
     pub term: u64,
-    /// Who leads, if known.
+    /// Who leads, if known: one that a majority stands behind.
     pub leader: Option<NodeId>,
     /// Last log index.
     pub last_log: Option<u64>,
@@ -125,6 +125,28 @@ impl Node {
     /// The cluster; `None` before bootstrap.
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.shared.peers.cluster_id()
+    }
+
+    /// The refusal of whatever speaks for a cluster, where this node is in none.
+    pub fn outside(&self) -> Option<Refusal> {
+        let (why, _) = self.shared.outside()?;
+        Some(Refusal::not_applied(RefusalKind::Unavailable, why))
+    }
+
+    /// Why this node is in no cluster, though one has it as a member.
+    pub fn estranged(&self) -> Option<String> {
+        self.shared.outside().filter(|(_, is_member)| *is_member).map(|(why, _)| why)
+    }
+
+    /// Members that are reached elsewhere than the membership has them, in words.
+    pub fn found_elsewhere(&self) -> Vec<String> {
+        let membership = self.shared.membership();
+        let others = membership.nodes().filter(|(_, node)| !node.peer_address.is_empty());
+        let elsewhere = |(id, node): (&NodeId, &PeerNode)| {
+            let at = self.shared.peers.address(node);
+            (at != node.peer_address).then(|| format!("node={id} at={at} members_have={}", node.peer_address))
+        };
+        others.filter_map(elsewhere).collect()
     }
 
     /// Who leads, as it changes.
@@ -213,18 +235,21 @@ impl Node {
     /// The way to a member's peer port; `None` if it is no member.
     pub fn peer(&self, node: NodeId) -> Option<Peer> {
         let member = self.shared.member(node)?;
-        let channel = self.shared.peers.channel(&member.peer_address, Purpose::Forward).ok()?;
+        let channel = self.shared.peers.channel(&self.shared.peers.address(&member), Purpose::Forward).ok()?;
         Some(Peer { channel, route: self.shared.peers.route(node, member.instance) })
     }
 
     /// What this node says of itself.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
+        let leader = shared.live_leader();
         let (role, term, committed, matched) = {
             let metrics = shared.raft.metrics();
             let metrics = metrics.borrow_watched();
             let role = match metrics.state {
-                ServerState::Leader => Role::Leader,
+                ServerState::Leader if leader == Some(shared.me) => Role::Leader,
+                // It would lead if a majority let it.
+                ServerState::Leader => Role::Candidate,
                 ServerState::Candidate => Role::Candidate,
                 ServerState::Follower => Role::Follower,
                 ServerState::Learner | ServerState::Shutdown => Role::Learner,
@@ -243,7 +268,7 @@ impl Node {
         Status {
             role,
             term,
-            leader: shared.live_leader(),
+            leader,
             last_log,
             committed,
             applied,

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::net::Proof;
 use super::presence::Presence;
-use super::shared::Shared;
+use super::shared::{IN_NO_CLUSTER, Shared};
 use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
 use super::{Forwarder, append, bootstrap, confirm, members, rebuild, receive, room};
 use crate::mutant::{self, Mutant};
@@ -48,7 +48,10 @@ impl PeerService {
         let shared = &self.shared;
         let instance = shared.identity.lock().unwrap_or_else(PoisonError::into_inner).instance();
         let mine = shared.peers.cluster_id();
-        let problem = if mine.is_none() || ClusterId::from_slice(&route.cluster_id) != mine {
+        let problem = if mine.is_none() {
+            self.meant_for_another_disk(proof, route, instance);
+            Some(IN_NO_CLUSTER)
+        } else if ClusterId::from_slice(&route.cluster_id) != mine {
             Some("the call is for another cluster")
         } else if route.to != shared.me.0 {
             Some("the call is for another node")
@@ -64,6 +67,15 @@ impl PeerService {
             return Err(Status::failed_precondition(problem));
         }
         self.check_name(proof, NodeId(route.from))
+    }
+
+    /// A member calls this node, which is in no cluster, as one that had another data directory.
+    fn meant_for_another_disk(&self, proof: &Proof, route: &peer::Route, instance: InstanceId) {
+        let others = InstanceId::from_slice(&route.to_instance).is_some_and(|meant| meant != instance);
+        let Some(cluster) = ClusterId::from_slice(&route.cluster_id) else { return };
+        if others && route.to == self.shared.me.0 && self.check_name(proof, NodeId(route.from)).is_ok() {
+            self.shared.lost_its_disk(cluster);
+        }
     }
 
     /// Whether a caller is who it says it is, as far as certificates tell.

@@ -51,6 +51,8 @@ struct Inner {
     channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
     /// The members of the last membership: openraft goes on with the address a stream of its own was begun with.
     members: RwLock<BTreeMap<NodeId, PeerNode>>,
+    /// Where members were found, by their data, that are not where the membership has them.
+    found: RwLock<BTreeMap<InstanceId, String>>,
 }
 
 impl Peers {
@@ -62,6 +64,7 @@ impl Peers {
             cluster_id: RwLock::new(cluster_id),
             channels: Mutex::default(),
             members: RwLock::default(),
+            found: RwLock::default(),
         }))
     }
 
@@ -88,6 +91,17 @@ impl Peers {
     /// Where a member is now, if it is one.
     pub fn member(&self, id: NodeId) -> Option<PeerNode> {
         self.0.members.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Members were found elsewhere than the membership has them.
+    pub fn set_found(&self, found: BTreeMap<InstanceId, String>) {
+        *self.0.found.write().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// The peer port of a member: where it was found, else where the membership has it.
+    pub fn address(&self, node: &PeerNode) -> String {
+        let found = self.0.found.read().unwrap_or_else(PoisonError::into_inner);
+        found.get(&node.instance).unwrap_or(&node.peer_address).clone()
     }
 
     /// The route of a call to `to`, whose data directory is `instance`.
@@ -129,7 +143,7 @@ impl Peers {
 
     /// A client of a member's peer port.
     pub fn client(&self, node: &PeerNode, purpose: Purpose) -> Result<PeerClient<Channel>, tonic::transport::Error> {
-        self.client_at(&node.peer_address, purpose)
+        self.client_at(&self.address(node), purpose)
     }
 
     /// A client of the peer port at an address.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +21,10 @@ use super::divergence::{self, Findings};
 use super::failover::{self, Answer, Cause, Decision};
 use super::members;
 use super::peers::Purpose;
+use super::quorum::Word;
 use super::room::{Disk, FRESH};
 use super::shared::Shared;
-use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_to_wire};
+use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire};
 use crate::limits::DIGEST_INTERVAL;
 use crate::machine::newest_version;
 use crate::types::{LogId, NodeId};
@@ -177,9 +178,9 @@ impl Presence {
             if opened.as_ref().is_err_and(members::says_removed) {
                 return self.shared.fail_removed();
             }
-            if let Ok(messages) = opened {
+            if let Ok((messages, read)) = opened {
                 self.table().connected.insert(id);
-                let boot_id = self.listen(id, messages).await;
+                let boot_id = self.listen(id, messages, &read).await;
                 self.table().connected.remove(&id);
                 self.changed.notify_waiters();
                 self.ended(id, &node, boot_id).await;
@@ -188,9 +189,11 @@ impl Presence {
         }
     }
 
-    async fn open(&self, id: NodeId, node: &PeerNode) -> Result<Streaming<peer::PresenceMessage>, Status> {
+    /// Opens a stream and sends on it; gives what comes, and where to note how far it was read.
+    async fn open(&self, id: NodeId, node: &PeerNode) -> Result<(Streaming<peer::PresenceMessage>, Read), Status> {
         let (sender, queue) = mpsc::channel(2);
-        let mut first = self.message();
+        let read = Read::default();
+        let mut first = message(&self.shared, &read);
         first.route = Some(self.shared.peers.route(id, node.instance));
         sender.try_send(first).map_err(|_| Status::internal("a new queue is full"))?;
         let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
@@ -198,22 +201,23 @@ impl Presence {
         let opening = tokio::time::timeout(OPEN_TIMEOUT, client.presence(ReceiverStream::new(queue)));
         let messages = opening.await.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
         let shared = self.shared.clone();
-        let talk = talk(shared, move |message| {
+        let talk = talk(shared, read.clone(), move |message| {
             let sender = sender.clone();
             async move { sender.send(message).await.is_ok() }
         });
         tokio::spawn(talk);
-        Ok(messages)
+        Ok((messages, read))
     }
 
     /// Reads until the stream ends; gives the peer's boot id.
-    async fn listen(&self, id: NodeId, mut messages: Streaming<peer::PresenceMessage>) -> u64 {
+    async fn listen(&self, id: NodeId, mut messages: Streaming<peer::PresenceMessage>, read: &Read) -> u64 {
         let mut boot_id = 0;
         while let Ok(Some(message)) = messages.message().await {
             if boot_id == 0 {
                 boot_id = message.boot_id;
                 self.reconnected(id, boot_id);
             }
+            read.0.store(message.sent_ms, Ordering::Relaxed);
             self.record(id, &message);
         }
         boot_id
@@ -233,6 +237,7 @@ impl Presence {
         if let Some(vote) = message.vote.as_ref().filter(|_| message.leader == Some(from.0)) {
             self.shared.room.heard(from, vote.term, message.spares_full, now);
         }
+        self.hear_leader(from, message);
         let seen = Seen {
             boot_id: message.boot_id,
             leader: message.leader.map(NodeId),
@@ -265,6 +270,20 @@ impl Presence {
         self.changed.notify_waiters();
     }
 
+    /// What the leader that this node follows says of itself.
+    fn hear_leader(&self, from: NodeId, message: &peer::PresenceMessage) {
+        let Ok(vote) = vote_from_wire(message.vote.as_ref()) else { return };
+        let leads = vote.is_committed() && vote.leader_id.node_id == from && message.leader == Some(from.0);
+        if leads && self.shared.vote() == vote {
+            let word = Word {
+                age: message.quorum_age_ms.map(Duration::from_millis),
+                complete: message.complete.map(|complete| (Duration::from_millis(complete.age_ms), complete.index)),
+                answers_ms: message.answers_ms,
+            };
+            self.shared.quorum.told(vote.leader_id, word);
+        }
+    }
+
     fn act_on(&self, findings: Findings) {
         for (peer, index) in findings.newly {
             self.shared.events.note("diverged", format!("node={peer} index={index}"));
@@ -278,10 +297,6 @@ impl Presence {
             let what = format!("a majority of the voters is in another state than this node after one entry index={index}");
             self.shared.stop_to_rebuild(what);
         }
-    }
-
-    fn message(&self) -> peer::PresenceMessage {
-        message(&self.shared)
     }
 
     /// Whether a peer reads what this cluster writes, and this node what the peer's does. Errors: what must be mended.
@@ -300,8 +315,10 @@ impl Presence {
         mut messages: Streaming<peer::PresenceMessage>,
     ) -> Messages {
         let (sender, queue) = mpsc::channel(2);
+        let read = Read::default();
+        read.0.store(first.sent_ms, Ordering::Relaxed);
         self.record(from, &first);
-        let talk = talk(self.shared.clone(), move |message| {
+        let talk = talk(self.shared.clone(), read.clone(), move |message| {
             let sender = sender.clone();
             async move { sender.send(Ok(message)).await.is_ok() }
         });
@@ -312,6 +329,7 @@ impl Presence {
                     if self.shared.is_removed(from) {
                         return;
                     }
+                    read.0.store(message.sent_ms, Ordering::Relaxed);
                     self.record(from, &message);
                 }
             };
@@ -423,7 +441,7 @@ impl Presence {
     /// Campaigns despite the others' leases, by a transfer of leadership to itself, unless somebody leads by then.
     async fn take_over(&self, vote: Vote, after: Duration) {
         tokio::time::sleep(after).await;
-        if self.shared.vote() != vote || self.shared.live_leader().is_some() {
+        if self.shared.vote() != vote || self.shared.leader_by_term().is_some() {
             return;
         }
         self.table().last_take_over = Some(self.shared.env.clock.now());
@@ -449,7 +467,7 @@ impl Presence {
                 Decision::Wait => {}
                 Decision::TakeOver { after } => {
                     tokio::time::sleep(after).await;
-                    if self.shared.vote() == vote && self.shared.live_leader().is_none() {
+                    if self.shared.vote() == vote && self.shared.leader_by_term().is_none() {
                         self.table().last_take_over = Some(self.shared.env.clock.now());
                         tracing::info!("nobody leads after a start: calling an election");
                         let _ = self.shared.raft.trigger().elect(true).await;
@@ -485,14 +503,22 @@ fn versions(in_force: u16, message: &peer::PresenceMessage) -> Result<(), String
 }
 
 /// Sends this node's messages until nobody takes them.
-async fn talk<F: Future<Output = bool>>(shared: Arc<Shared>, send: impl Fn(peer::PresenceMessage) -> F) {
+async fn talk<F: Future<Output = bool>>(shared: Arc<Shared>, read: Read, send: impl Fn(peer::PresenceMessage) -> F) {
     let mut leadership = shared.leadership.subscribe();
-    while send(message(&shared)).await {
+    while send(message(&shared, &read)).await {
         let _ = tokio::time::timeout(INTERVAL, leadership.changed()).await;
     }
 }
 
-fn message(shared: &Shared) -> peer::PresenceMessage {
+/// When the other side of a stream sent the last message that was read of it, by its own clock; 0: none was.
+#[derive(Clone, Default)]
+struct Read(Arc<AtomicU64>);
+
+fn message(shared: &Shared, read: &Read) -> peer::PresenceMessage {
+    // Before anything else that the message says: all of it is at least as new as this.
+    let answers_ms = read.0.load(Ordering::Relaxed);
+    let complete = shared.complete();
+    let ms = |age: Duration| u64::try_from(age.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
     let (version, digests) = shared.state.view(|core, applied, _| {
         let digest = |index| Some(peer::Digest { index, digest: core.machine.digest_at(index)? });
         let indexes = divergence::told(applied.map_or(0, |applied| applied.index));
@@ -505,7 +531,7 @@ fn message(shared: &Shared) -> peer::PresenceMessage {
         boot_id: shared.boot_id,
         wall_ms: shared.clocks.wall_ms(),
         vote: Some(vote_to_wire(&shared.vote())),
-        leader: shared.live_leader().map(|id| id.0),
+        leader: shared.leader_by_term().map(|id| id.0),
         last_log: shared.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
         cluster_version_min: CLUSTER_VERSION_MIN.into(),
         cluster_version_max: newest_version().into(),
@@ -515,6 +541,10 @@ fn message(shared: &Shared) -> peer::PresenceMessage {
         digests,
         cluster_version: version.into(),
         spares_full: shared.room.verdict().spares,
+        quorum_age_ms: shared.quorum_age().map(ms),
+        complete: complete.map(|(age, index)| peer::Complete { index, age_ms: ms(age) }),
+        sent_ms: shared.quorum.sent_ms(),
+        answers_ms,
     }
 }
 

@@ -23,7 +23,7 @@ const READ_RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// Takes the answer to a load and what it counts for until it is sent; called exactly once.
 pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded, Age, Charge), Refusal>) + Send>;
-/// Of a stale read: milliseconds since this node last heard from a leader; `None`: never, or the read is not stale.
+/// Of a stale read: everything acknowledged so many milliseconds before it is in it; `None`: that cannot be told, or the read is not stale.
 pub type Age = Option<u64>;
 /// Takes the answer to a listing and what it counts for until it is sent; called exactly once.
 pub type ReplyList = Box<dyn FnOnce(Result<(ListPage, Charge), Refusal>) + Send>;
@@ -107,7 +107,7 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
     let mut pending = Vec::new();
     for read in batch {
         // Taken before the view: what is seen is at most so old.
-        let age = if read.is_linearizable() { None } else { shared.leader_age_ms() };
+        let age = if read.is_linearizable() { None } else { shared.stale_ms() };
         match read {
             Read::Load(load, reply) => {
                 if let Some(content) = answer_or_pin(shared, &load, age, reply) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -23,6 +23,7 @@ use super::node::Node;
 use super::peer_service::PeerService;
 use super::peers::Peers;
 use super::presence::Presence;
+use super::quorum::Quorum;
 use super::rebuild::{self, Mark, Rebuild};
 use super::room::{self, Room};
 use super::shared::{REMOVED, Shared};
@@ -327,6 +328,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     // Election timeouts and the phase of ticks follow from this node's entropy, in a simulation from its seed.
     let raft = Runtime::scope(u64_from(&*options.env.random), raft);
     let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
+    let quorum = Quorum::new(options.env.clock.clone(), options.election_timeout_max);
     let shared = Arc::new(Shared {
         boot_id: u64_from(&*options.env.random).max(1),
         env: options.env,
@@ -345,13 +347,14 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
         blocking,
         upper: options.upper,
         heard: watch::Sender::new(None),
-        heard_at: AtomicU64::new(0),
+        quorum,
         lost: watch::Sender::new(None),
         hung: watch::Sender::new(false),
         leadership: watch::Sender::new(Leadership::default()),
         loaded: LoadedRoom::default(),
         changing: tokio::sync::Mutex::new(()),
         was_removed: AtomicBool::new(false),
+        estranged: OnceLock::new(),
         failed: watch::Sender::new(None),
         room,
         disk_low: AtomicBool::new(false),
@@ -366,25 +369,38 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     });
     watch_failures(&shared);
     let presence = Presence::new(shared.clone(), options.election_timeout_max, options.early_elections);
+    let mut tasks = begin(&shared, &presence, incoming, options.log_bytes_kept, options.scrub);
+    tasks.spawn(keep(lock));
+    if options.bootstrap {
+        tasks.spawn(bootstrap::run(shared.clone()));
+    }
+    Ok(Node::new(shared, presence, tasks))
+}
+
+/// The tasks that every node has from its start on; whoever holds the set joins them.
+fn begin(
+    shared: &Arc<Shared>,
+    presence: &Arc<Presence>,
+    incoming: Incoming,
+    log_bytes_kept: u64,
+    scrub: scrub::Options,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), incoming));
     tasks.spawn(presence.clone().run());
     tasks.spawn(presence.clone().started());
     tasks.spawn(Confirmer::run(shared.clone()));
     tasks.spawn(leadership(shared.clone()));
-    tasks.spawn(purge::run(shared.clone(), options.log_bytes_kept));
+    tasks.spawn(purge::run(shared.clone(), log_bytes_kept));
     tasks.spawn(upgrade::run(shared.clone(), presence.clone()));
     tasks.spawn(events::run(shared.events.clone(), shared.blocking.clone()));
     tasks.spawn(disk_watch::run(shared.clone(), presence.clone()));
     tasks.spawn(room::run(shared.clone(), presence.clone()));
     tasks.spawn(members::settle(shared.clone()));
-    tasks.spawn(members::announce_moved(shared.clone()));
-    tasks.spawn(scrub::run(shared.clone(), options.scrub));
-    tasks.spawn(keep(lock));
-    if options.bootstrap {
-        tasks.spawn(bootstrap::run(shared.clone()));
-    }
-    Ok(Node::new(shared, presence, tasks))
+    tasks.spawn(members::announce_moved(shared.clone(), presence.clone()));
+    tasks.spawn(members::find_moved(shared.clone(), presence.clone()));
+    tasks.spawn(scrub::run(shared.clone(), scrub));
+    tasks
 }
 
 /// Holds the directory's lock as long as the tasks live.
@@ -427,9 +443,15 @@ fn membership_text(membership: &StoredMembership) -> String {
     format!("voters={} members={}", ids(membership.voter_ids().collect()), ids(membership.nodes().map(|(id, _)| *id).collect()))
 }
 
+/// Pause between two rounds that no majority confirmed.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How often it is looked at who leads, besides every change, and whether Raft goes on.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Publishes who leads, whenever something that tells it changes, and notices when Raft itself has stopped.
 async fn leadership(shared: Arc<Shared>) {
     let mut metrics = shared.raft.server_metrics();
+    let mut acknowledged = shared.raft.data_metrics();
     let mut heard = shared.heard.subscribe();
     let mut lost = shared.lost.subscribe();
     let mut hung = shared.hung.subscribe();
@@ -444,36 +466,78 @@ async fn leadership(shared: Arc<Shared>) {
         if shared.is_removed(shared.me) {
             shared.fail_removed();
         }
-        let leader = shared.live_leader();
-        let known = Leadership {
-            term: shared.raft.metrics().borrow_watched().current_term,
-            leader: leader.and_then(|leader| shared.hint(leader)),
-            is_self: leader == Some(shared.me),
-            hung: *hung.borrow_and_update(),
-        };
-        if shared.leadership.borrow().leader != known.leader {
-            let leader = known.leader.as_ref().map(|hint| hint.node.0);
-            let name = leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
-            tracing::info!(term = known.term, leader = name, "the leader changed");
-            shared.events.note("leader", format!("term={} leader={name}", known.term));
-        }
-        shared.leadership.send_if_modified(|old| {
-            let changed = *old != known;
-            *old = known;
-            changed
-        });
+        drop(acknowledged.borrow_and_update());
+        let look = publish(&shared, *hung.borrow_and_update());
+        let lacks_quorum = shared.leadership.borrow().lacks_quorum;
         tokio::select! {
             changed = metrics.changed() => if changed.is_err() { return },
             _ = heard.changed() => {}
             _ = lost.changed() => {}
             _ = hung.changed() => {}
-            () = tokio::time::sleep(Duration::from_secs(1)) => {
+            () = shared.quorum.changed() => {}
+            // Any of them may be the answer that makes a majority again.
+            changed = acknowledged.changed(), if lacks_quorum => if changed.is_err() { return },
+            () = ask_majority(&shared) => {}
+            () = tokio::time::sleep(look) => {
                 if let Err(error) = &shared.raft.metrics().borrow_watched().running_state {
                     shared.fail(format!("raft stopped: {error}"));
                 }
             }
         }
     }
+}
+
+/// Asks the voters who leads, while this node does by its term and its appends were not answered for a while: answers to those wait for
+/// the disks of the others. Returns once a majority has confirmed it. Cancel safe.
+async fn ask_majority(shared: &Shared) {
+    loop {
+        let Some(age) = shared.quorum_age() else { return std::future::pending().await };
+        let wait = (shared.quorum.patience() / 2).saturating_sub(age);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        } else if shared.confirmer.confirm(shared).await {
+            return;
+        } else {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+}
+
+/// Publishes who leads now; gives how long that holds at most.
+fn publish(shared: &Shared, hung: bool) -> Duration {
+    let leader = shared.leader_for_now();
+    let is_self = leader.is_some_and(|(leader, _)| leader == shared.me);
+    let known = Leadership {
+        term: shared.raft.metrics().borrow_watched().current_term,
+        leader: leader.and_then(|(leader, _)| shared.hint(leader)),
+        is_self,
+        lacks_quorum: !is_self && shared.leader_by_term() == Some(shared.me),
+        hung,
+    };
+    let before = shared.leadership.borrow().clone();
+    if before.leader != known.leader {
+        let leader = known.leader.as_ref().map(|hint| hint.node.0);
+        let name = leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+        tracing::info!(term = known.term, leader = name, "the leader changed");
+        shared.events.note("leader", format!("term={} leader={name}", known.term));
+    }
+    match (before.lacks_quorum, known.lacks_quorum) {
+        (false, true) => {
+            tracing::warn!(term = known.term, "no majority of the voters answers this leader: it is none until one does");
+            shared.events.note("quorum", format!("lost: no majority answers this leader term={}", known.term));
+        }
+        (true, false) if is_self => {
+            tracing::info!(term = known.term, "a majority of the voters answers this leader again");
+            shared.events.note("quorum", format!("regained: a majority answers this leader again term={}", known.term));
+        }
+        _ => {}
+    }
+    shared.leadership.send_if_modified(|old| {
+        let changed = *old != known;
+        *old = known;
+        changed
+    });
+    leader.map_or(LOOK, |(_, left)| left.min(LOOK))
 }
 
 #[cfg(test)]

@@ -173,8 +173,13 @@ mod tests {
     fn readiness_names_what_is_missing_and_verbose_names_all() {
         let facts = Facts { bootstrapped: true, ..Facts::default() };
         assert_eq!(readiness(&facts, false), "[-] leader no quorum: no leader is known\nnot ready\n");
+        let alone = Facts { lacks_quorum: true, ..facts.clone() };
+        assert_eq!(
+            readiness(&alone, false),
+            "[-] leader no quorum: this node led, and no majority of the voters answers it\nnot ready\n"
+        );
         let verbose = readiness(&Facts { leader: Some(2), ..facts }, true);
         assert!(verbose.contains("[+] leader leader=2\n") && verbose.ends_with("ready\n"), "{verbose}");
-        assert_eq!(verbose.lines().count(), 9);
+        assert_eq!(verbose.lines().count(), 10);
     }
 }

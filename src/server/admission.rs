@@ -64,6 +64,10 @@ pub struct Situation {
     pub now: Duration,
     /// `None` before the cluster was bootstrapped.
     pub cluster_id: Option<ClusterId>,
+    /// The refusal of stale reads: this node is in no cluster.
+    pub outside: Option<Refusal>,
+    /// Of everything: one has it as a member, and it won't be led here.
+    pub is_estranged: bool,
     pub leads: bool,
     /// Who leads, where that is known.
     pub leader: Option<LeaderHint>,
@@ -105,6 +109,10 @@ pub fn route(call: &Call, situation: &Situation) -> Route {
     }
     if situation.hung {
         return refuse(RefusalKind::Unavailable, "the disk of this node hangs");
+    }
+    if let Some(refusal) = situation.outside.as_ref().filter(|_| situation.is_estranged || call.operation.is_stale_read()) {
+        // What it has is nothing, which is no answer.
+        return Route::Refuse(refusal.clone());
     }
     if call.operation.is_stale_read() {
         return Route::Here;
@@ -197,6 +205,8 @@ mod tests {
         Situation {
             now: Duration::from_secs(1),
             cluster_id: Some(ClusterId([1; 16])),
+            outside: None,
+            is_estranged: false,
             leads: false,
             leader: Some(LeaderHint { node: NodeId(2), address: "two:1".into() }),
             saves_wait_for: None,

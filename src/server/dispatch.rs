@@ -272,6 +272,7 @@ impl Dispatcher {
         }
     }
 
+    /// The one way out of every call that was admitted: counted, told if it was slow or refused, answered.
     fn finish(&self, call: Box<Call>, result: Result<Done, Refusal>) {
         let now = self.0.clock.now();
         self.0.metrics.ended(call.operation.kind(), &result, now.saturating_sub(call.started));
@@ -394,9 +395,12 @@ impl Task {
 
     fn situation(&self) -> Situation {
         let node = &self.dispatcher.0.node;
+        let outside = node.outside();
         Situation {
             now: self.dispatcher.0.clock.now(),
             cluster_id: node.cluster_id(),
+            is_estranged: outside.is_some() && node.estranged().is_some(),
+            outside,
             leads: self.leadership.is_self,
             leader: self.leadership.leader.clone().filter(|leader| leader.node != node.id()),
             saves_wait_for: if self.leadership.is_self { node.saves_wait_for() } else { None },
@@ -513,15 +517,13 @@ impl Task {
     fn tick(&mut self) {
         let now = self.dispatcher.0.clock.now();
         let expired = self.dispatcher.table().expire(now);
-        for (operation, started, answerer) in expired {
+        for call in expired {
             let message = "the deadline passed before the operation was settled: no quorum, or too slow a one";
-            let refusal = match operation {
+            let refusal = match call.operation {
                 Operation::Write(_) => Refusal::unknown(RefusalKind::DeadlineExceeded, message),
                 _ => Refusal::not_applied(RefusalKind::DeadlineExceeded, message),
             };
-            let result = Err(refusal);
-            self.dispatcher.0.metrics.ended(operation.kind(), &result, now.saturating_sub(started));
-            answerer.answer(result);
+            self.dispatcher.finish(call, Err(refusal));
         }
         if self.writes.iter().chain(&self.reads).any(|call| call.deadline <= now) {
             let situation = self.situation();

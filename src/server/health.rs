@@ -33,10 +33,16 @@ pub struct Facts {
     pub failed: Option<String>,
     pub stopping: bool,
     pub bootstrapped: bool,
+    /// Why it is in no cluster, though one has it as a member.
+    pub estranged: Option<String>,
     pub leader: Option<u64>,
+    /// It leads by its term, and no majority answers it.
+    pub lacks_quorum: bool,
     /// Nodes in another state than this one.
     pub differing: Vec<u64>,
     pub clock_offset_ms: Option<i64>,
+    /// Members that are reached elsewhere than the membership has them.
+    pub elsewhere: Vec<String>,
     pub disk_low: bool,
     pub disk_free_bytes: u64,
     pub credentials: Report,
@@ -48,13 +54,17 @@ impl Facts {
     pub fn of(dispatcher: &Dispatcher) -> Self {
         let node = dispatcher.node();
         let status = node.status();
+        let leadership = node.leadership().borrow().clone();
         Self {
             failed: node.failed(),
             stopping: dispatcher.is_stopping(),
             bootstrapped: node.cluster_id().is_some(),
-            leader: node.leadership().borrow().leader.as_ref().map(|leader| leader.node.0),
+            estranged: node.estranged(),
+            leader: leadership.leader.map(|leader| leader.node.0),
+            lacks_quorum: leadership.lacks_quorum,
             differing: status.differing.iter().map(|node| node.0).collect(),
             clock_offset_ms: status.clock_offset_ms,
+            elsewhere: node.found_elsewhere(),
             disk_low: node.disk_low(),
             disk_free_bytes: status.disk.0,
             credentials: dispatcher.credentials().report(),
@@ -72,7 +82,11 @@ impl Facts {
         let check = |name, ok, required, detail: String| Check { name, ok, required, detail };
         let offset = self.clock_offset_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("offset_ms={ms}"));
         let clock_ok = self.clock_offset_ms.is_none_or(|ms| ms.unsigned_abs() <= CLOCK_OFFSET_MS_MAX);
-        let leader = self.leader.map_or_else(|| "no quorum: no leader is known".to_owned(), |id| format!("leader={id}"));
+        let leader = match self.leader {
+            Some(id) => format!("leader={id}"),
+            None if self.lacks_quorum => "no quorum: this node led, and no majority of the voters answers it".to_owned(),
+            None => "no quorum: no leader is known".to_owned(),
+        };
         let low = || format!("little room is left: no content is taken while others have room free_bytes={}", self.disk_free_bytes);
         let disk = if self.disk_low { low() } else { String::new() };
         let differing = match &self.differing[..] {
@@ -82,13 +96,14 @@ impl Facts {
         vec![
             check("storage", self.failed.is_none(), true, self.failed.clone().unwrap_or_default()),
             check("running", !self.stopping, true, String::new()),
-            check("bootstrapped", self.bootstrapped, true, String::new()),
+            check("bootstrapped", self.bootstrapped, true, self.estranged.clone().unwrap_or_default()),
             check("leader", self.leader.is_some(), true, leader),
             // Whoever is wrong by a majority stops by itself; where nobody knows who is, none may take itself out.
             check("digest", self.differing.is_empty(), false, differing),
             check("clock", clock_ok, false, offset),
             check("disk", !self.disk_low, false, disk),
             self.check_credentials(),
+            check("addresses", self.elsewhere.is_empty(), false, self.elsewhere.join(", ")),
         ]
     }
 
@@ -139,6 +154,7 @@ mod tests {
             Facts { stopping: true, ..good() },
             Facts { bootstrapped: false, ..good() },
             Facts { leader: None, ..good() },
+            Facts { leader: None, lacks_quorum: true, ..good() },
         ] {
             assert!(!bad.is_ready(), "{bad:?}");
         }

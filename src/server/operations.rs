@@ -37,6 +37,16 @@ impl OperationsService {
     pub fn new(node: Node, guard: Guard) -> Self {
         Self { node, guard }
     }
+
+    /// Errors: this node is in no cluster, and speaks for none.
+    fn require_cluster(&self) -> Result<(), Status> {
+        self.node.outside().map_or(Ok(()), |refusal| Err(wire::status_from_refusal(&refusal)))
+    }
+
+    fn members_now(&self, roster: Roster) -> v1::MembersResponse {
+        let is_led = self.node.leadership().borrow().leader.is_some();
+        v1::MembersResponse { is_led, ..members_to(self.node.cluster_id(), roster) }
+    }
 }
 
 #[tonic::async_trait]
@@ -49,6 +59,7 @@ impl Operations for OperationsService {
         let v1::BackupRequest { at_least, timeout_ms } = request.into_inner();
         let timeout_ms = edge::timeout_ms(timeout_ms, given);
         let timeout = if timeout_ms == 0 { WAIT_DEFAULT } else { Duration::from_millis(timeout_ms.into()).min(WAIT_MAX) };
+        self.require_cluster()?;
         let backup = self.node.backup(at_least, timeout).await.map_err(|refusal| wire::status_from_refusal(&refusal))?;
         let (pieces, stream) = mpsc::channel(PIECES_AHEAD);
         tokio::spawn(send(backup, pieces));
@@ -64,7 +75,8 @@ impl Operations for OperationsService {
 
     async fn members(&self, request: Request<v1::MembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
         self.guard.caller(request.metadata())?;
-        Ok(Response::new(members_to(self.node.cluster_id(), self.node.roster())))
+        self.require_cluster()?;
+        Ok(Response::new(self.members_now(self.node.roster())))
     }
 
     async fn change_members(&self, request: Request<v1::ChangeMembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
@@ -74,8 +86,9 @@ impl Operations for OperationsService {
         let timeout_ms = edge::timeout_ms(timeout_ms, given);
         let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
         let ask = ask_from(change).map_err(refused)?;
+        self.require_cluster()?;
         let roster = self.node.change_members(&ask, force, within(timeout_ms)).await.map_err(refused)?;
-        Ok(Response::new(members_to(self.node.cluster_id(), roster)))
+        Ok(Response::new(self.members_now(roster)))
     }
 
     async fn hand_over(&self, request: Request<v1::HandOverRequest>) -> Result<Response<v1::HandOverResponse>, Status> {
@@ -84,6 +97,7 @@ impl Operations for OperationsService {
         let v1::HandOverRequest { to, timeout_ms } = request.into_inner();
         let timeout_ms = edge::timeout_ms(timeout_ms, given);
         let to = (to != 0).then_some(NodeId(to));
+        self.require_cluster()?;
         let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
         let late = |_| refused(Refusal::unknown(crate::types::RefusalKind::DeadlineExceeded, "nobody took over in time"));
         let handed = tokio::time::timeout(within(timeout_ms), self.node.hand_over(to)).await.map_err(late)?;
@@ -134,6 +148,7 @@ fn members_to(cluster: Option<ClusterId>, roster: Roster) -> v1::MembersResponse
         revision: roster.revision,
         largest_id: roster.largest.0,
         leaving: roster.leaving.into_iter().map(|id| id.0).collect(),
+        is_led: false,
     }
 }
 

@@ -74,6 +74,7 @@ impl Reporter {
         };
         let id = self.node.id();
         let member = self.node.members().into_iter().find(|member| member.id == id);
+        let voter = member.as_ref().map(|member| member.voter);
         let (client_address, peer_address) = member.map(|member| (member.client_address, member.peer_address)).unwrap_or_default();
         v1::NodeStatus {
             id: id.0,
@@ -116,6 +117,7 @@ impl Reporter {
             scrub_passes: status.scrubbed.passes,
             scrub_bytes: status.scrubbed.bytes,
             scrubbed_ms: status.scrubbed.ended_ms,
+            voter,
             samples: self.history.newest(samples as usize, self.clock.now()),
         }
     }
@@ -153,7 +155,7 @@ impl Reporter {
         let limit = if digest_at == 0 { ANSWER_TIMEOUT } else { timeout + ANSWER_TIMEOUT };
         let asked = tokio::time::timeout(limit, self.ask(member.id, digest_at, timeout, samples)).await;
         let error = match asked {
-            Ok(Ok(status)) => return v1::NodeStatus { reachable: true, id: member.id.0, ..status },
+            Ok(Ok(status)) => return v1::NodeStatus { reachable: true, id: member.id.0, voter: Some(member.voter), ..status },
             Ok(Err(error)) => error,
             Err(_) => format!("no answer within {limit:?}"),
         };
@@ -161,6 +163,7 @@ impl Reporter {
             id: member.id.0,
             client_address: member.client_address.clone(),
             peer_address: member.peer_address.clone(),
+            voter: Some(member.voter),
             error,
             ..v1::NodeStatus::default()
         }

@@ -1,20 +1,24 @@
 //! The open operations of a node: those handed to Raft or sent to the leader, and not yet settled.
 //!
 //! An operation is settled once: whoever takes its answerer gives the answer. One that outlives its deadline is answered by
-//! [`Table::expire`] and stays, without answerer, until Raft or the leader is done with it, so that its bytes stay counted.
+//! [`Table::expire`]'s caller, and its place stays until Raft or the leader is done with it, so that its bytes stay counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::call::{Answerer, Call, Operation};
+use super::call::Call;
+use crate::raft::Charge;
 use crate::wire::v1;
 
 /// One forward stream of this process.
 pub type LinkId = u64;
 
-/// An open operation: the call, perhaps answered already.
+/// An open operation.
 pub struct Open {
-    call: Box<Call>,
+    /// `None`: it is answered.
+    call: Option<Box<Call>>,
+    /// What an answered one counts for, until nothing holds it any more.
+    charge: Charge,
     /// The forward stream it was sent on; `None`: handed to this node's Raft.
     link: Option<LinkId>,
     /// Frames of a load that is arriving.
@@ -25,7 +29,7 @@ pub struct Open {
 impl Open {
     /// The call again; `None` if it was answered meanwhile.
     pub fn into_call(self) -> Option<Box<Call>> {
-        self.call.answerer.is_some().then_some(self.call)
+        self.call
     }
 }
 
@@ -57,7 +61,8 @@ impl Table {
         let key = self.next;
         self.next += 1;
         self.earliest = Some(self.earliest.map_or(call.deadline, |earliest| earliest.min(call.deadline)));
-        let before = self.open.insert(key, Open { call, link, frames: Vec::new(), frame_bytes: 0 });
+        let before =
+            self.open.insert(key, Open { call: Some(call), charge: Charge::default(), link, frames: Vec::new(), frame_bytes: 0 });
         assert!(before.is_none(), "a key was used twice key={key}");
         key
     }
@@ -84,18 +89,20 @@ impl Table {
         keys.into_iter().filter_map(|key| self.open.remove(&key)).collect()
     }
 
-    /// The operations whose deadline has passed and that are still to be answered: what was asked, since when, and where to answer.
-    pub fn expire(&mut self, now: Duration) -> Vec<(Operation, Duration, Answerer)> {
+    /// Takes out the operations whose deadline has passed and that are still to be answered. Their bytes stay counted.
+    pub fn expire(&mut self, now: Duration) -> Vec<Box<Call>> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
         let mut expired = Vec::new();
         self.earliest = None;
-        for call in self.open.values_mut().map(|open| &mut open.call).filter(|call| call.answerer.is_some()) {
-            if call.deadline > now {
-                self.earliest = Some(self.earliest.map_or(call.deadline, |earliest| earliest.min(call.deadline)));
-            } else if let Some(answerer) = call.answerer.take() {
-                expired.push((call.operation.clone(), call.started, answerer));
+        for open in self.open.values_mut() {
+            let Some(deadline) = open.call.as_ref().map(|call| call.deadline) else { continue };
+            if deadline > now {
+                self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
+            } else if let Some(mut call) = open.call.take() {
+                open.charge = std::mem::take(&mut call.charge);
+                expired.push(call);
             }
         }
         expired
@@ -123,7 +130,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::super::auth::Caller;
-    use super::super::call::{Answer, Origin};
+    use super::super::call::{Answer, Answerer, Operation, Origin};
     use super::*;
     use crate::types::{Consistency, Load, SessionId};
 

@@ -312,6 +312,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// Gives two nodes that do not run each other's addresses, from their next start on. Errors: one runs, or is none.
+    pub fn swap_nodes(&mut self, one: impl Into<NodeId>, other: impl Into<NodeId>) -> Result<(), Error> {
+        let ids = [one.into(), other.into()];
+        if let Some(id) = ids.iter().find(|id| self.running.contains_key(id)) {
+            return Err(Error(format!("the node runs node={id}")));
+        }
+        let [a, b] = ids.map(|id| self.config.members.iter().position(|member| member.id == id));
+        let (Some(a), Some(b)) = (a, b) else { return Err(Error("there is no such node".to_owned())) };
+        self.config.members.swap(a, b);
+        (self.config.members[a].id, self.config.members[b].id) = (ids[0], ids[1]);
+        let [one, other] = ids.map(|id| self.ports.remove(&id));
+        self.ports.extend(one.map(|ports| (ids[1], ports)).into_iter().chain(other.map(|ports| (ids[0], ports))));
+        Ok(())
+    }
+
     /// A node, as a change of the members names it. Errors: there is none.
     pub fn member(&self, node: impl Into<NodeId>) -> Result<Member, Error> {
         let member = self.config.member(node.into()).map_err(failed)?;

@@ -137,6 +137,6 @@ pub struct ListPage {
     pub sessions: Vec<Listed>,
     /// Whether more follow: ask again after the last id.
     pub more: bool,
-    /// Of a stale listing: milliseconds since the node that answered last heard from a leader; `None`: never.
+    /// Of a stale listing: everything acknowledged so many milliseconds before it is in it; `None`: that cannot be told.
     pub age_ms: Option<u64>,
 }

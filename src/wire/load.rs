@@ -21,7 +21,7 @@ pub struct LoadFrames {
 }
 
 impl LoadFrames {
-    /// Frames of what a read saw at `revision`; `age_ms` only for a stale read: how long ago its node last heard from a leader.
+    /// Frames of what a read saw at `revision`; `age_ms` only for a stale read: how old what it shows may be.
     pub fn new(revision: Revision, loaded: Loaded, age_ms: Option<u64>) -> Self {
         use v1::load_start::Loaded as Message;
         let (message, content) = match loaded {
@@ -143,7 +143,7 @@ pub struct Assembled {
     pub revision: Revision,
     /// The answer.
     pub loaded: Loaded,
-    /// For a stale read: how long ago the node last heard from a leader, in milliseconds.
+    /// For a stale read: everything acknowledged so many milliseconds before it is in it.
     pub age_ms: Option<u64>,
 }
 

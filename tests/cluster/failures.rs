@@ -106,6 +106,16 @@ async fn a_leader_that_lost_its_quorum_refuses_reads_and_leaves_writes_unknown_w
     assert!(asked.elapsed() < super::rig::PATIENCE, "it took {:?}", asked.elapsed());
     let known = refusal.kind == RefusalKind::NoLeader && refusal.applied == Applied::No;
     assert!(known || refusal.applied == Applied::Unknown, "{refusal:?}");
+    // However it ended, it is counted, among the slow ones too, and remembered.
+    let metrics = cluster.get(leader, "/metrics").await;
+    let slow: f64 = metrics
+        .lines()
+        .filter(|line| line.starts_with("quorate_slow_operations_total{"))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum();
+    assert!(slow >= 1.0, "{metrics}");
+    let events = super::quorum::events(&cluster, leader).await;
+    assert!(events.iter().any(|event| event.kind == "refused"), "{events:?}");
     let read = caller.load_within("s", Consistency::Linearizable, 1000).await.expect_err("no read index without a quorum");
     assert_eq!(read.applied, Applied::No, "{read:?}");
     for node in (1..=3).filter(|node| *node != leader) {

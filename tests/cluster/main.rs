@@ -11,6 +11,7 @@ mod histories;
 mod members;
 mod port;
 mod power_loss;
+mod quorum;
 mod rig;
 mod rot;
 mod seen;

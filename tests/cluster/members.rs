@@ -271,6 +271,50 @@ async fn a_node_that_was_moved_tells_the_cluster() {
     client.save("s", value("after"), WriteOptions::default()).await.expect("two of three");
 }
 
+/// Nobody is where the members have it: they are found where they are configured, and say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_all_come_back_at_other_addresses_find_each_other() {
+    let mut cluster = Cluster::start(3).await.expect("a cluster");
+    cluster.client().save("s", value("before"), WriteOptions::default()).await.expect("a save");
+    for id in 1..=3 {
+        cluster.kill(id).await.expect("it runs");
+        cluster.move_node(id).expect("it is off");
+    }
+    for id in 1..=3 {
+        cluster.restart(id).await.expect("its data is there");
+    }
+    let moved: Vec<Member> = (1..=3).map(|id| Member { voter: true, ..cluster.member(id).expect("a member") }).collect();
+    let is_there = |status: &quorate::client::ClusterStatus| {
+        status.nodes.iter().zip(&moved).all(|(node, moved)| node.reachable && node.peer_address == moved.peer_address)
+    };
+    cluster.wait_for("the new addresses", is_there).await.expect("each says where it is");
+    let client = cluster.client();
+    client.save("s", value("after"), WriteOptions::default()).await.expect("they make a majority");
+    assert_eq!(client.members().await.expect("it answers").members, moved);
+}
+
+/// Two nodes with each other's addresses: whoever calls one finds the other, and looks where they are configured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_swap_their_addresses_are_found_and_named() {
+    let mut cluster = Cluster::start(3).await.expect("a cluster");
+    cluster.client().save("s", value("before"), WriteOptions::default()).await.expect("a save");
+    for id in 1..=3 {
+        cluster.kill(id).await.expect("it runs");
+    }
+    cluster.swap_nodes(1, 2).expect("they are off");
+    for id in 1..=3 {
+        cluster.restart(id).await.expect("its data is there");
+    }
+    let client = cluster.client();
+    client.save("s", value("after"), WriteOptions::default()).await.expect("they make a majority");
+    cluster.converged().await.expect("all three take part");
+    let named = |status: &quorate::client::ClusterStatus| {
+        let check = |node: &quorate::client::NodeStatus| node.checks.iter().any(|check| check.name == "addresses" && !check.ok);
+        status.nodes.iter().any(check)
+    };
+    cluster.wait_for("the finding", named).await.expect("it is said where they are");
+}
+
 /// The leader's disk hangs: what is saved is acknowledged all the same, another leads before long, and all agree when it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_disk_hangs_hands_over_and_saves_go_on() {

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use quorate::client::MemberChange;
 use quorate::testing;
 use quorate::testing::cluster::Builder;
 use quorate::testing::disk::{Crash, SimDisk};
@@ -65,6 +66,15 @@ impl Cluster {
     /// The same where it may fail.
     pub async fn try_start_node(&mut self, id: u64) -> Result<(), testing::cluster::Error> {
         self.0.restart(id).await
+    }
+
+    /// Starts a further node and makes it a member without a vote; gives its id.
+    pub async fn add_learner(&mut self) -> u64 {
+        let id = self.0.prepare_node().expect("a free port");
+        self.0.restart(id).await.expect("it waits to be added");
+        let change = MemberChange::Add(self.0.member(id).expect("prepared"));
+        self.0.client().change_members(change, false, PATIENCE).await.expect("it is added");
+        id.0
     }
 
     /// A crash of the process.

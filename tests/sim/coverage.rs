@@ -37,6 +37,8 @@ const EVENTS: &[(&str, &str)] = &[
     ("members with a full disk are spared; the others are enough", "full member spared"),
     ("the leader's disk is full: a voter with room takes over", "full leader handed over"),
     ("too few voters have room on their disks: saves are refused", "saves refused for want of room"),
+    ("no majority of the voters answers this leader: it is none until one does", "leader without a quorum"),
+    ("a majority of the voters answers this leader again", "leader with a quorum again"),
     ("the state of this node is rebuilt from the leader; it serves nothing until then", "rot found"),
     ("the state of this node is rebuilt", "node rebuilt"),
 ];

@@ -19,6 +19,7 @@ mod params;
 #[path = "../machine/reference.rs"]
 mod reference;
 mod rot;
+mod truth;
 mod turns;
 mod workload;
 mod world;

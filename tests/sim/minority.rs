@@ -101,7 +101,7 @@ fn choose(hosts: &[Host], random: &SeededRandom) -> Option<Vec<u64>> {
         let slot = host.slot.lock().expect("no host panics with it");
         (host.id, slot.leads, slot.applied, slot.voters.clone())
     };
-    let all: Vec<(u64, bool, u64, Arc<Vec<BTreeSet<u64>>>)> = hosts.iter().map(of).collect();
+    let all: Vec<_> = hosts.iter().map(of).collect();
     let (leader, _, applied, configs) = all.iter().find(|host| host.1)?.clone();
     let [voters] = &configs[..] else { return None };
     let is_near = |id: &u64| all.iter().any(|host| host.0 == *id && host.2 + BEHIND_MAX > applied);

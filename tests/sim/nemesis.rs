@@ -16,6 +16,7 @@ use super::node::Host;
 use super::operator::Wanted;
 use super::params::{Kind, Params};
 use super::rot;
+use super::truth::Cuts;
 use super::workload::{LARGE_EVERY, MIDDLING_EVERY, Shared};
 use super::world::TO_REBUILD;
 
@@ -44,7 +45,8 @@ pub struct Nemesis {
     hosts: Vec<Host>,
     clients: Vec<String>,
     cures: Vec<(Duration, Cure)>,
-    down: Vec<u64>,
+    /// Hosts that are off.
+    pub down: Vec<u64>,
     next: Duration,
     latency_max: Duration,
     pace_ms: u64,
@@ -55,6 +57,8 @@ pub struct Nemesis {
     /// Hosts with greater ids join later, if at all.
     nodes: u64,
     jumped: bool,
+    /// Links that carry nothing, as far as that is certain.
+    pub cuts: Cuts,
     /// Until then, whoever grants a vote loses its power the same moment.
     cuts_voters_until: Duration,
     /// Until then, whoever proposes a change of the members loses its power soon after.
@@ -87,6 +91,7 @@ impl Nemesis {
             wanted,
             nodes: params.nodes,
             jumped: false,
+            cuts: Cuts::default(),
             cuts_voters_until: Duration::ZERO,
             cuts_changers_until: Duration::ZERO,
             trial: None,
@@ -233,10 +238,12 @@ impl Nemesis {
                 Cure::Repair(a, b) => {
                     self.note(sim, &format!("repair {a} {b}"));
                     sim.repair(a.as_str(), b.as_str());
+                    self.cuts.mend(&a, &b);
                 }
                 Cure::Release(a, b) => {
                     self.note(sim, &format!("release {a} {b}"));
                     sim.release(a.as_str(), b.as_str());
+                    self.cuts.mend(&a, &b);
                 }
                 Cure::Calm => sim.set_fail_rate(0.0),
                 Cure::Near => sim.set_max_message_latency(self.latency_max),
@@ -564,6 +571,7 @@ impl Nemesis {
         self.count(sim, "partition", &format!("{name} from {others:?}"));
         for other in others {
             sim.partition(name, other.as_str());
+            self.cuts.cut(name, &other);
             self.later(now, 4000, Cure::Repair(name.to_owned(), other));
         }
     }
@@ -575,6 +583,7 @@ impl Nemesis {
         let (left, right) = ends.split_at(ends.len() / 2);
         for (a, b) in left.iter().flat_map(|a| right.iter().map(move |b| (Host::name(*a), Host::name(*b)))) {
             sim.partition(a.as_str(), b.as_str());
+            self.cuts.cut(&a, &b);
             self.later(now, 4000, Cure::Repair(a, b));
         }
     }
@@ -586,6 +595,7 @@ impl Nemesis {
         for other in others {
             let (from, to) = if out { (name, other.as_str()) } else { (other.as_str(), name) };
             sim.partition_oneway(from, to);
+            self.cuts.cut(from, to);
             self.later(now, 4000, Cure::Repair(name.to_owned(), other));
         }
     }
@@ -597,6 +607,7 @@ impl Nemesis {
         let until = 20 + self.random.below(4000);
         for other in others {
             sim.hold(name, other.as_str());
+            self.cuts.cut(name, &other);
             self.cures.push((now + Duration::from_millis(until), Cure::Release(name.to_owned(), other)));
         }
     }

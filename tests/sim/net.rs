@@ -66,6 +66,11 @@ pub fn fast(these: &[Link]) {
     links().slow.retain(|link, _| !these.contains(link));
 }
 
+/// Whether some link is slow: what goes over it may come very late.
+pub fn is_any_slow() -> bool {
+    !links().slow.is_empty()
+}
+
 /// Bytes that went over slow links so far.
 pub fn slowed_bytes() -> u64 {
     links().slowed_bytes

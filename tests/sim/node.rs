@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quorate::env::{Clock, Env};
-use quorate::raft::{Applied, Observer, Role, ScrubOptions, Status};
+use quorate::raft::{Applied, Leadership, Node, Observer, Read, Role, ScrubOptions, Status};
 use quorate::server::config::Config;
 use quorate::server::{Options, Server, Tuning};
 use quorate::storage::{log, state};
 use quorate::testing::disk::SimDisk;
 use quorate::testing::inline::SeededRandom;
 use quorate::testing::tasks::TaskWorkers;
+use quorate::types::{Consistency, List};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -23,6 +24,7 @@ use super::invariants;
 use super::lying::LyingDisk;
 use super::net::SimNet;
 use super::params::Params;
+use super::truth::Seen;
 
 /// The wall clock of a host without skew, at the start of the simulation.
 pub const EPOCH_MS: u64 = 1_800_000_000_000;
@@ -30,6 +32,9 @@ pub const EPOCH_MS: u64 = 1_800_000_000_000;
 const DISK_DELAY_MAX: Duration = Duration::from_millis(4);
 /// How often a node is asked what it knows of itself.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Every so many looks, what it shows without a quorum is read.
+const STALE_EVERY: u64 = 10;
 
 /// Virtual time: tokio's of this host, counted from the start of the simulation.
 pub struct HostClock {
@@ -75,6 +80,12 @@ pub struct Slot {
     pub leads: bool,
     /// The voters of each configuration in force, as it knows them.
     pub voters: Arc<Vec<BTreeSet<u64>>>,
+    /// Who leads, as its health says.
+    pub believes: Option<u64>,
+    /// The voters it knows; none while they change.
+    pub settled: Vec<u64>,
+    /// What it showed without a quorum.
+    pub shown: Vec<Seen>,
     /// Its disk was taken out, and an empty one put in.
     pub wiped: bool,
     /// Bits of its state were flipped, and it has not read everything as whole since.
@@ -103,6 +114,9 @@ impl Slot {
             may_fail: false,
             leads: false,
             voters: Arc::default(),
+            believes: None,
+            settled: Vec::new(),
+            shown: Vec::new(),
             wiped: false,
             rotten: false,
             rotted: false,
@@ -113,6 +127,16 @@ impl Slot {
             digests,
             audit,
             violations: Vec::new(),
+        }
+    }
+
+    /// Takes note of who leads, as a node says.
+    fn look_at_leader(&mut self, node: &Node, leadership: &Leadership) {
+        self.believes = leadership.leader.as_ref().map(|leader| leader.node.0);
+        let roster = node.roster();
+        self.settled.clear();
+        if roster.leaving.is_empty() {
+            self.settled.extend(roster.members.iter().filter(|member| member.voter).map(|member| member.id.0));
         }
     }
 
@@ -188,7 +212,7 @@ impl Host {
             let mut slot = self.slot.lock().expect("no host panics with it");
             slot.starts += 1;
             slot.ended = None;
-            slot.leads = false;
+            (slot.leads, slot.believes) = (false, None);
             slot.stop = Arc::new(Notify::new());
             (slot.disk.clone(), slot.starts, slot.stop.clone())
         };
@@ -218,14 +242,20 @@ impl Host {
     async fn serve(&self, server: Server, stop: &Notify) -> String {
         let node = server.node().clone();
         let (id, upgrades, slot) = (self.id, self.params.upgrades.is_some(), self.slot.clone());
+        let clock = HostClock::new(Arc::default());
         let watch = async move {
             let mut last_log = None;
-            loop {
+            for looks in 1_u64.. {
                 let voters = node.voter_sets().iter().map(|voters| voters.iter().map(|id| id.0).collect()).collect();
                 {
                     let mut slot = slot.lock().expect("no host panics with it");
                     last_log = slot.look(id, upgrades, &node.status(), last_log);
                     slot.voters = Arc::new(voters);
+                    let leadership = node.leadership().borrow().clone();
+                    slot.look_at_leader(&node, &leadership);
+                }
+                if looks % STALE_EVERY == 0 {
+                    read_stale(&node, &clock, &slot);
                 }
                 tokio::time::sleep(LOOK).await;
             }
@@ -280,4 +310,17 @@ impl Host {
         let scrub = ScrubOptions { interval: Duration::from_secs(5), delay: Duration::from_secs(3), bytes_per_second };
         Tuning { log_bytes_kept: self.params.log_bytes_kept, early_elections: true, log, state, scrub, observer: Some(observer) }
     }
+}
+
+/// Notes what a node shows without a quorum, and how old it says that is.
+fn read_stale(node: &Node, clock: &HostClock, slot: &Arc<Mutex<Slot>>) {
+    let (at, slot) = (clock.now(), slot.clone());
+    let list = List { prefix: String::new(), after: None, limit: 1, consistency: Consistency::Stale };
+    let reply = move |answer: Result<(quorate::types::ListPage, _), _>| {
+        let Ok((page, _charge)) = answer else { return };
+        let Some(age_ms) = page.age_ms else { return };
+        let seen = Seen { at, age: Duration::from_millis(age_ms), revision: page.revision.0 };
+        slot.lock().expect("no host panics with it").shown.push(seen);
+    };
+    node.read(vec![Read::List(list, Box::new(reply))]);
 }

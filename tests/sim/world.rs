@@ -18,6 +18,7 @@ use super::node::{EPOCH_MS, Host, HostClock, Slot};
 use super::operator::{Operator, Wanted};
 use super::params::Params;
 use super::rot;
+use super::truth;
 use super::turns::{Turner, Turns};
 use super::workload::{Caller, Connect, LARGE_BYTES, Phase, Shared};
 
@@ -88,10 +89,12 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
     }
     let clients = world.clients(&mut sim);
     let mut nemesis = Nemesis::new(&world.params, world.hosts.clone(), clients, world.shared.clone(), world.wanted.clone());
-    let violation = world.drive(&mut sim, &mut nemesis, faults_for);
+    let mut watch = truth::Watch::default();
+    let violation = world.drive(&mut sim, &mut nemesis, &mut watch, faults_for);
     let virtual_time = sim.elapsed();
     drop(sim);
     let mut report = world.report(&nemesis, violation);
+    report.violations.append(&mut watch.violations);
     report.virtual_time = virtual_time;
     // Where locks lie differs from run to run.
     let dir = dir.display().to_string();
@@ -156,7 +159,7 @@ impl World {
         names
     }
 
-    fn drive(&self, sim: &mut Sim<'_>, nemesis: &mut Nemesis, faults_for: Duration) -> Option<String> {
+    fn drive(&self, sim: &mut Sim<'_>, nemesis: &mut Nemesis, watch: &mut truth::Watch, faults_for: Duration) -> Option<String> {
         let mut deadline = None;
         loop {
             match sim.step() {
@@ -185,6 +188,7 @@ impl World {
             if let Some(violation) = nemesis.violation.take() {
                 return Some(violation);
             }
+            watch.look(now, &self.hosts, nemesis);
             if let Some(dead) = self.ended_by_itself() {
                 return Some(dead);
             }
@@ -215,6 +219,7 @@ impl World {
         for host in &self.hosts {
             let slot = host.slot.lock().expect("nobody panics with it");
             violations.extend(slot.violations.iter().take(3).map(|violation| format!("n{}: {violation}", host.id)));
+            violations.extend(truth::judge(host.id, &slot.shown, &shared.history).into_iter().take(3));
             if slot.rotted && !slot.rotten {
                 violations.extend(
                     rot::find(&slot.disk, &host.state_dir()).map(|what| format!("n{}: rot was overlooked: {what}", host.id)),

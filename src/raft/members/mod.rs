@@ -13,6 +13,7 @@
 //! can tell, from what it has applied, one that was removed from one it has not heard of yet.
 
 mod decide;
+mod found;
 mod moved;
 mod settle;
 
@@ -39,6 +40,7 @@ use crate::mutant::{self, Mutant};
 use crate::types::{ClusterId, InstanceId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1 as peer;
 
+pub use found::run as find_moved;
 pub use moved::{receive as receive_moved, run as announce_moved};
 pub use settle::run as settle;
 
@@ -185,6 +187,9 @@ impl Changing<'_> {
                 (Some(replication), openraft::ServerState::Leader) => replication,
                 _ => return Err(shared.not_leader()),
             };
+            if shared.live_leader() != Some(shared.me) {
+                return Err(shared.not_leader());
+            }
             let (applied, largest) = shared.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
             let last = &metrics.membership_config;
             if applied.log_id() != last.log_id() || applied.membership().get_joint_config().len() != 1 {

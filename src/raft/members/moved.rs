@@ -22,13 +22,19 @@ const ROUND: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs until the membership has this node's addresses, or the leader was told. Ends with the runtime at the latest.
-pub async fn run(shared: Arc<Shared>) {
+pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
     let Some(own) = shared.configured.iter().find(|member| member.id == shared.me).cloned() else { return };
     loop {
         let membership = shared.membership();
         if let Some(known) = membership.get_node(&shared.me) {
             if is_at(known, &own) {
                 return;
+            }
+            if shared.leadership.borrow().is_self {
+                // Nobody else can be told: all nodes may have moved at once.
+                if let Err(refusal) = change(&shared, &presence, &Ask::Update(own.clone()), false, TIMEOUT).await {
+                    tracing::debug!(%refusal, "the members can't have this node's new addresses yet");
+                }
             }
             let others: Vec<_> =
                 membership.nodes().filter(|(id, _)| **id != shared.me).map(|(id, node)| (*id, node.clone())).collect();

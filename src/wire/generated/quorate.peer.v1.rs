@@ -277,6 +277,26 @@ pub struct PresenceMessage {
     /// does not say it spares nobody: it refuses saves instead.
     #[prost(bool, tag = "14")]
     pub spares_full: bool,
+    /// Only from a node that leads by its term: how long ago a majority of the voters last confirmed that.
+    #[prost(uint64, optional, tag = "16")]
+    pub quorum_age_ms: ::core::option::Option<u64>,
+    /// From such a node, once it has everything that earlier leaders acknowledged.
+    #[prost(message, optional, tag = "17")]
+    pub complete: ::core::option::Option<Complete>,
+    /// The sender's monotonic clock, for the answer to this message; 0: it does not say.
+    #[prost(uint64, tag = "18")]
+    pub sent_ms: u64,
+    /// `sent_ms` of the last message the sender had read on this stream; 0: none.
+    #[prost(uint64, tag = "19")]
+    pub answers_ms: u64,
+}
+/// Everything acknowledged `age_ms` ago and before lies at or below the entry `index`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Complete {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(uint64, tag = "2")]
+    pub age_ms: u64,
 }
 /// The digest of a state after the entry `index`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

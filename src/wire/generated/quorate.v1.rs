@@ -352,7 +352,7 @@ pub struct LoadStart {
     /// The last entry applied to what this read saw.
     #[prost(uint64, tag = "1")]
     pub revision: u64,
-    /// For a stale read: how long ago this node last heard from a leader.
+    /// For a stale read: everything acknowledged so long before is in it. Absent: that cannot be told.
     #[prost(uint64, optional, tag = "6")]
     pub age_ms: ::core::option::Option<u64>,
     #[prost(oneof = "load_start::Loaded", tags = "2, 3, 4, 5")]
@@ -417,7 +417,7 @@ pub struct ListPage {
     pub sessions: ::prost::alloc::vec::Vec<Listed>,
     #[prost(bool, tag = "3")]
     pub more: bool,
-    /// For a stale listing: how long ago this node last heard from a leader.
+    /// For a stale listing: everything acknowledged so long before is in it. Absent: that cannot be told.
     #[prost(uint64, optional, tag = "4")]
     pub age_ms: ::core::option::Option<u64>,
 }
@@ -692,6 +692,9 @@ pub struct NodeStatus {
     pub scrub_bytes: u64,
     #[prost(uint64, tag = "54")]
     pub scrubbed_ms: u64,
+    /// Whether it has a vote, as the node that was asked has it. Absent from a release that does not say.
+    #[prost(bool, optional, tag = "56")]
+    pub voter: ::core::option::Option<bool>,
     /// What it counted in its last minutes, oldest first; only where that was asked for.
     #[prost(message, repeated, tag = "70")]
     pub samples: ::prost::alloc::vec::Vec<Sample>,
@@ -1587,6 +1590,9 @@ pub struct MembersResponse {
     /// Voters of the configuration that is being left, while a change is under way.
     #[prost(uint64, repeated, tag = "5")]
     pub leaving: ::prost::alloc::vec::Vec<u64>,
+    /// Whether the node that answers knows a leader with a majority behind it: else its answer may be an old one.
+    #[prost(bool, tag = "6")]
+    pub is_led: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Member {

@@ -15,7 +15,7 @@ use crate::commands::session::{ask_failure, connect};
 use crate::failure::{Code, Failure};
 use crate::output;
 
-/// Asks and prints. Errors: no endpoint answered at all; a node that others can't reach is a line of the answer.
+/// Asks and prints. Errors: no endpoint answered at all, or no node leads; a node that others can't reach is a line of the answer.
 pub async fn run(args: args::Status) -> Result<(), Failure> {
     if args.watch {
         return watch::run(args).await;
@@ -35,8 +35,14 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
     if let Some(index) = args.digest_at {
         compared(&status, index, options.timeout)?;
     }
-    Ok(())
+    match leader_of(&status) {
+        Some(_) => Ok(()),
+        None => Err(Failure { code: Code::Unavailable, message: UNLED.to_owned() }),
+    }
 }
+
+/// What is said of a cluster in which no node leads.
+const UNLED: &str = "no node leads: no writes, and no reads but stale ones, until a majority of the voters is back";
 
 /// The node that leads, by the highest term anyone knows: a leader that was replaced may not have heard of it yet.
 pub fn leader_of(status: &ClusterStatus) -> Option<u64> {
@@ -59,6 +65,7 @@ fn node_json(node: &NodeStatus) -> Value {
         "peer": node.peer_address,
         "reachable": node.reachable,
         "error": node.error,
+        "voter": node.voter,
         "role": role(node),
         "term": node.term,
         "leader": node.leader.map(|leader| leader.0),
@@ -164,8 +171,7 @@ fn status_table(status: &ClusterStatus, digest_at: Option<u64>) -> String {
     let problems = status.nodes.iter().filter(|node| !node.reachable);
     let problems: String =
         problems.map(|node| format!("\nnode {} can't be reached: {}", node.id, output::printable(&node.error))).collect();
-    let unled = if leader_of(status).is_none() { "\nno node leads: no writes until a majority is back" } else { "" };
-    table.trim_fmt() + &problems + unled
+    table.trim_fmt() + &problems
 }
 
 fn node_row(node: &NodeStatus, newest: u64, digest_at: Option<u64>) -> Vec<String> {

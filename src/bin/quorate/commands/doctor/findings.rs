@@ -78,6 +78,8 @@ const MEND_SCRUB: &str = "raise storage.scrub_rate, or lower storage.scrub_inter
 const MEND_EVEN: &str = "three or five voters: an even number tolerates no more failures than one less";
 const MEND_CREDENTIALS: &str = "put a good file in place, by renaming: a certificate that is renewed with its key, or the tokens; the node takes it \
                                 within seconds (security.md, \"Renewal\")";
+const MEND_ADDRESSES: &str = "nothing if it goes by itself: a node tells the cluster where it is. Else make the members say so, one after the other: \
+                              `quorate member update ID`; two that swapped their addresses by way of a third one";
 const MEND_CHECK: &str = "see operations.md, \"Troubleshooting\"";
 
 /// All that is worth a word, the worst first.
@@ -106,20 +108,23 @@ fn up(status: &ClusterStatus) -> impl Iterator<Item = &NodeStatus> {
 }
 
 fn quorum(status: &ClusterStatus, found: &mut Vec<Finding>) {
-    let (all, there) = (status.nodes.len(), up(status).count());
+    // Only voters make a majority. A release that does not say who is one names its learners all the same, where they answer.
+    let is_voter = |node: &&NodeStatus| node.voter.unwrap_or(node.role != Role::Learner);
+    let all = status.nodes.iter().filter(is_voter).count();
+    let there = up(status).filter(is_voter).count();
     for node in status.nodes.iter().filter(|node| !node.reachable) {
         let what = format!("does not answer: {}", node.error);
         found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_DOWN });
     }
     if there * 2 <= all {
-        let what = format!("a majority is missing answering={there} members={all}: no writes, and no reads but stale ones");
+        let what = format!("a majority is missing answering={there} voters={all}: no writes, and no reads but stale ones");
         found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_QUORUM });
     } else if !up(status).any(|node| node.role == Role::Leader) {
         let what = "no node leads, though a majority answers".to_owned();
         found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_DOWN });
     }
-    if all % 2 == 0 {
-        let what = format!("an even number of members members={all}");
+    if all % 2 == 0 && all > 0 {
+        let what = format!("an even number of voters voters={all}");
         found.push(Finding { severity: Severity::Note, node: None, what, mend: MEND_EVEN });
     }
 }
@@ -134,6 +139,7 @@ fn checks(node: &NodeStatus, found: &mut Vec<Finding>) {
             "clock" => MEND_CLOCK,
             "disk" => MEND_DISK,
             "credentials" => MEND_CREDENTIALS,
+            "addresses" => MEND_ADDRESSES,
             _ => MEND_CHECK,
         };
         found.push(Finding { severity, node: Some(node.id.0), what: format!("check {} fails {}", check.name, check.detail), mend });
@@ -366,8 +372,24 @@ mod tests {
         let down = |id| NodeStatus { reachable: false, error: "refused".into(), ..node(id) };
         let findings = of(|nodes| (nodes[1], nodes[2]) = (down(2), down(3)));
         assert_eq!((findings[0].severity, findings[0].node), (Severity::Error, None));
-        assert!(findings[0].what.contains("a majority is missing answering=1 members=3"), "{findings:?}");
+        assert!(findings[0].what.contains("a majority is missing answering=1 voters=3"), "{findings:?}");
         assert_eq!(findings.len(), 3);
+    }
+
+    #[test]
+    fn learners_make_no_majority_and_no_even_number() {
+        let voter =
+            |id, voter| NodeStatus { voter: Some(voter), role: if voter { node(id).role } else { Role::Learner }, ..node(id) };
+        let down = |id| NodeStatus { reachable: false, error: "refused".into(), role: Role::Unknown, ..voter(id, true) };
+        let findings = of(|nodes| *nodes = vec![voter(1, true), down(2), down(3), voter(4, false), voter(5, false)]);
+        assert_eq!((findings[0].severity, findings[0].node), (Severity::Error, None), "{findings:?}");
+        assert!(findings[0].what.contains("a majority is missing answering=1 voters=3"), "{findings:?}");
+        assert_eq!(of(|nodes| nodes.push(voter(4, false))), [], "three voters are no even number");
+        let four = of(|nodes| nodes.push(voter(4, true)));
+        assert!(only(&four).2.contains("an even number of voters voters=4"), "{four:?}");
+        // Of a release that does not say who votes, the learners that answer are known by their role.
+        let old = |id| NodeStatus { voter: None, ..voter(id, false) };
+        assert_eq!(of(|nodes| nodes.push(old(4))), []);
     }
 
     #[test]

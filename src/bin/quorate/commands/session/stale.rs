@@ -10,10 +10,13 @@ pub fn consistency(stale: bool) -> Consistency {
     if stale { Consistency::Stale } else { Consistency::Linearizable }
 }
 
-/// Says on stderr how old the answer may be: by how long the node that gave it has not heard from a leader.
+/// Says on stderr how old the answer may be: by how long the node that gave it may lack what was acknowledged.
 pub fn tell(age: Option<Duration>) {
     let text = match age {
-        Some(age) => format!("stale: the node last heard from a leader {} ago", humantime::format_duration(rounded(age))),
+        Some(age) => format!(
+            "stale: what was acknowledged until {} ago is in it; what came after may be missing",
+            humantime::format_duration(rounded(age))
+        ),
         None => "stale: the node has heard of no leader since it started; how old this is cannot be told".into(),
     };
     // With stderr gone nobody is left to tell.
