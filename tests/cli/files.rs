@@ -89,6 +89,18 @@ fn a_token_is_added_in_place_with_owner_mode_and_link_kept_whatever_was_left_bes
     assert_eq!(names(&dir.path().join("real")), ["tokens.toml", "tokens.toml.new"]);
 }
 
+/// Typed by root, a new file is root's alone, and nodes that run as another user could not start.
+#[test]
+fn a_new_file_of_tokens_in_another_users_directory_says_who_can_read_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_, tokens) = path(dir.path(), "tokens.toml");
+    let is_root = std::os::unix::fs::chown(dir.path(), Some(4711), None).is_ok();
+    let new = |name: &str| ended(&run(&["token", "new", name, "--scopes", "read", "--file", &tokens]));
+    let (code, said) = new("first");
+    assert_eq!((code, said.contains("chown") && said.contains("directory_owner=4711")), (0, is_root), "{said}");
+    assert_eq!(new("second"), (0, String::new()), "whoever gave it away knows");
+}
+
 #[test]
 fn a_file_of_tokens_that_is_none_is_named_and_stays() {
     let dir = tempfile::tempdir().expect("a directory");

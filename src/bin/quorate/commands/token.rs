@@ -78,8 +78,29 @@ fn append(path: &Path, token: &str, entry: &str) -> Result<(), Failure> {
     output::line(token).map_err(|error| {
         Failure::failed(format!("can't write the output, so nothing was changed: {error} file={}", path.display()))
     })?;
-    file.replace(prepared)
-        .map_err(|error| Failure::failed(format!("the token that was shown is worth nothing, the file was not changed: {error}")))
+    let is_new = file.before().is_none();
+    file.replace(prepared).map_err(|error| {
+        Failure::failed(format!("the token that was shown is worth nothing, the file was not changed: {error}"))
+    })?;
+    if is_new {
+        note_owner(path);
+    }
+    Ok(())
+}
+
+/// A new file belongs to whom typed this, and only that user may read it: nodes run as another one, often the directory's.
+fn note_owner(path: &Path) {
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = |path: &Path| path.metadata().map(|found| found.uid());
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let (Ok(own), Ok(dirs)) = (owner(path), owner(dir))
+        && own != dirs
+    {
+        let text = "only its owner can read the new file, and its directory is another user's: give it to the user that the nodes run as (chown)";
+        // With stderr gone nobody is left to tell.
+        let _ = writeln!(std::io::stderr(), "note: {text} file={} owner={own} directory_owner={dirs}", path.display());
+    }
 }
 
 fn open(path: &Path) -> Result<Replacing, Failure> {
