@@ -5,8 +5,7 @@
 //!                                  every bound that passes without a save that was acknowledged is a violation
 //! ```
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use quorate::testing::history::{Answer, Ask};
