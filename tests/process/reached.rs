@@ -1,10 +1,56 @@
 //! What a caller is told about endpoints that do not do what they are asked.
 
-use quorate::client::{Client, ErrorKind};
+use quorate::client::{Client, ErrorKind, WriteOptions};
 use tokio::net::TcpListener;
 
 use crate::backup::{refused, succeeded};
 use crate::harness::Cluster;
+use crate::value;
+
+/// The lines below the first one, sorted.
+fn lines(err: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = err.lines().skip(1).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_each_endpoint_has_a_line_and_the_first_says_that_there_is_no_majority() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.client().save("a", value("x"), WriteOptions::default()).await.expect("saved");
+    let leader = cluster.leader().await;
+    let [dead, other, left] = [leader, leader % 3 + 1, (leader + 1) % 3 + 1];
+    cluster.kill(dead);
+    cluster.kill(other);
+    let endpoints = cluster.endpoints();
+    for (args, first) in [
+        (
+            ["session", "get", "a", "--timeout", "3s"],
+            "error: no answer: 1 of 3 endpoints answers: no majority; `--stale` reads what",
+        ),
+        (
+            ["session", "rm", "a", "--timeout", "3s"],
+            "error: refused, nothing changed: 1 of 3 endpoints answers: no majority; try again",
+        ),
+    ] {
+        let err = refused(&cluster.run(&args), 4, &[first]);
+        let lines = lines(&err);
+        assert_eq!(lines.len(), 3, "{err}");
+        for gone in [dead, other] {
+            assert!(lines.contains(&format!("  {}: Connection refused", endpoints[gone - 1]).as_str()), "{err}");
+        }
+        assert!(lines.iter().any(|line| line.starts_with(&format!("  {}: ", endpoints[left - 1]))), "{err}");
+    }
+    assert_eq!(succeeded(&cluster.run(&["session", "get", "a", "--stale"])), "x");
+    cluster.kill(left);
+    let err = refused(
+        &cluster.run(&["status"]),
+        4,
+        &["error: no answer: none of 3 endpoints answers; check --endpoints, or try again\n"],
+    );
+    assert_eq!(lines(&err).len(), 3, "{err}");
+    assert!(!err.contains("quorate status"), "{err}");
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ports_that_are_not_the_clients_and_nodes_without_tls_are_told_apart() {
