@@ -206,6 +206,8 @@ impl Session {
             created_ms: self.created_ms,
             updated_ms: self.updated_ms,
             deadline_ms: self.deadline_ms,
+            // The machine knows its own time only; who answers knows today's.
+            remaining_ms: None,
         }
     }
 }

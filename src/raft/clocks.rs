@@ -59,8 +59,19 @@ impl Clocks {
 
     /// How far this node's wall clock is from the voters' median, in milliseconds; `None` without a median.
     pub fn offset_ms(&self, voters: &[NodeId]) -> Option<i64> {
-        let median = self.median(&self.lock(), voters, self.clock.now())?;
+        let median = self.median_now_ms(voters)?;
         Some(self.clock.wall_ms() as i64 - median as i64)
+    }
+
+    /// The voters' median now, in milliseconds since the Unix epoch; `None` without a majority of fresh clocks.
+    pub fn median_now_ms(&self, voters: &[NodeId]) -> Option<u64> {
+        self.median(&self.lock(), voters, self.clock.now())
+    }
+
+    /// How far machine time is ahead of the voters' median, or without one of this node's clock, in milliseconds. It is behind in a
+    /// cluster that writes nothing.
+    pub fn machine_ahead_ms(&self, machine_ms: u64, voters: &[NodeId]) -> u64 {
+        machine_ms.saturating_sub(self.median_now_ms(voters).unwrap_or_else(|| self.clock.wall_ms()))
     }
 
     fn median(&self, inner: &Inner, voters: &[NodeId], now: Duration) -> Option<u64> {
@@ -72,5 +83,34 @@ impl Clocks {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that stands still.
+    struct Still(u64);
+
+    impl Clock for Still {
+        fn now(&self) -> Duration {
+            Duration::from_secs(1)
+        }
+
+        fn wall_ms(&self) -> u64 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn machine_time_is_ahead_of_the_median_and_without_one_of_the_own_clock() {
+        let voters = [1, 2, 3].map(NodeId);
+        let clocks = Clocks::new(Arc::new(Still(5000)), NodeId(1), Duration::from_secs(4));
+        assert_eq!((clocks.machine_ahead_ms(9000, &voters), clocks.machine_ahead_ms(4000, &voters)), (4000, 0));
+        clocks.heard(NodeId(2), 1000);
+        assert_eq!(clocks.machine_ahead_ms(9000, &voters), 8000, "the lower of two");
+        clocks.heard(NodeId(3), 6000);
+        assert_eq!(clocks.machine_ahead_ms(9000, &voters), 4000);
     }
 }

@@ -12,6 +12,7 @@
 //! read ─ confirm ─> [view lock] plan + pin ─> rows ─> answer
 //! ```
 
+mod ahead;
 mod append;
 mod at_rest;
 mod backup;
@@ -55,6 +56,7 @@ mod upgrade;
 #[cfg(test)]
 mod suite;
 
+pub use ahead::AHEAD_MS_MAX;
 pub use backup::{Backup, Summary, verify};
 pub use charge::{Charge, LoadedRoom};
 pub use node::{Node, Peer, Role, Status};

@@ -78,6 +78,8 @@ pub struct Status {
     pub state_bytes: u64,
     /// Machine time.
     pub machine_time_ms: u64,
+    /// How far it is ahead of the voters' median.
+    pub machine_ahead_ms: u64,
     /// Cluster version in force.
     pub cluster_version: u16,
     /// Peers whose state differs from this node's.
@@ -282,6 +284,7 @@ impl Node {
             log_written_bytes: shared.log.written_bytes(),
             state_bytes: shared.state.bytes().file_bytes,
             machine_time_ms,
+            machine_ahead_ms: shared.clocks.machine_ahead_ms(machine_time_ms, &shared.voters()),
             cluster_version,
             differing: self.presence.differing(),
             clock_offset_ms: shared.clocks.offset_ms(&shared.voters()),

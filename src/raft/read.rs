@@ -15,7 +15,7 @@ use crate::machine::{Command, Entry, Machine, Plan, rows};
 use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Pinned, Pinner};
 use crate::types::{
-    Blob, Consistency, List, ListPage, Load, Loaded, LoadedContent, LogId, Refusal, RefusalKind, Revision, SessionInfo,
+    Blob, Consistency, List, ListPage, Listed, Load, Loaded, LoadedContent, LogId, Refusal, RefusalKind, Revision, SessionInfo,
 };
 
 /// When to read again after a refusal for want of room.
@@ -166,7 +166,8 @@ fn answer_or_pin(shared: &Shared, load: &Load, age: Age, reply: ReplyLoad) -> Op
         match local.as_ref().unwrap_or(&core.machine).plan(load) {
             Plan::NotFound { tombstone } => Err((revision, Loaded::NotFound { tombstone })),
             Plan::NotModified => Err((revision, Loaded::NotModified)),
-            Plan::Read { info, tail, chunks, head } => {
+            Plan::Read { mut info, tail, chunks, head } => {
+                info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(cluster_now_ms(shared, core)));
                 let created = info.create_revision;
                 let mut ranges = vec![(rows::CHUNKS, rows::chunk_key(created, chunks.start), rows::chunk_key(created, chunks.end))];
                 if head {
@@ -184,6 +185,11 @@ fn answer_or_pin(shared: &Shared, load: &Load, age: Age, reply: ReplyLoad) -> Op
         }
         Ok((revision, info, tail, _, wants_head, pinned)) => Some(Pending { revision, info, tail, wants_head, pinned, age, reply }),
     }
+}
+
+/// The time that deadlines are measured by: machine time, which the median of the voters' clocks leads while nobody writes.
+fn cluster_now_ms(shared: &Shared, core: &Core) -> u64 {
+    shared.clocks.median_now_ms(&shared.voters()).unwrap_or(0).max(core.machine.now_ms())
 }
 
 /// The machine as if its time were this node's clock: what [`Mutant::ExpiryByLocalClock`] reads.
@@ -222,7 +228,11 @@ fn read_content(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<
 
 fn page(shared: &Shared, list: &List, age_ms: Age) -> ListPage {
     shared.state.view(|core, applied, _| {
-        let (sessions, more) = core.machine.list(list.prefix.as_str(), list.after.as_ref().map(|id| id.as_str()), list.limit);
+        let (mut sessions, more) = core.machine.list(list.prefix.as_str(), list.after.as_ref().map(|id| id.as_str()), list.limit);
+        let now_ms = cluster_now_ms(shared, core);
+        for Listed { info, .. } in &mut sessions {
+            info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms));
+        }
         ListPage { revision: Revision(applied.map_or(0, |applied| applied.index)), sessions, more, age_ms }
     })
 }

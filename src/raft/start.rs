@@ -29,7 +29,7 @@ use super::room::{self, Room};
 use super::shared::{REMOVED, Shared};
 use super::state_machine::{Core, Observer, StateMachine};
 use super::types::{Runtime, StoredMembership};
-use super::{Leadership, Member, Upper, bootstrap, disk_watch, members, purge, scrub, upgrade};
+use super::{Leadership, Member, Upper, ahead, bootstrap, disk_watch, members, purge, scrub, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::machine::rows;
@@ -395,6 +395,7 @@ fn begin(
     tasks.spawn(upgrade::run(shared.clone(), presence.clone()));
     tasks.spawn(events::run(shared.events.clone(), shared.blocking.clone()));
     tasks.spawn(disk_watch::run(shared.clone(), presence.clone()));
+    tasks.spawn(ahead::run(shared.clone()));
     tasks.spawn(room::run(shared.clone(), presence.clone()));
     tasks.spawn(members::settle(shared.clone()));
     tasks.spawn(members::announce_moved(shared.clone(), presence.clone()));

@@ -132,6 +132,7 @@ async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Re
         disk_low: node.disk_low(),
         differing: status.differing.len() as u64,
         clock_offset_ms: status.clock_offset_ms,
+        machine_ahead_ms: status.machine_ahead_ms,
         refused_credentials: dispatcher.guard().refused(),
         disk: status.disk,
         syncs: status.syncs,

@@ -8,6 +8,7 @@ use tonic_health::server::HealthReporter;
 
 use super::dispatch::Dispatcher;
 use super::security::{EXPIRES_SOON, Report};
+use crate::raft::AHEAD_MS_MAX;
 
 /// A clock this far off the voters' median is reported.
 const CLOCK_OFFSET_MS_MAX: u64 = 10_000;
@@ -43,6 +44,8 @@ pub struct Facts {
     pub clock_offset_ms: Option<i64>,
     /// Members that are reached elsewhere than the membership has them.
     pub elsewhere: Vec<String>,
+    /// How far machine time is ahead of the voters' median.
+    pub machine_ahead_ms: u64,
     pub disk_low: bool,
     pub disk_free_bytes: u64,
     pub credentials: Report,
@@ -65,6 +68,7 @@ impl Facts {
             differing: status.differing.iter().map(|node| node.0).collect(),
             clock_offset_ms: status.clock_offset_ms,
             elsewhere: node.found_elsewhere(),
+            machine_ahead_ms: status.machine_ahead_ms,
             disk_low: node.disk_low(),
             disk_free_bytes: status.disk.0,
             credentials: dispatcher.credentials().report(),
@@ -101,6 +105,12 @@ impl Facts {
             // Whoever is wrong by a majority stops by itself; where nobody knows who is, none may take itself out.
             check("digest", self.differing.is_empty(), false, differing),
             check("clock", clock_ok, false, offset),
+            check(
+                "time",
+                self.machine_ahead_ms <= AHEAD_MS_MAX,
+                false,
+                format!("machine_ahead_s={}", self.machine_ahead_ms / 1000),
+            ),
             check("disk", !self.disk_low, false, disk),
             self.check_credentials(),
             check("addresses", self.elsewhere.is_empty(), false, self.elsewhere.join(", ")),
@@ -162,10 +172,10 @@ mod tests {
 
     #[test]
     fn a_wrong_clock_a_low_disk_and_a_state_that_differs_are_shown_and_take_no_traffic_away() {
-        let odd = Facts { clock_offset_ms: Some(-10_001), disk_low: true, differing: vec![3], ..good() };
+        let odd = Facts { clock_offset_ms: Some(-10_001), machine_ahead_ms: 10_001, disk_low: true, differing: vec![3], ..good() };
         assert!(odd.is_ready());
         let shown: Vec<_> = odd.checks().into_iter().filter(|check| !check.ok).map(|check| check.name).collect();
-        assert_eq!(shown, ["digest", "clock", "disk"]);
+        assert_eq!(shown, ["digest", "clock", "time", "disk"]);
     }
 
     #[test]

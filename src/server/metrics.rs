@@ -124,6 +124,7 @@ pub struct Levels {
     /// Peers in another state.
     pub differing: u64,
     pub clock_offset_ms: Option<i64>,
+    pub machine_ahead_ms: u64,
     /// As unauthenticated, and as denied.
     pub refused_credentials: [u64; 2],
     pub disk: (u64, u64),
@@ -363,6 +364,7 @@ impl Metrics {
             let offset = levels.clock_offset_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
             metrics::gauge!("quorate_clock_offset_seconds").set(offset);
             self.process(levels);
+            metrics::gauge!("quorate_machine_time_ahead_seconds").set(levels.machine_ahead_ms as f64 / 1000.0);
         });
         COUNTED_SECONDS.iter().fold(self.handle.render(), |text, name| {
             text.replace(&format!("# TYPE {name} gauge\n"), &format!("# TYPE {name} counter\n"))

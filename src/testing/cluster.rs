@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
@@ -37,7 +38,7 @@ use tokio::time::Instant;
 
 use super::disk::{Crash, SimDisk};
 use crate::client::{Client, ClusterStatus, Member, NodeStatus, Revision, Role, StatusOptions};
-use crate::env::Env;
+use crate::env::{Clock, Env, SystemClock};
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
 use crate::server::config::{Config, MemberConfig};
 use crate::server::{Node, Options, Server, Tuning};
@@ -174,7 +175,7 @@ impl Builder {
             tuning.scrub.interval = interval;
             tuning.scrub.delay = interval;
         }
-        Ok(Cluster { config, tuning, ports, disks, running: BTreeMap::new() })
+        Ok(Cluster { config, tuning, ports, disks, running: BTreeMap::new(), ahead_ms: Arc::default() })
     }
 
     /// The cluster, with all nodes started and a leader elected. Errors: as [`Builder::build`], a node does not start, or none leads
@@ -242,6 +243,23 @@ pub struct Cluster {
     /// `None`: the real one.
     disks: BTreeMap<NodeId, Option<SimDisk>>,
     running: BTreeMap<NodeId, Running>,
+    ahead_ms: Arc<AtomicU64>,
+}
+
+/// The system's clock, with a wall that may be ahead.
+struct Ahead {
+    clock: SystemClock,
+    ahead_ms: Arc<AtomicU64>,
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.clock.wall_ms() + self.ahead_ms.load(Ordering::Relaxed)
+    }
 }
 
 impl fmt::Debug for Cluster {
@@ -252,6 +270,12 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
+    /// Puts the wall clocks of all nodes ahead by so much, or right again; for tests of our own.
+    #[doc(hidden)]
+    pub fn set_clocks_ahead(&self, by: Duration) {
+        self.ahead_ms.store(by.as_millis() as u64, Ordering::Relaxed);
+    }
+
     /// Starts a cluster of so many nodes, with ids from 1, and waits until one leads. See [`Builder::start`].
     pub async fn start(nodes: u64) -> Result<Self, Error> {
         Self::builder().nodes(nodes).start().await
@@ -444,6 +468,7 @@ impl Cluster {
             return Err(Error(format!("the node runs already node={id}")));
         }
         let mut env = Env::real();
+        env.clock = Arc::new(Ahead { clock: SystemClock::new(), ahead_ms: self.ahead_ms.clone() });
         if let Some(disk) = self.disk(id) {
             env.disk = Arc::new(disk);
         }

@@ -90,6 +90,8 @@ pub struct SessionInfo {
     pub updated_ms: u64,
     /// Machine time it expires at, likewise.
     pub deadline_ms: Option<u64>,
+    /// Milliseconds until then, when it was read; `None`: it never expires, or the node that answered does not say.
+    pub remaining_ms: Option<u64>,
 }
 
 /// Content of a session, or what is new of it.

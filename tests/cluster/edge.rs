@@ -33,7 +33,7 @@ async fn a_callers_own_deadline_is_answered_by_a_refusal_with_its_details() {
     for timeout_ms in [0, 0, 0, 60_000] {
         let mut request = Request::new(v1::SubmitRequest { timeout_ms, ..load.clone() });
         request.set_timeout(CALLERS_DEADLINE);
-        let status = caller.raw.clone().load(request).await.err().expect("no majority");
+        let status = caller.raw.clone().load(request).await.expect_err("no majority");
         assert!(wire::is_ours(&status), "{status:?}");
         let refusal = wire::refusal_from_status(&status);
         assert_eq!(refusal.applied, Applied::No, "a read changes nothing: {refusal:?}");

@@ -1,6 +1,7 @@
 //! Whole nodes in one process, over loopback sockets: what a client sees of a cluster.
 
 mod basics;
+mod clocks;
 mod edge;
 mod failures;
 mod forwarded;

@@ -114,7 +114,7 @@ async fn a_node_with_an_empty_disk_speaks_for_no_cluster() {
     }
     let error = alone.members().await.expect_err("it knows no members").to_string();
     assert!(error.contains("in no cluster") && error.contains("replace"), "{error}");
-    let stale = || LoadOptions { consistency: Consistency::Stale, ..LoadOptions::default() };
+    let stale = || LoadOptions { consistency: Consistency::Stale };
     let error =
         alone.load_with("s", stale()).await.expect_err("it has no sessions, and does not say that there are none").to_string();
     assert!(error.contains("in no cluster"), "{error}");

@@ -87,6 +87,7 @@ pub(crate) fn info_from(info: v1::SessionInfo) -> Result<SessionInfo, Refusal> {
         created_ms: info.created_ms,
         updated_ms: info.updated_ms,
         deadline_ms: info.deadline_ms,
+        remaining_ms: info.remaining_ms,
     })
 }
 
@@ -103,6 +104,7 @@ pub(crate) fn info_to(info: &SessionInfo) -> v1::SessionInfo {
         created_ms: info.created_ms,
         updated_ms: info.updated_ms,
         deadline_ms: info.deadline_ms,
+        remaining_ms: info.remaining_ms,
     }
 }
 

@@ -118,6 +118,7 @@ fn info() -> impl Strategy<Value = SessionInfo> {
             created_ms: n[6],
             updated_ms: n[7],
             deadline_ms,
+            remaining_ms: deadline_ms.map(|ms| ms / 2),
         },
     )
 }

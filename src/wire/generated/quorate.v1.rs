@@ -336,6 +336,9 @@ pub struct SessionInfo {
     pub updated_ms: u64,
     #[prost(uint64, optional, tag = "11")]
     pub deadline_ms: ::core::option::Option<u64>,
+    /// Until `deadline_ms`, by the cluster's time when it was read: what is left to live, wherever it is taken.
+    #[prost(uint64, optional, tag = "12")]
+    pub remaining_ms: ::core::option::Option<u64>,
 }
 /// One frame of the answer to a load, of at most 1 MiB. The first one carries `start`.
 #[derive(Clone, PartialEq, ::prost::Message)]

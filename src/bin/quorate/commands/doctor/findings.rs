@@ -58,6 +58,9 @@ const MEND_QUORUM: &str = "bring nodes back until a majority answers; nothing is
                            operations.md, \"Lost majority\"";
 const MEND_CLOCK: &str =
     "run chrony or ntpd on that host; expiry follows the median of the voters' clocks, so one wrong clock does no harm yet";
+const MEND_TIME: &str = "the clocks of a majority were ahead once, and the time that sessions expire by never goes back: it goes on at half speed until they \
+                         catch up, and what has a time to live lives up to twice as long. Nothing is lost. If that is too long: `session export`, a new \
+                         cluster, `session import` (operations.md, \"Troubleshooting\")";
 const MEND_SYNC: &str = "give the data directory a disk of its own with a fast sync (local NVMe); look for other writers and for a \
                          write cache that is off";
 const MEND_DISK: &str = "free room or grow the file system of the data directory; below the smaller of 1 GiB and 5 % that node takes no \
@@ -137,6 +140,7 @@ fn checks(node: &NodeStatus, found: &mut Vec<Finding>) {
             "leader" | "bootstrapped" => MEND_QUORUM,
             "digest" => MEND_DIFFER,
             "clock" => MEND_CLOCK,
+            "time" => MEND_TIME,
             "disk" => MEND_DISK,
             "credentials" => MEND_CREDENTIALS,
             "addresses" => MEND_ADDRESSES,

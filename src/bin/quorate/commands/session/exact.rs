@@ -93,14 +93,20 @@ impl<'t> Document<'t> {
         self.get("id").ok_or_else(|| "it has no id".into())
     }
 
-    /// When it ends, in milliseconds since the Unix epoch.
-    pub fn deadline_ms(&self) -> Result<Option<u64>, String> {
-        match self.0.get("deadline_ms").map(|deadline| deadline.get()) {
+    /// Milliseconds it has left to live, where it is now so late since the Unix epoch; `None`: it never expires.
+    ///
+    /// What was left when it was exported counts, by the time of its cluster, which may not be that of the clocks here or there. Only an
+    /// export of an earlier release has the deadline alone.
+    pub fn left_ms(&self, now_ms: u64) -> Result<Option<u64>, String> {
+        let deadline_ms = self.number("deadline_ms")?;
+        Ok(self.number("ttl_ms")?.or(deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms))))
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, String> {
+        match self.0.get(name).map(|number| number.get()) {
             None | Some("null") => Ok(None),
             // Not taken for one that never ends.
-            Some(deadline) => {
-                u64::from_json(deadline).map(Some).ok_or_else(|| "its deadline_ms is no number of milliseconds".into())
-            }
+            Some(number) => u64::from_json(number).map(Some).ok_or_else(|| format!("its {name} is no number of milliseconds")),
         }
     }
 

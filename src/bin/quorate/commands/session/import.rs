@@ -27,8 +27,8 @@ const LINE_BYTES_MAX: u64 = 8 * SESSION_RAW_BYTES_MAX + (64 << 10);
 struct Item {
     id: String,
     content: Content,
-    /// Milliseconds since the Unix epoch.
-    deadline_ms: Option<u64>,
+    /// Milliseconds it has left to live; `None`: it never expires.
+    left_ms: Option<u64>,
 }
 
 /// What was read: where, how far reading has come, and what is there.
@@ -207,8 +207,8 @@ impl Import {
     }
 
     async fn item(&mut self, place: String, item: Item) -> Result<(), Interrupted> {
-        let Item { id, content, deadline_ms } = item;
-        let expiry = match deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms())) {
+        let Item { id, content, left_ms } = item;
+        let expiry = match left_ms {
             None => Expiry::Never,
             Some(0) => {
                 self.count.expired += 1;
@@ -266,7 +266,7 @@ fn now_ms() -> u64 {
 
 fn item_of_line(line: &[u8]) -> Result<Item, String> {
     let document = Document::of(line)?;
-    Ok(Item { id: document.id()?, deadline_ms: document.deadline_ms()?, content: document.content()? })
+    Ok(Item { id: document.id()?, left_ms: document.left_ms(now_ms())?, content: document.content()? })
 }
 
 /// A file whose name is the id in hex digits, or `session` for the empty id.
@@ -283,12 +283,20 @@ fn item_of_file(path: &Path) -> Result<Item, String> {
         return Err("it is no regular file".into());
     }
     let bytes = read_bounded(File::open(path).map_err(unreadable)?, SESSION_RAW_BYTES_MAX).map_err(unreadable)?;
-    Ok(Item { id, content: Document::of(&bytes)?.state()?, deadline_ms: None })
+    Ok(Item { id, content: Document::of(&bytes)?.state()?, left_ms: None })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_left_to_live_counts_and_not_the_deadline_of_a_cluster_whose_time_ran_ahead() {
+        let left = |line: &str| item_of_line(line.as_bytes()).expect("a session").left_ms;
+        assert_eq!(left(r#"{"id":"a","value":"x","deadline_ms":1,"ttl_ms":5000}"#), Some(5000));
+        assert_eq!(left(r#"{"id":"a","value":"x","deadline_ms":1}"#), Some(0), "of an earlier release");
+        assert_eq!(left(r#"{"id":"a","value":"x","deadline_ms":null,"ttl_ms":null}"#), None);
+    }
 
     #[test]
     fn a_line_that_is_no_session_is_refused_by_what_it_lacks() {
@@ -299,6 +307,7 @@ mod tests {
         assert!(refused(r#"{"id":"a"}"#).contains("none of"));
         assert!(refused(r#"{"id":"a","value":"x","deadline_ms":"soon"}"#).contains("deadline_ms"));
         assert!(refused(r#"{"id":"a","value":"x","deadline_ms":-1}"#).contains("deadline_ms"));
+        assert!(refused(r#"{"id":"a","value":"x","ttl_ms":1.5}"#).contains("ttl_ms"));
         assert!(refused(r#"{"id":"a","value_base16":"0"}"#).contains("hex"));
         assert!(refused(r#"{"id":"a","value_base16":"0\u00e9x"}"#).contains("hex"));
         assert!(refused(r#"{"id":"a","state":{"messages":1}}"#).contains("messages"));

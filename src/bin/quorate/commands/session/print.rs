@@ -108,6 +108,7 @@ pub fn info_json(info: &SessionInfo) -> serde_json::Map<String, Value> {
         "created_ms": info.created_ms,
         "updated_ms": info.updated_ms,
         "deadline_ms": info.deadline_ms,
+        "ttl_ms": info.remaining_ms,
     });
     match document {
         Value::Object(map) => map,

@@ -1,0 +1,38 @@
+//! Says when machine time is ahead of the clocks (decision 0004): it never goes back, so clocks that were wrong for a minute stay in it.
+//!
+//! Nothing is lost by it and nothing expires early. It goes on at half speed until the clocks have caught up, and what is to expire
+//! lives up to twice as long meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::Shared;
+
+/// How often it is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// So far ahead it is reported: what clocks may differ by is less.
+pub const AHEAD_MS_MAX: u64 = 10_000;
+
+/// Notes when it begins and ends. Ends with the runtime.
+pub async fn run(shared: Arc<Shared>) {
+    let mut said = false;
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let machine_ms = shared.state.view(|core, _, _| core.machine.now_ms());
+        let ahead_ms = shared.clocks.machine_ahead_ms(machine_ms, &shared.voters());
+        let is_ahead = ahead_ms > AHEAD_MS_MAX;
+        if is_ahead == said {
+            continue;
+        }
+        said = is_ahead;
+        let seconds = ahead_ms / 1000;
+        match is_ahead {
+            true => shared
+                .events
+                .note("time", format!("machine time is ahead of the clocks seconds={seconds}: what expires does so later")),
+            false => shared.events.note("time", "the clocks have caught up with machine time"),
+        }
+        tracing::warn!(is_ahead, seconds, "machine time, ahead of the clocks or not any more");
+    }
+}
