@@ -13,7 +13,7 @@ use crate::harness::{Cluster, PATIENCE, SmallDisk};
 use crate::value;
 
 /// What a small disk holds: log segments, what is set aside for later, and some room.
-const DISK_BYTES: u64 = 512 << 20;
+pub const DISK_BYTES: u64 = 512 << 20;
 
 /// Saves are taken again within this once there is room: what is promised, on any machine.
 const HEALS_WITHIN: Duration = Duration::from_secs(30);
@@ -23,10 +23,10 @@ const LOW: &str = "disk low: no content is taken while others have room";
 const HEALED: &str = "disk healed: content is taken again";
 
 /// Takes room away until so little is left that saves must be refused. Dropped, it gives the room back.
-struct Ballast(std::path::PathBuf);
+pub struct Ballast(std::path::PathBuf);
 
 impl Ballast {
-    fn load(disk: &SmallDisk) -> Self {
+    pub fn load(disk: &SmallDisk) -> Self {
         let path = disk.root.join("ballast");
         let stat = rustix::fs::statvfs(&disk.root).expect("the node's disk");
         let left = stat.f_blocks * stat.f_frsize / 100;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use quorate::client::{Client, ClusterStatus, NodeStatus, Role};
+use quorate::client::{Client, ClusterStatus, NodeStatus, Role, Tls};
 use tempfile::TempDir;
 
 use crate::ports::Ports;
@@ -23,6 +23,12 @@ pub struct Cluster {
     data: &'static str,
     /// Nodes that get a file system of their own, and its bytes.
     small: Vec<(usize, u64)>,
+    /// More of the configuration, behind the nodes.
+    pub more_configuration: String,
+    /// Of every node that is started from now on.
+    pub environment: Vec<(String, String)>,
+    /// The CA's certificates, where the nodes speak TLS.
+    pub ca: Option<String>,
 }
 
 /// The file system of one node's own.
@@ -49,7 +55,18 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a directory");
         let reserved = Ports::reserve();
         let ports = reserved.take(3 * count).chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
-        let mut cluster = Self { dir, ports, reserved, children: Vec::new(), bootstrap: true, data: "data", small: Vec::new() };
+        let mut cluster = Self {
+            dir,
+            ports,
+            reserved,
+            children: Vec::new(),
+            bootstrap: true,
+            data: "data",
+            small: Vec::new(),
+            more_configuration: String::new(),
+            environment: Vec::new(),
+            ca: None,
+        };
         cluster.children = (0..count).map(|_| None).collect();
         cluster.write_configuration();
         cluster
@@ -118,10 +135,14 @@ impl Cluster {
     pub fn run(&self, args: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
         command.args(args).env("QUORATE_ENDPOINTS", self.endpoints().join(",")).env("QUORATE_CONFIG", self.configuration());
+        if self.ca.is_some() {
+            command.env("QUORATE_CA", self.ca_file());
+        }
         command.stdin(Stdio::null()).output().expect("the binary under test")
     }
 
-    fn write_configuration(&self) {
+    /// Writes the configuration again, with what has changed.
+    pub fn write_configuration(&self) {
         let mut text = "name = \"process-test\"\n".to_owned();
         for (index, [client, peer, admin]) in self.ports.iter().enumerate() {
             text += &format!(
@@ -129,7 +150,7 @@ impl Cluster {
                 index + 1
             );
         }
-        std::fs::write(self.configuration(), text).expect("a writable directory");
+        std::fs::write(self.configuration(), text + &self.more_configuration).expect("a writable directory");
     }
 
     fn configuration(&self) -> PathBuf {
@@ -162,6 +183,7 @@ impl Cluster {
         if self.bootstrap {
             command.arg("--bootstrap");
         }
+        command.envs(self.environment.iter().cloned());
         command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log file"));
         self.children[node - 1] = Some(command.spawn().expect("the binary under test"));
     }
@@ -261,9 +283,51 @@ impl Cluster {
         format!("127.0.0.1:{}", self.ports[node - 1][2])
     }
 
+    /// From now on clients and commands connect by TLS.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn trust(&mut self, ca: String) {
+        std::fs::write(self.ca_file(), &ca).expect("a writable directory");
+        self.ca = Some(ca);
+    }
+
+    fn ca_file(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// Gives every node other ports, as after a move of all hosts: the configuration says so from now on.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn move_ports(&mut self) {
+        let all = self.reserved.take(6 * self.ports.len());
+        let unused: Vec<u16> = all.into_iter().filter(|port| !self.ports.iter().flatten().any(|used| used == port)).collect();
+        self.ports = unused.chunks(3).take(self.ports.len()).map(|three| [three[0], three[1], three[2]]).collect();
+        self.write_configuration();
+    }
+
+    /// Where a node's peers reach it.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn peer(&self, node: usize) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.ports[node - 1][1]).into()
+    }
+
+    /// Sends a signal to a node that runs.
+    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+    pub fn signal(&self, node: usize, name: &str) {
+        let sent = Command::new("kill").args([name, &self.pid(node).to_string()]).status().expect("kill is there");
+        assert!(sent.success());
+    }
+
+    /// Of a client of all nodes.
+    pub fn builder(&self) -> quorate::client::Builder {
+        let builder = Client::builder().endpoints(self.endpoints());
+        match &self.ca {
+            Some(ca) => builder.tls(Tls::authority_pem(ca.clone())),
+            None => builder,
+        }
+    }
+
     /// A client of all nodes.
     pub fn client(&self) -> Client {
-        Client::builder().endpoints(self.endpoints()).build().expect("valid endpoints")
+        self.builder().build().expect("valid endpoints")
     }
 
     /// Waits until every node that runs knows one leader and that one answers a linearizable read; gives its number. So a node that
@@ -326,6 +390,14 @@ impl Cluster {
     pub fn wipe(&self, node: usize) {
         remove_all(&self.data_dir(node));
     }
+}
+
+/// The library that gives a process other clocks, if it is installed.
+#[allow(dead_code, reason = "not by the benchmark, which shares this file")]
+pub fn faketime() -> Option<String> {
+    let found = |dir: PathBuf| Some(dir.join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
+    let dirs = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    dirs.filter_map(found).next().map(|path| path.display().to_string())
 }
 
 fn remove_all(path: &Path) {

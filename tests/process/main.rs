@@ -15,14 +15,21 @@ mod members;
 mod metrics;
 mod names;
 mod outage;
+mod outages;
 mod page;
 mod page_words;
+#[path = "../security/pki.rs"]
+#[allow(dead_code, reason = "tests of certificates make more of them")]
+mod pki;
 mod ports;
 mod race;
 #[allow(dead_code, reason = "the bench that shares it stops races early")]
 mod racing;
 mod reached;
 mod upgrade;
+#[path = "../security/wire.rs"]
+#[allow(dead_code, reason = "tests of certificates ask more")]
+mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,0 +1,249 @@
+//! The outages: each done to a cluster of its own.
+
+use quorate::client::WriteOptions;
+
+use super::proxy::{Proxies, Rule};
+use super::{Truth, compare, impatient};
+use crate::backup::succeeded;
+use crate::disk::{Ballast, DISK_BYTES};
+use crate::harness::{Cluster, faketime};
+use crate::pki::{Authority, Good, HOST};
+use crate::ports::Ports;
+use crate::value;
+
+/// Three nodes that hold a session; the leader and the others.
+async fn three() -> (Cluster, usize, [usize; 2]) {
+    let cluster = Cluster::start(3).await;
+    let (leader, others) = roles(&cluster).await;
+    (cluster, leader, others)
+}
+
+async fn roles(cluster: &Cluster) -> (usize, [usize; 2]) {
+    cluster.client().save("kept", value("before"), WriteOptions::default()).await.expect("a save");
+    cluster.assert_equal_digests().await;
+    let leader = cluster.leader().await;
+    let others: Vec<usize> = (1..=3).filter(|node| *node != leader).collect();
+    (leader, [others[0], others[1]])
+}
+
+fn all(special: usize, name: &str, count: usize) -> Vec<(usize, &str)> {
+    (1..=count).map(|node| (node, if node == special { name } else { "the others" })).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_majority_that_was_killed() {
+    let (mut cluster, leader, others) = three().await;
+    let client = impatient(&cluster);
+    others.into_iter().for_each(|node| cluster.kill(node));
+    let looked = vec![(leader, "the old leader")];
+    let truth =
+        Truth { name: "majority killed", looked, without_leader: vec![leader], saves: false, says: &["a majority is missing"] };
+    compare(&cluster, &client, 3, &truth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_majority_that_stands_still() {
+    let (cluster, leader, others) = three().await;
+    let client = impatient(&cluster);
+    others.into_iter().for_each(|node| cluster.signal(node, "-STOP"));
+    let looked = vec![(leader, "the old leader")];
+    let truth = Truth {
+        name: "majority stands still (SIGSTOP)",
+        looked,
+        without_leader: vec![leader],
+        saves: false,
+        says: &["a majority is missing"],
+    };
+    compare(&cluster, &client, 3, &truth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_from_its_peers() {
+    let mut cluster = Cluster::prepare(3);
+    let reserved = Ports::reserve();
+    let mut free = reserved.take(6).into_iter();
+    let targets = (1..=3).map(|node| (node, cluster.peer(node))).collect();
+    let mut proxies = Proxies::new(targets, || Ok(free.next().expect("six ports for six pairs")), 1).expect("ports");
+    for node in 1..=3 {
+        proxies.open(node).await.expect("a free port");
+        let ways = proxies.ways(node).into_iter().map(|(other, address)| format!("--peer-via={other}={address}"));
+        let ways: Vec<String> = ways.collect();
+        cluster.restart_with(node, &ways.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    cluster.leader().await;
+    let (leader, _) = roles(&cluster).await;
+    let client = impatient(&cluster);
+    let cut: Vec<_> = proxies.pairs().into_iter().filter(|(from, to)| *from == leader || *to == leader).collect();
+    proxies.set(&cut, Rule { stalled: true, ..Rule::default() });
+    let looked = all(leader, "the cut-off leader", 3);
+    let truth = Truth { name: "leader cut off from its peers", looked, without_leader: vec![leader], saves: true, says: &[] };
+    compare(&cluster, &client, 3, &truth).await;
+}
+
+/// Some nodes with small disks; `None`: this system gives a test none, which is said.
+async fn with_small_disks(nodes: &[usize]) -> Option<Cluster> {
+    let mut cluster = Cluster::prepare(3);
+    for node in nodes {
+        if let Err(why) = cluster.limit_disk(*node, DISK_BYTES) {
+            println!("skipped: this system gives a test no file system of its own: {why}");
+            return None;
+        }
+    }
+    (1..=3).for_each(|node| cluster.restart(node));
+    cluster.leader().await;
+    Some(cluster)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_disk_is_full() {
+    let Some(cluster) = with_small_disks(&[1]).await else { return };
+    succeeded(&cluster.run(&["leader", "transfer", "2", "--timeout", "30s"]));
+    roles(&cluster).await;
+    let _ballast = Ballast::load(&cluster.small_disk(1).expect("it has a small disk"));
+    let looked = all(1, "the full node", 3);
+    let says = &["the full node: ready, warns (disk)", "check disk fails"];
+    let truth = Truth { name: "disk full on one voter", looked, without_leader: Vec::new(), saves: true, says };
+    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_whose_disk_is_full() {
+    let (mut cluster, ..) = three().await;
+    if let Err(why) = cluster.limit_disk(4, DISK_BYTES) {
+        return println!("skipped: this system gives a test no file system of its own: {why}");
+    }
+    let learner = cluster.start_further();
+    let addresses = cluster.addresses(learner);
+    let mut add = vec!["member", "add", "4"];
+    add.extend(addresses.iter().map(String::as_str));
+    succeeded(&cluster.run(&add));
+    let _ballast = Ballast::load(&cluster.small_disk(learner).expect("it has a small disk"));
+    let looked = all(learner, "the full node", 4);
+    let says = &["the full node: ready, warns (disk)", "check disk fails"];
+    let truth = Truth { name: "disk full on a learner", looked, without_leader: Vec::new(), saves: true, says };
+    compare(&cluster, &impatient(&cluster), 4, &truth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_voters_whose_disks_are_full() {
+    let Some(cluster) = with_small_disks(&[1, 2]).await else { return };
+    roles(&cluster).await;
+    let _ballast = [1, 2].map(|node| Ballast::load(&cluster.small_disk(node).expect("it has a small disk")));
+    let looked = vec![(1, "the full nodes"), (2, "the full nodes"), (3, "the other")];
+    let says = &["the full nodes: ready, warns (disk)", "check disk fails"];
+    let truth = Truth { name: "disks full on two voters of three", looked, without_leader: Vec::new(), saves: false, says };
+    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_back_with_an_empty_disk() {
+    let (mut cluster, _, [empty, _]) = three().await;
+    cluster.kill(empty);
+    cluster.wipe(empty);
+    cluster.restart(empty);
+    let looked = all(empty, "the empty node", 3);
+    let truth = Truth {
+        name: "a node comes back with an empty disk",
+        looked,
+        without_leader: vec![empty],
+        saves: true,
+        says: &["bootstrapped"],
+    };
+    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_started_on_a_wrong_directory() {
+    let (mut cluster, _, [wrong, _]) = three().await;
+    cluster.kill(wrong);
+    cluster.without_bootstrap();
+    cluster.use_data("elsewhere");
+    std::fs::create_dir_all(cluster.data_dir(wrong)).expect("a writable directory");
+    cluster.restart(wrong);
+    assert_eq!(cluster.exit_code(wrong).await, Some(2), "{}", cluster.log(wrong));
+    let left = std::fs::read_dir(cluster.data_dir(wrong)).expect("it is there").count();
+    assert_eq!(left, 0, "nothing was made in a directory that is not the node's");
+    let looked = (1..=3).filter(|node| *node != wrong).map(|node| (node, "the others")).collect();
+    let truth = Truth {
+        name: "a node is started on an empty directory",
+        looked,
+        without_leader: Vec::new(),
+        saves: true,
+        says: &["does not answer"],
+    };
+    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_that_were_a_year_ahead_and_are_right_again() {
+    let Some(library) = faketime() else { return println!("SKIPPED: libfaketime is not installed") };
+    let mut cluster = Cluster::prepare(3);
+    let environment = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAKETIME", "+365d"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+        ("NO_FAKE_STAT", "1"),
+    ];
+    cluster.environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+    cluster.restart_all();
+    cluster.environment.clear();
+    cluster.leader().await;
+    roles(&cluster).await;
+    (1..=3).for_each(|node| cluster.stop(node));
+    cluster.restart_all();
+    cluster.leader().await;
+    let looked = (1..=3).map(|node| (node, "all")).collect();
+    let truth = Truth { name: "all clocks were a year ahead", looked, without_leader: Vec::new(), saves: true, says: &["time"] };
+    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_all_come_back_at_other_addresses() {
+    let (mut cluster, ..) = three().await;
+    (1..=3).for_each(|node| cluster.stop(node));
+    cluster.move_ports();
+    cluster.without_bootstrap();
+    cluster.restart_all();
+    cluster.leader().await;
+    let looked = (1..=3).map(|node| (node, "all")).collect();
+    let truth =
+        Truth { name: "all nodes come back at other addresses", looked, without_leader: Vec::new(), saves: true, says: &[] };
+    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_has_expired() {
+    let mut cluster = Cluster::prepare(3);
+    let authority = Authority::new();
+    let write = |name: String, text: &str| std::fs::write(cluster.dir().join(name), text).expect("a writable directory");
+    write("ca.pem".into(), &authority.pem());
+    for node in 1..=3 {
+        let pair = authority.named(node, HOST);
+        write(format!("node-{node}.pem"), &pair.certificate);
+        write(format!("node-{node}-key.pem"), &pair.key);
+    }
+    cluster.more_configuration = "\n[tls]\ncert = \"node-{node}.pem\"\nkey = \"node-{node}-key.pem\"\nca = \"ca.pem\"\n".to_owned();
+    cluster.write_configuration();
+    cluster.trust(authority.pem());
+    cluster.restart_all();
+    cluster.leader().await;
+    let (_, [expired, _]) = roles(&cluster).await;
+    cluster.stop(expired);
+    let pair = authority.node(HOST, Good::Expired);
+    let write = |name: String, text: &str| std::fs::write(cluster.dir().join(name), text).expect("a writable directory");
+    write(format!("node-{expired}.pem"), &pair.certificate);
+    write(format!("node-{expired}-key.pem"), &pair.key);
+    cluster.restart(expired);
+    assert_eq!(cluster.exit_code(expired).await, Some(2), "{}", cluster.log(expired));
+    assert!(cluster.log(expired).contains("2021-01-01"), "the date is said: {}", cluster.log(expired));
+    let looked = (1..=3).filter(|node| *node != expired).map(|node| (node, "the others")).collect();
+    let truth = Truth {
+        name: "a node's certificate has expired",
+        looked,
+        without_leader: Vec::new(),
+        saves: true,
+        says: &["does not answer"],
+    };
+    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+}
