@@ -152,7 +152,8 @@ fn alerts(scraped: &[(usize, Option<String>)]) -> Option<String> {
         let _ = writeln!(text, "      - series: 'up{{job=\"quorate\",instance=\"node-{node}\"}}'\n        values: '{up}x20'");
         for line in metrics.iter().flat_map(|metrics| metrics.lines()).filter(|line| !line.starts_with('#')) {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let Ok(value) = value.parse::<f64>() else { continue };
+            // `NaN` is no value that promtool's tests can hold.
+            let Some(value) = value.parse::<f64>().ok().filter(|value| value.is_finite()) else { continue };
             let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
             let labels = labels.trim_end_matches('}');
             let comma = if labels.is_empty() { "" } else { "," };
