@@ -181,6 +181,6 @@ mod tests {
         );
         let verbose = readiness(&Facts { leader: Some(2), ..facts }, true);
         assert!(verbose.contains("[+] leader leader=2\n") && verbose.ends_with("ready\n"), "{verbose}");
-        assert_eq!(verbose.lines().count(), 10);
+        assert_eq!(verbose.lines().count(), 11);
     }
 }
