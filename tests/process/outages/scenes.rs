@@ -223,7 +223,9 @@ async fn a_certificate_that_has_expired() {
         write(format!("node-{node}.pem"), &pair.certificate);
         write(format!("node-{node}-key.pem"), &pair.key);
     }
-    cluster.more_configuration = "\n[tls]\ncert = \"node-{node}.pem\"\nkey = \"node-{node}-key.pem\"\nca = \"ca.pem\"\n".to_owned();
+    let dir = cluster.dir().display();
+    let tls = format!("cert = \"{dir}/node-{{node}}.pem\"\nkey = \"{dir}/node-{{node}}-key.pem\"\nca = \"{dir}/ca.pem\"\n");
+    cluster.more_configuration = format!("\n[tls]\n{tls}");
     cluster.write_configuration();
     cluster.trust(authority.pem());
     cluster.restart_all();

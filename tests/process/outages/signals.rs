@@ -86,7 +86,7 @@ fn about(what: &str) -> String {
 
 /// Findings that depend on the machine that the test runs on.
 fn is_of_the_machine(what: &str) -> bool {
-    ["little room is left", "sync", "far behind"].iter().any(|part| what.contains(part))
+    ["little room is left", "syncs of", "a sync of", "far behind"].iter().any(|part| what.starts_with(part))
 }
 
 fn doctor(cluster: &Cluster) -> String {
@@ -111,7 +111,7 @@ fn stale(cluster: &Cluster, looked: &[Looked]) -> String {
         let output = cluster.run(&["session", "get", "kept", "--stale", "--endpoints", &cluster.endpoints()[node - 1]]);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         let words = match output.status.code() {
-            Some(0) => match message.split_once("leader ").and_then(|(_, rest)| rest.split_once(" ago")).map(|(age, _)| age) {
+            Some(0) => match message.split_once("until ").and_then(|(_, rest)| rest.split_once(" ago")).map(|(age, _)| age) {
                 // Three election timeouts and more are no pause between two heartbeats.
                 Some(age) if humantime_s(age).is_some_and(|age| age < 6.0) => "an age near 0".to_owned(),
                 Some(_) => "an age that grows".to_owned(),

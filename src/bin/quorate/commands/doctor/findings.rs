@@ -126,6 +126,12 @@ fn quorum(status: &ClusterStatus, found: &mut Vec<Finding>) {
         let what = "no node leads, though a majority answers".to_owned();
         found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_DOWN });
     }
+    let has_room = |node: &&NodeStatus| node.checks.iter().all(|check| check.name != "disk" || check.ok);
+    let with_room = up(status).filter(is_voter).filter(has_room).count();
+    if there * 2 > all && with_room * 2 <= all {
+        let what = format!("too few voters have room on their disks with_room={with_room} voters={all}: saves are refused");
+        found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_DISK });
+    }
     if all % 2 == 0 && all > 0 {
         let what = format!("an even number of voters voters={all}");
         found.push(Finding { severity: Severity::Note, node: None, what, mend: MEND_EVEN });
@@ -310,6 +316,21 @@ mod tests {
     #[test]
     fn a_healthy_cluster_has_no_findings() {
         assert_eq!(of(|_| {}), []);
+    }
+
+    #[test]
+    fn saves_are_refused_where_too_few_voters_have_room() {
+        let full = |nodes: &mut Vec<NodeStatus>, count: usize| {
+            for node in &mut nodes[..count] {
+                node.voter = Some(true);
+                node.checks = vec![NodeCheck { name: "disk".into(), ok: false, required: false, detail: String::new() }];
+            }
+        };
+        let errors =
+            |findings: Vec<Finding>| findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect::<Vec<_>>();
+        assert_eq!(errors(of(|nodes| full(nodes, 1))), []);
+        let two = errors(of(|nodes| full(nodes, 2)));
+        assert_eq!(only(&two).2, "too few voters have room on their disks with_room=1 voters=3: saves are refused");
     }
 
     #[test]
