@@ -38,6 +38,8 @@ fn by_node(said: &[(&str, String)]) -> String {
             None => groups.push((vec![name], words)),
         }
     }
+    // Which node has which id differs from run to run.
+    groups.sort();
     match &groups[..] {
         [(_, words)] => (*words).to_owned(),
         _ => groups.iter().map(|(names, words)| format!("{}: {words}", names.join(", "))).collect::<Vec<_>>().join("; "),
