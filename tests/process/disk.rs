@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use quorate::client::{Client, ErrorKind, WriteOptions};
 use serde_json::Value;
 
-use crate::backup::{json, succeeded};
+use crate::backup::json;
 use crate::harness::{Cluster, PATIENCE, SmallDisk};
 use crate::value;
 
@@ -91,9 +91,17 @@ fn in_file(dir: &Path) -> Vec<String> {
     text.lines().filter_map(|line| Some(line.split_once('\t')?.1.replacen('\t', " ", 1))).collect()
 }
 
-/// Makes a node lead.
+/// Makes a node lead. The leader may not have heard yet that the node has room again.
 fn lead(cluster: &Cluster, node: usize) {
-    succeeded(&cluster.run(&["leader", "transfer", &node.to_string(), "--timeout", "30s"]));
+    let started = Instant::now();
+    loop {
+        let asked = cluster.run(&["leader", "transfer", &node.to_string(), "--timeout", "30s"]);
+        let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+        if asked.status.success() {
+            return;
+        }
+        assert!(said.contains("is full") && started.elapsed() < PATIENCE, "{said}\n{}", cluster.logs());
+    }
 }
 
 /// Waits until the last thing a node says of its disk is this.

@@ -16,8 +16,6 @@ use crate::output;
 
 /// How long each member of the old cluster gets to show that it lives.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How rustls words that the other end's certificate is not one to believe.
-const NOT_BELIEVED: &str = "invalid peer certificate";
 
 /// Says what is kept and what may be lost; writes only where that was accepted. Errors: the old cluster lives; a directory that must be
 /// empty is not.
@@ -91,9 +89,10 @@ async fn require_dead(report: &Report, credentials: &args::Credentials) -> Resul
     Ok(())
 }
 
-/// Whether somebody answers: one that refuses the credentials, or whose certificate is not believed.
+/// Whether somebody answers: one that refuses the credentials, or that does not fit ours, as by a certificate that is not believed.
 fn is_there(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Denied) || error.to_string().contains(NOT_BELIEVED)
+    let answers = error.endpoints().iter().any(|endpoint| endpoint.answered || endpoint.settings);
+    answers || matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Denied)
 }
 
 /// Why a cluster is not lost: it has a leader, or is between two.
