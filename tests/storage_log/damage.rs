@@ -77,7 +77,7 @@ fn the_error_names_segment_and_offset_and_says_what_to_do() {
     let rotten = disk.crash(Crash::Kept, 0);
     rotten.damage(&path, 200, 1);
     let text = Driver::open(&rotten, Model::default(), 0).err().expect("it is refused").to_string();
-    assert!(text.contains("00001.seg") && text.contains("offset=1") && text.contains("remove this node"), "{text}");
+    assert!(text.contains("00001.seg") && text.contains("offset=1") && text.contains("replace this node"), "{text}");
 }
 
 #[test]
