@@ -149,7 +149,7 @@ async fn a_lost_majority_of_a_secured_cluster_is_recovered_from() {
     nodes.write("other-ca.pem", &Authority::new().pem());
     let other = nodes.path("other-ca.pem");
     let deceived = [&recover[..], &["--ca", other.to_str().expect("UTF-8")]].concat();
-    refused(&nodes.run(&deceived, OPERATOR), 2, &["must be asked first", "not signed by a CA", "nothing was written"]);
+    refused(&nodes.run(&deceived, OPERATOR), 2, &["must be asked first", "is not signed by the CA in", "nothing was written"]);
 
     nodes.kill(1);
     nodes.kill(2);
