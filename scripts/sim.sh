@@ -90,7 +90,8 @@ one() {
   else
     echo "$seed" >>"$SIM_OUT/failed"
     grep '^seed=' "$SIM_OUT/$seed.out" >>"$SIM_OUT/lines" || true
-    grep -E '^seed=|VIOLATION|^replay|panicked' "$SIM_OUT/$seed.out" || echo "VIOLATION seed=$seed: it did not end within 300 s"
+    # What a panic says stands on the line after it.
+    grep -E -A1 '^seed=|VIOLATION|^replay|panicked' "$SIM_OUT/$seed.out" || echo "VIOLATION seed=$seed: it did not end within 300 s"
   fi
   rm -f "$SIM_OUT/$seed.out"
   echo >>"$SIM_OUT/done"
