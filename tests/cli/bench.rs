@@ -42,8 +42,8 @@ fn number(row: &Value, path: &str) -> f64 {
 
 #[test]
 fn load_is_measured_counted_and_audited_on_a_cluster_of_its_own() {
-    // Long enough for a machine that does much else: what is asserted is that something was done, not how much.
-    let short = ["--seconds", "4s", "--warm-up", "100ms", "--callers", "4", "--keys", "50"];
+    // However long that takes here: what is asserted depends on how much was done, not on how fast.
+    let short = ["--seconds", "100ms", "--at-least", "400", "--warm-up", "0s", "--callers", "4", "--keys", "50"];
     let rows = rows("micro", &[&["save", "w3", "update-hot", "turn", "agent-sessions"], &short[..]].concat());
     let names: Vec<&str> = rows.iter().filter_map(|row| row["workload"].as_str()).collect();
     assert_eq!(names, ["save", "load", "update-hot", "turn", "agent-sessions"]);

@@ -105,19 +105,30 @@ async fn one_nodes_admin_port_is_asked_by_tls() {
 async fn the_benchmark_measures_a_secured_cluster() {
     let nodes = Nodes::start(1, "info").await;
     let endpoints = nodes.endpoints().join(",");
-    let run = |seconds: &str, token: &str| {
-        let few = ["--seconds", seconds, "--warm-up", "0s", "--callers", "2", "--keys", "20", "--runs", "1", "--settle", "0s"];
+    let run = |token: &str| {
+        let few = [
+            "--seconds",
+            "1ms",
+            "--at-least",
+            "20",
+            "--warm-up",
+            "0s",
+            "--callers",
+            "2",
+            "--keys",
+            "20",
+            "--runs",
+            "1",
+            "--settle",
+            "0s",
+        ];
         nodes.run(&[&["bench", "save", "turn", "-o", "json", "--endpoints", &endpoints][..], &few].concat(), token)
     };
-    // On a machine that is busy with other tests a short window may end before the first call does.
-    let measures = |seconds: &str| {
-        let measured = json(&run(seconds, OPERATOR));
-        let rows = measured["rows"].as_array().expect("rows");
-        assert!(rows.len() == 2 && rows.iter().all(|row| row["failures"] == 0), "{measured}");
-        rows.iter().all(|row| row["operations"].as_u64() > Some(0))
-    };
-    assert!(["500ms", "4s", "20s"].into_iter().any(measures), "no call is ever measured");
-    refused(&run("500ms", "tokensecret-unknown"), 1, &["not known here"]);
+    let measured = json(&run(OPERATOR));
+    let rows = measured["rows"].as_array().expect("rows");
+    assert!(rows.len() == 2 && rows.iter().all(|row| row["failures"] == 0), "{measured}");
+    assert!(rows.iter().all(|row| row["operations"].as_u64() >= Some(18)), "{measured}");
+    refused(&run("tokensecret-unknown"), 1, &["not known here"]);
 }
 
 /// Two of three nodes are gone. The third is recovered from by whoever may ask the others whether they live, and by nobody else.

@@ -401,6 +401,9 @@ pub struct Bench {
     /// How long each run is measured, e.g. 10, 500ms
     #[arg(long, value_name = "DURATION", value_parser = window, default_value = "10s")]
     pub seconds: Duration,
+    /// Measure longer, if need be, until so many calls have ended, for machines of unknown speed; not with --rate
+    #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true, conflicts_with = "rate")]
+    pub at_least: u64,
     /// How long the load runs before it is measured; later runs on the same data warm up for 1s at most
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2s")]
     pub warm_up: Duration,

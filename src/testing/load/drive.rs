@@ -16,6 +16,8 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(20);
 const TIMER_STEP: Duration = Duration::from_millis(2);
 /// Open loop: how long after the window callers may still begin calls that were due within it.
 const CATCH_UP: Duration = Duration::from_secs(10);
+/// How often to look whether enough has ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What callers do again and again.
 pub trait Work: Send + Sync + 'static {
@@ -58,6 +60,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Measured.
     pub window: Duration,
+    /// Closed loop: the window goes on until so many operations have ended in it, however slow the machine is.
+    pub at_least: u64,
     /// When calls are made.
     pub pace: Pace,
     /// Of all randomness.
@@ -67,7 +71,12 @@ pub struct Plan {
 impl Plan {
     /// A closed loop: 2 s of warm-up, 10 s measured.
     pub fn closed(callers: usize) -> Self {
-        Self { callers, warm_up: Duration::from_secs(2), window: Duration::from_secs(10), pace: Pace::Closed, seed: 1 }
+        Self { callers, warm_up: Duration::from_secs(2), window: Duration::from_secs(10), at_least: 0, pace: Pace::Closed, seed: 1 }
+    }
+
+    /// Whether the end of the window depends on how much has ended.
+    fn is_by_count(&self) -> bool {
+        self.pace == Pace::Closed && self.at_least > 0
     }
 }
 
@@ -101,6 +110,13 @@ impl Progress {
             _ = cut.wait_for(|cut| *cut) => {}
         }
     }
+
+    /// Waits until so many operations have ended, or until it is cut.
+    async fn reached(&self, operations: u64) {
+        while self.operations() < operations && !*self.cut.borrow() {
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
 }
 
 /// A run, and what the gauge showed when the window began and when it ended.
@@ -114,15 +130,17 @@ pub struct Driven<G> {
     pub after: G,
 }
 
-/// Puts `work` under load. `gauge` is read at both ends of the window. Dropping the future leaves the callers running to their end.
+/// Puts `work` under load. `gauge` is read at both ends of the window, which is longer than planned only for [`Plan::at_least`]. Dropping the future leaves the callers running to their end.
 pub async fn drive<W: Work, G>(work: Arc<W>, plan: &Plan, progress: &Progress, mut gauge: impl AsyncFnMut() -> G) -> Driven<G> {
     let begin = Instant::now();
     let start = begin + plan.warm_up;
     let rng = Rng::new(plan.seed);
+    let planned = plan.warm_up + plan.window;
     let shared = Arc::new(Shared {
         begin,
         start,
-        end_us: AtomicU64::new(micros(plan.warm_up + plan.window)),
+        end_us: AtomicU64::new(micros(if plan.is_by_count() { Duration::MAX } else { planned })),
+        is_by_count: plan.is_by_count(),
         window: plan.window,
         arrivals: match plan.pace {
             Pace::Closed => None,
@@ -139,7 +157,10 @@ pub async fn drive<W: Work, G>(work: Arc<W>, plan: &Plan, progress: &Progress, m
     progress.until(shared.start).await;
     let before = gauge().await;
     let ended_before = progress.operations();
-    progress.until(shared.end()).await;
+    progress.until(begin + planned).await;
+    if plan.is_by_count() {
+        progress.reached(ended_before + plan.at_least).await;
+    }
     shared.end_by_now();
     let after = gauge().await;
     let mut run = Run::new(shared.end().saturating_duration_since(shared.start));
@@ -157,8 +178,9 @@ pub async fn drive<W: Work, G>(work: Arc<W>, plan: &Plan, progress: &Progress, m
 struct Shared {
     begin: Instant,
     start: Instant,
-    /// Microseconds after `begin`; earlier once the run is cut.
+    /// Microseconds after `begin`; earlier once the run is cut, or has done enough.
     end_us: AtomicU64,
+    is_by_count: bool,
     window: Duration,
     /// `None`: closed loop.
     arrivals: Option<Mutex<Arrivals>>,
@@ -241,6 +263,10 @@ async fn call<W: Work>(work: Arc<W>, mut caller: W::Caller, shared: Arc<Shared>)
         let done = Instant::now();
         shared.progress.count();
         let counts = shared.counts(due, done);
+        if shared.is_by_count {
+            // What ends the run must come to its turn, also where no step ever waits.
+            tokio::task::yield_now().await;
+        }
         match result {
             Ok(step) if counts => run.succeeded(done - due, step.conflicts),
             Ok(_) => {}
@@ -277,7 +303,7 @@ mod tests {
     }
 
     fn plan(pace: Pace) -> Plan {
-        Plan { callers: 1, warm_up: Duration::ZERO, window: Duration::from_secs(2), pace, seed: 1 }
+        Plan { callers: 1, warm_up: Duration::ZERO, window: Duration::from_secs(2), at_least: 0, pace, seed: 1 }
     }
 
     #[tokio::test(start_paused = true)]
@@ -303,6 +329,54 @@ mod tests {
         let (run, late) = (&driven.run, driven.run.quantile(0.9));
         assert!(run.operations > 50 && run.unserved == 0, "{run:?}");
         assert!(late > Duration::from_millis(200), "{late:?}");
+    }
+
+    /// Somebody who ends a run early has what was measured until then, over the time it took.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_is_cut_is_what_was_measured_until_then() {
+        for (warm_up, window) in [(Duration::ZERO, Duration::from_secs(1)), (Duration::from_secs(2), Duration::ZERO)] {
+            let progress = Progress::default();
+            let plan = Plan { warm_up, window: Duration::from_secs(3600), ..plan(Pace::Closed) };
+            let cut = async {
+                sleep(Duration::from_secs(1)).await;
+                progress.cut();
+            };
+            let work = Arc::new(Stall);
+            let (driven, ()) = tokio::join!(drive(work, &plan, &progress, async || ()), cut);
+            let measured = driven.run.window;
+            assert!(measured.abs_diff(window) < Duration::from_millis(5), "{measured:?}");
+            // 1 s holds 100 calls of 10 ms; one took 500 ms, one failed and waited.
+            assert!(
+                if window.is_zero() { driven.run.operations == 0 } else { (40..=50).contains(&driven.run.operations) },
+                "{driven:?}"
+            );
+        }
+    }
+
+    /// A slow machine measures longer and as much; a fast one does not measure less than the window.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_by_count_goes_on_until_enough_has_ended() {
+        for (at_least, operations, seconds) in [(1000, 990..=1010, 10), (5, 140..=150, 2)] {
+            let plan = Plan { at_least, ..plan(Pace::Closed) };
+            let run = drive(Arc::new(Stall), &plan, &Progress::default(), async || ()).await.run;
+            assert!(operations.contains(&run.operations) && run.window.as_secs() >= seconds, "{run:?}");
+        }
+    }
+
+    /// Steps that never wait leave no turn to anything else on their thread.
+    #[tokio::test]
+    async fn a_run_by_count_of_steps_that_never_wait_ends() {
+        struct Ready;
+        impl Work for Ready {
+            type Caller = ();
+            fn caller(&self, _: usize, _: Rng) {}
+            async fn step(&self, (): &mut ()) -> Result<Step, Failure> {
+                Ok(Step::default())
+            }
+        }
+        let plan = Plan { window: Duration::ZERO, at_least: 100, ..plan(Pace::Closed) };
+        let run = drive(Arc::new(Ready), &plan, &Progress::default(), async || ()).await.run;
+        assert!(run.operations >= 100, "{run:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -248,7 +248,7 @@ mod tests {
     }
 
     async fn run(work: impl Work) -> Run {
-        let plan = Plan { warm_up: Duration::ZERO, window: Duration::from_millis(30), ..Plan::closed(4) };
+        let plan = Plan { warm_up: Duration::ZERO, window: Duration::ZERO, at_least: 100, ..Plan::closed(4) };
         drive(Arc::new(work), &plan, &Progress::default(), async || ()).await.run
     }
 

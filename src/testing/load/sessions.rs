@@ -332,7 +332,7 @@ mod tests {
         let memory = Arc::new(Memory::default());
         let stores = (0..3).map(|_| Arc::new(Whole(memory.clone()))).collect();
         let sessions = Arc::new(Sessions::new(stores, Corpus::text(1, 1 << 16), 20, 1, 5));
-        let plan = Plan { warm_up: Duration::ZERO, window: Duration::from_millis(300), ..Plan::closed(4) };
+        let plan = Plan { warm_up: Duration::ZERO, window: Duration::ZERO, at_least: 400, ..Plan::closed(4) };
         let run = drive(sessions.clone(), &plan, &Progress::default(), async || ()).await.run;
         assert!(run.operations > 20 && run.failures == 0, "{run:?}");
         (memory, sessions)

@@ -190,7 +190,8 @@ impl Bench {
 
     fn plan(&self, callers: usize) -> Plan {
         let pace = self.args.rate.map_or(quorate::testing::load::Pace::Closed, |rate| quorate::testing::load::Pace::Open { rate });
-        Plan { callers, warm_up: self.args.warm_up, window: self.args.seconds, pace, seed: self.args.seed }
+        let args::Bench { warm_up, seconds: window, at_least, seed, .. } = self.args;
+        Plan { callers, warm_up, window, at_least, pace, seed }
     }
 
     /// Runs `work` as often as asked, and looks at the memory after.
