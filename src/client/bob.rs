@@ -256,8 +256,7 @@ fn counters(values: [u64; 2]) -> Counters {
 
 /// Prompt and completion tokens.
 fn usage(counters: &Counters) -> [u64; 2] {
-    let at = |index: usize| counters.as_slice().get(index).copied().unwrap_or(0);
-    [at(0), at(1)]
+    [counters.at(0), counters.at(1)]
 }
 
 #[cfg(test)]

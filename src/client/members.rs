@@ -76,10 +76,25 @@ pub enum MemberChange {
 
 pub(super) async fn members(config: &Config) -> Result<Members, Error> {
     let ask = |link| async { OperationsClient::new(link).members(v1::MembersRequest {}).await };
-    // The members of a node that is cut off may be old ones.
-    let worth = |answer: &v1::MembersResponse| Worth::of(!answer.cluster_id.is_empty(), answer.is_led, answer.revision);
     let (response, _) = best_answer(config, ASK_TIMEOUT, ask, worth).await?;
+    if is_unknown(&response) {
+        let text = "no node that answers has applied yet who the members are";
+        return Err(Error::from_refusal(Refusal::not_applied(RefusalKind::Unavailable, text)));
+    }
     Ok(members_from(response))
+}
+
+/// Whether a node of a cluster names nobody: it has applied nothing yet. Newer ones refuse to answer then.
+fn is_unknown(answer: &v1::MembersResponse) -> bool {
+    !answer.cluster_id.is_empty() && answer.members.is_empty()
+}
+
+/// The members of a node that is cut off may be old ones.
+fn worth(answer: &v1::MembersResponse) -> Worth {
+    if is_unknown(answer) {
+        return Worth::default();
+    }
+    Worth::of(!answer.cluster_id.is_empty(), answer.is_led, answer.revision)
 }
 
 pub(super) async fn change(config: &Config, change: MemberChange, force: bool, within: Duration) -> Result<Members, Error> {
@@ -191,5 +206,21 @@ fn members_from(response: v1::MembersResponse) -> Members {
         revision: Revision(response.revision),
         largest_id: NodeId(response.largest_id),
         leaving: response.leaving.into_iter().map(NodeId).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node of an older release that has applied nothing answers with an empty list, and knows a leader.
+    #[test]
+    fn an_empty_list_is_worth_less_than_any_other() {
+        let cluster_id = vec![1; 16];
+        let empty = v1::MembersResponse { cluster_id: cluster_id.clone().into(), is_led: true, ..Default::default() };
+        let known = v1::MembersResponse { members: vec![v1::Member::default()], is_led: false, ..empty.clone() };
+        assert!(worth(&known) > worth(&empty) && !worth(&empty).is_all);
+        assert!(is_unknown(&empty) && !is_unknown(&known));
+        assert!(!is_unknown(&v1::MembersResponse::default()), "before the cluster is formed nobody is a member");
     }
 }

@@ -245,9 +245,8 @@ pub(super) struct Append {
 
 /// What was added to each counter, as far as the caller can count; `None` if one fell.
 fn increments(old: &Counters, new: &Counters, max: u64) -> Option<Counters> {
-    let (old, new) = (old.as_slice(), new.as_slice());
-    let at = |counters: &[u64], index: usize| counters.get(index).copied().unwrap_or(0);
-    let added = (0..old.len().max(new.len())).map(|index| at(new, index).checked_sub(at(old, index).min(max)));
+    let count = old.as_slice().len().max(new.as_slice().len());
+    let added = (0..count).map(|position| new.at(position).checked_sub(old.at(position).min(max)));
     Counters::new(added.collect::<Option<Vec<_>>>()?)
 }
 

@@ -183,6 +183,13 @@ impl Node {
         members::roster(&self.shared)
     }
 
+    /// The same, once this node has applied any entry, of which the first says it; `None`: it has not within `timeout`. Cancel safe.
+    pub async fn roster_within(&self, timeout: Duration) -> Option<Roster> {
+        let wait = self.shared.raft.wait(Some(timeout));
+        wait.applied_index_at_least(Some(0), "members").await.ok()?;
+        Some(self.roster()).filter(|roster| !roster.members.is_empty())
+    }
+
     /// Changes who belongs to the cluster, on the leader; gives the members after it. Dropping the future leaves a change that was
     /// proposed to happen.
     ///

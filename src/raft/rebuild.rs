@@ -38,16 +38,20 @@ use crate::wire::peer::v1 as peer;
 pub use mark::{Mark, clear, is_marked, mark, read_mark};
 pub use serve::serve;
 
-/// Pause between two rounds of asking.
+/// Pause between two rounds of asking ...
 const ROUND: Duration = Duration::from_millis(250);
+/// ... of which there are so many, some ten elections long ...
+const ROUNDS_SOON: u32 = 40;
+/// ... and from then on.
+const ROUND_LATER: Duration = Duration::from_secs(5);
 /// Bound of asking who is there.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the leader may take to propose, apply and flush before it sends.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Of how many members at most what others say of them is believed.
 const MEMBERS_MAX: usize = 2 * crate::limits::NODES_MAX;
-/// How often what is missing is logged.
-const ROUNDS_PER_LOG: u32 = 40;
+/// How often what is missing is logged, in rounds of the first kind, and of the second.
+const ROUNDS_PER_LOG: [u32; 2] = [40, 12];
 
 /// A node to be rebuilt. Nothing of it runs.
 pub struct Rebuild {
@@ -105,11 +109,12 @@ impl Rebuild {
                 }
                 reasons.push(format!("node {id}: {}", status.message()));
             }
-            if round.is_multiple_of(ROUNDS_PER_LOG) {
+            let is_soon = round < ROUNDS_SOON;
+            if round.is_multiple_of(ROUNDS_PER_LOG[usize::from(!is_soon)]) {
                 tracing::warn!(reasons = reasons.join("; "), "no member sends its state yet; asking on");
             }
             round = round.wrapping_add(1);
-            tokio::time::sleep(ROUND).await;
+            tokio::time::sleep(if is_soon { ROUND } else { ROUND_LATER }).await;
         }
     }
 

@@ -78,7 +78,8 @@ impl Survivor {
             }
         }
         let position = log.position();
-        let Some(last) = position.last.or_else(|| state.rows().applied()) else {
+        // A snapshot may have come whose log was not cut or purged yet: what is behind it in an older term was never acknowledged.
+        let Some(last) = position.last.max(state.rows().applied()) else {
             return Err(Error("this node never was part of a cluster: it has nothing".into()));
         };
         let vote = position.vote.map(|vote| vote_from_bytes(&vote)).transpose().map_err(|error| named("log", error))?;

@@ -188,15 +188,15 @@ impl Shared {
     }
 }
 
-/// Watches the disk, makes the verdict whenever something is heard, and hands the leadership over where this node should not have it.
+/// Watches the disk, that was looked at before, makes the verdict whenever something is heard, and hands the leadership over where this node should not have it.
 /// Ends with the runtime.
 pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
     let mut asked: Option<Instant> = None;
-    let mut looked: Option<Instant> = None;
+    let mut looked = Instant::now();
     loop {
-        if looked.is_none_or(|at| at.elapsed() >= INTERVAL) {
-            looked = Some(Instant::now());
-            watch_disk(&shared).await;
+        if looked.elapsed() >= INTERVAL {
+            looked = Instant::now();
+            look(&shared).await;
         }
         let verdict = judge(&shared, &presence);
         let leads = shared.live_leader() == Some(shared.me);
@@ -221,7 +221,8 @@ pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
     }
 }
 
-async fn watch_disk(shared: &Arc<Shared>) {
+/// Looks at this node's disk; before it serves for the first time. Cancel safe.
+pub async fn look(shared: &Arc<Shared>) {
     let own = shared.clone();
     let was_low = shared.disk_low.load(Ordering::Relaxed);
     let low = match shared.blocking.call(move || own.env.disk.space(&own.data_dir)).await {

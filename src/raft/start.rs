@@ -369,6 +369,8 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
     });
     watch_failures(&shared);
+    // Whoever asks it, or is answered by it, must not take a disk that was not looked at for one without room, or with it.
+    room::look(&shared).await;
     let presence = Presence::new(shared.clone(), options.election_timeout_max, options.early_elections);
     let mut tasks = begin(&shared, &presence, incoming, options.log_bytes_kept, options.scrub);
     tasks.spawn(keep(lock));

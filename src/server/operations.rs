@@ -12,7 +12,7 @@ use super::config::validate_address;
 use super::edge;
 use crate::raft::members::{Ask, Roster};
 use crate::raft::{Backup, Member, Node};
-use crate::types::{ClusterId, NodeId, Refusal};
+use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::v1::operations_server::Operations;
 use crate::wire::{self, v1};
 
@@ -22,6 +22,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a change of the members may take, where the caller does not say, and at most.
 const CHANGE_DEFAULT: Duration = Duration::from_secs(10);
 const CHANGE_MAX: Duration = Duration::from_secs(60);
+/// How long a node that has just started may take to apply who the members are; below what a client waits.
+const MEMBERS_WAIT: Duration = Duration::from_secs(1);
 /// Pieces read ahead of a reader that is slower than the disk.
 const PIECES_AHEAD: usize = 2;
 /// A reader that takes nothing for so long is given up: a backup pins old rows.
@@ -76,7 +78,10 @@ impl Operations for OperationsService {
     async fn members(&self, request: Request<v1::MembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
         self.guard.caller(request.metadata())?;
         self.require_cluster()?;
-        Ok(Response::new(self.members_now(self.node.roster())))
+        // Nobody would be no answer: some are, and this node does not know them yet.
+        let late = || Refusal::not_applied(RefusalKind::Unavailable, "this node has not applied yet who the members are");
+        let roster = self.node.roster_within(MEMBERS_WAIT).await.ok_or_else(|| wire::status_from_refusal(&late()))?;
+        Ok(Response::new(self.members_now(roster)))
     }
 
     async fn change_members(&self, request: Request<v1::ChangeMembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
@@ -99,7 +104,7 @@ impl Operations for OperationsService {
         let to = (to != 0).then_some(NodeId(to));
         self.require_cluster()?;
         let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
-        let late = |_| refused(Refusal::unknown(crate::types::RefusalKind::DeadlineExceeded, "nobody took over in time"));
+        let late = |_| refused(Refusal::unknown(RefusalKind::DeadlineExceeded, "nobody took over in time"));
         let handed = tokio::time::timeout(within(timeout_ms), self.node.hand_over(to)).await.map_err(late)?;
         Ok(Response::new(v1::HandOverResponse { leader: handed.map_err(refused)?.0 }))
     }

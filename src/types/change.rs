@@ -81,9 +81,14 @@ impl Counters {
         Some(Self(values))
     }
 
-    /// The counters, without trailing zeros.
+    /// The counters, without trailing zeros: there may be fewer than were given, so read them by [`Counters::at`], not by index.
     pub fn as_slice(&self) -> &[u64] {
         &self.0
+    }
+
+    /// The counter at a position, counted from 0. One that was never given is 0.
+    pub fn at(&self, position: usize) -> u64 {
+        self.0.get(position).copied().unwrap_or(0)
     }
 
     /// Adds each increment to the counter at its position, saturating.
@@ -314,5 +319,17 @@ impl Write {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some(change),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_read_by_its_position_whether_zeros_follow_it_or_not() {
+        let counters = Counters::new(vec![0, 7, 0, 0]).expect("few");
+        assert_eq!([0, 1, 2, 3, 15].map(|position| counters.at(position)), [0, 7, 0, 0, 0]);
+        assert_eq!(counters, Counters::new(vec![0, 7]).expect("few"));
     }
 }

@@ -13,6 +13,7 @@ mod members;
 mod port;
 mod power_loss;
 mod quorum;
+mod recovered;
 mod rig;
 mod rot;
 mod seen;

@@ -162,6 +162,27 @@ async fn a_lost_disk_is_replaced_under_a_new_id_and_votes_are_not_forgotten() {
     cluster.converged().await.expect("all members agree");
 }
 
+/// A node applies who the members are some time after it started. Until then it says nothing, not that there is nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_node_says_that_nobody_is_a_member() {
+    let mut cluster = Cluster::start(3).await.expect("a cluster");
+    let alone = |address: String| Client::builder().endpoints([address]).build().expect("a client");
+    let deadline = std::time::Instant::now() + WITHIN;
+    let said = async |client: &Client| loop {
+        match client.members().await {
+            Ok(members) => return members,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+    };
+    for address in cluster.endpoints() {
+        assert_eq!(voters(&said(&alone(address)).await), [1, 2, 3]);
+    }
+    let client = cluster.client();
+    let member = added(&mut cluster, &client).await;
+    let members = said(&alone(member.client_address)).await;
+    assert!(members.members.len() >= 3, "{members:?}");
+}
+
 /// What may not be is refused with its reason, and changes nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_not_be_is_refused_with_its_reason() {

@@ -48,6 +48,21 @@ async fn the_health_service_and_readiness_say_the_same_and_follow_the_quorum() {
     wait_health(&cluster, left, ServingStatus::Serving).await;
 }
 
+/// Nobody sees the disk of a node before the node itself has.
+#[tokio::test]
+async fn a_node_has_looked_at_its_disk_before_it_serves() {
+    let cluster = Cluster::prepare(1);
+    let mut env = quorate::env::Env::real();
+    env.disk = std::sync::Arc::new(cluster.sim_disk(1));
+    let config = cluster.config().clone();
+    let data_dir = config.node_dir(1.into());
+    let options = quorate::server::Options { config, node: 1.into(), data_dir, bootstrap: true, env };
+    // On one thread: what the start has spawned has not run yet.
+    let server = quorate::server::Server::start(options).await.expect("it starts");
+    let (free, total) = server.node().status().disk;
+    assert!(free > 0 && total > 0, "free={free} total={total}");
+}
+
 /// A status whose counters stand still: the same as the one before it, with the cluster's opening write in it.
 async fn quiet(cluster: &Cluster) -> quorate::client::ClusterStatus {
     let counted = |status: &quorate::client::ClusterStatus| -> Vec<(u64, u64)> {

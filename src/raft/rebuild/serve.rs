@@ -19,10 +19,12 @@ use crate::raft::types::{log_id_to_wire, membership_to_wire};
 use crate::types::{InstanceId, NodeId, Refusal};
 use crate::wire::peer::v1 as peer;
 
-/// How long the empty entries may take to be applied.
+/// How long the empty entries of one step may take to be applied.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Empty entries proposed at most: a log that is longer holds more that was never committed than a leader lets be in flight.
-const ENTRIES_MAX: u64 = 65_536;
+/// Empty entries proposed at once.
+const STEP_ENTRIES_MAX: u64 = 4096;
+/// Empty entries at most, in all: a log that is longer by more holds what no leader of this cluster ever let be in flight.
+const ENTRIES_MAX: u64 = 1 << 24;
 
 type Frames = Pin<Box<dyn Stream<Item = Result<peer::SnapshotFrame, Status>> + Send>>;
 
@@ -63,18 +65,30 @@ pub async fn serve(shared: &Arc<Shared>, from: NodeId, request: &peer::RebuildRe
     Ok(Box::pin(ReceiverStream::new(queue).map(Ok)))
 }
 
-/// Commits empty entries until this log is longer than the caller's: what that holds beyond is then settled, one way or the other.
+/// Commits empty entries until this log is longer than the caller's: what that holds beyond is then settled, one way or the other. One at
+/// least. Step by step, and what is done stays: a caller that gave up and asks again goes on from there.
 async fn go_beyond(shared: &Arc<Shared>, last_index: u64) -> Result<(), Status> {
-    if !shared.leadership.borrow().is_self {
-        return Err(leader::not_leading(shared));
+    loop {
+        if !shared.leadership.borrow().is_self {
+            return Err(leader::not_leading(shared));
+        }
+        let here = shared.last_log().map_or(0, |last| last.index);
+        let missing = last_index.saturating_sub(here).saturating_add(1);
+        if missing > ENTRIES_MAX {
+            return Err(Status::failed_precondition(format!(
+                "its log is longer than the leader's by more than a leader lets be in flight: replace the node under a new id \
+                 last={last_index} leader_last={here}"
+            )));
+        }
+        append_empty(shared, missing.min(STEP_ENTRIES_MAX)).await?;
+        if missing <= STEP_ENTRIES_MAX {
+            return Ok(());
+        }
     }
-    let here = shared.last_log().map_or(0, |last| last.index);
-    let count = last_index.saturating_sub(here).saturating_add(1);
-    if count > ENTRIES_MAX {
-        return Err(Status::failed_precondition(format!(
-            "the caller's log is far longer than this one last={last_index} here={here}"
-        )));
-    }
+}
+
+/// Proposes so many empty entries, and waits until the last is applied.
+async fn append_empty(shared: &Arc<Shared>, count: u64) -> Result<(), Status> {
     let (sender, applied) = oneshot::channel::<Result<(), Refusal>>();
     let mut sender = Some(sender);
     let mut batch: Vec<(Command, crate::raft::Reply)> = Vec::new();

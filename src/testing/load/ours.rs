@@ -65,8 +65,7 @@ impl Turns for Transcripts {
         let Content::Transcript { messages, counters, .. } = session.content else {
             return Err(Failure::unchanged(format!("a value where a transcript was stored key={key}")));
         };
-        let at = |index: usize| counters.as_slice().get(index).copied().unwrap_or(0);
-        Ok((session.info.version.0, Transcript { messages, usage: [at(0), at(1)] }))
+        Ok((session.info.version.0, Transcript { messages, usage: [counters.at(0), counters.at(1)] }))
     }
 
     async fn finish(&self, key: &str, base: Self::Base, turn: &Turn) -> Result<Finished, Failure> {
