@@ -78,5 +78,7 @@ mutants! {
     MarkClearedEarly = "mark-cleared-early",
     OneFullDiskRefusesAll = "one-full-disk-refuses-all",
     FullMemberAcknowledges = "full-member-acknowledges",
+    CutLeaderKeepsOpenWrites = "cut-leader-keeps-open-writes",
+    CutLeaderSaysNotApplied = "open-write-of-a-cut-leader-is-said-not-applied",
     LeaderWithoutQuorum = "leader-without-quorum-reports-itself",
 }

@@ -73,6 +73,8 @@ pub struct Situation {
     pub leader: Option<LeaderHint>,
     /// Whose disks saves must wait for, since too few voters have room; `None` where this node does not lead.
     pub saves_wait_for: Option<String>,
+    /// This node leads by its term, and no majority answers it: nothing can be settled here, and clients had better ask the others.
+    pub lacks_quorum: bool,
     /// This node's disk hangs, and another leads.
     pub hung: bool,
     /// No new work: the node hands over and ends.
@@ -128,6 +130,7 @@ pub fn route(call: &Call, situation: &Situation) -> Route {
     match (&situation.leader, call.origin) {
         (Some(leader), Origin::Client) => Route::Forward(leader.node),
         (Some(leader), Origin::Peer) => refuse(RefusalKind::NotLeader(leader.clone()), "this node does not lead"),
+        (None, _) if situation.lacks_quorum => Route::Refuse(lacks_quorum()),
         (None, Origin::Client) => Route::Park,
         (None, Origin::Peer) => Route::Refuse(no_quorum()),
     }
@@ -136,6 +139,11 @@ pub fn route(call: &Call, situation: &Situation) -> Route {
 /// The refusal of a call that found no leader.
 pub fn no_quorum() -> Refusal {
     Refusal::not_applied(RefusalKind::NoLeader, "no quorum: no leader is known")
+}
+
+/// The refusal of a call by a leader that is cut off.
+fn lacks_quorum() -> Refusal {
+    Refusal::not_applied(RefusalKind::NoLeader, "no quorum: this node led, and no majority of the voters answers it")
 }
 
 /// Whether a refused attempt is worth another one by this node, once the leadership is settled: it definitely changed nothing, and the
@@ -210,6 +218,7 @@ mod tests {
             leads: false,
             leader: Some(LeaderHint { node: NodeId(2), address: "two:1".into() }),
             saves_wait_for: None,
+            lacks_quorum: false,
             hung: false,
             stopping: false,
         }
@@ -272,6 +281,18 @@ mod tests {
         let lost = Situation { leader: None, ..follower() };
         assert_eq!(route(&call(load(Consistency::Linearizable), Origin::Client), &lost), Route::Park);
         assert_eq!(refused(route(&call(load(Consistency::Linearizable), Origin::Peer), &lost)), RefusalKind::NoLeader);
+    }
+
+    /// Parked there, they would only lose time: the others may have elected another.
+    #[test]
+    fn a_leader_without_a_majority_refuses_at_once_and_still_answers_stale_reads() {
+        let alone = Situation { leader: None, lacks_quorum: true, ..follower() };
+        for origin in [Origin::Client, Origin::Peer] {
+            assert_eq!(refused(route(&call(load(Consistency::Linearizable), origin), &alone)), RefusalKind::NoLeader);
+            let saved = Operation::Write(save(Blob::plain(Bytes::new())));
+            assert_eq!(refused(route(&call(saved, origin), &alone)), RefusalKind::NoLeader);
+        }
+        assert_eq!(route(&call(load(Consistency::Stale), Origin::Client), &alone), Route::Here);
     }
 
     #[test]

@@ -33,8 +33,9 @@ use super::table::{Open, Table};
 use crate::env::Clock;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, IN_FLIGHT_BYTES_MAX, PARKED_CALLS_MAX};
 use crate::machine::Command;
+use crate::mutant::{self, Mutant};
 use crate::raft::{Charge, Leadership, Node, Read, no_room};
-use crate::types::{Refusal, RefusalKind};
+use crate::types::{Applied, Refusal, RefusalKind};
 use crate::wire::v1;
 
 /// How often deadlines are looked at, while anything is open.
@@ -404,6 +405,7 @@ impl Task {
             leads: self.leadership.is_self,
             leader: self.leadership.leader.clone().filter(|leader| leader.node != node.id()),
             saves_wait_for: if self.leadership.is_self { node.saves_wait_for() } else { None },
+            lacks_quorum: self.leadership.lacks_quorum,
             hung: self.leadership.hung,
             stopping: self.dispatcher.is_stopping(),
         }
@@ -480,7 +482,10 @@ impl Task {
         self.leadership = now.clone();
         self.epoch += 1;
         if now.hung {
-            self.let_go();
+            self.let_go("the disk of this node hangs and another leads", |_| true);
+        } else if now.lacks_quorum && !mutant::is(Mutant::CutLeaderKeepsOpenWrites) {
+            let why = "no quorum: no majority of the voters answers this leader, another may lead by now";
+            self.let_go(why, |operation| !operation.is_stale_read());
         }
         let me = self.dispatcher.0.node.id();
         let hint = now.leader.as_ref().filter(|leader| leader.node != me);
@@ -500,10 +505,15 @@ impl Task {
     }
 
     /// Answers what this node's Raft has open and won't settle soon: whoever asked goes elsewhere with the same request.
-    fn let_go(&self) {
-        let open = self.dispatcher.table().take_local();
+    ///
+    /// A write that was handed over may be in the logs of others already: nothing but an outcome settles it.
+    fn let_go(&self, why: &str, wanted: impl Fn(&Operation) -> bool) {
+        let open = self.dispatcher.table().take_local(wanted);
         for open in open {
-            let refusal = Refusal::unknown(RefusalKind::Unavailable, "the disk of this node hangs and another leads");
+            let mut refusal = Refusal::unknown(RefusalKind::Unavailable, why);
+            if mutant::is(Mutant::CutLeaderSaysNotApplied) {
+                refusal.applied = Applied::No;
+            }
             self.dispatcher.settle_open(open, Err(refusal));
         }
     }

@@ -147,9 +147,13 @@ impl Server {
         Self::start_tuned(options, net, tuning).await
     }
 
-    /// As [`Server::start`], with what only a test tunes.
-    pub(crate) async fn start_for_test(options: Options, tuning: Tuning) -> Result<Self, StartError> {
-        Self::start_tuned(options, Arc::new(TcpNet::default()), tuning).await
+    /// As [`Server::start`], with what only a test tunes, and with peers that are reached at other addresses, by their own.
+    pub(crate) async fn start_for_test(
+        options: Options,
+        tuning: Tuning,
+        via: BTreeMap<String, String>,
+    ) -> Result<Self, StartError> {
+        Self::start_tuned(options, Arc::new(TcpNet { via }), tuning).await
     }
 
     /// The same with sizes that no configuration allows, for tests.

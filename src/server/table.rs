@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::call::Call;
+use super::call::{Call, Operation};
 use crate::raft::Charge;
 use crate::wire::v1;
 
@@ -108,9 +108,10 @@ impl Table {
         expired
     }
 
-    /// Takes out what was handed to this node's Raft, oldest first.
-    pub fn take_local(&mut self) -> Vec<Open> {
-        let keys: Vec<u64> = self.open.iter().filter(|(_, open)| open.link.is_none()).map(|(key, _)| *key).collect();
+    /// Takes out what was handed to this node's Raft and is `wanted`, oldest first.
+    pub fn take_local(&mut self, wanted: impl Fn(&Operation) -> bool) -> Vec<Open> {
+        let is_wanted = |open: &Open| open.link.is_none() && open.call.as_ref().is_some_and(|call| wanted(&call.operation));
+        let keys: Vec<u64> = self.open.iter().filter(|(_, open)| is_wanted(open)).map(|(key, _)| *key).collect();
         keys.into_iter().filter_map(|key| self.open.remove(&key)).collect()
     }
 
@@ -130,7 +131,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::super::auth::Caller;
-    use super::super::call::{Answer, Answerer, Operation, Origin};
+    use super::super::call::{Answer, Answerer, Origin};
     use super::*;
     use crate::types::{Consistency, Load, SessionId};
 
@@ -174,7 +175,8 @@ mod tests {
         table.link_opened(7);
         let here = table.enter(call(1).0);
         let sent = table.enter_link(call(1).0, 7).ok().expect("an open stream");
-        assert_eq!(table.take_local().len(), 1);
+        assert!(table.take_local(Operation::is_write).is_empty(), "it is a load");
+        assert_eq!(table.take_local(|_| true).len(), 1);
         assert!(table.take(here).is_none());
         assert!(table.take(sent).is_some());
     }

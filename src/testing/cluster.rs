@@ -37,6 +37,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::disk::{Crash, SimDisk};
+use super::proxies::Proxies;
 use crate::client::{Client, ClusterStatus, Member, NodeStatus, Revision, Role, StatusOptions};
 use crate::env::{Clock, Env, SystemClock};
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
@@ -81,6 +82,7 @@ pub struct Builder {
     early_elections: bool,
     log_bytes_kept: Option<u64>,
     scrub_interval: Option<Duration>,
+    cuttable: bool,
 }
 
 impl Default for Builder {
@@ -94,6 +96,7 @@ impl Default for Builder {
             early_elections: true,
             log_bytes_kept: None,
             scrub_interval: None,
+            cuttable: false,
         }
     }
 }
@@ -144,6 +147,12 @@ impl Builder {
         self
     }
 
+    /// The nodes reach each other through proxies, so that [`Cluster::cut_off`] works.
+    pub fn cuttable(mut self) -> Self {
+        self.cuttable = true;
+        self
+    }
+
     /// The cluster, of which no node is started yet: [`Cluster::restart`] does. Errors: no port is free, or the values contradict
     /// each other.
     pub fn build(self) -> Result<Cluster, Error> {
@@ -175,7 +184,8 @@ impl Builder {
             tuning.scrub.interval = interval;
             tuning.scrub.delay = interval;
         }
-        Ok(Cluster { config, tuning, ports, disks, running: BTreeMap::new(), ahead_ms: Arc::default() })
+        let proxies = self.cuttable.then(Proxies::default);
+        Ok(Cluster { config, tuning, ports, disks, running: BTreeMap::new(), ahead_ms: Arc::default(), proxies })
     }
 
     /// The cluster, with all nodes started and a leader elected. Errors: as [`Builder::build`], a node does not start, or none leads
@@ -244,6 +254,8 @@ pub struct Cluster {
     disks: BTreeMap<NodeId, Option<SimDisk>>,
     running: BTreeMap<NodeId, Running>,
     ahead_ms: Arc<AtomicU64>,
+    /// What stands between the nodes, if they can be cut off.
+    proxies: Option<Proxies>,
 }
 
 /// The system's clock, with a wall that may be ahead.
@@ -474,8 +486,34 @@ impl Cluster {
         }
         let data_dir = self.config.node_dir(id);
         let options = Options { config: self.config.clone(), node: id, data_dir, bootstrap: true, env };
-        let running = launch(options, self.tuning.clone()).await?;
+        let others = self.config.members.iter().filter(|member| member.id != id);
+        let via = match &self.proxies {
+            Some(proxies) => {
+                let others = others.map(|member| (member.id, member.peer.clone())).collect();
+                proxies.before(id, others).await.map_err(failed)?
+            }
+            None => BTreeMap::new(),
+        };
+        let running = launch(options, self.tuning.clone(), via).await?;
         self.running.insert(id, running);
+        Ok(())
+    }
+
+    /// Cuts a node off from its peers, and not from its clients: what it and they send each other waits until [`Cluster::reconnect`].
+    ///
+    /// Errors: the cluster is not [`Builder::cuttable`].
+    pub fn cut_off(&self, node: impl Into<NodeId>) -> Result<(), Error> {
+        self.set_cut_off(node.into(), true)
+    }
+
+    /// Ends what [`Cluster::cut_off`] began. Errors: likewise.
+    pub fn reconnect(&self, node: impl Into<NodeId>) -> Result<(), Error> {
+        self.set_cut_off(node.into(), false)
+    }
+
+    fn set_cut_off(&self, node: NodeId, is_cut_off: bool) -> Result<(), Error> {
+        let proxies = self.proxies.as_ref().ok_or_else(|| Error("the cluster is not cuttable".to_owned()))?;
+        proxies.set(node, is_cut_off);
         Ok(())
     }
 
@@ -556,14 +594,14 @@ impl Drop for Cluster {
 }
 
 /// Starts a server on a runtime of its own.
-async fn launch(options: Options, tuning: Tuning) -> Result<Running, Error> {
+async fn launch(options: Options, tuning: Tuning, via: BTreeMap<String, String>) -> Result<Running, Error> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(1).thread_name(format!("node-{}", options.node)).enable_all().build().map_err(failed)?;
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel();
     let (started, ready) = oneshot::channel();
     let task = async move {
-        let server = match Server::start_for_test(options, tuning).await {
+        let server = match Server::start_for_test(options, tuning, via).await {
             Ok(server) => server,
             Err(error) => return drop(started.send(Err(failed(error)))),
         };

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod history;
 pub mod inline;
 pub mod load;
+mod proxies;
 pub mod tasks;
 
 pub use cluster::Cluster;

@@ -2,6 +2,7 @@
 
 mod basics;
 mod clocks;
+mod cut_off;
 mod edge;
 mod failures;
 mod forwarded;
