@@ -36,6 +36,8 @@ pub struct Figures {
     pub seconds: Vec<Second>,
     /// Times longer than [`GAP`] without an acknowledged write, from and to.
     pub gaps: Vec<(Duration, Duration)>,
+    /// When each call began and ended, whatever in.
+    calls: Vec<(Duration, Duration)>,
     /// Half of the answered took at most this, and 99 of a hundred.
     pub median: Duration,
     /// See `median`.
@@ -53,6 +55,10 @@ impl Figures {
         let mut writes = Vec::new();
         for op in ops.iter().filter(|op| op.invoked <= until) {
             figures.operations += 1;
+            // One that never returned ended with this run.
+            if op.returned < Duration::MAX {
+                figures.calls.push((op.invoked, op.returned));
+            }
             let at = (op.returned.min(until).as_secs() as usize).min(figures.seconds.len() - 1);
             match op.answer {
                 Answer::Refused => {
@@ -89,6 +95,17 @@ impl Figures {
         self.gaps.iter().map(|(from, to)| *to - *from).max().unwrap_or_default()
     }
 
+    /// How long the call took its caller that took longest, whatever it ended in.
+    pub fn longest_call(&self) -> Duration {
+        self.call_within(Duration::ZERO, Duration::MAX)
+    }
+
+    /// The same of the calls that were open between the two.
+    pub fn call_within(&self, from: Duration, to: Duration) -> Duration {
+        let open = self.calls.iter().filter(|(begin, end)| *end > from && *begin < to);
+        open.map(|(begin, end)| *end - *begin).max().unwrap_or_default()
+    }
+
     /// The longest time without an acknowledged write that began between the two.
     pub fn gap_within(&self, from: Duration, to: Duration) -> Duration {
         let touching = self.gaps.iter().filter(|(begin, end)| *end > from && *begin < to);
@@ -113,12 +130,16 @@ fn seconds_gaps_and_shares_are_counted_from_a_history() {
     };
     let written = Answer::Written { version: 1, revision: 1 };
     let mut ops = vec![op(0, 10, written), op(0, 30, written), op(900, 1500, written), op(1500, 1600, Answer::Refused)];
-    ops.push(op(100, u64::MAX, Answer::Unknown));
+    ops.push(Op { returned: Duration::MAX, ..op(100, 0, Answer::Unknown) });
     let figures = Figures::of(&ops, ms(2000));
     assert_eq!((figures.operations, figures.acknowledged, figures.refused, figures.ambiguous), (5, 3, 1, 1));
     assert_eq!(figures.gaps, [(ms(30), ms(1500))]);
     assert_eq!((figures.seconds[0].answered, figures.seconds[1].answered, figures.seconds[1].slowest), (2, 1, ms(600)));
     assert_eq!((figures.median, figures.p99), (ms(30), ms(600)));
     assert_eq!((figures.gap_within(ms(0), ms(100)), figures.gap_within(ms(1600), ms(1700))), (ms(1470), ms(0)));
-    assert_eq!(Figures::of(&[], ms(0)).longest_gap(), ms(0));
+    assert_eq!(
+        (figures.longest_call(), figures.call_within(ms(0), ms(100)), figures.call_within(ms(1500), ms(1600))),
+        (ms(600), ms(30), ms(100))
+    );
+    assert_eq!((Figures::of(&[], ms(0)).longest_gap(), Figures::of(&[], ms(0)).longest_call()), (ms(0), ms(0)));
 }

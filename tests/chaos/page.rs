@@ -41,7 +41,7 @@ pub fn page(report: &Report<'_>) -> String {
     page += "<h2>Timeline</h2>";
     page += &legend();
     page += &timeline(report);
-    page += "<h2>Faults</h2><table><tr><th>at</th><th>fault</th><th>status</th><th>whom</th><th>held</th><th>served after</th><th>longest gap</th><th>how that is known</th></tr>";
+    page += "<h2>Faults</h2><table><tr><th>at</th><th>fault</th><th>status</th><th>whom</th><th>held</th><th>served after</th><th>longest gap</th><th>longest call</th><th>how that is known</th></tr>";
     for fault in report.faults {
         page += &row(fault, report);
     }
@@ -69,13 +69,14 @@ fn row(fault: &Fault, report: &Report<'_>) -> String {
     let end = fault.healed + fault.served.unwrap_or_default();
     format!(
         "<tr><td class=\"num\">{:.1} s</td><td>{}</td><td>{status}</td><td>{}</td><td class=\"num\">{:.1} s</td>\
-<td class=\"num\">{}</td><td class=\"num\">{:.2} s</td><td>{}</td></tr>",
+<td class=\"num\">{}</td><td class=\"num\">{:.2} s</td><td class=\"num\">{:.2} s</td><td>{}</td></tr>",
         fault.began.as_secs_f64(),
         fault.kind.name(),
         escape(&fault.target),
         (fault.healed - fault.began).as_secs_f64(),
         fault.served.map_or("never".to_owned(), |served| format!("{:.2} s", served.as_secs_f64())),
         report.figures.gap_within(fault.began, end).as_secs_f64(),
+        report.figures.call_within(fault.began, end).as_secs_f64(),
         escape(why)
     )
 }

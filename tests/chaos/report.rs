@@ -83,7 +83,13 @@ impl Report<'_> {
         );
         let (turns, kept, unknown) = self.turns;
         let _ = writeln!(text, "turns={turns} acknowledged={kept} ambiguous={unknown}");
-        let _ = writeln!(text, "longest_gap={:.2}s gaps_over_250ms={}", figures.longest_gap().as_secs_f64(), figures.gaps.len());
+        let _ = writeln!(
+            text,
+            "longest_gap={:.2}s gaps_over_250ms={} longest_call={:.2}s",
+            figures.longest_gap().as_secs_f64(),
+            figures.gaps.len(),
+            figures.longest_call().as_secs_f64()
+        );
         for finding in self.findings.iter().take(50) {
             let _ = writeln!(text, "FINDING: {finding}");
         }
