@@ -51,6 +51,8 @@ const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 const OWN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long closing may take, after the last open operation ended.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+/// How often a write that waits for an abandoned one looks whether that can be given up.
+const GATE_LOOK_MIN: Duration = Duration::from_millis(50);
 /// With nothing else to wait for.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -288,6 +290,27 @@ impl Driver {
         self.gates.entry(id).or_default().push(key);
     }
 
+    /// A write has waited long for an abandoned one of its session, which nobody waits for: that is given up, so that it can't land after
+    /// this one, where it is the oldest that is open. Until then it still could, and this one waits on.
+    fn close_abandoned(&mut self, key: Key) {
+        let Some(id) = self.operations.get(&key).and_then(Operation::session).cloned() else { return };
+        while let Some(oldest) = self.oldest_abandoned(&id, key) {
+            tracing::debug!("an abandoned write is given up for the next one of its session");
+            self.fail(oldest, Error::indeterminate(None));
+        }
+        let Some(operation) = self.operations.get(&key).filter(|operation| operation.gated) else { return };
+        let again = ((operation.deadline - self.now) / 2).max(GATE_LOOK_MIN);
+        self.arm(key, (self.now + again).min(operation.deadline));
+    }
+
+    /// The oldest abandoned write before `key` of a session, if every sequence below its own is closed: the next request then closes it.
+    fn oldest_abandoned(&self, id: &SessionId, key: Key) -> Option<Key> {
+        let abandoned = |write: &Key| self.operations.get(write).filter(|operation| *write < key && operation.is_abandoned());
+        let oldest = self.sessions.get(id)?.iter().copied().find(|write| abandoned(write).is_some())?;
+        let request = self.operations.get(&oldest)?.request?;
+        self.table.is_oldest(&request).then_some(oldest)
+    }
+
     fn open_gates(&mut self, id: &SessionId) {
         for key in self.gates.remove(id).unwrap_or_default() {
             // One whose patience ended has gone on by itself.
@@ -338,10 +361,12 @@ impl Driver {
                 self.timers.remove(&(at, key));
                 continue;
             };
-            if operation.deadline <= self.now {
+            if operation.deadline <= self.now && operation.gated && operation.is_write() {
+                self.fail(key, Error::refused("an abandoned write of this session is still open, this one was not sent"));
+            } else if operation.deadline <= self.now {
                 self.give_up(key);
             } else if operation.gated && operation.is_write() {
-                self.fail(key, Error::refused("an abandoned write of this session is still open, this one was not sent"));
+                self.close_abandoned(key);
             } else {
                 self.timers.remove(&(at, key));
                 self.proceed(key);

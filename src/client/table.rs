@@ -69,6 +69,11 @@ impl Table {
         Sequence(self.open.first().copied().unwrap_or(self.next))
     }
 
+    /// Whether every sequence below that of an open request is closed: closing this one lets `acknowledged_below` pass it.
+    pub fn is_oldest(&self, request: &Request) -> bool {
+        !self.is_ours(request) || self.acknowledged_below() == request.sequence
+    }
+
     /// The same request with what is closed by now, for another attempt. A request of a client forgotten since stays as it is.
     pub fn refresh(&self, request: Request) -> Request {
         let ours = self.is_ours(&request);

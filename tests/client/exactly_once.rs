@@ -1,13 +1,14 @@
 //! A write is applied once, and its caller is told the truth (Raft dissertation §6.3).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::client::{Content, ErrorKind, Expected, Version, WriteOptions};
+use quorate::client::{Client, Content, ErrorKind, Expected, Version, WriteOptions};
 use quorate::types::{Refusal, RefusalKind, Verdict};
 
 use super::fake::{Cluster, Fault};
-use super::{LONG, SHORT, client, client_within, content, noise, value};
+use super::{Counting, LONG, Movable, SHORT, client, client_within, content, noise, value};
 
 fn no_leader() -> Fault {
     Fault::Refuse(Refusal::not_applied(RefusalKind::NoLeader, "no leader is known"))
@@ -154,7 +155,7 @@ async fn a_dropped_save_goes_on_and_the_next_load_sees_it() {
 }
 
 #[tokio::test]
-async fn behind_an_abandoned_save_a_load_reads_anyway_and_a_save_is_not_sent() {
+async fn behind_an_abandoned_save_a_load_reads_anyway_and_a_save_closes_it_first() {
     let cluster = Cluster::new();
     let nodes = cluster.start(1).await;
     nodes[0].then(Fault::Swallow);
@@ -166,8 +167,50 @@ async fn behind_an_abandoned_save_a_load_reads_anyway_and_a_save_is_not_sent() {
     }
     let (save, load) = tokio::join!(patient.save("a", value("y"), WriteOptions::default()), patient.load("a"));
     assert_eq!(load.expect("read anyway"), None);
-    assert!(matches!(save.expect_err("not sent").kind(), ErrorKind::Refused { .. }));
-    assert_eq!((cluster.seen().len(), cluster.applied()), (1, 0));
+    assert_eq!(save.expect("the cluster serves").version, Version(1));
+    let seen = cluster.seen();
+    assert_eq!((seen.len(), cluster.applied()), (2, 1));
+    assert!(seen[0].sequence < seen[1].acknowledged_below, "the abandoned one can't land after it: {seen:?}");
+}
+
+/// While an older write of another session is open, closing the abandoned one would close nothing: it could still land.
+#[tokio::test]
+async fn a_save_waits_for_an_abandoned_one_as_long_as_that_can_land_after_it_and_no_longer() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let clock = Arc::new(Movable::default());
+    let builder = Client::builder().endpoints([nodes[0].address()]).write_deadline(LONG).read_deadline(LONG);
+    let client = builder.env(clock.clone(), Arc::new(Counting::default())).build().expect("valid");
+    nodes[0].then(Fault::Hold);
+    let older = tokio::spawn({
+        let client = client.clone();
+        async move { client.save("b", value("w"), WriteOptions::default()).await }
+    });
+    cluster.arrived(1).await;
+    nodes[0].then(Fault::Swallow);
+    tokio::select! {
+        biased;
+        saved = client.save("a", value("x"), WriteOptions::default()) => panic!("it is swallowed: {saved:?}"),
+        () = cluster.arrived(2) => {}
+    }
+    let mut next = Box::pin(client.save("a", value("y"), WriteOptions::default()));
+    // The loads wake the client, which does first what is due.
+    for moved in [Duration::ZERO, LONG / 2] {
+        clock.advance(moved);
+        tokio::select! {
+            biased;
+            saved = &mut next => panic!("it waits: {saved:?}"),
+            loaded = client.load("c") => assert_eq!(loaded.expect("answered"), None),
+        }
+    }
+    assert_eq!(cluster.seen().len(), 2, "half its deadline is over, and it is not refused");
+    cluster.open_gate();
+    older.await.expect("no panic").expect("saved");
+    clock.advance(LONG / 4);
+    let (next, loaded) = tokio::join!(next, client.load("c"));
+    assert_eq!((next.expect("the cluster serves").version, loaded.expect("answered")), (Version(1), None));
+    let seen = cluster.seen();
+    assert!(seen[1].sequence < seen[2].acknowledged_below, "the abandoned one can't land after it: {seen:?}");
 }
 
 /// 1 500 writes wait for the first: the client sends no more than the window, and the rest when it opens.
