@@ -32,7 +32,7 @@ use super::router::{Choice, Router};
 use super::table::Table;
 use crate::env::{Clock, Random, u64_from};
 use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX};
-use crate::types::{ClusterId, Nonce, SessionId, Write};
+use crate::types::{ClientId, ClusterId, Nonce, Sequence, SessionId, Write};
 use crate::wire::{self, v1};
 
 /// Calls handed over and not taken up yet.
@@ -53,6 +53,8 @@ const OWN_DEADLINE: Duration = Duration::from_secs(5);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// How often a write that waits for an abandoned one looks whether that can be given up.
 const GATE_LOOK_MIN: Duration = Duration::from_millis(50);
+/// Between two attempts to say that what was given up is closed.
+const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 /// With nothing else to wait for.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -148,6 +150,12 @@ pub(super) struct Driver {
     /// Every endpoint just failed: look again then.
     wait_until: Option<Duration>,
     keep_alive_at: Option<Duration>,
+    /// The last write of a client that was given up, and that the cluster may not know to be closed.
+    given_up: Option<(ClientId, Sequence)>,
+    /// Our keep-alive that says that this is closed.
+    closing: Option<(Key, Sequence)>,
+    /// When to say so, at the earliest.
+    close_at: Duration,
     used: bool,
     /// No call will come any more: settle what is open, then end.
     leaving: bool,
@@ -185,6 +193,9 @@ impl Driver {
             opening: None,
             wait_until: None,
             keep_alive_at: None,
+            given_up: None,
+            closing: None,
+            close_at: Duration::ZERO,
             used: false,
             leaving: false,
             close_sent: false,
@@ -234,7 +245,8 @@ impl Driver {
         let timer = self.timers.first().map(|(at, _)| *at);
         // The next look at the endpoints matters only to what waits for one.
         let wait = self.wait_until.filter(|_| !self.ready.is_empty());
-        [timer, wait, self.keep_alive_at].into_iter().flatten().min().unwrap_or(self.now + IDLE)
+        let close = Some(self.close_at).filter(|at| self.given_up.is_some() && self.closing.is_none() && *at > self.now);
+        [timer, wait, self.keep_alive_at, close].into_iter().flatten().min().unwrap_or(self.now + IDLE)
     }
 
     fn accept(&mut self, call: Call) {
@@ -410,15 +422,29 @@ impl Driver {
         if self.leaving && self.users == 0 && !self.close_sent {
             self.close_sent = true;
             // Nobody is left to use it.
-            if let Some(opening) = self.opening {
-                self.fail(opening, Error::refused("the client is closed"));
+            let ours = self.opening.into_iter().chain(self.closing.map(|(key, _)| key));
+            for key in ours.collect::<Vec<_>>() {
+                self.fail(key, Error::refused("the client is closed"));
             }
             if self.table.client().is_some() {
                 self.own(Body::CloseClient, CLOSE_DEADLINE);
             }
         }
+        self.close_given_up();
         self.send_ready();
         self.drop_idle_connections();
+    }
+
+    /// Says that what was given up is closed, once everything older is, and again until the cluster has heard it: what arrives late then
+    /// is refused. A write says it too, but there may be none.
+    fn close_given_up(&mut self) {
+        let Some((client, sequence)) = self.given_up else { return };
+        if self.table.client() != Some(client) {
+            self.given_up = None;
+        } else if !self.leaving && self.closing.is_none() && self.close_at <= self.now && self.table.acknowledged_below() > sequence
+        {
+            self.closing = Some((self.own(Body::KeepAlive, OWN_DEADLINE), sequence));
+        }
     }
 
     fn sequence(&mut self) {

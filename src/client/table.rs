@@ -100,7 +100,8 @@ impl Table {
         *self = Self::new(nonce);
     }
 
-    fn is_ours(&self, request: &Request) -> bool {
+    /// Whether it is of the client that is open now.
+    pub fn is_ours(&self, request: &Request) -> bool {
         self.client == Some(request.client) && self.nonce == request.nonce
     }
 }

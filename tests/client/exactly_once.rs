@@ -88,6 +88,23 @@ async fn a_write_without_an_answer_is_indeterminate_and_its_sequence_closed() {
     assert_eq!((seen[0].sequence, seen[1].sequence, seen[1].acknowledged_below), (1, 2, 2));
 }
 
+/// A leader that was paused may have it, and may wake after another client has saved.
+#[tokio::test]
+async fn a_write_that_was_given_up_is_closed_though_its_client_writes_nothing_more() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    nodes[0].then(Fault::Swallow);
+    let client = client_within(&nodes, SHORT, LONG);
+    let error = client.save("a", value("late"), WriteOptions::default()).await.expect_err("it is swallowed");
+    assert!(matches!(error.kind(), ErrorKind::Indeterminate));
+    while cluster.kept_alive() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cluster.apply_swallowed(), [Verdict::Stale]);
+    assert_eq!(client.load("a").await.expect("answered"), None);
+    assert_eq!(cluster.seen().len(), 1, "no other write was needed");
+}
+
 #[tokio::test]
 async fn outcomes_that_are_no_answers_are_treated_as_what_they_are() {
     for verdict in [Verdict::Stale, Verdict::WindowExceeded] {

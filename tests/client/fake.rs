@@ -59,6 +59,7 @@ struct State {
     changes: Vec<(bool, u64, u64)>,
     loads: Vec<(u64, Load)>,
     answers: Vec<&'static str>,
+    swallowed: Vec<Write>,
     applied: u64,
     kept_alive: u64,
     leader: Option<v1::Leader>,
@@ -149,6 +150,12 @@ impl Cluster {
     /// What each load was answered.
     pub fn answers(&self) -> Vec<&'static str> {
         self.lock().answers.clone()
+    }
+
+    /// Applies what was swallowed, as a leader that was paused does when it wakes; gives what became of each.
+    pub fn apply_swallowed(&self) -> Vec<Verdict> {
+        let mut state = self.lock();
+        std::mem::take(&mut state.swallowed).into_iter().map(|write| state.step(write).verdict).collect()
     }
 
     /// Applies a write of nobody's, as if another client had sent it.
@@ -324,7 +331,12 @@ impl Service {
                 return Some(vec![answer(v1::submit_response::Answer::Outcome(outcome))]);
             }
             Some(Fault::LoseRequest) => return None,
-            Some(Fault::Swallow) => return Some(answers),
+            Some(Fault::Swallow) => {
+                if let Operation::Write(write) = operation {
+                    self.cluster.lock().swallowed.push(wire::write_from(write).expect("a valid write"));
+                }
+                return Some(answers);
+            }
             Some(Fault::Hold) => {
                 self.cluster.gate.subscribe().wait_for(|open| *open).await.expect("the cluster lives");
             }

@@ -5,7 +5,7 @@ use super::super::failures::EndpointFailure;
 use super::super::operation::{Attempt, Body, Key, Operation, Via};
 use super::super::retry::{self, Decision, Situation};
 use super::super::{Error, ErrorKind};
-use super::{Connection, Driver, KEEP_ALIVE_INTERVAL};
+use super::{CLOSE_AGAIN, Connection, Driver, KEEP_ALIVE_INTERVAL};
 use crate::env::u64_from;
 use crate::mutant::{self, Mutant};
 use crate::types::{Applied, Change, ClusterId, Outcome, Refusal, RefusalKind, Verdict, Version};
@@ -249,6 +249,11 @@ impl Driver {
     }
 
     fn own_outcome(&mut self, key: Key, verdict: &Verdict) {
+        if let (Some((closing, closed)), Verdict::ClientKept) = (self.closing, verdict)
+            && closing == key
+        {
+            self.given_up = self.given_up.filter(|(_, sequence)| *sequence > closed);
+        }
         self.end_attempt(key);
         let removed = self.remove(key);
         if let (Some(Operation { body: Body::Open { nonce }, .. }), Verdict::ClientOpened { client }) = (removed, verdict)
@@ -371,6 +376,12 @@ impl Driver {
 
     /// Ends an operation with an error. Its sequence is closed: it will never be sent again.
     pub(super) fn fail(&mut self, key: Key, error: Error) {
+        if matches!(error.kind(), ErrorKind::Indeterminate)
+            && let Some(request) = self.operations.get(&key).and_then(|operation| operation.request)
+            && self.table.is_ours(&request)
+        {
+            self.given_up = self.given_up.max(Some((request.client, request.sequence)));
+        }
         self.end_attempt(key);
         let Some(operation) = self.remove(key) else { return };
         if let Body::Open { .. } = operation.body
@@ -412,6 +423,9 @@ impl Driver {
         }
         if self.opening == Some(key) {
             self.opening = None;
+        }
+        if self.closing.take_if(|(closing, _)| *closing == key).is_some() {
+            self.close_at = self.now + CLOSE_AGAIN;
         }
         if operation.is_write()
             && let Some(id) = operation.session()
