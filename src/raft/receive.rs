@@ -66,7 +66,7 @@ pub async fn install(
 
 /// Whether this node follows the sender and has all that its snapshot brings in its synced log: then there is nothing to install, and
 /// what is committed will be applied. A snapshot that was long under way comes so, behind appends of the same leader. openraft
-/// alpha.37 would move its log's progress back to the snapshot, which a build with assertions doesn't survive.
+/// alpha.37 would move the progress of its log back.
 ///
 /// Errors: Raft or the log has stopped. Nothing was changed.
 async fn holds_already(shared: &Arc<Shared>, vote: Vote, last: RaftLogId) -> Result<bool, Status> {

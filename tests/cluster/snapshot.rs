@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
+use futures_util::stream;
 use quorate::env::Disk as _;
 use quorate::testing;
 use quorate::types::Expected;
+use quorate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_client::PeerClient, snapshot_frame::Frame};
+use tonic::transport::{Channel, Endpoint};
 
 use super::rig::{Caller, Cluster, version};
 
@@ -128,4 +132,86 @@ async fn follower_killed_at_any_point_of_an_install_catches_up_after_its_restart
         cluster.start_node(follower).await;
         check_caught_up(&cluster, follower, last_log, round).await;
     }
+}
+
+/// An entry that changes nothing, as it lies in a log.
+const BLANK: &[u8] = &[0];
+
+/// Speaks to the peer port of a node, as another.
+struct Impostor {
+    peer: PeerClient<Channel>,
+    route: peer::Route,
+}
+
+impl Impostor {
+    async fn new(cluster: &Cluster, from: u64, to: u64) -> Self {
+        let address = &cluster.config().member(to.into()).expect("a member").peer;
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let mut peer = PeerClient::new(endpoint.connect_lazy());
+        let hello = peer.hello(peer::HelloRequest::default()).await.expect("anyone may ask").into_inner();
+        Self { peer, route: peer::Route { cluster_id: hello.cluster_id, from, to, to_instance: hello.instance } }
+    }
+
+    /// What a node is sent that has lost its state and whose log ends at `last_index`.
+    async fn state(&mut self, from_instance: Bytes, last_index: u64) -> Vec<peer::SnapshotFrame> {
+        let route = Some(self.route.clone());
+        let request = peer::RebuildRequest { route, from_instance, last_index };
+        let mut sent = self.peer.rebuild(request).await.expect("a leader sends its state").into_inner();
+        let mut frames = Vec::new();
+        while let Some(frame) = sent.message().await.expect("it goes on to its end") {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// Appends entries that change nothing, up to one.
+    async fn append(&mut self, vote: peer::Vote, previous: peer::LogId, last: u64) -> Appended {
+        let entry = |index| peer::Entry { log_id: Some(peer::LogId { index, ..previous }), payload: Bytes::from_static(BLANK) };
+        let entries = (previous.index + 1..=last).map(entry).collect();
+        let route = Some(self.route.clone());
+        let request = peer::AppendRequest { route, vote: Some(vote), previous: Some(previous), entries, leader_commit: None };
+        self.peer.append(request).await.expect("the node answers").into_inner().result.expect("a result")
+    }
+
+    async fn install(&mut self, mut frames: Vec<peer::SnapshotFrame>, vote: peer::Vote) -> peer::SnapshotResponse {
+        let Some(Frame::Start(start)) = &mut frames[0].frame else { panic!("the first begins it") };
+        (start.route, start.vote) = (Some(self.route.clone()), Some(vote));
+        self.peer.snapshot(stream::iter(frames)).await.expect("the node answers").into_inner()
+    }
+}
+
+/// A snapshot that was long under way comes when the same leader has appended what it holds: nothing is installed, the entries stay, and
+/// more follow them.
+#[tokio::test]
+async fn snapshot_of_what_its_leader_has_appended_changes_nothing() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader(1).await;
+    let followers: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
+    let (node, other) = (followers[0], followers[1]);
+    let mut caller = cluster.caller(leader).await;
+    let save = caller.save_of("s", "x");
+    assert_eq!(version(&caller.settle(&save).await), 1);
+    cluster.converged().await.expect("all replicas are in the same state");
+    let instance = Impostor::new(&cluster, leader, node).await.route.to_instance;
+    cluster.kill(node).await;
+    let status = cluster.status_of(leader).await.expect("it runs");
+    let last_log = status.last_log.expect("it has entries");
+    let frames = Impostor::new(&cluster, node, leader).await.state(instance, last_log).await;
+    let Some(Frame::Start(start)) = &frames[0].frame else { panic!("the first begins it") };
+    let snapshot = start.last_log.expect("of an entry");
+    assert!(snapshot.index > last_log && snapshot.node == leader, "{snapshot:?}");
+    cluster.kill(leader).await;
+    cluster.kill(other).await;
+
+    cluster.start_node(node).await;
+    let mut impostor = Impostor::new(&cluster, leader, node).await;
+    let vote = peer::Vote { term: snapshot.term, node: leader, committed: true };
+    let previous = peer::LogId { index: last_log, ..snapshot };
+    assert!(matches!(impostor.append(vote, previous, snapshot.index).await, Appended::Success(_)));
+    let answer = impostor.install(frames, vote).await;
+    assert_eq!(answer.vote, Some(vote));
+    let status = cluster.status_of(node).await.expect("it runs");
+    assert_eq!(status.last_log, Some(snapshot.index));
+    assert!(status.applied < Some(snapshot.index), "nobody said that it is committed: {status:?}");
+    assert!(matches!(impostor.append(vote, snapshot, snapshot.index + 1).await, Appended::Success(_)), "more follows");
 }
