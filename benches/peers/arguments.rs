@@ -82,7 +82,7 @@ impl Arguments {
     pub fn plan(&self, callers: usize, round: usize) -> Plan {
         let (warm_up, window) = if self.quick { (0.5, 2.0) } else { (self.warm_up, self.seconds) };
         let (warm_up, window) = (Duration::from_secs_f64(warm_up), Duration::from_secs_f64(window));
-        Plan { callers, warm_up, window, pace: Pace::Closed, seed: round as u64 + 1 }
+        Plan { callers, warm_up, window, at_least: 0, pace: Pace::Closed, seed: round as u64 + 1 }
     }
 
     /// How long a store is left alone before its memory is read.

@@ -65,7 +65,6 @@ async fn a_member_whose_log_is_far_longer_than_the_leaders_is_sent_a_state_behin
         from: follower,
         to: leader,
         to_instance: instance(leader).await,
-        ..peer::Route::default()
     };
     let here = cluster.status_of(NodeId(leader)).await.expect("it answers").last_log.expect("it has one");
     let last_index = here + 70_000;
