@@ -21,7 +21,6 @@ mod bootstrap;
 mod charge;
 mod clocks;
 mod confirm;
-pub mod date;
 mod disk_watch;
 mod divergence;
 pub mod events;

@@ -15,7 +15,6 @@ use super::blocking::Blocking;
 use super::charge::LoadedRoom;
 use super::clocks::Clocks;
 use super::confirm::Confirmer;
-use super::date::dated;
 use super::events::{self, Events};
 use super::log_store::LogStore;
 use super::net::{Incoming, Net};
@@ -31,7 +30,7 @@ use super::shared::{REMOVED, Shared};
 use super::state_machine::{Core, Observer, StateMachine};
 use super::types::{Runtime, StoredMembership};
 use super::{Leadership, Member, Upper, ahead, bootstrap, disk_watch, members, purge, scrub, upgrade};
-use crate::env::{Clock, Env, u64_from};
+use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::machine::rows;
 use crate::mutant::{self, Mutant};
@@ -389,7 +388,7 @@ fn begin(
     scrub: scrub::Options,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), shared.env.clock.clone(), incoming));
+    tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), incoming));
     tasks.spawn(presence.clone().run());
     tasks.spawn(presence.clone().started());
     tasks.spawn(Confirmer::run(shared.clone()));
@@ -428,7 +427,7 @@ fn watch_failures(shared: &Arc<Shared>) {
     }));
 }
 
-async fn serve(service: PeerService, clock: Arc<dyn Clock>, incoming: Incoming) {
+async fn serve(service: PeerService, incoming: Incoming) {
     let limit = PEER_MESSAGE_BYTES_MAX as usize;
     let service = PeerServer::new(service).max_decoding_message_size(limit).max_encoding_message_size(limit);
     let server = tonic::transport::Server::builder()
@@ -436,7 +435,6 @@ async fn serve(service: PeerService, clock: Arc<dyn Clock>, incoming: Incoming) 
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
-        .layer(dated(clock))
         .add_service(service);
     if let Err(error) = server.serve_with_incoming(incoming).await {
         tracing::error!(%error, "the peer port failed");

@@ -24,7 +24,6 @@ use super::{Error, StartError, admin, health, sweeper};
 use crate::env::{Clock, Env};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, WRITE_MESSAGE_BYTES_MAX};
 use crate::mutant::{self, Mutant};
-use crate::raft::date::dated;
 use crate::raft::net::{Incoming, Net, TcpNet, Traffic};
 use crate::raft::{self, Node};
 use crate::storage::{log, state};
@@ -228,8 +227,7 @@ impl Server {
         let operations = OperationsService::new(node.clone(), dispatcher.guard().clone());
         let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());
         // It may end while calls drain, and is waited for again below.
-        let mut serving =
-            Box::pin(maybe_done(serve_clients(client_port, clock.clone(), service, operations, health_service, stop.subscribe())));
+        let mut serving = Box::pin(maybe_done(serve_clients(client_port, service, operations, health_service, stop.subscribe())));
         let failure = tokio::select! {
             () = shutdown => None,
             reason = node.wait_failed() => Some(Error { message: reason, removed: node.was_removed() }),
@@ -319,7 +317,6 @@ async fn serve_admin(port: Incoming, dispatcher: Dispatcher, reporter: Reporter,
 
 async fn serve_clients<H>(
     port: Incoming,
-    clock: Arc<dyn Clock>,
     service: SessionsService,
     operations: OperationsService,
     health: H,
@@ -348,7 +345,6 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-        .layer(dated(clock))
         .add_service(Named(sessions))
         .add_service(Named(OperationsServer::new(operations)))
         .add_service(health)

@@ -49,8 +49,6 @@ const PARTS: &[Part] = &[
             "async_trait",
             "bytes",
             "tracing",
-            "tower",
-            "httpdate",
         ],
     },
     Part { path: "src/server/", modules: SERVER_MODULES, crates: SERVER_CRATES },
