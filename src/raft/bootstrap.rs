@@ -125,7 +125,7 @@ pub async fn ask(shared: &Shared, member: &Member) -> Result<peer::HelloResponse
 }
 
 /// What a status says, with what lies behind it: the transport's own text names no cause.
-fn reason(status: &Status) -> String {
+pub fn reason(status: &Status) -> String {
     let mut innermost: &dyn std::error::Error = status;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -58,6 +58,7 @@ mod suite;
 
 pub use ahead::AHEAD_MS_MAX;
 pub use backup::{Backup, Summary, verify};
+pub use bootstrap::reason;
 pub use charge::{Charge, LoadedRoom};
 pub use node::{Node, Peer, Role, Status};
 pub use read::{Read, ReplyList, ReplyLoad, no_room};

@@ -95,7 +95,9 @@ impl Facts {
         let disk = if self.disk_low { low() } else { String::new() };
         let differing = match &self.differing[..] {
             [] => String::new(),
-            nodes => format!("another state than this node's nodes={nodes:?}"),
+            nodes => {
+                format!("another state than this node's nodes={}", nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(","))
+            }
         };
         vec![
             check("storage", self.failed.is_none(), true, self.failed.clone().unwrap_or_default()),

@@ -12,7 +12,7 @@ use super::health::{Check, Facts};
 use super::history::{self, Counted, History};
 use crate::env::Clock;
 use crate::machine::newest_version;
-use crate::raft::{CLUSTER_VERSION_MIN, Member, Node, Role};
+use crate::raft::{CLUSTER_VERSION_MIN, Member, Node, Role, reason};
 use crate::types::NodeId;
 use crate::wire::peer::v1::{StatusRequest, peer_client::PeerClient};
 use crate::wire::v1;
@@ -174,7 +174,7 @@ impl Reporter {
         let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         let request = StatusRequest { route: Some(peer.route), digest_at, timeout_ms, samples };
         let answered = PeerClient::new(peer.channel).status(request).await;
-        answered.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+        answered.map(tonic::Response::into_inner).map_err(|status| reason(&status))
     }
 }
 

@@ -86,6 +86,7 @@ fn what_is_typed_wrong_is_answered_with_what_to_type() {
         for part in parts {
             assert!(message.contains(part), "{args:?}: {part:?} is not in {message}");
         }
+        assert!(message.matches("tip: ").count() <= 1, "one guess, the likely one: {message}");
     }
 }
 
@@ -111,6 +112,11 @@ fn help_names_the_limits_and_the_exit_codes() {
         for part in parts {
             assert!(text.contains(part), "{part:?} is not in the help of {command}: {text}");
         }
+    }
+    for command in ["put", "cas", "get", "rm", "ls", "export", "import"] {
+        let text = String::from_utf8_lossy(&run(&["session", command, "--help"]).stdout).into_owned();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("Exit codes: 0 ") && text.contains("4 unavailable; "), "{command}: {text}");
     }
     let help = String::from_utf8_lossy(&run(&["--help"]).stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("5 there is no such session") && help.contains("130 interrupted"), "{help}");

@@ -92,7 +92,8 @@ async fn an_expired_session_is_not_found_and_the_sweep_keeps_its_version_countin
     // Each load waits for a read index; nothing is written by them, so only the sweep can move machine time.
     let gone = async {
         loop {
-            if let Loaded::NotFound { tombstone } = caller.load_within("s", Consistency::Linearizable, 1000).await.expect("reads") {
+            if let Loaded::NotFound { tombstone } = caller.load_within("s", Consistency::Linearizable, 30_000).await.expect("reads")
+            {
                 return tombstone;
             }
         }

@@ -47,7 +47,7 @@ async fn time_that_ran_ahead_is_told_by_every_node_and_what_is_left_to_live_is_n
     while !client.events().await.expect("a node answers").events.iter().any(|event| event.kind == "time") {
         assert!(Instant::now() < deadline, "no event tells it");
     }
-    let found = match caller.load_within("s", Consistency::Linearizable, 5000).await {
+    let found = match caller.load_within("s", Consistency::Linearizable, 30_000).await {
         Ok(Loaded::Full(found)) => found.info,
         other => panic!("it is there: {other:?}"),
     };

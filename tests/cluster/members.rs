@@ -90,7 +90,7 @@ fn voters(members: &Members) -> Vec<u64> {
 async fn refused(client: &Client, change: MemberChange, words: &[&str]) {
     let before = client.members().await.expect("a node answers");
     let text = format!("{change:?}");
-    let error = client.change_members(change, false, Duration::from_secs(5)).await.expect_err(&text);
+    let error = client.change_members(change, false, WITHIN).await.expect_err(&text);
     assert_eq!(error.kind(), ErrorKind::Invalid, "{text}: {error}");
     words.iter().for_each(|word| assert!(error.to_string().contains(word), "{text}: {error}"));
     assert_eq!(client.members().await.expect("a node answers"), before, "{text}");
@@ -256,7 +256,7 @@ async fn the_leadership_is_handed_over_and_a_removed_node_disturbs_nobody() {
     let to = [1, 2, 3].map(NodeId).into_iter().find(|id| *id != leader).expect("two more");
     assert_eq!(client.hand_over(Some(to), WITHIN).await.expect("it is up to date"), to);
     assert_eq!(cluster.leader().await.expect("a leader"), to);
-    let error = client.hand_over(Some(NodeId(9)), Duration::from_secs(5)).await.expect_err("there is none");
+    let error = client.hand_over(Some(NodeId(9)), WITHIN).await.expect_err("there is none");
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
 
     // Cut off while it is removed, it does not know: it asks when it is back, and is told.
@@ -314,9 +314,9 @@ async fn nodes_that_all_come_back_at_other_addresses_find_each_other() {
     assert_eq!(client.members().await.expect("it answers").members, moved);
 }
 
-/// Two nodes with each other's addresses: whoever calls one finds the other, and looks where they are configured.
+/// Two nodes with each other's addresses: a caller of one finds the other, looks where they are configured, and the members have both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_that_swap_their_addresses_are_found_and_named() {
+async fn nodes_that_swap_their_addresses_are_found_and_recorded() {
     let mut cluster = Cluster::start(3).await.expect("a cluster");
     cluster.client().save("s", value("before"), WriteOptions::default()).await.expect("a save");
     for id in 1..=3 {
@@ -329,11 +329,16 @@ async fn nodes_that_swap_their_addresses_are_found_and_named() {
     let client = cluster.client();
     client.save("s", value("after"), WriteOptions::default()).await.expect("they make a majority");
     cluster.converged().await.expect("all three take part");
-    let named = |status: &quorate::client::ClusterStatus| {
-        let check = |node: &quorate::client::NodeStatus| node.checks.iter().any(|check| check.name == "addresses" && !check.ok);
-        status.nodes.iter().any(check)
+    let moved: Vec<Member> = (1..=3).map(|id| Member { voter: true, ..cluster.member(id).expect("a member") }).collect();
+    let recorded = |status: &quorate::client::ClusterStatus| {
+        let is_well = |node: &quorate::client::NodeStatus| node.checks.iter().all(|check| check.name != "addresses" || check.ok);
+        status.nodes.iter().zip(&moved).all(|(node, moved)| node.peer_address == moved.peer_address && is_well(node))
     };
-    cluster.wait_for("the finding", named).await.expect("it is said where they are");
+    cluster.wait_for("the new addresses", recorded).await.expect("both say where they are");
+    assert_eq!(client.members().await.expect("it answers").members, moved);
+    // Said again by hand, it is done.
+    let one = cluster.member(1).expect("a member");
+    assert_eq!(change(&client, MemberChange::Update(one)).await.members, moved);
 }
 
 /// The leader's disk hangs: what is saved is acknowledged all the same, another leads before long, and all agree when it is back.

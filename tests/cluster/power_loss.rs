@@ -42,7 +42,7 @@ async fn leader_that_lost_power_before_its_own_sync_keeps_what_its_followers_ack
     for node in 1..=3 {
         let mut reader = cluster.caller(node).await;
         assert_eq!(reader.value("s").await.as_deref(), Some(&b"acknowledged"[..]), "node {node}");
-        reader.load_within("other", Consistency::Stale, 1000).await.expect("it is there");
+        reader.load_within("other", Consistency::Stale, 30_000).await.expect("it is there");
     }
     let fourth = caller.save_of("s", "and on");
     assert_eq!(version(&caller.settle(&fourth).await), 3, "no version is given twice");

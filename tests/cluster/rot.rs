@@ -114,7 +114,7 @@ async fn check_mended(cluster: &Cluster, node: u64) {
     let mut reader = cluster.caller(node).await;
     assert_eq!(reader.value("session-with-a-needle").await.as_deref(), Some(NEEDLE.as_bytes()));
     assert_eq!(reader.value(LOST).await.as_deref(), Some(&b"value 7"[..]));
-    let stale = reader.load_within("session-with-a-needle", Consistency::Stale, 2000).await.expect("its own state answers");
+    let stale = reader.load_within("session-with-a-needle", Consistency::Stale, 30_000).await.expect("its own state answers");
     assert!(matches!(&stale, Loaded::Full(content) if content.head.as_ref().is_some_and(|head| head.data == NEEDLE)), "{stale:?}");
     let kinds: Vec<String> = cluster
         .node(node)
@@ -170,7 +170,7 @@ async fn a_damaged_row_is_served_by_nobody_and_the_node_that_read_it_stops() {
     flip(&cluster, follower, NEEDLE);
     cluster.start_node(follower).await;
     let mut reader = cluster.caller(follower).await;
-    let refusal = reader.load_within("session-with-a-needle", Consistency::Stale, 2000).await.expect_err("it is damaged");
+    let refusal = reader.load_within("session-with-a-needle", Consistency::Stale, 30_000).await.expect_err("it is damaged");
     assert!(matches!(refusal.kind, RefusalKind::Corrupt | RefusalKind::Unavailable), "{refusal:?}");
     assert!(cluster.ended(follower).await.contains("name=heads"));
     cluster.start_node(follower).await;

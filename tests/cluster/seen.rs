@@ -48,6 +48,19 @@ async fn the_health_service_and_readiness_say_the_same_and_follow_the_quorum() {
     wait_health(&cluster, left, ServingStatus::Serving).await;
 }
 
+/// The transport's own text says of every failure only that it is one.
+#[tokio::test]
+async fn why_a_node_does_not_answer_the_others_is_said() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader(1).await;
+    let gone = (1..=3).find(|node| *node != leader).expect("three nodes");
+    cluster.kill(gone).await;
+    let said = |status: &quorate::client::ClusterStatus| {
+        status.nodes.iter().any(|node| node.id.0 == gone && !node.reachable && node.error.contains("Connection refused"))
+    };
+    cluster.wait_for("the reason", said).await.expect("nobody listens there");
+}
+
 /// Nobody sees the disk of a node before the node itself has.
 #[tokio::test]
 async fn a_node_has_looked_at_its_disk_before_it_serves() {

@@ -53,19 +53,19 @@ async fn a_watched_status_shows_what_happens_between_two_looks() {
     let cluster = std::sync::Arc::new(cluster);
     let own = cluster.clone();
     let looks =
-        tokio::task::spawn_blocking(move || own.run(&["status", "--watch", "--count", "3", "--interval", "300ms", "-o", "json"]));
+        tokio::task::spawn_blocking(move || own.run(&["status", "--watch", "--count", "4", "--interval", "1s", "-o", "json"]));
     let output = tokio::select! {
         () = writes => unreachable!("it goes on for ever"),
         output = looks => output.expect("it ran"),
     };
     assert!(output.status.success(), "{}", text(&output.stderr));
     let lines: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(lines.len(), 3);
+    assert_eq!(lines.len(), 4);
     let rate = |line: &Value| {
         line["nodes"].as_array().into_iter().flatten().filter_map(|node| node["writes_per_second"].as_f64()).sum::<f64>()
     };
     assert_eq!(rate(&lines[0]), 0.0, "the first look has nothing to compare with");
-    assert!(rate(&lines[2]) > 0.0, "{}", lines[2]);
+    assert!(lines.iter().any(|line| rate(line) > 0.0), "{lines:?}");
 
     let output = cluster.run(&["status", "--watch", "--count", "2", "--interval", "10ms"]);
     let shown = text(&output.stdout);

@@ -148,6 +148,10 @@ async fn two_wiped_nodes_with_the_bootstrap_flag_left_on_form_no_second_cluster(
     cluster.wipe(1);
     cluster.wipe(2);
     cluster.restart_all();
+    let logged = || std::fs::read_to_string(cluster.dir().join("1.log")).unwrap_or_default();
+    while !logged().contains("stop this node, mount its disk, and leave out --bootstrap") {
+        tokio::task::yield_now().await;
+    }
     let client =
         Client::builder().endpoints(cluster.endpoints()).read_deadline(std::time::Duration::from_secs(4)).build().expect("valid");
     let error = client.load("kept").await.expect_err("two wiped disks are no quorum");

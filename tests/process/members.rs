@@ -63,7 +63,7 @@ async fn members_come_and_go_as_typed() {
         status["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(|node| node["reachable"] == false))
     };
     while !noticed() {}
-    let output = cluster.run(&["member", "remove", &others[1].to_string(), "--timeout", "5s"]);
+    let output = cluster.run(&["member", "remove", &others[1].to_string(), "--timeout", "30s"]);
     refused(&output, 2, &["2 voters, of which 2 must answer and 1 do", "--force", "nothing was changed"]);
     assert_eq!(everything(&cluster.client()).await, before);
 }

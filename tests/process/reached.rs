@@ -76,7 +76,7 @@ async fn ports_that_are_not_the_clients_and_nodes_without_tls_are_told_apart() {
     ] {
         refused(&cluster.run(&args), 4, &[&told]);
     }
-    let added = ["member", "add", "2", "--client", "127.0.0.1:1", "--peer", &nobody, "--admin", "127.0.0.1:3", "--timeout", "2s"];
+    let added = ["member", "add", "2", "--client", "127.0.0.1:1", "--peer", &nobody, "--admin", "127.0.0.1:3", "--timeout", "30s"];
     refused(&cluster.run(&added), 2, &["node 2 does not answer: Connection refused", &nobody]);
 }
 

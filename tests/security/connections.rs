@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate::client::{Client, Error, ErrorKind, Tls};
 
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, PATIENCE};
 use crate::pki::{Authority, Good, HOST, Pair};
 use crate::wire;
 
@@ -45,7 +45,7 @@ async fn neither_end_speaks_to_one_it_does_not_believe_or_in_the_open() {
     let nodes = Nodes::start(1, "info").await;
     let pair = nodes.authority.client(Good::Now);
     let deceived = Tls::authority_pem(Authority::new().pem()).identity_pem(pair.certificate, pair.key);
-    let deceived = nodes.builder().tls(deceived).token("tokensecret-writer").read_deadline(Duration::from_secs(1));
+    let deceived = nodes.builder().tls(deceived).token("tokensecret-writer").read_deadline(PATIENCE);
     let error = refused(deceived.build().expect("well formed")).await;
     assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error:?}");
     assert!(error.to_string().contains("its certificate is not signed by a CA that is believed here"), "{error}");
@@ -53,7 +53,7 @@ async fn neither_end_speaks_to_one_it_does_not_believe_or_in_the_open() {
     // The authority is believed, the name is not in the node's certificate.
     let elsewhere = nodes.client_address(1).replace(HOST, "localhost");
     let elsewhere = Client::builder().endpoints([elsewhere]).tls(nodes.tls()).token("tokensecret-writer");
-    let error = refused(elsewhere.read_deadline(Duration::from_secs(1)).build().expect("well formed")).await;
+    let error = refused(elsewhere.read_deadline(PATIENCE).build().expect("well formed")).await;
     assert!(error.to_string().contains("its certificate is not good for localhost, only for "), "{error}");
 
     // It does not try again until its deadline: nothing would change by that.

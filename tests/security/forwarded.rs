@@ -12,7 +12,7 @@ use crate::wire;
 fn load(tag: u64, id: &str, principal: &str) -> ForwardRequest {
     let load = Load { id: SessionId::new(id).expect("short"), have: None, consistency: Consistency::Linearizable };
     let operation = Some(Operation::Load(quorate::wire::load_to(&load)));
-    let request = SubmitRequest { tag, timeout_ms: 5000, cluster_id: Default::default(), operation };
+    let request = SubmitRequest { tag, timeout_ms: 60_000, cluster_id: Default::default(), operation };
     ForwardRequest { route: None, request: Some(request), principal: principal.to_owned() }
 }
 

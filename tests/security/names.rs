@@ -13,7 +13,7 @@ async fn ask(nodes: &Nodes, shown: &Pair, from: u64) -> Result<(), (Code, String
     let hello = wire::hello(&address, authority, Some(shown)).await.expect("a member's certificate");
     let route = Some(Route { cluster_id: hello.cluster_id, from, to: 1, to_instance: hello.instance });
     let mut client = wire::peer(&address, authority, Some(shown)).await.expect("a member's certificate");
-    let answer = client.status(StatusRequest { route, digest_at: 0, timeout_ms: 1000, samples: 0 }).await;
+    let answer = client.status(StatusRequest { route, digest_at: 0, timeout_ms: 60_000, samples: 0 }).await;
     answer.map(drop).map_err(|status| (status.code(), status.message().to_owned()))
 }
 

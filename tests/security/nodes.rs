@@ -173,7 +173,8 @@ impl Nodes {
     /// A client with one of [`TOKENS`].
     pub fn client(&self, name: &str) -> Client {
         let (_, token, _) = TOKENS.iter().find(|(named, ..)| *named == name).expect("a token of this name");
-        self.builder().tls(self.tls()).token(*token).build().expect("well formed")
+        let patient = self.builder().read_deadline(PATIENCE).write_deadline(PATIENCE);
+        patient.tls(self.tls()).token(*token).build().expect("well formed")
     }
 
     /// Runs a command of the binary against these nodes, with a good certificate.

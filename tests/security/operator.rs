@@ -155,7 +155,9 @@ async fn a_lost_majority_of_a_secured_cluster_is_recovered_from() {
     for _ in 0..3 {
         refused(&nodes.run(&recover, OPERATOR), 2, &["the old cluster lives", "nothing was written"]);
     }
-    refused(&nodes.run(&recover, "tokensecret-writer"), 2, &["must be asked first", "needs=admin", "nothing was written"]);
+    let denied = nodes.run(&recover, "tokensecret-writer");
+    refused(&denied, 2, &["must be asked first", "needs=admin", "nothing was written"]);
+    assert_eq!(String::from_utf8_lossy(&denied.stderr).matches("address=").count(), 1, "{denied:?}");
     refused(&nodes.run_open(&recover), 2, &["--ca", "nothing was written"]);
     nodes.write("other-ca.pem", &Authority::new().pem());
     let other = nodes.path("other-ca.pem");

@@ -1,11 +1,9 @@
 //! Who may do what.
 
-use std::time::Duration;
-
 use quorate::client::{Client, Content, Error, ErrorKind, List, MemberChange, WriteOptions};
 use quorate::types::NodeId;
 
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, PATIENCE};
 use crate::wire;
 
 fn content() -> Content {
@@ -41,7 +39,7 @@ async fn a_token_does_what_its_scopes_and_prefixes_say_and_nothing_else() {
     assert_eq!(kind(list(&writer, "").await), denied, "a listing beyond its prefix");
     assert_eq!(kind(writer.status(Default::default()).await), denied, "an admin call with a writer's token");
     assert_eq!(kind(writer.events().await), denied, "an admin call with a writer's token");
-    let within = Duration::from_secs(5);
+    let within = PATIENCE;
     for refused in [
         kind(writer.backup(Default::default(), within).await),
         kind(writer.change_members(MemberChange::Remove(NodeId(1)), true, within).await),

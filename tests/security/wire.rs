@@ -1,7 +1,6 @@
 //! Connections below the client: to the peer port and to the admin port.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use quorate::env::SystemClock;
 use quorate::tls::{Connecting, Identity, Roots, Starts, TcpDial, host_of};
@@ -16,13 +15,16 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::pki::{Authority, Pair};
 
+/// Nothing here may take longer.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// The peer port, believing `authority` and showing what is given.
 pub async fn peer(address: &str, authority: &Authority, shown: Option<&Pair>) -> Result<PeerClient<Channel>, String> {
     let roots = Roots::from_pem(authority.pem().as_bytes()).expect("an authority");
     let identity = shown.map(|pair| Identity::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("both fit"));
     let connecting = Connecting::new(&roots, identity.as_ref(), Arc::new(SystemClock::new())).expect("usable");
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").timeout(Duration::from_secs(10));
-    let dial = TcpDial::new(Some(connecting), Duration::from_secs(10), Starts::default());
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").timeout(PATIENCE);
+    let dial = TcpDial::new(Some(connecting), PATIENCE, Starts::default());
     let channel = endpoint.connect_with_connector(dial).await.map_err(|error| format!("{error:?}"))?;
     Ok(PeerClient::new(channel))
 }

@@ -201,6 +201,7 @@ pub enum Session {
     #[command(visible_alias = "list", after_help = LS_HELP)]
     Ls(Ls),
     /// Write sessions as JSON, one per line
+    #[command(after_help = EXPORT_HELP)]
     Export(Export),
     /// Store sessions that `export` wrote, or all of a directory of Bob's FileSessionStore
     #[command(after_help = IMPORT_HELP)]
@@ -217,20 +218,31 @@ Exit codes: 0 saved; 2 wrong usage; 3 conflict: the version is another one, noth
 says whether anything changed.";
 
 const GET_HELP: &str =
-    "Exit code 5: there is no such session; `-o json` prints {\"found\":false,..}. --info needs a token with the scope list.";
+    "Exit code 5: there is no such session; `-o json` prints {\"found\":false,..}. --info needs a token with the scope list.
+
+Exit codes: 0 printed; 2 wrong usage; 4 unavailable; 5 there is no such session; 1 anything else.";
 
 const RM_HELP: &str = "What is not there is no failure: of one session `nothing to delete`, exit code 0. With --expect, a version that is not the stored one \
 is a conflict, exit code 3, and nothing is deleted.
 
---prefix deletes what is there while it runs, 64 sessions at once. Interrupted, it says how many were deleted; typing it again is safe.";
+--prefix deletes what is there while it runs, 64 sessions at once. Interrupted, it says how many were deleted; typing it again is safe.
 
-const LS_HELP: &str =
-    "`-o ids` is for other programs; an id with a line end in it takes two lines there, and `-o json` escapes it.";
+Exit codes: 0 deleted, or not there; 2 wrong usage; 3 conflict: the version is another one, nothing deleted; 4 unavailable; 1 anything else; \
+130 interrupted.";
+
+const LS_HELP: &str = "`-o ids` is for other programs; an id with a line end in it takes two lines there, and `-o json` escapes it.
+
+Exit codes: 0 listed; 2 wrong usage; 4 unavailable; 1 anything else.";
+
+const EXPORT_HELP: &str =
+    "Exit codes: 0 written; 2 wrong usage, or the file is there already; 4 unavailable; 1 anything else; 130 interrupted.";
 
 const IMPORT_HELP: &str = "PATH is a file that `session export` or `offline export` wrote, `-` for stdin, or a directory with one JSON file per session, \
 named by the id in hex digits. Up to 64 sessions are saved at once. What can't be read is reported on stderr and skipped, and the exit \
 code is 1. Versions start again at 1; a session whose time has passed since the export is skipped. Interrupted, it says how many \
-were imported. A second import stores everything again, which is safe; with --if-absent it goes on with the rest.";
+were imported. A second import stores everything again, which is safe; with --if-absent it goes on with the rest.
+
+Exit codes: 0 imported; 2 wrong usage; 4 unavailable; 1 anything else, or something was skipped; 130 interrupted.";
 
 /// `quorate session export`.
 #[derive(Debug, Args)]

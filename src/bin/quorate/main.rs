@@ -20,10 +20,15 @@ use crate::failure::Failure;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
+            let meant = args::meant(&error);
+            if meant.is_some() {
+                // What is merely spelled alike is not what was meant.
+                error.remove(clap::error::ContextKind::SuggestedSubcommand);
+            }
             // Help goes to stdout, whose reader may have gone; that is no failure.
             let _ = error.print();
-            if let Some(command) = args::meant(&error) {
+            if let Some(command) = meant {
                 let _ = writeln!(std::io::stderr(), "\n  tip: did you mean `quorate session {command}`?");
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::Code::Usage as u8));

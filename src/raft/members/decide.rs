@@ -29,8 +29,8 @@ pub enum Change {
         /// Stays.
         new: NodeId,
     },
-    /// Other addresses, the same data.
-    Update(NodeId, PeerNode),
+    /// Other addresses, the same data: of one member, and of those whose addresses it takes, which have moved too.
+    Update(BTreeMap<NodeId, PeerNode>),
 }
 
 /// What the leader knows. The membership is committed and applied, and no change is under way.
@@ -74,7 +74,7 @@ pub fn decide(change: &Change, now: &Situation) -> Step {
         Change::Promote(id) => promote(*id, now),
         Change::Remove(id) => remove(*id, now),
         Change::Replace { old, new } => replace(*old, *new, now),
-        Change::Update(id, node) => update(*id, node, now),
+        Change::Update(nodes) => update(nodes, now),
     }
 }
 
@@ -106,6 +106,14 @@ fn add(id: NodeId, node: &PeerNode, now: &Situation) -> Step {
         return refuse(format!("the address is that of node {other} address={address}"));
     }
     Step::Propose(ChangeMembers::AddNodes(BTreeMap::from([(id, node.clone())])))
+}
+
+/// A member that would lose an address to one of these, and is none of them.
+pub fn displaced(nodes: &BTreeMap<NodeId, PeerNode>, now: &Situation) -> Option<NodeId> {
+    let others: BTreeMap<_, _> =
+        now.nodes.iter().filter(|(id, _)| !nodes.contains_key(id)).map(|(id, node)| (*id, node.clone())).collect();
+    let others = Situation { nodes: others, ..now.clone() };
+    nodes.iter().find_map(|(id, node)| taken(*id, node, &others)).map(|(other, _)| other)
 }
 
 /// An address that is another member's.
@@ -187,17 +195,26 @@ fn replace(old: NodeId, new: NodeId, now: &Situation) -> Step {
     Step::Propose(ChangeMembers::Batch(vec![vote, ChangeMembers::RemoveVoters(BTreeSet::from([old]))]))
 }
 
-fn update(id: NodeId, node: &PeerNode, now: &Situation) -> Step {
-    match now.nodes.get(&id) {
-        None => refuse(unknown(id, now)),
-        Some(known) if known == node => Step::Done,
-        Some(known) if known.instance != node.instance => refuse(format!(
-            "what answers there has other data than node {id}: a new disk needs a new id, see quorate member replace"
-        )),
-        Some(_) => match taken(id, node, now) {
-            Some((other, address)) => refuse(format!("the address is that of node {other} address={address}")),
-            None => Step::Propose(ChangeMembers::SetNodes(BTreeMap::from([(id, node.clone())]))),
-        },
+/// In one step: between two, a member would be where another one is.
+fn update(nodes: &BTreeMap<NodeId, PeerNode>, now: &Situation) -> Step {
+    let mut after = now.clone();
+    for (id, node) in nodes {
+        match after.nodes.insert(*id, node.clone()) {
+            None => return refuse(unknown(*id, now)),
+            Some(known) if known.instance != node.instance => {
+                return refuse(format!(
+                    "what answers there has other data than node {id}: a new disk needs a new id, see quorate member replace"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    if after.nodes == now.nodes {
+        return Step::Done;
+    }
+    match nodes.iter().find_map(|(id, node)| taken(*id, node, &after)) {
+        Some((other, address)) => refuse(format!("the address is that of node {other} address={address}")),
+        None => Step::Propose(ChangeMembers::SetNodes(nodes.clone())),
     }
 }
 
@@ -355,13 +372,30 @@ mod tests {
     fn addresses_change_only_with_the_same_data() {
         let now = situation(&[1, 2, 3]);
         let moved = PeerNode { peer_address: "h9:1".into(), ..node(3) };
-        let step = decide(&Change::Update(NodeId(3), moved.clone()), &now);
+        let update = |id: u64, node: PeerNode| Change::Update(BTreeMap::from([(NodeId(id), node)]));
+        let step = decide(&update(3, moved.clone()), &now);
         assert_eq!(step, Step::Propose(ChangeMembers::SetNodes(BTreeMap::from([(NodeId(3), moved.clone())]))));
-        assert_eq!(decide(&Change::Update(NodeId(3), node(3)), &now), Step::Done);
-        let why = refusal(&Change::Update(NodeId(3), PeerNode { instance: InstanceId([9; 16]), ..moved.clone() }), &now);
+        assert_eq!(decide(&update(3, node(3)), &now), Step::Done);
+        let why = refusal(&update(3, PeerNode { instance: InstanceId([9; 16]), ..moved.clone() }), &now);
         assert!(why.contains("other data"), "{why}");
         let swapped = PeerNode { peer_address: "h2:1".into(), ..node(3) };
-        assert!(refusal(&Change::Update(NodeId(3), swapped), &now).contains("node 2"));
-        assert!(refusal(&Change::Update(NodeId(7), moved), &now).contains("no member"));
+        assert!(refusal(&update(3, swapped), &now).contains("node 2"));
+        assert!(refusal(&update(7, moved), &now).contains("no member"));
+    }
+
+    #[test]
+    fn members_that_swapped_their_addresses_move_in_one_step() {
+        let now = situation(&[1, 2, 3]);
+        let at = |id: u64, place: u64| (NodeId(id), PeerNode { instance: node(id).instance, ..node(place) });
+        let one = BTreeMap::from([at(3, 2)]);
+        assert_eq!(displaced(&one, &now), Some(NodeId(2)));
+        let both = BTreeMap::from([at(3, 2), at(2, 3)]);
+        assert_eq!(displaced(&both, &now), None);
+        assert_eq!(decide(&Change::Update(both.clone()), &now), Step::Propose(ChangeMembers::SetNodes(both)));
+        // Three may go round; one that went where nobody was leaves the place to another.
+        let round = BTreeMap::from([at(1, 2), at(2, 3), at(3, 1)]);
+        assert_eq!(decide(&Change::Update(round.clone()), &now), Step::Propose(ChangeMembers::SetNodes(round)));
+        let why = refusal(&Change::Update(BTreeMap::from([at(1, 3), at(2, 3)])), &now);
+        assert!(why.contains("the address is that of node"), "{why}");
     }
 }

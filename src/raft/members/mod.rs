@@ -17,7 +17,7 @@ mod found;
 mod moved;
 mod settle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,8 +196,7 @@ impl Changing<'_> {
                 self.wait("another change of the members is under way").await?;
                 continue;
             }
-            let nodes: std::collections::BTreeMap<NodeId, PeerNode> =
-                applied.nodes().map(|(id, node)| (*id, node.clone())).collect();
+            let nodes: BTreeMap<NodeId, PeerNode> = applied.nodes().map(|(id, node)| (*id, node.clone())).collect();
             let last_log = metrics.last_log_index.unwrap_or(0);
             let lag = |(id, matched): (&NodeId, &Option<super::types::RaftLogId>)| {
                 matched.as_ref().map(|matched| (*id, last_log.saturating_sub(matched.index)))
@@ -227,9 +226,22 @@ impl Changing<'_> {
             }
             Ask::Update(member) => {
                 let known = now.nodes.get(&member.id).map(|node| node.instance);
-                Change::Update(member.id, self.ask(member, known).await?)
+                let mut nodes = BTreeMap::from([(member.id, self.ask(member, known).await?)]);
+                self.follow(&mut nodes, now).await;
+                Change::Update(nodes)
             }
         })
+    }
+
+    /// Adds those whose addresses these have taken, if they answer, with their data, where this node's configuration has them: they have
+    /// moved as well, and each alone could never be recorded. Of one that is not found there the address is still its own.
+    async fn follow(&self, nodes: &mut BTreeMap<NodeId, PeerNode>, now: &Situation) {
+        while let Some(other) = decide::displaced(nodes, now) {
+            let Some(configured) = self.shared.configured.iter().find(|member| member.id == other) else { return };
+            let known = now.nodes.get(&other).map(|node| node.instance);
+            let Ok(node) = self.ask(configured, known).await else { return };
+            nodes.insert(other, node);
+        }
     }
 
     async fn ask(&self, member: &Member, known: Option<InstanceId>) -> Result<PeerNode, Refusal> {

@@ -41,7 +41,8 @@ const REPLACE_HELP: &str = "The same as add, then promote NEW and remove OLD in 
 Interrupted, it can be typed again.";
 
 const UPDATE_HELP: &str = "The member must run there with its data: whoever answers at --peer is asked who it is. A node that is restarted with other addresses \
-in its cluster.toml tells the cluster by itself; change one node at a time.";
+in its cluster.toml tells the cluster by itself; change one node at a time. Of two that swapped their addresses either may be named: both \
+are recorded, where the leader's cluster.toml has the new addresses.";
 
 /// `quorate member list`.
 #[derive(Debug, Args)]

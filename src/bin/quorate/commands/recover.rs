@@ -80,13 +80,19 @@ async fn require_dead(report: &Report, credentials: &args::Credentials) -> Resul
             Ok(status) => sign_of_life(report, &status)
                 .map(|sign| format!("the old cluster lives: {sign}; replace the nodes it has lost (`quorate member replace`)")),
             Err(error) => is_there(&error)
-                .then(|| format!("a node of the old cluster lives and must be asked first: {error} address={address}")),
+                .then(|| format!("a node of the old cluster lives and must be asked first: {}", at(&error, address))),
         };
         if let Some(sign) = sign {
             return Err(Failure::usage(format!("{sign}; nothing was written")));
         }
     }
     Ok(())
+}
+
+/// An error, with the address that was asked unless it names it itself.
+fn at(error: &Error, address: &str) -> String {
+    let text = error.to_string();
+    if text.contains(address) { text } else { format!("{text} address={address}") }
 }
 
 /// Whether somebody answers: one that refuses the credentials, or that does not fit ours, as by a certificate that is not believed.

@@ -53,7 +53,8 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         let path = data_dir.display();
         match args.bootstrap {
             true => {
-                tracing::info!(%path, "the data directory is empty; this node begins, and a new cluster forms if every member does")
+                tracing::warn!(%path, "the data directory is empty: a new cluster forms once every member is there and as empty. If this cluster has \
+                    data, stop this node, mount its disk, and leave out --bootstrap, which only the first start of all needs")
             }
             false => tracing::info!(%path, "waiting until `quorate member add` or `member replace` names this node"),
         }

@@ -33,7 +33,10 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
         Output::Table => output::line(&status_table(&status, args.digest_at))?,
     }
     if let Some(index) = args.digest_at {
-        compared(&status, index, options.timeout)?;
+        let agree = compared(&status, index, options.timeout)?;
+        if args.output == Output::Table {
+            output::line(&agree)?;
+        }
     }
     match leader_of(&status) {
         Some(_) => Ok(()),
@@ -117,9 +120,9 @@ fn role(node: &NodeStatus) -> &'static str {
     }
 }
 
-/// Whether all nodes that answer are in the same state after the entry at `index`. Errors: one is not there within `within`, does not
+/// Whether all nodes that answer are in the same state after the entry at `index`; says so. Errors: one is not there within `within`, does not
 /// keep its digest of then, or is in another.
-fn compared(status: &ClusterStatus, index: u64, within: Duration) -> Result<(), Failure> {
+fn compared(status: &ClusterStatus, index: u64, within: Duration) -> Result<String, Failure> {
     let without = |reached: bool| -> Vec<String> {
         let nodes = status.nodes.iter().filter(|node| node.reachable && node.digest_index != Some(index));
         nodes.filter(|node| (node.applied >= Some(index)) == reached).map(|node| node.id.to_string()).collect()
@@ -137,10 +140,11 @@ fn compared(status: &ClusterStatus, index: u64, within: Duration) -> Result<(), 
              or a multiple of {DIGEST_INTERVAL}"
         )));
     }
-    let mut digests: Vec<u64> = status.nodes.iter().filter_map(|node| node.digest).collect();
+    let (nodes, mut digests): (Vec<String>, Vec<u64>) =
+        status.nodes.iter().filter_map(|node| Some((node.id.to_string(), node.digest?))).unzip();
     digests.dedup();
     match digests.len() {
-        0 | 1 => Ok(()),
+        0 | 1 => Ok(format!("digests agree entry={index} nodes={}", nodes.join(","))),
         _ => Err(Failure::failed(format!("nodes are in different states after entry {index}; see `quorate doctor`"))),
     }
 }
@@ -242,7 +246,9 @@ mod tests {
             compared(&cluster(nodes), 50, Duration::from_secs(2)).err().map(|failure| (failure.code, failure.message))
         };
         let at = |id, digest| node(id, 60, Some((50, digest)));
-        assert!(why(vec![at(1, 7), at(2, 7), NodeStatus { id: NodeId(3), ..NodeStatus::default() }]).is_none());
+        let nodes = vec![at(1, 7), at(2, 7), NodeStatus { id: NodeId(3), ..NodeStatus::default() }];
+        let agree = compared(&cluster(nodes), 50, Duration::from_secs(2)).expect("the two that answer");
+        assert_eq!(agree, "digests agree entry=50 nodes=1,2");
         let (code, text) = why(vec![at(1, 7), node(2, 49, None)]).expect("behind");
         assert!(code == Code::Unavailable && text.contains("not reached within 2s nodes=2"), "{text}");
         let (code, text) = why(vec![at(1, 7), node(2, 60, None)]).expect("past");

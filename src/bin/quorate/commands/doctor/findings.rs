@@ -81,8 +81,8 @@ const MEND_SCRUB: &str = "raise storage.scrub_rate, or lower storage.scrub_inter
 const MEND_EVEN: &str = "three or five voters: an even number tolerates no more failures than one less";
 const MEND_CREDENTIALS: &str = "put a good file in place, by renaming: a certificate that is renewed with its key, or the tokens; the node takes it \
                                 within seconds (security.md, \"Renewal\")";
-const MEND_ADDRESSES: &str = "nothing if it goes by itself: a node tells the cluster where it is. Else make the members say so, one after the other: \
-                              `quorate member update ID`; two that swapped their addresses by way of a third one";
+const MEND_ADDRESSES: &str = "nothing if it goes by itself: a node tells the cluster where it is. Else write the new addresses into every cluster.toml, \
+                              and make the members say so, one after the other: `quorate member update ID`";
 const MEND_CHECK: &str = "see operations.md, \"Troubleshooting\"";
 
 /// All that is worth a word, the worst first.
@@ -201,10 +201,14 @@ fn digests(status: &ClusterStatus, found: &mut Vec<Finding>) {
         }
     }
     for (index, digests) in told.into_iter().filter(|(_, digests)| digests.len() > 1) {
-        let groups: Vec<String> = digests.values().map(|nodes| format!("{nodes:?}")).collect();
-        let what = format!("nodes are in different states after one entry index={index} groups={}", groups.join(" "));
+        let groups: Vec<String> = digests.values().map(|nodes| listed(nodes)).collect();
+        let what = format!("nodes are in different states after one entry index={index} groups={}", groups.join("|"));
         found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_DIFFER });
     }
+}
+
+fn listed(nodes: &[u64]) -> String {
+    nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn lag(status: &ClusterStatus, found: &mut Vec<Finding>) {
@@ -221,7 +225,8 @@ fn lag(status: &ClusterStatus, found: &mut Vec<Finding>) {
 fn agreement(status: &ClusterStatus, found: &mut Vec<Finding>) {
     let releases: BTreeSet<&str> = up(status).map(|node| &node.version[..]).collect();
     if releases.len() > 1 {
-        let what = format!("nodes run different releases {releases:?}");
+        let releases: Vec<&str> = releases.into_iter().collect();
+        let what = format!("nodes run different releases releases={}", releases.join(","));
         found.push(Finding { severity: Severity::Warning, node: None, what, mend: MEND_RELEASES });
     }
     configurations(status, found);
@@ -236,7 +241,6 @@ fn configurations(status: &ClusterStatus, found: &mut Vec<Finding>) {
     }
     let mut groups: Vec<Vec<u64>> = groups.into_values().collect();
     groups.sort_by_key(|nodes| std::cmp::Reverse(nodes.len()));
-    let list = |nodes: &[u64]| nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
     let Some((most, others)) = groups.split_first().filter(|(_, others)| !others.is_empty()) else { return };
     let (severity, mend) = match status.cluster_id {
         Some(_) => (Severity::Note, MEND_CONFIG_LATER),
@@ -245,8 +249,8 @@ fn configurations(status: &ClusterStatus, found: &mut Vec<Finding>) {
     for nodes in others {
         let what = format!(
             "started by another cluster.toml than nodes {}: name, members or addresses differ nodes={}",
-            list(most),
-            list(nodes)
+            listed(most),
+            listed(nodes)
         );
         let node = if let [node] = nodes[..] { Some(node) } else { None };
         found.push(Finding { severity, node, what, mend });
