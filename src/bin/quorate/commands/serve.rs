@@ -50,14 +50,7 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     let begin = if args.bootstrap || args.join { Begin::Yes } else { Begin::No };
     let has_data = data_dir::require(&Env::real(), &config, node, begin).map_err(Failure::usage)?;
     if !has_data {
-        let path = data_dir.display();
-        match args.bootstrap {
-            true => {
-                tracing::warn!(%path, "the data directory is empty: a new cluster forms once every member is there and as empty. If this cluster has \
-                    data, stop this node, mount its disk, and leave out --bootstrap, which only the first start of all needs")
-            }
-            false => tracing::info!(%path, "waiting until `quorate member add` or `member replace` names this node"),
-        }
+        say_empty(&data_dir, args.bootstrap);
     }
     let parent = match args.parent_pipe {
         true => Some(signals::stdin_ended().map_err(|error| Failure::failed(format!("can't watch stdin: {error}")))?),
@@ -94,6 +87,19 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     }
     // One that was removed must not be started again and again: a person decides what becomes of the machine.
     result.map_err(|error| if error.was_removed() { Failure::usage(error) } else { Failure::failed(error) })
+}
+
+/// What follows from an empty data directory, and what to do if it should not be empty.
+fn say_empty(data_dir: &Path, bootstrap: bool) {
+    let path = data_dir.display();
+    match bootstrap {
+        true => tracing::warn!(
+            %path,
+            "the data directory is empty: a new cluster forms once every member is there and as empty. If this cluster has data, stop \
+             this node, mount its disk, and leave out --bootstrap, which only the first start of all needs"
+        ),
+        false => tracing::info!(%path, "waiting until `quorate member add` or `member replace` names this node"),
+    }
 }
 
 /// Reads certificates and tokens again at each SIGHUP, until the process ends.
