@@ -17,6 +17,7 @@ use tonic::{Code, Streaming};
 use super::credentials::{Credentials, Link};
 use super::failures::EndpointFailure;
 use crate::limits::{BATCH_OPERATIONS_MAX, LARGE_OPERATION_BYTES, MESSAGE_BYTES_MAX, MIB, NODES_MAX, WRITE_MESSAGE_BYTES_MAX};
+use crate::mutant::{self, Mutant};
 #[doc(hidden)]
 pub use crate::tls::DialError;
 use crate::tls::{self, Heard, Obstacle, Starts, TcpDial};
@@ -225,7 +226,8 @@ pub(super) async fn stream(dial: Dial, line: Line, capacity: usize, events: mpsc
 }
 
 async fn talk(address: &str, channel: Link, line: Line, capacity: usize, events: &mpsc::Sender<Event>) -> Broken {
-    let gone = || Broken::new(RefusalKind::Unavailable, Applied::Unknown, address, "the connection ended");
+    let applied = if mutant::is(Mutant::EndedStreamRefused) { Applied::No } else { Applied::Unknown };
+    let gone = || Broken::new(RefusalKind::Unavailable, applied, address, "the connection ended");
     let (requests, outgoing) = mpsc::channel(capacity);
     if events.send(Event::Up { line, requests, channel: channel.clone() }).await.is_err() {
         return gone();

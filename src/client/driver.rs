@@ -32,6 +32,7 @@ use super::router::{Choice, Router};
 use super::table::Table;
 use crate::env::{Clock, Random, u64_from};
 use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX};
+use crate::mutant::{self, Mutant};
 use crate::types::{ClientId, ClusterId, Nonce, Sequence, SessionId, Write};
 use crate::wire::{self, v1};
 
@@ -565,7 +566,9 @@ impl Driver {
         let write = match (&self.operations.get(&key)?.body, self.table.client()) {
             (Body::Open { nonce }, _) => Write::OpenClient { nonce: *nonce },
             (Body::KeepAlive, Some(client)) => {
-                Write::KeepAlive { client, nonce, acknowledged_below: self.table.acknowledged_below() }
+                let is_planted = mutant::is(Mutant::KeepAliveCloses);
+                let closed = if is_planted { self.table.next() } else { self.table.acknowledged_below() };
+                Write::KeepAlive { client, nonce, acknowledged_below: closed }
             }
             (Body::CloseClient, Some(client)) => Write::CloseClient { client, nonce },
             _ => return None,

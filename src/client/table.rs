@@ -74,6 +74,11 @@ impl Table {
         !self.is_ours(request) || self.acknowledged_below() == request.sequence
     }
 
+    /// The sequence that is taken next.
+    pub fn next(&self) -> Sequence {
+        Sequence(self.next)
+    }
+
     /// The same request with what is closed by now, for another attempt. A request of a client forgotten since stays as it is.
     pub fn refresh(&self, request: Request) -> Request {
         let ours = self.is_ours(&request);

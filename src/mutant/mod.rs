@@ -81,4 +81,7 @@ mutants! {
     CutLeaderKeepsOpenWrites = "cut-leader-keeps-open-writes",
     CutLeaderSaysNotApplied = "open-write-of-a-cut-leader-is-said-not-applied",
     LeaderWithoutQuorum = "leader-without-quorum-reports-itself",
+    EndedStreamRefused = "ended-stream-is-refused",
+    LostFramesKept = "lost-frames-kept",
+    KeepAliveCloses = "keep-alive-closes-open",
 }

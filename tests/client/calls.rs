@@ -7,7 +7,7 @@ use quorate::client::{
     Client, Content, ErrorKind, Expected, List, LoadOptions, Revision, Role, SessionId, StatusOptions, Version, WriteOptions,
 };
 
-use super::fake::{Cluster, Node, counters};
+use super::fake::{Cluster, Fault, Node, counters};
 use super::{Counting, Movable, client, content, noise, value};
 
 fn at(version: u64) -> Expected {
@@ -102,6 +102,23 @@ async fn a_large_operation_travels_alone_and_a_large_load_in_frames() {
     assert_eq!(content(client.load("large").await.expect("answered")), large);
 }
 
+/// Frames of an attempt that was lost are no part of the next one's answer.
+#[tokio::test]
+async fn a_large_load_whose_connection_drops_after_its_first_frame_is_loaded_whole_by_the_next_attempt() {
+    for count in [1, 2] {
+        let cluster = Cluster::new();
+        let nodes = cluster.start(count).await;
+        let client = client(&nodes);
+        let large = noise(5 << 20);
+        client.save("large", large.clone(), WriteOptions::default()).await.expect("saved");
+        for node in &nodes {
+            node.then(Fault::CutAnswer);
+        }
+        assert_eq!(content(client.load("large").await.expect("answered")), large);
+        assert!(cluster.loads() > 1, "the first attempt was cut");
+    }
+}
+
 #[tokio::test]
 async fn closing_settles_what_is_open_and_a_later_call_opens_anew() {
     let cluster = Cluster::new();
@@ -177,6 +194,31 @@ async fn a_client_in_use_keeps_itself_alive() {
     clock.advance(Duration::from_secs(360));
     client.save("a", value("y"), WriteOptions::default()).await.expect("a new client");
     assert_eq!((cluster.kept_alive(), cluster.applied()), (2, 2));
+}
+
+/// What a keep-alive calls closed is closed: a write that is open meanwhile is executed when it arrives.
+#[tokio::test]
+async fn a_keep_alive_leaves_a_write_that_is_open_meanwhile_open() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let clock = Arc::new(Movable::default());
+    let builder = Client::builder().endpoints(nodes.iter().map(Node::address)).write_deadline(Duration::from_secs(120));
+    let client = builder.env(clock.clone(), Arc::new(Counting::default())).build().expect("valid");
+    client.save("b", value("x"), WriteOptions::default()).await.expect("saved");
+    clock.advance(Duration::from_secs(250));
+    nodes[0].then(Fault::Hold);
+    let save = tokio::spawn({
+        let client = client.clone();
+        async move { client.save("a", value("x"), WriteOptions::default()).await }
+    });
+    cluster.arrived(2).await;
+    clock.advance(Duration::from_secs(60));
+    while cluster.kept_alive() == 0 {
+        client.load("b").await.expect("answered");
+    }
+    cluster.open_gate();
+    save.await.expect("no panic").expect("it was open, and is executed");
+    assert_eq!(cluster.applied(), 2);
 }
 
 /// A client that took the scheme for part of the name would speak plainly where its user asked for TLS.

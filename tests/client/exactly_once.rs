@@ -75,6 +75,20 @@ async fn a_write_refused_after_an_ambiguous_attempt_is_indeterminate() {
     }
 }
 
+/// A stream that ends in good order says no more of what was open on it than one that breaks.
+#[tokio::test]
+async fn a_write_on_a_stream_that_ends_in_good_order_is_indeterminate_if_nobody_settles_it() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    nodes[0].then(Fault::EndInOrder);
+    for _ in 0..200 {
+        nodes[0].then(no_leader());
+    }
+    let error = client_within(&nodes, SHORT, LONG).save("a", value("x"), WriteOptions::default()).await.expect_err("unsettled");
+    assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}");
+    assert_eq!(cluster.applied(), 1, "it was applied all the same");
+}
+
 #[tokio::test]
 async fn a_write_without_an_answer_is_indeterminate_and_its_sequence_closed() {
     let cluster = Cluster::new();

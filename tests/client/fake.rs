@@ -26,6 +26,10 @@ pub enum Fault {
     LoseReply,
     /// Ends the stream without applying it.
     LoseRequest,
+    /// Applies it, then ends the stream in good order, as a server does that has no more to say.
+    EndInOrder,
+    /// Applies it, then ends the stream after the first message of the answer.
+    CutAnswer,
     /// Refuses it.
     Refuse(Refusal),
     /// Answers an operation nobody asked for, then does as it should.
@@ -303,17 +307,25 @@ struct Service {
     faults: Arc<Mutex<VecDeque<Fault>>>,
 }
 
+/// What a stream does after an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    GoesOn,
+    Breaks,
+    Ends,
+}
+
 type Answers = Vec<v1::SubmitResponse>;
 
 impl Service {
-    /// The answers, or `None` to end the stream.
-    async fn handle(&self, request: v1::SubmitRequest, unary: bool) -> Option<Answers> {
+    /// The answers, and what becomes of the stream.
+    async fn handle(&self, request: v1::SubmitRequest, unary: bool) -> (Answers, Then) {
         use v1::submit_request::Operation;
         let answer = |answer| self.response(request.tag, answer);
         let named = wire::cluster_id_from(&request.cluster_id).expect("a valid cluster id");
         if named.is_some_and(|named| named.0 != self.cluster.lock().cluster) {
             let refusal = Refusal::not_applied(RefusalKind::WrongCluster, "another cluster");
-            return Some(vec![answer(v1::submit_response::Answer::Refusal(wire::refusal_to(&refusal)))]);
+            return (vec![answer(v1::submit_response::Answer::Refusal(wire::refusal_to(&refusal)))], Then::GoesOn);
         }
         let operation = request.operation.clone().expect("an operation");
         let users = match &operation {
@@ -324,18 +336,18 @@ impl Service {
         let mut answers = Vec::new();
         match &fault {
             Some(Fault::Refuse(refusal)) => {
-                return Some(vec![answer(v1::submit_response::Answer::Refusal(wire::refusal_to(refusal)))]);
+                return (vec![answer(v1::submit_response::Answer::Refusal(wire::refusal_to(refusal)))], Then::GoesOn);
             }
             Some(Fault::Answer(verdict)) => {
                 let outcome = wire::outcome_to(&Outcome { revision: Revision(1), verdict: verdict.clone() });
-                return Some(vec![answer(v1::submit_response::Answer::Outcome(outcome))]);
+                return (vec![answer(v1::submit_response::Answer::Outcome(outcome))], Then::GoesOn);
             }
-            Some(Fault::LoseRequest) => return None,
+            Some(Fault::LoseRequest) => return (answers, Then::Breaks),
             Some(Fault::Swallow) => {
                 if let Operation::Write(write) = operation {
                     self.cluster.lock().swallowed.push(wire::write_from(write).expect("a valid write"));
                 }
-                return Some(answers);
+                return (answers, Then::GoesOn);
             }
             Some(Fault::Hold) => {
                 self.cluster.gate.subscribe().wait_for(|open| *open).await.expect("the cluster lives");
@@ -344,10 +356,19 @@ impl Service {
                 let refusal = wire::refusal_to(&Refusal::invalid("for nobody"));
                 answers.push(self.response(u64::MAX, v1::submit_response::Answer::Refusal(refusal)));
             }
-            Some(Fault::LoseReply) | None => {}
+            Some(Fault::LoseReply | Fault::EndInOrder | Fault::CutAnswer) | None => {}
         }
         answers.extend(self.execute(operation).into_iter().map(answer));
-        (!matches!(fault, Some(Fault::LoseReply))).then_some(answers)
+        match fault {
+            Some(Fault::LoseReply) => (Vec::new(), Then::Breaks),
+            Some(Fault::EndInOrder) => (Vec::new(), Then::Ends),
+            Some(Fault::CutAnswer) => {
+                assert!(answers.len() > 1, "an answer of one message cannot be cut");
+                answers.truncate(1);
+                (answers, Then::Breaks)
+            }
+            _ => (answers, Then::GoesOn),
+        }
     }
 
     fn response(&self, tag: u64, answer: v1::submit_response::Answer) -> v1::SubmitResponse {
@@ -422,17 +443,16 @@ impl Sessions for Service {
                 let Ok(Some(request)) = request else { return };
                 let (service, answers, end) = (service.clone(), answers.clone(), end.clone());
                 tokio::spawn(async move {
-                    match service.handle(request, false).await {
-                        Some(messages) => {
-                            for message in messages {
-                                // The client went away.
-                                let _ = answers.send(Ok(message)).await;
-                            }
-                        }
-                        None => {
-                            let _ = answers.send(Err(Status::unavailable("the stream is cut"))).await;
-                            end.send_replace(true);
-                        }
+                    let (messages, then) = service.handle(request, false).await;
+                    for message in messages {
+                        // The client went away.
+                        let _ = answers.send(Ok(message)).await;
+                    }
+                    if then == Then::Breaks {
+                        let _ = answers.send(Err(Status::unavailable("the stream is cut"))).await;
+                    }
+                    if then != Then::GoesOn {
+                        end.send_replace(true);
                     }
                 });
             }
@@ -441,8 +461,8 @@ impl Sessions for Service {
     }
 
     async fn write(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        let answers = self.handle(request.into_inner(), true).await;
-        let answer = answers.and_then(|answers| answers.into_iter().next());
+        let (answers, _) = self.handle(request.into_inner(), true).await;
+        let answer = answers.into_iter().next();
         answer.map(Response::new).ok_or_else(|| Status::unavailable("the call is cut"))
     }
 

@@ -362,7 +362,9 @@ impl Driver {
     fn end_attempt(&mut self, key: Key) -> Option<Attempt> {
         let operation = self.operations.get_mut(&key)?;
         let attempt = operation.attempt.take()?;
-        if let Body::Load { assembler, .. } = &mut operation.body {
+        if let Body::Load { assembler, .. } = &mut operation.body
+            && !mutant::is(Mutant::LostFramesKept)
+        {
             **assembler = Default::default();
         }
         self.attempts.remove(&attempt.tag);
