@@ -188,8 +188,8 @@ impl Shared {
     }
 }
 
-/// Watches the disk, that was looked at before, makes the verdict whenever something is heard, and hands the leadership over where this node should not have it.
-/// Ends with the runtime.
+/// Watches the disk, which was looked at before, makes the verdict whenever something is heard, and hands the leadership over where this
+/// node should not have it. Ends with the runtime.
 pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
     let mut asked: Option<Instant> = None;
     let mut looked = Instant::now();
