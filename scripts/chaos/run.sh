@@ -6,6 +6,9 @@
 #   scripts/chaos/run.sh --root ...     also power loss and full disks, on a loop-mounted file system for each node
 #   scripts/chaos/run.sh --control      as root: disks that lie about syncs and lose power; must be found out
 #   scripts/chaos/run.sh --ci           the share of CI: 3 nodes, at least 60 faults, at most 8 minutes
+#   scripts/chaos/run.sh --nemesis cut-leader --hold 20 --call-max 5
+#                                       each fault stays 20 s; callers have the client's own deadlines; no call may take longer than 5 s
+#                                       or end without a known outcome
 #
 # LIST: kill-one kill-leader kill-majority kill-all pause-one pause-leader cut-leader cut-minority cut-one-way cut-bridge loss delay
 # clock disk-full disk-slow disk-hung rolling snapshot power-loss sync-error, with commas. Default: all, shuffled by the seed.
@@ -16,7 +19,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 case "${1:-}" in
-  -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h | --help) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
 esac
 unset RUSTFLAGS
 read -ra build <<<"${QUORATE_CHAOS_BUILD:---profile sim}"

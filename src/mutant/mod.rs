@@ -84,4 +84,7 @@ mutants! {
     EndedStreamRefused = "ended-stream-is-refused",
     LostFramesKept = "lost-frames-kept",
     KeepAliveCloses = "keep-alive-closes-open",
+    InstallInTwoSteps = "install-in-two-steps",
+    FlushInTwoSteps = "flush-in-two-steps",
+    LargestNodeForgotten = "largest-node-forgotten",
 }

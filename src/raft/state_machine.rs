@@ -83,6 +83,7 @@ pub(super) fn raft_rows(rows: &Rows<'_>) -> Result<(StoredMembership, NodeId), s
         let (table, key, value) = row?;
         match raft_row(&key, &value).map_err(|error| state::Error::corrupt_row(table, key, error.to_string()))? {
             RaftRow::Membership(stored) => membership = stored,
+            RaftRow::LargestNode(_) if mutant::is(Mutant::LargestNodeForgotten) => {}
             RaftRow::LargestNode(id) => largest = id,
         }
     }

@@ -40,7 +40,7 @@ use super::disk::{Crash, SimDisk};
 use super::proxies::Proxies;
 use crate::client::{Client, ClusterStatus, Member, NodeStatus, Revision, Role, StatusOptions};
 use crate::env::{Clock, Env, SystemClock};
-use crate::limits::PEER_MESSAGE_BYTES_MAX;
+use crate::limits::{NODES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::server::config::{Config, MemberConfig};
 use crate::server::{Node, Options, Server, Tuning};
 use crate::types::NodeId;
@@ -325,10 +325,10 @@ impl Cluster {
         let reserved = [reserve()?, reserve()?, reserve()?];
         let [client, peer, admin] = reserved.each_ref().map(|(address, _)| address.clone());
         let disk = self.disks.values().any(Option::is_some).then(SimDisk::new);
-        let mut config = self.config.clone();
-        config.members.push(MemberConfig::new(id, client, peer, admin));
-        config.validate().map_err(failed)?;
-        self.config = config;
+        if self.config.members.len() >= NODES_MAX {
+            return Err(Error(format!("there are as many nodes as there may be nodes={NODES_MAX}")));
+        }
+        self.config.members.push(MemberConfig::new(id, client, peer, admin));
         self.ports.insert(id, reserved.map(|(_, held)| held));
         self.disks.insert(id, disk);
         Ok(id)

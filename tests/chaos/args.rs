@@ -16,6 +16,10 @@ pub struct Options {
     pub faults_max: usize,
     /// Fewer installed faults prove too little.
     pub faults_min: usize,
+    /// How long each fault stays; none: as long as its kind does.
+    pub hold: Option<Duration>,
+    /// No call may take longer or end without a known outcome. Callers have the client's own deadlines then, and none walks away.
+    pub call_max: Option<Duration>,
     /// Which faults; empty: all that fit.
     pub kinds: Vec<Kind>,
     /// Decides every choice of the run that time does not.
@@ -36,6 +40,8 @@ impl Options {
             duration: Duration::from_secs(60),
             faults_max: 3,
             faults_min: 3,
+            hold: None,
+            call_max: None,
             kinds: vec![Kind::KillLeader, Kind::CutLeader, Kind::PauseLeader],
             seed: 1,
             root: false,
@@ -51,6 +57,8 @@ impl Options {
             duration: Duration::from_secs(300),
             faults_max: usize::MAX,
             faults_min: 1,
+            hold: None,
+            call_max: None,
             kinds: Vec::new(),
             seed: crate::world::now_ms() % 1_000_000,
             root: false,
@@ -63,6 +71,8 @@ impl Options {
             match word {
                 "--nodes" => options.nodes = number(word, value()?)?,
                 "--minutes" => options.duration = minutes(value()?)?,
+                "--hold" => options.hold = Some(seconds(word, value()?)?),
+                "--call-max" => options.call_max = Some(seconds(word, value()?)?),
                 "--faults" => options.faults_max = number(word, value()?)?,
                 "--seed" => options.seed = number(word, value()?)?,
                 "--dir" => options.dir = PathBuf::from(value()?),
@@ -88,6 +98,14 @@ fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{name} must be a number: {text:?}"))
 }
 
+fn seconds(name: &str, text: &str) -> Result<Duration, String> {
+    let seconds: f64 = number(name, text)?;
+    if !(0.1..=600.0).contains(&seconds) {
+        return Err(format!("{name} must be between 0.1 and 600 seconds: {text}"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
 fn minutes(text: &str) -> Result<Duration, String> {
     let minutes: f64 = number("--minutes", text)?;
     if !(0.1..=600.0).contains(&minutes) {
@@ -102,7 +120,19 @@ fn options_are_read_and_what_makes_no_sense_is_refused() {
     let options = parse("--nodes 5 --minutes 1.5 --nemesis kill-leader,pause-one --seed 7").expect("valid");
     assert_eq!((options.nodes, options.duration, options.seed), (5, Duration::from_secs(90), 7));
     assert_eq!(options.kinds, [Kind::KillLeader, Kind::PauseOne]);
-    for bad in ["--nodes 4", "--nodes", "--minutes 0", "--nemesis dragons", "--nemesis power-loss", "--what"] {
+    assert_eq!((options.hold, options.call_max), (None, None));
+    let options = parse("--nemesis cut-leader --hold 20 --call-max 5").expect("valid");
+    assert_eq!((options.hold, options.call_max), (Some(Duration::from_secs(20)), Some(Duration::from_secs(5))));
+    for bad in [
+        "--nodes 4",
+        "--nodes",
+        "--minutes 0",
+        "--hold 0",
+        "--call-max soon",
+        "--nemesis dragons",
+        "--nemesis power-loss",
+        "--what",
+    ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
     assert!(parse("--root --nemesis power-loss").is_ok());

@@ -27,17 +27,20 @@ pub struct Shared {
     pub stop: AtomicBool,
     /// Errors that no fault here explains.
     pub surprises: Mutex<Vec<String>>,
+    /// Callers have the client's own deadlines, and none walks away.
+    pub is_patient: bool,
     values: AtomicU64,
 }
 
 impl Shared {
     /// A run begins.
-    pub fn new() -> Arc<Self> {
+    pub fn new(is_patient: bool) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
             recorder: Recorder::default(),
             stop: AtomicBool::new(false),
             surprises: Mutex::default(),
+            is_patient,
             values: AtomicU64::new(0),
         })
     }
@@ -67,7 +70,7 @@ impl Caller {
     /// The caller with this number.
     pub fn new(id: usize, seed: u64, endpoints: &[String], shared: &Arc<Shared>) -> Self {
         let random = SeededRandom::new(seed.wrapping_mul(7919).wrapping_add(id as u64));
-        let client = connect(endpoints, &random);
+        let client = connect(endpoints, &random, shared.is_patient);
         Self { id, shared: shared.clone(), endpoints: endpoints.to_vec(), random, client, seen: vec![0; KEYS] }
     }
 
@@ -77,10 +80,11 @@ impl Caller {
             let key = self.random.below(KEYS as u64) as usize;
             let ask = self.choose(key);
             // A caller may go away at any moment; what it handed over goes on.
-            let patience = if self.random.below(32) == 0 { self.random.below(300) } else { 60_000 };
+            let walks_away = self.random.below(32) == 0 && !self.shared.is_patient;
+            let patience = if walks_away { self.random.below(300) } else { 60_000 };
             self.call(key, ask, 0, Duration::from_millis(patience)).await;
             if self.random.below(200) == 0 {
-                self.client = connect(&self.endpoints, &self.random);
+                self.client = connect(&self.endpoints, &self.random, self.shared.is_patient);
             }
             tokio::time::sleep(Duration::from_millis(self.random.below(PAUSE_MS_MAX))).await;
         }
@@ -201,19 +205,17 @@ impl Caller {
     }
 }
 
-/// A new client, with deadlines short enough to be missed at times.
-fn connect(endpoints: &[String], random: &SeededRandom) -> Client {
+/// A new client, with deadlines short enough to be missed at times, or with the client's own.
+fn connect(endpoints: &[String], random: &SeededRandom, is_patient: bool) -> Client {
     let mut endpoints = endpoints.to_vec();
     let first = random.below(endpoints.len() as u64) as usize;
     endpoints.rotate_left(first);
     let deadline = || Duration::from_millis([1000, 3000, 8000, 15_000][random.below(4) as usize]);
-    Client::builder()
-        .endpoints(endpoints)
-        .write_deadline(deadline())
-        .read_deadline(deadline())
-        .connect_timeout(Duration::from_millis(500))
-        .build()
-        .expect("valid endpoints and deadlines")
+    let mut builder = Client::builder().endpoints(endpoints);
+    if !is_patient {
+        builder = builder.write_deadline(deadline()).read_deadline(deadline()).connect_timeout(Duration::from_millis(500));
+    }
+    builder.build().expect("valid endpoints and deadlines")
 }
 
 /// The bytes of a value: its number, and so many that follow from it that none compresses well.

@@ -80,7 +80,7 @@ fn run(options: &Options) -> Result<Verdict, String> {
 }
 
 async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
-    let shared = Shared::new();
+    let shared = Shared::new(options.call_max.is_some());
     let nodes = Nodes::new(&world.dir, options.nodes, options.seed).map_err(|error| format!("can't make a cluster: {error}"))?;
     let disks = file_systems(options, world, &nodes)?;
     let cut = Cut::probe();
@@ -92,7 +92,7 @@ async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
         cut.name()
     ));
     let endpoints = nodes.endpoints();
-    let mut nemesis = Nemesis::new(nodes, cut, disks, options.seed, &shared);
+    let mut nemesis = Nemesis::new(nodes, cut, disks, options, &shared);
     nemesis.recover(START_MAX).await.ok_or_else(|| format!("no cluster within {START_MAX:?}; see {}", world.dir.display()))?;
     verify::prepare(&endpoints).await?;
     let turns = Arc::new(Turns::default());
@@ -196,6 +196,9 @@ fn conclude(
     let figures = Figures::of(&ops, lasted);
     let turns = turns.all();
     let count = |end: End| turns.iter().filter(|turn| turn.end == end).count();
+    if let Some(max) = options.call_max {
+        findings.extend(verify::check_calls(&figures, count(End::Unknown), max));
+    }
     let commit = std::env::var("QUORATE_CHAOS_COMMIT").unwrap_or_else(|_| "unknown".to_owned());
     let report = Report {
         options,

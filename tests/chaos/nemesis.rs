@@ -7,6 +7,7 @@ use std::time::Duration;
 use quorate::testing::inline::SeededRandom;
 use rustix::process::Signal;
 
+use crate::args::Options;
 use crate::cut::Cut;
 use crate::disks::Disks;
 use crate::load::{CALLERS, Caller, KEYS, Shared};
@@ -64,19 +65,21 @@ pub struct Nemesis {
     random: SeededRandom,
     shared: Arc<Shared>,
     injections: usize,
+    hold: Option<Duration>,
 }
 
 impl Nemesis {
     /// Faults to these nodes.
-    pub fn new(nodes: Nodes, cut: Cut, disks: Option<Disks>, seed: u64, shared: &Arc<Shared>) -> Self {
+    pub fn new(nodes: Nodes, cut: Cut, disks: Option<Disks>, options: &Options, shared: &Arc<Shared>) -> Self {
+        let (seed, hold) = (options.seed, options.hold);
         let prober = Caller::new(CALLERS, seed, &nodes.endpoints(), shared);
-        Self { nodes, prober, cut, disks, random: SeededRandom::new(seed), shared: shared.clone(), injections: 0 }
+        Self { nodes, prober, cut, disks, random: SeededRandom::new(seed), shared: shared.clone(), injections: 0, hold }
     }
 
     /// One fault from beginning to end, and until the cluster serves again.
     pub async fn inflict(&mut self, kind: Kind) -> Fault {
         let began = self.shared.began.elapsed();
-        let hold = between(&self.random, kind.hold());
+        let hold = self.hold.unwrap_or_else(|| between(&self.random, kind.hold()));
         let done = match kind {
             Kind::KillOne | Kind::KillLeader | Kind::KillMajority | Kind::KillAll => self.kill(kind, hold).await,
             Kind::PauseOne | Kind::PauseLeader => self.pause(kind, hold).await,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use quorate::client::{Client, Content, Expiry, WriteOptions};
 use quorate::testing::history::{self, Op};
 
+use crate::figures::Figures;
 use crate::load::{CALLERS, Caller, KEYS, Shared};
 use crate::nemesis::Nemesis;
 use crate::turns::{self, Turns};
@@ -98,6 +99,28 @@ pub fn check(ops: &[Op]) -> Vec<String> {
     exact.chain(windows).collect()
 }
 
+/// What is wrong with how long calls took, and how many ended without a known outcome.
+pub fn check_calls(figures: &Figures, turns_unknown: usize, max: Duration) -> Vec<String> {
+    let longest = figures.longest_call();
+    let slow = (longest > max).then(|| format!("a call took {longest:?}, longer than {max:?}"));
+    let unknown = figures.ambiguous + turns_unknown as u64;
+    slow.into_iter().chain((unknown > 0).then(|| format!("{unknown} calls and turns ended without a known outcome"))).collect()
+}
+
 fn client(endpoints: &[String]) -> Client {
     Client::builder().endpoints(endpoints).build().expect("valid endpoints")
+}
+
+#[test]
+fn a_slow_call_and_an_unknown_outcome_are_findings_where_calls_are_bounded() {
+    let (second, ms) = (Duration::from_secs(1), Duration::from_millis);
+    let calls = |answer, took| {
+        let op = Op { answer, returned: took, ..Op::invoke(0, 0, history::Ask::Delete, Duration::ZERO) };
+        check_calls(&Figures::of(&[op], 2 * second), 0, second)
+    };
+    let written = history::Answer::Written { version: 1, revision: 1 };
+    assert_eq!(calls(written, second), [""; 0]);
+    assert!(calls(written, ms(1001)).concat().contains("1.001s"));
+    assert!(calls(history::Answer::Unknown, second).concat().contains("1 calls and turns"));
+    assert_eq!(check_calls(&Figures::default(), 2, second).len(), 1);
 }

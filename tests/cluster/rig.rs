@@ -102,6 +102,11 @@ impl Cluster {
         self.0.bury(id).await;
     }
 
+    /// Puts an empty disk in place of the one of a node that does not run.
+    pub fn wipe(&mut self, id: u64) {
+        self.0.wipe(id).expect("it is off");
+    }
+
     /// The disk of a node.
     pub fn sim_disk(&self, id: u64) -> SimDisk {
         self.disk(id).expect("the disk is simulated")

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures_util::stream;
+use quorate::client::MemberChange;
 use quorate::env::Disk as _;
 use quorate::testing;
 use quorate::types::Expected;
 use quorate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_client::PeerClient, snapshot_frame::Frame};
 use tonic::transport::{Channel, Endpoint};
 
-use super::rig::{Caller, Cluster, version};
+use super::rig::{Caller, Cluster, PATIENCE, version};
 
 /// Large enough that few of them fill a segment.
 const VALUE_BYTES: usize = 8 * 1024;
@@ -214,4 +215,47 @@ async fn snapshot_of_what_its_leader_has_appended_changes_nothing() {
     assert_eq!(status.last_log, Some(snapshot.index));
     assert!(status.applied < Some(snapshot.index), "nobody said that it is committed: {status:?}");
     assert!(matches!(impostor.append(vote, snapshot, snapshot.index + 1).await, Appended::Success(_)), "more follows");
+}
+
+/// Of the largest id nothing is left but a row: its node was removed, the log is purged, every process that knew is gone, and whoever
+/// leads has it from a snapshot.
+#[tokio::test]
+async fn an_id_is_never_used_again_though_its_node_is_gone_and_all_others_were_restarted() {
+    let mut cluster = forgetful().await;
+    let leader = cluster.leader(1).await;
+    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let mut caller = cluster.caller(leader).await;
+    save_many(&mut caller, 1).await;
+    cluster.kill(follower).await;
+    let gone = cluster.add_learner().await;
+    // One that never heard who the members are has nobody to ask.
+    let has_heard = |node: &quorate::client::NodeStatus| node.id.0 == gone && node.applied.is_some_and(|applied| applied > 0);
+    cluster.wait_for("the new node", |status| status.nodes.iter().any(has_heard)).await.expect("it is sent the log");
+    cluster.client().change_members(MemberChange::Remove(gone.into()), false, PATIENCE).await.expect("a majority answers");
+    assert!(cluster.ended(gone).await.contains("removed"));
+    let removed = cluster.status_of(leader).await.expect("it runs").last_log.expect("it has entries");
+    save_many(&mut caller, 2).await;
+    let purged = |status: &quorate::client::ClusterStatus| {
+        let mut others = status.nodes.iter().filter(|other| other.id.0 != follower);
+        others.all(|other| other.purged.is_some_and(|purged| purged > removed))
+    };
+    cluster.wait_for("the log to be purged beyond the removal", purged).await.expect("little is kept");
+    for id in (1..=3).filter(|node| *node != follower) {
+        cluster.kill(id).await;
+    }
+    for id in 1..=3 {
+        cluster.start_node(id).await;
+    }
+    check_caught_up(&cluster, follower, removed, 2).await;
+    let client = cluster.client();
+    assert_eq!(client.hand_over(Some(follower.into()), PATIENCE).await.expect("it has caught up").0, follower);
+
+    // The node that was removed hears so again; one without data under its id is none.
+    cluster.start_node(gone).await;
+    assert!(cluster.ended(gone).await.contains("removed"));
+    cluster.wipe(gone);
+    cluster.start_node(gone).await;
+    let again = MemberChange::Add(cluster.member(gone).expect("prepared"));
+    let error = client.change_members(again, false, PATIENCE).await.expect_err("the id was used").to_string();
+    assert!(error.contains("never used twice") && error.contains(&format!("above {gone}")), "{error}");
 }

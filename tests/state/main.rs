@@ -7,3 +7,4 @@ mod flush;
 mod restore;
 mod rig;
 mod snapshot;
+mod threads;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::env::{Clock, Env, Step, ThreadWorkers, Worker, Workers};
 use quorate::storage::state::{Cover, Error, Options, Pinned, Received, Rows, Snapshot, State};
+use quorate::testing::disk::SimDisk;
 use quorate::types::{LogId, NodeId};
 
 /// All rows, by table and key.
@@ -153,6 +154,21 @@ impl Rig {
         let env = Env { workers: Arc::new(flusher.clone()), clock: clock.clone(), ..env };
         let state = State::open(&env, dir, options, log.clone(), build)?;
         Ok(Self { state, log, flusher, clock })
+    }
+
+    /// On a simulated disk, with the flusher in a thread and a log that has everything.
+    pub fn threaded(dir: &Path) -> Result<Self, Error> {
+        let (log, env) = (Arc::new(FakeLog::default()), Env { disk: Arc::new(SimDisk::new()), ..Env::real() });
+        log.cover(u64::MAX);
+        let state = State::open(&env, dir, options(), log.clone(), build)?;
+        Ok(Self { state, log, flusher: ByHand::default(), clock: Arc::default() })
+    }
+
+    /// Waits until everything applied is durable, where the flusher is a thread.
+    pub fn flush_and_wait(&self) {
+        let (sender, flushed) = std::sync::mpsc::sync_channel(1);
+        self.state.flush(Box::new(move |result| sender.send(result).unwrap()));
+        flushed.recv().unwrap().unwrap();
     }
 
     /// One entry that puts and deletes.

@@ -148,6 +148,7 @@ impl<M: Send + Sync + 'static> Core<M> {
             assert!(before <= after, "a flush went back: {before:?}, {after:?}");
             live.flushed = frozen.applied;
             live.frozen = None;
+            live = self.split(live, Mutant::FlushInTwoSteps);
             live.base_mark = frozen.mark;
             self.fault.set_pending_bytes(live.pending_bytes());
             std::mem::replace(&mut live.base, new)

@@ -206,11 +206,12 @@ impl<M: Send + Sync + 'static> State<M> {
             assert!(live.applied == before, "an entry was applied while a snapshot was installed: {before:?}, {:?}", live.applied);
             let machine =
                 if mutant::is(Mutant::MachineNotSwapped) { machine } else { std::mem::replace(&mut live.machine, machine) };
+            live.applied = applied;
+            live = core.split(live, Mutant::InstallInTwoSteps);
             let base = std::mem::replace(&mut live.base, received.base);
             let unflushed = Overlay::new(core.options.sought_singly);
             let rows = (std::mem::replace(&mut live.unflushed, unflushed), live.frozen.take());
             live.base_mark = None;
-            live.applied = applied;
             live.flushed = applied;
             live.put_bytes = 0;
             live.dirty_since = None;

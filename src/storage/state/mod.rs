@@ -27,7 +27,7 @@ mod stopped;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::env::{Env, Worker};
@@ -143,6 +143,18 @@ struct Core<M> {
     last_file: AtomicU64,
     /// What is noted of the machine with every flush.
     mark: OnceLock<fn(&M) -> u64>,
+}
+
+impl<M> Core<M> {
+    /// Where a planted bug gives up the lock between two steps that readers must see as one.
+    fn split<'l>(&'l self, live: RwLockWriteGuard<'l, Live<M>>, planted: Mutant) -> RwLockWriteGuard<'l, Live<M>> {
+        if !mutant::is(planted) {
+            return live;
+        }
+        drop(live);
+        std::thread::yield_now();
+        self.live.write().expect(HEALTHY)
+    }
 }
 
 /// A machine with its rows. See the module's words.
