@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! presence stream to the leader ends
-//!   └─ reconnect within 20 ms refused, or another boot id ──> ask the other voters LostLeader { vote }
-//!         each: yes, if that is its current vote and its own connections to that leader are gone, with its last log id
+//!   └─ reconnect within 20 ms refused, or another boot id ──┐
+//! nothing heard of the leader for an election timeout ──────┴─> ask the other voters LostLeader { vote }
+//!         each: yes, if that is its current vote and it has lost that leader in one of these ways too, with its last log id
 //!         a majority of yes ──> the greatest (last log id, node id) takes over at once, the others after 150 ms × rank
 //! ```
 
@@ -40,7 +41,7 @@ pub struct Input {
 /// Why a node decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Its connections to the leader are gone. The leader's own answer never counts.
+    /// Its connections to the leader are gone, or silent for too long. The leader's own answer never counts.
     LostLeader {
         /// The leader that is gone.
         leader: NodeId,

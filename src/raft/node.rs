@@ -218,6 +218,12 @@ impl Node {
         self.shared.membership().membership().get_joint_config().clone()
     }
 
+    /// This node calls no election when its timeout is over, for tests of what makes a leader without.
+    #[doc(hidden)]
+    pub fn never_time_out(&self) {
+        self.shared.raft.runtime_config().elect(false);
+    }
+
     /// Waits until this node hears nothing of a peer any more, for tests of our own. Cancel safe.
     #[doc(hidden)]
     pub async fn wait_disconnected(&self, peer: NodeId) {

@@ -373,9 +373,34 @@ impl Presence {
         if self.shared.vote() != vote {
             return false;
         }
-        let mut lost = self.shared.lost.subscribe();
-        let verdict = tokio::time::timeout(HOLD, lost.wait_for(|lost| *lost == Some(vote)));
-        matches!(verdict.await, Ok(Ok(_))) && self.shared.vote() == vote
+        let (mut lost, mut leadership) = (self.shared.lost.subscribe(), self.shared.leadership.subscribe());
+        let verdict = async {
+            tokio::select! {
+                lost = lost.wait_for(|lost| *lost == Some(vote)) => lost.is_ok(),
+                silent = leadership.wait_for(|leadership| leadership.leader.is_none()) => silent.is_ok(),
+            }
+        };
+        tokio::time::timeout(HOLD, verdict).await == Ok(true) && self.shared.vote() == vote
+    }
+
+    /// A leader whose connections stand and that is silent for too long: its host or network may be gone, and to find that out by the
+    /// connections takes longer. Runs with the node.
+    pub async fn watch_silence(self: Arc<Self>) {
+        let mut leadership = self.shared.leadership.subscribe();
+        loop {
+            let counts = leadership.borrow_and_update().leader.is_some();
+            let vote = self.shared.vote();
+            let leader = vote.leader_id().node_id;
+            // About one whose connections ended others were asked then.
+            let is_silent = !counts && leader != self.shared.me && self.shared.leader_by_term() == Some(leader);
+            if is_silent && vote.is_committed() {
+                tracing::info!(%leader, "the leader is silent");
+                self.clone().lost_leader(leader, vote).await;
+            }
+            if leadership.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Asks the other voters, and takes over if it is this node's turn.
@@ -441,7 +466,7 @@ impl Presence {
     /// Campaigns despite the others' leases, by a transfer of leadership to itself, unless somebody leads by then.
     async fn take_over(&self, vote: Vote, after: Duration) {
         tokio::time::sleep(after).await;
-        if self.shared.vote() != vote || self.shared.leader_by_term().is_some() {
+        if self.shared.vote() != vote || self.shared.live_leader().is_some() {
             return;
         }
         self.table().last_take_over = Some(self.shared.env.clock.now());

@@ -391,6 +391,7 @@ fn begin(
     tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), incoming));
     tasks.spawn(presence.clone().run());
     tasks.spawn(presence.clone().started());
+    tasks.spawn(presence.clone().watch_silence());
     tasks.spawn(Confirmer::run(shared.clone()));
     tasks.spawn(leadership(shared.clone()));
     tasks.spawn(purge::run(shared.clone(), log_bytes_kept));

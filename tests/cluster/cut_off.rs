@@ -108,3 +108,21 @@ async fn a_load_from_a_leader_that_is_cut_off_is_refused_before_its_deadline() {
     assert!(matches!(stale, Loaded::Full(_)), "{stale:?}");
     assert_eq!(caller.at(cluster.raw(others[0])).value("s").await.as_deref(), Some(b"value".as_slice()));
 }
+
+/// Its connections stand and nothing comes: the others replace it once it counts no more, before their own timeouts are over.
+#[tokio::test]
+async fn a_leader_that_is_silent_is_replaced_though_nobody_s_election_timeout_ends() {
+    for nodes in [3, 5] {
+        let (cluster, leader, others) = cuttable(nodes).await;
+        others.iter().for_each(|id| cluster.node(*id).expect("it runs").never_time_out());
+        cluster.cut_off(leader).expect("it is cuttable");
+        let replaced = |node: &quorate::client::NodeStatus| node.leader.is_some_and(|other| other.0 != leader);
+        let elsewhere = |status: &quorate::client::ClusterStatus| {
+            status.nodes.iter().filter(|node| node.id.0 != leader).all(|node| node.reachable && replaced(node))
+        };
+        cluster.wait_for("another leader", elsewhere).await.expect("a majority lost it");
+        let at = cluster.config().member(others[0].into()).expect("a member").client.clone();
+        let client = Client::builder().endpoints([at]).build().expect("a client");
+        client.save("s", Content::Value("saved".into()), WriteOptions::default()).await.expect("a majority serves");
+    }
+}
