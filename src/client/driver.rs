@@ -27,13 +27,14 @@ use super::Error;
 use super::connection::{self, Connector, Dial, Event, Line};
 use super::credentials::{Credentials, Link};
 use super::failures::Failures;
+use super::given_up::{GivenUp, Say};
 use super::operation::{Attempt, Body, Call, Key, Operation, Via};
 use super::router::{Choice, Router};
 use super::table::Table;
 use crate::env::{Clock, Random, u64_from};
 use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX};
 use crate::mutant::{self, Mutant};
-use crate::types::{ClientId, ClusterId, Nonce, Sequence, SessionId, Write};
+use crate::types::{ClusterId, Nonce, SessionId, Write};
 use crate::wire::{self, v1};
 
 /// Calls handed over and not taken up yet.
@@ -151,10 +152,9 @@ pub(super) struct Driver {
     /// Every endpoint just failed: look again then.
     wait_until: Option<Duration>,
     keep_alive_at: Option<Duration>,
-    /// The last write of a client that was given up, and that the cluster may not know to be closed.
-    given_up: Option<(ClientId, Sequence)>,
-    /// Our keep-alive that says that this is closed.
-    closing: Option<(Key, Sequence)>,
+    given_up: GivenUp,
+    /// Our operation that says this of what was given up.
+    closing: Option<(Key, Say)>,
     /// When to say so, at the earliest.
     close_at: Duration,
     used: bool,
@@ -194,7 +194,7 @@ impl Driver {
             opening: None,
             wait_until: None,
             keep_alive_at: None,
-            given_up: None,
+            given_up: GivenUp::default(),
             closing: None,
             close_at: Duration::ZERO,
             used: false,
@@ -246,7 +246,7 @@ impl Driver {
         let timer = self.timers.first().map(|(at, _)| *at);
         // The next look at the endpoints matters only to what waits for one.
         let wait = self.wait_until.filter(|_| !self.ready.is_empty());
-        let close = Some(self.close_at).filter(|at| self.given_up.is_some() && self.closing.is_none() && *at > self.now);
+        let close = Some(self.close_at).filter(|at| !self.given_up.is_empty() && self.closing.is_none() && *at > self.now);
         [timer, wait, self.keep_alive_at, close].into_iter().flatten().min().unwrap_or(self.now + IDLE)
     }
 
@@ -423,7 +423,7 @@ impl Driver {
         if self.leaving && self.users == 0 && !self.close_sent {
             self.close_sent = true;
             // Nobody is left to use it.
-            let ours = self.opening.into_iter().chain(self.closing.map(|(key, _)| key));
+            let ours = self.opening.into_iter().chain(self.closing.as_ref().map(|(key, _)| *key));
             for key in ours.collect::<Vec<_>>() {
                 self.fail(key, Error::refused("the client is closed"));
             }
@@ -436,16 +436,18 @@ impl Driver {
         self.drop_idle_connections();
     }
 
-    /// Says that what was given up is closed, once everything older is, and again until the cluster has heard it: what arrives late then
-    /// is refused. A write says it too, but there may be none.
+    /// Closes what was given up, again until the cluster has heard it: what arrives late then is refused. Writes say what is closed too,
+    /// but there may be none.
     fn close_given_up(&mut self) {
-        let Some((client, sequence)) = self.given_up else { return };
-        if self.table.client() != Some(client) {
-            self.given_up = None;
-        } else if !self.leaving && self.closing.is_none() && self.close_at <= self.now && self.table.acknowledged_below() > sequence
-        {
-            self.closing = Some((self.own(Body::KeepAlive, OWN_DEADLINE), sequence));
+        if self.leaving || self.closing.is_some() || self.close_at > self.now {
+            return;
         }
+        let Some(say) = self.given_up.next(&self.table) else { return };
+        let body = match &say {
+            Say::Closed(_) => Body::KeepAlive,
+            Say::Settle(write) => Body::Settle { write: write.clone() },
+        };
+        self.closing = Some((self.own(body, OWN_DEADLINE), say));
     }
 
     fn sequence(&mut self) {
@@ -571,6 +573,7 @@ impl Driver {
                 Write::KeepAlive { client, nonce, acknowledged_below: closed }
             }
             (Body::CloseClient, Some(client)) => Write::CloseClient { client, nonce },
+            (Body::Settle { write }, _) if write.request().is_some_and(|request| self.table.is_ours(request)) => write.clone(),
             _ => return None,
         };
         Some(v1::submit_request::Operation::Write(wire::write_to(&write)))

@@ -27,6 +27,7 @@ mod credentials;
 mod driver;
 mod error;
 mod failures;
+mod given_up;
 mod handle;
 mod known;
 mod members;

@@ -71,6 +71,10 @@ pub(super) enum Body {
     },
     /// Our own.
     KeepAlive,
+    /// Our own: takes the sequence of a write that was given up, and changes nothing.
+    Settle {
+        write: Write,
+    },
     /// Our own, the last.
     CloseClient,
     /// Not sent: settles what is open, closes the client and ends the driver.
@@ -208,7 +212,7 @@ impl Operation {
             }
             Body::Load { reply, .. } => drop(reply.send(Err(error))),
             Body::List { reply, .. } => drop(reply.send(Err(error))),
-            Body::Open { .. } | Body::KeepAlive | Body::CloseClient => {}
+            Body::Open { .. } | Body::KeepAlive | Body::Settle { .. } | Body::CloseClient => {}
             Body::Close { reply } => drop(reply.send(())),
         }
     }

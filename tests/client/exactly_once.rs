@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate::client::{Client, Content, ErrorKind, Expected, Version, WriteOptions};
 use quorate::types::{Refusal, RefusalKind, Verdict};
 
-use super::fake::{Cluster, Fault};
+use super::fake::{Cluster, Fault, Node};
 use super::{Counting, LONG, Movable, SHORT, client, client_within, content, noise, value};
 
 fn no_leader() -> Fault {
@@ -117,6 +117,46 @@ async fn a_write_that_was_given_up_is_closed_though_its_client_writes_nothing_mo
     assert_eq!(cluster.apply_swallowed(), [Verdict::Stale]);
     assert_eq!(client.load("a").await.expect("answered"), None);
     assert_eq!(cluster.seen().len(), 1, "no other write was needed");
+}
+
+/// Its sequence can't be called closed while an older one is open, for as long as that may take. A write that had to wait has a later
+/// sequence than one whose deadline is later.
+#[tokio::test]
+async fn a_write_that_was_given_up_can_not_happen_though_an_older_sequence_is_open() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start(1).await;
+    let clock = Arc::new(Movable::default());
+    let builder = Client::builder().endpoints(nodes.iter().map(Node::address)).write_deadline(Duration::from_secs(100));
+    let client = builder.env(clock.clone(), Arc::new(Counting::default())).build().expect("valid");
+    let save = |id: &'static str, text: &'static str| {
+        let client = client.clone();
+        tokio::spawn(async move { client.save(id, value(text), WriteOptions::default()).await })
+    };
+    nodes[0].then(Fault::Hold);
+    let abandoned = save("a", "first");
+    cluster.arrived(1).await;
+    abandoned.abort();
+    let late = save("a", "late");
+    // It is with the driver before the next one.
+    client.load("b").await.expect("answered");
+    clock.advance(Duration::from_secs(30));
+    nodes[0].then(Fault::Swallow);
+    let open = save("b", "open");
+    cluster.arrived(3).await;
+    nodes[0].then(Fault::Swallow);
+    cluster.open_gate();
+    cluster.arrived(4).await;
+    clock.advance(Duration::from_secs(75));
+    let sent = |sequence: u64| cluster.seen().iter().filter(|seen| seen.sequence == sequence).count();
+    while sent(3) < 2 {
+        client.load("b").await.expect("answered");
+    }
+    let error = late.await.expect("no panic").expect_err("it was swallowed");
+    assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}");
+    assert!(!open.is_finished() && sent(2) == 1, "the older one is open");
+    let happened = cluster.apply_swallowed();
+    assert!(matches!(happened[..], [Verdict::Saved { .. }, Verdict::Conflict { .. }]), "{happened:?}");
+    assert_eq!(content(client.load("a").await.expect("answered")), value("first"));
 }
 
 #[tokio::test]

@@ -173,7 +173,7 @@ impl Driver {
                 let kind = RefusalKind::Overloaded { retry_after: std::time::Duration::ZERO };
                 self.refuse_tag(attempt.tag, Refusal::not_applied(kind, "the table of outcomes is full"));
             }
-            Verdict::Stale | Verdict::WindowExceeded => self.fail(key, Error::indeterminate(None)),
+            Verdict::Stale | Verdict::WindowExceeded if users_write => self.fail(key, Error::indeterminate(None)),
             // Not recorded: the same request carries the whole. No earlier attempt can still happen: its base never becomes current.
             Verdict::BaseMismatch => {
                 tracing::debug!("a delta's base is not what is stored");
@@ -249,10 +249,11 @@ impl Driver {
     }
 
     fn own_outcome(&mut self, key: Key, verdict: &Verdict) {
-        if let (Some((closing, closed)), Verdict::ClientKept) = (self.closing, verdict)
-            && closing == key
-        {
-            self.given_up = self.given_up.filter(|(_, sequence)| *sequence > closed);
+        let said = self.closing.take_if(|(closing, _)| *closing == key);
+        if let Some((_, said)) = &said {
+            // The next one, if there is one, at once.
+            self.given_up.heard(said);
+            self.close_at = self.now;
         }
         self.end_attempt(key);
         let removed = self.remove(key);
@@ -378,14 +379,13 @@ impl Driver {
 
     /// Ends an operation with an error. Its sequence is closed: it will never be sent again.
     pub(super) fn fail(&mut self, key: Key, error: Error) {
-        if matches!(error.kind(), ErrorKind::Indeterminate)
-            && let Some(request) = self.operations.get(&key).and_then(|operation| operation.request)
-            && self.table.is_ours(&request)
-        {
-            self.given_up = self.given_up.max(Some((request.client, request.sequence)));
-        }
         self.end_attempt(key);
         let Some(operation) = self.remove(key) else { return };
+        if matches!(error.kind(), ErrorKind::Indeterminate)
+            && let (Some(request), Some(id)) = (operation.request, operation.session())
+        {
+            self.given_up.note(request, id.clone(), &self.table);
+        }
         if let Body::Open { .. } = operation.body
             && !matches!(error.kind(), ErrorKind::Refused { retry_after } if retry_after < FULL_RETRY_AFTER)
         {
