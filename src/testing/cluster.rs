@@ -90,8 +90,8 @@ impl Default for Builder {
         Self {
             nodes: 3,
             data_dir: None,
-            heartbeat_interval: Duration::from_millis(100),
-            election_timeout: (Duration::from_millis(400), Duration::from_millis(800)),
+            heartbeat_interval: Duration::from_millis(250),
+            election_timeout: (Duration::from_millis(1000), Duration::from_millis(2000)),
             segment_bytes: SEGMENT_BYTES,
             early_elections: true,
             log_bytes_kept: None,
@@ -115,7 +115,7 @@ impl Builder {
         self
     }
 
-    /// Time between two heartbeats, 100 ms, and how long a follower waits for one, 400 ms to 800 ms.
+    /// Time between two heartbeats, 250 ms, and how long a follower waits for one, 1 s to 2 s, as by default.
     pub fn timing(mut self, heartbeat_interval: Duration, election_timeout_min: Duration, election_timeout_max: Duration) -> Self {
         self.heartbeat_interval = heartbeat_interval;
         self.election_timeout = (election_timeout_min, election_timeout_max);
