@@ -2,7 +2,7 @@
 # Searches for bytes that break a decoder, from the seeds in git on:
 #   scripts/fuzz.sh [TARGET] [--minutes M]
 # All targets in turn, one minute each, by default. Needs cargo-fuzz (cargo install cargo-fuzz) and a C++ compiler; stable Rust will do.
-# What breaks one goes to tests/fuzz/seeds/TARGET/ first, where cargo test replays it for ever; then mend the decoder.
+# What breaks one goes to tests/fuzz/seeds/TARGET/ first, where cargo test replays it for ever; then fix the decoder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -96,7 +96,7 @@ old_max="$(each cluster_version_max)" old_max="${old_max%% *}"
   >"$dir/agents.json" 2>"$dir/agents.err" &
 agents=$!
 background+=("$agents")
-# Raises a counter until it is told to stop; every version must be the next one. The number of the last one acknowledged is the file's.
+# Raises a counter until it is stopped; every version must be the next one. The number of the last one acknowledged is the file's.
 counter() {
   local next=1
   echo 1 | "$NEW_BIN" session put counter >/dev/null || return 1

@@ -30,8 +30,8 @@ pub const FORMAT: u8 = 1;
 /// The format of entries under the test-only cluster version 2.
 #[doc(hidden)]
 pub const TEST_FORMAT: u8 = 2;
-/// Most chunks an entry may carry. More than a session may hold, so that a client hears `TooLarge` from the machine; whoever
-/// proposes refuses more than this before.
+/// Most chunks an entry may carry. More than a session may hold, so that a client hears `TooLarge` from the machine; the
+/// proposer refuses more than this before.
 pub const ENTRY_CHUNKS_MAX: usize = 4 * SESSION_CHUNKS_MAX as usize;
 
 const _: () = assert!(ENTRY_CHUNKS_MAX as u64 >= SESSION_CHUNKS_MAX);

@@ -2,7 +2,7 @@
 //!
 //! `scripts/bench/*.sh` build this and run one scenario each; `--help` says the rest. Stores take turns within each round, since figures
 //! drift by a third over minutes; ratios are within a round. Everything is removed at the end, also on ctrl-C; what a killed run left
-//! is cleaned, and told, by the next.
+//! is cleaned, and reported, by the next.
 
 mod agents;
 mod arguments;

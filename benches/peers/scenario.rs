@@ -84,7 +84,7 @@ async fn alternating(
     Ok(())
 }
 
-/// Adds a run, and says so to whoever waits.
+/// Adds a run, and says so to the waiters.
 fn record(report: &mut Report, cell: Cell, round: usize, kind: Kind, figures: Figures) {
     let figures_text: Vec<String> =
         figures.iter().map(|(metric, value)| format!("{} {}", metric.text(*value), metric.name())).collect();

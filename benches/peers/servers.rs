@@ -1,6 +1,6 @@
 //! The processes of one store: started, stopped, killed, counted.
 //!
-//! They are started from the main thread only: each is told by the kernel to end when the thread that started it does
+//! They are started from the main thread only: the kernel ends each when the thread that started it does
 //! (`setpriv --pdeathsig`), so nothing outlives a driver that was killed with -9.
 
 use std::fs::OpenOptions;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What 16 writers see of a leader whose disk hangs for 30 s: each of its threads' next sync is held for so long. Fails if any of them was
-# told an error, if a save took longer than 5 s, or if no other node led meanwhile.
+# saw an error, if a save took longer than 5 s, or if no other node led meanwhile.
 #
 #   scripts/bench/hung.sh [TIMES]        1 by default; each takes 50 s
 #

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Chaos with real processes: starts `quorate serve` nodes on this disk, loads them with real clients, installs faults, heals, checks
-# every answer, and writes a report. Needs no root: faults that can't be installed are told as skipped.
+# every answer, and writes a report. Needs no root: faults that can't be installed are reported as skipped.
 #
 #   scripts/chaos/run.sh [--nodes 3|5] [--minutes M] [--faults N] [--nemesis LIST] [--seed S] [--dir D]
 #   scripts/chaos/run.sh --root ...     also power loss and full disks, on a loop-mounted file system for each node

@@ -218,8 +218,8 @@ mod tests {
         assert!(why(valid().token("secret")).contains("needs tls"));
         assert!(why(valid().token("sec ret")).contains("a token is"));
         assert!(why(valid().token_file("/does/not/exist")).contains("path=/does/not/exist"));
-        assert!(why(valid().tls(Tls::authority_pem("no certificate"))).contains("no certificate in PEM"));
-        assert!(why(valid().tls(Tls::authority_file("/does/not/exist"))).contains("path=/does/not/exist"));
+        assert!(why(valid().tls(Tls::ca_pem("no certificate"))).contains("no certificate in PEM"));
+        assert!(why(valid().tls(Tls::ca_file("/does/not/exist"))).contains("path=/does/not/exist"));
         assert!(why(Client::builder().endpoints(["https://a:1"])).contains("has no tls"));
         assert_eq!(address("https://a:1/", true).expect("fine"), "a:1");
         assert!(address("http://a:1", true).is_err());

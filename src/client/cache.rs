@@ -27,7 +27,7 @@ pub(super) struct Cache<T> {
 
 struct Inner<T> {
     sessions: HashMap<SessionId, Entry<T>>,
-    /// All, by a use that is their last or an earlier one: a use costs nothing here, and whoever looks for the oldest puts right what
+    /// All, by a use that is their last or an earlier one: a use costs nothing here, and the search for the oldest puts right what
     /// it finds.
     order: Queue,
     /// Likewise those that were used since their contents were dropped: all that have any.
@@ -116,7 +116,7 @@ impl<T: Item> Cache<T> {
             let Some(entry) = sessions.get_mut(&id) else { continue };
             // One that is busy is in use.
             let stripped = entry.session.try_lock().map(|mut held| held.strip()).is_ok();
-            // Whoever holds it may be about to remember more. The others leave the queue, so that no call walks over those of calls
+            // Its holder may be about to remember more. The others leave the queue, so that no call walks over those of calls
             // before.
             entry.in_full = !stripped || Arc::strong_count(&entry.session) > 1;
             if entry.in_full {

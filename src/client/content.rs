@@ -51,7 +51,7 @@ pub struct Read {
     pub revision: Revision,
     /// If there is no session: the version its tombstone counts from; 0 without one.
     pub tombstone: Version,
-    /// Of a stale read: everything acknowledged so long before it is in it; `None`: that cannot be told.
+    /// Of a stale read: everything acknowledged so long before it is in it; `None`: that is unknown.
     pub age: Option<Duration>,
     /// The session, if there is one.
     pub session: Option<Session>,

@@ -35,19 +35,19 @@ pub(super) type Link = InterceptedService<Channel, Bearer>;
 /// Which nodes a client believes, and what it shows to them: TLS 1.3, always with a check of the node's certificate and name.
 #[derive(Clone)]
 pub struct Tls {
-    authorities: Pem,
+    cas: Pem,
     identity: Option<[Pem; 2]>,
 }
 
 impl Tls {
-    /// Believes nodes whose certificate is signed by an authority in this PEM file.
-    pub fn authority_file(path: impl Into<PathBuf>) -> Self {
-        Self { authorities: Pem::File(path.into()), identity: None }
+    /// Believes nodes whose certificate is signed by a CA in this PEM file.
+    pub fn ca_file(path: impl Into<PathBuf>) -> Self {
+        Self { cas: Pem::File(path.into()), identity: None }
     }
 
     /// The same from PEM.
-    pub fn authority_pem(pem: impl Into<Vec<u8>>) -> Self {
-        Self { authorities: Pem::Bytes(pem.into().into()), identity: None }
+    pub fn ca_pem(pem: impl Into<Vec<u8>>) -> Self {
+        Self { cas: Pem::Bytes(pem.into().into()), identity: None }
     }
 
     /// Shows the certificate in a PEM file, with its key in another: for nodes that ask for one.
@@ -69,8 +69,8 @@ impl Tls {
     }
 
     fn load(&self) -> Result<(Roots, Option<Identity>), String> {
-        let (authorities, place) = self.authorities.read()?;
-        let roots = Roots::from_pem(&authorities).map_err(|error| format!("{error}{place}"))?;
+        let (cas, place) = self.cas.read()?;
+        let roots = Roots::from_pem(&cas).map_err(|error| format!("{error}{place}"))?;
         let Some([certificate, key]) = &self.identity else { return Ok((roots, None)) };
         let ((certificate, place), (key, _)) = (certificate.read()?, key.read()?);
         let identity = Identity::from_pem(&certificate, &key).map_err(|error| format!("{error}{place}"))?;
@@ -141,13 +141,13 @@ impl Connector for Secured {
         let starts = self.starts.clone();
         Box::pin(async move {
             Self::refresh(&connecting, tls.clone(), clock).await;
-            let authority = endpoint.uri().authority().map_or("", |authority| authority.as_str());
-            let endpoint = match format!("https://{authority}").parse::<Uri>() {
+            let place = endpoint.uri().authority().map_or("", |place| place.as_str());
+            let endpoint = match format!("https://{place}").parse::<Uri>() {
                 Ok(origin) => endpoint.origin(origin),
                 Err(_) => endpoint,
             };
             let mut connected = connection::connect(endpoint, TcpDial::new(Some(connecting), within, starts)).await;
-            if let (Err(error), Pem::File(path)) = (&mut connected, &tls.authorities)
+            if let (Err(error), Pem::File(path)) = (&mut connected, &tls.cas)
                 && error.obstacle == Obstacle::NotSigned
             {
                 error.text = format!("its certificate is not signed by the CA in {} (--ca, QUORATE_CA)", path.display());
@@ -329,7 +329,7 @@ mod tests {
             request.metadata().get("authorization").map(|value| value.as_encoded_bytes()),
             Some(&b"Bearer secret-token"[..])
         );
-        let tls = Tls::authority_pem("secret").identity_pem("secret", "secret");
+        let tls = Tls::ca_pem("secret").identity_pem("secret", "secret");
         assert!(!format!("{tls:?}").contains("secret"));
     }
 
@@ -337,14 +337,14 @@ mod tests {
     fn a_node_that_is_down_does_not_hide_one_that_refuses_the_credentials() {
         let of = |kind, what: &str| Refusal::not_applied(kind, what.to_owned());
         let mut kept = of(RefusalKind::Unavailable, "first");
-        for (kind, what, told) in [
+        for (kind, what, text) in [
             (RefusalKind::Unavailable, "second", "second"),
             (RefusalKind::Denied, "denied", "denied"),
             (RefusalKind::Unavailable, "fourth", "denied"),
             (RefusalKind::Unauthenticated, "unknown", "unknown"),
         ] {
             note(&mut kept, of(kind, what));
-            assert_eq!(kept.message, told);
+            assert_eq!(kept.message, text);
         }
     }
 

@@ -9,7 +9,7 @@
 //!                              └── timer <──┴── retry::next ──> finish
 //! ```
 //!
-//! A key may stay behind in a queue after its operation ended: whoever takes it out looks whether it still is there. The driver never
+//! A key may stay behind in a queue after its operation ended: the code that takes it out looks whether it still is there. The driver never
 //! waits for anything but its inbox, its events and its timers; what blocks runs in tasks of its own, which end with it.
 
 mod answers;
@@ -233,7 +233,7 @@ impl Driver {
             while self.tasks.try_join_next().is_some() {}
         }
         for closer in self.closers {
-            // Whoever closed went away.
+            // The caller of `close` went away.
             let _ = closer.send(());
         }
     }

@@ -34,7 +34,7 @@ mod members;
 mod operation;
 mod operations;
 mod pack;
-// Pure decisions, for whoever explores them: no part of the interface.
+// Pure decisions, for explorers of them: no part of the interface.
 #[doc(hidden)]
 pub mod retry;
 #[doc(hidden)]
@@ -220,7 +220,7 @@ impl Client {
 
     /// Waits for the writes that are open, for all clones, and tells the cluster that this client is gone; best effort.
     ///
-    /// A later call opens the client anew. Dropping the future changes nothing: the closing goes on.
+    /// A later call opens the client again. Dropping the future changes nothing: the closing goes on.
     pub async fn close(&self) {
         let (reply, closed) = oneshot::channel();
         self.handle.close(reply).await;

@@ -164,7 +164,7 @@ impl Operation {
         }
     }
 
-    /// A write whose caller went away: whoever comes next cannot know how it ended.
+    /// A write whose caller went away: the next caller cannot know how it ended.
     pub fn is_abandoned(&self) -> bool {
         matches!(&self.body, Body::Write { reply, .. } if reply.is_closed())
     }
@@ -189,7 +189,7 @@ impl Operation {
         })
     }
 
-    /// What the caller is told when there is nothing more to try.
+    /// What the caller gets when there is nothing more to try.
     pub fn failure(&mut self) -> Error {
         let pending = self.attempt.is_some() && self.is_write();
         if pending || self.history.ambiguous {

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_told_as_what_was_given() {
+    fn sizes_are_shown_as_what_was_given() {
         let info = |raw_bytes, items| SessionInfo { raw_bytes, items, ..SessionInfo::default() }.content_bytes();
         assert_eq!((info(7, 0), info(1, 0), info(0, 0), info(21, 2)), (6, 0, 0, 12));
         let message = too_large("stored", 20_000_001, SESSION_STORED_BYTES_MAX, TAG_BYTES).to_string();

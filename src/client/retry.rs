@@ -53,7 +53,7 @@ pub enum Decision {
 /// Decides what follows a refusal. `history.ambiguous` already speaks of this attempt too.
 ///
 /// Only the same request id is ever sent again, so a retry is safe whatever the refusal says; what may differ is what the caller is
-/// told in the end.
+/// reported in the end.
 pub fn next(refusal: &Refusal, history: &mut History, situation: Situation) -> Decision {
     let wait = |history: &mut History, least: Duration| {
         history.backoff = jittered(history.backoff, situation.random);

@@ -25,12 +25,12 @@ impl Table {
         Self { cluster: None, nonce, client: None, next: 1, open: BTreeSet::new() }
     }
 
-    /// The cluster all this is valid for, once a node told.
+    /// The cluster all this is valid for, once a node said so.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.cluster
     }
 
-    /// A node told which cluster it is. The first one counts; whoever finds another one [forgets](Self::forget_cluster) first.
+    /// A node said which cluster it is. The first one counts; a caller that finds another one [forgets](Self::forget_cluster) first.
     pub fn learn(&mut self, cluster: ClusterId) {
         self.cluster.get_or_insert(cluster);
     }
@@ -85,7 +85,7 @@ impl Table {
         Request { acknowledged_below: if ours { self.acknowledged_below() } else { request.acknowledged_below }, ..request }
     }
 
-    /// The final outcome of a request was received, or its caller was told that there is none.
+    /// The final outcome of a request was received, or its caller learned that there is none.
     pub fn close(&mut self, request: &Request) {
         if self.is_ours(request) {
             let was_open = self.open.remove(&request.sequence.0);

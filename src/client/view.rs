@@ -216,7 +216,7 @@ impl<T: Item> View<T> {
         let fresh = new.items[shared..].iter().map(Item::to_bytes).collect::<Result<Vec<_>, _>>()?;
         let decoded = |(item, bytes): (&T, &Bytes)| Decoded { value: item.clone(), bytes: bytes.len(), text: None };
         let more = new.items[shared..].iter().zip(&fresh).map(decoded).collect();
-        // Of what begins anew nothing is kept.
+        // Of what begins again nothing is kept.
         let head = if new.items.is_empty() { new.head.clone() } else { T::head_after(&self.head, &new.head) };
         let view = self.cut_and_followed_by(shared, more, head.clone(), new.counters.clone(), meter);
         let appended = (shared == self.len).then(|| increments(&self.counters, &new.counters, T::COUNTER_MAX)).flatten();

@@ -9,7 +9,7 @@ use super::disk::{Disk, DiskFile, Held, RealDisk, Space};
 
 /// Bytes of a page that was written over.
 const PAGE_BYTES: u64 = 4096;
-/// Most that may be written over, of one file: engines only mend their bookkeeping.
+/// Most that may be written over, of one file: engines only correct their bookkeeping.
 const PAGES_MAX: usize = 64 * 1024;
 
 /// Opens files without the right to write. Writes to an open file are seen by its readers and by nobody else; names never change.

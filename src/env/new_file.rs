@@ -187,7 +187,7 @@ impl Replacing {
         };
         let failed = |error: io::Error| named(&error, error.kind(), &target);
         let directory = File::open(directory_of(&target)).map_err(failed)?;
-        // Where locks do not work, two that change one file at once are told apart by what they have read.
+        // Where locks do not work, two that change one file at once are distinguished by what they have read.
         let _ = directory.lock();
         let before = match std::fs::metadata(&target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,

@@ -65,7 +65,7 @@ impl Worker {
 
     /// The same; `changed` is called after every wake and when the handle is dropped. It must be short and never panic.
     pub fn manual_with(changed: impl Fn() + Send + Sync + 'static) -> (Worker, Manual) {
-        Self::manual_of(Signal { told: Some(Box::new(changed)), ..Signal::default() })
+        Self::manual_of(Signal { on_change: Some(Box::new(changed)), ..Signal::default() })
     }
 
     fn manual_of(signal: Signal) -> (Worker, Manual) {
@@ -104,8 +104,8 @@ impl Waker {
 struct Signal {
     state: Mutex<SignalState>,
     changed: Condvar,
-    /// Told of every change too, where no thread waits for it.
-    told: Option<Box<dyn Fn() + Send + Sync>>,
+    /// Called at every change too, where no thread waits for it.
+    on_change: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -118,8 +118,8 @@ impl Signal {
     fn set(&self, change: impl FnOnce(&mut SignalState)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_one();
-        if let Some(told) = &self.told {
-            told();
+        if let Some(on_change) = &self.on_change {
+            on_change();
         }
     }
 

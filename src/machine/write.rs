@@ -1,6 +1,6 @@
 //! Client writes: `Save`, `SaveIfVersion`, `Delete`, and the order of their checks (design §4).
 //!
-//! `decide` looks and returns what to store; `store` and `bury` do it. Between them nothing can fail.
+//! `decide` looks and returns what to store; `store` and `remove` do it. Between them nothing can fail.
 
 use super::Machine;
 use super::clients::Admission;
@@ -189,14 +189,14 @@ impl Machine {
             Found::Live(session) => {
                 let version = session.version.next();
                 let deadline_ms = moment.now_ms.saturating_add(self.rules.tombstone_ttl_ms);
-                self.bury(id, Some(Tombstone { version, deadline_ms }), effects);
+                self.remove(id, Some(Tombstone { version, deadline_ms }), effects);
                 Verdict::Deleted { version }
             }
         }
     }
 
     /// Drops a session with its content; the tombstone, if any, goes on counting.
-    pub(super) fn bury(&mut self, id: &SessionId, tombstone: Option<Tombstone>, effects: &mut Effects) {
+    pub(super) fn remove(&mut self, id: &SessionId, tombstone: Option<Tombstone>, effects: &mut Effects) {
         let Some(old) = self.tables.remove_session(id, effects) else {
             return;
         };

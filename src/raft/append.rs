@@ -139,7 +139,7 @@ where
     let answers = unfold(Some(sender), async |sender| {
         let mut sender = sender?;
         let answer = sender.next().await?;
-        // Nothing after an error: openraft begins anew.
+        // Nothing after an error: openraft begins again.
         let goes_on = matches!(answer, Ok(Ok(_)));
         Some((answer, goes_on.then_some(sender)))
     });
@@ -182,7 +182,7 @@ struct Sender<S> {
     last_sent: Option<RaftLogId>,
     /// News of a commit, and until when it may wait.
     held: Option<(AppendEntriesRequest<Types>, Instant)>,
-    /// Armed for the earliest of all that may become due, or earlier: setting it anew for every request would cost more.
+    /// Armed for the earliest of all that may become due, or earlier: setting it again for every request would cost more.
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
 }
@@ -237,7 +237,7 @@ where
     fn take(&mut self, request: AppendEntriesRequest<Types>) -> Result<(), RpcError> {
         // Only behind entries of this stream: otherwise it asks what the follower has, and the leader waits for the answer.
         let only_commit = request.entries.is_empty() && request.prev_log_id.is_some() && request.prev_log_id == self.last_sent;
-        // What was held is told by this one: it follows the same entry, and the leader's commit only grows.
+        // This one says what was held: it follows the same entry, and the leader's commit only grows.
         let held = self.held.take();
         if only_commit {
             let until = held.map_or_else(|| Instant::now() + COMMIT_WAIT, |held| held.1);

@@ -1,4 +1,4 @@
-//! The files of a node that does not run, opened without being changed: for whoever looks into them, or makes a new cluster of them.
+//! The files of a node that does not run, opened without being changed: to look into them, or to make a new cluster of them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(super) struct AtRest {
 }
 
 impl AtRest {
-    /// Takes the lock, reads identity, the log as it is told, and metadata; gives also what was read of the log. Blocking.
+    /// Takes the lock, reads identity, the log as asked for, and metadata; gives also what was read of the log. Blocking.
     ///
     /// Errors: it is no node's own directory, and what it is instead; a node runs on it; or one of the three is damaged.
     pub fn open<L>(dir: &Path, read_log: impl FnOnce(&Env, &Path) -> Result<L, log::Error>) -> Result<(Self, L), Error> {

@@ -166,7 +166,7 @@ impl From<rows::Error> for BuildError {
 
 /// Reads a whole backup, verifies every record, and every session's content against its metadata. Blocking; it holds the metadata.
 ///
-/// `progress` is told the bytes read. Errors: the first damage, with record and offset.
+/// `progress` gets the bytes read. Errors: the first damage, with record and offset.
 pub fn verify<R: Read>(reader: &mut Reader<R>, mut progress: impl FnMut(u64)) -> Result<Summary, Error> {
     let applied = reader.applied()?;
     let mut sorter = Sorter::default();

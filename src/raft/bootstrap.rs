@@ -109,7 +109,7 @@ fn judge(name: &str, configuration_hash: u64, answers: &BTreeMap<NodeId, Result<
     Round::Ready(instances)
 }
 
-/// Asks whoever is at a member's address who it is. Errors: why there is no answer.
+/// Asks the node at a member's address who it is. Errors: why there is no answer.
 pub async fn ask(shared: &Shared, member: &Member) -> Result<peer::HelloResponse, String> {
     if member.id == shared.me {
         return Ok(hello(shared));

@@ -140,13 +140,13 @@ impl Rounds {
         if round.voters.is_quorum(&round.confirmed)
             && let Some(round) = self.open.remove(&number)
         {
-            // Whoever asked went away.
+            // The caller went away.
             let _ = round.done.send(());
         }
     }
 }
 
-/// Whom this node's vote is for, as its log was last told.
+/// Whom this node's vote is for, as its log last stored it.
 fn voted_for(shared: &Shared) -> Option<Leader> {
     Some(vote_from_bytes(&shared.log.position().vote?).ok()?.leader_id)
 }

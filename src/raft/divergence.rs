@@ -16,7 +16,7 @@ const STRIDES: [u64; 3] = [DIGEST_INTERVAL, 16 * DIGEST_INTERVAL, 256 * DIGEST_I
 const _: () = assert!(STRIDES[2] < DIGEST_INTERVAL * DIGESTS_KEPT as u64, "the digest after the last multiple is still kept");
 
 /// The entries to tell the digests of, where `applied` is the last one. Ascending, each once, none is 0.
-pub fn told(applied: u64) -> Vec<u64> {
+pub fn reported(applied: u64) -> Vec<u64> {
     let mut indexes: Vec<u64> = STRIDES.iter().map(|stride| applied - applied % stride).chain([applied]).collect();
     indexes.retain(|index| *index != 0);
     indexes.sort_unstable();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_is_told_once_and_ends_when_a_later_entry_agrees() {
+    fn an_alarm_is_raised_once_and_ends_when_a_later_entry_agrees() {
         let mut watch = Watch::default();
         let mine = |_| Some(7);
         watch.heard(NodeId(2), 64, 8);
@@ -175,15 +175,15 @@ mod tests {
         watch.heard(NodeId(2), 192, 7);
         assert!(watch.compare(&voters(3), mine).healed);
         assert!(watch.differing().is_empty());
-        assert_eq!(watch.compare(&voters(3), mine), Findings::default(), "what is past is not told again");
+        assert_eq!(watch.compare(&voters(3), mine), Findings::default(), "what is past is not reported again");
     }
 
     #[test]
-    fn what_is_told_is_still_kept_by_everyone_else() {
-        assert_eq!(told(0), [] as [u64; 0]);
-        assert_eq!(told(63), [63]);
-        assert_eq!(told(64), [64]);
-        assert_eq!(told(20_000), [16_384, 19_456, 19_968, 20_000]);
+    fn what_is_reported_is_still_kept_by_everyone_else() {
+        assert_eq!(reported(0), [] as [u64; 0]);
+        assert_eq!(reported(63), [63]);
+        assert_eq!(reported(64), [64]);
+        assert_eq!(reported(20_000), [16_384, 19_456, 19_968, 20_000]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const _: () = assert!(COUNT_MAX * (DETAIL_BYTES_MAX + 64) <= FILE_BYTES_MAX as usize);
 /// Between two writes of the file.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Refusals of one kind are told at once and then so often, with how many there were.
+/// Refusals of one kind are noted at once and then so often, with how many there were.
 const REFUSALS_INTERVAL_MS: u64 = 60_000;
 
 /// Something that happened on this node.
@@ -52,17 +52,17 @@ struct Kept {
     dirty: bool,
 }
 
-/// Refusals of one kind that were not told yet.
+/// Refusals of one kind that were not noted yet.
 #[derive(Default)]
 struct Refusals {
-    told_ms: Option<u64>,
+    noted_ms: Option<u64>,
     since: u64,
 }
 
 impl Refusals {
     /// Whether the last note is too young for another.
     fn is_fresh(&self, at_ms: u64) -> bool {
-        self.told_ms.is_some_and(|told_ms| at_ms.saturating_sub(told_ms) < REFUSALS_INTERVAL_MS)
+        self.noted_ms.is_some_and(|noted_ms| at_ms.saturating_sub(noted_ms) < REFUSALS_INTERVAL_MS)
     }
 }
 
@@ -102,7 +102,7 @@ impl Events {
     }
 
     /// Notes the refusals that were counted since the last note of their kind, where that is long enough ago. A storm that ended is
-    /// told in full by this, and not only with the next refusal.
+    /// noted in full by this, and not only with the next refusal.
     fn tell_refusals(&self) {
         let at_ms = self.env.clock.wall_ms();
         let mut kept = self.locked();
@@ -145,7 +145,7 @@ impl Kept {
     fn tell(&mut self, at_ms: u64, kind: &'static str) {
         let refusals = self.refusals.entry(kind).or_default();
         let count = std::mem::take(&mut refusals.since);
-        refusals.told_ms = Some(at_ms);
+        refusals.noted_ms = Some(at_ms);
         self.add(at_ms, "refused", format!("kind={kind} count={count}"));
     }
 
@@ -243,7 +243,7 @@ mod tests {
 
         events.tell_refusals();
         assert_eq!(events.all().len(), 2, "not before its time");
-        events.locked().refusals.values_mut().for_each(|refusals| refusals.told_ms = None);
+        events.locked().refusals.values_mut().for_each(|refusals| refusals.noted_ms = None);
         events.tell_refusals();
         events.tell_refusals();
         let details: Vec<String> = events.all().into_iter().skip(2).map(|event| event.detail).collect();

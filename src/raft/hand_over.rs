@@ -24,7 +24,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// The same for whoever asked.
+    /// The same for the caller.
     pub fn refusal(self) -> Refusal {
         match self.began {
             true => Refusal::unknown(RefusalKind::Unavailable, self.why),

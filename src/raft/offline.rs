@@ -63,7 +63,7 @@ impl Offline {
         self.files.machine.counts()
     }
 
-    /// Reads every row and compares every session's content with its metadata. `progress` is told rows. Blocking.
+    /// Reads every row and compares every session's content with its metadata. `progress` gets the rows. Blocking.
     ///
     /// Errors: the first damage.
     pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<Summary, Error> {

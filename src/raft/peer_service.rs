@@ -92,7 +92,7 @@ impl PeerService {
         Ok(from)
     }
 
-    /// The same, for what only a member may do: one that was removed is told so. Appends are let through: a leader that was removed
+    /// The same, for what only a member may do: one that was removed gets that answer. Appends are let through: a leader that was removed
     /// may still have to tell of that.
     fn check_member(&self, proof: &Proof, route: Option<&peer::Route>) -> Result<NodeId, Status> {
         let from = self.check(proof, route)?;

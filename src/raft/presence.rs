@@ -280,7 +280,7 @@ impl Presence {
                 complete: message.complete.map(|complete| (Duration::from_millis(complete.age_ms), complete.index)),
                 answers_ms: message.answers_ms,
             };
-            self.shared.quorum.told(vote.leader_id, word);
+            self.shared.quorum.heard_word(vote.leader_id, word);
         }
     }
 
@@ -299,7 +299,7 @@ impl Presence {
         }
     }
 
-    /// Whether a peer reads what this cluster writes, and this node what the peer's does. Errors: what must be mended.
+    /// Whether a peer reads what this cluster writes, and this node what the peer's does. Errors: what must be fixed.
     ///
     /// The leader raises the version only once every member reads the next one, so only a release that was put back is refused here.
     pub fn check_versions(&self, message: &peer::PresenceMessage) -> Result<(), String> {
@@ -325,7 +325,7 @@ impl Presence {
         tokio::spawn(async move {
             let hear = async {
                 while let Ok(Some(message)) = messages.message().await {
-                    // One that was removed asks again, and is told.
+                    // One that was removed asks again, and is answered.
                     if self.shared.is_removed(from) {
                         return;
                     }
@@ -546,7 +546,7 @@ fn message(shared: &Shared, read: &Read) -> peer::PresenceMessage {
     let ms = |age: Duration| u64::try_from(age.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
     let (version, digests) = shared.state.view(|core, applied, _| {
         let digest = |index| Some(peer::Digest { index, digest: core.machine.digest_at(index)? });
-        let indexes = divergence::told(applied.map_or(0, |applied| applied.index));
+        let indexes = divergence::reported(applied.map_or(0, |applied| applied.index));
         (core.machine.cluster_version(), indexes.into_iter().filter_map(digest).collect::<Vec<_>>())
     });
     // What a release before the list reads.

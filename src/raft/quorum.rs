@@ -129,7 +129,7 @@ impl Quorum {
     }
 
     /// The leader that this node follows says something of itself.
-    pub fn told(&self, leader: Leader, word: Word) {
+    pub fn heard_word(&self, leader: Leader, word: Word) {
         self.heard();
         let standing = match word.age {
             Some(age) if age >= self.patience => Standing::Alone,
@@ -174,14 +174,14 @@ impl Quorum {
         known.complete = known.complete.max(Some(at));
     }
 
-    /// How old this node's state may be, with everything applied up to this entry; `None`: it cannot be told.
+    /// How old this node's state may be, with everything applied up to this entry; `None`: it is unknown.
     pub fn age(&self, applied: u64) -> Option<Duration> {
         let mut known = self.known();
         known.settle(applied);
         Some(self.clock.now().saturating_sub(known.complete?))
     }
 
-    /// What to send, so that the answer can be told from earlier ones.
+    /// What to send, so that the answer can be distinguished from earlier ones.
     pub fn sent_ms(&self) -> u64 {
         u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX).max(1)
     }
@@ -259,7 +259,7 @@ mod tests {
     fn a_leader_that_is_not_heard_or_says_that_it_is_alone_counts_no_more() {
         let (clock, quorum) = quorum();
         assert_eq!(quorum.believed_for(leader(1)), None, "never heard");
-        quorum.told(leader(1), word(100));
+        quorum.heard_word(leader(1), word(100));
         assert_eq!(quorum.believed_for(leader(1)), Some(PATIENCE));
         pass(&clock, 1999);
         assert_eq!(quorum.believed_for(leader(1)), Some(ms(1)));
@@ -267,15 +267,15 @@ mod tests {
         assert_eq!(quorum.believed_for(leader(1)), None, "silent");
         quorum.heard();
         assert_eq!(quorum.believed_for(leader(1)), Some(ms(1900)), "heard again; its last word is 2.1 s old");
-        quorum.told(leader(1), word(2000));
+        quorum.heard_word(leader(1), word(2000));
         quorum.heard();
         assert_eq!(quorum.believed_for(leader(1)), None, "by its own word, however often it is heard");
         assert_eq!(quorum.believed_for(leader(2)), Some(PATIENCE), "another one may have a majority");
-        quorum.told(leader(1), word(0));
+        quorum.heard_word(leader(1), word(0));
         assert_eq!(quorum.believed_for(leader(1)), Some(PATIENCE), "it has one again");
-        quorum.told(leader(1), Word::default());
+        quorum.heard_word(leader(1), Word::default());
         assert_eq!(quorum.believed_for(leader(1)), Some(PATIENCE), "a release that does not say is believed");
-        quorum.told(leader(1), word(500));
+        quorum.heard_word(leader(1), word(500));
         for _ in 0..6 {
             pass(&clock, 500);
             quorum.heard();
@@ -300,16 +300,16 @@ mod tests {
         let (clock, quorum) = quorum();
         let said = |index, age_ms, answers_ms| Word { complete: Some((ms(age_ms), index)), answers_ms, ..word(0) };
         assert_eq!(quorum.age(100), None, "nothing was ever said");
-        quorum.told(leader(1), said(7, 100, 0));
+        quorum.heard_word(leader(1), said(7, 100, 0));
         assert_eq!(quorum.age(100), None, "it may have been under way for ever");
-        quorum.told(leader(1), said(7, 100, 9_500));
+        quorum.heard_word(leader(1), said(7, 100, 9_500));
         assert_eq!(quorum.age(6), None, "not applied yet");
         assert_eq!(quorum.age(7), Some(ms(600)));
         pass(&clock, 1000);
-        quorum.told(leader(1), said(9, 0, 11_000));
+        quorum.heard_word(leader(1), said(9, 0, 11_000));
         assert_eq!(quorum.age(8), Some(ms(1600)), "as old as the last that is applied");
         // An answer that comes late makes nothing older.
-        quorum.told(leader(1), said(8, 0, 10_000));
+        quorum.heard_word(leader(1), said(8, 0, 10_000));
         assert_eq!(quorum.age(9), Some(ms(0)));
         pass(&clock, 60_000);
         assert_eq!(quorum.age(9), Some(ms(60_000)), "heard or not: nothing new was confirmed");
@@ -320,7 +320,7 @@ mod tests {
         let (clock, quorum) = quorum();
         for index in 0..1000 {
             pass(&clock, 1);
-            quorum.told(leader(1), Word { complete: Some((ms(0), 1000 + index)), answers_ms: 10_000 + index, ..word(0) });
+            quorum.heard_word(leader(1), Word { complete: Some((ms(0), 1000 + index)), answers_ms: 10_000 + index, ..word(0) });
         }
         assert_eq!(quorum.known().statements.len(), STATEMENTS_MAX);
         assert_eq!(quorum.age(2000), Some(ms(1)), "the newest is kept");

@@ -23,7 +23,7 @@ const READ_RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// Takes the answer to a load and what it counts for until it is sent; called exactly once.
 pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded, Age, Charge), Refusal>) + Send>;
-/// Of a stale read: everything acknowledged so many milliseconds before it is in it; `None`: that cannot be told, or the read is not stale.
+/// Of a stale read: everything acknowledged so many milliseconds before it is in it; `None`: that is unknown, or the read is not stale.
 pub type Age = Option<u64>;
 /// Takes the answer to a listing and what it counts for until it is sent; called exactly once.
 pub type ReplyList = Box<dyn FnOnce(Result<(ListPage, Charge), Refusal>) + Send>;

@@ -69,8 +69,8 @@ pub struct Rebuild {
     pub options: state::Options,
     /// Where its log ends.
     pub last_index: u64,
-    /// Who may have the state: as configured, and as was known when the mark was made, or by the damaged state. Whoever of them does
-    /// not lead names who does.
+    /// Who may have the state: as configured, and as was known when the mark was made, or by the damaged state. A member that
+    /// does not lead names the leader.
     pub members: Vec<(NodeId, String)>,
 }
 
@@ -189,12 +189,12 @@ pub fn name_damage(machine: &Machine, error: &state::Error) -> String {
     }
 }
 
-/// The state's failure leads to a rebuild only if it is damage: a failed disk is not mended by writing to it.
+/// The state's failure leads to a rebuild only if it is damage: a failed disk is not repaired by writing to it.
 pub fn is_damage(error: &state::Error) -> bool {
     matches!(error, state::Error::Corrupt { .. })
 }
 
-/// Names damage of a running node and ends it, or ends it for what a rebuild can't mend.
+/// Names damage of a running node and ends it, or ends it for what a rebuild can't repair.
 pub fn state_failed(shared: &Arc<super::shared::Shared>, error: &state::Error) {
     if is_damage(error) {
         shared.damaged(error);

@@ -104,7 +104,7 @@ pub async fn rows(
     }
 }
 
-/// What a sender is told.
+/// What a sender is answered.
 pub fn refused(error: state::Error) -> Status {
     Status::invalid_argument(format!("snapshot refused: {error}"))
 }

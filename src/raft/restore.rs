@@ -95,7 +95,7 @@ pub fn require_empty(env: &Env, dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Writes the directory of one node from a backup that was verified. Blocking; `progress` is told bytes read.
+/// Writes the directory of one node from a backup that was verified. Blocking; `progress` gets the bytes read.
 ///
 /// The identity comes last, so a directory that was written in part is refused at start. Errors: see [`Error`].
 pub fn restore<R: Read>(env: &Env, reader: Reader<R>, target: &Target, progress: impl FnMut(u64)) -> Result<(), Error> {

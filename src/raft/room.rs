@@ -28,7 +28,7 @@ use crate::machine::{Command, newest_version};
 use crate::mutant::{self, Mutant};
 use crate::types::NodeId;
 
-/// How often the disk is looked at, and the verdict made anew if nothing is heard.
+/// How often the disk is looked at, and the verdict made again if nothing is heard.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// After this a full leader asks another voter again to take over.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! The scrubber: reads everything that lies in the state file over time, so that rot is found before it is needed.
+//! The scrubber: reads everything that lies in the state file over time, so that corruption is found before it is needed.
 //!
 //! A pass first reads all metadata rows of one flush point and compares their digest with the machine's at that point; then, session
 //! by session, every content row, its checksums, and the session's chunks against its metadata; then the log, entry by entry. It reads

@@ -195,13 +195,13 @@ impl Shared {
         self.quorum.heard();
     }
 
-    /// How old this node's state may be, in milliseconds: everything acknowledged before is in it. `None`: that cannot be told.
+    /// How old this node's state may be, in milliseconds: everything acknowledged before is in it. `None`: that is unknown.
     pub fn stale_ms(&self) -> Option<u64> {
         if let Some((age, _)) = self.complete() {
             self.quorum.confirmed(age);
         }
         let age = self.quorum.age(self.applied().map_or(0, |applied| applied.index))?;
-        // Rounded up: never told younger than it is.
+        // Rounded up: never reported younger than it is.
         Some(
             u64::try_from(age.as_millis())
                 .unwrap_or(u64::MAX)
@@ -235,7 +235,7 @@ impl Shared {
         })
     }
 
-    /// A cluster has this node as a member with another data directory, and this one holds nothing. Told once.
+    /// A cluster has this node as a member with another data directory, and this one holds nothing. Said once.
     pub fn lost_its_disk(&self, cluster: ClusterId) {
         if self.estranged.set(cluster).is_ok() {
             let what = estranged(cluster);

@@ -84,7 +84,7 @@ pub struct Options {
     pub log: log::Options,
     /// How the state is kept.
     pub state: state::Options,
-    /// Who is told of every entry that is applied, for tests that audit them.
+    /// Called for every entry that is applied, for tests that audit them.
     pub observer: Option<Observer>,
     /// How everything on disk is read over time.
     pub scrub: scrub::Options,
@@ -95,7 +95,7 @@ pub struct Options {
 /// Why a node did not start. Nothing was changed, except that a missing data directory may have been made.
 #[derive(Debug)]
 pub enum StartError {
-    /// The data directory is missing, foreign, locked or damaged: a person must look. The text says how to mend it.
+    /// The data directory is missing, foreign, locked or damaged: a person must look. The text says how to fix it.
     Data(String),
     /// The options contradict each other.
     Options(String),
@@ -152,7 +152,7 @@ fn open_dir(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
     let is_empty = position.vote.is_none() && position.last.is_none();
     if !is_empty && identity.cluster().is_none() {
         return Err(data(format!(
-            "the log holds records and the identity names no cluster: they are not of one data directory path={} mend=put both back from \
+            "the log holds records and the identity names no cluster: they are not of one data directory path={} fix=put both back from \
              one copy, or replace the node under a new id",
             dir.display()
         )));
@@ -162,7 +162,7 @@ fn open_dir(env: &Env, options: &OpenOptions) -> Result<Storage, StartError> {
         identity.mark_initialized().map_err(data)?;
     } else if identity.was_initialized() {
         return Err(data(format!(
-            "the log is gone but the node took part in a cluster: it must not vote again path={} mend=restore the log, or replace the node \
+            "the log is gone but the node took part in a cluster: it must not vote again path={} fix=restore the log, or replace the node \
              under a new id",
             dir.display()
         )));
@@ -257,7 +257,7 @@ async fn rebuild_state(
     let reason = &mark.reason;
     let Some(cluster) = identity.cluster().filter(|_| !members.is_empty()) else {
         return Err(data(format!(
-            "the state of this node must not be served, and no other member has it: {reason} path={} mend=restore a backup; \
+            "the state of this node must not be served, and no other member has it: {reason} path={} fix=restore a backup; \
              `quorate offline export` writes the sessions that are whole",
             options.data_dir.display()
         )));
@@ -368,7 +368,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
     });
     watch_failures(&shared);
-    // Whoever asks it, or is answered by it, must not take a disk that was not looked at for one without room, or with it.
+    // A peer that asks it, or is answered by it, must not take a disk that was not looked at for one without room, or with it.
     room::look(&shared).await;
     let presence = Presence::new(shared.clone(), options.election_timeout_max, options.early_elections);
     let mut tasks = begin(&shared, &presence, incoming, options.log_bytes_kept, options.scrub);
@@ -379,7 +379,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     Ok(Node::new(shared, presence, tasks))
 }
 
-/// The tasks that every node has from its start on; whoever holds the set joins them.
+/// The tasks that every node has from its start on; the holder of the set joins them.
 fn begin(
     shared: &Arc<Shared>,
     presence: &Arc<Presence>,

@@ -155,7 +155,7 @@ pub struct Applied<'a> {
     pub outcome: &'a Outcome,
 }
 
-/// Is told of every entry a node applies, in order, and must be short.
+/// Called for every entry a node applies, in order; it must be short.
 pub type Observer = Arc<dyn Fn(Applied<'_>) + Send + Sync>;
 
 /// The applied state of one node. Cheap to clone.
@@ -305,7 +305,7 @@ impl RaftStateMachine<Types> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
     {
-        // Answered together: whoever waits for them wakes once for all, not once for each.
+        // Answered together: the task that waits for them wakes once for all, not once for each.
         let mut answers = Answers(Vec::new());
         while let Some(entry) = entries.next().await {
             if self.state.is_full() {

@@ -209,7 +209,7 @@ where
                 Next::Ended => return Poll::Ready(this.error.take().map(Err)),
                 Next::CutOff => {
                     this.end_requests(None);
-                    // Told once; then the stream has ended.
+                    // Said once; then the stream has ended.
                     let (_, none) = mpsc::channel(1);
                     *this.reader.held() = Held::new(none, VecDeque::new());
                     return Poll::Ready(Some(Err(cut_off())));

@@ -24,7 +24,7 @@ const CLUSTER_ID_FRESH: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(pub u32);
 
-/// Reads a whole backup and verifies it: every record, and every session's content against its metadata. `progress` is told the bytes
+/// Reads a whole backup and verifies it: every record, and every session's content against its metadata. `progress` gets the bytes
 /// read. Errors: the first damage, with record and offset.
 pub fn verify(from: impl Read, progress: impl FnMut(u64)) -> Result<(Header, Summary, Source), Error> {
     let mut sum = 0;
@@ -92,7 +92,7 @@ pub fn require_empty(env: &Env, config: &Config, node: NodeId) -> Result<(), Res
     raft::require_empty(env, &config.node_dir(node))
 }
 
-/// Writes the data directory of one node of `config` from a backup that [`verify`] took. `progress` is told the bytes read.
+/// Writes the data directory of one node of `config` from a backup that [`verify`] took. `progress` gets the bytes read.
 ///
 /// Errors: see [`RestoreError`]. Panics if the node is not configured.
 pub fn restore(

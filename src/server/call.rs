@@ -129,7 +129,7 @@ impl Answerer {
 pub struct Call {
     pub operation: Operation,
     pub origin: Origin,
-    /// On whose behalf; told to the leader where the call is forwarded.
+    /// On whose behalf; sent to the leader where the call is forwarded.
     pub caller: Caller,
     /// The cluster it is meant for, where it says so.
     pub cluster_id: Option<ClusterId>,
@@ -142,7 +142,7 @@ pub struct Call {
     pub parked_until: Option<Duration>,
     /// Which leadership it was tried under last; see [`super::dispatch`].
     pub epoch: u64,
-    /// Why it was parked, to be told if nothing better comes.
+    /// Why it was parked, the answer if nothing better comes.
     pub refusal: Option<Refusal>,
     /// `None` once it was answered.
     pub answerer: Option<Answerer>,

@@ -49,7 +49,7 @@ pub struct Config {
     /// Certificates; without them the ports are open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsConfig>,
-    /// Tokens; without them whoever can connect may do everything.
+    /// Tokens; without them every caller that can connect may do everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthConfig>,
 }
@@ -133,7 +133,7 @@ pub struct StorageConfig {
     pub cache: ByteSize,
     /// Log kept behind the last flush for followers that lag. Default 256 MiB, 64 MiB to 1 TiB.
     pub log_kept: ByteSize,
-    /// How often everything on the disk is read and checked, so that rot is found before it is needed. Default 1 day; 0s: never; at
+    /// How often everything on the disk is read and checked, so that corruption is found before it is needed. Default 1 day; 0s: never; at
     /// least 1 s.
     #[serde(with = "humantime_serde")]
     pub scrub_interval: Duration,
@@ -177,7 +177,7 @@ impl Default for StorageConfig {
     }
 }
 
-/// Why there is no configuration. Nothing was started; mend the file and start again. One line.
+/// Why there is no configuration. Nothing was started; fix the file and start again. One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(String);
 
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_others_can_reach_is_refused_by_key_unless_told_otherwise() {
+    fn an_address_others_can_reach_is_refused_by_key_unless_allowed() {
         let config = Config::parse(&three().replace("127.0.0.1:7471", "10.0.0.2:7471")).expect("valid");
         let message = config.require_loopback().expect_err("exposed").to_string();
         assert!(message.contains("node 2: peer=10.0.0.2:7471") && message.contains("--insecure"), "{message}");

@@ -273,7 +273,7 @@ impl Dispatcher {
         }
     }
 
-    /// The one way out of every call that was admitted: counted, told if it was slow or refused, answered.
+    /// The one way out of every call that was admitted: counted, logged if it was slow or refused, answered.
     fn finish(&self, call: Box<Call>, result: Result<Done, Refusal>) {
         let now = self.0.clock.now();
         self.0.metrics.ended(call.operation.kind(), &result, now.saturating_sub(call.started));
@@ -317,7 +317,7 @@ impl Dispatcher {
         }
     }
 
-    /// Runs until `stop`; whoever spawns it joins it. What is open then is answered as Raft lets go of it.
+    /// Runs until `stop`; its spawner joins it. What is open then is answered as Raft lets go of it.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut task = Task::new(self.clone());
         let mut leadership = self.0.node.leadership();
@@ -504,7 +504,7 @@ impl Task {
         self.unpark();
     }
 
-    /// Answers what this node's Raft has open and won't settle soon: whoever asked goes elsewhere with the same request.
+    /// Answers what this node's Raft has open and won't settle soon: the caller goes elsewhere with the same request.
     ///
     /// A write that was handed over may be in the logs of others already: nothing but an outcome settles it.
     fn let_go(&self, why: &str, wanted: impl Fn(&Operation) -> bool) {

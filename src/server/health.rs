@@ -104,7 +104,7 @@ impl Facts {
             check("running", !self.stopping, true, String::new()),
             check("bootstrapped", self.bootstrapped, true, self.estranged.clone().unwrap_or_default()),
             check("leader", self.leader.is_some(), true, leader),
-            // Whoever is wrong by a majority stops by itself; where nobody knows who is, none may take itself out.
+            // A node that is wrong by a majority stops by itself; where it is unknown which one is wrong, none may take itself out.
             check("digest", self.differing.is_empty(), false, differing),
             check("clock", clock_ok, false, offset),
             check(
@@ -132,7 +132,7 @@ impl Facts {
     }
 }
 
-/// Keeps the gRPC health service current until `stop`; whoever spawns it joins it.
+/// Keeps the gRPC health service current until `stop`; its spawner joins it.
 pub async fn run(dispatcher: Dispatcher, reporter: HealthReporter, mut stop: watch::Receiver<bool>) {
     let mut leadership = dispatcher.node().leadership();
     while !*stop.borrow() {

@@ -32,7 +32,7 @@ pub struct Port {
     pub tls: Option<(Acceptor, Arc<AtomicU64>)>,
 }
 
-/// Listens at one of a node's addresses, which the configuration has under a key. Errors: one line that says how to mend it.
+/// Listens at one of a node's addresses, which the configuration has under a key. Errors: one line that says how to fix it.
 pub async fn listen(net: &dyn Net, node: NodeId, mut port: Port, (named, address): (&str, &str)) -> Result<Incoming, StartError> {
     let key = port.key;
     match net.listen(address).await {
@@ -46,12 +46,12 @@ pub async fn listen(net: &dyn Net, node: NodeId, mut port: Port, (named, address
             })
         }
         Err(error) => {
-            let mend = match error.kind() {
+            let advice = match error.kind() {
                 std::io::ErrorKind::AddrInUse => format!("stop what uses the port, or change `{named}`"),
                 std::io::ErrorKind::PermissionDenied => format!("use a port above 1023, or change `{named}`"),
                 _ => format!("change `{named}` to an address of this machine, or say by `{key}_listen` where to listen"),
             };
-            Err(StartError(format!("cannot listen: {error}; {mend} of this node in cluster.toml node={node} {named}={address}")))
+            Err(StartError(format!("cannot listen: {error}; {advice} of this node in cluster.toml node={node} {named}={address}")))
         }
     }
 }
@@ -88,7 +88,7 @@ fn secured(incoming: Incoming, key: &'static str, acceptor: Acceptor, refused: A
             Ok(accepted) => Some(Ok(accepted)),
             Err(reason) => {
                 let before = refused.fetch_add(1, Ordering::Relaxed);
-                // One line for each power of two: whoever can connect can fail to without end.
+                // One line for each power of two: a caller that can connect can fail to without end.
                 if before.is_power_of_two() || before == 0 {
                     tracing::warn!(key, %reason, so_far = before + 1, "a connection was refused: no TLS, or no certificate that is believed");
                 } else {

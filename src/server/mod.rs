@@ -53,7 +53,7 @@ pub use start::{Options, Server};
 
 use std::fmt;
 
-/// Why a node did not start. Nothing was changed. One line that says what to mend.
+/// Why a node did not start. Nothing was changed. One line that says what to fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartError(String);
 

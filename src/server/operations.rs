@@ -1,5 +1,5 @@
 //! The `Operations` service on the client port: what operators ask of this one node, and the changes that only a leader makes. Every call
-//! but one needs the scope `admin`: who the members are is told to whoever may call at all, since clients need it.
+//! but one needs the scope `admin`: every caller may ask who the members are, since clients need it.
 
 use std::time::Duration;
 

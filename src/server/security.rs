@@ -1,7 +1,7 @@
 //! Certificates and tokens of a running node: read when it starts, and again while it runs.
 //!
 //! The files are looked at every [`RELOAD_INTERVAL`]. What changed is put in force for connections made from then on, and tokens for
-//! open ones too. What can't be used leaves what was in force, and is told: in the log once, in `/readyz?verbose` and in the metrics for
+//! open ones too. What can't be used leaves what was in force, and is reported: in the log once, in `/readyz?verbose` and in the metrics for
 //! as long as it lasts. A signal would be one more thing to remember, and would not find the files of a mounted secret (decision 0045); who
 //! is used to one may send it, and reads in the log what came of it.
 
@@ -25,7 +25,7 @@ use crate::types::NodeId;
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 /// Largest file of certificates, of a key or of tokens.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// A certificate that ends so soon is told of.
+/// A certificate that ends so soon is reported.
 pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// What is known of the credentials in force; for health and metrics.
@@ -119,7 +119,7 @@ impl Security {
         Ok(Self { guard, ports, state, files, seen, configured, clock, asked: Arc::default() })
     }
 
-    /// Keeps what is in force current until `stop`; whoever spawns it joins it.
+    /// Keeps what is in force current until `stop`; its spawner joins it.
     pub async fn run(mut self, node: Node, mut stop: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(RELOAD_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -183,8 +183,8 @@ impl Security {
         for what in [("certificates", &tls), ("tokens", &tokens)] {
             if let (what, Ok(true)) = what {
                 self.state.reloads.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(what, "read anew, and in force");
-                node.events().note("credentials", format!("{what} were read anew"));
+                tracing::info!(what, "read again, and in force");
+                node.events().note("credentials", format!("{what} were read again"));
             }
         }
         // What can't be used is not taken as seen, so that it is tried until it can.
@@ -213,8 +213,8 @@ impl Security {
     }
 
     fn tell(&self, problem: Option<String>, node: &Node) {
-        let mut told = self.state.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told == problem {
+        let mut known = self.state.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == problem {
             return;
         }
         match &problem {
@@ -224,7 +224,7 @@ impl Security {
             }
             None => tracing::info!("the credentials are good again"),
         }
-        *told = problem;
+        *known = problem;
     }
 }
 
@@ -243,14 +243,14 @@ struct Files {
 struct Contents {
     certificate: Vec<u8>,
     key: Vec<u8>,
-    authorities: Vec<u8>,
-    client_authorities: Vec<u8>,
+    cas: Vec<u8>,
+    client_cas: Vec<u8>,
     tokens: Vec<u8>,
 }
 
 impl Contents {
     fn tls(&self) -> [&[u8]; 4] {
-        [&self.certificate, &self.key, &self.authorities, &self.client_authorities]
+        [&self.certificate, &self.key, &self.cas, &self.client_cas]
     }
 
     fn take_tls(&mut self, other: &Self) {
@@ -282,8 +282,8 @@ impl Files {
         };
         let mut contents = Contents::default();
         if let Some(TlsConfig { cert, key, ca, client_ca, .. }) = &self.tls {
-            (contents.certificate, contents.key, contents.authorities) = (read(cert)?, read(key)?, read(ca)?);
-            contents.client_authorities = read(client_ca.as_ref().unwrap_or(ca))?;
+            (contents.certificate, contents.key, contents.cas) = (read(cert)?, read(key)?, read(ca)?);
+            contents.client_cas = read(client_ca.as_ref().unwrap_or(ca))?;
         }
         if let Some(tokens) = &self.tokens {
             contents.tokens = read(tokens)?;
@@ -295,9 +295,9 @@ impl Files {
         let Some(tls) = &self.tls else { return Ok(None) };
         let of = |path: &Path, error: tls::Error| format!("{error} path={}", path.display());
         let identity = Identity::from_pem(&contents.certificate, &contents.key).map_err(|error| of(&tls.cert, error))?;
-        let peers = Roots::from_pem(&contents.authorities).map_err(|error| of(&tls.ca, error))?;
+        let peers = Roots::from_pem(&contents.cas).map_err(|error| of(&tls.ca, error))?;
         let clients = tls.client_ca.as_ref().unwrap_or(&tls.ca);
-        let clients = Roots::from_pem(&contents.client_authorities).map_err(|error| of(clients, error))?;
+        let clients = Roots::from_pem(&contents.client_cas).map_err(|error| of(clients, error))?;
         let odd = || format!("the certificate's validity can't be read path={}", tls.cert.display());
         let validity = Validity::of(&identity).ok_or_else(odd)?;
         let now_s = clock.wall_ms() / 1000;
@@ -337,7 +337,7 @@ impl Ports {
     }
 
     fn replace(&self, tls: &TlsConfig, parsed: &Parsed, clock: &Arc<dyn Clock>) -> Result<(), String> {
-        // Made anew once first: then putting it in force can't fail halfway.
+        // Made again once first: then putting it in force can't fail halfway.
         let _ = Self::new(tls, parsed, self.hosts.clone(), clock)?;
         let replace = |acceptor: &Acceptor, port: Port| acceptor.replace(&parsed.identity, &port, clock.clone());
         let [client, peer, admin] = ports(tls, parsed, &self.hosts);
@@ -375,14 +375,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_that_is_not_good_now_is_told_by_dates() {
+    fn a_certificate_that_is_not_good_now_is_reported_with_dates() {
         const DAY: u64 = 86_400;
         let validity = Validity { not_before: 1_787_263_611, not_after: 1_795_043_211 };
-        let told = |now_s| not_now(&validity, now_s);
-        assert_eq!(told(1_795_907_211), "the certificate expired on 2026-11-18, 10 days ago; renew it".to_owned());
-        assert!(told(1_795_043_212).contains("less than a day ago"), "{}", told(1_795_043_212));
-        assert!(told(1_795_043_211 + DAY).contains(", 1 day ago"), "{}", told(1_795_043_211 + DAY));
-        let early = told(1_787_263_611 - 3 * DAY);
+        let text = |now_s| not_now(&validity, now_s);
+        assert_eq!(text(1_795_907_211), "the certificate expired on 2026-11-18, 10 days ago; renew it".to_owned());
+        assert!(text(1_795_043_212).contains("less than a day ago"), "{}", text(1_795_043_212));
+        assert!(text(1_795_043_211 + DAY).contains(", 1 day ago"), "{}", text(1_795_043_211 + DAY));
+        let early = text(1_787_263_611 - 3 * DAY);
         assert!(
             early.contains("only from 2026-08-20 on") && early.contains("3 days from now") && early.contains("clock"),
             "{early}"

@@ -78,24 +78,24 @@ pub fn cause(timing: &Timing) -> Cause {
 
 /// Says what was slow.
 pub struct Slow {
-    /// Answers that took longer are told; zero: none.
+    /// Answers that took longer are logged; zero: none.
     threshold: Duration,
-    told: Mutex<Told>,
+    logged: Mutex<Logged>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Logged {
     second: Duration,
     lines: u32,
-    untold: u64,
+    left_out: u64,
 }
 
 impl Slow {
     pub fn new(threshold: Duration) -> Self {
-        Self { threshold, told: Mutex::default() }
+        Self { threshold, logged: Mutex::default() }
     }
 
-    /// Whether an answer after so long is to be told.
+    /// Whether an answer after so long is to be logged.
     pub fn is(&self, took: Duration) -> bool {
         !self.threshold.is_zero() && took >= self.threshold
     }
@@ -103,7 +103,7 @@ impl Slow {
     /// Logs one of them, or counts it for the next line. Gives the cause.
     pub fn tell(&self, operation: &'static str, result: &'static str, timing: &Timing) -> Cause {
         let cause = cause(timing);
-        if let Some(untold) = self.may_tell(timing.ended) {
+        if let Some(left_out) = self.may_log(timing.ended) {
             let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
             let handed = timing.handed.unwrap_or(timing.ended);
             tracing::warn!(
@@ -116,25 +116,25 @@ impl Slow {
                 slowest_sync_ms = ms(timing.slowest_sync),
                 parked = timing.parked,
                 forwarded = timing.forwarded,
-                untold,
+                left_out,
                 "a slow operation"
             );
         }
         cause
     }
 
-    /// How many were not told since the last line, if a line may be written now.
-    fn may_tell(&self, now: Duration) -> Option<u64> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_sub(told.second) >= SECOND {
-            (told.second, told.lines) = (now, 0);
+    /// How many were not logged since the last line, if a line may be written now.
+    fn may_log(&self, now: Duration) -> Option<u64> {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_sub(logged.second) >= SECOND {
+            (logged.second, logged.lines) = (now, 0);
         }
-        if told.lines == LINES_MAX {
-            told.untold += 1;
+        if logged.lines == LINES_MAX {
+            logged.left_out += 1;
             return None;
         }
-        told.lines += 1;
-        Some(std::mem::take(&mut told.untold))
+        logged.lines += 1;
+        Some(std::mem::take(&mut logged.left_out))
     }
 }
 
@@ -167,12 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_told_in_a_few_lines_and_its_rest_in_the_next() {
+    fn a_storm_is_logged_in_a_few_lines_and_its_rest_in_the_next() {
         let slow = Slow::new(ms(500));
         assert!(slow.is(ms(500)) && !slow.is(ms(499)) && !Slow::new(ms(0)).is(ms(10_000)));
-        let told = (0..100).filter_map(|_| slow.may_tell(ms(5000))).count();
-        assert_eq!(told, LINES_MAX as usize);
-        assert_eq!(slow.may_tell(ms(6000)), Some(95));
-        assert_eq!(slow.may_tell(ms(6001)), Some(0));
+        let logged = (0..100).filter_map(|_| slow.may_log(ms(5000))).count();
+        assert_eq!(logged, LINES_MAX as usize);
+        assert_eq!(slow.may_log(ms(6000)), Some(95));
+        assert_eq!(slow.may_log(ms(6001)), Some(0));
     }
 }

@@ -75,7 +75,7 @@ pub struct Tuning {
     pub log: log::Options,
     /// How its state does.
     pub state: state::Options,
-    /// Who is told of every entry that is applied; nobody outside of tests.
+    /// Called for every entry that is applied; only by tests.
     pub observer: Option<raft::Observer>,
     /// How what is on its disk is read over time.
     pub scrub: raft::ScrubOptions,
@@ -124,7 +124,7 @@ pub struct Server {
 impl Server {
     /// Opens the data directory and the ports, over TCP. It does not wait for a leader.
     ///
-    /// Errors: one line that says how to mend it. Not cancel safe: drop the future only to give the node up.
+    /// Errors: one line that says how to fix it. Not cancel safe: drop the future only to give the node up.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         Self::start_on(options, Arc::new(TcpNet::default())).await
     }
@@ -177,7 +177,7 @@ impl Server {
         if security.guard.is_open() && !is_loopback(at_client.1) {
             tracing::warn!(
                 address = at_client.1,
-                "no tokens: whoever can connect to the client port may do everything; see [auth]"
+                "no tokens: every caller that can connect to the client port may do everything; see [auth]"
             );
         }
         let node = opened.start(incoming).await.map_err(|error| StartError(error.to_string()))?;

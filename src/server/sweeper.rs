@@ -44,7 +44,7 @@ fn rest(swept: Option<Swept>) -> Duration {
     }
 }
 
-/// Runs until `stop`; whoever spawns it joins it.
+/// Runs until `stop`; its spawner joins it.
 pub async fn run(node: Node, mut stop: watch::Receiver<bool>) {
     let mut leadership = node.leadership();
     while !*stop.borrow() {

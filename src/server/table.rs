@@ -1,6 +1,6 @@
 //! The open operations of a node: those handed to Raft or sent to the leader, and not yet settled.
 //!
-//! An operation is settled once: whoever takes its answerer gives the answer. One that outlives its deadline is answered by
+//! An operation is settled once: the taker of its answerer gives the answer. One that outlives its deadline is answered by
 //! [`Table::expire`]'s caller, and its place stays until Raft or the leader is done with it, so that its bytes stay counted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_this_nodes_raft_is_told_from_what_was_sent_on() {
+    fn what_waits_for_this_nodes_raft_is_kept_apart_from_what_was_sent_on() {
         let mut table = Table::default();
         table.link_opened(7);
         let here = table.enter(call(1).0);

@@ -1,4 +1,4 @@
-//! What a directory is, before anything is opened or made in it, and before anybody is told what to do with it.
+//! What a directory is, before anything is opened or made in it, and before anything is said about what to do with it.
 //!
 //! A data directory is known by its `identity`. An empty one is as good as a missing one: a mount point whose disk is missing is empty.
 

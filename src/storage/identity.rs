@@ -402,9 +402,9 @@ mod tests {
         let path = Path::new(DIR).join(FILE);
         let len = disk.contents(&path).expect("it was written").len() as u64;
         for bit in 0..len * 8 {
-            let rotten = disk.crash(Crash::Kept, 0);
-            rotten.damage(&path, bit / 8, 1 << (bit % 8));
-            let error = load(&rotten, 1).expect_err("the checksum covers it");
+            let corrupt = disk.crash(Crash::Kept, 0);
+            corrupt.damage(&path, bit / 8, 1 << (bit % 8));
+            let error = load(&corrupt, 1).expect_err("the checksum covers it");
             assert!(matches!(error, Error::Damaged { .. }), "bit={bit} {error}");
         }
     }

@@ -553,7 +553,7 @@ impl Cluster {
 
     /// Ends a node whatever it is doing, also half way through a start that failed; what it wrote is there, and its disk works again.
     #[doc(hidden)]
-    pub async fn bury(&mut self, node: impl Into<NodeId>) {
+    pub async fn kill_in_any_state(&mut self, node: impl Into<NodeId>) {
         let id = node.into();
         if self.running.contains_key(&id) {
             let _ = self.kill(id).await;

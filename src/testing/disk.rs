@@ -90,7 +90,7 @@ pub struct Fault {
 #[derive(Clone, Default)]
 pub struct SimDisk {
     inner: Arc<Mutex<Inner>>,
-    /// Told when held syncs may go on.
+    /// Notified when held syncs may go on.
     released: Arc<Condvar>,
 }
 
@@ -260,7 +260,7 @@ impl SimDisk {
         Some(self.locked().names.get(path)?.locked().current.clone())
     }
 
-    /// Rot: flips the bits of `mask` in one byte of a file, on the disk and in the cache. Panics without such a byte.
+    /// Corruption: flips the bits of `mask` in one byte of a file, on the disk and in the cache. Panics without such a byte.
     pub fn damage(&self, path: &Path, offset: u64, mask: u8) {
         let inode = self.locked().names.get(path).cloned().expect("a test damages files that are there");
         let mut data = inode.locked();

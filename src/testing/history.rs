@@ -1,4 +1,4 @@
-//! What clients asked and were told, and whether a linearizable store can have said so.
+//! What clients asked and were answered, and whether a linearizable store can have said so.
 //!
 //! ```text
 //! clients ── Recorder ──> Vec<Op> ── resolve (committed log, if at hand) ──> check::exact, check::windows ──> Vec<Violation>
@@ -109,7 +109,7 @@ pub struct Op {
     pub invoked: Duration,
     /// When it was answered. Of an unknown one: when its caller gave up; it may take effect later. `Duration::MAX`: never.
     pub returned: Duration,
-    /// Its caller was told nothing; the answer is the log's, see [`resolve`]. It took effect at some time after it was asked.
+    /// Its caller got no answer; the answer is the log's, see [`resolve`]. It took effect at some time after it was asked.
     pub late: bool,
     /// The save lets the session expire: without the committed log, a version that nobody made may be its end.
     pub expires: bool,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::disk::SimDisk;
 use crate::env::{Clock, Env, Manual, Random, Step, Worker, Workers};
 
-/// Collects workers and runs their steps when told.
+/// Collects workers and runs their steps when asked.
 ///
 /// A worker never runs while it is started, woken or dropped, only inside [`InlineWorkers::run`] and [`InlineWorkers::elapse`].
 #[derive(Clone, Default)]
@@ -108,7 +108,7 @@ impl InlineWorkers {
     }
 }
 
-/// A clock that moves only when told.
+/// A clock that moves only when asked.
 #[derive(Clone, Default)]
 pub struct ManualClock {
     nanos: Arc<AtomicU64>,

@@ -93,10 +93,10 @@ mod tests {
     async fn a_worker_steps_once_per_wake_and_ends_with_its_handle() {
         let workers = TaskWorkers::new(1, Duration::from_millis(3));
         let (steps, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-        let (counted, told) = (steps.clone(), seen.clone());
+        let (counted, stepped) = (steps.clone(), seen.clone());
         let step = move || {
             counted.fetch_add(1, Ordering::SeqCst);
-            told.notify_one();
+            stepped.notify_one();
             Step::Idle
         };
         let worker = workers.start("test", Box::new(step)).expect("there is a runtime");

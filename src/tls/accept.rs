@@ -57,7 +57,7 @@ pub enum Port {
     /// Clients'.
     Client(ClientCertificates),
     /// The members': a certificate signed by one of these, that is good for serving at a member's host. One that is only good for
-    /// being a client of the same authority is refused.
+    /// being a client of the same CA is refused.
     Peer(Roots, Hosts),
     /// HTTP, for operators.
     Admin,
@@ -138,10 +138,10 @@ fn config(identity: &Identity, port: &Port, clock: Arc<dyn Clock>) -> Result<Arc
 fn clients(roots: &Roots, optional: bool) -> Result<Arc<dyn ClientCertVerifier>, Error> {
     let builder = WebPkiClientVerifier::builder_with_provider(roots.0.clone(), provider());
     let builder = if optional { builder.allow_unauthenticated() } else { builder };
-    builder.build().map_err(|error| Error(format!("the authorities can't be used: {error}")))
+    builder.build().map_err(|error| Error(format!("the CAs can't be used: {error}")))
 }
 
-/// Lets members in: whoever could serve at a member's host, by a certificate of the peers' authority.
+/// Lets members in: every caller that could serve at a member's host, by a certificate of the peers' CA.
 struct Members {
     clients: Arc<dyn ClientCertVerifier>,
     serving: Arc<WebPkiServerVerifier>,
@@ -151,7 +151,7 @@ struct Members {
 impl Members {
     fn new(roots: &Roots, hosts: Hosts) -> Result<Self, Error> {
         let serving = WebPkiServerVerifier::builder_with_provider(roots.0.clone(), provider()).build();
-        let serving = serving.map_err(|error| Error(format!("the authorities can't be used: {error}")))?;
+        let serving = serving.map_err(|error| Error(format!("the CAs can't be used: {error}")))?;
         Ok(Self { clients: clients(roots, false)?, serving, hosts })
     }
 }

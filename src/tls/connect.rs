@@ -1,4 +1,4 @@
-//! The end that connects: it believes its authorities and no other, and the name it connects to must be in the certificate.
+//! The end that connects: it believes its CAs and no other, and the name it connects to must be in the certificate.
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -33,7 +33,7 @@ impl Current {
 }
 
 impl Connecting {
-    /// With these authorities, and a certificate to show where there is one. Errors: the certificate can't be used.
+    /// With these CAs, and a certificate to show where there is one. Errors: the certificate can't be used.
     pub fn new(roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         Ok(Self(Arc::new(RwLock::new(Current::new(roots, identity, clock)?))))
     }

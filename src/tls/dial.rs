@@ -411,7 +411,7 @@ impl Listening {
 }
 
 impl Drop for Listening {
-    /// Whoever waits is not kept waiting when the connection goes without a word.
+    /// The caller is not kept waiting when the connection goes without a word.
     fn drop(&mut self) {
         self.heard.0.said.send_if_modified(|said| {
             let unsaid = said.is_none();
@@ -572,8 +572,8 @@ mod tests {
                 let parts = [&said[..cut], &said[cut..]];
                 let enough = parts.iter().filter(|part| !part.is_empty()).any(|part| listening.take(&Ok(()), part));
                 assert!(enough || listening.take(&Ok(()), &[]), "an end is always enough");
-                let told = heard.first().await.err().map(|error| error.text);
-                assert!(expected.map_or(told.is_none(), |part| told.as_ref().is_some_and(|told| told.contains(part))), "{told:?}");
+                let text = heard.first().await.err().map(|error| error.text);
+                assert!(expected.map_or(text.is_none(), |part| text.as_ref().is_some_and(|text| text.contains(part))), "{text:?}");
             }
         }
         let heard = Heard::default();

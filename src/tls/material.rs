@@ -64,16 +64,16 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Whom a process believes: certificates of authorities.
+/// Whom a process believes: certificates of CAs.
 #[derive(Clone)]
 pub struct Roots(pub(super) Arc<RootCertStore>);
 
 impl Roots {
-    /// From PEM, of one or several authorities. Errors: there is none, or one that can't be used.
-    pub fn from_pem(authorities: &[u8]) -> Result<Self, Error> {
+    /// From PEM, of one or several CAs. Errors: there is none, or one that can't be used.
+    pub fn from_pem(cas: &[u8]) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
-        for certificate in certificates_of(authorities)? {
-            roots.add(certificate).map_err(|_| Error("a certificate is no authority's that can be used".to_owned()))?;
+        for certificate in certificates_of(cas)? {
+            roots.add(certificate).map_err(|_| Error("a certificate is no CA's that can be used".to_owned()))?;
         }
         Ok(Self(Arc::new(roots)))
     }

@@ -4,7 +4,7 @@
 //! connection believes and shows can be replaced while it is used, for connections made from then on; that nothing is resumed, so a
 //! certificate that is no longer believed opens no further connection; and that a key is in no `Debug` and no error.
 //!
-//! It reads no files and logs nothing: whoever uses it does.
+//! It reads no files and logs nothing: its user does.
 
 #[cfg(feature = "server")]
 mod accept;

@@ -211,11 +211,11 @@ pub enum OnConflict {
 pub struct Request {
     /// The row of the client table.
     pub client: ClientId,
-    /// Proves that the request comes from whoever opened the client.
+    /// Proves that the request comes from the opener of the client.
     pub nonce: Nonce,
     /// Which of the client's writes this is.
     pub sequence: Sequence,
-    /// Every sequence below is closed: its final outcome was received, or the caller was told it is indeterminate.
+    /// Every sequence below is closed: its final outcome was received, or the caller got `Indeterminate`.
     pub acknowledged_below: Sequence,
 }
 

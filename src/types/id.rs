@@ -103,7 +103,7 @@ sixteen_bytes! {
     InstanceId
 }
 
-/// A client's secret: 128 random bits that prove a request comes from whoever opened the client. `Debug` does not print it.
+/// A client's secret: 128 random bits that prove a request comes from the opener of the client. `Debug` does not print it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nonce(pub [u8; 16]);
 

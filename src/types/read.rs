@@ -139,6 +139,6 @@ pub struct ListPage {
     pub sessions: Vec<Listed>,
     /// Whether more follow: ask again after the last id.
     pub more: bool,
-    /// Of a stale listing: everything acknowledged so many milliseconds before it is in it; `None`: that cannot be told.
+    /// Of a stale listing: everything acknowledged so many milliseconds before it is in it; `None`: that is unknown.
     pub age_ms: Option<u64>,
 }

@@ -46,7 +46,7 @@ async fn bobs_file_store_fails_exactly_one_promise_apart_from_its_race() {
     assert_eq!(failed, ["an_id_of_one_kib_is_taken"], "{report}");
 }
 
-/// Whoever remembers version 1 from before the restart overwrites what came after it, and is told that all is well.
+/// An agent that remembers version 1 from before the restart overwrites what came after it, and is answered that all is well.
 #[tokio::test]
 async fn bobs_file_store_counts_a_save_from_1_again_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -75,7 +75,7 @@ async fn of_two_processes_on_bobs_file_store_both_win_the_same_version() {
     assert_eq!(load(&one, &id).await.expect("stored").messages[0].content, "one", "and it still reads its own");
 }
 
-/// "Not found" invites the caller to begin anew, which overwrites nothing only because the file was moved away.
+/// "Not found" invites the caller to begin again, which overwrites nothing only because the file was moved away.
 #[tokio::test]
 async fn bobs_file_store_answers_damage_as_not_found() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! The load: clients that save, load and delete all the time, and remember what they were told.
+//! The load: clients that save, load and delete all the time, and remember what they were answered.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -74,7 +74,7 @@ impl Caller {
         Self { id, shared: shared.clone(), endpoints: endpoints.to_vec(), random, client, seen: vec![0; KEYS] }
     }
 
-    /// Works until told to stop.
+    /// Works until it is stopped.
     pub async fn run(mut self) {
         while !self.shared.stop.load(Ordering::Relaxed) {
             let key = self.random.below(KEYS as u64) as usize;
@@ -90,7 +90,7 @@ impl Caller {
         }
     }
 
-    /// Writes large values to a key of its own, one after the other, until told to stop.
+    /// Writes large values to a key of its own, one after the other, until it is stopped.
     pub async fn fill(mut self, key: usize, bytes: usize, stop: Arc<AtomicBool>) {
         self.seen.resize(key + 1, 0);
         while !stop.load(Ordering::Relaxed) && !self.shared.stop.load(Ordering::Relaxed) {
@@ -198,7 +198,7 @@ impl Caller {
             (ErrorKind::Refused { .. }, _) => Answer::Refused,
             (ErrorKind::Indeterminate, _) => Answer::Unknown,
             (kind, _) => {
-                self.shared.surprise(format!("a client was told {kind:?}: {error}"));
+                self.shared.surprise(format!("a client was answered {kind:?}: {error}"));
                 Answer::Unknown
             }
         }

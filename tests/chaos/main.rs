@@ -115,7 +115,7 @@ async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
     conclude(options, world, &shared, &turns, &faults, (cut, lasted))
 }
 
-/// With root a file system for each node. Where there can be none, the faults that need it will be told as skipped; a control has nothing
+/// With root a file system for each node. Where there can be none, the faults that need it will be reported as skipped; a control has nothing
 /// to show then. Errors: that.
 fn file_systems(options: &Options, world: &World, nodes: &Nodes) -> Result<Option<Disks>, String> {
     if !options.root {
@@ -260,12 +260,12 @@ fn real_processes_serve_right_answers_under_faults() {
     std::process::exit(code);
 }
 
-/// A runner that is told to end, or killed with -9, one of its nodes stopped at that moment: every process is gone, and the next run
+/// A runner that is asked to end, or killed with -9, one of its nodes stopped at that moment: every process is gone, and the next run
 /// says what it found.
 #[tokio::test]
 async fn a_killed_runner_leaves_no_process_and_the_next_run_says_what_it_cleaned() {
-    for (told, own_namespaces) in [(Signal::KILL, true), (Signal::KILL, false), (Signal::TERM, true), (Signal::INT, false)] {
-        let dir = default_dir().join(format!("killed-{}-{own_namespaces}", told.as_raw()));
+    for (signal, own_namespaces) in [(Signal::KILL, true), (Signal::KILL, false), (Signal::TERM, true), (Signal::INT, false)] {
+        let dir = default_dir().join(format!("killed-{}-{own_namespaces}", signal.as_raw()));
         let _ = std::fs::remove_dir_all(&dir);
         let mut runner = std::process::Command::new(std::env::current_exe().expect("this program"));
         runner.args(["--exact", "real_processes_serve_right_answers_under_faults", "--nocapture"]);
@@ -277,13 +277,13 @@ async fn a_killed_runner_leaves_no_process_and_the_next_run_says_what_it_cleaned
         let stopped = || world::processes_of(&dir).iter().any(|(pid, _)| world::is_stopped(*pid));
         wait_until("a node is stopped", stopped).await;
         let pid = Pid::from_raw(runner.id() as i32).expect("a process");
-        kill_process(pid, told).expect("a child of ours");
+        kill_process(pid, signal).expect("a child of ours");
         let status = runner.wait().expect("a child of ours");
-        if told != Signal::KILL || own_namespaces || world::works("setpriv", &["--pdeathsig", "KILL", "true"]) {
+        if signal != Signal::KILL || own_namespaces || world::works("setpriv", &["--pdeathsig", "KILL", "true"]) {
             wait_until("no process is left", || world::processes_of(&dir).is_empty()).await;
         }
         let mut found = world::clean(&dir).expect("readable");
-        if told == Signal::KILL {
+        if signal == Signal::KILL {
             // A runner inside holds its directory until the kernel has ended it, too.
             let began = std::time::Instant::now();
             while found.is_empty() && began.elapsed() < Duration::from_secs(60) {
@@ -295,7 +295,7 @@ async fn a_killed_runner_leaves_no_process_and_the_next_run_says_what_it_cleaned
             wait_until("no process is left", || world::processes_of(&dir).is_empty()).await;
         } else {
             // It cleaned up itself, and claims nothing.
-            assert_eq!((found, status.code()), (Vec::new(), Some(3)), "{told:?}");
+            assert_eq!((found, status.code()), (Vec::new(), Some(3)), "{signal:?}");
         }
         assert_eq!(world::clean(&dir).expect("readable"), [""; 0], "once is enough");
     }

@@ -22,7 +22,7 @@ pub const OWN_NET: &str = "QUORATE_CHAOS_OWN_NET";
 
 /// How often a signal is handed on: process 1 of a namespace does not hear one before it listens.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Who was told to end does it within so long, or is killed.
+/// A process that was asked to end does it within so long, or is killed.
 const END_MAX: Duration = Duration::from_secs(30);
 
 /// Cleans up behind ended runs, and goes on inside: this process then waits for the one inside, and ends with its exit status.
@@ -60,27 +60,27 @@ pub fn enter(options: &Options) -> Result<(), String> {
     std::process::exit(status.code().unwrap_or(3))
 }
 
-/// Starts it and waits for its end, handing on what this process is told.
+/// Starts it and waits for its end, handing on the signals that this process gets.
 async fn attend(mut command: Command) -> Result<ExitStatus, String> {
     let failed = |error: std::io::Error| format!("the runner inside can't be started: {error}");
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut inside = command.spawn().map_err(failed)?;
-    let told = tokio::select! {
+    let received = tokio::select! {
         status = inside.wait() => return status.map_err(failed),
         _ = interrupt.recv() => Signal::INT,
         _ = terminate.recv() => Signal::TERM,
         _ = hangup.recv() => Signal::TERM,
     };
-    end(&mut inside, told).await.map_err(failed)
+    end(&mut inside, received).await.map_err(failed)
 }
 
-async fn end(inside: &mut Child, told: Signal) -> std::io::Result<ExitStatus> {
+async fn end(inside: &mut Child, received: Signal) -> std::io::Result<ExitStatus> {
     let began = tokio::time::Instant::now();
     while began.elapsed() < END_MAX {
         if let Some(group) = inside.id().and_then(|pid| Pid::from_raw(pid as i32)) {
-            let _ = kill_process_group(group, told);
+            let _ = kill_process_group(group, received);
         }
         if let Ok(status) = tokio::time::timeout(AGAIN, inside.wait()).await {
             return status;

@@ -177,8 +177,8 @@ impl Nemesis {
         for node in targets {
             self.start(*node).await;
         }
-        let told = (named(targets), format!("gone: pids {pids:?}"));
-        if pids.len() == targets.len() { Ok(told) } else { Err(Status::Indeterminate(told.1)) }
+        let done = (named(targets), format!("gone: pids {pids:?}"));
+        if pids.len() == targets.len() { Ok(done) } else { Err(Status::Indeterminate(done.1)) }
     }
 
     async fn pause(&mut self, kind: Kind, hold: Duration) -> Done {
@@ -188,8 +188,12 @@ impl Nemesis {
         tokio::time::sleep(hold).await;
         let paused = self.nodes.is_paused(node);
         self.nodes.signal(node, Signal::CONT);
-        let told = format!("stood still at the end of {hold:?}");
-        if sent && paused { Ok((named(&[node]), told)) } else { Err(Status::Indeterminate("it did not stand still".to_owned())) }
+        let evidence = format!("stood still at the end of {hold:?}");
+        if sent && paused {
+            Ok((named(&[node]), evidence))
+        } else {
+            Err(Status::Indeterminate("it did not stand still".to_owned()))
+        }
     }
 
     async fn partition(&mut self, kind: Kind, hold: Duration) -> Done {
@@ -323,7 +327,7 @@ impl Nemesis {
         Ok((target, format!("{evidence}; the node said so")))
     }
 
-    async fn inject(&mut self, node: usize, calls: &str, what: &str, hold: Duration, told: &str) -> Done {
+    async fn inject(&mut self, node: usize, calls: &str, what: &str, hold: Duration, evidence: &str) -> Done {
         let injection = self.attach(node, calls, what)?;
         if what.starts_with("error") {
             self.nodes.excused.push(node);
@@ -334,9 +338,9 @@ impl Nemesis {
         if count == 0 {
             return Err(Status::Indeterminate(format!("no call was treated: {complaint}")));
         }
-        // Its own end is no finding where it was told to fail; it may also have gone on.
+        // Its own end is no finding where it was made to fail; it may also have gone on.
         let ended = if self.ended().contains(&node) { "; it stopped" } else { "" };
-        Ok((named(&[node]), format!("{count} {told}{ended}")))
+        Ok((named(&[node]), format!("{count} {evidence}{ended}")))
     }
 
     fn attach(&mut self, node: usize, calls: &str, what: &str) -> Result<Injection, Status> {

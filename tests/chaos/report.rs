@@ -19,7 +19,7 @@ pub enum Verdict {
     NothingProved,
 }
 
-/// All that is told of a run.
+/// All that is reported of a run.
 pub struct Report<'a> {
     /// What was asked.
     pub options: &'a Options,
@@ -97,7 +97,7 @@ impl Report<'_> {
         text
     }
 
-    /// The figures in one line, for whoever counts what ran.
+    /// The figures in one line, for scripts that count what ran.
     pub fn summary(&self) -> String {
         let kinds = self.by_kind();
         let of = |at: usize| kinds.values().map(|counts| counts[at]).sum::<usize>();

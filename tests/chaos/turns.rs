@@ -65,7 +65,7 @@ impl Turns {
     }
 }
 
-/// An agent takes turns until told to stop.
+/// An agent takes turns until it is stopped.
 pub async fn agent(number: usize, endpoints: Vec<String>, shared: Arc<Shared>, turns: Arc<Turns>) {
     let client = || {
         let builder = Client::builder().endpoints(endpoints.clone()).connect_timeout(Duration::from_millis(500));
@@ -110,7 +110,7 @@ fn ended(error: &StoreError, shared: &Shared, was_read: bool) -> End {
         Some(ErrorKind::Refused { .. }) => End::Refused,
         Some(ErrorKind::Indeterminate) if !was_read => End::Unknown,
         _ => {
-            shared.surprise(format!("an agent was told: {error}"));
+            shared.surprise(format!("an agent was answered: {error}"));
             End::Unknown
         }
     }

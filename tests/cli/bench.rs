@@ -23,8 +23,8 @@ fn rows(name: &str, args: &[&str]) -> Vec<Value> {
     let dir = directory(name);
     let common = ["--runs", "1", "--settle", "0s", "-o", "json", "--data-dir", dir.to_str().expect("UTF-8")];
     let output = run(&[&["bench"], args, &common].concat());
-    let (status, told) = ended(&output);
-    assert!(status == 0 && told.is_empty() || status == 1 && told.starts_with("error: missed: "), "{status} {told}");
+    let (status, text) = ended(&output);
+    assert!(status == 0 && text.is_empty() || status == 1 && text.starts_with("error: missed: "), "{status} {text}");
     assert!(is_empty(&dir), "the data of a cluster of its own is removed");
     std::fs::remove_dir(&dir).expect("empty");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");

@@ -99,12 +99,12 @@ fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
     let ports = Ports::reserve();
     let base_port = ports.first();
     let dev = Dev::start(dir.path(), base_port);
-    let told = dev.wait_for("cluster is up");
-    let leader = pid_in(told.last().expect("a line"));
-    assert!(told.iter().any(|line| line.contains("0.8 GB of disk")), "{told:#?}");
-    let told = dev.wait_for("Ctrl-C");
-    assert!(told.iter().any(|line| line.contains(&format!("http://127.0.0.1:{}/", base_port + 2))), "the page: {told:#?}");
-    let typed = told.iter().find(|line| line.contains("session get greeting")).expect("what to type");
+    let lines = dev.wait_for("cluster is up");
+    let leader = pid_in(lines.last().expect("a line"));
+    assert!(lines.iter().any(|line| line.contains("0.8 GB of disk")), "{lines:#?}");
+    let lines = dev.wait_for("Ctrl-C");
+    assert!(lines.iter().any(|line| line.contains(&format!("http://127.0.0.1:{}/", base_port + 2))), "the page: {lines:#?}");
+    let typed = lines.iter().find(|line| line.contains("session get greeting")).expect("what to type");
     assert!(typed.trim().starts_with(env!("CARGO_BIN_EXE_quorate")), "what works without a `quorate` on the path: {typed}");
 
     plain_values_are_kept_byte_for_byte(&dev);
@@ -120,8 +120,8 @@ fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
     signal("-KILL", leader);
     let after = dev.json(&["session", "cas", "survivor", "--expect", "1"], b"after");
     assert_eq!((before["version"].as_u64(), after["version"].as_u64()), (Some(1), Some(2)));
-    let told = dev.wait_for("interrupted");
-    assert!(told.iter().any(|line| line.contains("died") && line.contains(&leader.to_string())), "{told:#?}");
+    let lines = dev.wait_for("interrupted");
+    assert!(lines.iter().any(|line| line.contains("died") && line.contains(&leader.to_string())), "{lines:#?}");
     assert_eq!(dev.stop(), Some(0));
 
     let again = Dev::start(dir.path(), base_port);
@@ -130,23 +130,23 @@ fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
     assert_eq!(again.stop(), Some(0));
 }
 
-/// Whoever types what a secured cluster prints is let in, also after it was started anew; nobody else is. It is not opened by mistake.
+/// A caller who types what a secured cluster prints is let in, also after it was started again; nobody else is. It is not opened by mistake.
 #[test]
 fn a_secured_cluster_prints_what_lets_a_shell_in() {
     let dir = tempfile::tempdir().expect("a directory");
     let ports = Ports::reserve();
-    let shell = |told: &[String], command: &str| {
-        let export = told.iter().find(|line| line.contains("export QUORATE_CA=")).expect("what to show is printed");
-        let typed = told.iter().find(|line| line.contains(command)).unwrap_or_else(|| panic!("{command} is not in {told:#?}"));
+    let shell = |lines: &[String], command: &str| {
+        let export = lines.iter().find(|line| line.contains("export QUORATE_CA=")).expect("what to show is printed");
+        let typed = lines.iter().find(|line| line.contains(command)).unwrap_or_else(|| panic!("{command} is not in {lines:#?}"));
         Command::new("sh").args(["-c", &format!("{export}\n{typed}")]).stdin(Stdio::null()).output().expect("sh runs")
     };
     for expected in ["version=1", "version=2"] {
         let dev = Dev::start_with(dir.path(), ports.first(), &["--secure"]);
-        let told = dev.wait_for("Ctrl-C");
-        let put = shell(&told, "session put greeting");
+        let lines = dev.wait_for("Ctrl-C");
+        let put = shell(&lines, "session put greeting");
         assert_eq!(ended(&put).0, 0, "{put:?}");
         assert!(String::from_utf8_lossy(&put.stdout).contains(expected), "{put:?}");
-        assert_eq!(ended(&shell(&told, "status")).0, 0);
+        assert_eq!(ended(&shell(&lines, "status")).0, 0);
         assert_ne!(ended(&dev.run(&["session", "get", "greeting", "--timeout", "2s"], b"")).0, 0, "without what is printed");
         assert_eq!(dev.stop(), Some(0));
     }

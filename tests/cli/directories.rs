@@ -48,7 +48,7 @@ fn an_empty_directory_is_as_good_as_a_missing_one() {
         );
     }
     std::fs::remove_dir(own.join("LOCK")).expect("it is there");
-    // Told so, it begins there, and then goes on without a flag.
+    // Asked to, it begins there, and then goes on without a flag.
     began(&path, &dir.path().join("data"), &["--bootstrap"]);
     let identity = std::fs::read(own.join("identity")).expect("it has begun");
     began(&path, &dir.path().join("data"), &[]);

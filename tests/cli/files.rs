@@ -98,7 +98,7 @@ fn a_new_file_of_tokens_in_another_users_directory_says_who_can_read_it() {
     let new = |name: &str| ended(&run(&["token", "new", name, "--scopes", "read", "--file", &tokens]));
     let (code, said) = new("first");
     assert_eq!((code, said.contains("chown") && said.contains("directory_owner=4711")), (0, is_root), "{said}");
-    assert_eq!(new("second"), (0, String::new()), "whoever gave it away knows");
+    assert_eq!(new("second"), (0, String::new()), "its former owner knows");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn certificates_are_made_all_or_none_and_keys_are_for_the_owner_alone() {
     fs::remove_file(certs.join("node-3.pem")).expect("it is there");
     let made = run(&["cert", "dev", &text, "--nodes", "1"]);
     assert_eq!(ended(&made), (0, String::new()));
-    assert!(String::from_utf8_lossy(&made.stdout).contains("an authority, a certificate for node 1, and one for a client"));
+    assert!(String::from_utf8_lossy(&made.stdout).contains("a CA, a certificate for node 1, and one for a client"));
     assert_eq!(names(&certs), ["ca-key.pem", "ca.pem", "client-key.pem", "client.pem", "node-1-key.pem", "node-1.pem"]);
     for name in names(&certs).iter().filter(|name| name.ends_with("-key.pem")) {
         assert_eq!(mode(&certs.join(name)), 0o600, "{name}");
@@ -200,7 +200,7 @@ fn tokens_are_shown_tested_and_revoked_by_name() {
     let after = fs::read_to_string(&file).expect("it is there");
     assert!(before.starts_with(&after) && after.starts_with("# ours\n"), "only its lines went: {after}");
     assert_eq!(mode(&file), 0o640);
-    // What was done is done, whoever hears of it.
+    // What was done is done, whether or not it is read of.
     let output = run_without_room(&["token", "revoke", "agents", "--file", &tokens]);
     assert_refused(&output, 1, &["revoked name=agents left=0", "only the result is not shown"]);
     assert_refused(&test(&agents, &[]), 1, &["does not know this token"]);

@@ -1,4 +1,4 @@
-//! The command line without a cluster: what is refused, with which exit code, and whether the one line says how to mend it.
+//! The command line without a cluster: what is refused, with which exit code, and whether the one line says how to fix it.
 
 mod bench;
 mod contents;

@@ -1,4 +1,4 @@
-//! `serve` and `dev` that can't start: exit 2, and one line that says what to mend.
+//! `serve` and `dev` that can't start: exit 2, and one line that says what to fix.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -73,7 +73,7 @@ fn a_configuration_is_checked_and_printed_without_starting_anything() {
 }
 
 #[test]
-fn an_address_others_can_reach_is_refused_unless_told_to_be_insecure() {
+fn an_address_others_can_reach_is_refused_unless_insecure_is_allowed() {
     let dir = tempfile::tempdir().expect("a directory");
     // Nobody can connect to every address.
     let path = config(dir.path(), |text| text.replacen("127.0.0.1", "0.0.0.0", 1));

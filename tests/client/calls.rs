@@ -120,7 +120,7 @@ async fn a_large_load_whose_connection_drops_after_its_first_frame_is_loaded_who
 }
 
 #[tokio::test]
-async fn closing_settles_what_is_open_and_a_later_call_opens_anew() {
+async fn closing_settles_what_is_open_and_a_later_call_opens_again() {
     let cluster = Cluster::new();
     let nodes = cluster.start(1).await;
     let client = client(&nodes);
@@ -140,7 +140,7 @@ async fn closing_settles_what_is_open_and_a_later_call_opens_anew() {
     }
     assert_eq!(saved, cluster.applied());
     assert!(saved > 0);
-    client.save("s", value("y"), WriteOptions::default()).await.expect("opened anew");
+    client.save("s", value("y"), WriteOptions::default()).await.expect("opened again");
 }
 
 #[tokio::test]

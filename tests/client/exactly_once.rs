@@ -1,4 +1,4 @@
-//! A write is applied once, and its caller is told the truth (Raft dissertation §6.3).
+//! A write is applied once, and its caller gets the truth (Raft dissertation §6.3).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -118,7 +118,7 @@ async fn a_call_before_the_cluster_is_up_waits_for_it() {
     assert_eq!(cluster.applied(), 1);
 }
 
-/// Nothing was ever sent: that is certain, and the caller is told so.
+/// Nothing was ever sent: that is certain, and the caller is answered so.
 #[tokio::test]
 async fn without_any_cluster_calls_are_refused_at_their_deadline() {
     let address = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");

@@ -16,9 +16,9 @@ fn complains(status: &ClusterStatus) -> bool {
 }
 
 /// All clocks are a year ahead while something is saved, then right: the time that sessions expire by stays a year ahead (decision 0004), every
-/// node says so, and what a session has left to live is told as that, whatever its deadline.
+/// node says so, and what a session has left to live is reported as that, whatever its deadline.
 #[tokio::test]
-async fn time_that_ran_ahead_is_told_by_every_node_and_what_is_left_to_live_is_not_a_year_more() {
+async fn time_that_ran_ahead_is_reported_by_every_node_and_what_is_left_to_live_is_not_a_year_more() {
     let cluster = Cluster::start(3).await;
     cluster.set_clocks_ahead(YEAR);
     let deadline = Instant::now() + PATIENCE;

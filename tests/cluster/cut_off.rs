@@ -1,4 +1,4 @@
-//! A leader that is cut off from its peers, and not from its clients: it lets go of what it has open, and whoever asked goes elsewhere.
+//! A leader that is cut off from its peers, and not from its clients: it lets go of what it has open, and the callers go elsewhere.
 
 use std::time::Instant;
 

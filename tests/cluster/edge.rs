@@ -1,4 +1,4 @@
-//! What clients without our library are told: their own deadlines are kept, and every refusal says whether anything changed.
+//! What clients without our library are answered: their own deadlines are kept, and every refusal says whether anything changed.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn assert_changed_nothing(status: &Status, code: Code) {
     assert_eq!(wire::refusal_from_status(status).applied, Applied::No, "{status:?}");
 }
 
-/// Without a majority a call can't be done. A caller that says only when it will end it is told so before that, with the details.
+/// Without a majority a call can't be done. A caller that says only when it will end it gets that answer before then, with the details.
 #[tokio::test]
 async fn a_callers_own_deadline_is_answered_by_a_refusal_with_its_details() {
     let mut cluster = Cluster::start(3).await;

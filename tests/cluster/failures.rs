@@ -173,7 +173,7 @@ async fn a_cluster_is_not_formed_while_a_member_is_missing() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_one_line_that_names_the_address_and_how_to_mend_it() {
+async fn a_port_in_use_is_one_line_that_names_the_address_and_how_to_fix_it() {
     let mut cluster = Cluster::start(1).await;
     cluster.stop(1).await;
     let address = cluster.config().members[0].client.clone();

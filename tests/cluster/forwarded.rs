@@ -1,4 +1,4 @@
-//! What openraft's `ForwardToLeader` means to a write: nothing was appended. The client is told that nothing changed, and tries
+//! What openraft's `ForwardToLeader` means to a write: nothing was appended. The client is answered that nothing changed, and tries
 //! elsewhere; if that were wrong, a write reported as refused could still happen.
 
 use quorate::machine::Command;

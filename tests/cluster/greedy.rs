@@ -1,4 +1,4 @@
-//! Clients that take more than their share: what they can hold is bounded, others are told so, and all heals once they are gone.
+//! Clients that take more than their share: what they can hold is bounded, others are answered so, and all heals once they are gone.
 
 use bytes::Bytes;
 use quorate::limits::{ADMIN_CONNECTIONS_MAX, LOADED_BYTES_MAX, WRITE_BYTES_MAX};

@@ -1,4 +1,4 @@
-//! What many clients were told while nodes died, judged by both checkers.
+//! What many clients were answered while nodes died, judged by both checkers.
 
 use quorate::testing::history::{Answer, Caller, Op, Recorder, verdict};
 use tokio::task::JoinSet;
@@ -66,11 +66,11 @@ fn judge(history: &[Op]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_clients_are_told_while_leaders_are_killed_is_linearizable() {
+async fn what_clients_are_answered_while_leaders_are_killed_is_linearizable() {
     judge(&through_faults(false).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_clients_are_told_while_leaders_lose_their_power_is_linearizable() {
+async fn what_clients_are_answered_while_leaders_lose_their_power_is_linearizable() {
     judge(&through_faults(true).await);
 }

@@ -2,6 +2,7 @@
 
 mod basics;
 mod clocks;
+mod corruption;
 mod cut_off;
 mod edge;
 mod failures;
@@ -16,6 +17,5 @@ mod power_loss;
 mod quorum;
 mod recovered;
 mod rig;
-mod rot;
 mod seen;
 mod snapshot;

@@ -138,7 +138,7 @@ async fn three_become_five_and_three_again_under_load_without_an_error() {
     load.progress(50).await;
     load.end(&client).await;
     cluster.converged().await.expect("all members agree");
-    // What was removed is told so again, and a change that has happened is done.
+    // A node that was removed is answered so again, and a change that has happened is done.
     cluster.restart(first).await.expect("its data is there");
     assert!(cluster.ended(first).await.expect("it ends").contains("removed"));
     assert_eq!(change(&client, MemberChange::Remove(first)).await, members);
@@ -241,7 +241,7 @@ async fn only_the_node_that_is_meant_and_has_no_data_joins() {
     let member = cluster.member(id).expect("prepared");
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", member.peer_address)).expect("an address");
     let mut peer = PeerClient::new(endpoint.connect_lazy());
-    let hello = peer.hello(peer::HelloRequest::default()).await.expect("anyone is told").into_inner();
+    let hello = peer.hello(peer::HelloRequest::default()).await.expect("every caller is answered").into_inner();
     assert!(!hello.initialized && hello.cluster_id.is_empty());
     let offer = |instance: &[u8]| peer::AdoptRequest {
         name: hello.name.clone(),
@@ -251,7 +251,7 @@ async fn only_the_node_that_is_meant_and_has_no_data_joins() {
         cluster_id: vec![9; 16].into(),
     };
     peer.adopt(offer(&[7; 16])).await.expect_err("the offer is for another data directory");
-    let hello = peer.hello(peer::HelloRequest::default()).await.expect("anyone is told").into_inner();
+    let hello = peer.hello(peer::HelloRequest::default()).await.expect("every caller is answered").into_inner();
     assert!(hello.cluster_id.is_empty(), "it took nothing");
 
     // Of another cluster of the same name, with data.
@@ -260,7 +260,7 @@ async fn only_the_node_that_is_meant_and_has_no_data_joins() {
     change(&client, MemberChange::Add(member)).await;
 }
 
-/// The leadership goes where it is told to, and a removed node neither votes nor calls elections.
+/// The leadership goes where it is sent, and a removed node neither votes nor calls elections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leadership_is_handed_over_and_a_removed_node_disturbs_nobody() {
     let mut cluster = Cluster::start(3).await.expect("a cluster");
@@ -272,7 +272,7 @@ async fn the_leadership_is_handed_over_and_a_removed_node_disturbs_nobody() {
     let error = client.hand_over(Some(NodeId(9)), WITHIN).await.expect_err("there is none");
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
 
-    // Cut off while it is removed, it does not know: it asks when it is back, and is told.
+    // Cut off while it is removed, it does not know: it asks when it is back, and is answered.
     let gone = [1, 2, 3].map(NodeId).into_iter().find(|id| *id != to).expect("two more");
     cluster.kill(gone).await.expect("it runs");
     change(&client, MemberChange::Remove(gone)).await;

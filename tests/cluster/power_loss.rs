@@ -38,7 +38,7 @@ async fn leader_that_lost_power_before_its_own_sync_keeps_what_its_followers_ack
     let index = cluster.converged().await.expect("all replicas are in the same state");
     assert!(index > outcome.revision.0, "the later write comes after the acknowledged one");
     let status = cluster.status().await.expect("all answer");
-    assert!(status.nodes.iter().all(|node| node.term > term), "somebody was elected anew: {status:?}");
+    assert!(status.nodes.iter().all(|node| node.term > term), "somebody was elected again: {status:?}");
     for node in 1..=3 {
         let mut reader = cluster.caller(node).await;
         assert_eq!(reader.value("s").await.as_deref(), Some(&b"acknowledged"[..]), "node {node}");

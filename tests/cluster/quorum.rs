@@ -95,7 +95,7 @@ async fn a_learner_of_a_leader_without_a_majority_knows_of_no_leader() {
     once_led(&cluster, 4, true).await;
 }
 
-/// It has nothing, which is no answer: whoever asks it is told so, and a client that asks it first asks on.
+/// It has nothing, which is no answer: every caller is answered so, and a client that asks it first asks on.
 #[tokio::test]
 async fn a_node_with_an_empty_disk_speaks_for_no_cluster() {
     let mut cluster = quorate::testing::Cluster::start(3).await.expect("a cluster");

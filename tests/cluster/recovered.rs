@@ -57,8 +57,9 @@ async fn a_member_whose_log_is_far_longer_than_the_leaders_is_sent_a_state_behin
         let address = &cluster.config().member(id.into()).expect("a member").peer;
         PeerClient::new(tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy())
     };
-    let instance =
-        async |id: u64| peer(id).hello(peer::HelloRequest::default()).await.expect("anyone is told").into_inner().instance;
+    let instance = async |id: u64| {
+        peer(id).hello(peer::HelloRequest::default()).await.expect("every caller is answered").into_inner().instance
+    };
     let cluster_id = cluster.status().await.expect("it answers").cluster_id.expect("it is formed");
     let route = peer::Route {
         cluster_id: bytes::Bytes::copy_from_slice(cluster_id.as_bytes()),

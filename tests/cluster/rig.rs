@@ -98,8 +98,8 @@ impl Cluster {
     }
 
     /// Ends a node that may run or not, with its disk as it is; a disk that was halted works again.
-    pub async fn bury(&mut self, id: u64) {
-        self.0.bury(id).await;
+    pub async fn kill_in_any_state(&mut self, id: u64) {
+        self.0.kill_in_any_state(id).await;
     }
 
     /// Puts an empty disk in place of the one of a node that does not run.

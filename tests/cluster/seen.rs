@@ -1,4 +1,4 @@
-//! What a node tells of itself to whoever watches over it.
+//! What a node reports of itself to its operators.
 
 use quorate::client::{Content, WriteOptions};
 use tonic::transport::Endpoint;

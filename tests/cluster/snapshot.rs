@@ -217,8 +217,8 @@ async fn snapshot_of_what_its_leader_has_appended_changes_nothing() {
     assert!(matches!(impostor.append(vote, snapshot, snapshot.index + 1).await, Appended::Success(_)), "more follows");
 }
 
-/// Of the largest id nothing is left but a row: its node was removed, the log is purged, every process that knew is gone, and whoever
-/// leads has it from a snapshot.
+/// Of the largest id nothing is left but a row: its node was removed, the log is purged, every process that knew is gone, and the
+/// leader has it from a snapshot.
 #[tokio::test]
 async fn an_id_is_never_used_again_though_its_node_is_gone_and_all_others_were_restarted() {
     let mut cluster = forgetful().await;

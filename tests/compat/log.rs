@@ -127,9 +127,9 @@ fn a_golden_log_is_read_and_written_the_same() {
     assert_eq!(log.read(11..12, 1).expect("it was synced"), [record(3, 11, 11)]);
 }
 
-/// The golden log is one that recovery must judge, not only read: where a synced frame rotted, it is refused.
+/// The golden log is one that recovery must judge, not only read: where a synced frame was corrupted, it is refused.
 #[test]
-fn a_golden_log_with_a_rotten_frame_is_refused() {
+fn a_golden_log_with_a_corrupt_frame_is_refused() {
     let disk = SimDisk::new();
     SEGMENTS.iter().for_each(|name| put(&disk, &path(name), &stored(&format!("log_{name}"))));
     disk.damage(&path(SEGMENTS[0]), 200, 1);

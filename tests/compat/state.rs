@@ -89,7 +89,7 @@ fn golden_pointers_are_read_and_written_the_same() {
 
     let fresh = SimDisk::new();
     put(&fresh, Path::new(CURRENT), &creating);
-    assert_eq!(open(&fresh).expect("it is made anew").check(), Model::new());
+    assert_eq!(open(&fresh).expect("it is made again").check(), Model::new());
     assert_same("CURRENT once it was made", &current(&fresh).expect("it is open"), &opened);
 
     let after = disk.kill();

@@ -1,7 +1,7 @@
 //! Every decoder of bytes from outside or from disk, on its seeds and on thousands of spoiled copies of them.
 //!
 //! `seeds/TARGET/*` are real encodings, and every input that ever broke a target. `scripts/fuzz.sh` searches on from them with coverage.
-//! `REWRITE=1` writes the encodings anew.
+//! `REWRITE=1` writes the encodings again.
 
 mod targets;
 
@@ -119,7 +119,7 @@ fn encodings() -> Vec<(&'static str, String, Vec<u8>)> {
         ("log", "first".to_owned(), golden("log_00000000000000000001.seg")),
         ("log", "second".to_owned(), golden("log_00000000000000000002.seg")),
         ("snapshot", "as_it_is".to_owned(), behind(0, golden("snapshot"))),
-        ("snapshot", "mended".to_owned(), behind(1, golden("snapshot"))),
+        ("snapshot", "fixed".to_owned(), behind(1, golden("snapshot"))),
         ("current", "creating".to_owned(), golden("current_creating")),
         ("current", "open".to_owned(), golden("current_open")),
         ("identity", "drawn".to_owned(), behind(0, golden("identity_drawn"))),
@@ -167,7 +167,7 @@ fn encodings() -> Vec<(&'static str, String, Vec<u8>)> {
     }
     all.push(("rows", "machine".to_owned(), rows));
     all.push(("backup", "as_it_is".to_owned(), behind(0, backup_of(&lab))));
-    all.push(("backup", "mended".to_owned(), behind(1, backup_of(&lab))));
+    all.push(("backup", "fixed".to_owned(), behind(1, backup_of(&lab))));
     all.extend(outside_of_the_machine());
     let id = Some(wire::peer::v1::LogId { term: 3, node: 2, index: 9 });
     let vote = wire::peer::v1::VoteRequest { last_log: id, ..Default::default() };

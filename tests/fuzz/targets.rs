@@ -1,7 +1,7 @@
 //! One function for each decoder of bytes from outside or from disk. It must neither panic nor hang on any input, and what it takes
 //! must be what it gives back.
 //!
-//! Where a checksum would end every trial at once, the first byte chooses whether it is mended: 0 leaves the bytes as they are.
+//! Where a checksum would end every trial at once, the first byte chooses whether it is made to fit: 0 leaves the bytes as they are.
 
 use std::io::IoSlice;
 use std::path::Path;
@@ -76,7 +76,7 @@ pub fn log(data: &[u8]) {
     let Some(last) = log.position().last else { return };
     let mut next = log.first_index();
     while next <= last.index {
-        // Rot of an entry is an error, never a hole.
+        // Corruption of an entry is an error, never a hole.
         let Ok(records) = log.read(next..last.index + 1, 4096) else { return };
         assert!(!records.is_empty(), "a stored range reads as something next={next}");
         for record in records {
@@ -97,14 +97,14 @@ fn split(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     frames
 }
 
-/// A snapshot stream is received into a file; frames are mended as the first byte says.
+/// A snapshot stream is received into a file; checksums of frames are made to fit as the first byte says.
 pub fn snapshot(data: &[u8]) {
-    let Some((mend, stream)) = data.split_first() else { return };
+    let Some((fix, stream)) = data.split_first() else { return };
     let env = Env { disk: Arc::new(SimDisk::new()), ..Env::real() };
     let rig = rig::Rig::open_on(env, Path::new("/data/3/state"), rig::options()).expect("an empty disk");
     let mut receiver = rig.state.receive().expect("an empty disk");
     for mut frame in split(stream) {
-        if *mend != 0 && frame.len() > 4 {
+        if *fix != 0 && frame.len() > 4 {
             let crc = crc32c::crc32c(&frame[4..]);
             frame[..4].copy_from_slice(&crc.to_le_bytes());
         }
@@ -246,11 +246,11 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// The identity of a data directory; its checksum is mended as the first byte says.
+/// The identity of a data directory; its checksum is made to fit as the first byte says.
 pub fn identity(data: &[u8]) {
-    let Some((mend, text)) = data.split_first() else { return };
+    let Some((fix, text)) = data.split_first() else { return };
     let mut text = text.to_vec();
-    if *mend != 0 {
+    if *fix != 0 {
         let body = text.windows(7).position(|window| window == b"crc32c=").unwrap_or(text.len());
         text.truncate(body);
         let crc = crc32c::crc32c(&text);
@@ -277,11 +277,11 @@ pub fn read_history(data: &[u8]) {
     history::porcupine(&ops, &mut out).expect("memory");
 }
 
-/// A backup file; the header's checksum is mended as the first byte says.
+/// A backup file; the header's checksum is made to fit as the first byte says.
 pub fn backup(data: &[u8]) {
-    let Some((mend, file)) = data.split_first() else { return };
+    let Some((fix, file)) = data.split_first() else { return };
     let mut file = file.to_vec();
-    if *mend != 0 && file.len() > 16 {
+    if *fix != 0 && file.len() > 16 {
         let length = u32::from_le_bytes([file[8], file[9], file[10], file[11]]) as usize;
         let header = &file[16..file.len().min(16 + length)];
         let crc = crc32c::crc32c(header);

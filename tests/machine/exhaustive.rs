@@ -266,7 +266,7 @@ impl World {
         (pending.live, pending.stale) = (false, pending.stale + 1);
     }
 
-    /// Whoever waited has its connection end, and sends again; what was sent before never reached the leader.
+    /// A caller that waited has its connection end, and sends again; what was sent before never reached the leader.
     fn lose_leader(&mut self, longer: usize) {
         self.spend(|faults| &mut faults.leader_changes);
         let old = self.nodes.leader;

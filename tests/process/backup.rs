@@ -106,7 +106,7 @@ async fn a_backup_restores_into_three_nodes_and_into_one() {
     cluster.restart_all();
     cluster.leader().await;
     assert_eq!(everything(&client).await, before, "the old client sees the new cluster, nothing of its cache");
-    let written = client.save("value 0", value("new"), WriteOptions::default()).await.expect("the client opens itself anew");
+    let written = client.save("value 0", value("new"), WriteOptions::default()).await.expect("the client opens itself again");
     assert!(written.revision > Revision(revision), "{written:?}");
     assert_eq!(written.version.0, 2, "it goes on from the restored version");
     let born = client.save("born later", value("new"), WriteOptions::default()).await.expect("a save");

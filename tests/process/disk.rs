@@ -43,7 +43,7 @@ impl Drop for Ballast {
     }
 }
 
-/// A client that says after some seconds what it is told; until then it tries again.
+/// A client that says after some seconds what it is answered; until then it tries again.
 fn impatient(cluster: &Cluster) -> Client {
     let deadline = Duration::from_secs(3);
     Client::builder().endpoints(cluster.endpoints()).write_deadline(deadline).build().expect("valid endpoints")
@@ -181,7 +181,7 @@ async fn a_full_disk_beside_a_dead_node_refuses_saves_keeps_loads_and_deletes_an
     cluster.assert_equal_digests().await;
 }
 
-/// A node's file of events, and with it what the node was told to remember: who led, who belonged to the cluster, that its disk was low,
+/// A node's file of events, and with it what the node had to remember: who led, who belonged to the cluster, that its disk was low,
 /// what it refused and why. It is killed, its disk is copied to another one, and it starts from that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_went_through_is_remembered_across_a_crash() {

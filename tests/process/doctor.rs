@@ -31,7 +31,7 @@ async fn the_doctor_finds_nothing_in_a_healthy_cluster_and_names_a_node_that_is_
     let findings = about_the_cluster(&output);
     let down = findings.iter().find(|finding| finding["node"] == follower).unwrap_or_else(|| panic!("{findings:?}"));
     assert!(down["what"].as_str().is_some_and(|what| what.contains("does not answer")), "{down}");
-    assert!(down["mend"].as_str().is_some_and(|mend| !mend.is_empty()), "{down}");
+    assert!(down["fix"].as_str().is_some_and(|fix| !fix.is_empty()), "{down}");
 
     cluster.kill(leader);
     let output = cluster.run(&["doctor"]);

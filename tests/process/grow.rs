@@ -1,4 +1,4 @@
-//! The members change while writers go on: nobody is told an error, and nothing acknowledged is lost.
+//! The members change while writers go on: no caller sees an error, and nothing acknowledged is lost.
 
 use std::time::{Duration, Instant};
 

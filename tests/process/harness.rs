@@ -320,7 +320,7 @@ impl Cluster {
     pub fn builder(&self) -> quorate::client::Builder {
         let builder = Client::builder().endpoints(self.endpoints());
         match &self.ca {
-            Some(ca) => builder.tls(Tls::authority_pem(ca.clone())),
+            Some(ca) => builder.tls(Tls::ca_pem(ca.clone())),
             None => builder,
         }
     }

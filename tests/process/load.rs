@@ -13,7 +13,7 @@ use crate::{increment, value};
 /// Writers at once, each with a session of its own.
 pub const WRITERS: usize = 16;
 
-/// See the module. A writer fails the test with the first error it is told, and with the first version that is not the next.
+/// See the module. A writer fails the test with the first error it sees, and with the first version that is not the next.
 pub struct Load {
     writers: Vec<(Arc<AtomicU64>, JoinHandle<u64>)>,
     stop: Arc<AtomicBool>,
@@ -60,7 +60,7 @@ impl Load {
         }
     }
 
-    /// Ends the writers: none was told an error, and everything acknowledged is there, once. Gives how many writes there were, and the
+    /// Ends the writers: none saw an error, and everything acknowledged is there, once. Gives how many writes there were, and the
     /// longest time without one since [`Load::watch_gaps`].
     pub async fn finish(self, cluster: &Cluster) -> (u64, Duration) {
         self.stop.store(true, Ordering::Relaxed);

@@ -45,7 +45,7 @@ fn value(text: impl Into<String>) -> Content {
     Content::Value(Bytes::from(text.into()))
 }
 
-/// Increments one session by compare-and-set until told to stop; any error fails the test. Gives the number of acknowledged saves.
+/// Increments one session by compare-and-set until it is stopped; any error fails the test. Gives the number of acknowledged saves.
 async fn increment(client: Client, id: String, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> u64 {
     let mut expected = Expected::Absent;
     while !stop.load(Ordering::Relaxed) {
@@ -187,7 +187,7 @@ async fn without_a_quorum_calls_are_refused_and_service_returns_by_itself() {
 
 /// Several clients at once, with every kind of call, while leaders are killed: both checkers find nothing wrong.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_clients_are_told_while_processes_are_killed_is_linearizable() {
+async fn what_clients_are_answered_while_processes_are_killed_is_linearizable() {
     let mut cluster = Cluster::start(3).await;
     let (recorder, began) = (Recorder::default(), tokio::time::Instant::now());
     let mut callers = tokio::task::JoinSet::new();

@@ -43,7 +43,7 @@ async fn members_come_and_go_as_typed() {
     assert_eq!(cluster.exit_code(4).await, Some(2));
     assert!(cluster.logs().contains("this node was removed from the cluster"), "{}", cluster.logs());
     cluster.restart(4);
-    assert_eq!(cluster.exit_code(4).await, Some(2), "it is told so again");
+    assert_eq!(cluster.exit_code(4).await, Some(2), "it is answered so again");
 
     // A lost disk: the old id never comes back.
     cluster.kill(2);
@@ -102,10 +102,10 @@ async fn what_one_node_had_survives_the_loss_of_the_majority() {
     cluster.wipe(2);
 
     // It says first what may be lost, and writes nothing.
-    let told = recover(&cluster, &survivor, &one.data(), &config, &[]);
-    refused(&told, 2, &["nothing was written", "Lost is every write", "--accept-loss"]);
-    let told: Value = serde_json::from_slice(&told.stdout).expect("what would be kept");
-    assert_eq!(told["sessions"], before.len() + 1);
+    let answered = recover(&cluster, &survivor, &one.data(), &config, &[]);
+    refused(&answered, 2, &["nothing was written", "Lost is every write", "--accept-loss"]);
+    let answered: Value = serde_json::from_slice(&answered.stdout).expect("what would be kept");
+    assert_eq!(answered["sessions"], before.len() + 1);
     assert!(!one.data().exists());
 
     let recovered = json(&recover(&cluster, &survivor, &one.data(), &config, &["--accept-loss"]));

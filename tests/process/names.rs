@@ -112,7 +112,7 @@ async fn a_name_is_looked_up_again_for_each_connection() {
     nodes.configure("127.0.0.2");
     nodes.start(2);
     nodes.save(1).await;
-    // Whoever leads replicates by connections of its own: so both have found the other.
+    // The leader replicates by connections of its own: so both have found the other.
     for leader in ["1", "2"] {
         let started = Instant::now();
         let moved = || {

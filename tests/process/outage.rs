@@ -54,8 +54,8 @@ async fn without_a_quorum_and_without_a_node_the_sessions_can_be_read() {
     refused(&cluster.run(&["session", "get", "value 7", "--timeout", "1s"]), 4, &[]);
     let got = cluster.run(&["session", "get", "value 7", "--stale"]);
     assert_eq!(succeeded(&got), "content 7");
-    let told = String::from_utf8_lossy(&got.stderr).into_owned();
-    assert!(told.starts_with("stale: what was acknowledged until ") && told.contains(" ago is in it"), "{told}");
+    let text = String::from_utf8_lossy(&got.stderr).into_owned();
+    assert!(text.starts_with("stale: what was acknowledged until ") && text.contains(" ago is in it"), "{text}");
     let listed = cluster.run(&["session", "ls", "--stale", "-o", "json"]);
     assert_eq!(json(&listed)["sessions"].as_array().map(Vec::len), Some(before.len()));
     assert!(String::from_utf8_lossy(&listed.stderr).starts_with("stale: "));

@@ -69,7 +69,7 @@ impl ToolPort for Tool {
     }
 }
 
-/// How a turn ended, for whoever asked for it.
+/// How a turn ended, for its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It is kept.
@@ -80,7 +80,7 @@ pub enum Ended {
     Indeterminate,
 }
 
-/// Turns that go on until they are told to stop, or are all made.
+/// Turns that go on until they are stopped, or are all made.
 pub struct Race {
     name: String,
     turns: u64,
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(audited(cut, 2).0.split, 1);
     }
 
-    /// What is stored is held against what the agents were told.
+    /// What is stored is held against what the agents were answered.
     #[tokio::test]
     async fn turns_that_are_lost_or_kept_against_their_answer_are_found() {
         let store = bob_adapters::store_memory::InMemorySessionStore::new();

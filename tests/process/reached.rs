@@ -1,4 +1,4 @@
-//! What a caller is told about endpoints that do not do what they are asked.
+//! What a caller is answered about endpoints that do not do what they are asked.
 
 use quorate::client::{Client, ErrorKind, WriteOptions};
 use tokio::net::TcpListener;
@@ -53,7 +53,7 @@ async fn without_a_quorum_each_endpoint_has_a_line_and_the_first_says_that_there
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ports_that_are_not_the_clients_and_nodes_without_tls_are_told_apart() {
+async fn ports_that_are_not_the_clients_and_nodes_without_tls_are_distinguished() {
     let cluster = Cluster::start(1).await;
     let dir = tempfile::tempdir().expect("a directory");
     let certs = dir.path().join("certs").to_str().expect("UTF-8").to_owned();
@@ -65,7 +65,7 @@ async fn ports_that_are_not_the_clients_and_nodes_without_tls_are_told_apart() {
         listener.local_addr().expect("an address").to_string()
     };
     let ca = format!("{certs}/ca.pem");
-    for (args, told) in [
+    for (args, text) in [
         (vec!["status", "--ca", &ca], format!("{client}: it speaks no TLS: leave out --ca (QUORATE_CA)\n")),
         (vec!["session", "get", "a", "--ca", &ca], format!("{client}: it speaks no TLS: leave out --ca (QUORATE_CA)\n")),
         (vec!["status", "--endpoints", &peer], "that is a peer port".to_owned()),
@@ -74,13 +74,13 @@ async fn ports_that_are_not_the_clients_and_nodes_without_tls_are_told_apart() {
         (vec!["session", "get", "a", "--endpoints", &admin], "that is an admin port: use the node's client port\n".to_owned()),
         (vec!["status", "--endpoints", &nobody], format!("{nobody}: Connection refused; check --endpoints, or try again\n")),
     ] {
-        refused(&cluster.run(&args), 4, &[&told]);
+        refused(&cluster.run(&args), 4, &[&text]);
     }
     let added = ["member", "add", "2", "--client", "127.0.0.1:1", "--peer", &nobody, "--admin", "127.0.0.1:3", "--timeout", "30s"];
     refused(&cluster.run(&added), 2, &["node 2 does not answer: Connection refused", &nobody]);
 }
 
-/// It accepts connections and says nothing: that is told, with its address, and the others get the call within its deadline.
+/// It accepts connections and says nothing: that is reported, with its address, and the others get the call within its deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_accepts_and_says_nothing_takes_its_share_of_the_time_and_is_named() {
     let cluster = Cluster::start(1).await;

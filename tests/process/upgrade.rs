@@ -54,8 +54,8 @@ async fn a_rolling_upgrade_raises_the_version_at_its_end_and_an_old_release_is_r
     cluster.restart(1);
     let code = cluster.exit_code(1).await;
     let log = cluster.log(1);
-    let told = ["a cluster version that this release does not read version=2 newest=1", "install the release that was here before"];
-    assert!(code == Some(2) && told.iter().all(|told| log.contains(told)), "{code:?} {log}");
+    let said = ["a cluster version that this release does not read version=2 newest=1", "install the release that was here before"];
+    assert!(code == Some(2) && said.iter().all(|said| log.contains(said)), "{code:?} {log}");
     // What it left is still the next release's.
     cluster.restart_with(1, &[NEXT]);
     cluster.leader().await;

@@ -63,8 +63,8 @@ async fn three_secured_nodes_serve_the_command_line_and_log_nothing_secret() {
     refused(nodes.answer(&["status"], writer).await, &["lacks a scope", "needs=admin"]);
     refused(nodes.answer(&["session", "get", "a/idsecret"], "tokensecret-unknown").await, &["not known here"]);
     let tested = async |token, id| {
-        let told = served(&nodes, &["token", "test", "--id", id, "-o", "json"], token).await;
-        serde_json::from_str::<serde_json::Value>(&told).expect("JSON")
+        let text = served(&nodes, &["token", "test", "--id", id, "-o", "json"], token).await;
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
     };
     let scopes = |read, write, list, admin| serde_json::json!({ "read": read, "write": write, "list": list, "admin": admin });
     assert_eq!(tested(writer, "a/idsecret").await, scopes(true, true, true, false));
@@ -86,9 +86,9 @@ async fn three_secured_nodes_serve_the_command_line_and_log_nothing_secret() {
         assert!(log.contains("TRACE") && log.lines().count() > 100, "it logs everything");
         assert_holds_no_secret(&format!("the log of node {node}"), &log);
         for path in ["/metrics", "/readyz?verbose", "/version", "/api/status"] {
-            let (code, told) = wire::get(&nodes.admin_address(node), &nodes.authority, path, Some(admin)).await;
-            assert!(matches!(code, 200 | 503), "{path}: {told}");
-            assert_holds_no_secret(path, &told);
+            let (code, text) = wire::get(&nodes.admin_address(node), &nodes.ca, path, Some(admin)).await;
+            assert!(matches!(code, 200 | 503), "{path}: {text}");
+            assert_holds_no_secret(path, &text);
         }
     }
 }
@@ -110,8 +110,8 @@ fn throw_away_certificates_and_tokens_make_a_configuration_that_is_good() {
     refused(quorate(&["token", "new", "me", "--scopes", "read", "--file", &tokens]), &["its name or its hash is also that of"]);
     let before = std::fs::read(path("certs/ca.pem")).expect("it was made");
     refused(quorate(&["cert", "dev", &path("certs")]), &["already", "nothing was written", "node-1-key.pem"]);
-    let told = done(quorate(&["cert", "dev", &path("certs"), "--nodes", "4,5"]));
-    assert_eq!(told.trim(), format!("{}: certificates for nodes 4, 5", path("certs")));
+    let text = done(quorate(&["cert", "dev", &path("certs"), "--nodes", "4,5"]));
+    assert_eq!(text.trim(), format!("{}: certificates for nodes 4, 5", path("certs")));
     assert_eq!(std::fs::read(path("certs/ca.pem")).expect("it was made"), before, "nothing is overwritten");
 
     let certs = path("certs");

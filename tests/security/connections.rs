@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate::client::{Client, Error, ErrorKind, Tls};
 
 use crate::nodes::{Nodes, PATIENCE};
-use crate::pki::{Authority, Good, HOST, Pair};
+use crate::pki::{Ca, Good, HOST, Pair};
 use crate::wire;
 
 /// What a load of a client ends in that must not get in.
@@ -16,19 +16,19 @@ async fn refused(client: Client) -> Error {
 }
 
 fn shown(nodes: &Nodes, pair: &Pair) -> Client {
-    let tls = Tls::authority_pem(nodes.authority.pem()).identity_pem(pair.certificate.clone(), pair.key.clone());
+    let tls = Tls::ca_pem(nodes.ca.pem()).identity_pem(pair.certificate.clone(), pair.key.clone());
     nodes.builder().tls(tls).token("tokensecret-writer").build().expect("well formed")
 }
 
-/// Without a certificate, with another authority's, with one that has expired: the node takes none of them and says so.
+/// Without a certificate, with another CA's, with one that has expired: the node takes none of them and says so.
 #[tokio::test]
 async fn a_client_without_a_good_certificate_is_refused_at_once() {
     let nodes = Nodes::start(1, "info").await;
-    let none = nodes.builder().tls(Tls::authority_pem(nodes.authority.pem())).token("tokensecret-writer").build();
+    let none = nodes.builder().tls(Tls::ca_pem(nodes.ca.pem())).token("tokensecret-writer").build();
     for (what, client, alert) in [
         ("none", none.expect("well formed"), "it wants a client's certificate"),
-        ("wrong authority", shown(&nodes, &Authority::new().client(Good::Now)), "does not know the CA that signed the certificate"),
-        ("expired", shown(&nodes, &nodes.authority.client(Good::Expired)), "the certificate shown to it expired on 2021-01-01, "),
+        ("wrong CA", shown(&nodes, &Ca::new().client(Good::Now)), "does not know the CA that signed the certificate"),
+        ("expired", shown(&nodes, &nodes.ca.client(Good::Expired)), "the certificate shown to it expired on 2021-01-01, "),
     ] {
         let error = refused(client).await;
         assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{what}: {error}");
@@ -43,14 +43,14 @@ async fn a_client_without_a_good_certificate_is_refused_at_once() {
 #[tokio::test]
 async fn neither_end_speaks_to_one_it_does_not_believe_or_in_the_open() {
     let nodes = Nodes::start(1, "info").await;
-    let pair = nodes.authority.client(Good::Now);
-    let deceived = Tls::authority_pem(Authority::new().pem()).identity_pem(pair.certificate, pair.key);
+    let pair = nodes.ca.client(Good::Now);
+    let deceived = Tls::ca_pem(Ca::new().pem()).identity_pem(pair.certificate, pair.key);
     let deceived = nodes.builder().tls(deceived).token("tokensecret-writer").read_deadline(PATIENCE);
     let error = refused(deceived.build().expect("well formed")).await;
     assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error:?}");
     assert!(error.to_string().contains("its certificate is not signed by a CA that is believed here"), "{error}");
 
-    // The authority is believed, the name is not in the node's certificate.
+    // The CA is believed, the name is not in the node's certificate.
     let elsewhere = nodes.client_address(1).replace(HOST, "localhost");
     let elsewhere = Client::builder().endpoints([elsewhere]).tls(nodes.tls()).token("tokensecret-writer");
     let error = refused(elsewhere.read_deadline(PATIENCE).build().expect("well formed")).await;
@@ -63,12 +63,12 @@ async fn neither_end_speaks_to_one_it_does_not_believe_or_in_the_open() {
     assert!(error.to_string().contains("it speaks TLS: pass --ca (QUORATE_CA)") && error.endpoints()[0].settings, "{error}");
 }
 
-/// What is typed wrongly most often is told in words that say what to type instead.
+/// What is typed wrongly most often is answered in words that say what to type instead.
 #[tokio::test]
-async fn a_command_that_does_not_fit_the_nodes_is_told_in_plain_words_what_to_pass() {
+async fn a_command_that_does_not_fit_the_nodes_is_answered_in_plain_words_with_what_to_pass() {
     let nodes = Nodes::start(1, "info").await;
-    nodes.write("other.pem", &Authority::new().pem());
-    nodes.write_pair("expired", &nodes.authority.client(Good::Expired));
+    nodes.write("other.pem", &Ca::new().pem());
+    nodes.write_pair("expired", &nodes.ca.client(Good::Expired));
     let path = |name: &str| nodes.path(name).to_str().expect("UTF-8").to_owned();
     let (node, peer, admin) = (nodes.client_address(1), nodes.peer_address(1), nodes.admin_address(1));
     let (ca, cert, key) = (path("ca.pem"), path("client.pem"), path("client-key.pem"));
@@ -81,7 +81,7 @@ async fn a_command_that_does_not_fit_the_nodes_is_told_in_plain_words_what_to_pa
     let other = path("other.pem");
     let (old, old_key) = (path("expired.pem"), path("expired-key.pem"));
     let https = format!("https://{node}");
-    for (command, more, code, told) in [
+    for (command, more, code, said) in [
         (&get[..], &[][..], 4, format!("error: no answer: {node}: it speaks TLS: pass --ca (QUORATE_CA)\n")),
         (&status, &[], 4, format!("error: no answer: {node}: it speaks TLS: pass --ca (QUORATE_CA)\n")),
         (&["session", "rm", "a/1"], &[], 4, format!("nothing changed: {node}: it speaks TLS: pass --ca (QUORATE_CA)\n")),
@@ -100,32 +100,32 @@ async fn a_command_that_does_not_fit_the_nodes_is_told_in_plain_words_what_to_pa
     ] {
         let (ended, err) = with(command, more);
         assert_eq!(ended, Some(code), "{command:?} {more:?}: {err}");
-        assert!(err.contains(&told), "{command:?} {more:?}: {told:?} is not in {err:?}");
+        assert!(err.contains(&said), "{command:?} {more:?}: {said:?} is not in {err:?}");
         assert!(!err.contains("http2") && !err.contains("alert"), "{err}");
     }
 }
 
-/// The peer port takes members only: not a client of the same authority, even on a member's host; not a node of another host.
+/// The peer port takes members only: not a client of the same CA, even on a member's host; not a node of another host.
 #[tokio::test]
 async fn the_peer_port_takes_members_only() {
     let nodes = Nodes::start(1, "info").await;
-    let (address, authority) = (nodes.peer_address(1), &nodes.authority);
-    let member = authority.node(HOST, Good::Now);
-    let answer = wire::hello(&address, authority, Some(&member)).await.expect("a member's certificate");
+    let (address, ca) = (nodes.peer_address(1), &nodes.ca);
+    let member = ca.node(HOST, Good::Now);
+    let answer = wire::hello(&address, ca, Some(&member)).await.expect("a member's certificate");
     assert_eq!(answer.node, 1);
     for (what, shown) in [
         ("none", None),
-        ("a client's", Some(authority.client(Good::Now))),
-        ("wrong authority", Some(Authority::new().node(HOST, Good::Now))),
-        ("another host's", Some(authority.node("10.1.2.3", Good::Now))),
-        ("expired", Some(authority.node(HOST, Good::Expired))),
+        ("a client's", Some(ca.client(Good::Now))),
+        ("wrong CA", Some(Ca::new().node(HOST, Good::Now))),
+        ("another host's", Some(ca.node("10.1.2.3", Good::Now))),
+        ("expired", Some(ca.node(HOST, Good::Expired))),
     ] {
-        let error = wire::hello(&address, authority, shown.as_ref()).await.expect_err(what);
+        let error = wire::hello(&address, ca, shown.as_ref()).await.expect_err(what);
         assert!(error.contains("received fatal alert"), "{what}: {error}");
     }
     // Each is counted once its connection has ended.
     let counted = async || {
-        let (_, text) = wire::get(&nodes.admin_address(1), authority, "/metrics", Some("tokensecret-admin")).await;
+        let (_, text) = wire::get(&nodes.admin_address(1), ca, "/metrics", Some("tokensecret-admin")).await;
         let count = text.lines().find_map(|line| line.strip_prefix("quorate_tls_refused_total{port=\"peer\"} "));
         // A channel may have connected once more to make its call.
         count.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 5)

@@ -19,7 +19,7 @@ fn no_debug_shows_content_an_id_or_a_key() {
     let row = RowChange { table: 1, key: secret(), value: Some(secret()) };
     let record = Record { log_id: LogId::default(), payload: secret() };
     let list = quorate::client::List { prefix: "debugsecret".into(), ..Default::default() };
-    let tls = Tls::authority_pem("debugsecret").identity_pem("debugsecret", "debugsecret");
+    let tls = Tls::ca_pem("debugsecret").identity_pem("debugsecret", "debugsecret");
     for shown in [
         format!("{id:?}"),
         format!("{change:?} {change:#?}"),

@@ -16,13 +16,13 @@ fn load(tag: u64, id: &str, principal: &str) -> ForwardRequest {
     ForwardRequest { route: None, request: Some(request), principal: principal.to_owned() }
 }
 
-/// Whoever stole a node's certificate can forward, in the name of a token that the leader knows, and gets what that token allows.
+/// A thief of a node's certificate can forward, in the name of a token that the leader knows, and gets what that token allows.
 #[tokio::test]
 async fn a_forged_principal_gets_no_more_than_the_leaders_own_tokens_allow() {
     let nodes = Nodes::start(1, "info").await;
-    let (address, authority) = (nodes.peer_address(1), &nodes.authority);
-    let member = authority.node(HOST, Good::Now);
-    let hello = wire::hello(&address, authority, Some(&member)).await.expect("a member's certificate");
+    let (address, ca) = (nodes.peer_address(1), &nodes.ca);
+    let member = ca.node(HOST, Good::Now);
+    let hello = wire::hello(&address, ca, Some(&member)).await.expect("a member's certificate");
     let route = Route { cluster_id: hello.cluster_id, from: 2, to: 1, to_instance: hello.instance };
     let first = ForwardRequest { route: Some(route), request: None, principal: String::new() };
     let calls = vec![
@@ -34,7 +34,7 @@ async fn a_forged_principal_gets_no_more_than_the_leaders_own_tokens_allow() {
         load(5, "a/1", "admin"),
         load(6, "a/1", "expired"),
     ];
-    let mut client = wire::peer(&address, authority, Some(&member)).await.expect("a member's certificate");
+    let mut client = wire::peer(&address, ca, Some(&member)).await.expect("a member's certificate");
     let answers = client.forward(tokio_stream::iter(calls)).await.expect("a route of this cluster").into_inner();
     let mut answers: Vec<_> = answers.map(|answer| answer.expect("an answer to each")).collect().await;
     answers.sort_by_key(|answer| answer.tag);

@@ -9,10 +9,10 @@ use crate::wire;
 
 /// What node 1 answers to a call from a node that calls itself `from` and shows this certificate.
 async fn ask(nodes: &Nodes, shown: &Pair, from: u64) -> Result<(), (Code, String)> {
-    let (address, authority) = (nodes.peer_address(1), &nodes.authority);
-    let hello = wire::hello(&address, authority, Some(shown)).await.expect("a member's certificate");
+    let (address, ca) = (nodes.peer_address(1), &nodes.ca);
+    let hello = wire::hello(&address, ca, Some(shown)).await.expect("a member's certificate");
     let route = Some(Route { cluster_id: hello.cluster_id, from, to: 1, to_instance: hello.instance });
-    let mut client = wire::peer(&address, authority, Some(shown)).await.expect("a member's certificate");
+    let mut client = wire::peer(&address, ca, Some(shown)).await.expect("a member's certificate");
     let answer = client.status(StatusRequest { route, digest_at: 0, timeout_ms: 60_000, samples: 0 }).await;
     answer.map(drop).map_err(|status| (status.code(), status.message().to_owned()))
 }
@@ -22,16 +22,16 @@ async fn ask(nodes: &Nodes, shown: &Pair, from: u64) -> Result<(), (Code, String
 #[tokio::test]
 async fn one_member_does_not_pass_for_another() {
     let nodes = Nodes::start_at(&[HOST, "localhost"], "info").await;
-    let authority = &nodes.authority;
-    let named = authority.named(2, HOST);
+    let ca = &nodes.ca;
+    let named = ca.named(2, HOST);
     assert_eq!(ask(&nodes, &named, 2).await, Ok(()), "it is that of node 2, wherever node 2 is");
     let (code, message) = ask(&nodes, &named, 3).await.expect_err("it is not that of node 3");
     assert_eq!((code, &message[..]), (Code::PermissionDenied, "the certificate is not one of node 3: it is that of node 2"));
 
-    assert_eq!(ask(&nodes, &authority.node("localhost", Good::Now), 2).await, Ok(()), "node 2 is there");
-    let (code, message) = ask(&nodes, &authority.node(HOST, Good::Now), 2).await.expect_err("node 2 is not there");
+    assert_eq!(ask(&nodes, &ca.node("localhost", Good::Now), 2).await, Ok(()), "node 2 is there");
+    let (code, message) = ask(&nodes, &ca.node(HOST, Good::Now), 2).await.expect_err("node 2 is not there");
     assert_eq!(code, Code::PermissionDenied);
     assert_eq!(message, "the certificate is not one of node 2: it names no node and is not good for the node's host localhost");
-    assert_eq!(ask(&nodes, &authority.node(HOST, Good::Now), 9).await, Ok(()), "nothing is known of node 9 here");
+    assert_eq!(ask(&nodes, &ca.node(HOST, Good::Now), 9).await, Ok(()), "nothing is known of node 9 here");
     nodes.until("the refusal is logged", async || nodes.log(1).contains("it is that of node 2")).await;
 }

@@ -9,7 +9,7 @@ use quorate::client::{Builder, Client, Tls};
 use quorate::server::auth::hash_of;
 use tempfile::TempDir;
 
-use crate::pki::{Authority, Good, HOST, Pair};
+use crate::pki::{Ca, Good, HOST, Pair};
 use crate::ports::Ports;
 
 /// Longest a healthy cluster may take for anything waited for here.
@@ -23,9 +23,9 @@ pub const TOKENS: [(&str, &str, &str); 5] = [
     ("operator", "tokensecret-operator", "scopes = [\"read\", \"write\", \"list\", \"admin\"]"),
 ];
 
-/// Some nodes, their authority, and where their files lie.
+/// Some nodes, their CA, and where their files lie.
 pub struct Nodes {
-    pub authority: Authority,
+    pub ca: Ca,
     pub dir: TempDir,
     ports: Vec<[u16; 3]>,
     _reserved: Ports,
@@ -66,12 +66,11 @@ impl Nodes {
         let dir = tempfile::tempdir().expect("a directory");
         let reserved = Ports::reserve();
         let ports: Vec<[u16; 3]> = reserved.take(3 * count).chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
-        let nodes =
-            Self { authority: Authority::new(), dir, ports, _reserved: reserved, hosts: hosts.to_vec(), children: Vec::new() };
-        nodes.write("ca.pem", &nodes.authority.pem());
-        nodes.write_pair("client", &nodes.authority.client(Good::Now));
+        let nodes = Self { ca: Ca::new(), dir, ports, _reserved: reserved, hosts: hosts.to_vec(), children: Vec::new() };
+        nodes.write("ca.pem", &nodes.ca.pem());
+        nodes.write_pair("client", &nodes.ca.client(Good::Now));
         for (index, host) in hosts.iter().enumerate() {
-            nodes.write_pair(&format!("node-{}", index + 1), &nodes.authority.node(host, Good::Now));
+            nodes.write_pair(&format!("node-{}", index + 1), &nodes.ca.node(host, Good::Now));
         }
         nodes.write("tokens.toml", &tokens_file(&TOKENS));
         nodes.write("cluster.toml", &nodes.configuration(count));
@@ -133,7 +132,7 @@ impl Nodes {
         self.dir.path().join(name)
     }
 
-    /// Replaces a file in one step, as whoever renews certificates does.
+    /// Replaces a file in one step, as a renewal of certificates does.
     pub fn write(&self, name: &str, text: &str) {
         let beside = self.path(&format!("{name}.new"));
         std::fs::write(&beside, text).expect("a writable directory");
@@ -163,7 +162,7 @@ impl Nodes {
 
     /// What believes the nodes and has a good certificate.
     pub fn tls(&self) -> Tls {
-        Tls::authority_file(self.path("ca.pem")).identity_files(self.path("client.pem"), self.path("client-key.pem"))
+        Tls::ca_file(self.path("ca.pem")).identity_files(self.path("client.pem"), self.path("client-key.pem"))
     }
 
     pub fn builder(&self) -> Builder {

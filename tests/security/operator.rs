@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::nodes::Nodes;
-use crate::pki::{Authority, Good, HOST};
+use crate::pki::{Ca, Good, HOST};
 
 const OPERATOR: &str = "tokensecret-operator";
 
@@ -20,10 +20,10 @@ fn json(output: &Output) -> Value {
 
 #[track_caller]
 fn refused(output: &Output, code: i32, parts: &[&str]) {
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    assert!(parts.iter().all(|part| told.contains(part)), "{parts:?} are not in {told}");
-    assert!(!told.contains("tokensecret"), "{told}");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} are not in {said}");
+    assert!(!said.contains("tokensecret"), "{said}");
 }
 
 /// What the doctor says of a node's credentials.
@@ -34,10 +34,10 @@ async fn credentials_of(nodes: &Nodes, node: u64) -> Option<(String, String)> {
         |finding: &&Value| finding["node"] == node && finding["what"].as_str().is_some_and(|what| what.contains("credentials"));
     let finding = findings.iter().find(is_it)?;
     assert_eq!(finding["severity"], "warning", "{finding}");
-    Some((finding["what"].as_str()?.to_owned(), finding["mend"].as_str()?.to_owned()))
+    Some((finding["what"].as_str()?.to_owned(), finding["fix"].as_str()?.to_owned()))
 }
 
-/// A certificate that ends within days and a file that can't be used are found on the node that has them, each with a mend; once
+/// A certificate that ends within days and a file that can't be used are found on the node that has them, each with a fix; once
 /// they are renewed, nothing is found.
 #[tokio::test]
 async fn the_doctor_looks_at_every_nodes_certificate_by_tls() {
@@ -47,30 +47,30 @@ async fn the_doctor_looks_at_every_nodes_certificate_by_tls() {
     }
     refused(&nodes.answer(&["doctor"], "tokensecret-writer").await, 1, &["lacks a scope", "needs=admin"]);
 
-    nodes.write_pair("node-2", &nodes.authority.node(HOST, Good::Days(5)));
+    nodes.write_pair("node-2", &nodes.ca.node(HOST, Good::Days(5)));
     nodes.write("node-3.pem", "no certificate at all");
     let both = async || credentials_of(&nodes, 2).await.is_some() && credentials_of(&nodes, 3).await.is_some();
     nodes.until("the doctor finds both", both).await;
-    let (what, mend) = credentials_of(&nodes, 2).await.expect("it was found");
-    assert!(what.contains("certificate_left_hours=11") && mend.contains("renewed"), "{what} {mend}");
+    let (what, fix) = credentials_of(&nodes, 2).await.expect("it was found");
+    assert!(what.contains("certificate_left_hours=11") && fix.contains("renewed"), "{what} {fix}");
     let (what, _) = credentials_of(&nodes, 3).await.expect("it was found");
     assert!(what.contains("the file holds no certificate"), "{what}");
-    assert_eq!(nodes.answer(&["doctor"], OPERATOR).await.status.code(), Some(1), "there is something to mend");
+    assert_eq!(nodes.answer(&["doctor"], OPERATOR).await.status.code(), Some(1), "there is something to fix");
 
     // One that has ended comes in force nowhere, and starts no node.
-    nodes.write_pair("node-3", &nodes.authority.node(HOST, Good::Expired));
+    nodes.write_pair("node-3", &nodes.ca.node(HOST, Good::Expired));
     let config = nodes.path("cluster.toml");
     let check = ["serve", "--check-config", "--node", "3", "--config", config.to_str().expect("UTF-8")];
     refused(&nodes.run_open(&check), 2, &["the certificate expired on 20", "days ago", "node-3.pem"]);
 
     for node in [2, 3] {
-        nodes.write_pair(&format!("node-{node}"), &nodes.authority.node(HOST, Good::Now));
+        nodes.write_pair(&format!("node-{node}"), &nodes.ca.node(HOST, Good::Now));
     }
     let healed = async || credentials_of(&nodes, 2).await.is_none() && credentials_of(&nodes, 3).await.is_none();
     nodes.until("the doctor finds nothing any more", healed).await;
 }
 
-/// A probe shows no token and believes the nodes' authority; what changes a node asks for one. SIGHUP says what came of it.
+/// A probe shows no token and believes the nodes' CA; what changes a node asks for one. SIGHUP says what came of it.
 #[tokio::test]
 async fn one_nodes_admin_port_is_asked_by_tls() {
     let nodes = Nodes::start(1, "info").await;
@@ -131,7 +131,7 @@ async fn the_benchmark_measures_a_secured_cluster() {
     refused(&run("tokensecret-unknown"), 1, &["not known here"]);
 }
 
-/// Two of three nodes are gone. The third is recovered from by whoever may ask the others whether they live, and by nobody else.
+/// Two of three nodes are gone. The third is recovered from by callers that may ask the others whether they live, and by no others.
 #[tokio::test]
 async fn a_lost_majority_of_a_secured_cluster_is_recovered_from() {
     let mut nodes = Nodes::start(3, "info").await;
@@ -159,7 +159,7 @@ async fn a_lost_majority_of_a_secured_cluster_is_recovered_from() {
     refused(&denied, 2, &["must be asked first", "needs=admin", "nothing was written"]);
     assert_eq!(String::from_utf8_lossy(&denied.stderr).matches("address=").count(), 1, "{denied:?}");
     refused(&nodes.run_open(&recover), 2, &["--ca", "nothing was written"]);
-    nodes.write("other-ca.pem", &Authority::new().pem());
+    nodes.write("other-ca.pem", &Ca::new().pem());
     let other = nodes.path("other-ca.pem");
     let deceived = [&recover[..], &["--ca", other.to_str().expect("UTF-8")]].concat();
     refused(&nodes.run(&deceived, OPERATOR), 2, &["must be asked first", "is not signed by the CA in", "nothing was written"]);

@@ -1,4 +1,4 @@
-//! An authority of a test, and certificates as they should and should not be.
+//! A CA of a test, and certificates as they should and should not be.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use rcgen::{
 pub const HOST: &str = "127.0.0.1";
 
 /// Signs.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, both in PEM.
 #[derive(Clone)]
@@ -31,11 +31,11 @@ pub enum Good {
     Expired,
 }
 
-impl Authority {
+impl Ca {
     pub fn new() -> Self {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let mut params = CertificateParams::default();
-        let name = format!("authority {} of a test", MADE.fetch_add(1, Ordering::Relaxed));
+        let name = format!("CA {} of a test", MADE.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];

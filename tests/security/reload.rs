@@ -10,11 +10,11 @@ use crate::pki::{Good, HOST};
 use crate::wire;
 
 async fn metric(nodes: &Nodes, node: usize, line: &str) -> bool {
-    let (_, text) = wire::get(&nodes.admin_address(node), &nodes.authority, "/metrics", Some("tokensecret-admin")).await;
+    let (_, text) = wire::get(&nodes.admin_address(node), &nodes.ca, "/metrics", Some("tokensecret-admin")).await;
     text.lines().any(|each| each == line)
 }
 
-/// Saves by new connections each, through every node, until told to stop; counts them. An error ends the test.
+/// Saves by new connections each, through every node, until it is stopped; counts them. An error ends the test.
 async fn load(nodes: Arc<Nodes>, stop: Arc<AtomicBool>, saved: Arc<AtomicU64>) {
     while !stop.load(Ordering::Relaxed) {
         let client = nodes.client("writer");
@@ -25,7 +25,7 @@ async fn load(nodes: Arc<Nodes>, stop: Arc<AtomicBool>, saved: Arc<AtomicU64>) {
 }
 
 /// New certificates come in force without a restart and without an error to anyone; a broken file leaves the last good one in force and
-/// is told; a token that is withdrawn ends for a client that is connected.
+/// is reported; a token that is withdrawn ends for a client that is connected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_change_under_load_without_an_error() {
     let nodes = Arc::new(Nodes::start(3, "info").await);
@@ -36,7 +36,7 @@ async fn files_change_under_load_without_an_error() {
     save().await.expect("before");
 
     for node in 1..=3 {
-        nodes.write_pair(&format!("node-{node}"), &nodes.authority.node(HOST, Good::Now));
+        nodes.write_pair(&format!("node-{node}"), &nodes.ca.node(HOST, Good::Now));
     }
     for node in 1..=3 {
         let reloaded = async || {
@@ -47,15 +47,15 @@ async fn files_change_under_load_without_an_error() {
     }
 
     nodes.write("node-1.pem", "no certificate at all");
-    nodes.until("a broken file is told", async || metric(&nodes, 1, "quorate_credentials_problem 1").await).await;
-    let (code, ready) = wire::get(&nodes.admin_address(1), &nodes.authority, "/readyz?verbose", None).await;
+    nodes.until("a broken file is reported", async || metric(&nodes, 1, "quorate_credentials_problem 1").await).await;
+    let (code, ready) = wire::get(&nodes.admin_address(1), &nodes.ca, "/readyz?verbose", None).await;
     assert!(
         code == 200 && ready.contains("[!] credentials the last good ones stay in force: the file holds no certificate"),
         "{ready}"
     );
     let before = saved.load(Ordering::Relaxed);
     nodes.until("new connections are still taken", async || saved.load(Ordering::Relaxed) > before + 3).await;
-    nodes.write_pair("node-1", &nodes.authority.node(HOST, Good::Now));
+    nodes.write_pair("node-1", &nodes.ca.node(HOST, Good::Now));
     nodes.until("it is good again", async || metric(&nodes, 1, "quorate_credentials_problem 0").await).await;
 
     stop.store(true, Ordering::Relaxed);

@@ -74,7 +74,7 @@ async fn a_token_does_what_its_scopes_and_prefixes_say_and_nothing_else() {
 #[tokio::test]
 async fn the_admin_port_tells_everyone_that_it_lives_and_nobody_more_without_an_administrators_token() {
     let nodes = Nodes::start(1, "info").await;
-    let get = async |path, token| wire::get(&nodes.admin_address(1), &nodes.authority, path, token).await;
+    let get = async |path, token| wire::get(&nodes.admin_address(1), &nodes.ca, path, token).await;
     for path in ["/livez", "/readyz", "/readyz?verbose"] {
         assert_eq!(get(path, None).await.0, 200, "{path}");
     }
@@ -87,10 +87,10 @@ async fn the_admin_port_tells_everyone_that_it_lives_and_nobody_more_without_an_
     }
     // What the page asks for.
     for (what, body) in [("GET /api/status", ""), ("POST /api/sessions", "{}"), ("POST /api/session", r#"{"id":"a/1"}"#)] {
-        let ask = async |token| wire::ask(&nodes.admin_address(1), &nodes.authority.pem(), what, token, body).await.0;
+        let ask = async |token| wire::ask(&nodes.admin_address(1), &nodes.ca.pem(), what, token, body).await.0;
         assert_eq!((ask(None).await, ask(Some("tokensecret-writer")).await), (401, 403), "{what}");
         assert!(!matches!(ask(Some("tokensecret-operator")).await, 401 | 403), "{what}");
-        // Whoever operates the cluster does not thereby read what is in it.
+        // An operator of the cluster does not thereby read what is in it.
         assert_eq!(ask(Some("tokensecret-admin")).await == 403, what.ends_with("/session"), "{what}");
     }
     let (_, metrics) = get("/metrics", Some("tokensecret-admin")).await;

@@ -153,7 +153,7 @@ impl Drop for Reader {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_types_what_the_readme_says_has_three_secured_nodes_replaces_one_and_restores_elsewhere() {
+async fn typing_what_the_readme_says_gives_three_secured_nodes_replaces_one_and_restores_elsewhere() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("it is there");
     let (_, text) = readme.split_once("\n## Three hosts\n").expect("where it begins");
     let (text, _) = text.split_once("\n## Operate it\n").expect("where it ends");
@@ -172,11 +172,11 @@ async fn whoever_types_what_the_readme_says_has_three_secured_nodes_replaces_one
     assert!(reader.printed("snapshot inspect").contains("sessions"), "{}", reader.printed("snapshot inspect"));
     assert_eq!(reader.printed("session get greeting --endpoints"), "hello\n", "of the other cluster");
 
-    let authority = std::fs::read_to_string(reader.path("certs/ca.pem")).expect("it was made");
+    let ca = std::fs::read_to_string(reader.path("certs/ca.pem")).expect("it was made");
     let token = std::fs::read_to_string(reader.path("certs/me.token")).expect("it was made");
     let admin = format!("127.0.0.1:{}", reader.ports.first() + 2);
     let ask = async |method: &str, path: &str, token: Option<&str>, body: &str| {
-        wire::ask(&admin, &authority, &format!("{method} {path}"), token, body).await
+        wire::ask(&admin, &ca, &format!("{method} {path}"), token, body).await
     };
     let (code, page) = ask("GET", "/", None, "").await;
     assert!(code == 200 && page.contains("</html>"), "{code} {page}");

@@ -13,14 +13,14 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::pki::{Authority, Pair};
+use crate::pki::{Ca, Pair};
 
 /// Nothing here may take longer.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// The peer port, believing `authority` and showing what is given.
-pub async fn peer(address: &str, authority: &Authority, shown: Option<&Pair>) -> Result<PeerClient<Channel>, String> {
-    let roots = Roots::from_pem(authority.pem().as_bytes()).expect("an authority");
+/// The peer port, believing `ca` and showing what is given.
+pub async fn peer(address: &str, ca: &Ca, shown: Option<&Pair>) -> Result<PeerClient<Channel>, String> {
+    let roots = Roots::from_pem(ca.pem().as_bytes()).expect("a CA");
     let identity = shown.map(|pair| Identity::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("both fit"));
     let connecting = Connecting::new(&roots, identity.as_ref(), Arc::new(SystemClock::new())).expect("usable");
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").timeout(PATIENCE);
@@ -30,21 +30,21 @@ pub async fn peer(address: &str, authority: &Authority, shown: Option<&Pair>) ->
 }
 
 /// Asks a peer port who it is.
-pub async fn hello(address: &str, authority: &Authority, shown: Option<&Pair>) -> Result<HelloResponse, String> {
-    let mut client = peer(address, authority, shown).await?;
+pub async fn hello(address: &str, ca: &Ca, shown: Option<&Pair>) -> Result<HelloResponse, String> {
+    let mut client = peer(address, ca, shown).await?;
     let request = HelloRequest { name: "security-test".to_owned(), configuration_hash: 0, from: 2 };
     client.hello(request).await.map(|response| response.into_inner()).map_err(|status: Status| format!("{status:?}"))
 }
 
 /// `GET path` from an admin port by TLS: the status code and the body.
-pub async fn get(address: &str, authority: &Authority, path: &str, token: Option<&str>) -> (u16, String) {
-    ask(address, &authority.pem(), &format!("GET {path}"), token, "").await
+pub async fn get(address: &str, ca: &Ca, path: &str, token: Option<&str>) -> (u16, String) {
+    ask(address, &ca.pem(), &format!("GET {path}"), token, "").await
 }
 
 /// A method and a path of an admin port by TLS, with a body of JSON: the status code and the answer.
-pub async fn ask(address: &str, authority: &str, what: &str, token: Option<&str>, body: &str) -> (u16, String) {
+pub async fn ask(address: &str, ca: &str, what: &str, token: Option<&str>, body: &str) -> (u16, String) {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).expect("PEM")).expect("an authority");
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("PEM")).expect("a CA");
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS 1.3");
     let config = config.with_root_certificates(roots).with_no_client_auth();

@@ -51,7 +51,7 @@ fn die_of_panics(seed: u64) {
     }));
 }
 
-/// Milliseconds of a core that this thread took; 0 where that cannot be told.
+/// Milliseconds of a core that this thread took; 0 where that is unknown.
 fn cpu_ms() -> u64 {
     let nanos = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     nanos.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).map_or(0, |nanos| nanos / 1_000_000)

@@ -59,9 +59,9 @@ pub struct Nemesis {
     jumped: bool,
     /// Links that carry nothing, as far as that is certain.
     pub cuts: Cuts,
-    /// Until then, whoever grants a vote loses its power the same moment.
+    /// Until then, a node that grants a vote loses its power the same moment.
     cuts_voters_until: Duration,
-    /// Until then, whoever proposes a change of the members loses its power soon after.
+    /// Until then, a node that proposes a change of the members loses its power soon after.
     cuts_changers_until: Duration,
     /// Full disks on a minority, under way.
     trial: Option<Trial>,
@@ -465,7 +465,7 @@ impl Nemesis {
         self.later(now + Duration::from_secs(1), 10_000, Cure::Widen(links));
     }
 
-    /// The power of one node goes, and a row of its state rots. Never of two at a time: nodes that are rebuilt do not vote, and two of
+    /// The power of one node goes, and a row of its state is corrupted. Never of two at a time: nodes that are rebuilt do not vote, and two of
     /// three would wait for a leader for ever; nor while others lack their disks.
     fn rot(&mut self, sim: &mut Sim<'_>, now: Duration, id: u64) {
         let is_struck = |host: &Host| {

@@ -1,4 +1,4 @@
-//! Whoever changes the members of the cluster while everything else goes wrong.
+//! The operator that changes the members of the cluster while everything else goes wrong.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Rot in the state file of a node that is off: bits of one row that counts, wherever the file holds it.
+//! Corruption in the state file of a node that is off: bits of one row that counts, wherever the file holds it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -52,10 +52,10 @@ fn state_file(disk: &SimDisk, dir: &Path) -> Vec<PathBuf> {
     names.iter().filter(|name| name.ends_with(".redb")).map(|name| dir.join(name)).collect()
 }
 
-/// Flips a bit of one row in the state on a disk that is off, whole and synced, so that whoever reads the row can see it; says where.
+/// Flips a bit of one row in the state on a disk that is off, whole and synced, so that every reader of the row can see it; says where.
 /// `None`: there is no such row.
 ///
-/// Pages that count no more may hold the row too: it rots there as well, and nobody sees that.
+/// Pages that count no more may hold the row too: it is corrupted there as well, and nothing sees that.
 pub fn strike(disk: &SimDisk, dir: &Path, random: &SeededRandom) -> Option<String> {
     let rows = candidates(disk, dir);
     let pattern = rows.get(random.below(rows.len().max(1) as u64) as usize)?;

@@ -1,4 +1,4 @@
-//! Clients that save, load and delete, remember what they were told, and sometimes lose patience.
+//! Clients that save, load and delete, remember what they were answered, and sometimes lose patience.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

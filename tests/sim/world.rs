@@ -30,7 +30,7 @@ const LIVENESS: Duration = Duration::from_secs(30);
 /// Why a node ends that is no member any more.
 const REMOVED: &str = "this node was removed from the cluster";
 
-/// Why a node ends that has found rot.
+/// Why a node ends that has found corruption.
 pub const TO_REBUILD: &str = "the next start rebuilds this node from the leader";
 
 /// What came of it.
@@ -263,7 +263,7 @@ impl World {
     }
 }
 
-/// Reads every key and writes each once more, then waits until no member is rotten, and all have applied the same and say so with the
+/// Reads every key and writes each once more, then waits until no member is corrupt, and all have applied the same and say so with the
 /// same digest.
 async fn scan_all(mut caller: Caller, turns: &Mutex<Turns>, hosts: &[Host]) -> Vec<String> {
     while caller.phase() < Phase::Scan {
@@ -285,7 +285,7 @@ async fn scan_all(mut caller: Caller, turns: &Mutex<Turns>, hosts: &[Host]) -> V
         }
         while caller.call(&client, key, Ask::Load, patience).await.revision().is_none() {}
     }
-    // What soon expires does, whoever looks.
+    // What soon expires does, whether or not it is looked at.
     while !matches!(caller.call(&client, caller.keys - 1, Ask::Load, patience).await, Answer::NotFound { .. }) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

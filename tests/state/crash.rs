@@ -272,10 +272,10 @@ fn a_full_disk_keeps_reads_alive_loses_nothing_and_heals() {
         let rig = flushed_once(&disk);
         let old = rig.state.view(|_, _, pinner| pinner.pin_keys(&[(1, bytes("b"))]));
         disk.plan(Plan { full_from: Some(at), ..Plan::default() });
-        let told = rig.flush();
+        let answer = rig.flush();
         assert!(rig.state.failed().is_none(), "operation {at}: {:?}", rig.state.failed());
         let want = rig.check();
-        match told {
+        match answer {
             None => {
                 refused += 1;
                 assert_eq!(rig.state.flushed(), Some(id(1)));
@@ -290,7 +290,7 @@ fn a_full_disk_keeps_reads_alive_loses_nothing_and_heals() {
                 assert!(found.state.applied() <= Some(id(2)));
                 found.check();
             }
-            Some(told) => assert!(told.is_ok()),
+            Some(answer) => assert!(answer.is_ok()),
         }
         disk.plan(Plan::default());
         assert!(matches!(rig.flush(), Some(Ok(()))), "operation {at}");

@@ -102,7 +102,7 @@ fn the_state_is_never_flushed_ahead_of_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::open(dir.path()).unwrap();
     rig.apply(5, &[(1, "a", Some(b"5"))]);
-    let (sender, told) = mpsc::channel();
+    let (sender, answers) = mpsc::channel();
     rig.state.flush(Box::new(move |result| sender.send(result).unwrap()));
     rig.log.cover(4);
     assert_eq!(rig.flusher.run(), Step::Idle);
@@ -110,11 +110,11 @@ fn the_state_is_never_flushed_ahead_of_the_log() {
     rig.clock.advance(Duration::from_secs(60));
     assert_eq!(rig.flusher.run(), Step::Idle, "however long it takes");
     assert_eq!(rig.state.flushed(), None);
-    assert!(told.try_recv().is_err());
+    assert!(answers.try_recv().is_err());
     rig.log.cover(5);
     rig.flusher.run();
     assert_eq!(rig.state.flushed(), Some(id(5)), "what was frozen, not what came since");
-    assert!(matches!(told.try_recv(), Ok(Ok(()))));
+    assert!(matches!(answers.try_recv(), Ok(Ok(()))));
     assert_eq!(rig.check()[&(1, bytes("a"))], "6");
 }
 
@@ -164,7 +164,7 @@ fn an_update_above_the_hard_limit_waits_for_a_flush() {
 fn a_log_that_fails_ends_the_state_and_tells_everybody() {
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::open(dir.path()).unwrap();
-    let (sender, told) = mpsc::channel();
+    let (sender, answers) = mpsc::channel();
     let (waiter, hook, late) = (sender.clone(), sender.clone(), sender);
     rig.apply(1, &[(1, "a", Some(b"1"))]);
     rig.state.flush(Box::new(move |result| waiter.send(("waiter", result.unwrap_err())).unwrap()));
@@ -173,9 +173,9 @@ fn a_log_that_fails_ends_the_state_and_tells_everybody() {
     rig.log.fail();
     assert_eq!(rig.flusher.run(), Step::Stop);
     rig.state.on_failure(Box::new(move |error| late.send(("late", error)).unwrap()));
-    let told: Vec<_> = told.try_iter().collect();
-    assert_eq!(told.iter().map(|(who, _)| *who).collect::<Vec<_>>(), ["hook", "waiter", "late"]);
-    assert!(told.iter().all(|(_, error)| matches!(error, Error::Io { .. })));
+    let answers: Vec<_> = answers.try_iter().collect();
+    assert_eq!(answers.iter().map(|(who, _)| *who).collect::<Vec<_>>(), ["hook", "waiter", "late"]);
+    assert!(answers.iter().all(|(_, error)| matches!(error, Error::Io { .. })));
     assert!(rig.state.failed().is_some());
     assert_eq!(rig.state.flushed(), None);
 }
@@ -224,7 +224,7 @@ fn every_view_sees_one_instant_while_entries_apply_and_flush() {
 }
 
 /// Bytes of the state's only file, with one occurrence of `marker` changed by a bit.
-fn rot(dir: &std::path::Path, marker: &[u8]) {
+fn corrupt(dir: &std::path::Path, marker: &[u8]) {
     let path = dir.join("00000001.redb");
     let mut file = std::fs::read(&path).unwrap();
     let all: Vec<_> = file.windows(marker.len()).enumerate().filter(|(_, window)| *window == marker).map(|(at, _)| at).collect();
@@ -241,7 +241,7 @@ fn a_flipped_bit_in_a_row_is_damage_and_not_a_missing_row() {
     rig.apply(1, &[(1, "a", Some(b"fine")), (2, "secret-key", Some(&[b"marker-of-the-row", &[9u8; 30_000][..]].concat()))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
     drop(rig);
-    rot(dir.path(), b"marker-of-the-row");
+    corrupt(dir.path(), b"marker-of-the-row");
     let error = Rig::open(dir.path()).err().expect("building from damaged rows fails");
     assert!(matches!(&error, Error::Corrupt { table: Some(2), key: Some(key), .. } if key == "secret-key"), "{error}");
     assert!(!format!("{error} {error:?}").contains("secret"), "a key may be a credential");
@@ -270,7 +270,7 @@ fn damage_that_a_snapshot_finds_is_final_as_well() {
     rig.apply(1, &[(1, "a", Some(b"fine")), (2, "b", Some(&[b"marker-of-the-row", &[9u8; 30_000][..]].concat()))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
     drop(rig);
-    rot(dir.path(), b"marker-of-the-row");
+    corrupt(dir.path(), b"marker-of-the-row");
     let env = Env { workers: std::sync::Arc::new(crate::rig::ByHand::default()), ..Env::real() };
     let log = std::sync::Arc::new(crate::rig::FakeLog::default());
     let build = |_: quorate::storage::state::Rows<'_>| Ok::<_, Error>(());

@@ -191,14 +191,14 @@ impl Rig {
         });
     }
 
-    /// Covers everything, flushes, and answers what the waiter was told.
+    /// Covers everything, flushes, and answers what the waiter got.
     pub fn flush(&self) -> Option<Result<(), Error>> {
         self.log.cover(self.state.applied().map_or(0, |id| id.index));
-        let told = Arc::new(Mutex::new(None));
-        let slot = told.clone();
+        let answer = Arc::new(Mutex::new(None));
+        let slot = answer.clone();
         self.state.flush(Box::new(move |result| *slot.lock().unwrap() = Some(result)));
         self.flusher.run();
-        told.lock().unwrap().take()
+        answer.lock().unwrap().take()
     }
 
     pub fn pin_all(&self) -> (Model, Option<LogId>, Pinned) {

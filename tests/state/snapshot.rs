@@ -61,7 +61,7 @@ fn an_install_replaces_unflushed_and_frozen_rows_and_older_views_still_read_thei
     target.apply(1, &[(1, "flushed", Some(b"old"))]);
     assert!(matches!(target.flush(), Some(Ok(()))));
     target.apply(2, &[(1, "frozen", Some(b"old"))]);
-    let (sender, told) = std::sync::mpsc::channel();
+    let (sender, answers) = std::sync::mpsc::channel();
     target.state.flush(Box::new(move |result| sender.send(result).unwrap()));
     assert_eq!(target.flusher.run(), Step::Idle, "frozen, and waiting for the log");
     target.apply(3, &[(1, "unflushed", Some(b"old"))]);
@@ -70,7 +70,7 @@ fn an_install_replaces_unflushed_and_frozen_rows_and_older_views_still_read_thei
     assert_eq!((target.check(), applied), (old.clone(), Some(id(3))), "nothing is seen before the install");
     target.state.install(received).unwrap();
     assert_eq!(target.check(), source.check());
-    assert!(matches!(told.try_recv(), Ok(Ok(()))), "who waited for entry 2 has it: 40 is durable");
+    assert!(matches!(answers.try_recv(), Ok(Ok(()))), "who waited for entry 2 has it: 40 is durable");
     assert_eq!(collect(&pinned).unwrap(), old, "a view is of its own instant");
 
     // The answer of the log for the old file's flush comes late, and must not touch the new one.

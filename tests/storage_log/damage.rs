@@ -1,4 +1,4 @@
-//! Rot: synced bytes that change are refused or did not matter; they are never skipped.
+//! Corruption: synced bytes that change are refused or did not matter; they are never skipped.
 
 use std::path::{Path, PathBuf};
 
@@ -34,9 +34,9 @@ fn a_flipped_bit_behind_the_marker_is_refused_by_name_or_changes_nothing() {
     let mut refused = 0;
     for path in segments(&disk) {
         for offset in (0..length_used(&disk, &path)).step_by(23) {
-            let rotten = disk.crash(Crash::Kept, 0);
-            rotten.damage(&path, offset, 0x10);
-            match Driver::open(&rotten, Model::default(), 0) {
+            let corrupt = disk.crash(Crash::Kept, 0);
+            corrupt.damage(&path, offset, 0x10);
+            match Driver::open(&corrupt, Model::default(), 0) {
                 Ok(reopened) => {
                     let what = format!("{} offset={offset}", path.display());
                     assert_eq!(Model::of(&reopened.log).as_ref(), Ok(driver.model()), "{what}");
@@ -53,20 +53,20 @@ fn a_flipped_bit_behind_the_marker_is_refused_by_name_or_changes_nothing() {
     assert!(refused > 100, "most of the bytes matter refused={refused}");
 }
 
-/// Nothing follows the last batch: its rot can't be told from a tear, and it alone is cut.
+/// Nothing follows the last batch: its corruption can't be distinguished from a tear, and it alone is cut.
 #[test]
 fn a_flipped_bit_in_the_uncovered_last_batch_cuts_that_batch_only_and_the_log_goes_on_elsewhere() {
     let (disk, driver) = written(&[Action::Append(vec![100]), Action::Run, Action::Append(vec![100, 200]), Action::Run]);
     let path = segments(&disk).pop().expect("one was written");
     let before = driver.states[1].clone();
     let last_batch = length_used(&disk, &path) - 2 * 56 - 300 - 8;
-    let rotten = disk.crash(Crash::Kept, 0);
-    rotten.damage(&path, last_batch + 60, 0x10);
-    let mut reopened = Driver::open(&rotten, before.clone(), 2).expect("it was never covered");
+    let corrupt = disk.crash(Crash::Kept, 0);
+    corrupt.damage(&path, last_batch + 60, 0x10);
+    let mut reopened = Driver::open(&corrupt, before.clone(), 2).expect("it was never covered");
     assert_eq!(Model::of(&reopened.log), Ok(before));
     [Action::Run, Action::Append(vec![10]), Action::Run].iter().for_each(|action| reopened.act(action));
-    assert_eq!(segments(&rotten).len(), 2, "after a cut the log goes on in a new segment");
-    let again = Driver::open(&rotten.crash(Crash::Lost, 0), Model::default(), 0).expect("all is synced");
+    assert_eq!(segments(&corrupt).len(), 2, "after a cut the log goes on in a new segment");
+    let again = Driver::open(&corrupt.crash(Crash::Lost, 0), Model::default(), 0).expect("all is synced");
     assert_eq!(Model::of(&again.log).as_ref(), Ok(reopened.model()));
 }
 
@@ -74,9 +74,9 @@ fn a_flipped_bit_in_the_uncovered_last_batch_cuts_that_batch_only_and_the_log_go
 fn the_error_names_segment_and_offset_and_says_what_to_do() {
     let (disk, _driver) = written(&[Action::Append(vec![100]), Action::Run, Action::Elapse]);
     let path = segments(&disk).pop().expect("one was written");
-    let rotten = disk.crash(Crash::Kept, 0);
-    rotten.damage(&path, 200, 1);
-    let text = Driver::open(&rotten, Model::default(), 0).err().expect("it is refused").to_string();
+    let corrupt = disk.crash(Crash::Kept, 0);
+    corrupt.damage(&path, 200, 1);
+    let text = Driver::open(&corrupt, Model::default(), 0).err().expect("it is refused").to_string();
     assert!(text.contains("00001.seg") && text.contains("offset=1") && text.contains("replace this node"), "{text}");
 }
 
@@ -94,18 +94,18 @@ fn a_missing_segment_in_the_middle_or_at_the_start_is_refused_while_its_entries_
     }
 }
 
-/// Rot while the node runs: the entry is refused, and not as "there is none".
+/// Corruption while the node runs: the entry is refused, and not as "there is none".
 #[test]
-fn a_read_of_a_rotten_entry_is_corrupt() {
+fn a_read_of_a_damaged_entry_is_corrupt() {
     let actions: Vec<Action> = (0..4).flat_map(|_| [Action::Append(vec![2000]), Action::Run]).collect();
     let (disk, driver) = written(&actions);
     disk.damage(&segments(&disk)[0], 1000, 1);
-    let error = driver.log.read(0..4, 10_000).expect_err("the first entry is rotten");
+    let error = driver.log.read(0..4, 10_000).expect_err("the first entry is corrupt");
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     assert_eq!(driver.log.read(3..4, 10_000).expect("the last is in memory").len(), 1);
 }
 
-/// A new segment's first frame is alone until something follows it. Until then its rot can't be told from a tear, so the segment
+/// A new segment's first frame is alone until something follows it. Until then its corruption can't be distinguished from a tear, so the segment
 /// before must stay, purged or not.
 #[test]
 fn an_old_segment_stays_until_something_follows_the_first_frame_of_the_new_one() {
@@ -126,9 +126,9 @@ fn an_old_segment_stays_until_something_follows_the_first_frame_of_the_new_one()
     [Action::Run, Action::Sync, Action::Run].iter().for_each(|action| reopened.act(action));
     let new = segments(&torn).pop().expect("one was begun");
     assert_ne!(new, old);
-    let rotten = torn.crash(Crash::Kept, 0);
-    rotten.damage(&new, 30, 1);
-    let again = Driver::open(&rotten, Model::default(), 0).expect("a torn new segment is none");
+    let corrupt = torn.crash(Crash::Kept, 0);
+    corrupt.damage(&new, 30, 1);
+    let again = Driver::open(&corrupt, Model::default(), 0).expect("a torn new segment is none");
     assert_eq!(Model::of(&again.log), Ok(before));
 }
 

@@ -132,7 +132,7 @@ impl Driver {
                 let keep = self.model().entries.values().rev().nth(*count as usize).map(|record| record.log_id);
                 self.push(|model| model.entries.retain(|index, _| keep.is_some_and(|keep| *index <= keep.index)));
                 self.log.truncate_after(keep.or(self.model().purged));
-                // Whoever truncates does so to append under a newer term.
+                // A caller truncates to append under a newer term.
                 self.term += 1;
             }
             Action::Purge(kept) => {

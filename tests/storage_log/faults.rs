@@ -36,8 +36,8 @@ fn acknowledged(driver: &Driver) -> usize {
 
 fn check_final(operation: Operation) {
     let (disk, mut driver) = started();
-    let told = Arc::new(AtomicUsize::new(0));
-    let counter = told.clone();
+    let notified = Arc::new(AtomicUsize::new(0));
+    let counter = notified.clone();
     driver.log.on_failure(Box::new(move |_| assert_eq!(counter.fetch_add(1, Ordering::SeqCst), 0)));
     disk.inject(fault(operation, ErrorKind::Other, 1));
     let answers = Answers::default();
@@ -45,7 +45,7 @@ fn check_final(operation: Operation) {
     driver.act(&Action::Append(vec![100]));
     driver.log.sync(answer_to(&answers));
     driver.act(&Action::Run);
-    assert_eq!((acknowledged(&driver), told.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((acknowledged(&driver), notified.load(Ordering::SeqCst)), (1, 1));
     let after = driver.log.position();
     driver.log.save_vote(Bytes::from_static(b"late"), answer_to(&answers));
     driver.log.append(Vec::new(), answer_to(&answers));
@@ -55,7 +55,7 @@ fn check_final(operation: Operation) {
     let error = driver.log.failed().expect("it is final");
     assert_eq!(*answers.lock().expect("one thread"), vec![Err(error); 5]);
     assert_eq!(driver.log.position(), after, "a failed log takes nothing");
-    driver.log.on_failure(Box::new(move |_| assert_eq!(told.fetch_add(1, Ordering::SeqCst), 1)));
+    driver.log.on_failure(Box::new(move |_| assert_eq!(notified.fetch_add(1, Ordering::SeqCst), 1)));
     let reopened = Driver::open(&disk.crash(Crash::Lost, 0), Model::default(), 0).expect("the first batch is synced");
     driver.recovered_state(&Model::of(&reopened.log).expect("nothing is damaged"), "after the fault");
 }

@@ -39,6 +39,30 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Every text of ours, with its path from the root: code, scripts, documents, what tests compare with. Not what was written before.
+fn texts() -> Vec<(String, String)> {
+    const DIRS: [&str; 9] = [".cargo", ".ci", "benches", "examples", "findings", "proto", "scripts", "src", "tests"];
+    const FOREIGN: [&str; 6] = ["target", "generated", "seeds", "corpus", "node_modules", "CHANGELOG.md"];
+    let mut texts = Vec::new();
+    let mut dirs: Vec<PathBuf> =
+        DIRS.iter().map(|dir| root().join(dir)).filter(|dir| dir.is_dir()).chain([root().to_owned()]).collect();
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).expect("a readable directory") {
+            let path = entry.expect("a readable directory").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("").to_owned();
+            if FOREIGN.contains(&&name[..]) || name.starts_with("LICENSE") || name.ends_with(".lock") {
+                continue;
+            }
+            if path.is_dir() {
+                dirs.extend((path.parent() != Some(root())).then_some(path));
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                texts.push((path.strip_prefix(root()).expect("below the root").to_str().expect("UTF-8").to_owned(), text));
+            }
+        }
+    }
+    texts
+}
+
 fn sources() -> Vec<Source> {
     let dirs = ["src", "tests", "examples", "benches"];
     let paths = dirs.iter().flat_map(|dir| rust_files(&root().join(dir)));
@@ -79,7 +103,18 @@ fn no_word_stands_for_work_that_is_not_done() {
 }
 
 #[test]
-fn features_are_told_apart_on_module_lines_only() {
+fn no_word_stands_where_a_plainer_one_would() {
+    // Names of these are not done yet.
+    const LATER: [&str; 2] = ["tests/sim/", "src/client/driver/answers.rs"];
+    let mut texts = texts();
+    texts.retain(|(path, _)| !LATER.iter().any(|later| path.starts_with(later)));
+    assert!(texts.len() > 100, "the walk found only {} files", texts.len());
+    let violations: Violations = texts.iter().flat_map(|(path, text)| words::banned(path, text)).collect();
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn features_are_distinguished_on_module_lines_only() {
     check(words::misplaced_features);
 }
 

@@ -1,4 +1,4 @@
-//! A Rust file as the rules see it: comments and literals blanked, the part that is only compiled for tests told apart.
+//! A Rust file as the rules see it: comments and literals blanked, the part that is only compiled for tests distinguished.
 
 /// One file.
 pub struct Source {

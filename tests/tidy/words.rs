@@ -26,6 +26,51 @@ pub fn unfinished(source: &Source) -> Violations {
     violations
 }
 
+/// Words with a plainer one beside them, which takes their place: in comments, names, texts and documents alike.
+const BANNED: [(&[&str], &str); 7] = [
+    (&[concat!("to", "ld"), concat!("unto", "ld")], "answered, reported, notified, distinguished"),
+    (&[concat!("who", "ever"), concat!("whom", "ever")], "a noun: the caller, the node"),
+    (&[concat!("me", "nd"), concat!("me", "nds"), concat!("me", "nded"), concat!("me", "nding")], "fix, repair"),
+    (&[concat!("an", "ew")], "again"),
+    (&[concat!("bu", "ry"), concat!("buri", "ed"), concat!("buri", "es")], "remove, delete"),
+    (&[concat!("ro", "t"), concat!("ro", "ts"), concat!("ro", "tted"), concat!("ro", "tten")], "corruption, corrupt"),
+    (&[concat!("author", "ity"), concat!("authorit", "ies")], "CA"),
+];
+/// Where such a word is another's name, or what people search for.
+const NAMES: [&str; 5] =
+    ["bit rot", "certificate authority", "uri().authority()", "use_authority_key_identifier_extension", "throw-away authority"];
+
+/// Banned words in the text of any file, also as a part of a name.
+pub fn banned(path: &str, text: &str) -> Violations {
+    let mut violations = Violations::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = NAMES.iter().fold(line.to_owned(), |line, name| line.replace(name, ""));
+        for part in parts(&line) {
+            if let Some((_, instead)) = BANNED.iter().find(|(banned, _)| banned.contains(&&part[..])) {
+                violations.push(format!("{path}:{}: `{part}`: say {instead}", number + 1));
+            }
+        }
+    }
+    violations
+}
+
+/// The words of a line, those that names are made of too, in small letters.
+fn parts(line: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut part = String::new();
+    let mut was_small = false;
+    for c in line.chars().chain([' ']) {
+        if !part.is_empty() && (!c.is_alphabetic() || c.is_uppercase() && was_small) {
+            parts.push(std::mem::take(&mut part));
+        }
+        if c.is_alphabetic() {
+            part.extend(c.to_lowercase());
+        }
+        was_small = c.is_lowercase();
+    }
+    parts
+}
+
 /// `cfg(feature)` anywhere but before `mod` and `use`.
 pub fn misplaced_features(source: &Source) -> Violations {
     let mut violations = find(source, &source.code, &["cfg!(feature", "cfg_attr(feature"], "belongs on a `mod` or `use` line");
@@ -109,6 +154,15 @@ mod tests {
         assert!(unfinished(&bad)[0].starts_with("tests/a.rs:2: "));
         assert!(unfinished(&source("src/a.rs", "let a = \"dbg!\"; mytodo!();")).is_empty());
         assert_eq!(unfinished(&source("src/a.rs", concat!("// FIX", "ME later"))).len(), 1);
+    }
+
+    #[test]
+    fn a_banned_word_is_caught_in_comments_names_and_texts_and_not_within_another_word() {
+        let bad =
+            concat!("// was to", "ld\nfn is_to", "ld() {}\nstruct Me", "nd; const ME", "ND_IT: u8;\nlet a = CaAuthor", "ity;\n");
+        assert_eq!(banned("a.rs", bad).len(), 5, "{:?}", banned("a.rs", bad));
+        assert!(banned("a.rs", bad)[1].starts_with("a.rs:2: "));
+        assert_eq!(banned("a.md", "a protocol, rotation, recommend, bit rot, a certificate authority"), [""; 0]);
     }
 
     #[test]

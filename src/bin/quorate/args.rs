@@ -419,7 +419,7 @@ pub struct Bench {
     /// How long the load runs before it is measured; later runs on the same data warm up for 1s at most
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2s")]
     pub warm_up: Duration,
-    /// Runs, of which the median is told with the lowest and the highest [default: 3; of `failover`, `hand-over` and `stop`: 5]
+    /// Runs, of which the median is shown with the lowest and the highest [default: 3; of `failover`, `hand-over` and `stop`: 5]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: Option<u32>,
     /// Open loop: calls are due at random moments, so many per second on average, and latency counts from then, also while callers are
@@ -468,7 +468,7 @@ const BENCH_HELP: &str = "Workloads (each on a new cluster of its own, unless --
   update (w2)       load, then save if the version still is the same, again after a conflict; 64 callers
   update-hot        the same on 8 keys
   cas               saves if the version is the expected one, without loads
-  load (w3)         linearizable loads of 1 KiB, by 1, 64, 256 callers; a client that has the newest version is told so
+  load (w3)         linearizable loads of 1 KiB, by 1, 64, 256 callers; a client that has the newest version gets no content
   turn (w4)         agents' turns by Bob's port: load, then save_if_version of a transcript from 8 KiB, +2 KiB per turn, to 200 KiB
   save-large (w5)   saves of 512 KiB, 8 callers
   failover (w6)     16 writers while the leader is killed with -9, 5 times, 5 s apart: the longest time without a write

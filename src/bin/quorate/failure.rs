@@ -14,7 +14,7 @@ pub enum Code {
     OutputClosed = 0,
     /// Anything else.
     Failed = 1,
-    /// The command line, the configuration or the data directory must be mended first.
+    /// The command line, the configuration or the data directory must be fixed first.
     Usage = 2,
     /// The stored version is not the expected one.
     Conflict = 3,
@@ -46,7 +46,7 @@ impl Failure {
         Self { code: Code::Failed, message: format!("{WARNING}{message}") }
     }
 
-    /// The user must mend something before it can work.
+    /// The user must fix something before it can work.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self { code: Code::Usage, message: message.to_string() }
     }

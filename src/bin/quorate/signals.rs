@@ -34,7 +34,7 @@ pub fn hangups() -> std::io::Result<Hangups> {
     signal(SignalKind::hangup())
 }
 
-/// Resolves when stdin ends: whoever held its other end has gone, or wants us to.
+/// Resolves when stdin ends: the holder of its other end has gone, or wants us to.
 ///
 /// Read by a thread of its own: a read can't be cancelled, and the process must not wait for it.
 pub fn stdin_ended() -> std::io::Result<oneshot::Receiver<()>> {

@@ -394,7 +394,7 @@ impl Driver {
         operation.fail(error);
     }
 
-    /// Whoever waits for the client is told at its deadline why there was none.
+    /// A call that waits for the client learns at its deadline why there was none.
     fn explain_unsequenced(&mut self, refusal: &Refusal) {
         for key in &self.unsequenced {
             if let Some(operation) = self.operations.get_mut(key) {
@@ -403,7 +403,7 @@ impl Driver {
         }
     }
 
-    /// The client can not be opened, and will not be by trying again now: whoever waits for it is told.
+    /// The client can not be opened, and will not be by trying again now: the calls that wait for it fail.
     fn fail_unsequenced(&mut self, error: &Error) {
         for key in std::mem::take(&mut self.unsequenced) {
             if let Some(operation) = self.remove(key) {

@@ -1,7 +1,7 @@
 //! Members that are not where the membership has them, found where this node's configuration has them.
 //!
 //! A node that moved tells the others, if it finds them. Where all have moved at once, or two have swapped their addresses, nobody is
-//! where the membership says. So the configured address is tried too. Whoever answers there is believed only if it is that member by
+//! where the membership says. So the configured address is tried too. The node that answers there is believed only if it is that member by
 //! its data, as everywhere: an address is a claim.
 
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ async fn look(shared: &Shared, id: NodeId, node: &PeerNode, configured: Member, 
     if is_at(shared, id, node, &configured).await { Some(configured.peer_address) } else { known }
 }
 
-/// Whether whoever answers there is that member, by its data.
+/// Whether the node that answers there is that member, by its data.
 async fn is_at(shared: &Shared, id: NodeId, node: &PeerNode, member: &Member) -> bool {
     let Ok(hello) = bootstrap::ask(shared, member).await else { return false };
     hello.node == id.0

@@ -214,7 +214,7 @@ impl Changing<'_> {
         }
     }
 
-    /// Asks whoever is meant who it is.
+    /// Asks the node that is meant who it is.
     async fn resolve(&self, ask: &Ask, now: &Situation) -> Result<Change, Refusal> {
         Ok(match ask {
             Ask::Promote(id) => Change::Promote(*id),
@@ -276,7 +276,7 @@ impl Changing<'_> {
         offered.await.map_err(|status| refused(status.message()))
     }
 
-    /// Whether it was committed and applied; otherwise the members have changed meanwhile, and it is to be decided anew.
+    /// Whether it was committed and applied; otherwise the members have changed meanwhile, and it is to be decided again.
     async fn propose(&self, changes: ChangeMembers<NodeId, PeerNode>, on: &StoredMembership) -> Result<bool, Refusal> {
         let shared = self.shared;
         let unknown = |why: String| {
@@ -309,7 +309,7 @@ impl Changing<'_> {
     }
 }
 
-/// Asks a few times: whoever was just started may need a moment.
+/// Asks a few times: a node that was just started may need a moment.
 async fn patiently(shared: &Shared, member: &Member) -> Result<peer::HelloResponse, String> {
     let mut attempts = 1;
     loop {
@@ -332,7 +332,7 @@ struct Expected<'a> {
 }
 
 impl Expected<'_> {
-    /// The instance of whoever answered. Errors: why it can be no member, as the rest of a sentence about it.
+    /// The instance of the node that answered. Errors: why it can be no member, as the rest of a sentence about it.
     fn judge(&self, hello: &peer::HelloResponse) -> Result<InstanceId, String> {
         if hello.node != self.id.0 {
             return Err(format!("is asked for, and node {} answers", hello.node));
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_another_is_named() {
+    fn a_node_that_is_another_is_named() {
         for (wrong, word) in [
             (peer::HelloResponse { node: 5, ..hello() }, "node 5"),
             (peer::HelloResponse { name: "other".into(), ..hello() }, "other"),

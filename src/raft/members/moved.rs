@@ -1,6 +1,6 @@
 //! A node whose configuration names other addresses than the membership tells the leader, once per start.
 //!
-//! The leader believes it only after it has asked whoever answers there for its instance.
+//! The leader believes it only after it has asked the node that answers there for its instance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const ROUND: Duration = Duration::from_millis(500);
 /// How long the leader may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs until the membership has this node's addresses, or the leader was told. Ends with the runtime at the latest.
+/// Runs until the membership has this node's addresses, or the leader was notified. Ends with the runtime at the latest.
 pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
     let Some(own) = shared.configured.iter().find(|member| member.id == shared.me).cloned() else { return };
     loop {
@@ -31,7 +31,7 @@ pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
                 return;
             }
             if shared.leadership.borrow().is_self {
-                // Nobody else can be told: all nodes may have moved at once.
+                // No other node can be notified: all nodes may have moved at once.
                 if let Err(refusal) = change(&shared, &presence, &Ask::Update(own.clone()), false, TIMEOUT).await {
                     tracing::debug!(%refusal, "the members can't have this node's new addresses yet");
                 }
@@ -40,8 +40,10 @@ pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
                 membership.nodes().filter(|(id, _)| **id != shared.me).map(|(id, node)| (*id, node.clone())).collect();
             for (id, node) in others {
                 match tell(&shared, id, &node, &own).await {
-                    Ok(()) => return tracing::info!(peer = %own.peer_address, "the cluster was told of this node's new addresses"),
-                    Err(status) => tracing::debug!(%status, to = %id, "told of new addresses"),
+                    Ok(()) => {
+                        return tracing::info!(peer = %own.peer_address, "the cluster was notified of this node's new addresses");
+                    }
+                    Err(status) => tracing::debug!(%status, to = %id, "not notified of new addresses"),
                 }
             }
         }

@@ -25,7 +25,7 @@ pub async fn run(shared: Arc<Shared>) {
         if !shared.leadership.borrow().is_self || seen.is_none() || before != seen {
             continue;
         }
-        // Whoever makes a change here ends it itself.
+        // A task that makes a change here ends it itself.
         let Ok(_only) = shared.changing.try_lock() else { continue };
         tracing::info!("ending a change of the members that was left half made");
         let nothing_more = ChangeMembers::AddVoterIds(Default::default());

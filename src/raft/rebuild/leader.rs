@@ -18,7 +18,7 @@ pub(super) fn not_leading(shared: &Shared) -> Status {
 
 fn name(leader: Option<(NodeId, String)>) -> Status {
     let mut status = Status::failed_precondition("this node does not lead");
-    // An address that metadata can't carry is not told.
+    // An address that metadata can't carry is not sent.
     if let Some(value) = leader.and_then(|(id, address)| MetadataValue::try_from(format!("{id} {address}")).ok()) {
         status.metadata_mut().insert(LEADER, value);
     }

@@ -6,7 +6,7 @@
 //! admin port ─── authorize_admin(headers)
 //! ```
 //!
-//! It promises that a call which needs a scope is refused before anything of it is looked at further, that a token is judged anew for
+//! It promises that a call which needs a scope is refused before anything of it is looked at further, that a token is judged again for
 //! each operation, so that a withdrawn or expired one ends on open streams too, and that no token or session id is in what it says.
 //! Without a tokens file everything is allowed: then the network is what protects the cluster, and the node says so when it starts.
 
@@ -39,7 +39,7 @@ pub enum Need<'a> {
     Read(&'a SessionId),
     /// To write or delete this session.
     Write(&'a SessionId),
-    /// To be in the table of clients, as whoever writes must.
+    /// To be in the table of clients, as every writer must.
     Client,
     /// To see ids that start so.
     List(&'a str),
@@ -88,7 +88,7 @@ pub struct Caller(Who);
 enum Who {
     /// Nobody asks.
     Anyone,
-    /// Whoever holds this token.
+    /// The holder of this token.
     Holder(Arc<Holder>),
     /// Whom another node authenticated, by the name of the token.
     Forwarded(Arc<str>),
@@ -101,7 +101,7 @@ struct Holder {
 }
 
 impl Caller {
-    /// Whoever it is.
+    /// Any caller.
     #[cfg(test)]
     pub fn anyone() -> Self {
         Self(Who::Anyone)
@@ -218,14 +218,14 @@ impl Guard {
         };
         self.check_expiry(grant)?;
         let scope = need.scope();
-        // Whoever may take a backup may see every id; and one begins with a listing, for its revision.
+        // A caller that may take a backup may see every id; and one begins with a listing, for its revision.
         let included = scope == Scope::List && grant.has(Scope::Admin);
         if !grant.has(scope) && !included {
             return Err(self.denied(format!("the token lacks a scope token={:?} needs={scope}", grant.name)));
         }
         match need.of_ids() {
             Some(ids) if !grant.covers(ids) => {
-                // The id stays out of it: whoever may not use it should not read it in a log either.
+                // The id stays out of it: a caller that may not use it should not read it in a log either.
                 Err(self.denied(format!("the token is for ids with other beginnings token={:?} scope={scope}", grant.name)))
             }
             _ => Ok(()),

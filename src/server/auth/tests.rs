@@ -71,7 +71,7 @@ fn a_token_is_good_for_its_scopes_and_prefixes_and_nothing_else() {
 }
 
 #[test]
-fn whoever_has_no_token_or_a_wrong_one_is_not_known() {
+fn a_caller_without_a_token_or_with_a_wrong_one_is_not_known() {
     let (guard, _) = guard();
     let mut two = bearer("secret-w");
     two.append(AUTHORIZATION, "Bearer secret-a".parse().expect("ASCII"));

@@ -18,9 +18,9 @@ pub struct TlsConfig {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Authorities that sign the nodes' certificates.
+    /// CAs that sign the nodes' certificates.
     pub ca: PathBuf,
-    /// Authorities that sign clients' certificates. Default: `ca`.
+    /// CAs that sign clients' certificates. Default: `ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
     /// Whether clients show certificates. Default `none`.

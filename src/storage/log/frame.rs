@@ -83,7 +83,7 @@ pub(super) const fn frame_bytes(payload_bytes: usize) -> u32 {
 pub(super) struct Encoded {
     /// Everything before the payload.
     pub header: [u8; HEADER_BYTES],
-    /// The payload, shared with whoever appended it.
+    /// The payload, shared with the appender.
     pub payload: Bytes,
 }
 

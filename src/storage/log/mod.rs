@@ -1,7 +1,7 @@
 //! The log: vote, entries, truncations and purges in one ordered, checksummed stream (design: *Log* and *Recovery*).
 //!
 //! It promises: what a callback reported as done is there after any crash; what [`Log::open`] shows is on disk; bytes that were
-//! synced and rotted are refused, never skipped. It leaves to others what payload and vote mean, and when to purge.
+//! synced and then corrupted are refused, never skipped. It leaves to others what payload and vote mean, and when to purge.
 //!
 //! ```text
 //! append, save_vote, truncate_after, purge, sync --> queue --> writer (one thread): one write, one sync --> callbacks

@@ -1,7 +1,7 @@
 //! Recovery: which bytes of the directory are the log, or why it must not be opened.
 //!
 //! A batch starts only after the sync of the one before, so at the first bad frame B a valid frame of a *later* batch proves that B
-//! had been synced: refuse. Without one, everything from B on is the last batch, which nobody was told of: cut.
+//! had been synced: refuse. Without one, everything from B on is the last batch, which no caller got an answer to: cut.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -38,7 +38,7 @@ pub(super) struct Recovered {
     pub blank_from: u64,
     /// Whether the log goes on in the newest segment, rather than in a new one.
     pub goes_on: bool,
-    /// Whether the last batch is followed by a later one, so that rot in it would be seen.
+    /// Whether the last batch is followed by a later one, so that corruption in it would be seen.
     pub covered: bool,
     /// Segment files that are not part of the log. To be retired only after a newer segment is synced.
     pub strays: Vec<u64>,

@@ -32,7 +32,7 @@ pub(super) struct State {
     /// Numbers the appends.
     pub sequence: u64,
     /// The last entry that is synced and was not replaced since. A truncation lowers it at once: state made from an entry that
-    /// takes the index anew must wait for that entry.
+    /// takes the index again must wait for that entry.
     pub covered_last: Option<u64>,
     /// The synced purge.
     pub covered_purged: Option<u64>,
@@ -48,7 +48,7 @@ pub(super) struct State {
     pub full: bool,
     /// Why the log takes nothing any more.
     pub failed: Option<Error>,
-    /// Who is told once.
+    /// Called once, with the first error.
     pub on_failure: Vec<Box<dyn FnOnce(Error) + Send>>,
 }
 
@@ -82,7 +82,7 @@ impl Shared {
 
     /// Ends the log: everything queued, and everything that comes, is answered with this error.
     pub fn fail(&self, error: &Error, taken: Vec<Op>) {
-        let (queue, waiters, told) = {
+        let (queue, waiters, listeners) = {
             let mut state = self.locked();
             if state.failed.is_some() {
                 return;
@@ -90,9 +90,9 @@ impl Shared {
             state.failed = Some(error.clone());
             (std::mem::take(&mut state.queue), std::mem::take(&mut state.waiters), std::mem::take(&mut state.on_failure))
         };
-        // First whoever ends the process: the callbacks below may start work that must not go on.
-        for tell in told {
-            tell(error.clone());
+        // First the listeners, of which one ends the process: the callbacks below may start work that must not go on.
+        for listener in listeners {
+            listener(error.clone());
         }
         for op in taken.into_iter().chain(queue) {
             if let Op::Done(done) = op {

@@ -7,7 +7,7 @@ use std::time::Duration;
 const SLOW: Duration = Duration::from_millis(20);
 /// ... so many of them.
 const SLOW_MAX: usize = 128;
-/// The slowest is told of so long a time, and at most twice as long.
+/// The slowest is reported of so long a time, and at most twice as long.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// What was measured since the log was opened.

@@ -230,7 +230,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What to fill with zeros behind a batch. Zeros are no frame, whoever reads them, and whether they reach the disk matters to nobody.
+    /// What to fill with zeros behind a batch. Zeros are no frame to any reader, and whether they reach the disk does not matter.
     fn zeros_behind(&self, batch: &Batch) -> Range<u64> {
         let end = u64::from(self.end) + u64::from(batch.bytes);
         let is_due = end > self.blank_from && batch.bytes < LARGE_BATCH_BYTES;
@@ -275,7 +275,7 @@ impl Writer {
             }
             state.live.evict(self.options.tail_bytes);
             ready.extend(state.take_covered());
-            // Only behind a batch of this segment: should its first frame rot, the frames after it tell.
+            // Only behind a batch of this segment: if its first frame is corrupted, the frames after it show that.
             if wrote { retired_segments(&mut state.segments, &self.head, self.segment) } else { Vec::new() }
         };
         ready.into_iter().for_each(|done| done(Ok(())));
@@ -300,7 +300,7 @@ impl Writer {
         let path = segment_path(&self.dir, id);
         let slices = [IoSlice::new(&frame.header), IoSlice::new(&frame.payload), IoSlice::new(frame.padding())];
         file.write_at(&slices, 0).map_err(|error| Error::io("write", &path, &error))?;
-        // Alone and first: a later frame without this one would look like rot, and nobody would know where the log goes on.
+        // Alone and first: a later frame without this one would look like corruption, and where the log goes on would be unknown.
         if !mutant::is(Mutant::FirstFrameNotAlone) {
             file.sync().map_err(|error| Error::io("sync", &path, &error))?;
         }

@@ -1,4 +1,4 @@
-//! redb on our own files: opening, the one-row head, read bases, and errors told apart.
+//! redb on our own files: opening, the one-row head, read bases, and errors classified.
 //!
 //! redb's own repair and its shadow paging are what makes a flush all or nothing. It latches the first error of its backend; so a
 //! file whose backend failed is fenced and opened again, never repaired in place.
@@ -163,7 +163,7 @@ impl File {
         let db = Builder::new()
             .set_cache_size(cache_bytes)
             .create_with_backend(Backend(backend.clone()))
-            .map_err(|error| told_apart(name, &backend, error))?;
+            .map_err(|error| classified(name, &backend, error))?;
         Ok(Arc::new(Self { name: name.to_owned(), backend, db, dirty_bytes_max: cache_bytes as u64 / 8 * 3 }))
     }
 
@@ -171,12 +171,12 @@ impl File {
         &self.name
     }
 
-    /// Length of the file, in bytes; 0 if it cannot be told.
+    /// Length of the file, in bytes; 0 if it is unknown.
     pub fn len(&self) -> u64 {
         self.backend.file.len().unwrap_or(0)
     }
 
-    /// Lets nothing through any more; whoever still reads gets [`Error::Superseded`]. Waits for operations in progress.
+    /// Lets nothing through any more; a reader that goes on gets [`Error::Superseded`]. Waits for operations in progress.
     pub fn close(&self) {
         *self.backend.fence.write().expect(HEALTHY) = Fence::Closed;
     }
@@ -195,7 +195,7 @@ impl File {
 
     /// Puts and deletes rows on top of `head` and makes it durable with `head.applied`, all or nothing.
     ///
-    /// Errors: [`Error::NoSpace`]: whether it was committed is told only by opening the file again.
+    /// Errors: [`Error::NoSpace`]: whether it was committed is known only by opening the file again.
     pub fn commit<'r>(&self, head: Head, rows: impl Iterator<Item = Row<'r>>) -> Result<Head, Error> {
         if mutant::is(Mutant::AppliedNotAtomic) {
             self.commit_inner(head, std::iter::empty()).map_err(|error| self.error(error))?;
@@ -264,7 +264,7 @@ impl File {
     }
 
     pub fn error(&self, error: impl Into<redb::Error>) -> Error {
-        told_apart(&self.name, &self.backend, error)
+        classified(&self.name, &self.backend, error)
     }
 }
 
@@ -275,7 +275,7 @@ pub(super) struct Base {
     pub file: Arc<File>,
 }
 
-fn told_apart(name: &str, backend: &Fenced, error: impl Into<redb::Error>) -> Error {
+fn classified(name: &str, backend: &Fenced, error: impl Into<redb::Error>) -> Error {
     if *backend.fence.read().expect(HEALTHY) == Fence::Closed {
         return Error::Superseded;
     }

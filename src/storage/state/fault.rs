@@ -40,7 +40,7 @@ impl Fault {
         self.lock().failed.clone()
     }
 
-    /// Ends the state with its first final error. Everybody who waits is told.
+    /// Ends the state with its first final error. Every waiter gets it.
     pub fn fail(&self, error: Error) {
         let (hooks, waiting) = {
             let mut inner = self.lock();

@@ -26,7 +26,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What the log answered, once it has.
 type Answer = Arc<Mutex<Option<Result<(), io::Error>>>>;
 
-/// Where the flusher is. Its lock is held through every write, so whoever takes it has stopped the flusher.
+/// Where the flusher is. Its lock is held through every write, so taking it stops the flusher.
 #[derive(Default)]
 pub(super) enum Phase {
     #[default]

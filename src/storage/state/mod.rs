@@ -61,7 +61,7 @@ pub struct Options {
     pub cache_bytes: usize,
     /// A flush begins at so many unflushed bytes.
     pub unflushed_bytes_soft: u64,
-    /// A flush begins once so many bytes were put since the last, those put over each other too: what a crash makes a node apply anew.
+    /// A flush begins once so many bytes were put since the last, those put over each other too: what a crash makes a node apply again.
     pub put_bytes_max: u64,
     /// Updates wait above so many unflushed and frozen bytes.
     pub unflushed_bytes_hard: u64,
@@ -167,7 +167,7 @@ pub struct State<M> {
 impl<M: Send + Sync + 'static> State<M> {
     /// Opens the state in `dir`, or creates an empty one, and builds the machine from its rows. Blocking.
     ///
-    /// Errors: [`Error::Corrupt`]: rebuild this node from its peers; [`Error::Io`], [`Error::NoSpace`]: mend the disk; whatever `build`
+    /// Errors: [`Error::Corrupt`]: rebuild this node from its peers; [`Error::Io`], [`Error::NoSpace`]: repair the disk; whatever `build`
     /// says. Nothing that counts was changed.
     pub fn open<E: From<Error>>(
         env: &Env,

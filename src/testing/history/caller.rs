@@ -1,4 +1,4 @@
-//! A client at random work that writes down what it was told.
+//! A client at random work that writes down what it was answered.
 
 use bytes::Bytes;
 use tokio::time::Instant;

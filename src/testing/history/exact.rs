@@ -2,7 +2,7 @@
 //!
 //! Every answer carries a revision. Sorted by it, writes before reads, the operations must be legal for a sequential store over all keys,
 //! and no operation may come after one that was invoked only after it had returned. Writes whose answer was lost have no revision: they
-//! are placed by version, where a version is missing that nobody was told of, so for them the check is a necessary one only.
+//! are placed by version, where a version is missing that no caller got an answer to, so for them the check is a necessary one only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +22,7 @@ enum Content {
     #[default]
     Absent,
     Present(Option<u64>),
-    /// A write nobody was told of, of any kind.
+    /// A write no caller got an answer to, of any kind.
     Unknown,
 }
 
@@ -37,11 +37,11 @@ struct Key {
     placed: BTreeSet<u64>,
     /// Versions that any of the open writes may explain.
     wild: usize,
-    /// A session of this key may end by its deadline, and nobody is told.
+    /// A session of this key may end by its deadline, without an answer to any caller.
     expires: bool,
     /// Revisions from which on the content was such.
     past: Vec<(u64, Content)>,
-    /// Revisions between which, at some time, there was nothing by a write nobody was told of.
+    /// Revisions between which, at some time, there was nothing by a write no caller got an answer to.
     absences: Vec<(u64, u64)>,
 }
 
@@ -242,13 +242,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether a session may have ended without anyone being told.
+    /// Whether a session may have ended without an answer to any caller.
     fn may_be_gone(&self, key: usize) -> bool {
         let key = &self.keys[&key];
         key.expires || key.open.iter().any(|open| self.ops[*open].ask == Ask::Delete)
     }
 
-    /// Moves the key on to `version`, through writes nobody was told of. False: that is a violation.
+    /// Moves the key on to `version`, through writes no caller got an answer to. False: that is a violation.
     fn advance(&mut self, at: usize, version: u64) -> bool {
         let now = self.key(at).version;
         if now > version {
@@ -433,11 +433,11 @@ pub(super) fn origin(ops: &[Op], writers: &BTreeMap<u64, usize>, at: usize, vers
         return Some((Kind::PhantomValue, format!("a value of another key, of op {writer}")));
     }
     match written.answer {
-        Answer::Written { version: told, .. } if told != version => {
-            Some((Kind::AppliedTwice, format!("op {writer} was told version {told}")))
+        Answer::Written { version: answered, .. } if answered != version => {
+            Some((Kind::AppliedTwice, format!("op {writer} was answered version {answered}")))
         }
         Answer::Written { .. } | Answer::Unknown => None,
-        answer => Some((Kind::EffectOfRefused, format!("op {writer} was told {answer:?}"))),
+        answer => Some((Kind::EffectOfRefused, format!("op {writer} was answered {answer:?}"))),
     }
 }
 

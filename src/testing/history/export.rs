@@ -14,7 +14,7 @@ use super::{Answer, Ask, Op};
 /// have no place in such a history and are left out.
 pub fn edn(ops: &[Op], to: &mut impl Write) -> io::Result<()> {
     let processes = processes(ops);
-    let seen = events(ops).into_iter().filter(|(at, _)| is_told(&ops[*at]));
+    let seen = events(ops).into_iter().filter(|(at, _)| is_answered(&ops[*at]));
     for (index, (at, is_completion)) in seen.enumerate() {
         let op = &ops[at];
         let kind = match (is_completion, op.answer) {
@@ -55,7 +55,7 @@ fn edn_value(value: &Value, to: &mut impl Write) -> io::Result<()> {
 /// Refused operations are left out. Ambiguous ones return at the very end with a null: the model must let those do either.
 pub fn porcupine(ops: &[Op], to: &mut impl Write) -> io::Result<()> {
     let processes = processes(ops);
-    let seen = |at: &usize| is_told(&ops[*at]) && ops[*at].answer != Answer::Refused;
+    let seen = |at: &usize| is_answered(&ops[*at]) && ops[*at].answer != Answer::Refused;
     let (open, known): (Vec<_>, Vec<_>) =
         events(ops).into_iter().filter(|(at, _)| seen(at)).partition(|(at, is_completion)| *is_completion && is_open(&ops[*at]));
     for (at, is_completion) in known.into_iter().chain(open) {
@@ -70,7 +70,7 @@ pub fn porcupine(ops: &[Op], to: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn is_told(op: &Op) -> bool {
+fn is_answered(op: &Op) -> bool {
     !matches!(op.ask, Ask::Expire | Ask::LoadStale)
 }
 
@@ -84,7 +84,7 @@ fn processes(ops: &[Op]) -> BTreeMap<usize, usize> {
     let mut next = 0;
     let mut current: BTreeMap<usize, usize> = BTreeMap::new();
     let mut processes = BTreeMap::new();
-    for (at, is_completion) in events(ops).into_iter().filter(|(at, _)| is_told(&ops[*at])) {
+    for (at, is_completion) in events(ops).into_iter().filter(|(at, _)| is_answered(&ops[*at])) {
         let op = &ops[at];
         if !is_completion {
             let process = *current.entry(op.client).or_insert_with(|| {

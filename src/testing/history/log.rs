@@ -1,4 +1,4 @@
-//! What the committed log knows of writes nobody was told of.
+//! What the committed log knows of writes no caller got an answer to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct Committed {
 /// the history.
 ///
 /// `log` must be all that was ever committed, up to behind the last operation. Writes are found by request id, else by value; a delete
-/// without either is one of its key that nobody else was told of.
+/// without either is one of its key that no other caller got an answer to.
 #[must_use]
 pub fn resolve(ops: &[Op], log: &[Committed]) -> Vec<Op> {
     let mut by_request: BTreeMap<Request, &Committed> = BTreeMap::new();
@@ -46,7 +46,7 @@ pub fn resolve(ops: &[Op], log: &[Committed]) -> Vec<Op> {
     }
     let mut resolved = ops.to_vec();
     let is_nameless = |op: &Op| op.ask == Ask::Delete && op.request.is_none();
-    // Whoever has a name takes its own first.
+    // A write with a name takes its own first.
     for nameless in [false, true] {
         let is_open = |op: &&mut Op| op.answer == Answer::Unknown && !op.ask.is_read() && is_nameless(op) == nameless;
         for op in resolved.iter_mut().filter(is_open) {

@@ -1,7 +1,7 @@
 //! Whether a history is one of a linearizable store, without trusting a single revision.
 //!
 //! Versions are dense, so those of the answers give the order of the writes of each key, and where among them a read belongs. That order
-//! must fit the times: no operation may come after one that was invoked only after it had returned. Versions that nobody was told of
+//! must fit the times: no operation may come after one that was invoked only after it had returned. Versions that no caller got an answer to
 //! must be explained by writes without an answer; which of them, is a matching that needs no search, see [`Gaps`].
 //!
 //! ```text
@@ -98,7 +98,7 @@ impl Key {
                 if actual == expected {
                     found.push(violation(Kind::SpuriousConflict, at, op, "it expected what was there"));
                 }
-                // With nothing there, nobody is told at which version.
+                // With nothing there, no answer has the version.
                 if actual > 0 {
                     self.placed.push((actual, true, at));
                 }
@@ -110,7 +110,7 @@ impl Key {
         found
     }
 
-    /// That a write made a version, as it was told or as was read.
+    /// That a write made a version, as it was answered or as was read.
     fn wrote(&mut self, at: usize, version: u64) -> Option<Violation> {
         let before = self.writers.insert(version, at).filter(|before| *before != at)?;
         let what = format!("version {version} was made by op {before} and op {at}");
@@ -145,14 +145,15 @@ impl Key {
         found
     }
 
-    /// Explains the versions that nobody was told of.
+    /// Explains the versions that no caller got an answer to.
     fn explain(&self, ops: &[Op]) -> Vec<Violation> {
         let last = self.facts.keys().next_back().copied().unwrap_or(0);
         // Unplaced versions are all below the last fact; more of them than writes and expiries could make need no listing.
         let missing = last.saturating_sub(self.writers.len() as u64);
         let room = if self.expires { 2 * self.open.len() + self.writers.len() + 1 } else { self.open.len() } as u64;
         if missing > room {
-            let what = format!("{missing} versions below {last} that nobody was told of, and {room} writes to explain them");
+            let what =
+                format!("{missing} versions below {last} that no caller got an answer to, and {room} writes to explain them");
             return vec![Violation { kind: Kind::AppliedTwice, what }];
         }
         let mut gaps = Gaps::default();
@@ -196,7 +197,7 @@ impl Key {
 
     /// A delete that found nothing needs a version at which there was nothing, at that time.
     fn judge_nothing_there(&self, ops: &[Op]) -> Vec<Violation> {
-        // Whoever may have ended a session unseen could have done so then.
+        // A write that may have ended a session unseen could have done so then.
         if self.nothing_there.is_empty() || self.expires || !self.open.is_empty() {
             return Vec::new();
         }
@@ -229,7 +230,7 @@ impl Key {
 /// Versions to be explained, and writes to explain them.
 ///
 /// A write can make a gap's version if it began before everything behind the gap was over, and those instants only grow from gap to gap:
-/// so whoever fits one fits all later ones of its sort. A perfect matching exists iff (Hall) up to every instant there are as many
+/// so a write that fits one fits all later ones of its sort. A perfect matching exists iff (Hall) up to every instant there are as many
 /// writes as gaps: saves for what was there, deletes for what was not, either for what nobody saw.
 #[derive(Default)]
 struct Gaps {

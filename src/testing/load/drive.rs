@@ -80,7 +80,7 @@ impl Plan {
     }
 }
 
-/// How far a run is, for whoever looks on, and may end it early. Clones are of the same run.
+/// How far a run is, for an observer that may end it early. Clones are of the same run.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     operations: Arc<AtomicU64>,
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_no_caller_could_begin_is_told() {
+    async fn what_no_caller_could_begin_is_reported() {
         let driven = drive(Arc::new(Stall), &plan(Pace::Open { rate: 2000.0 }), &Progress::default(), async || ()).await;
         let run = driven.run;
         assert!(run.unserved > 2000 && run.operations > 1000, "{run:?}");

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sessions_grow_to_their_size_and_then_begin_anew() {
+    async fn sessions_grow_to_their_size_and_then_begin_again() {
         let memory = Arc::new(Memory::default());
         let work = TurnLoop {
             stores: vec![Arc::new(Whole(memory.clone()))],
@@ -282,7 +282,7 @@ mod tests {
             corpus: Corpus::text(1, 100_000),
             run: 1,
         };
-        // A repetition begins anew as well.
+        // A repetition begins again as well.
         for seed in [1, 2] {
             let mut caller = work.caller(0, Rng::new(seed));
             while caller.session < 2 {

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_damage_is_told_by_name() {
+    fn every_kind_of_damage_is_reported_by_name() {
         let user = |marker: &str| Bytes::from(format!("{{\"role\":\"user\",\"content\":\"{marker} text\"}}"));
         let answer = || Bytes::from_static(b"{\"role\":\"assistant\",\"content\":\"[turn x]\"}");
         let turn = |is_doubtful| Expected { messages: 2, usage: [3, 1], is_doubtful };

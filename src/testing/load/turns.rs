@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_transcript_is_told_and_not_overwritten() {
+    async fn what_is_no_transcript_is_reported_and_not_overwritten() {
         let memory = Arc::new(Memory::default());
         let store = Whole(memory.clone());
         for other in

@@ -27,7 +27,7 @@ pub(crate) fn codec_from(field: &str, value: i32) -> Result<Codec, Refusal> {
     }
 }
 
-/// A blob whose lengths agree. Its checksum is not looked at: that is for whoever holds the data last, once.
+/// A blob whose lengths agree. Its checksum is not looked at: that is for the last holder of the data, once.
 pub(crate) fn blob_from_parts(field: &str, codec: Codec, raw_bytes: u64, crc32c: u32, data: Bytes) -> Result<Blob, Refusal> {
     let stored = data.len() as u64;
     let (min, max) = match codec {

@@ -306,7 +306,7 @@ pub struct Digest {
     #[prost(fixed64, tag = "2")]
     pub digest: u64,
 }
-/// Whoever asks has lost the leader itself: the question is its own answer too.
+/// The asking node has lost the leader itself: the question is its own answer too.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LostLeaderRequest {
     #[prost(message, optional, tag = "1")]

@@ -73,7 +73,7 @@ pub struct Request {
     /// From 1.
     #[prost(uint64, tag = "3")]
     pub sequence: u64,
-    /// Every sequence below is closed: its outcome was received, or its caller was told it is indeterminate.
+    /// Every sequence below is closed: its outcome was received, or its caller got `indeterminate`.
     #[prost(uint64, tag = "4")]
     pub acknowledged_below: u64,
 }
@@ -355,7 +355,7 @@ pub struct LoadStart {
     /// The last entry applied to what this read saw.
     #[prost(uint64, tag = "1")]
     pub revision: u64,
-    /// For a stale read: everything acknowledged so long before is in it. Absent: that cannot be told.
+    /// For a stale read: everything acknowledged so long before is in it. Absent: that is unknown.
     #[prost(uint64, optional, tag = "6")]
     pub age_ms: ::core::option::Option<u64>,
     #[prost(oneof = "load_start::Loaded", tags = "2, 3, 4, 5")]
@@ -420,7 +420,7 @@ pub struct ListPage {
     pub sessions: ::prost::alloc::vec::Vec<Listed>,
     #[prost(bool, tag = "3")]
     pub more: bool,
-    /// For a stale listing: everything acknowledged so long before is in it. Absent: that cannot be told.
+    /// For a stale listing: everything acknowledged so long before is in it. Absent: that is unknown.
     #[prost(uint64, optional, tag = "4")]
     pub age_ms: ::core::option::Option<u64>,
 }

@@ -7,7 +7,7 @@ use super::{Truth, compare, impatient};
 use crate::backup::succeeded;
 use crate::disk::{Ballast, DISK_BYTES};
 use crate::harness::{Cluster, faketime};
-use crate::pki::{Authority, Good, HOST};
+use crate::pki::{Ca, Good, HOST};
 use crate::ports::Ports;
 use crate::value;
 
@@ -215,11 +215,11 @@ async fn nodes_that_all_come_back_at_other_addresses() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_has_expired() {
     let mut cluster = Cluster::prepare(3);
-    let authority = Authority::new();
+    let ca = Ca::new();
     let write = |name: String, text: &str| std::fs::write(cluster.dir().join(name), text).expect("a writable directory");
-    write("ca.pem".into(), &authority.pem());
+    write("ca.pem".into(), &ca.pem());
     for node in 1..=3 {
-        let pair = authority.named(node, HOST);
+        let pair = ca.named(node, HOST);
         write(format!("node-{node}.pem"), &pair.certificate);
         write(format!("node-{node}-key.pem"), &pair.key);
     }
@@ -227,12 +227,12 @@ async fn a_certificate_that_has_expired() {
     let tls = format!("cert = \"{dir}/node-{{node}}.pem\"\nkey = \"{dir}/node-{{node}}-key.pem\"\nca = \"{dir}/ca.pem\"\n");
     cluster.more_configuration = format!("\n[tls]\n{tls}");
     cluster.write_configuration();
-    cluster.trust(authority.pem());
+    cluster.trust(ca.pem());
     cluster.restart_all();
     cluster.leader().await;
     let (_, [expired, _]) = roles(&cluster).await;
     cluster.stop(expired);
-    let pair = authority.node(HOST, Good::Expired);
+    let pair = ca.node(HOST, Good::Expired);
     let write = |name: String, text: &str| std::fs::write(cluster.dir().join(name), text).expect("a writable directory");
     write(format!("node-{expired}.pem"), &pair.certificate);
     write(format!("node-{expired}-key.pem"), &pair.key);

@@ -40,7 +40,7 @@ arithmetic; --force does it all the same, and then nothing can be written until 
 const REPLACE_HELP: &str = "The same as add, then promote NEW and remove OLD in one step. OLD may be dead: its disk must never come back into the cluster. \
 Interrupted, it can be typed again.";
 
-const UPDATE_HELP: &str = "The member must run there with its data: whoever answers at --peer is asked who it is. A node that is restarted with other addresses \
+const UPDATE_HELP: &str = "The member must run there with its data: the node that answers at --peer is asked who it is. A node that is restarted with other addresses \
 in its cluster.toml tells the cluster by itself; change one node at a time. Of two that swapped their addresses either may be named: both \
 are recorded, where the leader's cluster.toml has the new addresses.";
 

@@ -1,4 +1,4 @@
-//! `quorate cert dev`: an authority and certificates for a trial, and what to type next.
+//! `quorate cert dev`: a CA and certificates for a trial, and what to type next.
 
 use std::fmt::Write as _;
 use std::io;
@@ -25,12 +25,12 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Makes them, and says what to type next. Errors: a file is there already, or can't be written; those made before stay.
 pub fn run(args: &args::Cert) -> Result<(), Failure> {
     let args::Cert::Dev(args) = args;
-    let told = if make(args)? { next_steps(args) } else { format!("{}: {}", args.dir.display(), made(args)) };
+    let text = if make(args)? { next_steps(args) } else { format!("{}: {}", args.dir.display(), made(args)) };
     let done = format!("all of it is written dir={}", args.dir.display());
-    output::after(&done, output::line(told.trim_end()).map_err(Failure::from))
+    output::after(&done, output::line(text.trim_end()).map_err(Failure::from))
 }
 
-/// Makes them; whether the authority is a new one. Errors: as [`run`].
+/// Makes them; whether the CA is a new one. Errors: as [`run`].
 pub fn make(args: &args::CertDev) -> Result<bool, Failure> {
     if args.nodes.is_empty() || args.hosts.is_empty() {
         return Err(Failure::usage("--nodes and --hosts must not be empty"));
@@ -40,16 +40,16 @@ pub fn make(args: &args::CertDev) -> Result<bool, Failure> {
     let is_new = !key.exists();
     require_free(args, is_new)?;
     let key = if is_new { KeyPair::generate().map_err(|error| unmade(&error))? } else { known_key(&key)? };
-    let authority = authority(args, key).map_err(|error| unmade(&error))?;
+    let ca = ca(args, key).map_err(|error| unmade(&error))?;
     if is_new {
-        write(&args.dir, "ca", &authority.pem(), authority.key())?;
+        write(&args.dir, "ca", &ca.pem(), ca.key())?;
     }
     for node in &args.nodes {
         let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        leaf(args, &authority, &format!("node-{node}"), Some(*node), &both)?;
+        leaf(args, &ca, &format!("node-{node}"), Some(*node), &both)?;
     }
     if is_new {
-        leaf(args, &authority, "client", None, &[ExtendedKeyUsagePurpose::ClientAuth])?;
+        leaf(args, &ca, "client", None, &[ExtendedKeyUsagePurpose::ClientAuth])?;
     }
     Ok(is_new)
 }
@@ -71,16 +71,17 @@ pub fn environment(dir: &Path) -> String {
     )
 }
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+type Ca = CertifiedIssuer<'static, KeyPair>;
 
 fn known_key(path: &Path) -> Result<KeyPair, Failure> {
-    let unreadable = |error: String| Failure::usage(format!("can't read the authority's key: {error} path={}", path.display()));
+    let unreadable = |error: String| Failure::usage(format!("can't read the CA's key: {error} path={}", path.display()));
     let bytes = read_file(path, KEY_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
     KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).map_err(|error| unreadable(error.to_string()))
 }
 
-/// The one with this key: whatever an earlier call signed with it is of the same authority.
-fn authority(args: &args::CertDev, key: KeyPair) -> Result<Authority, rcgen::Error> {
+/// The one with this key: whatever an earlier call signed with it is of the same CA.
+fn ca(args: &args::CertDev, key: KeyPair) -> Result<Ca, rcgen::Error> {
+    // The name stays as the first release wrote it: certificates name their issuer, and earlier ones must go on to fit.
     let mut params = params(args, "quorate throw-away authority", Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -88,13 +89,7 @@ fn authority(args: &args::CertDev, key: KeyPair) -> Result<Authority, rcgen::Err
 }
 
 /// Of a node, whose certificate names it and all hosts, or of a client.
-fn leaf(
-    args: &args::CertDev,
-    authority: &Authority,
-    name: &str,
-    node: Option<u64>,
-    usages: &[ExtendedKeyUsagePurpose],
-) -> Result<(), Failure> {
+fn leaf(args: &args::CertDev, ca: &Ca, name: &str, node: Option<u64>, usages: &[ExtendedKeyUsagePurpose]) -> Result<(), Failure> {
     let hosts = if node.is_some() { args.hosts.clone() } else { Vec::new() };
     let made = params(args, name, hosts).and_then(|mut params| {
         if let Some(node) = node {
@@ -104,7 +99,7 @@ fn leaf(
         params.extended_key_usages = usages.to_vec();
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
-        Ok((params.signed_by(&key, authority)?, key))
+        Ok((params.signed_by(&key, ca)?, key))
     });
     let (certificate, key) = made.map_err(|error| unmade(&error))?;
     write(&args.dir, name, &certificate.pem(), &key)
@@ -163,7 +158,7 @@ fn next_steps(args: &args::CertDev) -> String {
     let dir = args.dir.display();
     let sections = sections(&args.dir).lines().fold(String::new(), |text, line| format!("{text}  {line}\n").replace("  \n", "\n"));
     let mut text = format!(
-        "{dir}: an authority, {}, and one for a client, good for {} days. The authority's key lies beside them: \
+        "{dir}: a CA, {}, and one for a client, good for {} days. The CA's key lies beside them: \
          for trials only.\n\nIn cluster.toml:\n\n{sections}\nThen:\n\n",
         made(args),
         args.days

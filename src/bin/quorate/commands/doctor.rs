@@ -1,4 +1,4 @@
-//! `quorate doctor`: what is wrong with a cluster or soon will be, and how to mend each of it.
+//! `quorate doctor`: what is wrong with a cluster or soon will be, and how to fix each of it.
 
 mod findings;
 
@@ -12,7 +12,7 @@ use crate::commands::session::{ask_failure, connect};
 use crate::failure::Failure;
 use crate::output;
 
-/// Asks every node and prints what it found. Errors: nobody answers, or there is something to mend.
+/// Asks every node and prints what it found. Errors: nobody answers, or there is something to fix.
 pub async fn run(args: args::Doctor) -> Result<(), Failure> {
     let client = connect(&args.cluster)?;
     let timeout = args.cluster.timeout.unwrap_or(StatusOptions::default().timeout);
@@ -33,7 +33,7 @@ pub async fn run(args: args::Doctor) -> Result<(), Failure> {
         Output::Json => output::json(&json!({
             "cluster_name": status.cluster_name,
             "findings": findings.iter().map(|finding| json!({
-                "severity": finding.severity.name(), "node": finding.node, "what": finding.what, "mend": finding.mend,
+                "severity": finding.severity.name(), "node": finding.node, "what": finding.what, "fix": finding.fix,
             })).collect::<Vec<_>>(),
         }))?,
         Output::Table => output::line(&table(&findings, status.nodes.len()))?,
@@ -60,7 +60,7 @@ fn table(findings: &[Finding], nodes: usize) -> String {
     table.set_header(["", "WHERE", "WHAT", "WHAT TO DO"]);
     for finding in findings {
         let place = finding.node.map_or_else(|| "cluster".to_owned(), |node| format!("node {node}"));
-        table.add_row([finding.severity.name().to_owned(), place, output::printable(&finding.what), finding.mend.to_owned()]);
+        table.add_row([finding.severity.name().to_owned(), place, output::printable(&finding.what), finding.fix.to_owned()]);
     }
     table.trim_fmt()
 }

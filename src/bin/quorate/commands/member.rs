@@ -47,12 +47,12 @@ pub async fn lead(command: args::Leader) -> Result<(), Failure> {
     let handed = client.hand_over(args.to.map(NodeId), args.cluster.timeout.unwrap_or(TIMEOUT)).await;
     client.close().await;
     let leader = handed.map_err(failure)?;
-    let told = format!("node {leader} leads");
+    let done = format!("node {leader} leads");
     let printed = match args.output {
         Output::Json => output::json(&json!({ "leader": leader.0 })),
-        Output::Table => output::line(&told),
+        Output::Table => output::line(&done),
     };
-    output::after(&told, printed.map_err(Failure::from))
+    output::after(&done, printed.map_err(Failure::from))
 }
 
 /// What became of a change, and what to do now.

@@ -183,17 +183,17 @@ mod tests {
 
     #[test]
     fn what_may_be_lost_names_no_revisions_that_there_are_not() {
-        let told = |flushed, last| {
+        let kept_by = |flushed, last| {
             let at = |index| LogId { index, ..LogId::default() };
             what_may_be_lost(&Report { flushed: at(flushed), last: at(last), members: Vec::new(), counts: Default::default() })
         };
-        assert!(told(1, 1).ends_with("whatever was acknowledged above revision 1."), "{}", told(1, 1));
+        assert!(kept_by(1, 1).ends_with("whatever was acknowledged above revision 1."), "{}", kept_by(1, 1));
         assert!(
-            told(1, 2).ends_with("revision 2. Revision 2 is kept, though it may never have been acknowledged."),
+            kept_by(1, 2).ends_with("revision 2. Revision 2 is kept, though it may never have been acknowledged."),
             "{}",
-            told(1, 2)
+            kept_by(1, 2)
         );
-        assert!(told(1, 9).contains("Revisions 2 to 9 are kept"), "{}", told(1, 9));
+        assert!(kept_by(1, 9).contains("Revisions 2 to 9 are kept"), "{}", kept_by(1, 9));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const OPEN_FILES_BESIDE: u64 = 256;
 
 /// Runs the node until SIGINT, SIGTERM or the end of the parent's pipe; then hands over, flushes and returns.
 ///
-/// Errors: whatever an operator has to mend before the node can start is of kind usage; a node that fails while it runs is not.
+/// Errors: whatever an operator has to fix before the node can start is of kind usage; a node that fails while it runs is not.
 pub async fn run(args: args::Serve) -> Result<(), Failure> {
     let unwatched = |error| Failure::failed(format!("can't watch for signals: {error}"));
     let mut signals = Signals::install().map_err(unwatched)?;
@@ -111,7 +111,7 @@ async fn reload(mut hangups: signals::Hangups, reload: Reload) {
 
 /// The state is to be rebuilt, which happens before a node starts: this process becomes a new one, with nothing left of the old.
 ///
-/// Answers only if that fails; whoever supervises the process then starts it again, to the same end.
+/// Answers only if that fails; the supervisor of the process then starts it again, to the same end.
 fn begin_again(reason: &str) -> Failure {
     tracing::warn!(reason, "starting over to rebuild this node");
     let error = match std::env::current_exe() {
@@ -135,7 +135,7 @@ fn mark_if_the_engine_panics(data_dir: &Path) {
     }));
 }
 
-/// Makes room for as many connections as the node lets in, or says what to mend.
+/// Makes room for as many connections as the node lets in, or says what to fix.
 fn open_files() {
     let wanted = CLIENT_CONNECTIONS_MAX + PEER_CONNECTIONS_MAX + ADMIN_CONNECTIONS_MAX + OPEN_FILES_BESIDE;
     if let Some(limit) = env::raise_open_files().filter(|limit| *limit < wanted) {
@@ -152,7 +152,7 @@ fn open_files() {
 /// Open ports are what it may wait for: a leader appears only once other hosts have started too.
 fn tell_manager(state: &NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        tracing::warn!(%error, "the service manager can't be told");
+        tracing::warn!(%error, "the service manager can't be notified");
     }
 }
 

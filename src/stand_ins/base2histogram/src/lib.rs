@@ -1,4 +1,4 @@
-//! The part of `base2histogram` that openraft uses, written anew.
+//! The part of `base2histogram` that openraft uses, written again.
 //!
 //! The crate of that name computes its tables for all sixteen precisions as soon as the first histogram is made: 27 MiB and some 20 ms in
 //! every process, for statistics that openraft shows only under its feature `runtime-stats`, which is off here. These histograms have one

@@ -1,4 +1,4 @@
-//! Three processes of our own: started anew for each workload, killed and restarted where that is the workload.
+//! Three processes of our own: started again for each workload, killed and restarted where that is the workload.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_in_memory_is_told_from_one_on_a_disk() {
+    fn a_directory_in_memory_is_recognised_beside_one_on_a_disk() {
         let mounts = "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /tmp/disk xfs rw 0 0\nstrange\n";
         let is_memory = |path: &str| is_memory_by(mounts, Path::new(path));
         assert!(is_memory("/tmp/x") && !is_memory("/tmp/disk/x") && !is_memory("/home") && !is_memory("/tmpx"));

@@ -99,9 +99,9 @@ impl Bench {
         row.details.insert("writes".into(), json!(writes));
         row.details.insert("failures".into(), json!(failures));
         row.details.insert("first_failure".into(), json!(first));
-        let told =
+        let text_of =
             |spread: Option<Spread>| spread.map_or_else(String::new, |s| format!("{:.0} ms ({:.0}-{:.0})", s.median, s.min, s.max));
-        let (text, calm) = (told(spread), told(calm));
+        let (text, calm) = (text_of(spread), text_of(calm));
         row.say(format!(
             "{name}, {callers} writers, {times} times: longest time without a write {text}, when nothing happens {calm}, {failures} of {} writes failed",
             writes + failures

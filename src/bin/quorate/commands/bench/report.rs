@@ -40,7 +40,7 @@ pub struct Row {
 struct Check {
     what: String,
     ok: bool,
-    told: String,
+    found: String,
 }
 
 impl Report {
@@ -78,7 +78,7 @@ impl Report {
         let mut checks = self.rows.iter().flat_map(|row| &row.checks);
         match checks.find(|check| !check.ok) {
             None => Ok(()),
-            Some(check) => Err(Failure::failed(format!("missed: {}: {}", check.what, check.told))),
+            Some(check) => Err(Failure::failed(format!("missed: {}: {}", check.what, check.found))),
         }
     }
 
@@ -135,8 +135,8 @@ impl Row {
     }
 
     /// Something that must hold, and what was found.
-    pub fn check(&mut self, what: impl Into<String>, ok: bool, told: impl Into<String>) {
-        self.checks.push(Check { what: what.into(), ok, told: told.into() });
+    pub fn check(&mut self, what: impl Into<String>, ok: bool, found: impl Into<String>) {
+        self.checks.push(Check { what: what.into(), ok, found: found.into() });
     }
 
     fn spread(&self, figure: impl Fn(&Run) -> f64) -> Option<Spread> {
@@ -200,19 +200,19 @@ impl Row {
     }
 
     fn cells(&self) -> Vec<String> {
-        let ms = |share: f64| told(self.spread(|run| millis(run.quantile(share))), |ms| format!("{ms:.2} ms"));
-        let bytes = |spread: Option<Spread>| told(spread, |bytes| output::size(bytes as u64));
+        let ms = |share: f64| spread_text(self.spread(|run| millis(run.quantile(share))), |ms| format!("{ms:.2} ms"));
+        let bytes = |spread: Option<Spread>| spread_text(spread, |bytes| output::size(bytes as u64));
         let rate = self.spread(Run::per_second);
         vec![
             self.name.clone(),
             self.callers.to_string(),
-            told(rate, |rate| format!("{rate:.0}")),
+            spread_text(rate, |rate| format!("{rate:.0}")),
             rate.map_or_else(|| "-".into(), |rate| format!("{:.0}-{:.0}", rate.min, rate.max)),
             ms(0.5),
             ms(0.99),
             ms(0.999),
-            told(self.spread(|run| millis(run.max())), |ms| format!("{ms:.1} ms")),
-            told(self.cpu_ms(), |ms| format!("{ms:.4} ms")),
+            spread_text(self.spread(|run| millis(run.max())), |ms| format!("{ms:.1} ms")),
+            spread_text(self.cpu_ms(), |ms| format!("{ms:.4} ms")),
             self.memory_bytes.map_or_else(|| "-".into(), output::size),
             bytes(self.disk_bytes()),
             bytes(self.counted(|counters| counters.log_bytes)),
@@ -233,7 +233,7 @@ impl Row {
             lines.push(format!("{name}: {} calls were due and never made: the rate is above what is possible", self.unserved()));
         }
         for check in &self.checks {
-            lines.push(format!("{}  {}: {}", if check.ok { "ok    " } else { "MISSED" }, check.what, check.told));
+            lines.push(format!("{}  {}: {}", if check.ok { "ok    " } else { "MISSED" }, check.what, check.found));
         }
         lines
     }
@@ -272,7 +272,7 @@ impl Row {
             "delta_share": self.delta_share().map(|(share, _)| share),
             "memory_bytes": self.memory_bytes,
             "details": self.details,
-            "checks": self.checks.iter().map(|check| json!({ "what": check.what, "ok": check.ok, "found": check.told })).collect::<Vec<_>>(),
+            "checks": self.checks.iter().map(|check| json!({ "what": check.what, "ok": check.ok, "found": check.found })).collect::<Vec<_>>(),
         })
     }
 }
@@ -282,7 +282,7 @@ pub fn millis(duration: Duration) -> f64 {
 }
 
 /// The median, or that it is not known.
-fn told(spread: Option<Spread>, form: impl Fn(f64) -> String) -> String {
+fn spread_text(spread: Option<Spread>, form: impl Fn(f64) -> String) -> String {
     spread.map_or_else(|| "-".into(), |spread| form(spread.median))
 }
 

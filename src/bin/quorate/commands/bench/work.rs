@@ -141,14 +141,14 @@ impl Bench {
             });
             let Some(row) = self.report.last() else { continue };
             row.details.insert("audit".to_owned(), fields);
-            let told = format!(
+            let found = format!(
                 "{} turns in {} sessions read again: {} lost, {} doubled, {} torn, {} unexpected, {} wrong sums, {} sessions unread",
                 audit.turns, audit.sessions, audit.lost, audit.doubled, audit.torn, audit.strange, audit.usage_wrong, audit.unread
             );
-            row.check("every acknowledged turn kept once, usage exact", audit.is_clean(), told);
+            row.check("every acknowledged turn kept once, usage exact", audit.is_clean(), found);
             if let Some((share, saves)) = row.delta_share().filter(|(_, saves)| *saves >= SAVES_MIN) {
-                let told = format!("{:.2} % of {saves} (limit {:.0} %)", 100.0 * share, 100.0 * DELTA_SHARE_MIN);
-                row.check("saves of agents' sessions that sent only what was new", share >= DELTA_SHARE_MIN, told);
+                let found = format!("{:.2} % of {saves} (limit {:.0} %)", 100.0 * share, 100.0 * DELTA_SHARE_MIN);
+                row.check("saves of agents' sessions that sent only what was new", share >= DELTA_SHARE_MIN, found);
             }
         }
         Ok(())

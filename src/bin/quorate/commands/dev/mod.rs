@@ -75,7 +75,7 @@ async fn wait_for_earlier_run(plan: &Plan, data_dir: &Path) -> Result<(), Failur
         std::fs::File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
     };
     let deadline = Instant::now() + STOP_TIMEOUT;
-    let mut told = false;
+    let mut is_said = false;
     while let Some(lock) = locks.iter().find(|path| is_held(path)) {
         if Instant::now() >= deadline {
             return Err(Failure::usage(format!(
@@ -84,9 +84,9 @@ async fn wait_for_earlier_run(plan: &Plan, data_dir: &Path) -> Result<(), Failur
                 lock.display()
             )));
         }
-        if !told {
+        if !is_said {
             say("waiting for the nodes of an earlier run to end");
-            told = true;
+            is_said = true;
         }
         tokio::time::sleep(LOCK_POLL).await;
     }

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interruption_is_told_in_seconds_and_a_plain_round_trip_is_none() {
+    fn an_interruption_is_shown_in_seconds_and_a_plain_round_trip_is_none() {
         assert_eq!(describe(Duration::from_millis(50)), "writes were not interrupted: a new client's first one took 0.05 s");
         assert_eq!(describe(Duration::from_millis(1234)), "writes were interrupted for 1.23 s");
     }

@@ -22,7 +22,7 @@ pub fn make(plan: &Plan, data_dir: &Path) -> Result<PathBuf, Failure> {
             data_dir.display()
         ))
     };
-    // Whoever is told of it may be elsewhere.
+    // The path is shown to readers in other directories.
     let data_dir = data_dir.canonicalize().map_err(unusable)?;
     let certs = data_dir.join("certs");
     if certs.exists() {

@@ -12,7 +12,7 @@ pub enum Severity {
     Error,
     /// It works, and will not for long, or not as well as it could.
     Warning,
-    /// Good to know; nothing to mend.
+    /// Good to know; nothing to fix.
     Note,
 }
 
@@ -34,7 +34,7 @@ pub struct Finding {
     /// `None`: the cluster as a whole.
     pub node: Option<u64>,
     pub what: String,
-    pub mend: &'static str,
+    pub fix: &'static str,
 }
 
 /// A clock so far off is worth a word; the node itself complains at ten times as much.
@@ -52,38 +52,39 @@ const LAG_ENTRIES: u64 = 10_000;
 /// Everything should have been read once by then.
 const SCRUB_WITHIN: Duration = Duration::from_secs(8 * 24 * 3600);
 
-const MEND_DOWN: &str = "look at the process and its log on that host, and whether the peer port can be reached; a node whose disk is \
+const FIX_DOWN: &str = "look at the process and its log on that host, and whether the peer port can be reached; a node whose disk is \
                          lost is replaced under a new id (operations.md, \"Replace a node\")";
-const MEND_QUORUM: &str = "bring nodes back until a majority answers; nothing is lost meanwhile. If their disks are gone for good: \
+const FIX_QUORUM: &str = "bring nodes back until a majority answers; nothing is lost meanwhile. If their disks are gone for good: \
                            operations.md, \"Lost majority\"";
-const MEND_CLOCK: &str =
+const FIX_CLOCK: &str =
     "run chrony or ntpd on that host; expiry follows the median of the voters' clocks, so one wrong clock does no harm yet";
-const MEND_TIME: &str = "the clocks of a majority were ahead once, and the time that sessions expire by never goes back: it goes on at half speed until they \
+const FIX_TIME: &str = "the clocks of a majority were ahead once, and the time that sessions expire by never goes back: it goes on at half speed until they \
                          catch up, and what has a time to live lives up to twice as long. Nothing is lost. If that is too long: `session export`, a new \
                          cluster, `session import` (operations.md, \"Troubleshooting\")";
-const MEND_SYNC: &str = "give the data directory a disk of its own with a fast sync (local NVMe); look for other writers and for a \
+const FIX_SYNC: &str = "give the data directory a disk of its own with a fast sync (local NVMe); look for other writers and for a \
                          write cache that is off";
-const MEND_DISK: &str = "free room or grow the file system of the data directory; below the smaller of 1 GiB and 5 % that node takes no \
+const FIX_DISK: &str = "free room or grow the file system of the data directory; below the smaller of 1 GiB and 5 % that node takes no \
                          content and lags, and catches up by itself once there is room; saves are refused once no majority has room";
-const MEND_DIFFER: &str = "the wrong node stops by itself once a majority agrees, and is rebuilt at its next start. If none does, take \
+const FIX_DIFFER: &str = "the wrong node stops by itself once a majority agrees, and is rebuilt at its next start. If none does, take \
                            a backup of each node (`snapshot save --stale`) and report it: nobody can tell which one is right";
-const MEND_DAMAGE: &str = "nothing if a later event says `rebuild done`: the state came from the leader. Else start the node again. If it \
+const FIX_DAMAGE: &str = "nothing if a later event says `rebuild done`: the state came from the leader. Else start the node again. If it \
                            happens again on that host, replace the disk, and check its memory";
-const MEND_FAILED: &str = "read the reason; a node that stops by itself does not serve what it can't trust. Start it again; if it stops \
+const FIX_FAILED: &str = "read the reason; a node that stops by itself does not serve what it can't trust. Start it again; if it stops \
                            again, replace it (operations.md, \"Replace a node\")";
-const MEND_RELEASES: &str =
+const FIX_RELEASES: &str =
     "finish the rolling upgrade: one node after the other, each until it follows again (operations.md, \"Upgrade\")";
-const MEND_CONFIG: &str = "give every node the same cluster.toml: name, members and addresses decide";
-const MEND_CONFIG_LATER: &str = "nothing, if members were added, removed or moved since that file was written: those in the cluster's log \
+const FIX_CONFIG: &str = "give every node the same cluster.toml: name, members and addresses decide";
+const FIX_CONFIG_LATER: &str = "nothing, if members were added, removed or moved since that file was written: those in the cluster's log \
                                  count (`quorate member ls`), and other hosts' files need not change";
-const MEND_LAG: &str = "nothing if it shrinks (`quorate status --watch`); else look at that node's disk and network";
-const MEND_SCRUB: &str = "raise storage.scrub_rate, or lower storage.scrub_interval if it is off: rot is found only by reading";
-const MEND_EVEN: &str = "three or five voters: an even number tolerates no more failures than one less";
-const MEND_CREDENTIALS: &str = "put a good file in place, by renaming: a certificate that is renewed with its key, or the tokens; the node takes it \
+const FIX_LAG: &str = "nothing if it shrinks (`quorate status --watch`); else look at that node's disk and network";
+const FIX_SCRUB: &str =
+    "raise storage.scrub_rate, or lower storage.scrub_interval if it is off: corruption is found only by reading";
+const FIX_EVEN: &str = "three or five voters: an even number tolerates no more failures than one less";
+const FIX_CREDENTIALS: &str = "put a good file in place, by renaming: a certificate that is renewed with its key, or the tokens; the node takes it \
                                 within seconds (security.md, \"Renewal\")";
-const MEND_ADDRESSES: &str = "nothing if it goes by itself: a node tells the cluster where it is. Else write the new addresses into every cluster.toml, \
+const FIX_ADDRESSES: &str = "nothing if it goes by itself: a node tells the cluster where it is. Else write the new addresses into every cluster.toml, \
                               and make the members say so, one after the other: `quorate member update ID`";
-const MEND_CHECK: &str = "see operations.md, \"Troubleshooting\"";
+const FIX_CHECK: &str = "see operations.md, \"Troubleshooting\"";
 
 /// All that is worth a word, the worst first.
 pub fn diagnose(status: &ClusterStatus, events: &[(u64, Vec<NodeEvent>)]) -> Vec<Finding> {
@@ -117,42 +118,42 @@ fn quorum(status: &ClusterStatus, found: &mut Vec<Finding>) {
     let there = up(status).filter(is_voter).count();
     for node in status.nodes.iter().filter(|node| !node.reachable) {
         let what = format!("does not answer: {}", node.error);
-        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_DOWN });
+        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, fix: FIX_DOWN });
     }
     if there * 2 <= all {
         let what = format!("a majority is missing answering={there} voters={all}: no writes, and no reads but stale ones");
-        found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_QUORUM });
+        found.push(Finding { severity: Severity::Error, node: None, what, fix: FIX_QUORUM });
     } else if !up(status).any(|node| node.role == Role::Leader) {
         let what = "no node leads, though a majority answers".to_owned();
-        found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_DOWN });
+        found.push(Finding { severity: Severity::Error, node: None, what, fix: FIX_DOWN });
     }
     let has_room = |node: &&NodeStatus| node.checks.iter().all(|check| check.name != "disk" || check.ok);
     let with_room = up(status).filter(is_voter).filter(has_room).count();
     if there * 2 > all && with_room * 2 <= all {
         let what = format!("too few voters have room on their disks with_room={with_room} voters={all}: saves are refused");
-        found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_DISK });
+        found.push(Finding { severity: Severity::Error, node: None, what, fix: FIX_DISK });
     }
     if all % 2 == 0 && all > 0 {
         let what = format!("an even number of voters voters={all}");
-        found.push(Finding { severity: Severity::Note, node: None, what, mend: MEND_EVEN });
+        found.push(Finding { severity: Severity::Note, node: None, what, fix: FIX_EVEN });
     }
 }
 
 fn checks(node: &NodeStatus, found: &mut Vec<Finding>) {
     for check in node.checks.iter().filter(|check| !check.ok) {
         let severity = if check.required { Severity::Error } else { Severity::Warning };
-        let mend = match &check.name[..] {
-            "storage" => MEND_FAILED,
-            "leader" | "bootstrapped" => MEND_QUORUM,
-            "digest" => MEND_DIFFER,
-            "clock" => MEND_CLOCK,
-            "time" => MEND_TIME,
-            "disk" => MEND_DISK,
-            "credentials" => MEND_CREDENTIALS,
-            "addresses" => MEND_ADDRESSES,
-            _ => MEND_CHECK,
+        let fix = match &check.name[..] {
+            "storage" => FIX_FAILED,
+            "leader" | "bootstrapped" => FIX_QUORUM,
+            "digest" => FIX_DIFFER,
+            "clock" => FIX_CLOCK,
+            "time" => FIX_TIME,
+            "disk" => FIX_DISK,
+            "credentials" => FIX_CREDENTIALS,
+            "addresses" => FIX_ADDRESSES,
+            _ => FIX_CHECK,
         };
-        found.push(Finding { severity, node: Some(node.id.0), what: format!("check {} fails {}", check.name, check.detail), mend });
+        found.push(Finding { severity, node: Some(node.id.0), what: format!("check {} fails {}", check.name, check.detail), fix });
     }
 }
 
@@ -160,7 +161,7 @@ fn clock(node: &NodeStatus, found: &mut Vec<Finding>) {
     let complains = node.checks.iter().any(|check| check.name == "clock" && !check.ok);
     if let Some(ms) = node.clock_offset_ms.filter(|ms| ms.unsigned_abs() > CLOCK_OFFSET_MS && !complains) {
         let what = format!("its clock is off the median of the voters' offset_ms={ms}");
-        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_CLOCK });
+        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, fix: FIX_CLOCK });
     }
 }
 
@@ -173,7 +174,7 @@ fn syncs(node: &NodeStatus, found: &mut Vec<Finding>) {
     } else {
         return;
     };
-    found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_SYNC });
+    found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, fix: FIX_SYNC });
 }
 
 fn disk(node: &NodeStatus, found: &mut Vec<Finding>) {
@@ -181,29 +182,29 @@ fn disk(node: &NodeStatus, found: &mut Vec<Finding>) {
     let share = node.disk_free_bytes as f64 / node.disk_total_bytes.max(1) as f64;
     if node.disk_total_bytes > 0 && share < DISK_FREE_SHARE && !complains {
         let what = format!("little room is left on its disk free={:.1}% free_bytes={}", share * 100.0, node.disk_free_bytes);
-        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_DISK });
+        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, fix: FIX_DISK });
     }
 }
 
 fn scrub(node: &NodeStatus, found: &mut Vec<Finding>) {
     if node.uptime > SCRUB_WITHIN && node.scrub_passes == 0 {
         let what = format!("what lies on its disk was not read through since it was started uptime_s={}", node.uptime.as_secs());
-        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_SCRUB });
+        found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, fix: FIX_SCRUB });
     }
 }
 
-/// Nodes that told their digests of one index and not the same one.
+/// Nodes that reported digests of one index, and not the same one.
 fn digests(status: &ClusterStatus, found: &mut Vec<Finding>) {
-    let mut told: BTreeMap<u64, BTreeMap<u64, Vec<u64>>> = BTreeMap::new();
+    let mut digests_at: BTreeMap<u64, BTreeMap<u64, Vec<u64>>> = BTreeMap::new();
     for node in up(status) {
         if let (Some(index), Some(digest)) = (node.digest_index, node.digest) {
-            told.entry(index).or_default().entry(digest).or_default().push(node.id.0);
+            digests_at.entry(index).or_default().entry(digest).or_default().push(node.id.0);
         }
     }
-    for (index, digests) in told.into_iter().filter(|(_, digests)| digests.len() > 1) {
+    for (index, digests) in digests_at.into_iter().filter(|(_, digests)| digests.len() > 1) {
         let groups: Vec<String> = digests.values().map(|nodes| listed(nodes)).collect();
         let what = format!("nodes are in different states after one entry index={index} groups={}", groups.join("|"));
-        found.push(Finding { severity: Severity::Error, node: None, what, mend: MEND_DIFFER });
+        found.push(Finding { severity: Severity::Error, node: None, what, fix: FIX_DIFFER });
     }
 }
 
@@ -217,7 +218,7 @@ fn lag(status: &ClusterStatus, found: &mut Vec<Finding>) {
         let behind = newest.saturating_sub(node.applied.unwrap_or(0));
         if behind > LAG_ENTRIES {
             let what = format!("far behind entries={behind}");
-            found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, mend: MEND_LAG });
+            found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, fix: FIX_LAG });
         }
     }
 }
@@ -227,7 +228,7 @@ fn agreement(status: &ClusterStatus, found: &mut Vec<Finding>) {
     if releases.len() > 1 {
         let releases: Vec<&str> = releases.into_iter().collect();
         let what = format!("nodes run different releases releases={}", releases.join(","));
-        found.push(Finding { severity: Severity::Warning, node: None, what, mend: MEND_RELEASES });
+        found.push(Finding { severity: Severity::Warning, node: None, what, fix: FIX_RELEASES });
     }
     configurations(status, found);
 }
@@ -242,9 +243,9 @@ fn configurations(status: &ClusterStatus, found: &mut Vec<Finding>) {
     let mut groups: Vec<Vec<u64>> = groups.into_values().collect();
     groups.sort_by_key(|nodes| std::cmp::Reverse(nodes.len()));
     let Some((most, others)) = groups.split_first().filter(|(_, others)| !others.is_empty()) else { return };
-    let (severity, mend) = match status.cluster_id {
-        Some(_) => (Severity::Note, MEND_CONFIG_LATER),
-        None => (Severity::Warning, MEND_CONFIG),
+    let (severity, fix) = match status.cluster_id {
+        Some(_) => (Severity::Note, FIX_CONFIG_LATER),
+        None => (Severity::Warning, FIX_CONFIG),
     };
     for nodes in others {
         let what = format!(
@@ -253,28 +254,28 @@ fn configurations(status: &ClusterStatus, found: &mut Vec<Finding>) {
             listed(nodes)
         );
         let node = if let [node] = nodes[..] { Some(node) } else { None };
-        found.push(Finding { severity, node, what, mend });
+        found.push(Finding { severity, node, what, fix });
     }
 }
 
 /// The last of each kind of bad event on each node, with how many there were.
 fn past(events: &[(u64, Vec<NodeEvent>)], found: &mut Vec<Finding>) {
     for (node, events) in events {
-        for (kind, mend) in [("damaged", MEND_DAMAGE), ("diverged", MEND_DIFFER), ("failed", MEND_FAILED)] {
+        for (kind, fix) in [("damaged", FIX_DAMAGE), ("diverged", FIX_DIFFER), ("failed", FIX_FAILED)] {
             let of_kind = events.iter().filter(|event| event.kind == kind && !event.detail.starts_with("healed"));
             let Some(last) = of_kind.clone().next_back() else { continue };
             let after = events.iter().skip_while(|event| *event != last);
-            let mended = after.clone().any(|event| event.kind == "rebuild" && event.detail.starts_with("done"))
+            let is_over = after.clone().any(|event| event.kind == "rebuild" && event.detail.starts_with("done"))
                 || after.clone().any(|event| event.kind == kind && event.detail.starts_with("healed"));
             let restarted = kind == "failed" && after.clone().any(|event| event.kind == "started");
-            let severity = if mended || restarted { Severity::Note } else { Severity::Warning };
+            let severity = if is_over || restarted { Severity::Note } else { Severity::Warning };
             let what = format!(
                 "{kind} of late count={} last: {}{}",
                 of_kind.count(),
                 last.detail,
-                if mended { " (mended since)" } else { "" }
+                if is_over { " (fixed since)" } else { "" }
             );
-            found.push(Finding { severity, node: Some(*node), what, mend });
+            found.push(Finding { severity, node: Some(*node), what, fix });
         }
     }
 }
@@ -313,7 +314,7 @@ mod tests {
 
     fn only(findings: &[Finding]) -> (Severity, Option<u64>, &str) {
         assert_eq!(findings.len(), 1, "{findings:?}");
-        assert!(!findings[0].mend.is_empty());
+        assert!(!findings[0].fix.is_empty());
         (findings[0].severity, findings[0].node, &findings[0].what)
     }
 
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn each_trouble_is_one_finding_with_a_mend() {
+    fn each_trouble_is_one_finding_with_a_fix() {
         type Case = (fn(&mut Vec<NodeStatus>), Severity, Option<u64>, &'static str);
         let cases: [Case; 10] = [
             (
@@ -373,11 +374,11 @@ mod tests {
             nodes[2].checks = vec![failing.clone()];
             nodes[2].disk_free_bytes = 1;
         });
-        assert_eq!(only(&findings), (Severity::Warning, Some(3), "check disk fails "), "told once");
+        assert_eq!(only(&findings), (Severity::Warning, Some(3), "check disk fails "), "found once");
         let ends = NodeCheck { name: "credentials".into(), detail: "certificate_left_hours=9".into(), ..failing.clone() };
         let findings = of(|nodes| nodes[2].checks = vec![ends.clone()]);
         assert_eq!(only(&findings), (Severity::Warning, Some(3), "check credentials fails certificate_left_hours=9"));
-        assert!(findings[0].mend.contains("renewed"), "{findings:?}");
+        assert!(findings[0].fix.contains("renewed"), "{findings:?}");
         let slow = of(|nodes| (nodes[2].uptime, nodes[2].scrub_passes) = (SCRUB_WITHIN * 2, 0));
         assert!(only(&slow).2.contains("not read through"));
     }
@@ -393,7 +394,7 @@ mod tests {
         let (severity, place, what) = only(&findings);
         assert_eq!((severity, place), (Severity::Note, Some(4)));
         assert!(what.contains("another cluster.toml than nodes 1,2"), "{what}");
-        assert!(findings[0].mend.contains("need not change"));
+        assert!(findings[0].fix.contains("need not change"));
     }
 
     #[test]
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_is_told_and_what_was_mended_is_a_note() {
+    fn what_is_past_is_shown_and_what_is_over_is_a_note() {
         let event = |kind: &str, detail: &str| NodeEvent { at_ms: 1, kind: kind.into(), detail: detail.into() };
         let damaged = event("damaged", "the checksum does not match name=chunks");
         let status = ClusterStatus {
@@ -435,6 +436,6 @@ mod tests {
         assert_eq!((only(&findings).0, only(&findings).1), (Severity::Warning, Some(2)));
         let findings = diagnose(&status, &[(2, vec![damaged, event("rebuild", "done applied=7")])]);
         assert_eq!(only(&findings).0, Severity::Note);
-        assert!(findings[0].what.contains("mended since"));
+        assert!(findings[0].what.contains("fixed since"));
     }
 }

@@ -26,7 +26,7 @@ pub fn write_failure(error: Error) -> Failure {
         }
         _ => return other(&error),
     };
-    Failure { code, message: told(what, &error, what_now) }
+    Failure { code, message: sentence(what, &error, what_now) }
 }
 
 /// Why there is no answer to a read of sessions, and what to do now.
@@ -48,7 +48,7 @@ pub fn ask_failure(error: Error) -> Failure {
 fn unanswered(error: &Error, what_now: &str) -> Failure {
     match error.kind() {
         ErrorKind::Refused { .. } | ErrorKind::Indeterminate => {
-            Failure { code: Code::Unavailable, message: told("no answer", error, what_now) }
+            Failure { code: Code::Unavailable, message: sentence("no answer", error, what_now) }
         }
         _ => other(error),
     }
@@ -77,7 +77,7 @@ fn other(error: &Error) -> Failure {
 }
 
 /// One line, and one more for each endpoint where there are several. Advice is left out where a reason says already what to do.
-fn told(what: &str, error: &Error, what_now: &str) -> String {
+fn sentence(what: &str, error: &Error, what_now: &str) -> String {
     let endpoints = error.endpoints();
     let is_settings = endpoints.iter().any(|endpoint| endpoint.settings);
     let tail = if is_settings { String::new() } else { format!("; {what_now}") };

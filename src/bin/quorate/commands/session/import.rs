@@ -73,12 +73,12 @@ pub async fn run(args: args::Import) -> Result<(), Failure> {
     close(&client, matches!(result, Err(Stop::Interrupted))).await;
     let Import { count: Count { imported, existed, expired, refused }, many, progress, .. } = import;
     drop(progress);
-    let told = format!("imported={imported} existed={existed} expired={expired} refused={refused}");
+    let done = format!("imported={imported} existed={existed} expired={expired} refused={refused}");
     let printed = match args.output {
         Output::Json => output::json(&json!({ "imported": imported, "existed": existed, "expired": expired, "refused": refused })),
-        Output::Table => output::line(&told),
+        Output::Table => output::line(&done),
     };
-    output::after(&told, printed.map_err(Failure::from))?;
+    output::after(&done, printed.map_err(Failure::from))?;
     match result {
         Err(Stop::Interrupted) => {
             let text = "interrupted: not all is imported; typing it again is safe, and with --if-absent goes on with the rest";

@@ -153,8 +153,8 @@ pub fn connect(cluster: &args::Cluster) -> Result<Client, Failure> {
 pub fn with_credentials(mut builder: Builder, credentials: &args::Credentials) -> Result<Builder, Failure> {
     let args::Credentials { ca, cert, key, token_file, token } = credentials;
     match (ca, cert.as_ref().zip(key.as_ref())) {
-        (Some(ca), None) => builder = builder.tls(Tls::authority_file(ca)),
-        (Some(ca), Some((cert, key))) => builder = builder.tls(Tls::authority_file(ca).identity_files(cert, key)),
+        (Some(ca), None) => builder = builder.tls(Tls::ca_file(ca)),
+        (Some(ca), Some((cert, key))) => builder = builder.tls(Tls::ca_file(ca).identity_files(cert, key)),
         (None, Some(_)) => return Err(Failure::usage("--cert needs --ca: a certificate is shown by TLS only")),
         (None, None) => {}
     }

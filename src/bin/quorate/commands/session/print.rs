@@ -166,12 +166,12 @@ pub fn is_obeyed(text: &[u8]) -> bool {
 
 /// The result of a write.
 pub fn written(id: &str, written: &Written, how: Output) -> Result<(), Failure> {
-    let told = format!("saved version={} revision={}", written.version, written.revision);
+    let done = format!("saved version={} revision={}", written.version, written.revision);
     let printed = match how {
         Output::Json => output::json(&written_json(id, written)),
-        Output::Table => output::line(&told),
+        Output::Table => output::line(&done),
     };
-    output::after(&told, printed.map_err(Failure::from))
+    output::after(&done, printed.map_err(Failure::from))
 }
 
 /// The same as JSON.

@@ -34,16 +34,16 @@ pub async fn run(args: args::Rm) -> Result<(), Failure> {
 async fn one(client: &Client, id: &str, args: &args::Rm) -> Result<(), Failure> {
     let deleted = client.delete(id, args.expect.map(expected)).await;
     let deleted = deleted.map_err(write_failure)?;
-    let told = match &deleted {
+    let done = match &deleted {
         Some(deleted) => format!("deleted version={} revision={}", deleted.version, deleted.revision),
         None => "nothing to delete".to_owned(),
     };
     let printed = match (deleted, args.output) {
         (Some(deleted), Output::Json) => output::json(&print::written_json(id, &deleted)),
         (None, Output::Json) => output::json(&json!({ "id": id, "version": null, "revision": null })),
-        (_, Output::Table) => output::line(&told),
+        (_, Output::Table) => output::line(&done),
     };
-    output::after(&told, printed.map_err(Failure::from))
+    output::after(&done, printed.map_err(Failure::from))
 }
 
 /// Pages of ids with the prefix, each of one instant.
@@ -136,12 +136,12 @@ async fn several(client: &Client, ids: &[String], args: &args::Rm) -> Result<(),
     drop(progress);
     let Count { deleted, absent, failure } = count;
     let unknown = many.open();
-    let told = format!("deleted={deleted} absent={absent}");
+    let done = format!("deleted={deleted} absent={absent}");
     let printed = match args.output {
         Output::Json => output::json(&json!({ "deleted": deleted, "absent": absent, "unknown": unknown })),
-        Output::Table => output::line(&told),
+        Output::Table => output::line(&done),
     };
-    output::after(&told, printed.map_err(Failure::from))?;
+    output::after(&done, printed.map_err(Failure::from))?;
     let again = format!("typing it again is safe deleted={deleted} unknown={unknown}");
     match (failure, begun, drained) {
         (Some(failure), ..) => Err(Failure { message: format!("{}; {again}", failure.message), ..failure }),

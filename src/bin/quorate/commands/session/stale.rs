@@ -17,7 +17,7 @@ pub fn tell(age: Option<Duration>) {
             "stale: what was acknowledged until {} ago is in it; what came after may be missing",
             humantime::format_duration(rounded(age))
         ),
-        None => "stale: the node has heard of no leader since it started; how old this is cannot be told".into(),
+        None => "stale: the node has heard of no leader since it started; how old this is, is unknown".into(),
     };
     // With stderr gone nobody is left to tell.
     let _ = writeln!(std::io::stderr(), "{text}");

@@ -64,7 +64,7 @@ fn given(env: &Env, text: &str) -> Result<ClusterId, Failure> {
     Ok(id)
 }
 
-/// A directory that must be mended first is wrong usage; damage and a failing disk are failures.
+/// A directory that must be fixed first is wrong usage; damage and a failing disk are failures.
 pub fn failure(error: &RestoreError) -> Failure {
     match error {
         RestoreError::Directory(_) => Failure::usage(error),

@@ -10,7 +10,7 @@ use crate::output;
 /// How each token begins in a file.
 const HEADER: &str = "[[token]]";
 
-/// Errors: there is no token of this name, or its lines can't be told from the others'; nothing was changed.
+/// Errors: there is no token of this name, or its lines can't be distinguished from the others'; nothing was changed.
 pub fn run(args: &args::TokenRevoke) -> Result<(), Failure> {
     let path = args.file.display();
     let file = open(&args.file)?;
@@ -27,14 +27,14 @@ pub fn run(args: &args::TokenRevoke) -> Result<(), Failure> {
     }
     let without = without(text, &tokens, &args.name).ok_or_else(|| {
         Failure::usage(format!(
-            "the token's lines can't be told from the others': take them out by hand; nothing was changed name={:?} file={path}",
+            "the token's lines can't be distinguished from the others': take them out by hand; nothing was changed name={:?} file={path}",
             args.name
         ))
     })?;
     let prepared = prepare(&file, &args.file, &without)?;
     file.replace(prepared).map_err(|error| unusable(&error))?;
-    let told = format!("revoked name={} left={} file={path}", args.name, tokens.len() - 1);
-    output::after(&told, output::line(&told).map_err(Failure::from))
+    let done = format!("revoked name={} left={} file={path}", args.name, tokens.len() - 1);
+    output::after(&done, output::line(&done).map_err(Failure::from))
 }
 
 /// The text without the token's lines: those from its header to the next one's, or to what is written right above that. `None`: what is

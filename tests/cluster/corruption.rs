@@ -1,4 +1,4 @@
-//! Damage and divergence: found, named, served by nobody, and mended from the leader's state with log and vote kept.
+//! Damage and divergence: found, named, served by no node, and repaired from the leader's state with log and vote kept.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ fn lose_a_session(cluster: &Cluster, node: u64) {
     }
 }
 
-async fn check_mended(cluster: &Cluster, node: u64) {
+async fn check_rebuilt(cluster: &Cluster, node: u64) {
     assert!(!has_mark(cluster, node), "the mark is removed once the state is whole");
     cluster.converged().await.expect("all replicas are in the same state");
     let mut reader = cluster.caller(node).await;
@@ -133,7 +133,7 @@ async fn a_node_in_another_state_than_a_majority_stops_and_comes_back_with_their
     assert!(has_mark(&cluster, follower));
     let last_log = cluster.status().await.expect("two answer").nodes.iter().filter_map(|node| node.last_log).max();
     cluster.start_node(follower).await;
-    check_mended(&cluster, follower).await;
+    check_rebuilt(&cluster, follower).await;
     let status = cluster.status_of(follower).await.expect("it runs");
     assert!(status.purged >= last_log, "the snapshot lies behind its own log: {status:?}");
     // The others raised an alarm, and it has ended.
@@ -144,7 +144,7 @@ async fn a_node_in_another_state_than_a_majority_stops_and_comes_back_with_their
 }
 
 #[tokio::test]
-async fn a_flipped_bit_in_content_is_found_by_reading_everything_and_mended() {
+async fn a_flipped_bit_in_content_is_found_by_reading_everything_and_repaired() {
     let builder = testing::Cluster::builder().segment_bytes(1 << 20).scrub_interval(Duration::from_secs(1));
     let mut cluster = Cluster::of(builder).await;
     let follower = filled(&cluster).await;
@@ -161,7 +161,7 @@ async fn a_flipped_bit_in_content_is_found_by_reading_everything_and_mended() {
     assert!(!reason.contains("session-with-a-needle"), "an id is a credential: {reason}");
     assert!(has_mark(&cluster, follower));
     cluster.start_node(follower).await;
-    check_mended(&cluster, follower).await;
+    check_rebuilt(&cluster, follower).await;
 }
 
 #[tokio::test]
@@ -174,19 +174,19 @@ async fn a_damaged_row_is_served_by_nobody_and_the_node_that_read_it_stops() {
     assert!(matches!(refusal.kind, RefusalKind::Corrupt | RefusalKind::Unavailable), "{refusal:?}");
     assert!(cluster.ended(follower).await.contains("name=heads"));
     cluster.start_node(follower).await;
-    check_mended(&cluster, follower).await;
+    check_rebuilt(&cluster, follower).await;
 }
 
 /// Metadata is read at start: the node rebuilds before it opens a port. Its vote and log stay: it is the same member as before.
 #[tokio::test]
-async fn a_row_that_cannot_be_read_at_start_is_mended_before_the_node_serves() {
+async fn a_row_that_cannot_be_read_at_start_is_repaired_before_the_node_serves() {
     let mut cluster = Cluster::start(3).await;
     let follower = filled(&cluster).await;
     let before = cluster.status_of(follower).await.expect("it runs");
     cluster.stop(follower).await;
     flip(&cluster, follower, "session-with-a-needle");
     cluster.start_node(follower).await;
-    check_mended(&cluster, follower).await;
+    check_rebuilt(&cluster, follower).await;
     let after = cluster.status_of(follower).await.expect("it runs");
     assert!(after.term >= before.term && after.purged > before.last_log, "{before:?} {after:?}");
 }
@@ -200,10 +200,10 @@ async fn a_node_killed_while_it_is_rebuilt_begins_again() {
         let disk = cluster.sim_disk(follower);
         disk.halt_after(disk.operations() + operations);
         let _ = tokio::time::timeout(Duration::from_secs(5), cluster.try_start_node(follower)).await;
-        cluster.bury(follower).await;
+        cluster.kill_in_any_state(follower).await;
     }
     cluster.start_node(follower).await;
-    check_mended(&cluster, follower).await;
+    check_rebuilt(&cluster, follower).await;
 }
 
 /// No start finds this damage by itself: only the mark says that the state must not be served.
@@ -217,13 +217,13 @@ async fn the_mark_stays_until_another_state_is_in_place() {
     // Nobody sends it a state, so its start does not end by itself.
     let alone = tokio::time::timeout(Duration::from_secs(2), cluster.try_start_node(follower)).await;
     assert!(alone.is_err(), "it waits for a leader");
-    cluster.bury(follower).await;
+    cluster.kill_in_any_state(follower).await;
     assert!(has_mark(&cluster, follower), "the old state is still the one in place");
     for node in &others {
         cluster.start_node(*node).await;
     }
     cluster.start_node(follower).await;
-    check_mended(&cluster, follower).await;
+    check_rebuilt(&cluster, follower).await;
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn a_node_without_others_names_the_damage_and_does_not_start() {
     cluster.stop(1).await;
     flip(&cluster, 1, "session-with-a-needle");
     let error = cluster.try_start_node(1).await.expect_err("nobody else has it").to_string();
-    for part in ["no other member has it", "mend=", "the checksum does not match"] {
+    for part in ["no other member has it", "fix=", "the checksum does not match"] {
         assert!(error.contains(part), "{part} is not in {error}");
     }
 }
