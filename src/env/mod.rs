@@ -40,4 +40,4 @@ pub use random::{Random, u64_from};
 #[cfg(feature = "server")]
 pub use usage::{OwnUsage, ProcessUsage, directory_bytes, loopback_bytes, raise_open_files};
 #[cfg(feature = "server")]
-pub use worker::{Manual, Step, ThreadWorkers, Waker, Worker, Workers};
+pub use worker::{Manual, Step, ThreadWorkers, Waker, Worker, Workers, yield_thread};

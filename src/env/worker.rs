@@ -74,6 +74,11 @@ impl Worker {
     }
 }
 
+/// Lets another thread run, if one waits for a core.
+pub fn yield_thread() {
+    std::thread::yield_now();
+}
+
 /// What the owner of a worker without a thread asks before it runs a step.
 pub struct Manual(Arc<Signal>);
 

@@ -30,7 +30,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use crate::env::{Env, Worker};
+use crate::env::{Env, Worker, yield_thread};
 use crate::limits::MIB;
 use crate::mutant::{self, Mutant};
 use crate::types::LogId;
@@ -152,7 +152,7 @@ impl<M> Core<M> {
             return live;
         }
         drop(live);
-        std::thread::yield_now();
+        yield_thread();
         self.live.write().expect(HEALTHY)
     }
 }
