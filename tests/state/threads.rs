@@ -15,7 +15,7 @@ const ENTRIES: u64 = 8;
 /// One entry: a row that says which it is, and another that comes and goes.
 fn apply(rig: &Rig, index: u64) {
     let (at, key) = (index.to_be_bytes(), format!("key{}", index % 5));
-    let value = [index as u8; 300];
+    let value = [index as u8; 12];
     rig.apply(index, &[(1, "at", Some(&at)), (2, &key, (!index.is_multiple_of(3)).then_some(&value))]);
 }
 
