@@ -1,7 +1,8 @@
 //! The admin port over HTTP/1: `/livez`, `/readyz`, `/version`, `/metrics`, `/log-level`, as plain text, and a page for people at `/`. The first two
 //! and the page's own files are open to everyone who can connect; everything else asks for a token with the scope `admin`, where tokens
-//! are in force.
+//! are in force. Where none are, all but the first two is answered only under a name that no other site has.
 
+mod hosts;
 mod page;
 mod view;
 
@@ -10,6 +11,7 @@ use std::fmt::Write as _;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -31,8 +33,9 @@ pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .route("/log-level", get(log_level).put(change_log_level))
-        .with_state(dispatcher)
+        .with_state(dispatcher.clone())
         .merge(page)
+        .layer(middleware::from_fn_with_state(dispatcher, hosts::check))
 }
 
 async fn livez(State(dispatcher): State<Dispatcher>) -> (StatusCode, String) {

@@ -23,7 +23,10 @@ pub fn node_uri(node: u64) -> String {
 
 /// The host of `host:port`, as certificates write it.
 pub fn host_of(address: &str) -> &str {
-    address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']'])
+    if let Some((host, _)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return host;
+    }
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
 
 /// The certificate that the other end of a connection has shown, and that was believed.

@@ -10,6 +10,22 @@ use tonic_reflection::pb;
 
 use super::rig::{Cluster, session, submit};
 
+/// A page of another site, whose name was made to lead here, asks in a visitor's browser. No token stands in its way.
+#[tokio::test]
+async fn the_admin_port_answers_no_foreign_name_while_no_tokens_are_in_force() {
+    let cluster = Cluster::start(1).await;
+    for path in ["/", "/api/status", "/metrics", "/version", "/log-level", "/page.js", "/nothing"] {
+        let answer = cluster.get_as(1, path, "another.example:7462").await;
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("host=\"another.example:7462\""), "{path}: {answer}");
+        let answer = cluster.get_as(1, path, "127.0.0.1:7462").await;
+        assert!(!answer.starts_with("HTTP/1.1 403 "), "{path}: {answer}");
+    }
+    for path in ["/livez", "/readyz"] {
+        let answer = cluster.get_as(1, path, "another.example").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "probes are answered under any name: {answer}");
+    }
+}
+
 /// Long enough for a refusal to arrive first on a machine that is busy with other things.
 const CALLERS_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -76,8 +76,10 @@ async fn connections_beyond_the_bound_are_closed_and_the_port_serves_on_once_som
         let text = {
             let mut stream = connect().await;
             let mut text = String::new();
-            let asked =
-                tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let asked = tokio::io::AsyncWriteExt::write_all(
+                &mut stream,
+                b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+            );
             match asked.await {
                 Ok(()) => stream.read_to_string(&mut text).await.map(|_| text).unwrap_or_default(),
                 Err(_) => text,

@@ -139,10 +139,18 @@ impl Cluster {
 
     /// `GET` on the admin port of a node: the whole answer.
     pub async fn get(&self, id: u64, path: &str) -> String {
+        self.get_as(id, path, "localhost").await
+    }
+
+    /// The same under this name.
+    pub async fn get_as(&self, id: u64, path: &str, host: &str) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let address = &self.config().member(id.into()).expect("a member").admin;
         let mut stream = tokio::net::TcpStream::connect(address).await.expect("the admin port listens");
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.expect("sent");
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())
+            .await
+            .expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("text");
         answer
