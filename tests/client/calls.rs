@@ -1,14 +1,13 @@
 //! What each call does when nothing fails.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use quorate::client::{
     Client, Content, ErrorKind, Expected, List, LoadOptions, Revision, Role, SessionId, StatusOptions, Version, WriteOptions,
 };
 
-use super::fake::{Cluster, Fault, Node, counters};
-use super::{Counting, Movable, client, content, noise, value};
+use super::fake::{Cluster, Fault, counters};
+use super::{LONG, client, client_and_clock, client_within, content, noise, value};
 
 fn at(version: u64) -> Expected {
     Expected::At { version: Version(version), create_revision: None }
@@ -108,7 +107,8 @@ async fn a_large_load_whose_connection_drops_after_its_first_frame_is_loaded_who
     for count in [1, 2] {
         let cluster = Cluster::new();
         let nodes = cluster.start(count).await;
-        let client = client(&nodes);
+        // A load that takes frames of the lost attempt is tried again until its deadline.
+        let client = client_within(&nodes, LONG, Duration::from_secs(10));
         let large = noise(5 << 20);
         client.save("large", large.clone(), WriteOptions::default()).await.expect("saved");
         for node in &nodes {
@@ -179,9 +179,7 @@ async fn status_is_asked_of_the_next_endpoint_if_one_is_down() {
 async fn a_client_in_use_keeps_itself_alive() {
     let cluster = Cluster::new();
     let nodes = cluster.start(1).await;
-    let clock = Arc::new(Movable::default());
-    let builder = Client::builder().endpoints(nodes.iter().map(Node::address));
-    let client = builder.env(clock.clone(), Arc::new(Counting::default())).build().expect("valid");
+    let (client, clock) = client_and_clock(&nodes, LONG, LONG);
     client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
     assert_eq!(cluster.kept_alive(), 0);
     for minutes in [6, 12] {
@@ -201,9 +199,7 @@ async fn a_client_in_use_keeps_itself_alive() {
 async fn a_keep_alive_leaves_a_write_that_is_open_meanwhile_open() {
     let cluster = Cluster::new();
     let nodes = cluster.start(1).await;
-    let clock = Arc::new(Movable::default());
-    let builder = Client::builder().endpoints(nodes.iter().map(Node::address)).write_deadline(Duration::from_secs(120));
-    let client = builder.env(clock.clone(), Arc::new(Counting::default())).build().expect("valid");
+    let (client, clock) = client_and_clock(&nodes, Duration::from_secs(120), LONG);
     client.save("b", value("x"), WriteOptions::default()).await.expect("saved");
     clock.advance(Duration::from_secs(250));
     nodes[0].then(Fault::Hold);

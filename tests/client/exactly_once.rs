@@ -1,14 +1,13 @@
 //! A write is applied once, and its caller gets the truth (Raft dissertation §6.3).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::client::{Client, Content, ErrorKind, Expected, Version, WriteOptions};
+use quorate::client::{Content, ErrorKind, Expected, Version, WriteOptions};
 use quorate::types::{Refusal, RefusalKind, Verdict};
 
-use super::fake::{Cluster, Fault, Node};
-use super::{Counting, LONG, Movable, SHORT, client, client_within, content, noise, value};
+use super::fake::{Cluster, Fault};
+use super::{LONG, SHORT, client, client_and_clock, client_within, content, noise, value};
 
 fn no_leader() -> Fault {
     Fault::Refuse(Refusal::not_applied(RefusalKind::NoLeader, "no leader is known"))
@@ -125,9 +124,7 @@ async fn a_write_that_was_given_up_is_closed_though_its_client_writes_nothing_mo
 async fn a_write_that_was_given_up_can_not_happen_though_an_older_sequence_is_open() {
     let cluster = Cluster::new();
     let nodes = cluster.start(1).await;
-    let clock = Arc::new(Movable::default());
-    let builder = Client::builder().endpoints(nodes.iter().map(Node::address)).write_deadline(Duration::from_secs(100));
-    let client = builder.env(clock.clone(), Arc::new(Counting::default())).build().expect("valid");
+    let (client, clock) = client_and_clock(&nodes, Duration::from_secs(100), LONG);
     let save = |id: &'static str, text: &'static str| {
         let client = client.clone();
         tokio::spawn(async move { client.save(id, value(text), WriteOptions::default()).await })
@@ -249,9 +246,7 @@ async fn behind_an_abandoned_save_a_load_reads_anyway_and_a_save_closes_it_first
 async fn a_save_waits_for_an_abandoned_one_as_long_as_that_can_land_after_it_and_no_longer() {
     let cluster = Cluster::new();
     let nodes = cluster.start(1).await;
-    let clock = Arc::new(Movable::default());
-    let builder = Client::builder().endpoints([nodes[0].address()]).write_deadline(LONG).read_deadline(LONG);
-    let client = builder.env(clock.clone(), Arc::new(Counting::default())).build().expect("valid");
+    let (client, clock) = client_and_clock(&nodes, LONG, LONG);
     nodes[0].then(Fault::Hold);
     let older = tokio::spawn({
         let client = client.clone();

@@ -25,9 +25,19 @@ fn client(nodes: &[Node]) -> Client {
 
 /// Starts at the first node.
 fn client_within(nodes: &[Node], writes: Duration, reads: Duration) -> Client {
+    client_of(nodes, writes, reads, Arc::new(SystemClock::new()))
+}
+
+/// The same by a clock that the test moves on.
+fn client_and_clock(nodes: &[Node], writes: Duration, reads: Duration) -> (Client, Arc<Movable>) {
+    let clock = Arc::new(Movable::default());
+    (client_of(nodes, writes, reads, clock.clone()), clock)
+}
+
+fn client_of(nodes: &[Node], writes: Duration, reads: Duration, clock: Arc<dyn Clock>) -> Client {
     let endpoints = nodes.iter().map(Node::address);
     let builder = Client::builder().endpoints(endpoints).write_deadline(writes).read_deadline(reads);
-    builder.env(Arc::new(SystemClock::new()), Arc::new(Counting::default())).build().expect("valid")
+    builder.env(clock, Arc::new(Counting::default())).build().expect("valid")
 }
 
 /// The system's time, which a test may move on.
