@@ -94,9 +94,8 @@ impl Verdict {
         if !self.saves_wait {
             return None;
         }
-        let ids = |ids: &BTreeSet<NodeId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let silent = if self.silent.is_empty() { String::new() } else { format!(" unknown={}", ids(&self.silent)) };
-        Some(format!("full={}{silent}", ids(&self.full)))
+        let silent = if self.silent.is_empty() { String::new() } else { format!(" unknown={}", NodeId::listed(&self.silent)) };
+        Some(format!("full={}{silent}", NodeId::listed(&self.full)))
     }
 }
 

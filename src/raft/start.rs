@@ -443,8 +443,8 @@ async fn serve(service: PeerService, incoming: Incoming) {
 }
 
 fn membership_text(membership: &StoredMembership) -> String {
-    let ids = |ids: Vec<NodeId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    format!("voters={} members={}", ids(membership.voter_ids().collect()), ids(membership.nodes().map(|(id, _)| *id).collect()))
+    let (voters, members) = (membership.voter_ids(), membership.nodes().map(|(id, _)| *id));
+    format!("voters={} members={}", NodeId::listed(voters), NodeId::listed(members))
 }
 
 /// Pause between two rounds that no majority confirmed.

@@ -230,8 +230,8 @@ impl Config {
     /// The member with this id. Errors: there is none; the message lists those there are.
     pub fn member(&self, id: NodeId) -> Result<&MemberConfig, Error> {
         self.members.iter().find(|member| member.id == id).ok_or_else(|| {
-            let ids: Vec<String> = self.members.iter().map(|member| member.id.to_string()).collect();
-            Error(format!("no [[node]] has this id: id={id} configured={}", ids.join(",")))
+            let ids = NodeId::listed(self.members.iter().map(|member| member.id));
+            Error(format!("no [[node]] has this id: id={id} configured={ids}"))
         })
     }
 

@@ -44,8 +44,7 @@ pub fn require(env: &Env, config: &Config, node: NodeId, begin: Begin) -> Result
         }
         Found::NoDirectory => Err(format!("the data directory is a file; name the right one with --data-dir path={path}")),
         Found::Parent(nodes) => {
-            let ids: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-            let ids = ids.join(",");
+            let ids = NodeId::listed(nodes);
             Err(format!(
                 "this holds a directory of each node, where node {node}'s own should be: pass --data-dir {path} nodes={ids}"
             ))

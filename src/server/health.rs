@@ -9,6 +9,7 @@ use tonic_health::server::HealthReporter;
 use super::dispatch::Dispatcher;
 use super::security::{EXPIRES_SOON, Report};
 use crate::raft::AHEAD_MS_MAX;
+use crate::types::NodeId;
 
 /// A clock this far off the voters' median is reported.
 const CLOCK_OFFSET_MS_MAX: u64 = 10_000;
@@ -95,9 +96,7 @@ impl Facts {
         let disk = if self.disk_low { low() } else { String::new() };
         let differing = match &self.differing[..] {
             [] => String::new(),
-            nodes => {
-                format!("another state than this node's nodes={}", nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(","))
-            }
+            nodes => format!("another state than this node's nodes={}", NodeId::listed(nodes)),
         };
         vec![
             check("storage", self.failed.is_none(), true, self.failed.clone().unwrap_or_default()),

@@ -106,12 +106,11 @@ pub fn why_not_own(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Option<String
         Found::NoDirectory => Some(format!("this is a file and no directory dir={path}")),
         Found::Empty => Some(inside().unwrap_or_else(|| format!("the directory is empty: no node has used it dir={path}"))),
         Found::Parent(nodes) => {
-            let ids: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-            let first = dir.join(&ids[0]);
+            let first = dir.join(nodes[0].to_string());
             Some(format!(
                 "it holds a directory of each node: name one of them, e.g. {} nodes={} dir={path}",
                 first.display(),
-                ids.join(",")
+                NodeId::listed(&nodes)
             ))
         }
         Found::Other(name) => Some(inside().unwrap_or_else(|| {

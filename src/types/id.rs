@@ -50,6 +50,13 @@ impl Version {
     }
 }
 
+impl NodeId {
+    /// Nodes as messages name several: in this order, with commas between.
+    pub fn listed(ids: impl IntoIterator<Item = impl fmt::Display>) -> String {
+        ids.into_iter().map(|id| id.to_string()).collect::<Vec<_>>().join(",")
+    }
+}
+
 impl From<u64> for NodeId {
     fn from(id: u64) -> Self {
         Self(id)

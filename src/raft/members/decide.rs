@@ -219,8 +219,7 @@ fn update(nodes: &BTreeMap<NodeId, PeerNode>, now: &Situation) -> Step {
 }
 
 fn unknown(id: NodeId, now: &Situation) -> String {
-    let members: Vec<String> = now.nodes.keys().map(ToString::to_string).collect();
-    format!("node {id} is no member members={}", members.join(","))
+    format!("node {id} is no member members={}", NodeId::listed(now.nodes.keys()))
 }
 
 fn behind(id: NodeId, now: &Situation) -> Option<Step> {

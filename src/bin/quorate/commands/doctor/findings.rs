@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate::client::{ClusterStatus, NodeEvent, NodeStatus, Role};
+use quorate::types::NodeId;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,14 +203,10 @@ fn digests(status: &ClusterStatus, found: &mut Vec<Finding>) {
         }
     }
     for (index, digests) in digests_at.into_iter().filter(|(_, digests)| digests.len() > 1) {
-        let groups: Vec<String> = digests.values().map(|nodes| listed(nodes)).collect();
+        let groups: Vec<String> = digests.values().map(NodeId::listed).collect();
         let what = format!("nodes are in different states after one entry index={index} groups={}", groups.join("|"));
         found.push(Finding { severity: Severity::Error, node: None, what, fix: FIX_DIFFER });
     }
-}
-
-fn listed(nodes: &[u64]) -> String {
-    nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn lag(status: &ClusterStatus, found: &mut Vec<Finding>) {
@@ -250,8 +247,8 @@ fn configurations(status: &ClusterStatus, found: &mut Vec<Finding>) {
     for nodes in others {
         let what = format!(
             "started by another cluster.toml than nodes {}: name, members or addresses differ nodes={}",
-            listed(most),
-            listed(nodes)
+            NodeId::listed(most),
+            NodeId::listed(nodes)
         );
         let node = if let [node] = nodes[..] { Some(node) } else { None };
         found.push(Finding { severity, node, what, fix });
@@ -283,7 +280,6 @@ fn past(events: &[(u64, Vec<NodeEvent>)], found: &mut Vec<Finding>) {
 #[cfg(test)]
 mod tests {
     use quorate::client::NodeCheck;
-    use quorate::types::NodeId;
 
     use super::*;
 
