@@ -19,7 +19,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(super) struct Proxies {
     /// Nodes whose connections to others carry nothing.
     cut_off: watch::Sender<BTreeSet<NodeId>>,
-    tasks: Mutex<JoinSet<()>>,
+    /// Those by which each node reaches others, of its latest start.
+    tasks: Mutex<BTreeMap<NodeId, JoinSet<()>>>,
 }
 
 impl Proxies {
@@ -34,15 +35,18 @@ impl Proxies {
         });
     }
 
-    /// Where one node reaches others: a proxy for each of these, by their addresses. Errors: no port is free.
+    /// Where one node reaches others that is being started: a proxy for each of these, by their addresses. Those of its earlier start end.
+    ///
+    /// Errors: no port is free.
     pub async fn before(&self, me: NodeId, others: Vec<(NodeId, String)>) -> io::Result<BTreeMap<String, String>> {
-        let mut via = BTreeMap::new();
+        let (mut via, mut tasks) = (BTreeMap::new(), JoinSet::new());
         for (other, address) in others {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
             via.insert(address.clone(), listener.local_addr()?.to_string());
             let link = Link { ends: [me, other], cut_off: self.cut_off.subscribe() };
-            self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(serve(listener, address, link));
+            tasks.spawn(serve(listener, address, link));
         }
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).insert(me, tasks);
         Ok(via)
     }
 }
@@ -93,6 +97,29 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
     while let Ok(bytes @ 1..) = from.read(&mut chunk).await {
         if !link.is_whole().await || to.write_all(&chunk[..bytes]).await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_is_started_again_lets_its_former_listeners_go() {
+        let proxies = Proxies::default();
+        let address = "127.0.0.1:1";
+        let start = async |node| {
+            proxies.before(NodeId(node), vec![(NodeId(9), address.to_owned())]).await.expect("a port")[address].clone()
+        };
+        let (first, other) = (start(1).await, start(2).await);
+        let second = start(1).await;
+        // A task ends when the runtime next looks at it.
+        while TcpStream::connect(&first).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        for stays in [other, second] {
+            TcpStream::connect(stays).await.expect("it listens");
         }
     }
 }
