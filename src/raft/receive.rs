@@ -45,6 +45,10 @@ pub async fn install(
     let last_log =
         start.last_log.as_ref().map(log_id_from_wire).ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
     let membership = membership_from_start(&start).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    // Before any row is taken, and again when all are here: appends come meanwhile.
+    if holds_already(shared, vote, last_log).await? {
+        return Ok(already_held(vote, last_log));
+    }
     let state = shared.state.clone();
     let receiver = shared.blocking.call(move || state.receive()).await.map_err(refused)?;
     let receiver = rows(&shared.blocking, receiver, &mut frames).await?;
@@ -55,13 +59,17 @@ pub async fn install(
         return Err(Status::invalid_argument("the snapshot's membership is not that of its rows"));
     }
     if holds_already(shared, vote, last_log).await? {
-        tracing::info!(last_log = %applied, "the log holds what the snapshot brings");
-        return Ok(peer::SnapshotResponse { vote: Some(vote_to_wire(&vote)) });
+        return Ok(already_held(vote, last_log));
     }
     let meta = SnapshotMeta { last_log_id: Some(last_log), last_membership: membership };
     let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(received) };
     let answer = shared.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| Status::unavailable(error.to_string()))?;
     Ok(peer::SnapshotResponse { vote: Some(vote_to_wire(&answer.vote)) })
+}
+
+fn already_held(vote: Vote, last: RaftLogId) -> peer::SnapshotResponse {
+    tracing::info!(last_log = %log_id_from(&last), "the log holds what the snapshot brings");
+    peer::SnapshotResponse { vote: Some(vote_to_wire(&vote)) }
 }
 
 /// Whether this node follows the sender and has all that its snapshot brings in its synced log: then there is nothing to install, and

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use quorate::client::{Client, Content, ErrorKind, Member, MemberChange, Members, NodeId, WriteOptions};
 use quorate::testing::Cluster;
-use quorate::wire::peer::v1::{self as peer, peer_client::PeerClient};
+use quorate::wire::peer::v1 as peer;
 use tokio::task::JoinSet;
+
+use super::rig::peer_of;
 
 /// Longest a change may take here.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -239,8 +241,7 @@ async fn only_the_node_that_is_meant_and_has_no_data_joins() {
     let id = cluster.prepare_node().expect("a free port");
     cluster.restart(id).await.expect("it waits to be added");
     let member = cluster.member(id).expect("prepared");
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", member.peer_address)).expect("an address");
-    let mut peer = PeerClient::new(endpoint.connect_lazy());
+    let mut peer = peer_of(&cluster, id);
     let hello = peer.hello(peer::HelloRequest::default()).await.expect("every caller is answered").into_inner();
     assert!(!hello.initialized && hello.cluster_id.is_empty());
     let offer = |instance: &[u8]| peer::AdoptRequest {

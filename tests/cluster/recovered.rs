@@ -7,7 +7,7 @@ use quorate::client::{Content, WriteOptions};
 use quorate::server::recover::Survivor;
 use quorate::testing;
 use quorate::types::NodeId;
-use quorate::wire::peer::v1::{self as peer, peer_client::PeerClient};
+use quorate::wire::peer::v1 as peer;
 
 use super::rig::{Cluster, PATIENCE};
 
@@ -53,26 +53,13 @@ async fn a_member_whose_log_is_far_longer_than_the_leaders_is_sent_a_state_behin
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader(1).await;
     let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
-    let peer = |id: u64| {
-        let address = &cluster.config().member(id.into()).expect("a member").peer;
-        PeerClient::new(tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy())
-    };
-    let instance = async |id: u64| {
-        peer(id).hello(peer::HelloRequest::default()).await.expect("every caller is answered").into_inner().instance
-    };
-    let cluster_id = cluster.status().await.expect("it answers").cluster_id.expect("it is formed");
-    let route = peer::Route {
-        cluster_id: bytes::Bytes::copy_from_slice(cluster_id.as_bytes()),
-        from: follower,
-        to: leader,
-        to_instance: instance(leader).await,
-    };
+    let route = cluster.route(follower, leader).await;
     let here = cluster.status_of(NodeId(leader)).await.expect("it answers").last_log.expect("it has one");
     let last_index = here + 70_000;
-    let request = peer::RebuildRequest { route: Some(route), from_instance: instance(follower).await, last_index };
+    let request = peer::RebuildRequest { route: Some(route), from_instance: cluster.hello(follower).await.instance, last_index };
     let deadline = Instant::now() + PATIENCE;
     let mut frames = loop {
-        match peer(leader).rebuild(request.clone()).await {
+        match cluster.peer(leader).rebuild(request.clone()).await {
             Ok(frames) => break frames.into_inner(),
             // An entry may take its time; what is there by then stays.
             Err(status) => assert!(Instant::now() < deadline, "{status}"),
@@ -85,7 +72,7 @@ async fn a_member_whose_log_is_far_longer_than_the_leaders_is_sent_a_state_behin
     let endless = peer::RebuildRequest { last_index: u64::MAX, ..request };
     drop(frames);
     let refused = loop {
-        let status = peer(leader).rebuild(endless.clone()).await.expect_err("no leader lets so many be in flight");
+        let status = cluster.peer(leader).rebuild(endless.clone()).await.expect_err("no leader lets so many be in flight");
         // The other one has just been let go of.
         if status.code() != tonic::Code::ResourceExhausted {
             break status;

@@ -9,9 +9,10 @@ use quorate::testing;
 use quorate::testing::cluster::Builder;
 use quorate::testing::disk::{Crash, SimDisk};
 use quorate::types::{
-    Blob, Change, ClientId, Consistency, Counters, Expected, Expiry, Load, Loaded, Nonce, Outcome, Refusal, Request, Sequence,
-    SessionId, Verdict, Write,
+    Blob, Change, ClientId, Consistency, Counters, Expected, Expiry, Load, Loaded, NodeId, Nonce, Outcome, Refusal, Request,
+    Sequence, SessionId, Verdict, Write,
 };
+use quorate::wire::peer::v1::{self as peer, peer_client::PeerClient};
 use quorate::wire::{self, v1, v1::sessions_client::SessionsClient};
 use tonic::transport::{Channel, Endpoint};
 
@@ -23,6 +24,12 @@ const FIRST_ATTEMPT_MS: u32 = 1000;
 
 /// Small segments, as making and reading large ones takes most of a node's start.
 const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// The generated client of the peer port of a node, which need not be a member yet.
+pub fn peer_of(cluster: &testing::Cluster, id: NodeId) -> PeerClient<Channel> {
+    let address = &cluster.config().member(id).expect("prepared").peer;
+    PeerClient::new(Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy())
+}
 
 /// A cluster whose nodes are spoken to one by one, on the wire. What fails to start or to end fails the test.
 pub struct Cluster(testing::Cluster);
@@ -118,6 +125,22 @@ impl Cluster {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").tcp_nodelay(true);
         let limit = 64 << 20;
         SessionsClient::new(endpoint.connect_lazy()).max_decoding_message_size(limit).max_encoding_message_size(limit)
+    }
+
+    /// The generated client of one node's peer port.
+    pub fn peer(&self, id: u64) -> PeerClient<Channel> {
+        peer_of(&self.0, id.into())
+    }
+
+    /// What the requests of one node to the other carry.
+    pub async fn route(&self, from: u64, to: u64) -> peer::Route {
+        let hello = self.hello(to).await;
+        peer::Route { cluster_id: hello.cluster_id, from, to, to_instance: hello.instance }
+    }
+
+    /// Who a node is, as it answers every caller.
+    pub async fn hello(&self, id: u64) -> peer::HelloResponse {
+        self.peer(id).hello(peer::HelloRequest::default()).await.expect("every caller is answered").into_inner()
     }
 
     /// An open client that talks to one node.

@@ -1,6 +1,7 @@
 //! Followers that were away for so long that the log they need is gone.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -9,7 +10,8 @@ use quorate::env::Disk as _;
 use quorate::testing;
 use quorate::types::Expected;
 use quorate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_client::PeerClient, snapshot_frame::Frame};
-use tonic::transport::{Channel, Endpoint};
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
 
 use super::rig::{Caller, Cluster, PATIENCE, version};
 
@@ -139,6 +141,7 @@ async fn follower_killed_at_any_point_of_an_install_catches_up_after_its_restart
 const BLANK: &[u8] = &[0];
 
 /// Speaks to the peer port of a node, as another.
+#[derive(Clone)]
 struct Impostor {
     peer: PeerClient<Channel>,
     route: peer::Route,
@@ -146,11 +149,7 @@ struct Impostor {
 
 impl Impostor {
     async fn new(cluster: &Cluster, from: u64, to: u64) -> Self {
-        let address = &cluster.config().member(to.into()).expect("a member").peer;
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-        let mut peer = PeerClient::new(endpoint.connect_lazy());
-        let hello = peer.hello(peer::HelloRequest::default()).await.expect("anyone may ask").into_inner();
-        Self { peer, route: peer::Route { cluster_id: hello.cluster_id, from, to, to_instance: hello.instance } }
+        Self { peer: cluster.peer(to), route: cluster.route(from, to).await }
     }
 
     /// What a node is sent that has lost its state and whose log ends at `last_index`.
@@ -174,15 +173,15 @@ impl Impostor {
         self.peer.append(request).await.expect("the node answers").into_inner().result.expect("a result")
     }
 
-    async fn install(&mut self, mut frames: Vec<peer::SnapshotFrame>, vote: peer::Vote) -> peer::SnapshotResponse {
-        let Some(Frame::Start(start)) = &mut frames[0].frame else { panic!("the first begins it") };
-        (start.route, start.vote) = (Some(self.route.clone()), Some(vote));
-        self.peer.snapshot(stream::iter(frames)).await.expect("the node answers").into_inner()
+    /// Sends a snapshot, frame by frame as they come.
+    async fn install(mut self, frames: mpsc::UnboundedReceiver<peer::SnapshotFrame>) -> peer::SnapshotResponse {
+        let frames = stream::unfold(frames, async |mut frames| frames.recv().await.map(|frame| (frame, frames)));
+        self.peer.snapshot(frames).await.expect("the node answers").into_inner()
     }
 }
 
-/// A snapshot that was long under way comes when the same leader has appended what it holds: nothing is installed, the entries stay, and
-/// more follow them.
+/// While a snapshot is under way, the same leader appends what it holds: nothing is installed, the entries stay, and more follow them. Of
+/// one that comes later, no row is wanted.
 #[tokio::test]
 async fn snapshot_of_what_its_leader_has_appended_changes_nothing() {
     let mut cluster = Cluster::start(3).await;
@@ -197,8 +196,8 @@ async fn snapshot_of_what_its_leader_has_appended_changes_nothing() {
     cluster.kill(node).await;
     let status = cluster.status_of(leader).await.expect("it runs");
     let last_log = status.last_log.expect("it has entries");
-    let frames = Impostor::new(&cluster, node, leader).await.state(instance, last_log).await;
-    let Some(Frame::Start(start)) = &frames[0].frame else { panic!("the first begins it") };
+    let mut frames = Impostor::new(&cluster, node, leader).await.state(instance, last_log).await;
+    let Some(Frame::Start(start)) = &mut frames[0].frame else { panic!("the first begins it") };
     let snapshot = start.last_log.expect("of an entry");
     assert!(snapshot.index > last_log && snapshot.node == leader, "{snapshot:?}");
     cluster.kill(leader).await;
@@ -207,10 +206,27 @@ async fn snapshot_of_what_its_leader_has_appended_changes_nothing() {
     cluster.start_node(node).await;
     let mut impostor = Impostor::new(&cluster, leader, node).await;
     let vote = peer::Vote { term: snapshot.term, node: leader, committed: true };
+    (start.route, start.vote) = (Some(impostor.route.clone()), Some(vote));
+    let (first, end) = (frames[0].clone(), frames.pop().expect("the last one ends it"));
+    let disk = cluster.sim_disk(node);
+    let files = || disk.list(&PathBuf::from(format!("/{node}/state"))).expect("it is there");
+    let before = files();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let installs = tokio::spawn(impostor.clone().install(receiver));
+    frames.into_iter().for_each(|frame| sender.send(frame).expect("they are taken"));
+    let deadline = Instant::now() + PATIENCE;
+    while files().iter().all(|name| before.contains(name)) {
+        assert!(Instant::now() < deadline && !installs.is_finished(), "no row was taken");
+        tokio::task::yield_now().await;
+    }
     let previous = peer::LogId { index: last_log, ..snapshot };
     assert!(matches!(impostor.append(vote, previous, snapshot.index).await, Appended::Success(_)));
-    let answer = impostor.install(frames, vote).await;
-    assert_eq!(answer.vote, Some(vote));
+    sender.send(end).expect("it is waited for");
+    assert_eq!(installs.await.expect("no panic").vote, Some(vote));
+    let (sender, receiver) = mpsc::unbounded_channel();
+    sender.send(first).expect("it is taken");
+    assert_eq!(impostor.clone().install(receiver).await.vote, Some(vote), "the rest of it is not waited for");
+    drop(sender);
     let status = cluster.status_of(node).await.expect("it runs");
     assert_eq!(status.last_log, Some(snapshot.index));
     assert!(status.applied < Some(snapshot.index), "nobody said that it is committed: {status:?}");
