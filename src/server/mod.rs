@@ -47,9 +47,9 @@ pub use crate::raft::{Member, Node, is_marked, mark_for_rebuild};
 pub use crate::tls::node_uri;
 pub use logging::{LogControl, set_log_control};
 pub use security::{Reload, check as check_credentials};
-#[doc(hidden)]
-pub use start::Tuning;
 pub use start::{Options, Server};
+#[doc(hidden)]
+pub use start::{SMALL_BYTES, Tuning};
 
 use std::fmt;
 

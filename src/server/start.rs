@@ -22,7 +22,9 @@ use super::status::Reporter;
 use super::upper::{Above, Present};
 use super::{Error, StartError, admin, health, sweeper};
 use crate::env::{Clock, Env};
-use crate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, WRITE_MESSAGE_BYTES_MAX};
+use crate::limits::{
+    ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, MIB, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX,
+};
 use crate::mutant::{self, Mutant};
 use crate::raft::net::{Incoming, Net, TcpNet, Traffic};
 use crate::raft::{self, Node};
@@ -63,6 +65,16 @@ pub struct Options {
     pub env: Env,
 }
 
+/// A segment of a node that takes little of the disk: the largest entry fits.
+const SMALL_SEGMENT_BYTES: u64 = PEER_MESSAGE_BYTES_MAX + MIB;
+/// Its segments in reserve.
+const SMALL_SPARES: usize = 1;
+/// What it holds back for a disk that fills up: two flushes that are due by their size.
+const SMALL_RESERVE_BYTES: u64 = 32 * MIB;
+/// What a node takes on the disk at once that takes little, in bytes: the log's first segment, those in reserve, and what is held back.
+#[doc(hidden)]
+pub const SMALL_BYTES: u64 = (1 + SMALL_SPARES as u64) * SMALL_SEGMENT_BYTES + SMALL_RESERVE_BYTES;
+
 /// What operators have no choice of, or in a test another one.
 #[doc(hidden)]
 #[derive(Clone)]
@@ -101,6 +113,13 @@ impl Tuning {
         }
     }
 
+    /// Takes little of the disk at once, see [`SMALL_BYTES`]. Sizes may change at every start: what lies there stays readable.
+    pub fn small(mut self) -> Self {
+        self.log = log::Options { segment_bytes: SMALL_SEGMENT_BYTES, spare_segments: SMALL_SPARES, ..self.log };
+        self.state.reserve_bytes = SMALL_RESERVE_BYTES;
+        self
+    }
+
     /// With log segments of so many bytes and none in reserve, as a test's disk is memory.
     pub fn with_segments(mut self, segment_bytes: u64) -> Self {
         self.log = log::Options { segment_bytes, spare_segments: 0, ..log::Options::default() };
@@ -129,15 +148,16 @@ impl Server {
         Self::start_on(options, Arc::new(TcpNet::default())).await
     }
 
-    /// As [`Server::start`], but the peers named are reached at these addresses, `host:port`: through proxies that a test put there.
+    /// As [`Server::start`], but with this tuning, and the peers named are reached at these addresses, `host:port`: through proxies that a
+    /// test put there.
     #[doc(hidden)]
-    pub async fn start_via(options: Options, via: BTreeMap<NodeId, String>) -> Result<Self, StartError> {
+    pub async fn start_via(options: Options, tuning: Tuning, via: BTreeMap<NodeId, String>) -> Result<Self, StartError> {
         let of = |(node, address): (NodeId, String)| {
             let member = options.config.member(node).map_err(|error| StartError(error.to_string()))?;
             Ok((member.peer.clone(), address))
         };
         let via = via.into_iter().map(of).collect::<Result<_, StartError>>()?;
-        Self::start_on(options, Arc::new(TcpNet { via })).await
+        Self::start_tuned(options, Arc::new(TcpNet { via }), tuning).await
     }
 
     /// The same over any network.

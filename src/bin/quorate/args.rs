@@ -154,6 +154,9 @@ pub struct Serve {
     /// Stop when stdin ends: it is a pipe that the parent holds
     #[arg(long, hide = true)]
     pub parent_pipe: bool,
+    /// Take little of the disk at once: the nodes of a trial share one
+    #[arg(long, hide = true)]
+    pub small: bool,
     /// Know the cluster version that only tests know: this process stands for the next release
     #[arg(long, hide = true)]
     pub test_version: bool,

@@ -7,7 +7,7 @@ use quorate::env::{self, Env};
 use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
 use quorate::server::config::Config;
 use quorate::server::data_dir::{self, Begin};
-use quorate::server::{Options, Reload, Server, is_marked, mark_for_rebuild};
+use quorate::server::{Options, Reload, Server, Tuning, is_marked, mark_for_rebuild};
 use quorate::types::NodeId;
 use sd_notify::NotifyState;
 
@@ -67,12 +67,14 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         quorate::server::allow_test_version();
     }
     mark_if_the_engine_panics(&data_dir);
+    let tuning = Tuning::of(&config);
+    let tuning = if args.small { tuning.small() } else { tuning };
     let options = Options { config, node, data_dir: data_dir.clone(), bootstrap: args.bootstrap, env: Env::real() };
     let via = args.peer_via.into_iter().map(|(node, address)| (NodeId(node), address)).collect();
     tokio::pin!(shutdown);
     // A signal while the node is still starting must not be kept waiting: nothing was promised yet.
     let server = tokio::select! {
-        server = Server::start_via(options, via) => server.map_err(Failure::usage)?,
+        server = Server::start_via(options, tuning, via) => server.map_err(Failure::usage)?,
         () = &mut shutdown => return Ok(()),
     };
     tokio::spawn(reload(hangups, server.reload()));

@@ -49,7 +49,7 @@ impl Child {
         let mut process = Command::new(&launch.program)
             .arg("serve")
             .args([Path::new("--config"), &launch.config, Path::new("--data-dir"), &launch.data_dir])
-            .args(["--node", &node.to_string(), "--bootstrap", "--parent-pipe"])
+            .args(["--node", &node.to_string(), "--bootstrap", "--parent-pipe", "--small"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

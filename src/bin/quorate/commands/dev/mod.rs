@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use quorate::env::{Env, Replacing};
+use quorate::server::SMALL_BYTES;
 use quorate::server::data_dir::require_no_nodes_own;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,8 +34,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that died younger than this is started again only after [`RESTART_PAUSE`]: it would most likely die again.
 const YOUNG: Duration = Duration::from_secs(3);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// What a node takes on the disk at once: three segments of its log, and what it holds back for a disk that fills up.
-const NODE_BYTES: u64 = (3 + 1) * (64 << 20);
 /// How often to look whether an earlier run has ended.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 /// Of `cluster.toml`, which holds no secret.
@@ -54,7 +53,7 @@ pub async fn run(args: args::Dev) -> Result<(), Failure> {
         () = signals.recv() => return Ok(()),
     }
     taken::require_free(&plan, &cluster, &args.data_dir).await?;
-    let gigabytes = (plan.nodes * NODE_BYTES) as f64 / 1e9;
+    let gigabytes = (plan.nodes * SMALL_BYTES) as f64 / 1e9;
     say(&format!(
         "data in {}: {gigabytes:.1} GB of disk at once, since every node reserves room for its log",
         args.data_dir.display()
