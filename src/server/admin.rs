@@ -24,6 +24,9 @@ use crate::machine::newest_version;
 use crate::raft::{CLUSTER_VERSION_MIN, Role};
 use crate::types::{Refusal, RefusalKind};
 
+/// What those hear who may not know more.
+const SEE_LOG: &str = "the last good ones stay in force: the node's log and `quorate doctor` say why";
+
 /// The routes of one node.
 pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
     let page = page::router(dispatcher.clone(), reporter);
@@ -62,7 +65,10 @@ fn readiness(facts: &Facts, verbose: bool) -> String {
             (false, false) => "[!]",
         };
         if verbose || !check.ok {
-            let line = format!("{mark} {} {}", check.name, check.detail);
+            // Everybody may read this, and what is wrong with a file repeats what is in it.
+            let of_files = check.name == "credentials" && facts.credentials.problem.is_some();
+            let detail = if of_files { SEE_LOG } else { &check.detail };
+            let line = format!("{mark} {} {detail}", check.name);
             let _ = writeln!(text, "{}", line.trim_end());
         }
     }
@@ -172,11 +178,15 @@ impl IntoResponse for Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::security::Report;
 
     #[test]
     fn readiness_names_what_is_missing_and_verbose_names_all() {
         let facts = Facts { bootstrapped: true, ..Facts::default() };
         assert_eq!(readiness(&facts, false), "[-] leader no quorum: no leader is known\nnot ready\n");
+        let broken = Report { problem: Some("line 3: what is in the file".to_owned()), ..Report::default() };
+        let text = readiness(&Facts { credentials: broken, ..facts.clone() }, false);
+        assert!(text.contains("[!] credentials the last good ones stay in force") && !text.contains("line 3"), "{text}");
         let alone = Facts { lacks_quorum: true, ..facts.clone() };
         assert_eq!(
             readiness(&alone, false),

@@ -49,10 +49,7 @@ async fn files_change_under_load_without_an_error() {
     nodes.write("node-1.pem", "no certificate at all");
     nodes.until("a broken file is reported", async || metric(&nodes, 1, "quorate_credentials_problem 1").await).await;
     let (code, ready) = wire::get(&nodes.admin_address(1), &nodes.ca, "/readyz?verbose", None).await;
-    assert!(
-        code == 200 && ready.contains("[!] credentials the last good ones stay in force: the file holds no certificate"),
-        "{ready}"
-    );
+    assert!(code == 200 && ready.contains("[!] credentials the last good ones stay in force: the node's log"), "{ready}");
     let before = saved.load(Ordering::Relaxed);
     nodes.until("new connections are still taken", async || saved.load(Ordering::Relaxed) > before + 3).await;
     nodes.write_pair("node-1", &nodes.ca.node(HOST, Good::Now));

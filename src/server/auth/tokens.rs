@@ -217,6 +217,9 @@ fn grant(entry: Entry) -> Result<Grant, String> {
     if prefixes.len() > PREFIXES_MAX || prefixes.iter().any(|prefix| prefix.len() > SESSION_ID_BYTES_MAX) {
         return Err(format!("prefixes are too many or too long: limits={PREFIXES_MAX},{SESSION_ID_BYTES_MAX}"));
     }
+    if prefixes.iter().any(String::is_empty) {
+        return Err("prefixes holds an empty text, which every id begins with: leave prefixes out if any id is meant".to_owned());
+    }
     // A backup holds every session: an administrator who is kept to some would only seem to be.
     if scopes.contains(&Scope::Admin) && !prefixes.is_empty() {
         return Err("scope admin is for the whole cluster and can't be kept to prefixes".to_owned());
@@ -272,6 +275,7 @@ mod tests {
     fn a_file_that_could_let_the_wrong_one_in_is_refused_by_name() {
         assert!(refused(&token("scopes = [\"all\"]")).contains("token \"a\": is no scope"));
         assert!(refused(&token("scopes = []")).contains("scopes is empty"));
+        assert!(refused(&token("scopes = [\"read\"]\nprefixes = [\"x/\", \"\"]")).contains("leave prefixes out"));
         assert!(refused(&token("scopes = [\"admin\", \"read\"]\nprefixes = [\"x/\"]")).contains("whole cluster"));
         assert!(refused(&token("scopes = [\"read\"]\nprefix = \"x/\"")).contains("unknown field `prefix`"));
         assert!(refused(&token("scopes = [\"read\"]\nexpires = \"soon\"")).contains("expires must read like"));
