@@ -14,6 +14,7 @@ mod caller;
 mod exact;
 mod export;
 mod jsonl;
+mod listing;
 mod log;
 mod windows;
 
@@ -25,6 +26,7 @@ pub use caller::{Caller, content, perform, stored};
 pub use exact::exact;
 pub use export::{edn, porcupine};
 pub use jsonl::{Broken, read, write};
+pub use listing::{Lister, Page, listings};
 pub use log::{Committed, audit, resolve};
 pub use windows::windows;
 

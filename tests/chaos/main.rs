@@ -40,7 +40,7 @@ use load::{CALLERS, Caller, Shared};
 use nemesis::{Fault, Nemesis, Status};
 use nodes::Nodes;
 use plan::{Deck, Kind};
-use quorate::testing::history;
+use quorate::testing::history::{self, Lister};
 use quorate::testing::inline::SeededRandom;
 use report::{Report, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
@@ -51,6 +51,12 @@ use world::World;
 
 /// Nodes of a new cluster serve within so long.
 const START_MAX: Duration = Duration::from_secs(60);
+/// Sessions of one page.
+const LISTED: usize = 7;
+/// Between two pages.
+const LIST_PAUSE: Duration = Duration::from_millis(20);
+/// Findings of the pages, at most.
+const FINDINGS_MAX: usize = 20;
 /// A caller's last call ends within so long.
 const LAST_CALL_MAX: Duration = Duration::from_secs(90);
 
@@ -96,7 +102,7 @@ async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
     nemesis.recover(START_MAX).await.ok_or_else(|| format!("no cluster within {START_MAX:?}; see {}", world.dir.display()))?;
     verify::prepare(&endpoints).await?;
     let turns = Arc::new(Turns::default());
-    let load = start_load(options, &endpoints, &shared, &turns);
+    let (load, lister) = start_load(options, &endpoints, &shared, &turns);
     say(&format!("load began: {CALLERS} callers, {AGENTS} agents"));
     let mut faults = Vec::new();
     match options.control {
@@ -112,6 +118,10 @@ async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
     verify::at_the_end(&mut nemesis, &shared, &turns).await;
     let all = nemesis.nodes.all();
     nemesis.nodes.kill(&all).await;
+    let pages = lister.pages();
+    say(&format!("pages listed: {}", pages.len()));
+    let wrong = history::listings(&shared.recorder.history(), &pages);
+    wrong.into_iter().take(FINDINGS_MAX).for_each(|wrong| shared.surprise(wrong));
     conclude(options, world, &shared, &turns, &faults, (cut, lasted))
 }
 
@@ -131,7 +141,7 @@ fn file_systems(options: &Options, world: &World, nodes: &Nodes) -> Result<Optio
     }
 }
 
-fn start_load(options: &Options, endpoints: &[String], shared: &Arc<Shared>, turns: &Arc<Turns>) -> JoinSet<()> {
+fn start_load(options: &Options, endpoints: &[String], shared: &Arc<Shared>, turns: &Arc<Turns>) -> (JoinSet<()>, Lister) {
     let mut load = JoinSet::new();
     for id in 0..CALLERS {
         load.spawn(Caller::new(id, options.seed, endpoints, shared).run());
@@ -139,7 +149,16 @@ fn start_load(options: &Options, endpoints: &[String], shared: &Arc<Shared>, tur
     for number in 0..AGENTS {
         load.spawn(turns::agent(number, endpoints.to_vec(), shared.clone(), turns.clone()));
     }
-    load
+    let lister = Lister::new(verify::client(endpoints), LISTED, shared.began);
+    let (mut listing, shared) = (lister.clone(), shared.clone());
+    load.spawn(async move {
+        while !shared.stop.load(Ordering::Relaxed) {
+            // Through a fault a page may be refused.
+            let _ = listing.step().await;
+            tokio::time::sleep(LIST_PAUSE).await;
+        }
+    });
+    (load, lister)
 }
 
 /// One fault after the other, until it is time or there were enough.

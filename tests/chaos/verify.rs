@@ -107,7 +107,8 @@ pub fn check_calls(figures: &Figures, turns_unknown: usize, max: Duration) -> Ve
     slow.into_iter().chain((unknown > 0).then(|| format!("{unknown} calls and turns ended without a known outcome"))).collect()
 }
 
-fn client(endpoints: &[String]) -> Client {
+/// A client with deadlines of its own.
+pub fn client(endpoints: &[String]) -> Client {
     Client::builder().endpoints(endpoints).build().expect("valid endpoints")
 }
 
