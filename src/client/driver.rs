@@ -536,6 +536,11 @@ impl Driver {
             return None;
         };
         assert!(operation.attempt.is_none(), "an operation is sent while an attempt is open key={key}");
+        if let Body::Settle { write } = &operation.body
+            && let Some(request) = write.request()
+        {
+            tracing::trace!(client = request.client.0, sequence = request.sequence.0, "an attempt of a write begins");
+        }
         let tag = self.next_tag;
         self.next_tag += 1;
         operation.attempt = Some(Attempt { tag, via, cluster });
