@@ -530,6 +530,7 @@ impl Driver {
             let request = self.table.refresh(request);
             operation.request = Some(request);
             write.set_request(request);
+            tracing::trace!(client = request.client.0, sequence = request.sequence.0, "an attempt of a write begins");
         }
         let Some(message) = own.or_else(|| operation.message()) else {
             self.fail(key, Error::refused("the client is not open"));

@@ -87,4 +87,6 @@ mutants! {
     InstallInTwoSteps = "install-in-two-steps",
     FlushInTwoSteps = "flush-in-two-steps",
     LargestNodeForgotten = "largest-node-forgotten",
+    ForwardBrokenRefused = "forward-broken-is-refused",
+    LateRefused = "late-is-refused",
 }

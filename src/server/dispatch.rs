@@ -530,7 +530,7 @@ impl Task {
         for call in expired {
             let message = "the deadline passed before the operation was settled: no quorum, or too slow a one";
             let refusal = match call.operation {
-                Operation::Write(_) => Refusal::unknown(RefusalKind::DeadlineExceeded, message),
+                Operation::Write(_) if !mutant::is(Mutant::LateRefused) => Refusal::unknown(RefusalKind::DeadlineExceeded, message),
                 _ => Refusal::not_applied(RefusalKind::DeadlineExceeded, message),
             };
             self.dispatcher.finish(call, Err(refusal));

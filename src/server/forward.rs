@@ -18,6 +18,7 @@ use crate::limits::{
     ENTRY_OVERHEAD_BYTES_MAX, FORWARD_QUEUE_MAX, LARGE_OPERATION_BYTES, LISTED_BYTES, SESSION_STORED_BYTES_MAX,
     WRITE_MESSAGE_BYTES_MAX,
 };
+use crate::mutant::{self, Mutant};
 use crate::raft::{Charge, Peer, no_room};
 use crate::types::{NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::{ForwardRequest, peer_client::PeerClient};
@@ -127,12 +128,14 @@ impl Links {
         let now = self.dispatcher.now();
         let mut request = request(&call, now);
         let principal = call.caller.principal().to_owned();
+        let is_write = call.operation.is_write();
         call.handed = Some((now, true));
         // Entered before it is sent: the answer must find it.
         match self.dispatcher.table().enter_link(call, *id) {
             Err(call) => Sent::NotYet(call),
             Ok(key) => {
                 request.tag = key;
+                tracing::trace!(is_write, "a call is forwarded");
                 room.send(ForwardRequest { route: None, request: Some(request), principal });
                 Sent::Yes
             }
@@ -243,7 +246,9 @@ impl LinkTask {
         tracing::warn!(operations = open.len(), %why, "a forward stream broke");
         self.dispatcher.metrics().forward_broke();
         for open in open {
-            self.dispatcher.settle_open(open, Err(Refusal::unknown(RefusalKind::Unavailable, why)));
+            let is_planted = mutant::is(Mutant::ForwardBrokenRefused);
+            let say = if is_planted { Refusal::not_applied } else { Refusal::unknown };
+            self.dispatcher.settle_open(open, Err(say(RefusalKind::Unavailable, why)));
         }
     }
 }

@@ -11,6 +11,7 @@ use quorate::raft::Applied;
 use quorate::testing::history::{Committed, Request};
 use quorate::types::{Blob, Codec, Outcome, Revision, Verdict, Write};
 
+use super::attempts;
 use super::reference::Model;
 use super::workload::{VALUE_BYTES, key_of};
 
@@ -25,6 +26,8 @@ pub struct Audit {
     /// What was applied at each index, as a hash.
     marks: BTreeMap<u64, u64>,
     executed: BTreeSet<(u64, u64)>,
+    /// Where each request stands in the log, whatever came of it there.
+    entries: BTreeMap<(u64, u64), Vec<u64>>,
     committed: Vec<Committed>,
     violations: Vec<String>,
 }
@@ -56,6 +59,10 @@ impl Audit {
             self.committed.push(Committed { key, version, revision: index, value, request, is_expiry });
         }
         let Command::Client(write) = &entry.command else { return };
+        // The client takes a full table for a refusal: it changes nothing, but is in the log.
+        if let Some(request) = write.request().filter(|_| outcome.verdict != Verdict::Busy) {
+            self.entries.entry((request.client.0, request.sequence.0)).or_default().push(index);
+        }
         let expected = self.model.apply(index, entry.stamp_ms, write);
         if expected != *outcome {
             self.violations.push(format!("the model answers {expected:?}, the machine {outcome:?} index={index} write={write:?}"));
@@ -81,6 +88,7 @@ impl Audit {
     /// The changes to sessions of single values, as they were committed, and what is wrong; `None`: an entry is unknown.
     pub fn finish(&mut self) -> (Option<Vec<Committed>>, Vec<String>) {
         let mut violations = std::mem::take(&mut self.violations);
+        violations.extend(attempts::judge(&self.entries));
         if let Some(first) = self.waiting.keys().next() {
             violations.push(format!("entries were applied behind one that no node applied index={} first={first}", self.next));
             return (None, violations);

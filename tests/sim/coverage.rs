@@ -13,7 +13,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::invariants;
+use super::{attempts, invariants};
 
 static SEEN: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
@@ -89,6 +89,12 @@ impl<S: Subscriber> Layer<S> for Points {
         match fields.message.as_str() {
             "proposing a change of the members" => invariants::proposed(),
             "granted a vote" => invariants::granted(number("node"), number("term")),
+            "an attempt of a write begins" => attempts::begun((number("client"), number("sequence"))),
+            "an attempt of a write was refused" => {
+                sometimes("attempt refused");
+                attempts::refused((number("client"), number("sequence")));
+            }
+            "a call is forwarded" if has("is_write") => sometimes("write forwarded"),
             "an ambiguous write was settled by a retry" if has("is_conflict") => sometimes("conflict after retry"),
             "an ambiguous write was settled by a retry" => sometimes("ambiguous write retried"),
             "the room on this node's disk crossed the bound below which it takes no content" if has("low") => {
@@ -115,7 +121,7 @@ pub fn start() {
             write!(to, "{:>9.3}", turmoil::sim_elapsed().unwrap_or_default().as_secs_f64())
         }
     }
-    let points = Points.with_filter(Targets::new().with_target("quorate", tracing::Level::DEBUG));
+    let points = Points.with_filter(Targets::new().with_target("quorate", tracing::Level::TRACE));
     let registry = tracing_subscriber::registry().with(points);
     if std::env::var_os("SIM_LOG").is_none() {
         return registry.init();

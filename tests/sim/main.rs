@@ -6,6 +6,7 @@
 #[cfg(not(tokio_unstable))]
 compile_error!("without --cfg tokio_unstable, which .cargo/config.toml sets and RUSTFLAGS overrides, no seed can be replayed");
 
+mod attempts;
 mod audit;
 mod coverage;
 mod invariants;

@@ -23,6 +23,8 @@ use super::world::TO_REBUILD;
 /// What ends a fault.
 enum Cure {
     Start(u64),
+    Kill(u64),
+    Stop(u64),
     /// The power goes: of what was not synced, this is left.
     PowerCut(u64, Crash),
     Repair(String, String),
@@ -229,6 +231,11 @@ impl Nemesis {
                     self.down.retain(|down| *down != id);
                     sim.bounce(Host::name(id));
                 }
+                Cure::Kill(id) => self.kill(sim, id),
+                Cure::Stop(id) => {
+                    self.note(sim, &format!("n{id} is asked to stop"));
+                    self.host(id).slot.lock().expect("no host panics with it").stop.notify_one();
+                }
                 Cure::PowerCut(id, crash) => {
                     if !self.down.contains(&id) {
                         self.power_off(sim, id, crash, true);
@@ -383,8 +390,7 @@ impl Nemesis {
         match kind {
             Kind::Kill => {
                 self.count(sim, "kill", &name);
-                self.power_off(sim, id, Crash::Kept, false);
-                self.later(now, 3000, Cure::Start(id));
+                self.amid_saves(sim, now, Cure::Kill(id));
             }
             Kind::PowerCut => {
                 self.count(sim, "power cut", &name);
@@ -437,9 +443,27 @@ impl Nemesis {
             }
             _ => {
                 self.count(sim, "orderly stop", &name);
-                self.host(id).slot.lock().expect("no host panics with it").stop.notify_one();
+                self.amid_saves(sim, now, Cure::Stop(id));
             }
         }
+    }
+
+    fn kill(&mut self, sim: &mut Sim<'_>, id: u64) {
+        if !self.down.contains(&id) {
+            self.power_off(sim, id, Crash::Kept, false);
+            self.later(sim.elapsed(), 3000, Cure::Start(id));
+        }
+    }
+
+    /// Does it: half of the time at once, else while everyone saves, so that something is under way.
+    fn amid_saves(&mut self, sim: &mut Sim<'_>, now: Duration, what: Cure) {
+        let mut due = now;
+        if self.random.below(2) == 0 {
+            self.rush(now, 300, 1);
+            due += Duration::from_millis(50 + self.random.below(200));
+        }
+        self.cures.push((due, what));
+        self.cure(sim, |at| at <= now);
     }
 
     /// For so long every caller saves values that are multiples of this.

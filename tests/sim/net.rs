@@ -143,6 +143,18 @@ impl Connector for SimNet {
     }
 }
 
+/// The same for a client that may reach one host only, if any is named.
+pub struct Reach {
+    pub only: Option<String>,
+}
+
+impl Connector for Reach {
+    fn connect(&self, endpoint: Endpoint, within: Duration) -> Connecting {
+        let is_reached = self.only.as_deref().is_none_or(|only| endpoint.uri().host() == Some(only));
+        if is_reached { SimNet.connect(endpoint, within) } else { Box::pin(async { Err(DialError::silent(Duration::ZERO)) }) }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Dial;
 

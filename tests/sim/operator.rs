@@ -35,7 +35,7 @@ pub struct Operator {
 impl Operator {
     /// Makes changes as long as there are faults.
     pub async fn run(mut self) {
-        let client = Connect::of(&self.params).client(&self.random);
+        let client = Connect { pinned: None, ..Connect::of(&self.params, "operator") }.client(&self.random);
         while self.shared.lock().expect("nobody panics with it").phase == Phase::Faults {
             tokio::time::sleep(Duration::from_millis(50)).await;
             if self.shared.lock().expect("nobody panics with it").is_settled {

@@ -163,6 +163,15 @@ impl Params {
         self.large_bytes >= LARGE_BYTES[0]
     }
 
+    /// The one node that a client reaches, by the client's name; half of them reach one only, but for the first: somebody must be able to
+    /// save wherever that is possible. That makes a third of all.
+    pub fn pinned(&self, client: &str) -> Option<u64> {
+        let name =
+            client.bytes().fold(self.seed ^ 0x7069_6e6e_6564, |seed, byte| seed.wrapping_mul(131).wrapping_add(u64::from(byte)));
+        let random = SeededRandom::new(name);
+        (client != "c0" && random.below(2) == 0).then(|| 1 + random.below(self.nodes))
+    }
+
     /// How far a node's clock is ahead.
     pub fn skew_ms(&self, id: u64) -> u64 {
         if id == self.skewed { YEAR_MS } else { id * 50 }

@@ -11,7 +11,7 @@ use quorate::testing::history::{Answer, Ask, Op};
 use quorate::testing::inline::SeededRandom;
 
 use super::coverage::sometimes;
-use super::net::{self, SimNet};
+use super::net;
 use super::node::{Host, HostClock};
 use super::params::Params;
 
@@ -84,26 +84,32 @@ pub struct Connect {
     pub nodes: u64,
     /// Whether some values are megabytes: they take their time.
     pub is_large: bool,
+    /// The one node that is reached; what another has to do travels by way of it.
+    pub pinned: Option<u64>,
 }
 
 impl Connect {
-    /// Of this run.
-    pub fn of(params: &Params) -> Self {
-        Self { nodes: params.nodes, is_large: params.is_large() }
+    /// Of a client of this run, by its name.
+    pub fn of(params: &Params, name: &str) -> Self {
+        Self { nodes: params.nodes, is_large: params.is_large(), pinned: params.pinned(name) }
     }
 
     /// A new client, with deadlines short enough to be missed at times.
     pub fn client(self, random: &SeededRandom) -> Client {
         let mut endpoints: Vec<String> = (1..=self.nodes).map(|id| format!("{}:7460", Host::name(id))).collect();
         endpoints.rotate_left(random.below(self.nodes) as usize);
-        let patience = if self.is_large { 4 } else { 1 };
+        if let Some(pinned) = self.pinned {
+            endpoints.retain(|endpoint| endpoint.starts_with(&format!("{}:", Host::name(pinned))));
+        }
+        // A node that is gone for good holds up nobody for longer than the end of a run may take.
+        let patience = if self.is_large && self.pinned.is_none() { 4 } else { 1 };
         let deadline = |choice: u64| patience * Duration::from_millis([300, 1000, 3000, 8000][choice as usize]);
         Client::builder()
             .endpoints(endpoints)
             .write_deadline(deadline(random.below(4)))
             .read_deadline(deadline(random.below(4)))
             .connect_timeout(Duration::from_millis(500))
-            .connector(Arc::new(SimNet))
+            .connector(Arc::new(net::Reach { only: self.pinned.map(Host::name) }))
             .env(Arc::new(HostClock::default()), Arc::new(SeededRandom::new(random.next())))
             .build()
             .expect("valid endpoints and deadlines")
@@ -126,7 +132,7 @@ pub struct Caller {
 impl Caller {
     pub fn new(id: usize, params: &Params, shared: Arc<Mutex<Shared>>) -> Self {
         let random = SeededRandom::new(params.seed.wrapping_mul(7919).wrapping_add(id as u64));
-        let (connect, keys, think_ms) = (Connect::of(params), params.keys + 1, params.think_ms);
+        let (connect, keys, think_ms) = (Connect::of(params, &format!("c{id}")), params.keys + 1, params.think_ms);
         Self { id, connect, keys, think_ms, shared, random, clock: HostClock::default(), seen: vec![0; keys] }
     }
 

@@ -128,10 +128,10 @@ impl World {
                 Ok(())
             });
         }
-        let connect = Connect::of(params);
         for id in 0..params.turners {
             let random = SeededRandom::new(params.seed.wrapping_mul(104_729).wrapping_add(id as u64));
             let (name, shared, turns) = (format!("t{id}"), self.shared.clone(), self.turns.clone());
+            let connect = Connect::of(params, &name);
             let turner = Turner { name: name.clone(), connect, shared, turns, random, think_ms: params.think_ms };
             sim.client(name.clone(), async move {
                 turner.run().await;
@@ -152,7 +152,8 @@ impl World {
         let (params, shared, turns, scan) = (params.clone(), self.shared.clone(), self.turns.clone(), self.scan.clone());
         let hosts = self.hosts.clone();
         sim.client("scan", async move {
-            let caller = Caller::new(params.callers, &params, shared);
+            let mut caller = Caller::new(params.callers, &params, shared);
+            caller.connect.pinned = None;
             *scan.lock().expect("nobody panics with it") = Some(scan_all(caller, &turns, &hosts).await);
             Ok(())
         });

@@ -309,6 +309,9 @@ impl Driver {
             self.show_anew(attempt.via);
         }
         let Some(operation) = self.operations.get_mut(&key) else { return };
+        if let Some(request) = operation.request.filter(|_| refusal.applied == Applied::No) {
+            tracing::trace!(client = request.client.0, sequence = request.sequence.0, "an attempt of a write was refused");
+        }
         let remaining = operation.deadline.saturating_sub(self.now);
         if operation.is_write() && refusal.applied == Applied::Unknown {
             operation.history.ambiguous = true;
