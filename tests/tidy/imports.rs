@@ -88,7 +88,7 @@ const PARTS: &[Part] = &[
 const SERVER_MODULES: &[&str] =
     &["server", "raft", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant"];
 // Its page shows content, and only the client knows how that is packed.
-const ADMIN_MODULES: &[&str] = &["server", "client", "raft", "machine", "wire", "types"];
+const ADMIN_MODULES: &[&str] = &["server", "client", "raft", "machine", "wire", "tls", "types"];
 const SERVER_CRATES: &[&str] = &[
     "tokio",
     "tokio_stream",
