@@ -39,7 +39,7 @@ const EVENTS: &[(&str, &str)] = &[
     ("too few voters have room on their disks: saves are refused", "saves refused for want of room"),
     ("no majority of the voters answers this leader: it is none until one does", "leader without a quorum"),
     ("a majority of the voters answers this leader again", "leader with a quorum again"),
-    ("the state of this node is rebuilt from the leader; it serves nothing until then", "rot found"),
+    ("the state of this node is rebuilt from the leader; it serves nothing until then", "corruption found"),
     ("the state of this node is rebuilt", "node rebuilt"),
 ];
 

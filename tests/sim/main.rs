@@ -8,6 +8,7 @@ compile_error!("without --cfg tokio_unstable, which .cargo/config.toml sets and 
 
 mod attempts;
 mod audit;
+mod corruption;
 mod coverage;
 mod invariants;
 mod lying;
@@ -19,7 +20,6 @@ mod operator;
 mod params;
 #[path = "../machine/reference.rs"]
 mod reference;
-mod rot;
 mod truth;
 mod turns;
 mod workload;

@@ -53,7 +53,7 @@ impl Trial {
     pub fn step(self, now: Duration, quiet: bool, hosts: &[Host], shared: &Mutex<Shared>, random: &SeededRandom) -> Next {
         let is_sound = |host: &Host| {
             let slot = host.slot.lock().expect("no host panics with it");
-            slot.ended.is_none() && !slot.wiped && !slot.rotten
+            slot.ended.is_none() && !slot.wiped && !slot.corrupt
         };
         let is_sound = quiet && hosts.iter().all(is_sound);
         match self {

@@ -8,6 +8,7 @@ use quorate::testing::disk::{Crash, Fault, Operation, SimDisk};
 use quorate::testing::inline::SeededRandom;
 use turmoil::Sim;
 
+use super::corruption;
 use super::coverage::sometimes;
 use super::invariants;
 use super::minority::{Next, Trial};
@@ -15,7 +16,6 @@ use super::net::{self, Link};
 use super::node::Host;
 use super::operator::Wanted;
 use super::params::{Kind, Params};
-use super::rot;
 use super::truth::Cuts;
 use super::workload::{LARGE_EVERY, MIDDLING_EVERY, Shared};
 use super::world::TO_REBUILD;
@@ -209,8 +209,8 @@ impl Nemesis {
             let id = self.hosts[at].id;
             let ended = {
                 let mut slot = self.hosts[at].slot.lock().expect("no host panics with it");
-                let found_rot = slot.rotten && slot.ended.as_deref().is_some_and(|why| why.contains(TO_REBUILD));
-                let excused = slot.may_fail || found_rot || slot.ended.as_deref() == Some("stopped");
+                let found_corruption = slot.corrupt && slot.ended.as_deref().is_some_and(|why| why.contains(TO_REBUILD));
+                let excused = slot.may_fail || found_corruption || slot.ended.as_deref() == Some("stopped");
                 if excused { slot.ended.take() } else { None }
             };
             if let Some(why) = ended.filter(|_| !self.down.contains(&id)) {
@@ -245,12 +245,12 @@ impl Nemesis {
                 Cure::Repair(a, b) => {
                     self.note(sim, &format!("repair {a} {b}"));
                     sim.repair(a.as_str(), b.as_str());
-                    self.cuts.mend(&a, &b);
+                    self.cuts.heal(&a, &b);
                 }
                 Cure::Release(a, b) => {
                     self.note(sim, &format!("release {a} {b}"));
                     sim.release(a.as_str(), b.as_str());
-                    self.cuts.mend(&a, &b);
+                    self.cuts.heal(&a, &b);
                 }
                 Cure::Calm => sim.set_fail_rate(0.0),
                 Cure::Near => sim.set_max_message_latency(self.latency_max),
@@ -358,7 +358,7 @@ impl Nemesis {
                 self.cuts_changers_until = now + Duration::from_millis(4000);
                 *self.wanted.lock().expect("nobody panics with it") += 1;
             }
-            Kind::Rot => self.rot(sim, now, id),
+            Kind::Corruption => self.corrupt(sim, now, id),
             Kind::Latency => {
                 self.count(sim, "latency", "");
                 sim.set_max_message_latency(Duration::from_millis(20 + self.random.below(600)));
@@ -491,10 +491,10 @@ impl Nemesis {
 
     /// The power of one node goes, and a row of its state is corrupted. Never of two at a time: nodes that are rebuilt do not vote, and two of
     /// three would wait for a leader for ever; nor while others lack their disks.
-    fn rot(&mut self, sim: &mut Sim<'_>, now: Duration, id: u64) {
+    fn corrupt(&mut self, sim: &mut Sim<'_>, now: Duration, id: u64) {
         let is_struck = |host: &Host| {
             let slot = host.slot.lock().expect("no host panics with it");
-            slot.rotten || slot.wiped
+            slot.corrupt || slot.wiped
         };
         if self.down.contains(&id) || self.hosts.iter().any(is_struck) {
             return;
@@ -503,10 +503,10 @@ impl Nemesis {
         self.power_off(sim, id, crash, true);
         self.later(now, 1000, Cure::Start(id));
         let (dir, disk) = (self.host(id).state_dir(), self.host(id).slot.lock().expect("no host panics with it").disk.clone());
-        if let Some(what) = rot::strike(&disk, &dir, &self.random) {
-            self.count(sim, "rot", &format!("{} {what}", Host::name(id)));
+        if let Some(what) = corruption::strike(&disk, &dir, &self.random) {
+            self.count(sim, "corruption", &format!("{} {what}", Host::name(id)));
             let mut slot = self.host(id).slot.lock().expect("no host panics with it");
-            (slot.rotten, slot.rotted) = (true, true);
+            (slot.corrupt, slot.was_corrupted) = (true, true);
         }
     }
 

@@ -89,9 +89,9 @@ pub struct Slot {
     /// Its disk was taken out, and an empty one put in.
     pub wiped: bool,
     /// Bits of its state were flipped, and it has not read everything as whole since.
-    pub rotten: bool,
+    pub corrupt: bool,
     /// That was so once.
-    pub rotted: bool,
+    pub was_corrupted: bool,
     /// The background work of its process.
     pub workers: Option<TaskWorkers>,
     /// Asks the process to stop in an orderly way.
@@ -118,8 +118,8 @@ impl Slot {
             settled: Vec::new(),
             shown: Vec::new(),
             wiped: false,
-            rotten: false,
-            rotted: false,
+            corrupt: false,
+            was_corrupted: false,
             workers: None,
             stop: Arc::new(Notify::new()),
             installs: 0,
@@ -154,7 +154,7 @@ impl Slot {
             }
         }
         if status.scrubbed.passes > 0 && !self.wiped {
-            self.rotten = false;
+            self.corrupt = false;
         }
         if !status.differing.is_empty() {
             self.violations.push("a node says that replicas differ".to_owned());

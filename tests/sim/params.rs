@@ -35,7 +35,7 @@ pub enum Kind {
     HungDisk,
     SlowLink,
     PowerCutWithinChange,
-    Rot,
+    Corruption,
     FullMinority,
 }
 
@@ -63,7 +63,7 @@ const KINDS: [Kind; 18] = [
 /// Drawn apart from the others, which they came after: what a seed meant before, it still means.
 const LATER_KINDS: [Kind; 3] = [Kind::Members, Kind::HungDisk, Kind::PowerCutAfterVote];
 /// The same once more.
-const LATEST_KINDS: [Kind; 3] = [Kind::SlowLink, Kind::PowerCutWithinChange, Kind::Rot];
+const LATEST_KINDS: [Kind; 3] = [Kind::SlowLink, Kind::PowerCutWithinChange, Kind::Corruption];
 /// And once more.
 const NEWEST_KINDS: [Kind; 1] = [Kind::FullMinority];
 /// Hosts that are no members at first.

@@ -28,7 +28,7 @@ impl Cuts {
     }
 
     /// Perhaps it does again.
-    pub fn mend(&mut self, a: &str, b: &str) {
+    pub fn heal(&mut self, a: &str, b: &str) {
         self.0.retain(|(from, to)| (&from[..], &to[..]) != (a, b) && (&from[..], &to[..]) != (b, a));
     }
 

@@ -11,13 +11,13 @@ use quorate::testing::history::{Answer, Ask, audit, exact, resolve, verdict};
 use quorate::testing::inline::SeededRandom;
 use turmoil::{Builder, Sim};
 
+use super::corruption;
 use super::coverage;
 use super::nemesis::Nemesis;
 use super::net::BUFFER_BYTES;
 use super::node::{EPOCH_MS, Host, HostClock, Slot};
 use super::operator::{Operator, Wanted};
 use super::params::Params;
-use super::rot;
 use super::truth;
 use super::turns::{Turner, Turns};
 use super::workload::{Caller, Connect, LARGE_BYTES, Phase, Shared};
@@ -207,7 +207,7 @@ impl World {
         self.hosts.iter().find_map(|host| {
             let slot = host.slot.lock().expect("nobody panics with it");
             let is_meant = |why: &&String| {
-                slot.may_fail || why.as_str() == "stopped" || why.contains(REMOVED) || (slot.rotten && why.contains(TO_REBUILD))
+                slot.may_fail || why.as_str() == "stopped" || why.contains(REMOVED) || (slot.corrupt && why.contains(TO_REBUILD))
             };
             let why = slot.ended.as_ref().filter(|why| !is_meant(why))?;
             Some(format!("n{} ended without a cause: {why}", host.id))
@@ -221,9 +221,10 @@ impl World {
             let slot = host.slot.lock().expect("nobody panics with it");
             violations.extend(slot.violations.iter().take(3).map(|violation| format!("n{}: {violation}", host.id)));
             violations.extend(truth::judge(host.id, &slot.shown, &shared.history).into_iter().take(3));
-            if slot.rotted && !slot.rotten {
+            if slot.was_corrupted && !slot.corrupt {
                 violations.extend(
-                    rot::find(&slot.disk, &host.state_dir()).map(|what| format!("n{}: rot was overlooked: {what}", host.id)),
+                    corruption::find(&slot.disk, &host.state_dir())
+                        .map(|what| format!("n{}: corruption was overlooked: {what}", host.id)),
                 );
             }
         }
@@ -295,7 +296,7 @@ async fn scan_all(mut caller: Caller, turns: &Mutex<Turns>, hosts: &[Host]) -> V
         let Ok(status) = client.status(StatusOptions::default()).await else { continue };
         let digests: Vec<_> = status.nodes.iter().map(|node| (node.applied, node.digest_index, node.digest)).collect();
         let same = digests.iter().all(|digest| digest.0.is_some() && digest.0 == digests[0].0);
-        let is_sound = |id: u64| !hosts[id as usize - 1].slot.lock().expect("nobody panics with it").rotten;
+        let is_sound = |id: u64| !hosts[id as usize - 1].slot.lock().expect("nobody panics with it").corrupt;
         if same && status.nodes.iter().all(|node| node.reachable && is_sound(node.id.0)) {
             let equal = digests.iter().all(|digest| *digest == digests[0]);
             return if equal { Vec::new() } else { vec![format!("digests differ at the end: {digests:?}")] };

@@ -306,7 +306,7 @@ impl Driver {
         let target = attempt.via.target();
         let random = u64_from(&*self.config.random);
         if refusal.kind == RefusalKind::Unauthenticated {
-            self.show_anew(attempt.via);
+            self.show_current(attempt.via);
         }
         let Some(operation) = self.operations.get_mut(&key) else { return };
         if let Some(request) = operation.request.filter(|_| refusal.applied == Applied::No) {
@@ -348,7 +348,7 @@ impl Driver {
     }
 
     /// The token shown on a stream is no longer good: the next stream shows what is current then.
-    fn show_anew(&mut self, via: Via) {
+    fn show_current(&mut self, via: Via) {
         if let Via::Stream(line) = via
             && self.connection(line).is_some_and(|connection| connection.open == 0)
             && let Some(connection) = self.connections.remove(&line.target)
