@@ -6,11 +6,12 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate::client::{Client, Content, WriteOptions};
+use quorate::client::{Client, Content, Tls, WriteOptions};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -28,6 +29,8 @@ struct Named {
     ports: Vec<u16>,
     _reserved: Ports,
     running: Vec<(usize, Child)>,
+    /// The CA's certificate, where the nodes speak TLS.
+    ca: Option<PathBuf>,
 }
 
 impl Named {
@@ -35,7 +38,7 @@ impl Named {
     fn prepare() -> Option<Self> {
         let reserved = Ports::reserve();
         let dir = tempfile::tempdir().expect("a directory");
-        let named = Self { dir, ports: reserved.take(6), _reserved: reserved, running: Vec::new() };
+        let named = Self { dir, ports: reserved.take(6), _reserved: reserved, running: Vec::new(), ca: None };
         named.set_hosts("127.0.0.1 localhost\n");
         let output = named.with_own_hosts("true").output();
         let why = match output {
@@ -62,14 +65,26 @@ impl Named {
     }
 
     fn configure(&self, nodes: &str) {
-        std::fs::write(self.dir.path().join("cluster.toml"), format!("name = \"names\"\n{nodes}")).expect("a writable directory");
+        let tls = match &self.ca {
+            Some(_) => "[tls]\ncert = \"certs/node-{node}.pem\"\nkey = \"certs/node-{node}-key.pem\"\nca = \"certs/ca.pem\"\n",
+            None => "",
+        };
+        std::fs::write(self.dir.path().join("cluster.toml"), format!("name = \"names\"\n{nodes}{tls}"))
+            .expect("a writable directory");
+    }
+
+    /// From now on nodes show certificates for these hosts.
+    fn secure(&mut self, hosts: &str) {
+        let certs = self.dir.path().join("certs");
+        succeeded(&self.run(&["cert", "dev", certs.to_str().expect("UTF-8"), "--nodes", "1,2", "--hosts", hosts]));
+        self.ca = Some(certs.join("ca.pem"));
     }
 
     /// A command that looks names up in this test's file.
     fn with_own_hosts(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
         command.args(UNSHARE).arg(BY_OWN_HOSTS).arg("sh").arg(self.dir.path().join("hosts")).arg(program);
-        command.stdin(Stdio::null());
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
         command
     }
 
@@ -85,7 +100,9 @@ impl Named {
 
     /// Runs a command of the binary, which reaches nodes by what the hosts file says.
     fn run(&self, args: &[&str]) -> Output {
-        self.with_own_hosts(env!("CARGO_BIN_EXE_quorate")).args(args).output().expect("unshare ran before")
+        let mut command = self.with_own_hosts(env!("CARGO_BIN_EXE_quorate"));
+        command.args(args).envs(self.ca.iter().map(|ca| ("QUORATE_CA", ca)));
+        command.output().expect("unshare ran before")
     }
 
     fn kill(&mut self, node: usize) {
@@ -100,9 +117,19 @@ impl Named {
         format!("--- 1\n{}\n--- 2\n{}", log(1), log(2))
     }
 
+    fn client(&self, address: &str) -> Client {
+        let builder = Client::builder().endpoints([address]);
+        match &self.ca {
+            Some(ca) => builder.tls(Tls::ca_file(ca)),
+            None => builder,
+        }
+        .build()
+        .expect("valid")
+    }
+
     /// Saves by the node that serves clients there, once it is possible.
     async fn save(&self, address: &str) {
-        let client = Client::builder().endpoints([address]).build().expect("valid");
+        let client = self.client(address);
         let started = Instant::now();
         while let Err(error) = client.save("a", Content::Value(Bytes::from_static(b"x")), WriteOptions::default()).await {
             assert!(started.elapsed() < PATIENCE, "{error}\n{}", self.logs());
@@ -112,7 +139,7 @@ impl Named {
 
     /// Waits until a session is there.
     async fn until_saved(&self, address: &str, id: &str) {
-        let client = Client::builder().endpoints([address]).build().expect("valid");
+        let client = self.client(address);
         let started = Instant::now();
         while !matches!(client.load(id).await, Ok(Some(_))) {
             assert!(started.elapsed() < PATIENCE, "{id} is not there\n{}", self.logs());
@@ -148,11 +175,9 @@ impl Swallows {
     }
 }
 
-/// A name of two addresses, of which one swallows what wants to connect: for one node the first that the resolver gives, for the other
-/// node the second, so that the order in which it gives them does not matter.
-#[tokio::test(flavor = "multi_thread")]
-async fn of_a_name_with_several_addresses_the_one_that_answers_is_found() {
-    let Some(mut nodes) = Named::prepare() else { return };
+/// Reaches two nodes by one name of two addresses, of which the node serves at one and nothing answers at the other, which `silent` makes:
+/// for one node the first that the resolver gives, for the other node the second, so that the order in which it gives them does not matter.
+async fn both_are_reached<S>(nodes: &mut Named, silent: impl AsyncFn(SocketAddr) -> S) {
     nodes.set_hosts("127.0.0.1 localhost\n127.0.0.2 many.quorate.test\n127.0.0.3 many.quorate.test\n");
     let of = |id: usize, place: &str| {
         let [client, peer, admin] = nodes.ports(id);
@@ -163,7 +188,7 @@ async fn of_a_name_with_several_addresses_the_one_that_answers_is_found() {
     };
     nodes.configure(&format!("{}{}", of(1, "127.0.0.2"), of(2, "127.0.0.3")));
     let [[first, ..], [second, ..]] = [nodes.ports(1), nodes.ports(2)];
-    let _silent = [Swallows::at(([127, 0, 0, 3], first).into()).await, Swallows::at(([127, 0, 0, 2], second).into()).await];
+    let _silent = [silent(([127, 0, 0, 3], first).into()).await, silent(([127, 0, 0, 2], second).into()).await];
     nodes.start(1);
     nodes.start(2);
     nodes.save(&format!("127.0.0.2:{first}")).await;
@@ -179,6 +204,20 @@ async fn of_a_name_with_several_addresses_the_one_that_answers_is_found() {
         assert_eq!(succeeded(&nodes.run(&["session", "get", &id, "--endpoints", &endpoint])), "by name");
         succeeded(&nodes.run(&["status", "--endpoints", &endpoint]));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_name_with_several_addresses_the_one_that_answers_is_found() {
+    let Some(mut nodes) = Named::prepare() else { return };
+    both_are_reached(&mut nodes, Swallows::at).await;
+}
+
+/// The other address takes the connection, and never says a word of TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_name_with_several_addresses_the_one_that_speaks_tls_is_found() {
+    let Some(mut nodes) = Named::prepare() else { return };
+    nodes.secure("many.quorate.test,127.0.0.1,127.0.0.2,127.0.0.3");
+    both_are_reached(&mut nodes, async |address| TcpListener::bind(address).await.expect("a port that is reserved")).await;
 }
 
 /// One process, one client: the name of the only endpoint gets another address between two of its connections.
