@@ -52,7 +52,7 @@ pub async fn ask(address: &str, ca: &str, what: &str, token: Option<&str>, body:
     let name = ServerName::try_from(host_of(address).to_owned()).expect("a name");
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let head = format!("{what} HTTP/1.1\r\nhost: x\r\n{token}connection: close\r\ncontent-type: application/json\r\n");
+    let head = format!("{what} HTTP/1.1\r\nhost: {address}\r\n{token}connection: close\r\ncontent-type: application/json\r\n");
     let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
