@@ -80,23 +80,21 @@ fn dashboard_alerts_and_docs_speak_of_the_metrics_there_are() {
 #[test]
 fn the_composed_cluster_has_a_configuration_this_binary_takes() {
     let compose = read("scripts/deploy/compose.yaml");
-    let (_, content) = compose.split_once("content: |\n").expect("the configuration is within");
-    let config: String = content.lines().map(|line| format!("{}\n", line.trim_start())).collect();
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("cluster.toml");
-    std::fs::write(&path, config).expect("a writable directory");
+    let mounted = compose.matches("\"./compose.toml:/etc/quorate/cluster.toml:ro,z\"").count();
+    assert_eq!(mounted, 3, "each node has the configuration where its image looks for it");
+    assert!(read("scripts/deploy/Dockerfile").contains("ENV QUORATE_CONFIG=/etc/quorate/cluster.toml"));
+    let path = format!("{}/scripts/deploy/compose.toml", env!("CARGO_MANIFEST_DIR"));
     for node in ["1", "2", "3"] {
         let command = compose
             .lines()
             .find_map(|line| line.trim().strip_prefix("command: [").filter(|line| line.contains(&format!("\"{node}\""))));
         let command = command.expect("each node has a command").trim_end_matches(']').replace('"', "");
         let mut words: Vec<&str> = command.split(", ").collect();
-        words.extend(["--config", path.to_str().expect("UTF-8"), "--check-config"]);
+        words.extend(["--config", &path, "--check-config"]);
         assert_eq!(ended(&run(&words)), (0, String::new()), "{words:?}");
     }
     // Each address that people use is published, at the port it names, and asked by the health check.
-    let config: toml::Table =
-        content.lines().map(|line| format!("{}\n", line.trim_start())).collect::<String>().parse().expect("TOML");
+    let config: toml::Table = read("scripts/deploy/compose.toml").parse().expect("TOML");
     for node in config["node"].as_array().expect("nodes") {
         for key in ["client", "admin"] {
             let port = node[key].as_str().and_then(|address| address.strip_prefix("localhost:")).expect("this machine");
