@@ -6,6 +6,7 @@ use super::Machine;
 use super::session::Session;
 use super::write::Found;
 use crate::limits::LIST_PAGE_MAX;
+use crate::mutant::{self, Mutant};
 use crate::types::{Have, Listed, Load, SessionId, SessionInfo, Version};
 
 /// Expired records a listing passes over at most, once it has found something.
@@ -86,6 +87,10 @@ impl Machine {
                 continue;
             }
             if page.len() == limit {
+                if mutant::is(Mutant::ListSkips) {
+                    page.pop();
+                    page.push(Listed { id: id.clone(), info: session.value.info() });
+                }
                 return (page, true);
             }
             page.push(Listed { id: id.clone(), info: session.value.info() });

@@ -89,4 +89,6 @@ mutants! {
     LargestNodeForgotten = "largest-node-forgotten",
     ForwardBrokenRefused = "forward-broken-is-refused",
     LateRefused = "late-is-refused",
+    ListWithoutReadIndex = "list-without-read-index",
+    ListSkips = "list-skips-a-session",
 }

@@ -75,7 +75,9 @@ async fn read_index(shared: &Shared) -> Result<(), Refusal> {
 
 /// Answers a batch. Dropping the future drops the replies.
 pub async fn answer(shared: &Shared, batch: Vec<Read>) {
-    let (linearizable, stale): (Vec<Read>, Vec<Read>) = batch.into_iter().partition(Read::is_linearizable);
+    let is_unconfirmed = |read: &Read| matches!(read, Read::List(..)) && mutant::is(Mutant::ListWithoutReadIndex);
+    let (linearizable, stale): (Vec<Read>, Vec<Read>) =
+        batch.into_iter().partition(|read| read.is_linearizable() && !is_unconfirmed(read));
     answer_from_view(shared, stale).await;
     if linearizable.is_empty() {
         return;

@@ -85,6 +85,11 @@ impl Audit {
         }
     }
 
+    /// The last entry that any node applied.
+    pub fn newest(&self) -> u64 {
+        self.marks.last_key_value().map_or(0, |(index, _)| *index)
+    }
+
     /// The changes to sessions of single values, as they were committed, and what is wrong; `None`: an entry is unknown.
     pub fn finish(&mut self) -> (Option<Vec<Committed>>, Vec<String>) {
         let mut violations = std::mem::take(&mut self.violations);

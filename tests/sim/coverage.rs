@@ -136,6 +136,7 @@ pub fn start() {
 fn every_point_has_a_floor() {
     let sources = [
         include_str!("coverage.rs"),
+        include_str!("listing.rs"),
         include_str!("minority.rs"),
         include_str!("nemesis.rs"),
         include_str!("node.rs"),

@@ -11,6 +11,7 @@ mod audit;
 mod corruption;
 mod coverage;
 mod invariants;
+mod listing;
 mod lying;
 mod minority;
 mod nemesis;

@@ -390,7 +390,7 @@ impl Nemesis {
         match kind {
             Kind::Kill => {
                 self.count(sim, "kill", &name);
-                self.amid_saves(sim, now, Cure::Kill(id));
+                self.amid_saves(sim, now, [Cure::Kill(id)]);
             }
             Kind::PowerCut => {
                 self.count(sim, "power cut", &name);
@@ -442,8 +442,11 @@ impl Nemesis {
                 self.later(now + Duration::from_secs(2), 4000, Cure::Fast(id));
             }
             _ => {
-                self.count(sim, "orderly stop", &name);
-                self.amid_saves(sim, now, Cure::Stop(id));
+                // Sometimes everyone at once: then what is open finds no majority to settle it.
+                let all = (1..=self.hosts.len() as u64).filter(|id| !self.down.contains(id));
+                let ids: Vec<u64> = if self.random.below(4) == 0 { all.collect() } else { vec![id] };
+                self.count(sim, "orderly stop", &format!("{ids:?}"));
+                self.amid_saves(sim, now, ids.into_iter().map(Cure::Stop));
             }
         }
     }
@@ -456,13 +459,13 @@ impl Nemesis {
     }
 
     /// Does it: half of the time at once, else while everyone saves, so that something is under way.
-    fn amid_saves(&mut self, sim: &mut Sim<'_>, now: Duration, what: Cure) {
+    fn amid_saves(&mut self, sim: &mut Sim<'_>, now: Duration, what: impl IntoIterator<Item = Cure>) {
         let mut due = now;
         if self.random.below(2) == 0 {
             self.rush(now, 300, 1);
             due += Duration::from_millis(50 + self.random.below(200));
         }
-        self.cures.push((due, what));
+        self.cures.extend(what.into_iter().map(|what| (due, what)));
         self.cure(sim, |at| at <= now);
     }
 

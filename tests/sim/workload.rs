@@ -69,7 +69,8 @@ const LARGE_WRITE_BYTES: usize = 1 << 20;
 /// A value begins with its number.
 pub const VALUE_BYTES: usize = 8;
 
-fn id_of(key: usize) -> String {
+/// The session of single values with this number.
+pub fn id_of(key: usize) -> String {
     format!("k{key}")
 }
 

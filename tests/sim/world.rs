@@ -13,6 +13,7 @@ use turmoil::{Builder, Sim};
 
 use super::corruption;
 use super::coverage;
+use super::listing::{self, Lister, Page};
 use super::nemesis::Nemesis;
 use super::net::BUFFER_BYTES;
 use super::node::{EPOCH_MS, Host, HostClock, Slot};
@@ -55,6 +56,7 @@ struct World {
     hosts: Vec<Host>,
     shared: Arc<Mutex<Shared>>,
     turns: Arc<Mutex<Turns>>,
+    pages: Arc<Mutex<Vec<Page>>>,
     scan: Arc<Mutex<Option<Vec<String>>>>,
     wanted: Wanted,
 }
@@ -77,7 +79,8 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
     let shared = Shared { phase: Phase::Faults, history: Vec::new(), values: 0, rush: (Duration::ZERO, 1), is_settled: false };
     let shared = Arc::new(Mutex::new(shared));
     let hosts = hosts(&params, dir);
-    let world = World { params, hosts, shared, turns: Arc::default(), scan: Arc::default(), wanted: Wanted::default() };
+    let (turns, pages, scan, wanted) = (Arc::default(), Arc::default(), Arc::default(), Wanted::default());
+    let world = World { params, hosts, shared, turns, pages, scan, wanted };
     for host in world.hosts.clone() {
         sim.host(Host::name(host.id), move || {
             let host = host.clone();
@@ -139,6 +142,15 @@ impl World {
             });
             names.push(name);
         }
+        let (shared, pages) = (self.shared.clone(), self.pages.clone());
+        let audit = self.hosts[0].slot.lock().expect("nobody panics with it").audit.clone();
+        let (connect, random) = (Connect::of(params, "lister"), SeededRandom::new(params.seed ^ 0x6c69_7374));
+        let lister = Lister { connect, shared, audit, pages, random, think_ms: params.think_ms };
+        sim.client("lister", async move {
+            lister.run().await;
+            Ok(())
+        });
+        names.push("lister".to_owned());
         if params.spares > 0 {
             let random = SeededRandom::new(params.seed ^ 0x6f70_6572);
             let (shared, wanted) = (self.shared.clone(), self.wanted.clone());
@@ -233,6 +245,8 @@ impl World {
         let (log, wrong) =
             self.hosts[0].slot.lock().expect("nobody panics with it").audit.lock().expect("nobody panics with it").finish();
         violations.extend(wrong.into_iter().take(3));
+        let pages = self.pages.lock().expect("nobody panics with it");
+        violations.extend(listing::judge(&pages, &shared.history, log.as_deref()).into_iter().take(3));
         violations.extend(verdict(&shared.history).iter().map(ToString::to_string));
         if let Some(log) = log {
             // With the log at hand every write has its place.
@@ -249,6 +263,7 @@ impl World {
             }
             lines.push(line);
         }
+        lines.extend(pages.iter().map(|page| format!("{page:?}")));
         Report {
             violations,
             trace: 0,
