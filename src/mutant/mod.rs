@@ -89,6 +89,7 @@ mutants! {
     LargestNodeForgotten = "largest-node-forgotten",
     ForwardBrokenRefused = "forward-broken-is-refused",
     LateRefused = "late-is-refused",
+    StoppedRefused = "stopped-is-refused",
     ListWithoutReadIndex = "list-without-read-index",
     ListSkips = "list-skips-a-session",
 }

@@ -24,6 +24,7 @@ use super::types::{Payload, PeerNode, StoredMembership};
 use super::{Leadership, Member, Reply, Scrubbed, Syncs};
 use crate::codec;
 use crate::machine::{Command, Entry, rules};
+use crate::mutant::{self, Mutant};
 use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::Route;
 
@@ -428,7 +429,12 @@ pub(super) async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
                     // By its source this means "not appended" in this version of openraft; `tests/cluster/forwarded.rs` pins it.
                     Ok(Err(ClientWriteError::ForwardToLeader(_))) => reply(Err(shared.not_leader())),
                     Ok(Err(error)) => reply(Err(unknown(format!("leadership changed while the write was under way: {error}")))),
-                    Err(error) => reply(Err(unknown(format!("this node stopped while the write was under way: {error}")))),
+                    Err(error) => {
+                        let what = format!("this node stopped while the write was under way: {error}");
+                        let is_planted = mutant::is(Mutant::StoppedRefused);
+                        let say = if is_planted { Refusal::not_applied } else { Refusal::unknown };
+                        reply(Err(say(RefusalKind::Unavailable, what)));
+                    }
                 }
             }
             replies.for_each(|reply| reply(Err(unknown("the batch ended early".to_owned()))));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::call::Done;
 use super::dispatch::Dispatcher;
+use crate::mutant::{self, Mutant};
 use crate::raft::{self, ReplyList, ReplyLoad};
 use crate::types::{Refusal, RefusalKind};
 
@@ -62,7 +63,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        let refusal = || Refusal::unknown(RefusalKind::Unavailable, "the node stopped before the operation was settled");
-        self.settle(Err(refusal()));
+        let say = if mutant::is(Mutant::StoppedRefused) { Refusal::not_applied } else { Refusal::unknown };
+        self.settle(Err(say(RefusalKind::Unavailable, "the node stopped before the operation was settled")));
     }
 }

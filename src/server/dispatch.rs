@@ -606,7 +606,8 @@ impl Task {
         }
         let open = self.dispatcher.table().drain();
         for open in open {
-            let refusal = Refusal::unknown(RefusalKind::Unavailable, "the node stopped before the operation was settled");
+            let say = if mutant::is(Mutant::StoppedRefused) { Refusal::not_applied } else { Refusal::unknown };
+            let refusal = say(RefusalKind::Unavailable, "the node stopped before the operation was settled");
             self.dispatcher.settle_open(open, Err(refusal));
         }
     }

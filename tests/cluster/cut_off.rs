@@ -74,6 +74,30 @@ async fn an_open_write_of_a_leader_that_is_cut_off_is_answered_as_unknown_and_ha
     cluster.converged().await.expect("all agree");
 }
 
+/// A node that stops in order can wait for a majority only so long. What it has proposed by then may happen yet.
+#[tokio::test]
+async fn an_open_write_of_a_leader_that_stops_is_answered_as_unknown_and_happens_once_elsewhere() {
+    let (mut cluster, leader, others) = cuttable(3).await;
+    let mut caller = cluster.caller(leader).await;
+    let write = caller.save_of("s", "value");
+    let last_log = || cluster.node(leader).expect("it runs").status().last_log;
+    let before = last_log();
+    others.iter().for_each(|node| cluster.sim_disk(*node).hold_syncs());
+    let begun = tokio::spawn(attempt(caller, write.clone()));
+    let deadline = Instant::now() + PATIENCE;
+    while last_log() == before {
+        assert!(Instant::now() < deadline, "the write is not proposed");
+        tokio::task::yield_now().await;
+    }
+    cluster.stop(leader).await;
+    let (caller, result) = begun.await.expect("no panic");
+    let refusal = result.expect_err("no other node has synced it");
+    assert_eq!(refusal.applied, Applied::Unknown, "{}", refusal.message);
+    others.iter().for_each(|node| cluster.sim_disk(*node).release_syncs());
+    let mut same = caller.at(cluster.raw(others[0]));
+    assert_eq!(version(&same.settle(&write).await), 1, "once");
+}
+
 /// What a caller sees: its write, with the default deadline, succeeds while the leader it was sent to stays cut off.
 #[tokio::test]
 async fn an_open_write_of_a_leader_that_is_cut_off_succeeds_for_its_caller_while_the_cut_lasts() {
