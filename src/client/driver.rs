@@ -374,15 +374,17 @@ impl Driver {
                 self.timers.remove(&(at, key));
                 continue;
             };
-            if operation.deadline <= self.now && operation.gated && operation.is_write() {
-                self.fail(key, Error::refused("an abandoned write of this session is still open, this one was not sent"));
-            } else if operation.deadline <= self.now {
-                self.give_up(key);
-            } else if operation.gated && operation.is_write() {
-                self.close_abandoned(key);
-            } else {
-                self.timers.remove(&(at, key));
-                self.proceed(key);
+            let waits = operation.gated && operation.is_write();
+            match operation.deadline <= self.now {
+                true if waits => {
+                    self.fail(key, Error::refused("an abandoned write of this session is still open, this one was not sent"));
+                }
+                true => self.give_up(key),
+                false if waits => self.close_abandoned(key),
+                false => {
+                    self.timers.remove(&(at, key));
+                    self.proceed(key);
+                }
             }
         }
         if self.keep_alive_at.is_some_and(|at| at <= self.now) {
@@ -530,14 +532,13 @@ impl Driver {
             let request = self.table.refresh(request);
             operation.request = Some(request);
             write.set_request(request);
-            tracing::trace!(client = request.client.0, sequence = request.sequence.0, "an attempt of a write begins");
         }
         let Some(message) = own.or_else(|| operation.message()) else {
             self.fail(key, Error::refused("the client is not open"));
             return None;
         };
         assert!(operation.attempt.is_none(), "an operation is sent while an attempt is open key={key}");
-        if let Body::Settle { write } = &operation.body
+        if let Body::Write { write, .. } | Body::Settle { write } = &operation.body
             && let Some(request) = write.request()
         {
             tracing::trace!(client = request.client.0, sequence = request.sequence.0, "an attempt of a write begins");

@@ -432,8 +432,7 @@ pub(super) async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
                     Err(error) => {
                         let what = format!("this node stopped while the write was under way: {error}");
                         let is_planted = mutant::is(Mutant::StoppedRefused);
-                        let say = if is_planted { Refusal::not_applied } else { Refusal::unknown };
-                        reply(Err(say(RefusalKind::Unavailable, what)));
+                        reply(Err(Refusal::unknown_unless(is_planted, RefusalKind::Unavailable, what)));
                     }
                 }
             }

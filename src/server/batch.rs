@@ -63,7 +63,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        let say = if mutant::is(Mutant::StoppedRefused) { Refusal::not_applied } else { Refusal::unknown };
-        self.settle(Err(say(RefusalKind::Unavailable, "the node stopped before the operation was settled")));
+        let why = "the node stopped before the operation was settled";
+        self.settle(Err(Refusal::unknown_unless(mutant::is(Mutant::StoppedRefused), RefusalKind::Unavailable, why)));
     }
 }

@@ -35,7 +35,7 @@ use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, IN_FLIGHT_BYTES_MAX, 
 use crate::machine::Command;
 use crate::mutant::{self, Mutant};
 use crate::raft::{Charge, Leadership, Node, Read, no_room};
-use crate::types::{Applied, Refusal, RefusalKind};
+use crate::types::{Refusal, RefusalKind};
 use crate::wire::v1;
 
 /// How often deadlines are looked at, while anything is open.
@@ -510,10 +510,7 @@ impl Task {
     fn let_go(&self, why: &str, wanted: impl Fn(&Operation) -> bool) {
         let open = self.dispatcher.table().take_local(wanted);
         for open in open {
-            let mut refusal = Refusal::unknown(RefusalKind::Unavailable, why);
-            if mutant::is(Mutant::CutLeaderSaysNotApplied) {
-                refusal.applied = Applied::No;
-            }
+            let refusal = Refusal::unknown_unless(mutant::is(Mutant::CutLeaderSaysNotApplied), RefusalKind::Unavailable, why);
             self.dispatcher.settle_open(open, Err(refusal));
         }
     }
@@ -529,10 +526,9 @@ impl Task {
         let expired = self.dispatcher.table().expire(now);
         for call in expired {
             let message = "the deadline passed before the operation was settled: no quorum, or too slow a one";
-            let refusal = match call.operation {
-                Operation::Write(_) if !mutant::is(Mutant::LateRefused) => Refusal::unknown(RefusalKind::DeadlineExceeded, message),
-                _ => Refusal::not_applied(RefusalKind::DeadlineExceeded, message),
-            };
+            let is_read = !matches!(call.operation, Operation::Write(_));
+            let is_planted = mutant::is(Mutant::LateRefused);
+            let refusal = Refusal::unknown_unless(is_read || is_planted, RefusalKind::DeadlineExceeded, message);
             self.dispatcher.finish(call, Err(refusal));
         }
         if self.writes.iter().chain(&self.reads).any(|call| call.deadline <= now) {
@@ -606,8 +602,8 @@ impl Task {
         }
         let open = self.dispatcher.table().drain();
         for open in open {
-            let say = if mutant::is(Mutant::StoppedRefused) { Refusal::not_applied } else { Refusal::unknown };
-            let refusal = say(RefusalKind::Unavailable, "the node stopped before the operation was settled");
+            let why = "the node stopped before the operation was settled";
+            let refusal = Refusal::unknown_unless(mutant::is(Mutant::StoppedRefused), RefusalKind::Unavailable, why);
             self.dispatcher.settle_open(open, Err(refusal));
         }
     }

@@ -246,9 +246,8 @@ impl LinkTask {
         tracing::warn!(operations = open.len(), %why, "a forward stream broke");
         self.dispatcher.metrics().forward_broke();
         for open in open {
-            let is_planted = mutant::is(Mutant::ForwardBrokenRefused);
-            let say = if is_planted { Refusal::not_applied } else { Refusal::unknown };
-            self.dispatcher.settle_open(open, Err(say(RefusalKind::Unavailable, why)));
+            let refusal = Refusal::unknown_unless(mutant::is(Mutant::ForwardBrokenRefused), RefusalKind::Unavailable, why);
+            self.dispatcher.settle_open(open, Err(refusal));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::connection::{self, Broken, Event, Line};
 use super::super::failures::EndpointFailure;
+use super::super::given_up::Say;
 use super::super::operation::{Attempt, Body, Key, Operation, Via};
 use super::super::retry::{self, Decision, Situation};
 use super::super::{Error, ErrorKind};
@@ -249,10 +250,11 @@ impl Driver {
     }
 
     fn own_outcome(&mut self, key: Key, verdict: &Verdict) {
-        let said = self.closing.take_if(|(closing, _)| *closing == key);
-        if let Some((_, said)) = &said {
+        // Any outcome settles a write under its sequence; only a client that was kept has closed those below.
+        let is_heard = |say: &Say| matches!(say, Say::Settle(_)) || *verdict == Verdict::ClientKept;
+        if let Some((_, say)) = self.closing.take_if(|(closing, say)| *closing == key && is_heard(say)) {
+            self.given_up.heard(&say);
             // The next one, if there is one, at once.
-            self.given_up.heard(said);
             self.close_at = self.now;
         }
         self.end_attempt(key);

@@ -50,7 +50,7 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     let begin = if args.bootstrap || args.join { Begin::Yes } else { Begin::No };
     let has_data = data_dir::require(&Env::real(), &config, node, begin).map_err(Failure::usage)?;
     if !has_data {
-        say_empty(&data_dir, args.bootstrap);
+        say_empty(&data_dir, args.bootstrap, args.parent_pipe);
     }
     let parent = match args.parent_pipe {
         true => Some(signals::stdin_ended().map_err(|error| Failure::failed(format!("can't watch stdin: {error}")))?),
@@ -92,9 +92,11 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
 }
 
 /// What follows from an empty data directory, and what to do if it should not be empty.
-fn say_empty(data_dir: &Path, bootstrap: bool) {
+fn say_empty(data_dir: &Path, bootstrap: bool, supervised: bool) {
     let path = data_dir.display();
     match bootstrap {
+        // What started this node knows that it is new.
+        true if supervised => tracing::info!(%path, "a new cluster forms once every member is there"),
         true => tracing::warn!(
             %path,
             "the data directory is empty: a new cluster forms once every member is there and as empty. If this cluster has data, stop \
