@@ -324,3 +324,68 @@ variants!(Verdict {
 mod content;
 
 use content::Pair;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number as `src/docs/disk_format.md` says, written without the library.
+    fn number(value: u64) -> Vec<u8> {
+        match value {
+            0..=250 => vec![value as u8],
+            251..=0xffff => [&[251], &(value as u16).to_le_bytes()[..]].concat(),
+            0x1_0000..=0xffff_ffff => [&[252], &(value as u32).to_le_bytes()[..]].concat(),
+            _ => [&[253], &value.to_le_bytes()[..]].concat(),
+        }
+    }
+
+    /// Both sides of each place where the form changes.
+    const NUMBERS: [u64; 10] = [0, 1, 250, 251, 252, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_0000_0000, u64::MAX];
+
+    fn body(value: impl Encode) -> Vec<u8> {
+        let mut out = Vec::new();
+        append(&mut out, &value);
+        out
+    }
+
+    fn back<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(body: &[u8]) -> Result<T, Error> {
+        decode_body(&Bytes::from([&[FORMAT], body].concat()))
+    }
+
+    #[test]
+    fn every_form_of_a_value_is_written_as_the_format_says() {
+        for value in NUMBERS {
+            assert_eq!(body(value), number(value), "u64 {value}");
+            assert_eq!(back::<u64>(&number(value)), Ok(value));
+            if let Ok(value) = u32::try_from(value) {
+                assert_eq!((body(value), back::<u32>(&number(value.into()))), (number(value.into()), Ok(value)), "u32 {value}");
+            }
+            if let Ok(value) = u16::try_from(value) {
+                assert_eq!((body(value), back::<u16>(&number(value.into()))), (number(value.into()), Ok(value)), "u16 {value}");
+            }
+        }
+        assert_eq!(body(251u8), [251], "a byte is itself, whatever its value");
+        assert_eq!((body(false), body(true)), (vec![0], vec![1]));
+        assert_eq!((body(None::<u64>), body(Some(300u64))), (vec![0], [&[1], &number(300)[..]].concat()));
+        assert_eq!(body([7u8; 16]), [7; 16], "an array has no length");
+        for length in [0, 250, 251, 70_000] {
+            let text = "x".repeat(length);
+            let written = [&number(length as u64), text.as_bytes()].concat();
+            assert_eq!((body(text.as_str()), body(text.as_bytes())), (written.clone(), written));
+        }
+    }
+
+    /// What the library takes besides is no other value in disguise: a number that does not fit its type is an error.
+    #[test]
+    fn a_number_above_its_type_is_an_error_with_the_field() {
+        for value in [0x1_0000, u64::MAX] {
+            let error = back::<u16>(&number(value)).expect_err("above");
+            assert!(matches!(error.problem, Problem::Invalid(_)), "{error}");
+        }
+        for wrong in [&[254, 0][..], &[255]] {
+            assert!(back::<u64>(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(back::<bool>(&[2]).is_err());
+        assert!(back::<Option<u64>>(&[2, 0]).is_err());
+    }
+}
