@@ -107,6 +107,21 @@ feature() {
   cargo check --locked --lib --no-default-features --features "$1"
 }
 
+# Licences, sources, duplicates and bans need no network; known faults need a copy of the database, which `cargo deny fetch` makes.
+judge_dependencies() {
+  if ! cargo deny --version >/dev/null 2>&1; then
+    [ -z "${QUORATE_DENY_REQUIRED:-}" ] || { echo "cargo-deny is missing" >&2; return 1; }
+    echo "SKIPPED: what may be built in is judged by cargo-deny, which is not installed"
+    return 0
+  fi
+  cargo deny --locked --offline check licenses bans sources
+  if compgen -G "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs/*/.git" >/dev/null; then
+    cargo deny --locked --offline check advisories
+  else
+    echo "SKIPPED: no copy of the database of advisories"
+  fi
+}
+
 stage "format" cargo fmt --check
 stage "clippy" cargo clippy --locked --all-targets -- -D warnings
 if [ "$with_tests" = yes ]; then
@@ -127,6 +142,7 @@ for features in machine wire client client,bob server cli; do
   stage "feature $features" feature "$features"
 done
 stage "dependencies of a client" scripts/client-deps.sh
+stage "dependencies" judge_dependencies
 
 echo "== seconds"
 printf '%s' "$timings"
