@@ -37,6 +37,10 @@ pub const PEER_MESSAGE_BYTES_MAX: u64 = 20 * MIB;
 pub const WRITE_MESSAGE_BYTES_MAX: u64 = 20 * MIB;
 /// Largest message of any other kind.
 pub const MESSAGE_BYTES_MAX: u64 = 4 * MIB;
+/// Largest request that only reads: of a load, of a page.
+pub const READ_MESSAGE_BYTES_MAX: u64 = 64 * KIB;
+/// Largest request that only asks: of health, of the protocol's description, of members, events and whatever else an operator asks.
+pub const ASK_MESSAGE_BYTES_MAX: u64 = 4 * KIB;
 /// Soft cap of the entries in one append message; a single larger entry travels alone.
 pub const APPEND_BYTES_SOFT: u64 = MIB;
 /// Most entries in one append message.
@@ -91,6 +95,14 @@ pub const PARKED_FOR_MAX: Duration = Duration::from_millis(500);
 /// Bytes of writes in flight at a leader; above it new ones are refused as overload.
 pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
 
+/// Bytes of requests that have arrived at a node's port for clients and are no whole request yet; above it the request that grew is
+/// refused as overload.
+pub const RECEIVING_BYTES_MAX: u64 = 256 * MIB;
+/// What one connection, or one token over all connections, may take of that.
+pub const RECEIVING_SHARE_BYTES_MAX: u64 = RECEIVING_BYTES_MAX / 4;
+/// A request of which a part has arrived, and not all of it within so long, is ended.
+pub const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What every operation counts for against [`IN_FLIGHT_BYTES_MAX`], besides its content.
 pub const OPERATION_BYTES: u64 = 512;
 /// Loaded content that waits for its reader on one node; above it new reads are refused as overload.
@@ -127,6 +139,7 @@ pub const ADDRESS_BYTES_MAX: usize = 256;
 const _: () = assert!(SESSION_STORED_BYTES_MAX <= WRITE_BYTES_MAX);
 const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= WRITE_MESSAGE_BYTES_MAX);
+const _: () = assert!(2 * WRITE_MESSAGE_BYTES_MAX <= RECEIVING_SHARE_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 + 64 * KIB <= MESSAGE_BYTES_MAX);
 // A client that still waits for an answer must never be dropped as idle.
 const _: () = assert!(CLIENT_IDLE_TTL.as_secs() >= 20 * WRITE_DEADLINE_MAX.as_secs());

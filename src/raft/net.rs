@@ -63,7 +63,7 @@ pub struct Accepted {
     io: Box<dyn Io>,
     traffic: Counted,
     quiet: Option<Quiet>,
-    proof: Proof,
+    connection: Connection,
 }
 
 /// One open connection of a port, for as long as it is.
@@ -107,15 +107,24 @@ impl Quiet {
 #[derive(Clone, Debug, Default)]
 pub struct Proof(pub Option<Arc<Shown>>);
 
+/// What every call knows of the connection it came by.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// What its other end has proved.
+    pub proof: Proof,
+    /// Bytes of requests that have arrived on it and are no whole request yet.
+    pub receiving: Arc<AtomicU64>,
+}
+
 impl Accepted {
     /// Wraps any byte stream.
     pub fn new(io: impl Io) -> Self {
-        Self { io: Box::new(io), traffic: Counted::new(Arc::default()), quiet: None, proof: Proof::default() }
+        Self { io: Box::new(io), traffic: Counted::new(Arc::default()), quiet: None, connection: Connection::default() }
     }
 
     /// The other end has proved this.
     pub fn proved(self, proof: Proof) -> Self {
-        Self { proof, ..self }
+        Self { connection: Connection { proof, ..self.connection }, ..self }
     }
 
     /// From now on it and its bytes are counted there.
@@ -137,10 +146,10 @@ impl Accepted {
 }
 
 impl Connected for Accepted {
-    type ConnectInfo = Proof;
+    type ConnectInfo = Connection;
 
-    fn connect_info(&self) -> Proof {
-        self.proof.clone()
+    fn connect_info(&self) -> Connection {
+        self.connection.clone()
     }
 }
 

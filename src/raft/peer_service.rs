@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::net::Proof;
+use super::net::{Connection, Proof};
 use super::presence::Presence;
 use super::shared::{IN_NO_CLUSTER, Shared};
 use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
@@ -119,7 +119,7 @@ impl PeerService {
 
 /// What the connection that a call came by has proved.
 fn proof<T>(request: &Request<T>) -> Proof {
-    request.extensions().get().cloned().unwrap_or_default()
+    request.extensions().get::<Connection>().map(|connection| connection.proof.clone()).unwrap_or_default()
 }
 
 fn bad(error: std::io::Error) -> Status {

@@ -27,6 +27,7 @@ use super::forward::{Links, Sent};
 use super::metrics::{Levels, Metrics, Wire};
 use super::park::Park;
 use super::readers::Readers;
+use super::receiving::Receiving;
 use super::security;
 use super::slow::{Slow, Timing};
 use super::table::{Open, Table};
@@ -70,6 +71,7 @@ struct Shared {
     table: Mutex<Table>,
     in_flight: Arc<AtomicU64>,
     readers: Readers,
+    receiving: Receiving,
     stopping: AtomicBool,
     leader: Mutex<Option<v1::Leader>>,
     cluster_id: std::sync::OnceLock<Bytes>,
@@ -84,6 +86,7 @@ impl Dispatcher {
         Self(Arc::new(Shared {
             node,
             access,
+            receiving: Receiving::new(clock.clone()),
             clock,
             arrived: Mutex::default(),
             wake: Notify::new(),
@@ -216,8 +219,15 @@ impl Dispatcher {
             in_flight_bytes: self.0.in_flight.load(Ordering::Relaxed),
             loaded_bytes: self.0.node.loaded().bytes(),
             open_operations: self.table().len() as u64,
+            receiving_bytes: self.0.receiving.bytes(),
+            requests_ended: self.0.receiving.ended(),
             ..Levels::default()
         }
+    }
+
+    /// The requests that are arriving.
+    pub fn receiving(&self) -> &Receiving {
+        &self.0.receiving
     }
 
     /// The streams that answer somebody.

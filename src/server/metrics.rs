@@ -108,6 +108,9 @@ pub struct Levels {
     pub in_flight_bytes: u64,
     pub loaded_bytes: u64,
     pub open_operations: u64,
+    pub receiving_bytes: u64,
+    /// Because they took too long, and because there was no room.
+    pub requests_ended: [u64; 2],
     pub leads: bool,
     pub has_leader: bool,
     pub term: u64,
@@ -316,6 +319,10 @@ impl Metrics {
             gauge("quorate_in_flight_bytes", levels.in_flight_bytes);
             gauge("quorate_loaded_bytes", levels.loaded_bytes);
             gauge("quorate_open_operations", levels.open_operations);
+            gauge("quorate_receiving_bytes", levels.receiving_bytes);
+            for (reason, requests) in ["late", "no_room"].into_iter().zip(levels.requests_ended) {
+                metrics::counter!("quorate_requests_ended_total", "reason" => reason).absolute(requests);
+            }
             gauge("quorate_is_leader", levels.leads.into());
             gauge("quorate_has_leader", levels.has_leader.into());
             gauge("quorate_term", levels.term);

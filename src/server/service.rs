@@ -30,9 +30,12 @@ impl SessionsService {
         Self { dispatcher, reporter, stop }
     }
 
-    /// Who calls. Errors: `Unauthenticated`, as a status.
+    /// Who calls, as the gate found out. Errors: `Unauthenticated`, as a status.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        self.dispatcher.guard().caller(request.metadata())
+        match request.extensions().get::<Caller>() {
+            Some(caller) => Ok(caller.clone()),
+            None => self.dispatcher.guard().caller(request.metadata()),
+        }
     }
 
     /// The frames of one answer, with its tag. Errors: the refusal, as a status.

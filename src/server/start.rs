@@ -9,10 +9,12 @@ use std::time::Duration;
 use futures_util::future::maybe_done;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::service::Routes;
 
 use super::config::{Config, is_loopback};
 use super::dispatch::{Access, Dispatcher};
 use super::edge::Named;
+use super::gate::Gate;
 use super::listen::{HttpListener, Port, listen};
 use super::metrics::Wire;
 use super::operations::OperationsService;
@@ -242,12 +244,15 @@ impl Server {
         tasks.spawn(health::run(dispatcher.clone(), health_reporter, stop.subscribe()));
         tasks.spawn(reporter.clone().run(stop.subscribe()));
         tasks.spawn(security.run(node.clone(), stop.subscribe()));
+        tasks.spawn(dispatcher.receiving().clone().run(stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
         tasks.spawn(serve_admin(admin_port, dispatcher.clone(), reporter.clone(), stop.subscribe()));
         let operations = OperationsService::new(node.clone(), dispatcher.guard().clone());
         let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());
         // It may end while calls drain, and is waited for again below.
-        let mut serving = Box::pin(maybe_done(serve_clients(client_port, service, operations, health_service, stop.subscribe())));
+        let gate = |routes| Gate::new(routes, dispatcher.guard().clone(), dispatcher.receiving().clone());
+        let serving = serve_clients(client_port, service, operations, health_service, gate, stop.subscribe());
+        let mut serving = Box::pin(maybe_done(serving));
         let failure = tokio::select! {
             () = shutdown => None,
             reason = node.wait_failed() => Some(Error { message: reason, removed: node.was_removed() }),
@@ -340,6 +345,7 @@ async fn serve_clients<H>(
     service: SessionsService,
     operations: OperationsService,
     health: H,
+    gate: impl FnOnce(Routes) -> Gate<Routes>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), Error>
 where
@@ -359,19 +365,19 @@ where
     let reflection = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(wire::DESCRIPTOR);
     let broken = |error| Error::new(format!("the protocol's description is broken: {error}"));
     let (current, older) = (reflection().build_v1().map_err(broken)?, reflection().build_v1alpha().map_err(broken)?);
+    let routes = Routes::new(Named(sessions))
+        .add_service(Named(OperationsServer::new(operations)))
+        .add_service(health)
+        .add_service(current)
+        // Python's client asks for this one only.
+        .add_service(older);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-        .add_service(Named(sessions))
-        .add_service(Named(OperationsServer::new(operations)))
-        .add_service(health)
-        .add_service(current)
-        // Python's client asks for this one only.
-        .add_service(older)
-        .serve_with_incoming_shutdown(port, signalled(stop))
+        .serve_with_incoming_shutdown(gate(routes.prepare()), port, signalled(stop))
         .await
         .map_err(|error| Error::new(format!("the client port failed: {error}")))
 }

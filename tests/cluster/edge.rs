@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate::types::{Applied, Consistency, Load, RefusalKind};
 use quorate::wire::{self, v1};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 use tonic_reflection::pb;
 
-use super::rig::{Cluster, session, submit};
+use super::raw;
+use super::rig::{Cluster, PATIENCE, session, submit};
 
 /// A page of another site, whose name was made to lead here, asks in a visitor's browser. No token stands in its way.
 #[tokio::test]
@@ -121,4 +123,48 @@ async fn the_protocol_is_described_by_both_versions_of_reflection() {
             assert!(services.contains(name), "{name} is not in {services}");
         }
     }
+}
+
+/// What asks for little is given little: a request that says to be larger is refused before it has arrived.
+#[tokio::test]
+async fn a_request_takes_no_more_room_than_its_call_needs() {
+    let cluster = Cluster::start(1).await;
+    let channel = cluster.channel(1);
+    let (small, medium, large) = (4 << 10, 64 << 10, 20 << 20);
+    for (path, limit) in [
+        ("/grpc.health.v1.Health/Check", small),
+        ("/grpc.health.v1.Health/Watch", small),
+        ("/quorate.v1.Operations/Members", small),
+        ("/quorate.v1.Operations/Events", small),
+        ("/quorate.v1.Operations/ChangeMembers", small),
+        ("/quorate.v1.Operations/HandOver", small),
+        ("/quorate.v1.Operations/Backup", small),
+        ("/quorate.v1.Sessions/Status", small),
+        ("/quorate.v1.Sessions/Load", medium),
+        ("/quorate.v1.Sessions/List", medium),
+        ("/quorate.v1.Sessions/Write", large),
+    ] {
+        let (open, body) = raw::body(raw::message(limit + 1, 1));
+        let answered = tokio::time::timeout(PATIENCE, raw::call(&channel, path, None, body)).await;
+        let status = answered.unwrap_or_else(|_| panic!("{path} waits for a request above its limit"));
+        assert_changed_nothing(&status, Code::OutOfRange);
+        assert!(status.message().contains(&format!("limit={limit}")), "{path}: {status:?}");
+        drop(open);
+    }
+    // A stream ends by it.
+    for (path, limit) in [
+        ("/quorate.v1.Sessions/Submit", large),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", small),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", small),
+    ] {
+        let (open, body) = raw::body(raw::message(limit + 1, 1));
+        let ended = async { while open.send(Ok(Bytes::from_static(&[0; 1024]))).await.is_ok() {} };
+        let calls = async { (raw::call(&channel, path, None, body).await, ended.await) };
+        tokio::time::timeout(PATIENCE, calls).await.unwrap_or_else(|_| panic!("{path} waits for a request above its limit"));
+    }
+    // One message is one: what follows it is no part of the call.
+    let twice = [raw::message(0, 0), raw::message(0, 0)].concat();
+    let (open, body) = raw::body(twice.into());
+    assert_changed_nothing(&raw::call(&channel, "/quorate.v1.Operations/Members", None, body).await, Code::InvalidArgument);
+    drop(open);
 }

@@ -1,13 +1,16 @@
 //! Clients that take more than their share: what they can hold is bounded, others are answered so, and all heals once they are gone.
 
 use bytes::Bytes;
-use quorate::limits::{ADMIN_CONNECTIONS_MAX, LOADED_BYTES_MAX, WRITE_BYTES_MAX};
+use quorate::limits::{
+    ADMIN_CONNECTIONS_MAX, LOADED_BYTES_MAX, RECEIVING_SHARE_BYTES_MAX, WRITE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX,
+};
 use quorate::types::{Applied, Consistency, Load, Loaded, RefusalKind};
 use quorate::wire::{self, v1, v1::submit_request::Operation};
 use tokio::io::AsyncReadExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::rig::{Cluster, session, submit};
+use super::raw;
+use super::rig::{Cluster, PATIENCE, session, submit};
 
 /// A gauge of a node, as its operators see it.
 async fn gauge(cluster: &Cluster, id: u64, name: &str) -> u64 {
@@ -91,4 +94,38 @@ async fn connections_beyond_the_bound_are_closed_and_the_port_serves_on_once_som
     };
     let refused = text.lines().find_map(|line| line.strip_prefix("quorate_connections_refused_total{port=\"admin\"} "));
     assert!(refused.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 1), "{refused:?}");
+}
+
+/// Begins more large requests than may be held, and ends none. One connection takes its share, others save on, large values too; and all
+/// is given back once it is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_never_become_whole_take_the_share_of_their_connection_only() {
+    let cluster = Cluster::start_for_large_writes(1).await;
+    let channel = cluster.channel(1);
+    let (says, sends) = (WRITE_MESSAGE_BYTES_MAX as u32, WRITE_MESSAGE_BYTES_MAX as usize - 1);
+    let mut open = Vec::new();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..RECEIVING_SHARE_BYTES_MAX / WRITE_MESSAGE_BYTES_MAX + 2 {
+        let (sender, body) = raw::body(raw::message(says, sends));
+        open.push(sender);
+        let channel = channel.clone();
+        calls.spawn(async move { raw::call(&channel, "/quorate.v1.Sessions/Write", None, body).await });
+    }
+    let refused = tokio::time::timeout(PATIENCE, calls.join_next()).await.expect("nothing bounds what is held of them");
+    let status = refused.expect("one of them").expect("it ran");
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+    let refusal = wire::refusal_from_status(&status);
+    assert_eq!(refusal.applied, Applied::No, "{refusal:?}");
+    assert!(refusal.message.contains(&format!("limit={RECEIVING_SHARE_BYTES_MAX}")), "{}", refusal.message);
+    let held = gauge(&cluster, 1, "quorate_receiving_bytes").await;
+    assert!(held <= RECEIVING_SHARE_BYTES_MAX, "{held}");
+    assert!(gauge(&cluster, 1, "quorate_requests_ended_total{reason=\"no_room\"}").await >= 1);
+
+    let mut caller = cluster.caller(1).await;
+    for value in [16, WRITE_BYTES_MAX as usize - 4096] {
+        let write = caller.save_of("of another", vec![7; value]);
+        caller.attempt(&write).await.expect("others have their own share");
+    }
+    drop((open, calls, channel));
+    while gauge(&cluster, 1, "quorate_receiving_bytes").await > 0 {}
 }

@@ -15,6 +15,7 @@ mod members;
 mod port;
 mod power_loss;
 mod quorum;
+mod raw;
 mod recovered;
 mod rig;
 mod seen;

@@ -119,6 +119,12 @@ impl Cluster {
         self.disk(id).expect("the disk is simulated")
     }
 
+    /// A connection to one node's port for clients.
+    pub fn channel(&self, id: u64) -> Channel {
+        let address = &self.config().member(id.into()).expect("a member").client;
+        Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy()
+    }
+
     /// The generated client of one node.
     pub fn raw(&self, id: u64) -> SessionsClient<Channel> {
         let address = &self.config().member(id.into()).expect("a member").client;

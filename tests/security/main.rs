@@ -4,12 +4,15 @@ mod cli;
 mod connections;
 mod debug;
 mod forwarded;
+mod gate;
 mod names;
 mod nodes;
 mod operator;
 mod pki;
 #[path = "../process/ports.rs"]
 mod ports;
+#[path = "../cluster/raw.rs"]
+mod raw;
 mod reload;
 mod tokens;
 mod walkthrough;

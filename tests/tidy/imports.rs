@@ -96,6 +96,7 @@ const SERVER_CRATES: &[&str] = &[
     "tonic_health",
     "tonic_reflection",
     "futures_util",
+    "http_body",
     "async_trait",
     "metrics",
     "rustix",

@@ -117,6 +117,17 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// The name of the token it shows; `None` where nobody asks for one.
+    pub fn token(&self) -> Option<Arc<str>> {
+        match &self.0 {
+            Who::Anyone => None,
+            Who::Holder(holder) => Some(holder.name.clone()),
+            Who::Forwarded(name) => Some(name.clone()),
+        }
+    }
+}
+
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "caller:{:?}", self.principal())
