@@ -326,14 +326,14 @@ pub async fn receive(shared: Arc<Shared>, rpc: AppendEntriesRequest<Types>) -> R
     Ok(peer::AppendResponse { result: Some(result), wall_ms: shared.clocks.wall_ms() })
 }
 
-/// Answers a stream of requests in their order, each handed to Raft before the next is read. `check` is asked about the first one's
-/// route. Ends with the first error.
+/// Answers a stream of requests in their order, each handed to Raft before the next is read. `check` is asked about
+/// each: who the members are changes while the stream is open. Ends with the first error.
 pub fn receive_all(
     shared: Arc<Shared>,
     requests: Streaming<peer::AppendRequest>,
-    check: impl FnOnce(Option<&peer::Route>) -> Result<(), Status> + Send + 'static,
+    check: impl FnMut(&peer::AppendRequest) -> Result<(), Status> + Send + 'static,
 ) -> BoxStream<'static, Result<peer::AppendResponse, Status>> {
-    let receiver = Receiver { shared, requests: Some(requests), check: Some(check), open: FuturesOrdered::new() };
+    let receiver = Receiver { shared, requests: Some(requests), check, open: FuturesOrdered::new() };
     Box::pin(unfold(Some(receiver), async |receiver| {
         let mut receiver = receiver?;
         let answer = receiver.next().await?;
@@ -347,11 +347,11 @@ type Answering = Pin<Box<dyn Future<Output = Result<peer::AppendResponse, Status
 struct Receiver<C> {
     shared: Arc<Shared>,
     requests: Option<Streaming<peer::AppendRequest>>,
-    check: Option<C>,
+    check: C,
     open: FuturesOrdered<Answering>,
 }
 
-impl<C: FnOnce(Option<&peer::Route>) -> Result<(), Status>> Receiver<C> {
+impl<C: FnMut(&peer::AppendRequest) -> Result<(), Status>> Receiver<C> {
     async fn next(&mut self) -> Option<Result<peer::AppendResponse, Status>> {
         loop {
             let may_take = self.open.len() < OPEN_MAX;
@@ -384,9 +384,7 @@ impl<C: FnOnce(Option<&peer::Route>) -> Result<(), Status>> Receiver<C> {
     }
 
     fn take(&mut self, request: peer::AppendRequest) -> Result<(), Status> {
-        if let Some(check) = self.check.take() {
-            check(request.route.as_ref())?;
-        }
+        (self.check)(&request)?;
         let rpc = from_wire(request)?;
         self.open.push_back(Box::pin(receive(self.shared.clone(), rpc)));
         Ok(())

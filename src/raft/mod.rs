@@ -47,6 +47,7 @@ mod restore;
 mod room;
 mod scrub;
 mod shared;
+mod standing;
 mod start;
 mod state_machine;
 pub mod time;
@@ -121,16 +122,18 @@ pub struct Forwarder {
     pub node: NodeId,
     /// Whether its connection proved that it is a member.
     pub authenticated: bool,
+    /// Whether it is known to be of a release that sends the hash of a caller's token.
+    pub sends_hashes: bool,
 }
 
 /// What the peer port asks of the server above it.
 #[tonic::async_trait]
 pub trait Upper: Send + Sync + 'static {
-    /// Operations a peer forwards. `first` was read already, and its route checked.
+    /// Operations a peer forwards, until it is no member any more. `first` was read already, and its route checked.
     fn forward(
         &self,
         from: Forwarder,
-        requests: tonic::Streaming<peer::ForwardRequest>,
+        requests: Pin<Box<dyn Stream<Item = Result<peer::ForwardRequest, tonic::Status>> + Send>>,
         first: peer::ForwardRequest,
     ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, tonic::Status>> + Send>>;
 

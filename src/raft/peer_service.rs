@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::net::{Connection, Proof};
 use super::presence::Presence;
 use super::shared::{IN_NO_CLUSTER, Shared};
+use super::standing::Standing;
 use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
 use super::{Forwarder, append, bootstrap, confirm, members, rebuild, receive, room};
 use crate::mutant::{self, Mutant};
@@ -78,13 +79,17 @@ impl PeerService {
         }
     }
 
-    /// Whether a caller is who it says it is, as far as certificates tell.
+    /// Whether a caller is who it says it is, as far as certificates tell. A member is where the membership has it, or where it was found with
+    /// its data; what is configured counts for nodes that this one has not heard of.
     fn check_name(&self, proof: &Proof, from: NodeId) -> Result<NodeId, Status> {
         let Some(shown) = proof.0.as_ref().filter(|_| !mutant::is(Mutant::PeerNameUnchecked)) else { return Ok(from) };
-        let configured = self.shared.configured.iter().find(|member| member.id == from).map(|member| &member.peer_address[..]);
-        let member = self.shared.peers.member(from);
-        let replicated = member.as_ref().map(|member| &member.peer_address[..]);
-        if let Err(why) = shown.speaks_for(from.0, configured.into_iter().chain(replicated).map(host_of)) {
+        let addresses: Vec<String> = match self.shared.member(from) {
+            Some(member) => self.shared.peers.addresses(&member),
+            None => {
+                self.shared.configured.iter().filter(|member| member.id == from).map(|member| member.peer_address.clone()).collect()
+            }
+        };
+        if let Err(why) = shown.speaks_for(from.0, addresses.iter().map(|address| host_of(address))) {
             let problem = format!("the certificate is not one of node {from}: {why}");
             self.log_refusal(from.0, &problem);
             return Err(Status::permission_denied(problem));
@@ -92,15 +97,35 @@ impl PeerService {
         Ok(from)
     }
 
-    /// The same, for what only a member may do: one that was removed gets that answer. Appends are let through: a leader that was removed
-    /// may still have to tell of that.
+    /// The same, for what only a member may do: one that was removed gets that answer, and one that never was a member is refused.
     fn check_member(&self, proof: &Proof, route: Option<&peer::Route>) -> Result<NodeId, Status> {
         let from = self.check(proof, route)?;
-        if self.shared.is_removed(from) {
-            self.log_refusal(from.0, "the caller was removed from the cluster");
-            return Err(members::removed());
-        }
+        self.check_standing(from)?;
         Ok(from)
+    }
+
+    /// Asked again for every message of a stream: who the members are changes meanwhile.
+    fn check_standing(&self, from: NodeId) -> Result<(), Status> {
+        let refused = self.presence.standing_of(from);
+        if let Err(problem) = &refused {
+            self.log_refusal(from.0, problem.message());
+        }
+        refused
+    }
+
+    /// Whether a caller may do as the leader of this vote: it is its own, and it is a member. One that was removed may finish what this
+    /// node's own vote says, as a leader that takes itself out must, and never brings another vote.
+    fn check_leader(&self, from: NodeId, vote: Option<&peer::Vote>) -> Result<(), Status> {
+        let leader = vote_from_wire(vote).map_err(bad)?.leader_id;
+        if leader.node_id != from {
+            let problem = format!("the vote is not the caller's from={from} vote={}", leader.node_id);
+            self.log_refusal(from.0, &problem);
+            return Err(Status::invalid_argument(problem));
+        }
+        if self.shared.standing(from) == Standing::Removed && self.shared.vote().leader_id == leader {
+            return Ok(());
+        }
+        self.check_standing(from)
     }
 
     fn log_refusal(&self, from: u64, problem: &str) {
@@ -150,7 +175,8 @@ impl Peer for PeerService {
 
     async fn append(&self, request: Request<peer::AppendRequest>) -> Result<Response<peer::AppendResponse>, Status> {
         let (proof, request) = (proof(&request), request.into_inner());
-        self.check(&proof, request.route.as_ref())?;
+        let from = self.check(&proof, request.route.as_ref())?;
+        self.check_leader(from, request.vote.as_ref())?;
         append::receive(self.shared.clone(), append::from_wire(request)?).await.map(Response::new)
     }
 
@@ -161,13 +187,21 @@ impl Peer for PeerService {
         request: Request<Streaming<peer::AppendRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         let (service, proof) = (self.clone(), proof(&request));
-        let check = move |route: Option<&peer::Route>| service.check(&proof, route).map(drop);
+        let mut from = None;
+        let check = move |request: &peer::AppendRequest| {
+            let from = match from {
+                Some(from) => from,
+                None => *from.insert(service.check(&proof, request.route.as_ref())?),
+            };
+            service.check_leader(from, request.vote.as_ref())
+        };
         Ok(Response::new(append::receive_all(self.shared.clone(), request.into_inner(), check)))
     }
 
     async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
         let (proof, request) = (proof(&request), request.into_inner());
-        self.check_member(&proof, request.route.as_ref())?;
+        let from = self.check_member(&proof, request.route.as_ref())?;
+        self.check_leader(from, request.vote.as_ref())?;
         let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
         let rpc = VoteRequest {
             vote,
@@ -196,7 +230,8 @@ impl Peer for PeerService {
         request: Request<peer::TransferLeaderRequest>,
     ) -> Result<Response<peer::TransferLeaderResponse>, Status> {
         let (proof, request) = (proof(&request), request.into_inner());
-        self.check(&proof, request.route.as_ref())?;
+        let caller = self.check(&proof, request.route.as_ref())?;
+        self.check_leader(caller, request.from_leader.as_ref())?;
         let from = vote_from_wire(request.from_leader.as_ref()).map_err(bad)?;
         if self.shared.log.waits_for_room() {
             return Err(room::refused());
@@ -211,7 +246,8 @@ impl Peer for PeerService {
     async fn snapshot(&self, request: Request<Streaming<peer::SnapshotFrame>>) -> Result<Response<peer::SnapshotResponse>, Status> {
         let (proof, mut frames) = (proof(&request), request.into_inner());
         let start = receive::start(&mut frames).await?;
-        self.check(&proof, start.route.as_ref())?;
+        let from = self.check(&proof, start.route.as_ref())?;
+        self.check_leader(from, start.vote.as_ref())?;
         receive::install(&self.shared, start, frames).await.map(Response::new)
     }
 
@@ -243,8 +279,10 @@ impl Peer for PeerService {
         let (proof, mut requests) = (proof(&request), request.into_inner());
         let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("forward stream is empty"))?;
         let node = self.check_member(&proof, first.route.as_ref())?;
-        let from = Forwarder { node, authenticated: proof.0.is_some() };
-        Ok(Response::new(self.shared.upper.forward(from, requests, first)))
+        let from = Forwarder { node, authenticated: proof.0.is_some(), sends_hashes: self.presence.sends_hashes(node) };
+        let service = self.clone();
+        let requests = requests.map(move |request| request.and_then(|request| service.check_standing(node).map(|()| request)));
+        Ok(Response::new(self.shared.upper.forward(from, Box::pin(requests), first)))
     }
 
     type ConfirmStream = BoxStream<peer::ConfirmResponse>;
@@ -252,9 +290,14 @@ impl Peer for PeerService {
     async fn confirm(&self, request: Request<Streaming<peer::ConfirmRequest>>) -> Result<Response<Self::ConfirmStream>, Status> {
         let (proof, mut rounds) = (proof(&request), request.into_inner());
         let first = rounds.message().await?.ok_or_else(|| Status::invalid_argument("confirm stream is empty"))?;
-        self.check(&proof, first.route.as_ref())?;
-        let shared = self.shared.clone();
-        Ok(Response::new(Box::pin(rounds.map(move |round| round.map(|round| confirm::answer(&shared, &round))))))
+        let from = self.check_member(&proof, first.route.as_ref())?;
+        let service = self.clone();
+        let answer = move |round: Result<peer::ConfirmRequest, Status>| {
+            let round = round?;
+            service.check_leader(from, round.vote.as_ref())?;
+            Ok(confirm::answer(&service.shared, &round))
+        };
+        Ok(Response::new(Box::pin(rounds.map(answer))))
     }
 
     type RebuildStream = BoxStream<peer::SnapshotFrame>;
@@ -267,7 +310,7 @@ impl Peer for PeerService {
 
     async fn status(&self, request: Request<peer::StatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {
         let (proof, request) = (proof(&request), request.into_inner());
-        self.check(&proof, request.route.as_ref())?;
+        self.check_member(&proof, request.route.as_ref())?;
         let timeout = Duration::from_millis(request.timeout_ms.into()).min(DIGEST_WAIT_MAX);
         Ok(Response::new(self.shared.upper.status(request.digest_at, timeout, request.samples).await))
     }

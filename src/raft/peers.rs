@@ -104,6 +104,12 @@ impl Peers {
         found.get(&node.instance).unwrap_or(&node.peer_address).clone()
     }
 
+    /// Where a member may be called from: where the membership has it, and where it was found with its data.
+    pub fn addresses(&self, node: &PeerNode) -> Vec<String> {
+        let found = self.0.found.read().unwrap_or_else(PoisonError::into_inner);
+        found.get(&node.instance).into_iter().chain([&node.peer_address]).cloned().collect()
+    }
+
     /// The route of a call to `to`, whose data directory is `instance`.
     pub fn route(&self, to: NodeId, instance: InstanceId) -> Route {
         Route {

@@ -24,8 +24,9 @@ use super::peers::Purpose;
 use super::quorum::Word;
 use super::room::{Disk, FRESH};
 use super::shared::Shared;
+use super::standing::{self, Standing};
 use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire};
-use crate::limits::DIGEST_INTERVAL;
+use crate::limits::{DIGEST_INTERVAL, NODES_MAX};
 use crate::machine::newest_version;
 use crate::types::{LogId, NodeId};
 use crate::wire::peer::v1 as peer;
@@ -42,6 +43,8 @@ const HOLD: Duration = Duration::from_millis(100);
 const ASK_TIMEOUT: Duration = Duration::from_millis(300);
 /// Digests taken of one message.
 const DIGESTS_MAX: usize = 8;
+/// Peers whose last message is kept: the members, and some that joined while this node was away.
+const PEERS_MAX: usize = 4 * NODES_MAX;
 /// Bound of opening a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -68,7 +71,7 @@ struct Table {
 }
 
 /// The last message of one peer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Seen {
     boot_id: u64,
     leader: Option<NodeId>,
@@ -81,6 +84,8 @@ struct Seen {
     term: u64,
     /// When, by this node's monotonic clock.
     at: Duration,
+    /// Who belongs to the cluster, as it says; nobody where it does not.
+    members: Vec<NodeId>,
 }
 
 impl Presence {
@@ -121,6 +126,33 @@ impl Presence {
     /// Waits until something is heard of a peer. Cancel safe.
     pub async fn heard(&self) {
         self.changed.notified().await;
+    }
+
+    /// Whether a caller belongs to the cluster, by this node's membership, or by what the members it reaches say of one that it has not
+    /// heard of. Errors: the answer to one that was removed, or that never was a member.
+    pub fn standing_of(&self, id: NodeId) -> Result<(), Status> {
+        match self.shared.standing(id) {
+            Standing::Member => Ok(()),
+            Standing::Removed => Err(members::removed()),
+            Standing::Unheard if self.word_on(id) == standing::Word::Never => {
+                let problem = format!("the caller is no member, and none of a majority of the members knows it node={id}");
+                Err(Status::permission_denied(problem))
+            }
+            Standing::Unheard => Ok(()),
+        }
+    }
+
+    fn word_on(&self, id: NodeId) -> standing::Word {
+        let membership = self.shared.membership();
+        let table = self.table();
+        let said = table.peers.iter().filter(|(from, _)| table.connected.contains(from) && membership.get_node(from).is_some());
+        let said = said.map(|(from, seen)| (*from, &seen.members[..]));
+        standing::word(self.shared.me, id, membership.membership().get_joint_config(), said)
+    }
+
+    /// Whether a peer is of a release that sends the hash of a caller's token: the first that says who the members are.
+    pub fn sends_hashes(&self, id: NodeId) -> bool {
+        self.table().peers.get(&id).is_some_and(|seen| !seen.members.is_empty())
     }
 
     /// Whether a peer that is connected says that another than this node leads, in a later term than this node's own.
@@ -247,6 +279,7 @@ impl Presence {
             vote_term: message.vote.as_ref().map_or(0, |vote| vote.term),
             term: self.shared.vote().leader_id.term,
             at: now,
+            members: message.members.iter().take(NODES_MAX).copied().map(NodeId).collect(),
         };
         if message.cluster_version > newest_version().into() {
             let what = format!(
@@ -259,7 +292,9 @@ impl Presence {
         let voters = self.shared.voters();
         let findings = {
             let mut table = self.table();
-            table.peers.insert(from, seen);
+            if table.peers.len() < PEERS_MAX || table.peers.contains_key(&from) {
+                table.peers.insert(from, seen);
+            }
             table.digests.heard(from, message.digest_index, message.digest);
             for digest in message.digests.iter().take(DIGESTS_MAX) {
                 table.digests.heard(from, digest.index, digest.digest);
@@ -326,7 +361,7 @@ impl Presence {
             let hear = async {
                 while let Ok(Some(message)) = messages.message().await {
                     // One that was removed asks again, and is answered.
-                    if self.shared.is_removed(from) {
+                    if self.standing_of(from).is_err() {
                         return;
                     }
                     read.0.store(message.sent_ms, Ordering::Relaxed);
@@ -570,6 +605,7 @@ fn message(shared: &Shared, read: &Read) -> peer::PresenceMessage {
         complete: complete.map(|(age, index)| peer::Complete { index, age_ms: ms(age) }),
         sent_ms: shared.quorum.sent_ms(),
         answers_ms,
+        members: shared.membership().nodes().map(|(id, _)| id.0).collect(),
     }
 }
 

@@ -128,6 +128,7 @@ impl Links {
         let now = self.dispatcher.now();
         let mut request = request(&call, now);
         let principal = call.caller.principal().to_owned();
+        let token_sha256 = bytes::Bytes::copy_from_slice(call.caller.token_hash());
         let is_write = call.operation.is_write();
         call.handed = Some((now, true));
         // Entered before it is sent: the answer must find it.
@@ -136,7 +137,7 @@ impl Links {
             Ok(key) => {
                 request.tag = key;
                 tracing::trace!(is_write, "a call is forwarded");
-                room.send(ForwardRequest { route: None, request: Some(request), principal });
+                room.send(ForwardRequest { route: None, request: Some(request), principal, token_sha256 });
                 Sent::Yes
             }
         }
@@ -169,7 +170,7 @@ struct LinkTask {
 impl LinkTask {
     async fn run(self, peer: Peer, capacity: usize) {
         let (requests, queue) = mpsc::channel(capacity + 1);
-        let route = ForwardRequest { route: Some(peer.route), request: None, principal: String::new() };
+        let route = ForwardRequest { route: Some(peer.route), ..Default::default() };
         if requests.try_send(route).is_err() {
             return;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, future, stream};
 use tokio::sync::watch;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::answers::Answers;
 use super::auth::Guard;
@@ -52,9 +52,9 @@ impl Drop for Present {
     }
 }
 
-fn asked(guard: &Guard, message: ForwardRequest) -> Option<Asked> {
-    let ForwardRequest { request, principal, .. } = message;
-    request.map(|request| Asked { request, caller: guard.forwarded(principal) })
+fn asked(guard: &Guard, may_lack_hash: bool, message: ForwardRequest) -> Option<Asked> {
+    let ForwardRequest { request, principal, token_sha256, .. } = message;
+    request.map(|request| Asked { request, caller: guard.forwarded(principal, &token_sha256, may_lack_hash) })
 }
 
 #[tonic::async_trait]
@@ -62,7 +62,7 @@ impl Upper for Above {
     fn forward(
         &self,
         from: Forwarder,
-        requests: Streaming<ForwardRequest>,
+        requests: Pin<Box<dyn Stream<Item = Result<ForwardRequest, Status>> + Send>>,
         first: ForwardRequest,
     ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, Status>> + Send>> {
         let Some(parts) = self.parts().clone() else {
@@ -76,7 +76,15 @@ impl Upper for Above {
         }
         tracing::debug!(from = %from.node, "a peer forwards");
         let all = stream::once(future::ready(Ok(first))).chain(requests);
-        let all = all.filter_map(move |message| future::ready(message.map(|message| asked(&guard, message)).transpose()));
+        // A node that has sent one always does.
+        let mut may_lack_hash = !from.sends_hashes;
+        let all = all.filter_map(move |message| {
+            let asked = message.map(|message| {
+                may_lack_hash &= message.token_sha256.is_empty();
+                asked(&guard, may_lack_hash, message)
+            });
+            future::ready(asked.transpose())
+        });
         Box::pin(Answers::new(parts.dispatcher, Origin::Peer, all, parts.stop))
     }
 

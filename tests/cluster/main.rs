@@ -20,3 +20,4 @@ mod recovered;
 mod rig;
 mod seen;
 mod snapshot;
+mod strangers;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! client port ── caller(headers) ──> Caller ── authorize(caller, need) ──> served, or Unauthenticated / Denied
-//! peer port ──── forwarded(principal) ──> Caller ──┘        (the leader asks again, by its own file)
+//! peer port ──── forwarded(name, hash) ──> Caller ──┘        (the leader asks again, by its own file)
 //! admin port ─── authorize_admin(headers)
 //! ```
 //!
@@ -90,8 +90,8 @@ enum Who {
     Anyone,
     /// The holder of this token.
     Holder(Arc<Holder>),
-    /// Whom another node authenticated, by the name of the token.
-    Forwarded(Arc<str>),
+    /// Whom another node authenticated, by the name of the token and its hash. Without a hash only the name is looked at.
+    Forwarded(Arc<str>, Option<[u8; 32]>),
 }
 
 #[derive(PartialEq, Eq)]
@@ -112,7 +112,16 @@ impl Caller {
         match &self.0 {
             Who::Anyone => "",
             Who::Holder(holder) => &holder.name,
-            Who::Forwarded(name) => name,
+            Who::Forwarded(name, _) => name,
+        }
+    }
+
+    /// The hash of its token that goes with a forwarded call; empty where nobody asks.
+    pub fn token_hash(&self) -> &[u8] {
+        match &self.0 {
+            Who::Holder(holder) => &holder.hash,
+            Who::Forwarded(_, Some(hash)) => hash,
+            Who::Anyone | Who::Forwarded(_, None) => &[],
         }
     }
 }
@@ -123,7 +132,7 @@ impl Caller {
         match &self.0 {
             Who::Anyone => None,
             Who::Holder(holder) => Some(holder.name.clone()),
-            Who::Forwarded(name) => Some(name.clone()),
+            Who::Forwarded(name, _) => Some(name.clone()),
         }
     }
 }
@@ -204,9 +213,18 @@ impl Guard {
         Err(self.unauthenticated("a node's word is taken only on a connection that proves who it is"))
     }
 
-    /// Who a forwarded call is for, as the node that forwards it says. It counts only for what this node's own tokens allow.
-    pub fn forwarded(&self, principal: String) -> Caller {
-        Caller(if self.is_open() { Who::Anyone } else { Who::Forwarded(principal.into()) })
+    /// Who a forwarded call is for, as the node that forwards it says: the name of the token, and its hash. It counts only for what this
+    /// node's own tokens allow. `may_lack_hash`: the node is of a release that sends none; by the name alone it is then.
+    pub fn forwarded(&self, principal: String, hash: &[u8], may_lack_hash: bool) -> Caller {
+        if self.is_open() {
+            return Caller(Who::Anyone);
+        }
+        let hash = match hash {
+            [] if may_lack_hash => None,
+            // What is none is the hash of no token.
+            hash => Some(hash.try_into().unwrap_or_default()),
+        };
+        Caller(Who::Forwarded(principal.into(), hash))
     }
 
     /// Whether `caller` may do what needs `need`, now. Errors: `Unauthenticated`, the token is no longer good; `Denied`, it is good for
@@ -216,12 +234,20 @@ impl Guard {
         let grant = match &caller.0 {
             Who::Anyone => None,
             Who::Holder(holder) => tokens.named(&holder.name).filter(|grant| bool::from(grant.hash.ct_eq(&holder.hash))),
-            Who::Forwarded(name) if mutant::is(Mutant::ForwardUnchecked) && !name.is_empty() => return Ok(()),
-            Who::Forwarded(name) => tokens.named(name),
+            Who::Forwarded(name, _) if mutant::is(Mutant::ForwardUnchecked) && !name.is_empty() => return Ok(()),
+            Who::Forwarded(name, None) => tokens.named(name),
+            Who::Forwarded(name, Some(hash)) => match tokens.named(name) {
+                Some(grant) if !bool::from(grant.hash.ct_eq(hash)) => {
+                    return Err(self.unauthenticated(&format!(
+                        "this node knows another token of this name; give all nodes the same tokens token={name:?}"
+                    )));
+                }
+                known => known,
+            },
         };
         let Some(grant) = grant else {
             return Err(match &caller.0 {
-                Who::Forwarded(name) => self.unauthenticated(&format!(
+                Who::Forwarded(name, _) => self.unauthenticated(&format!(
                     "this node knows no token of this name; give all nodes the same tokens token={name:?}"
                 )),
                 _ => self.unauthenticated("the token is no longer valid"),

@@ -105,15 +105,34 @@ fn a_forwarded_call_is_judged_by_this_nodes_own_tokens() {
     let (guard, clock) = guard();
     assert_eq!(kind(guard.admit_forwards(false)), Some(RefusalKind::Unauthenticated), "who says so did not prove to be a member");
     assert_eq!(kind(guard.admit_forwards(true)), None);
-    let silent = guard.forwarded(String::new());
+    let silent = guard.forwarded(String::new(), &[], true);
     assert_eq!(kind(guard.authorize(&silent, Need::Client)), Some(RefusalKind::Unauthenticated));
-    let writer = guard.forwarded("writer".into());
+    let writer = guard.forwarded("writer".into(), &hash_of("secret-w"), false);
     assert_eq!(kind(guard.authorize(&writer, Need::Write(&id("a/1")))), None);
     assert_eq!(kind(guard.authorize(&writer, Need::Write(&id("private-id")))), Some(RefusalKind::Denied));
-    let nobody = guard.forwarded("root".into());
+    let nobody = guard.forwarded("root".into(), &hash_of("secret-w"), false);
     assert_eq!(kind(guard.authorize(&nobody, Need::Client)), Some(RefusalKind::Unauthenticated));
     clock.0.store(10_000, Ordering::Relaxed);
     assert_eq!(kind(guard.authorize(&writer, Need::Write(&id("a/1")))), Some(RefusalKind::Unauthenticated));
+}
+
+/// A token that was replaced under its name is another one, though a node with an older file still takes it.
+#[test]
+fn a_forwarded_call_is_judged_by_its_tokens_hash_and_by_the_name_alone_only_from_an_earlier_release() {
+    let (guard, _) = guard();
+    let judged = |hash: &[u8], may_lack_hash| {
+        let result = guard.authorize(&guard.forwarded("writer".into(), hash, may_lack_hash), Need::Client);
+        let message = result.as_ref().err().map(|refusal| refusal.message.clone()).unwrap_or_default();
+        (kind(result), message)
+    };
+    assert_eq!(judged(&hash_of("secret-w"), false), (None, String::new()));
+    assert_eq!(judged(&[], true), (None, String::new()), "by its name");
+    for hash in [&hash_of("secret-of-before")[..], &hash_of("secret-w")[1..], &[]] {
+        let (kind, message) = judged(hash, false);
+        assert_eq!(kind, Some(RefusalKind::Unauthenticated), "{hash:?}");
+        assert_eq!(message, "this node knows another token of this name; give all nodes the same tokens token=\"writer\"");
+    }
+    assert_eq!(judged(&hash_of("secret-of-before"), true).0, Some(RefusalKind::Unauthenticated), "one that is sent is looked at");
 }
 
 #[test]

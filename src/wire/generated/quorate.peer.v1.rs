@@ -289,6 +289,9 @@ pub struct PresenceMessage {
     /// `sent_ms` of the last message the sender had read on this stream; 0: none.
     #[prost(uint64, tag = "19")]
     pub answers_ms: u64,
+    /// Who belongs to the cluster, by the last membership the sender has; nobody from a release that does not say.
+    #[prost(uint64, repeated, tag = "20")]
+    pub members: ::prost::alloc::vec::Vec<u64>,
 }
 /// Everything acknowledged `age_ms` ago and before lies at or below the entry `index`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -353,6 +356,9 @@ pub struct ForwardRequest {
     /// Who the edge authenticated; empty where nothing asks for it.
     #[prost(string, tag = "3")]
     pub principal: ::prost::alloc::string::String,
+    /// SHA-256 of the token it did so by, 32 bytes; empty from a release that does not send it, and where nothing asks.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub token_sha256: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RebuildRequest {
