@@ -5,6 +5,7 @@ mod connections;
 mod debug;
 mod forwarded;
 mod gate;
+mod matrix;
 mod names;
 mod nodes;
 mod operator;

@@ -20,13 +20,17 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The peer port, believing `ca` and showing what is given.
 pub async fn peer(address: &str, ca: &Ca, shown: Option<&Pair>) -> Result<PeerClient<Channel>, String> {
+    channel(address, ca, shown).await.map(PeerClient::new)
+}
+
+/// A port, believing `ca` and showing what is given.
+pub async fn channel(address: &str, ca: &Ca, shown: Option<&Pair>) -> Result<Channel, String> {
     let roots = Roots::from_pem(ca.pem().as_bytes()).expect("a CA");
     let identity = shown.map(|pair| Identity::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("both fit"));
     let connecting = Connecting::new(&roots, identity.as_ref(), Arc::new(SystemClock::new())).expect("usable");
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").timeout(PATIENCE);
     let dial = TcpDial::new(Some(connecting), PATIENCE, Starts::default());
-    let channel = endpoint.connect_with_connector(dial).await.map_err(|error| format!("{error:?}"))?;
-    Ok(PeerClient::new(channel))
+    endpoint.connect_with_connector(dial).await.map_err(|error| format!("{error:?}"))
 }
 
 /// Asks a peer port who it is.
@@ -43,6 +47,12 @@ pub async fn get(address: &str, ca: &Ca, path: &str, token: Option<&str>) -> (u1
 
 /// A method and a path of an admin port by TLS, with a body of JSON: the status code and the answer.
 pub async fn ask(address: &str, ca: &str, what: &str, token: Option<&str>, body: &str) -> (u16, String) {
+    let shown = token.map(|token| format!("Bearer {token}"));
+    ask_with(address, ca, what, &shown.as_deref().into_iter().collect::<Vec<_>>(), body).await
+}
+
+/// The same, with these headers `authorization`.
+pub async fn ask_with(address: &str, ca: &str, what: &str, shown: &[&str], body: &str) -> (u16, String) {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("PEM")).expect("a CA");
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
@@ -51,7 +61,7 @@ pub async fn ask(address: &str, ca: &str, what: &str, token: Option<&str>, body:
     let stream = tokio::net::TcpStream::connect(address).await.expect("the port listens");
     let name = ServerName::try_from(host_of(address).to_owned()).expect("a name");
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
-    let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let token: String = shown.iter().map(|shown| format!("authorization: {shown}\r\n")).collect();
     let head = format!("{what} HTTP/1.1\r\nhost: {address}\r\n{token}connection: close\r\ncontent-type: application/json\r\n");
     let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).await.expect("sent");
