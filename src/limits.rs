@@ -3,7 +3,12 @@
 //! Constants that the machine's `apply` looks at are grouped by cluster version in `machine::rules`, which starts from these:
 //! changing one of them for an existing cluster version would make replicas disagree. Operators' choices live in `cluster.toml`.
 
+mod intervals;
+
 use std::time::Duration;
+
+pub(crate) use intervals::in_force;
+pub use intervals::{Intervals, Shortened, intervals, shorten};
 
 /// One kibibyte, in bytes.
 pub const KIB: u64 = 1024;
@@ -60,10 +65,6 @@ pub const SESSIONS_MAX: usize = 2_000_000;
 pub const METADATA_BYTES_MAX: u64 = 1024 * MIB;
 /// What one session or tombstone counts for against [`METADATA_BYTES_MAX`], besides the bytes of its id.
 pub const SESSION_METADATA_BYTES: u64 = 384;
-/// How long a tombstone keeps counting versions.
-pub const TOMBSTONE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
-/// A client idle for so long, by machine time, is dropped.
-pub const CLIENT_IDLE_TTL: Duration = Duration::from_secs(3600);
 /// Longest deadline a write may ask for.
 pub const WRITE_DEADLINE_MAX: Duration = Duration::from_secs(120);
 /// Longest time to live a session may ask for: ten years.
@@ -75,9 +76,7 @@ pub const SWEEP_COUNT_MAX: u32 = 1024;
 
 /// Most sessions on one page of a listing.
 pub const LIST_PAGE_MAX: u32 = 1000;
-/// Digests are kept after every so many entries ...
-pub const DIGEST_INTERVAL: u64 = 64;
-/// ... and this many of them.
+/// Digests that are kept, see [`Intervals::digest_entries`].
 pub const DIGESTS_KEPT: usize = 1024;
 
 /// Operations drained into one proposal or one read index.
@@ -142,4 +141,4 @@ const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= WRITE_MESSAG
 const _: () = assert!(2 * WRITE_MESSAGE_BYTES_MAX <= RECEIVING_SHARE_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 + 64 * KIB <= MESSAGE_BYTES_MAX);
 // A client that still waits for an answer must never be dropped as idle.
-const _: () = assert!(CLIENT_IDLE_TTL.as_secs() >= 20 * WRITE_DEADLINE_MAX.as_secs());
+const _: () = assert!(Intervals::PRODUCTION.client_idle_ttl.as_secs() >= 20 * WRITE_DEADLINE_MAX.as_secs());

@@ -32,7 +32,7 @@ use super::operation::{Attempt, Body, Call, Key, Operation, Via};
 use super::router::{Choice, Router};
 use super::table::Table;
 use crate::env::{Clock, Random, u64_from};
-use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX};
+use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX, intervals};
 use crate::mutant::{self, Mutant};
 use crate::types::{ClusterId, Nonce, SessionId, Write};
 use crate::wire::{self, v1};
@@ -45,8 +45,6 @@ const OPERATIONS_MAX: usize = 4 * OPEN_WRITES_MAX as usize;
 const EVENTS_MAX: usize = 16;
 /// Taken up in one go.
 const BATCH_MAX: usize = 256;
-/// How often a client in use says so. A write says it too, but not to a cluster that waits for an older one.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(300);
 /// What an endpoint may take to connect, however little time there is for each.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// How long an operation of our own may take.
@@ -406,7 +404,7 @@ impl Driver {
     }
 
     fn keep_alive(&mut self) {
-        self.keep_alive_at = self.table.client().map(|_| self.now + KEEP_ALIVE_INTERVAL);
+        self.keep_alive_at = self.table.client().map(|_| self.now + intervals().keep_alive);
         if std::mem::take(&mut self.used) && self.keep_alive_at.is_some() {
             self.own(Body::KeepAlive, OWN_DEADLINE);
         }

@@ -99,6 +99,9 @@ impl Machine {
         moment: Moment,
         effects: &mut Effects,
     ) -> Verdict {
+        if mutant::is(Mutant::KeptClientExpires) && self.live_client(client, nonce, moment).is_some() {
+            return Verdict::ClientKept;
+        }
         match self.touch(client, nonce, acknowledged_below, moment, effects) {
             Some(_) => Verdict::ClientKept,
             None => Verdict::ClientUnknown,

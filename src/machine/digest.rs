@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::{DIGEST_INTERVAL, DIGESTS_KEPT};
+use crate::limits::{DIGESTS_KEPT, intervals};
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -37,7 +37,7 @@ pub(crate) struct History {
 impl History {
     /// Keeps the digest after `index`, if it is one of those to be kept.
     pub(crate) fn note(&mut self, index: u64, digest: u64) {
-        if !index.is_multiple_of(DIGEST_INTERVAL) {
+        if !index.is_multiple_of(intervals().digest_entries) {
             return;
         }
         if self.kept.len() == DIGESTS_KEPT {

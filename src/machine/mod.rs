@@ -194,7 +194,7 @@ impl Machine {
         self.tables.digest.wrapping_add(start)
     }
 
-    /// The digest after `index`: at `applied`, and after every [`crate::limits::DIGEST_INTERVAL`]th of the latest indexes since start.
+    /// The digest after `index`: at `applied`, and after every [`crate::limits::Intervals::digest_entries`]th of the latest indexes since start.
     pub fn digest_at(&self, index: u64) -> Option<u64> {
         if self.applied.is_some_and(|applied| applied.index == index) {
             return Some(self.digest());

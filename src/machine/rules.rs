@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::limits;
+use crate::limits::{self, Intervals};
 use crate::mutant::{self, Mutant};
 
 /// The newest cluster version this release supports.
@@ -66,8 +66,8 @@ const RULES_1: Rules = Rules {
     clients_max: limits::CLIENTS_MAX as u64,
     outcomes_max: limits::OUTCOMES_MAX as u64,
     open_writes_max: limits::OPEN_WRITES_MAX,
-    tombstone_ttl_ms: limits::TOMBSTONE_TTL.as_secs() * 1000,
-    client_idle_ttl_ms: limits::CLIENT_IDLE_TTL.as_secs() * 1000,
+    tombstone_ttl_ms: Intervals::PRODUCTION.tombstone_ttl.as_secs() * 1000,
+    client_idle_ttl_ms: Intervals::PRODUCTION.client_idle_ttl.as_secs() * 1000,
     session_ttl_ms_max: limits::SESSION_TTL_MAX.as_secs() * 1000,
     sweep_count_max: limits::SWEEP_COUNT_MAX,
     sweep_rows_max: limits::SWEEP_ROWS_MAX as u64,
@@ -77,6 +77,21 @@ const RULES_2: Rules = Rules { entry_format: 2, session_items_max: 2 * limits::S
 
 /// Version 1 as a careless release would change it.
 const RULES_OTHER: Rules = Rules { session_chunks_max: RULES_1.session_chunks_max / 2, ..RULES_1 };
+
+/// Rules with each of the intervals that may be in force: a test shortens them in all nodes of its cluster.
+const fn by_intervals(rules: Rules) -> [Rules; 3] {
+    let mut all = [rules; 3];
+    let mut at = 0;
+    while at < all.len() {
+        all[at].tombstone_ttl_ms = Intervals::ALL[at].tombstone_ttl.as_secs() * 1000;
+        all[at].client_idle_ttl_ms = Intervals::ALL[at].client_idle_ttl.as_secs() * 1000;
+        at += 1;
+    }
+    all
+}
+
+static ALL_1: [Rules; 3] = by_intervals(RULES_1);
+static ALL_2: [Rules; 3] = by_intervals(RULES_2);
 
 // A sweep must always be able to drop the largest single record: a session's chunks, head, metadata and tombstone rows; or a client's
 // outcomes and header.
@@ -101,8 +116,8 @@ pub fn newest_version() -> u16 {
 pub fn rules(version: u16) -> Option<&'static Rules> {
     match version {
         1 if mutant::is(Mutant::LimitWithoutVersion) => Some(&RULES_OTHER),
-        1 => Some(&RULES_1),
-        TEST_VERSION if newest_version() == TEST_VERSION => Some(&RULES_2),
+        1 => Some(&ALL_1[limits::in_force()]),
+        TEST_VERSION if newest_version() == TEST_VERSION => Some(&ALL_2[limits::in_force()]),
         _ => None,
     }
 }

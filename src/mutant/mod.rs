@@ -92,4 +92,6 @@ mutants! {
     StoppedRefused = "stopped-is-refused",
     ListWithoutReadIndex = "list-without-read-index",
     ListSkips = "list-skips-a-session",
+    TombstoneSweptEarly = "tombstone-swept-early",
+    KeptClientExpires = "kept-client-expires",
 }

@@ -5,19 +5,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::limits::{DIGEST_INTERVAL, DIGESTS_KEPT};
+use crate::limits::{DIGESTS_KEPT, intervals};
 use crate::mutant::{self, Mutant};
 use crate::types::NodeId;
 
 /// Entries of which it is remembered what the peers said.
 const INDEXES_KEPT: usize = 64;
-/// Peers under load are rarely seen at the same multiple of [`DIGEST_INTERVAL`]; of a larger stride they all are.
-const STRIDES: [u64; 3] = [DIGEST_INTERVAL, 16 * DIGEST_INTERVAL, 256 * DIGEST_INTERVAL];
-const _: () = assert!(STRIDES[2] < DIGEST_INTERVAL * DIGESTS_KEPT as u64, "the digest after the last multiple is still kept");
+/// Peers under load are rarely seen at the same multiple of [`Intervals::digest_entries`](crate::limits::Intervals::digest_entries); of
+/// so many times that they all are.
+const STRIDES: [u64; 3] = [1, 16, 256];
+const _: () = assert!(STRIDES[2] < DIGESTS_KEPT as u64, "the digest after the last multiple is still kept");
 
 /// The entries to tell the digests of, where `applied` is the last one. Ascending, each once, none is 0.
 pub fn reported(applied: u64) -> Vec<u64> {
-    let mut indexes: Vec<u64> = STRIDES.iter().map(|stride| applied - applied % stride).chain([applied]).collect();
+    let strides = STRIDES.iter().map(|stride| stride * intervals().digest_entries);
+    let mut indexes: Vec<u64> = strides.map(|stride| applied - applied % stride).chain([applied]).collect();
     indexes.retain(|index| *index != 0);
     indexes.sort_unstable();
     indexes.dedup();

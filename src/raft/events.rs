@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::blocking::Blocking;
 use crate::env::{Disk, Env};
+use crate::limits::intervals;
 
 const FILE: &str = "events";
 const TEMPORARY: &str = "events.tmp";
@@ -24,8 +25,6 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const _: () = assert!(COUNT_MAX * (DETAIL_BYTES_MAX + 64) <= FILE_BYTES_MAX as usize);
 /// Between two writes of the file.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Refusals of one kind are noted at once and then so often, with how many there were.
-const REFUSALS_INTERVAL_MS: u64 = 60_000;
 
 /// Something that happened on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +61,7 @@ struct Refusals {
 impl Refusals {
     /// Whether the last note is too young for another.
     fn is_fresh(&self, at_ms: u64) -> bool {
-        self.noted_ms.is_some_and(|noted_ms| at_ms.saturating_sub(noted_ms) < REFUSALS_INTERVAL_MS)
+        self.noted_ms.is_some_and(|noted_ms| u128::from(at_ms.saturating_sub(noted_ms)) < intervals().refusals.as_millis())
     }
 }
 

@@ -15,14 +15,13 @@ use super::shared::{IN_NO_CLUSTER, Shared};
 use super::standing::Standing;
 use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
 use super::{Forwarder, append, bootstrap, confirm, members, rebuild, receive, room};
+use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
 use crate::tls::host_of;
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{self as peer, peer_server::Peer};
 use crate::wire::v1;
 
-/// How often one peer's refusals are logged.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest wait for a digest that is still to come.
 const DIGEST_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Peers whose refusals are remembered; garbage from more of them is logged less often, never more.
@@ -131,7 +130,7 @@ impl PeerService {
     fn log_refusal(&self, from: u64, problem: &str) {
         let now = self.shared.env.clock.now();
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = refused.get(&from).is_some_and(|last| now.saturating_sub(*last) < REFUSAL_LOG_INTERVAL);
+        let quiet = refused.get(&from).is_some_and(|last| now.saturating_sub(*last) < intervals().refusals);
         if !quiet {
             if refused.len() >= REFUSED_PEERS_MAX {
                 refused.pop_first();

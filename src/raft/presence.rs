@@ -26,7 +26,7 @@ use super::room::{Disk, FRESH};
 use super::shared::Shared;
 use super::standing::{self, Standing};
 use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire};
-use crate::limits::{DIGEST_INTERVAL, NODES_MAX};
+use crate::limits::{NODES_MAX, intervals};
 use crate::machine::newest_version;
 use crate::types::{LogId, NodeId};
 use crate::wire::peer::v1 as peer;
@@ -585,7 +585,8 @@ fn message(shared: &Shared, read: &Read) -> peer::PresenceMessage {
         (core.machine.cluster_version(), indexes.into_iter().filter_map(digest).collect::<Vec<_>>())
     });
     // What a release before the list reads.
-    let first = digests.iter().rev().find(|digest| digest.index.is_multiple_of(DIGEST_INTERVAL)).copied().unwrap_or_default();
+    let first =
+        digests.iter().rev().find(|digest| digest.index.is_multiple_of(intervals().digest_entries)).copied().unwrap_or_default();
     peer::PresenceMessage {
         route: None,
         boot_id: shared.boot_id,

@@ -26,6 +26,7 @@ use super::{Error, StartError, admin, health, sweeper};
 use crate::env::{Clock, Env};
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, MIB, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX,
+    intervals,
 };
 use crate::mutant::{self, Mutant};
 use crate::raft::net::{Incoming, Net, TcpNet, Traffic};
@@ -45,8 +46,6 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Calls and streams open at once on one connection.
 const CONNECTION_STREAMS_MAX: u32 = 1024;
-/// Before the first pass over what is on the disk: a start has enough to do.
-const SCRUB_DELAY: Duration = Duration::from_secs(300);
 /// How long a stopping node, which leads no more, lets open operations end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
@@ -101,8 +100,8 @@ impl Tuning {
         let cache_bytes = config.storage.cache.as_u64() as usize;
         let state = state::Options { cache_bytes, ..state::Options::default() };
         let scrub = raft::ScrubOptions {
-            interval: config.storage.scrub_interval,
-            delay: SCRUB_DELAY.min(config.storage.scrub_interval),
+            interval: config.storage.scrub_interval.min(intervals().scrub_at_least),
+            delay: intervals().scrub_delay.min(config.storage.scrub_interval),
             bytes_per_second: config.storage.scrub_rate.as_u64(),
         };
         Self {

@@ -8,7 +8,8 @@
 //! [`exact()`] believes the revision of every answer and needs one pass. [`windows()`] believes none and places writes by version. A
 //! failure of either is a bug; passing [`exact()`] with every write's place known is proof. [`verdict`] runs both.
 //!
-//! Both assume that a key's versions never restart: runs keep tombstones longer than themselves.
+//! Both assume that a key's versions never restart: runs keep tombstones longer than themselves, or count versions on from where the log
+//! says that one ended.
 
 mod caller;
 mod exact;

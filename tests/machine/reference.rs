@@ -34,30 +34,44 @@ struct Client {
 /// A session whose deadline passed: its id, and the version its end took.
 pub type Expired = (String, u64);
 
-#[derive(Default)]
 pub struct Model {
+    /// How long tombstones live, and clients that say nothing.
+    tombstone_ms: u64,
+    idle_ms: u64,
     now: u64,
     pub sessions: BTreeMap<String, Session>,
     tombstones: BTreeMap<String, (u64, u64)>,
     clients: BTreeMap<u64, Client>,
 }
 
+impl Default for Model {
+    fn default() -> Self {
+        Self::new(TOMBSTONE_MS, IDLE_MS)
+    }
+}
+
 impl Model {
-    /// Moves time on; gives what expired.
-    pub fn advance(&mut self, stamp: u64) -> Vec<Expired> {
+    pub fn new(tombstone_ms: u64, idle_ms: u64) -> Self {
+        Self { tombstone_ms, idle_ms, now: 0, sessions: BTreeMap::new(), tombstones: BTreeMap::new(), clients: BTreeMap::new() }
+    }
+
+    /// Moves time on; gives the sessions that expired, and the tombstones that ended.
+    pub fn advance(&mut self, stamp: u64) -> (Vec<Expired>, Vec<Expired>) {
         self.now = self.now.max(stamp);
         let now = self.now;
         let mut expired = Vec::new();
         for (id, session) in &self.sessions {
             if let Some(deadline) = session.deadline.filter(|deadline| *deadline <= now) {
-                self.tombstones.insert(id.clone(), (session.version + 1, deadline + TOMBSTONE_MS));
+                self.tombstones.insert(id.clone(), (session.version + 1, deadline + self.tombstone_ms));
                 expired.push((id.clone(), session.version + 1));
             }
         }
         self.sessions.retain(|_, session| session.deadline.is_none_or(|deadline| deadline > now));
+        let ended = self.tombstones.iter().filter(|(_, (_, until))| *until <= now).map(|(id, (version, _))| (id.clone(), *version));
+        let ended = ended.collect();
         self.tombstones.retain(|_, (_, until)| *until > now);
         self.clients.retain(|_, client| client.deadline > now);
-        expired
+        (expired, ended)
     }
 
     /// What a client's write that is the entry at `index` is answered.
@@ -87,7 +101,7 @@ impl Model {
     }
 
     fn open(&mut self, index: u64, nonce: Nonce) -> Verdict {
-        let deadline = self.now + IDLE_MS;
+        let deadline = self.now + self.idle_ms;
         let Some((client, row)) = self.clients.iter_mut().find(|(_, client)| client.nonce == nonce) else {
             self.clients.insert(index, Client { nonce, below: 1, deadline, answers: BTreeMap::new() });
             return Verdict::ClientOpened { client: ClientId(index) };
@@ -97,7 +111,7 @@ impl Model {
     }
 
     fn touch(&mut self, client: ClientId, nonce: Nonce, below: u64) -> bool {
-        let deadline = self.now + IDLE_MS;
+        let deadline = self.now + self.idle_ms;
         let Some(client) = self.client(client, nonce) else { return false };
         client.deadline = deadline;
         client.below = client.below.max(below);
@@ -151,7 +165,7 @@ impl Model {
                 None => Verdict::NotFound { tombstone: Version(tombstone) },
                 Some(old) => {
                     self.sessions.remove(id.as_str());
-                    self.tombstones.insert(id.as_str().to_owned(), (old.version + 1, self.now + TOMBSTONE_MS));
+                    self.tombstones.insert(id.as_str().to_owned(), (old.version + 1, self.now + self.tombstone_ms));
                     Verdict::Deleted { version: Version(old.version + 1) }
                 }
             };

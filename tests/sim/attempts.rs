@@ -6,7 +6,7 @@
 //!
 //! One process runs one seed, so what was seen is the process's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 /// A client's number, and a sequence of it.
@@ -33,6 +33,20 @@ pub fn begun(request: Request) {
 /// Its answer: nothing changed.
 pub fn refused(request: Request) {
     SEEN.lock().unwrap_or_else(PoisonError::into_inner).refused(request);
+}
+
+static FORGOTTEN: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+/// A client takes it that its entry is gone: what was ambiguous ends as unknown, the rest gets another identity.
+pub fn forgotten(client: u64) {
+    FORGOTTEN.lock().unwrap_or_else(PoisonError::into_inner).insert(client);
+}
+
+/// Nobody takes that but by an entry of the committed log that was judged without one, which the model says too.
+pub fn judge_forgotten(unknown: &BTreeSet<u64>) -> Vec<String> {
+    let forgotten = FORGOTTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let wrong = forgotten.difference(unknown);
+    wrong.map(|client| format!("a client takes it that its entry is gone, which the log does not say client={client}")).collect()
 }
 
 /// Judges what was seen, see [`Attempts::judge`].

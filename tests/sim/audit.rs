@@ -12,6 +12,9 @@ use quorate::testing::history::{Committed, Request};
 use quorate::types::{Blob, Codec, Outcome, Revision, Verdict, Write};
 
 use super::attempts;
+use super::coverage::sometimes;
+use super::eras::Eras;
+use super::params::{Params, SHORT_IDLE_MS, SHORT_TOMBSTONE_MS};
 use super::reference::Model;
 use super::workload::{VALUE_BYTES, key_of};
 
@@ -29,10 +32,20 @@ pub struct Audit {
     /// Where each request stands in the log, whatever came of it there.
     entries: BTreeMap<(u64, u64), Vec<u64>>,
     committed: Vec<Committed>,
+    eras: Eras,
+    /// Clients that were answered that there is no entry of theirs.
+    unknown: BTreeSet<u64>,
+    /// When each client's entry was last prolonged by something else than a keep-alive.
+    written_ms: BTreeMap<u64, u64>,
     violations: Vec<String>,
 }
 
 impl Audit {
+    pub fn new(params: &Params) -> Self {
+        let model = if params.short_intervals { Model::new(SHORT_TOMBSTONE_MS, SHORT_IDLE_MS) } else { Model::default() };
+        Self { model, ..Self::default() }
+    }
+
     /// Takes note of what a node applied.
     pub fn take(&mut self, node: u64, applied: &Applied<'_>) {
         let (index, mark) = (applied.log_id.index, mark(applied));
@@ -53,10 +66,17 @@ impl Audit {
     }
 
     fn replay(&mut self, index: u64, entry: &Entry, outcome: &Outcome) {
-        for (id, version) in self.model.advance(entry.stamp_ms) {
+        // A session may expire and its tombstone end with one entry: it is the last of its era.
+        let (expired, ended) = self.model.advance(entry.stamp_ms);
+        for (id, version) in expired {
             let Some(key) = key_of(&id) else { continue };
             let (value, request, is_expiry) = (None, None, true);
+            let version = self.eras.before(key, index) + version;
             self.committed.push(Committed { key, version, revision: index, value, request, is_expiry });
+        }
+        for (id, version) in ended {
+            let Some(key) = key_of(&id) else { continue };
+            self.eras.end(key, index, version);
         }
         let Command::Client(write) = &entry.command else { return };
         // The client takes a full table for a refusal: it changes nothing, but is in the log.
@@ -67,6 +87,7 @@ impl Audit {
         if expected != *outcome {
             self.violations.push(format!("the model answers {expected:?}, the machine {outcome:?} index={index} write={write:?}"));
         }
+        self.note_client(entry.stamp_ms, write, outcome);
         let version = match outcome.verdict {
             Verdict::Saved(saved) => saved.version.0,
             Verdict::Deleted { version } => version.0,
@@ -81,8 +102,39 @@ impl Audit {
         }
         if let Some(key) = write.session().and_then(|id| key_of(id.as_str())) {
             let value = write.change().and_then(|change| change.head()).map(value_of);
+            let before = self.eras.before(key, index);
+            if version == 1 && before > 0 {
+                sometimes("version started again");
+            }
+            let version = before + version;
             self.committed.push(Committed { key, version, revision: index, value, request, is_expiry: false });
         }
+    }
+
+    /// What the model has judged right, of a client's entry.
+    fn note_client(&mut self, stamp_ms: u64, write: &Write, outcome: &Outcome) {
+        let client = match write {
+            Write::KeepAlive { client, .. } | Write::CloseClient { client, .. } => client.0,
+            write => match write.request() {
+                Some(request) => request.client.0,
+                None => return,
+            },
+        };
+        if outcome.verdict == Verdict::ClientUnknown {
+            sometimes("client without an entry");
+            self.unknown.insert(client);
+        } else if outcome.verdict == Verdict::ClientKept {
+            sometimes("client kept alive");
+        } else if let Some(before) = self.written_ms.insert(client, stamp_ms)
+            && stamp_ms > before + SHORT_IDLE_MS
+        {
+            sometimes("client kept alive for longer than it may be idle");
+        }
+    }
+
+    /// Where versions start again.
+    pub fn eras(&self) -> &Eras {
+        &self.eras
     }
 
     /// The last entry that any node applied.
@@ -94,6 +146,7 @@ impl Audit {
     pub fn finish(&mut self) -> (Option<Vec<Committed>>, Vec<String>) {
         let mut violations = std::mem::take(&mut self.violations);
         violations.extend(attempts::judge(&self.entries));
+        violations.extend(attempts::judge_forgotten(&self.unknown));
         if let Some(first) = self.waiting.keys().next() {
             violations.push(format!("entries were applied behind one that no node applied index={} first={first}", self.next));
             return (None, violations);

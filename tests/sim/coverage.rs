@@ -25,7 +25,6 @@ const EVENTS: &[(&str, &str)] = &[
     ("a call is parked", "call parked"),
     ("installed a snapshot", "snapshot installed"),
     ("a delta's base is not what is stored", "delta base mismatch"),
-    ("the cluster forgot this client, another is opened", "client expired and reopened"),
     ("a turn was rebased", "rebase"),
     ("handing leadership over", "leadership handed over"),
     ("taking over from a lost leader", "lost leader replaced at once"),
@@ -94,6 +93,10 @@ impl<S: Subscriber> Layer<S> for Points {
                 sometimes("attempt refused");
                 attempts::refused((number("client"), number("sequence")));
             }
+            "the cluster forgot this client, another is opened" => {
+                sometimes("client expired and reopened");
+                attempts::forgotten(number("client"));
+            }
             "a call is forwarded" if has("is_write") => sometimes("write forwarded"),
             "an ambiguous write was settled by a retry" if has("is_conflict") => sometimes("conflict after retry"),
             "an ambiguous write was settled by a retry" => sometimes("ambiguous write retried"),
@@ -102,7 +105,9 @@ impl<S: Subscriber> Layer<S> for Points {
             }
             "the room on this node's disk crossed the bound below which it takes no content" => sometimes("full disk healed"),
             "swept" => {
-                for (name, point) in [("sessions", "session expired"), ("clients", "client swept")] {
+                for (name, point) in
+                    [("sessions", "session expired"), ("clients", "client swept"), ("tombstones", "tombstone swept")]
+                {
                     if fields.numbers.iter().any(|(field, count)| *field == name && *count > 0) {
                         sometimes(point);
                     }
@@ -135,7 +140,9 @@ pub fn start() {
 #[test]
 fn every_point_has_a_floor() {
     let sources = [
+        include_str!("audit.rs"),
         include_str!("coverage.rs"),
+        include_str!("eras.rs"),
         include_str!("listing.rs"),
         include_str!("minority.rs"),
         include_str!("nemesis.rs"),

@@ -13,6 +13,7 @@ use quorate::types::Consistency;
 
 use super::audit::Audit;
 use super::coverage::sometimes;
+use super::eras::Eras;
 use super::node::HostClock;
 use super::workload::{Connect, Phase, Shared, id_of, key_of};
 
@@ -117,8 +118,8 @@ impl Log {
     }
 }
 
-/// Judges every page; `log` is the committed log, if it is known whole.
-pub fn judge(pages: &[Page], history: &[Op], log: Option<&[Committed]>) -> Vec<String> {
+/// Judges every page; `log` is the committed log, if it is known whole, with versions counted on.
+pub fn judge(pages: &[Page], history: &[Op], log: Option<&[Committed]>, eras: &Eras) -> Vec<String> {
     let mut known: Vec<(Duration, u64)> = history.iter().filter_map(|op| Some((op.returned, op.answer.revision()?))).collect();
     known.extend(pages.iter().map(|page| (page.returned, page.revision)));
     known.sort_unstable();
@@ -142,7 +143,8 @@ pub fn judge(pages: &[Page], history: &[Op], log: Option<&[Committed]>) -> Vec<S
         if !page.sessions.is_sorted() || page.sessions.len() > page.limit as usize || (page.more && is_short) {
             wrong.push(format!("a page is out of order or bounds: {page:?}"));
         }
-        let shown: Vec<_> = page.sessions.iter().filter(|(id, _)| key_of(id).is_some()).cloned().collect();
+        let counted = |(id, version): &(String, u64)| Some((id.clone(), eras.before(key_of(id)?, page.revision) + version));
+        let shown: Vec<_> = page.sessions.iter().filter_map(counted).collect();
         if let Some(log) = &log {
             sometimes("listing checked");
             let stored = log.shown(page);
@@ -182,7 +184,7 @@ fn judged(change: impl FnOnce(&mut Page)) -> Vec<String> {
         newest: 7,
     };
     change(&mut page);
-    judge(&[page], &history, Some(&log))
+    judge(&[page], &history, Some(&log), &Eras::default())
 }
 
 #[test]

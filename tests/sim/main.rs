@@ -10,6 +10,7 @@ mod attempts;
 mod audit;
 mod corruption;
 mod coverage;
+mod eras;
 mod invariants;
 mod listing;
 mod lying;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quorate::env::{Clock, Env};
+use quorate::limits::intervals;
 use quorate::raft::{Applied, Leadership, Node, Observer, Read, Role, ScrubOptions, Status};
 use quorate::server::config::Config;
 use quorate::server::{Options, Server, Tuning};
@@ -96,6 +97,10 @@ pub struct Slot {
     pub workers: Option<TaskWorkers>,
     /// Asks the process to stop in an orderly way.
     pub stop: Arc<Notify>,
+    /// The entry whose digest it said last.
+    pub digest_index: u64,
+    /// Times its process has read its disk whole.
+    pub scrubs: u64,
     /// Snapshots it was seen to have installed.
     pub installs: u64,
     pub applied: u64,
@@ -122,6 +127,8 @@ impl Slot {
             was_corrupted: false,
             workers: None,
             stop: Arc::new(Notify::new()),
+            digest_index: 0,
+            scrubs: 0,
             installs: 0,
             applied: 0,
             digests,
@@ -149,10 +156,18 @@ impl Slot {
         self.applied = status.applied.unwrap_or(0);
         if let Some(index) = status.digest_index {
             let seen = *self.digests.lock().expect("no host panics with it").entry(index).or_insert(status.digest);
+            if index != self.digest_index {
+                sometimes("digest reported");
+            }
+            self.digest_index = index;
             if seen != status.digest {
                 self.violations.push(format!("replicas differ index={index} {seen:x} {:x}", status.digest));
             }
         }
+        if status.scrubbed.passes > self.scrubs {
+            sometimes("disk read whole");
+        }
+        self.scrubs = status.scrubbed.passes;
         if status.scrubbed.passes > 0 && !self.wiped {
             self.corrupt = false;
         }
@@ -307,7 +322,10 @@ impl Host {
         let observer: Observer = Arc::new(observe);
         // Often enough that every run reads everything several times, beside whatever else goes on.
         let bytes_per_second = if self.params.is_large() { 64 << 20 } else { 1 << 20 };
-        let scrub = ScrubOptions { interval: Duration::from_secs(5), delay: Duration::from_secs(3), bytes_per_second };
+        let scrub = match self.params.short_intervals {
+            true => ScrubOptions { interval: intervals().scrub_at_least, delay: intervals().scrub_delay, bytes_per_second },
+            false => ScrubOptions { interval: Duration::from_secs(5), delay: Duration::from_secs(3), bytes_per_second },
+        };
         Tuning { log_bytes_kept: self.params.log_bytes_kept, early_elections: true, log, state, scrub, observer: Some(observer) }
     }
 }

@@ -66,6 +66,11 @@ const LATER_KINDS: [Kind; 3] = [Kind::Members, Kind::HungDisk, Kind::PowerCutAft
 const LATEST_KINDS: [Kind; 3] = [Kind::SlowLink, Kind::PowerCutWithinChange, Kind::Corruption];
 /// And once more.
 const NEWEST_KINDS: [Kind; 1] = [Kind::FullMinority];
+/// In [`Params::faults`]'s variable: intervals are short, whichever the seed is.
+const SHORT_INTERVALS: &str = "ShortIntervals";
+/// What lives short then, as the model has it: tombstones, and clients that say nothing.
+pub const SHORT_TOMBSTONE_MS: u64 = 2000;
+pub const SHORT_IDLE_MS: u64 = 6000;
 /// Hosts that are no members at first.
 const SPARES: u64 = 2;
 
@@ -104,6 +109,8 @@ pub struct Params {
     pub buffer_bytes: usize,
     /// When every node comes to know the cluster version that only tests use, so that the cluster moves up to it under load.
     pub upgrades: Option<Duration>,
+    /// A third of the seeds see every interval pass many times, see `limits::Intervals`.
+    pub short_intervals: bool,
 }
 
 impl Params {
@@ -130,8 +137,13 @@ impl Params {
         faults.extend(LATEST_KINDS.into_iter().filter(|_| !lies && latest.below(10) < keep));
         let newest = SeededRandom::new(seed ^ 0x6e65_7765_7374);
         faults.extend(NEWEST_KINDS.into_iter().filter(|_| !lies && newest.below(10) < keep));
+        let mut short_intervals = seed.is_multiple_of(3);
         if let Ok(names) = std::env::var("SIM_FAULTS") {
-            faults = names.split(',').map(named).collect();
+            let (short, names): (Vec<_>, Vec<_>) = names.split(',').partition(|name| *name == SHORT_INTERVALS);
+            short_intervals |= !short.is_empty();
+            if !names.is_empty() {
+                faults = names.into_iter().map(named).collect();
+            }
         }
         let is_large = random.below(8) == 0;
         Self {
@@ -154,6 +166,7 @@ impl Params {
             segment_bytes: if is_large { 20 << 20 } else { 64 << 10 },
             large_bytes: if is_large { LARGE_BYTES[latest.below(3) as usize] } else { 20_000 },
             buffer_bytes: [16 << 10, 256 << 10, 4 << 20][latest.below(3) as usize],
+            short_intervals,
             upgrades: (random.below(4) == 0).then(|| Duration::from_millis(random.below(20_000))),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::client::{Client, Content, Error, ErrorKind, Expected, Expiry, LoadOptions, Version, WriteOptions};
 use quorate::env::Clock;
+use quorate::limits::intervals;
 use quorate::testing::history::{Answer, Ask, Op};
 use quorate::testing::inline::SeededRandom;
 
@@ -156,6 +157,23 @@ impl Caller {
             }
             let think_ms = if is_rush { 1 } else { self.random.below(self.think_ms + 1) };
             tokio::time::sleep(Duration::from_millis(think_ms)).await;
+        }
+    }
+
+    /// Works until the scan: saves once in a while, and only loads for longer than its client's entry would live by itself.
+    pub async fn run_reading(mut self) {
+        let client = self.client();
+        let (mut saves_at, pause) = (Duration::ZERO, intervals().client_idle_ttl * 3 / 2);
+        while self.phase() < Phase::Scan {
+            let ask = if self.clock.now() < saves_at {
+                Ask::Load
+            } else {
+                saves_at = self.clock.now() + pause;
+                Ask::Save { value: self.next_value() }
+            };
+            let key = self.random.below(self.keys as u64) as usize;
+            self.call(&client, key, ask, Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_millis(100 + self.random.below(300))).await;
         }
     }
 

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use quorate::client::StatusOptions;
-use quorate::testing::history::{Answer, Ask, audit, exact, resolve, verdict};
+use quorate::limits;
+use quorate::testing::history::{Answer, Ask, audit, exact, verdict, windows};
 use quorate::testing::inline::SeededRandom;
 use turmoil::{Builder, Sim};
 
+use super::audit::Audit;
 use super::corruption;
 use super::coverage;
 use super::listing::{self, Lister, Page};
@@ -64,6 +66,9 @@ struct World {
 /// Runs one seed with faults for so long.
 pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
     let params = Arc::new(Params::new(seed));
+    if params.short_intervals {
+        limits::shorten(limits::Shortened::All);
+    }
     LARGE_BYTES.store(params.large_bytes, Ordering::Relaxed);
     BUFFER_BYTES.store(params.buffer_bytes, Ordering::Relaxed);
     let mut sim = Builder::new()
@@ -108,7 +113,7 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
 }
 
 fn hosts(params: &Arc<Params>, dir: &std::path::Path) -> Vec<Host> {
-    let (digests, audit) = (Arc::default(), Arc::default());
+    let (digests, audit) = (Arc::default(), Arc::new(Mutex::new(Audit::new(params))));
     let lies = std::env::var_os("SIM_LYING_DISK").is_some();
     let host = |id: u64| {
         let slot = Arc::new(Mutex::new(Slot::new(Arc::clone(&digests), Arc::clone(&audit))));
@@ -128,6 +133,14 @@ impl World {
             names.push(format!("c{id}"));
             sim.client(format!("c{id}"), async move {
                 Caller::new(id, &params, shared).run().await;
+                Ok(())
+            });
+        }
+        if params.short_intervals {
+            let (id, params, shared) = (params.callers + 1, params.clone(), self.shared.clone());
+            names.push("reader".to_owned());
+            sim.client("reader", async move {
+                Caller::new(id, &params, shared).run_reading().await;
                 Ok(())
             });
         }
@@ -242,15 +255,24 @@ impl World {
         }
         violations.extend(self.scan.lock().expect("nobody panics with it").take().into_iter().flatten());
         violations.extend(self.turns.lock().expect("nobody panics with it").violations.iter().take(3).cloned());
-        let (log, wrong) =
-            self.hosts[0].slot.lock().expect("nobody panics with it").audit.lock().expect("nobody panics with it").finish();
+        let (log, eras, wrong) = {
+            let slot = self.hosts[0].slot.lock().expect("nobody panics with it");
+            let mut audit = slot.audit.lock().expect("nobody panics with it");
+            let (log, wrong) = audit.finish();
+            (log, audit.eras().clone(), wrong)
+        };
         violations.extend(wrong.into_iter().take(3));
         let pages = self.pages.lock().expect("nobody panics with it");
-        violations.extend(listing::judge(&pages, &shared.history, log.as_deref()).into_iter().take(3));
-        violations.extend(verdict(&shared.history).iter().map(ToString::to_string));
+        violations.extend(listing::judge(&pages, &shared.history, log.as_deref(), &eras).into_iter().take(3));
+        let history = eras.counted_on(&shared.history);
+        if eras.is_empty() {
+            violations.extend(verdict(&history).iter().map(ToString::to_string));
+        }
         if let Some(log) = log {
-            // With the log at hand every write has its place.
-            let known = exact(&resolve(&shared.history, &log)).into_iter().chain(audit(&shared.history, &log));
+            // With the log at hand every write has its place. Where versions start again, nobody can do without.
+            let resolved = eras.resolved(&history, &log);
+            let by_windows = if eras.is_empty() { Vec::new() } else { windows(&resolved) };
+            let known = exact(&resolved).into_iter().chain(by_windows).chain(audit(&history, &log));
             violations.extend(known.map(|violation| format!("by the log: {violation}")));
         }
         let count = |wanted: &dyn Fn(Answer) -> bool| shared.history.iter().filter(|op| wanted(op.answer)).count();

@@ -14,7 +14,7 @@ struct Part {
 }
 
 const PARTS: &[Part] = &[
-    Part { path: "src/limits.rs", modules: &[], crates: &[] },
+    Part { path: "src/limits", modules: &[], crates: &[] },
     Part { path: "src/mutant/", modules: &["mutant"], crates: &[] },
     Part { path: "src/docs/", modules: &[], crates: &[] },
     Part { path: "src/types/", modules: &["types", "limits"], crates: &["bytes", "crc32c"] },

@@ -157,6 +157,9 @@ pub struct Serve {
     /// Take little of the disk at once: the nodes of a trial share one
     #[arg(long, hide = true)]
     pub small: bool,
+    /// Let every long interval pass in seconds, but not the life of tombstones: on all nodes of a trial, on none with data that matters
+    #[arg(long, hide = true)]
+    pub short_intervals: bool,
     /// Know the cluster version that only tests know: this process stands for the next release
     #[arg(long, hide = true)]
     pub test_version: bool,

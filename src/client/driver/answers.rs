@@ -6,8 +6,9 @@ use super::super::given_up::Say;
 use super::super::operation::{Attempt, Body, Key, Operation, Via};
 use super::super::retry::{self, Decision, Situation};
 use super::super::{Error, ErrorKind};
-use super::{CLOSE_AGAIN, Connection, Driver, KEEP_ALIVE_INTERVAL};
+use super::{CLOSE_AGAIN, Connection, Driver};
 use crate::env::u64_from;
+use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
 use crate::types::{Applied, Change, ClusterId, Outcome, Refusal, RefusalKind, Verdict, Version};
 use crate::wire::{self, v1};
@@ -263,7 +264,7 @@ impl Driver {
             && nonce == self.table.nonce()
         {
             self.table.opened(*client);
-            self.keep_alive_at = Some(self.now + KEEP_ALIVE_INTERVAL);
+            self.keep_alive_at = Some(self.now + intervals().keep_alive);
         }
     }
 
@@ -278,7 +279,7 @@ impl Driver {
             return self.fail(key, error);
         };
         self.table.forget(request.client, self.config.nonce());
-        tracing::debug!("the cluster forgot this client, another is opened");
+        tracing::debug!(client = request.client.0, "the cluster forgot this client, another is opened");
         if self.operations.get(&key).is_some_and(|operation| operation.history.ambiguous) {
             self.fail(key, Error::indeterminate(None));
         } else {

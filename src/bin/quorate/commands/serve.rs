@@ -5,6 +5,7 @@ use std::path::Path;
 
 use quorate::env::{self, Env};
 use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
+use quorate::limits::{Shortened, shorten};
 use quorate::server::config::Config;
 use quorate::server::data_dir::{self, Begin};
 use quorate::server::{Options, Reload, Server, Tuning, is_marked, mark_for_rebuild};
@@ -63,9 +64,7 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         }
     };
     open_files();
-    if args.test_version {
-        quorate::server::allow_test_version();
-    }
+    stand_for(args.test_version, args.short_intervals);
     mark_if_the_engine_panics(&data_dir);
     let tuning = Tuning::of(&config);
     let tuning = if args.small { tuning.small() } else { tuning };
@@ -89,6 +88,17 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     }
     // One that was removed must not be started again and again: a person decides what becomes of the machine.
     result.map_err(|error| if error.was_removed() { Failure::usage(error) } else { Failure::failed(error) })
+}
+
+/// What tests make of this process.
+fn stand_for(next_release: bool, trial: bool) {
+    if next_release {
+        quorate::server::allow_test_version();
+    }
+    if trial {
+        shorten(Shortened::ButTombstones);
+        tracing::warn!("intervals are short, as on the nodes of a trial: no cluster with other nodes may have this one");
+    }
 }
 
 /// What follows from an empty data directory, and what to do if it should not be empty.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use quorate::client::{ClusterStatus, NodeStatus, Role, StatusOptions};
-use quorate::limits::DIGEST_INTERVAL;
+use quorate::limits::intervals;
 use quorate::types::Revision;
 use serde_json::{Value, json};
 
@@ -135,9 +135,10 @@ fn compared(status: &ClusterStatus, index: u64, within: Duration) -> Result<Stri
         return Err(Failure { code: Code::Unavailable, message });
     }
     if !past.is_empty() {
+        let every = intervals().digest_entries;
         return Err(Failure::failed(format!(
-            "nodes have passed entry {index}, and keep the digests of every {DIGEST_INTERVAL}th entry only nodes={past}; name one to come, \
-             or a multiple of {DIGEST_INTERVAL}"
+            "nodes have passed entry {index}, and keep the digests of every {every}th entry only nodes={past}; name one to come, or a \
+             multiple of {every}"
         )));
     }
     let (nodes, mut digests): (Vec<String>, Vec<u64>) =
