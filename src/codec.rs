@@ -21,8 +21,8 @@ use bytes::Bytes;
 use crate::limits::{COUNTERS_MAX, PEER_MESSAGE_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_TTL_MAX};
 use crate::machine::{Command, Entry};
 use crate::types::{
-    Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, LogId, NodeId, Nonce, OnConflict, Outcome, Request,
-    Revision, Saved, Sequence, SessionId, Swept, TooLarge, Verdict, Version, Write,
+    Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, LogId, NodeId, Nonce, OnConflict, OutOfRange, Outcome,
+    Request, Revision, Saved, Sequence, SessionId, Swept, TooLarge, Verdict, Version, Write, bounded,
 };
 
 /// The format of entries under cluster version 1, and of every row.
@@ -135,6 +135,21 @@ pub fn decode(payload: &Bytes, cluster_version: u16) -> Result<Entry, Error> {
         _ => decode_body::<Pair<Command, u64>>(payload).map(|pair| (pair.1, pair.0))?,
     };
     Ok(Entry { stamp_ms, command })
+}
+
+/// Checks the one number of an entry that the machine's time becomes, without decoding the rest. What does not decode is left to
+/// [`decode`]. Errors: it is out of range.
+pub fn check_stamp(payload: &Bytes) -> Result<(), OutOfRange> {
+    let stamp_ms = match payload.first() {
+        Some(&FORMAT) => decode_number(&payload[1..]),
+        Some(&TEST_FORMAT) => decode(payload, TEST_FORMAT.into()).ok().map(|entry| entry.stamp_ms),
+        _ => None,
+    };
+    bounded("entry.stamp_ms", stamp_ms.unwrap_or_default()).map(drop)
+}
+
+fn decode_number(bytes: &[u8]) -> Option<u64> {
+    bincode::decode_from_slice(bytes, bincode::config::standard()).ok().map(|(number, _)| number)
 }
 
 /// Encodes the value of a row.

@@ -53,6 +53,9 @@ pub const APPEND_ENTRIES_MAX: u64 = 4096;
 /// Largest frame of a streamed load or snapshot.
 pub const FRAME_BYTES_MAX: usize = MIB as usize;
 
+/// Largest term, index, revision, version, node id and time in milliseconds: what bytes say beyond it is none, and sums of two below it
+/// overflow nowhere.
+pub const NUMBER_MAX: u64 = 1 << 62;
 /// Sequences a client may have open: a sequence at or beyond `acknowledged_below` plus this is refused.
 pub const OPEN_WRITES_MAX: u64 = 1024;
 /// Most clients in the client table.

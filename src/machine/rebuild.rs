@@ -4,10 +4,11 @@ use bytes::Bytes;
 
 use super::invariants::Broken;
 use super::rows::{self, Effects, Problem};
-use super::session::Session;
+use super::session::{Session, Tombstone};
 use super::{Machine, rules};
 use crate::codec::{self, Encode};
 use crate::mutant::{self, Mutant};
+use crate::types::{LogId, Outcome, bounded};
 
 impl Machine {
     /// Rebuilds the machine from rows in order of (table, key): those of [`rows::METADATA_TABLES`]; others are passed over.
@@ -39,6 +40,17 @@ impl Machine {
                 if self.tables.sessions.contains_key(&id) {
                     return Err(contradiction);
                 }
+                in_range(
+                    table,
+                    &[
+                        ("session.version", session.version.0),
+                        ("session.mod_revision", session.mod_revision.0),
+                        ("session.next_chunk", session.next_chunk),
+                        ("session.created_ms", session.created_ms),
+                        ("session.updated_ms", session.updated_ms),
+                        ("session.deadline_ms", session.deadline_ms.unwrap_or_default()),
+                    ],
+                )?;
                 self.check_session(&id, &session).map_err(|broken| broken_by(table, broken))?;
                 canonical(table, &session, value)?;
                 // A row is as this version encodes it: doing that again would only take time.
@@ -48,6 +60,7 @@ impl Machine {
             rows::CLIENTS => {
                 let client = rows::decode_client_key(key)?;
                 let header: rows::ClientHeader = rows::decode(table, value)?;
+                in_range(table, &[("client", client.0), ("client.deadline_ms", header.deadline_ms)])?;
                 if self.tables.nonces.contains_key(&header.nonce) || self.tables.clients.contains_key(&client) {
                     return Err(contradiction);
                 }
@@ -59,7 +72,8 @@ impl Machine {
             rows::OUTCOMES if mutant::is(Mutant::DedupNotInSnapshot) => Ok(()),
             rows::OUTCOMES => {
                 let (client, sequence) = rows::decode_outcome_key(key)?;
-                let outcome = rows::decode(table, value)?;
+                let outcome: Outcome = rows::decode(table, value)?;
+                in_range(table, &[("outcome.revision", outcome.revision.0)])?;
                 let row = self.tables.clients.get(&client).ok_or_else(|| contradiction.clone())?;
                 if row.outcomes.contains_key(&sequence) {
                     return Err(contradiction);
@@ -71,7 +85,8 @@ impl Machine {
             }
             rows::TOMBSTONES => {
                 let id = rows::decode_session_key(table, key)?;
-                let tombstone = rows::decode(table, value)?;
+                let tombstone: Tombstone = rows::decode(table, value)?;
+                in_range(table, &[("tombstone.version", tombstone.version.0), ("tombstone.deadline_ms", tombstone.deadline_ms)])?;
                 canonical(table, &tombstone, value)?;
                 if self.tables.sessions.contains_key(&id) || self.tables.tombstones.contains_key(&id) {
                     return Err(contradiction);
@@ -89,12 +104,23 @@ impl Machine {
             return Err(rows::Error { table: rows::GLOBAL, problem: Problem::Key });
         }
         let global = rows::decode_global(value)?;
+        let LogId { term, node, index } = global.applied.unwrap_or_default();
+        in_range(
+            rows::GLOBAL,
+            &[("applied.term", term), ("applied.node", node.0), ("applied.index", index), ("now_ms", global.now_ms)],
+        )?;
         let version = global.cluster_version;
         let known = rules(version).ok_or(rows::Error { table: rows::GLOBAL, problem: Problem::ClusterVersion { version } })?;
         (self.applied, self.now_ms) = (global.applied, global.now_ms);
         (self.cluster_version, self.rules) = (version, known);
         Ok(())
     }
+}
+
+/// Errors: the first number that no machine counts to. What is kept of a client's sequences is its own choice, and only compared.
+fn in_range(table: u8, numbers: &[(&'static str, u64)]) -> Result<(), rows::Error> {
+    let all = numbers.iter().try_for_each(|(field, number)| bounded(field, *number).map(drop));
+    all.map_err(|error| rows::Error { table, problem: Problem::OutOfRange(error) })
 }
 
 fn broken_by(table: u8, broken: Broken) -> rows::Error {
@@ -106,4 +132,73 @@ fn canonical<T: Encode>(table: u8, value: &T, row: &Bytes) -> Result<(), rows::E
     let (found, canonical) = (row.len(), codec::row_bytes(value));
     let problem = Problem::NotCanonical { found, canonical };
     (found == canonical).then_some(()).ok_or(rows::Error { table, problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::NUMBER_MAX;
+    use crate::machine::rows::{ClientHeader, Global};
+    use crate::types::{ClientId, NodeId, Nonce, Revision, Sequence, SessionId, Verdict, Version};
+
+    fn build(rows: Vec<(u8, Bytes, Bytes)>) -> Result<Machine, rows::Error> {
+        Machine::from_rows(rows.into_iter().map(Ok))
+    }
+
+    fn global(change: impl Fn(&mut Global)) -> (u8, Bytes, Bytes) {
+        let applied = Some(LogId { term: 1, node: NodeId(1), index: 9 });
+        let mut global = Global { applied, now_ms: 5, cluster_version: 1 };
+        change(&mut global);
+        (rows::GLOBAL, rows::global_key(), rows::encode_global(&global))
+    }
+
+    fn session(change: impl Fn(&mut Session)) -> (u8, Bytes, Bytes) {
+        let mut session =
+            Session { create_revision: Revision(3), mod_revision: Revision(4), version: Version(1), ..Session::default() };
+        change(&mut session);
+        (rows::SESSIONS, rows::session_key(&SessionId::new("s").expect("short")), rows::encode(&session))
+    }
+
+    /// Of each row of the tables in memory, each number that a machine computes with.
+    #[test]
+    fn a_row_with_a_number_out_of_range_is_none_by_its_field() {
+        let above = NUMBER_MAX + 1;
+        let applied =
+            |change: fn(&mut LogId, u64)| global(move |global| change(global.applied.as_mut().expect("set above"), NUMBER_MAX + 1));
+        let client = |header: ClientHeader| (rows::CLIENTS, rows::client_key(ClientId(2)), rows::encode(&header));
+        let header = ClientHeader { nonce: Nonce([1; 16]), acknowledged_below: Sequence(1), deadline_ms: 1 };
+        let outcome = Outcome { revision: Revision(above), verdict: Verdict::TooManySessions };
+        let tombstone = |tombstone: Tombstone| {
+            (rows::TOMBSTONES, rows::session_key(&SessionId::new("t").expect("short")), rows::encode(&tombstone))
+        };
+        let plain = || global(|_| {});
+        build(vec![plain(), session(|session| session.deadline_ms = Some(NUMBER_MAX)), client(header)]).expect("within");
+        for (field, rows) in [
+            ("applied.term", vec![applied(|id, above| id.term = above)]),
+            ("applied.node", vec![applied(|id, above| id.node = NodeId(above))]),
+            ("applied.index", vec![applied(|id, above| id.index = above)]),
+            ("now_ms", vec![global(|global| global.now_ms = above)]),
+            ("session.version", vec![plain(), session(|session| session.version = Version(above))]),
+            ("session.mod_revision", vec![plain(), session(|session| session.mod_revision = Revision(above))]),
+            ("session.next_chunk", vec![plain(), session(|session| session.next_chunk = above)]),
+            ("session.created_ms", vec![plain(), session(|session| session.created_ms = above)]),
+            ("session.updated_ms", vec![plain(), session(|session| session.updated_ms = above)]),
+            ("session.deadline_ms", vec![plain(), session(|session| session.deadline_ms = Some(above))]),
+            ("client.deadline_ms", vec![plain(), client(ClientHeader { deadline_ms: above, ..header })]),
+            (
+                "outcome.revision",
+                vec![
+                    plain(),
+                    client(header),
+                    (rows::OUTCOMES, rows::outcome_key(ClientId(2), Sequence(1)), rows::encode(&outcome)),
+                ],
+            ),
+            ("tombstone.version", vec![plain(), tombstone(Tombstone { version: Version(above), deadline_ms: 1 })]),
+            ("tombstone.deadline_ms", vec![plain(), tombstone(Tombstone { version: Version(1), deadline_ms: above })]),
+        ] {
+            let error = build(rows).err().expect(field).to_string();
+            let expected = format!("a number is out of range field={field} value={above} limit={NUMBER_MAX}");
+            assert!(error.ends_with(&expected), "{error}");
+        }
+    }
 }

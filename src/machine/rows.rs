@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::invariants::Broken;
 use crate::codec::{self, BorrowDecode, Encode, Source, fields};
-use crate::types::{Blob, Chunk, ClientId, LogId, Nonce, Revision, Sequence, SessionId};
+use crate::types::{Blob, Chunk, ClientId, LogId, Nonce, OutOfRange, Revision, Sequence, SessionId};
 
 /// Machine time, cluster version, the last entry applied.
 pub const GLOBAL: u8 = 0;
@@ -106,6 +106,8 @@ pub enum Problem {
     Value(codec::Error),
     /// No such table.
     Table,
+    /// A number in it is none that a machine counts to.
+    OutOfRange(OutOfRange),
     /// The row contradicts another: an outcome without its client, two rows for one nonce, a tombstone of a live session.
     Contradiction,
     /// The row, alone or with others, breaks an invariant of every machine; it says which, and both sides.
@@ -131,6 +133,7 @@ impl fmt::Display for Error {
             Problem::Key => write!(f, "row has a malformed key table={table}"),
             Problem::Value(error) => write!(f, "row can't be decoded table={table} error={error}"),
             Problem::Table => write!(f, "row of an unknown table table={table}"),
+            Problem::OutOfRange(error) => write!(f, "row can't be of any machine table={table} {error}"),
             Problem::Contradiction => write!(f, "row contradicts another table={table}"),
             Problem::Invariant(broken) => write!(f, "row can't be of any machine table={table} {broken}"),
             Problem::NotCanonical { found, canonical } => {

@@ -80,8 +80,13 @@ pub fn from_wire(request: peer::AppendRequest) -> Result<AppendEntriesRequest<Ty
     let mut entries = Vec::with_capacity(request.entries.len());
     for entry in request.entries {
         let log_id = entry.log_id.ok_or_else(|| bad("entry has no log id"))?;
-        entries.push(Entry { log_id: log_id_from_wire(&log_id), payload: payload_from_bytes(entry.payload).map_err(bad)? });
+        entries.push(Entry {
+            log_id: log_id_from_wire(&log_id).map_err(bad)?,
+            payload: payload_from_bytes(entry.payload).map_err(bad)?,
+        });
     }
+    let prev_log_id = request.previous.as_ref().map(log_id_from_wire).transpose().map_err(bad)?;
+    let leader_commit = request.leader_commit.as_ref().map(log_id_from_wire).transpose().map_err(bad)?;
     let consecutive = entries.windows(2).all(|pair| pair[1].log_id.index == pair[0].log_id.index + 1);
     let follows = match (&request.previous, entries.first()) {
         (Some(previous), Some(first)) => first.log_id.index == previous.index + 1,
@@ -91,8 +96,7 @@ pub fn from_wire(request: peer::AppendRequest) -> Result<AppendEntriesRequest<Ty
     if !consecutive || !follows {
         return Err(bad("entries are not consecutive"));
     }
-    let prev_log_id = request.previous.as_ref().map(log_id_from_wire);
-    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit: request.leader_commit.as_ref().map(log_id_from_wire) })
+    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
 /// Where a stream of appends goes.
@@ -283,7 +287,10 @@ where
         self.target.clocks.heard(self.target.node, answer.wall_ms);
         match answer.result {
             Some(Appended::Success(_)) => Ok(Ok(open.last)),
-            Some(Appended::PartialSuccess(log_id)) => Ok(Ok(Some(log_id_from_wire(&log_id)))),
+            Some(Appended::PartialSuccess(log_id)) => {
+                let log_id = log_id_from_wire(&log_id).map_err(|error| network_error(&error))?;
+                Ok(Ok(Some(log_id)))
+            }
             Some(Appended::Conflict(_)) => match open.previous {
                 Some(previous) => Ok(Err(StreamAppendError::Conflict(previous))),
                 None => Err(network_error(&Status::internal("a conflict with nothing"))),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::time::{self, LeadershipStart, Sample};
 use crate::env::Clock;
 use crate::mutant::{self, Mutant};
-use crate::types::NodeId;
+use crate::types::{NodeId, bounded};
 
 /// What is known of the clocks, and since when this node leads.
 pub struct Clocks {
@@ -36,6 +36,10 @@ impl Clocks {
 
     /// A peer's answer carried its wall clock.
     pub fn heard(&self, peer: NodeId, wall_ms: u64) {
+        // No clock shows that.
+        if bounded("wall_ms", wall_ms).is_err() {
+            return;
+        }
         let sample = Sample { wall_ms, arrived: self.clock.now() };
         self.lock().samples.insert(peer, sample);
     }

@@ -86,7 +86,7 @@ impl LogStore {
 }
 
 fn entry_from(record: Record) -> io::Result<Entry> {
-    Ok(Entry { log_id: log_id_to(record.log_id), payload: payload_from_bytes(record.payload)? })
+    Ok(Entry { log_id: log_id_to(record.log_id.bounded()?), payload: payload_from_bytes(record.payload)? })
 }
 
 impl RaftLogReader<Types> for LogStore {

@@ -123,7 +123,8 @@ impl Network {
         let answer = self.call(RPCTypes::Vote, option.hard_ttl(), client.vote(message)).await?;
         self.factory.clocks.heard(self.target, answer.wall_ms);
         let vote = vote_from_wire(answer.vote.as_ref()).map_err(|error| network_error(&error))?;
-        Ok(VoteResponse { vote, vote_granted: answer.granted, last_log_id: answer.last_log.as_ref().map(log_id_from_wire) })
+        let last_log_id = answer.last_log.as_ref().map(log_id_from_wire).transpose().map_err(|error| network_error(&error))?;
+        Ok(VoteResponse { vote, vote_granted: answer.granted, last_log_id })
     }
 }
 
@@ -156,7 +157,10 @@ impl RaftNetworkV2<Types> for Network {
         match answer.result {
             Some(Appended::Success(_)) => Ok(AppendEntriesResponse::Success),
             Some(Appended::Conflict(_)) => Ok(AppendEntriesResponse::Conflict),
-            Some(Appended::PartialSuccess(log_id)) => Ok(AppendEntriesResponse::PartialSuccess(Some(log_id_from_wire(&log_id)))),
+            Some(Appended::PartialSuccess(log_id)) => {
+                let log_id = log_id_from_wire(&log_id).map_err(|error| network_error(&error))?;
+                Ok(AppendEntriesResponse::PartialSuccess(Some(log_id)))
+            }
             Some(Appended::HigherVote(vote)) => {
                 Ok(AppendEntriesResponse::HigherVote(vote_from_wire(Some(&vote)).map_err(|error| network_error(&error))?))
             }

@@ -10,15 +10,15 @@ use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::net::{Connection, Proof};
-use super::presence::Presence;
+use super::presence::{self, Presence};
 use super::shared::{IN_NO_CLUSTER, Shared};
 use super::standing::Standing;
-use super::types::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
+use super::types::{log_id_from, log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
 use super::{Forwarder, append, bootstrap, confirm, members, rebuild, receive, room};
 use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
 use crate::tls::host_of;
-use crate::types::{ClusterId, InstanceId, NodeId};
+use crate::types::{ClusterId, InstanceId, NodeId, bounded};
 use crate::wire::peer::v1::{self as peer, peer_server::Peer};
 use crate::wire::v1;
 
@@ -204,7 +204,7 @@ impl Peer for PeerService {
         let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
         let rpc = VoteRequest {
             vote,
-            last_log_id: request.last_log.as_ref().map(log_id_from_wire),
+            last_log_id: request.last_log.as_ref().map(log_id_from_wire).transpose().map_err(bad)?,
             leadership_transfer: request.leadership_transfer,
         };
         if !request.pre_vote && self.shared.would_wait_for_room(&vote) {
@@ -235,7 +235,7 @@ impl Peer for PeerService {
         if self.shared.log.waits_for_room() {
             return Err(room::refused());
         }
-        let last_log = request.last_log.as_ref().map(log_id_from_wire);
+        let last_log = request.last_log.as_ref().map(log_id_from_wire).transpose().map_err(bad)?;
         let rpc = TransferLeaderRequest::new(from, NodeId(request.to), last_log);
         let answer = self.shared.raft.handle_transfer_leader(rpc).await.map_err(stopped)?;
         let reason = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
@@ -256,6 +256,7 @@ impl Peer for PeerService {
         let (proof, mut messages) = (proof(&request), request.into_inner());
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("presence stream is empty"))?;
         let from = self.check_member(&proof, first.route.as_ref())?;
+        presence::in_range(&first).map_err(|error| bad(error.into()))?;
         if let Err(problem) = self.presence.check_versions(&first) {
             self.log_refusal(from.0, &problem);
             return Err(Status::failed_precondition(problem));
@@ -267,7 +268,8 @@ impl Peer for PeerService {
         let (proof, request) = (proof(&request), request.into_inner());
         let from = self.check_member(&proof, request.route.as_ref())?;
         let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
-        let lost = self.presence.asked(from, vote, request.last_log.as_ref()).await;
+        let last_log = request.last_log.as_ref().map(log_id_from_wire).transpose().map_err(bad)?;
+        let lost = self.presence.asked(from, vote, last_log.as_ref().map(log_id_from)).await;
         let last_log = self.shared.last_log().map(super::types::log_id_to).as_ref().map(log_id_to_wire);
         Ok(Response::new(peer::LostLeaderResponse { lost, last_log }))
     }
@@ -304,12 +306,14 @@ impl Peer for PeerService {
     async fn rebuild(&self, request: Request<peer::RebuildRequest>) -> Result<Response<Self::RebuildStream>, Status> {
         let (proof, request) = (proof(&request), request.into_inner());
         let from = self.check_member(&proof, request.route.as_ref())?;
+        bounded("last_index", request.last_index).map_err(|error| bad(error.into()))?;
         rebuild::serve(&self.shared, from, &request).await.map(Response::new)
     }
 
     async fn status(&self, request: Request<peer::StatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {
         let (proof, request) = (proof(&request), request.into_inner());
         self.check_member(&proof, request.route.as_ref())?;
+        bounded("digest_at", request.digest_at).map_err(|error| bad(error.into()))?;
         let timeout = Duration::from_millis(request.timeout_ms.into()).min(DIGEST_WAIT_MAX);
         Ok(Response::new(self.shared.upper.status(request.digest_at, timeout, request.samples).await))
     }

@@ -28,7 +28,7 @@ use super::standing::{self, Standing};
 use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire};
 use crate::limits::{NODES_MAX, intervals};
 use crate::machine::newest_version;
-use crate::types::{LogId, NodeId};
+use crate::types::{LogId, NodeId, OutOfRange, bounded};
 use crate::wire::peer::v1 as peer;
 
 /// How often a message is sent, besides every change of the leadership.
@@ -244,7 +244,7 @@ impl Presence {
     /// Reads until the stream ends; gives the peer's boot id.
     async fn listen(&self, id: NodeId, mut messages: Streaming<peer::PresenceMessage>, read: &Read) -> u64 {
         let mut boot_id = 0;
-        while let Ok(Some(message)) = messages.message().await {
+        while let Some(message) = taken(messages.message().await) {
             if boot_id == 0 {
                 boot_id = message.boot_id;
                 self.reconnected(id, boot_id);
@@ -273,7 +273,7 @@ impl Presence {
         let seen = Seen {
             boot_id: message.boot_id,
             leader: message.leader.map(NodeId),
-            last_log: message.last_log.as_ref().map(|id| log_id_from(&log_id_from_wire(id))),
+            last_log: message.last_log.as_ref().and_then(|id| Some(log_id_from(&log_id_from_wire(id).ok()?))),
             disk_low: message.disk_low,
             newest_version: u16::try_from(message.cluster_version_max).unwrap_or(u16::MAX),
             vote_term: message.vote.as_ref().map_or(0, |vote| vote.term),
@@ -359,7 +359,7 @@ impl Presence {
         });
         tokio::spawn(async move {
             let hear = async {
-                while let Ok(Some(message)) = messages.message().await {
+                while let Some(message) = taken(messages.message().await) {
                     // One that was removed asks again, and is answered.
                     if self.standing_of(from).is_err() {
                         return;
@@ -401,8 +401,7 @@ impl Presence {
     }
 
     /// Another voter asks whether this node lost the leader of `vote` too. Holds the answer until there is a verdict, or [`HOLD`].
-    pub async fn asked(&self, from: NodeId, vote: Vote, last_log: Option<&peer::LogId>) -> bool {
-        let last_log = last_log.map(|id| log_id_from(&log_id_from_wire(id)));
+    pub async fn asked(&self, from: NodeId, vote: Vote, last_log: Option<LogId>) -> bool {
         self.table().asked.insert(from, (vote, last_log));
         self.changed.notify_waiters();
         if self.shared.vote() != vote {
@@ -476,7 +475,8 @@ impl Presence {
             };
             let mut client = self.shared.peers.client(&node, Purpose::Control).ok()?;
             let answer = client.lost_leader(request).await.ok()?.into_inner();
-            let last_log = answer.last_log.as_ref().map(|id| log_id_from(&log_id_from_wire(id)));
+            let last_log = answer.last_log.as_ref().map(log_id_from_wire).transpose().ok()?;
+            let last_log = last_log.as_ref().map(log_id_from);
             Some(if answer.lost { Answer::Yes { last_log } } else { Answer::No })
         };
         (id, tokio::time::timeout(ASK_TIMEOUT, answer).await.ok().flatten())
@@ -552,6 +552,40 @@ impl Presence {
     }
 }
 
+/// The next message of a stream; `None`: it has ended, or says what is none.
+fn taken(message: Result<Option<peer::PresenceMessage>, Status>) -> Option<peer::PresenceMessage> {
+    let message = message.ok().flatten()?;
+    match in_range(&message) {
+        Ok(()) => Some(message),
+        Err(error) => {
+            tracing::warn!(%error, "a peer's message is none, and its stream is ended");
+            None
+        }
+    }
+}
+
+/// Whether all numbers of a message may be what they say. Pure. Errors: the first that is out of range.
+pub fn in_range(message: &peer::PresenceMessage) -> Result<(), OutOfRange> {
+    let check = |field, number: Option<u64>| bounded(field, number.unwrap_or_default());
+    check("wall_ms", Some(message.wall_ms))?;
+    check("vote.term", message.vote.as_ref().map(|vote| vote.term))?;
+    check("vote.node", message.vote.as_ref().map(|vote| vote.node))?;
+    check("leader", message.leader)?;
+    if let Some(last) = &message.last_log {
+        LogId { term: last.term, node: NodeId(last.node), index: last.index }.bounded()?;
+    }
+    check("digest_index", Some(message.digest_index))?;
+    for digest in &message.digests {
+        check("digests.index", Some(digest.index))?;
+    }
+    check("quorum_age_ms", message.quorum_age_ms)?;
+    check("complete.index", message.complete.map(|complete| complete.index))?;
+    check("complete.age_ms", message.complete.map(|complete| complete.age_ms))?;
+    check("sent_ms", Some(message.sent_ms))?;
+    check("answers_ms", Some(message.answers_ms))?;
+    message.members.iter().try_for_each(|member| check("members", Some(*member)).map(drop))
+}
+
 /// Whether a peer with this message reads the version in force. Pure.
 fn versions(in_force: u16, message: &peer::PresenceMessage) -> Result<(), String> {
     let read = message.cluster_version_min..=message.cluster_version_max;
@@ -622,6 +656,41 @@ impl Drop for Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_with_a_number_out_of_range_is_none() {
+        let above = crate::limits::NUMBER_MAX + 1;
+        let vote = |term, node| Some(peer::Vote { term, node, committed: false });
+        let none = peer::PresenceMessage::default();
+        in_range(&none).expect("an empty one");
+        let cases = [
+            ("wall_ms", peer::PresenceMessage { wall_ms: above, ..none.clone() }),
+            ("vote.term", peer::PresenceMessage { vote: vote(above, 1), ..none.clone() }),
+            ("vote.node", peer::PresenceMessage { vote: vote(1, above), ..none.clone() }),
+            ("leader", peer::PresenceMessage { leader: Some(above), ..none.clone() }),
+            (
+                "log_id.index",
+                peer::PresenceMessage { last_log: Some(peer::LogId { term: 1, node: 1, index: above }), ..none.clone() },
+            ),
+            ("digest_index", peer::PresenceMessage { digest_index: above, ..none.clone() }),
+            ("digests.index", peer::PresenceMessage { digests: vec![peer::Digest { index: above, digest: 0 }], ..none.clone() }),
+            ("quorum_age_ms", peer::PresenceMessage { quorum_age_ms: Some(above), ..none.clone() }),
+            (
+                "complete.index",
+                peer::PresenceMessage { complete: Some(peer::Complete { index: above, age_ms: 0 }), ..none.clone() },
+            ),
+            (
+                "complete.age_ms",
+                peer::PresenceMessage { complete: Some(peer::Complete { index: 0, age_ms: above }), ..none.clone() },
+            ),
+            ("sent_ms", peer::PresenceMessage { sent_ms: above, ..none.clone() }),
+            ("answers_ms", peer::PresenceMessage { answers_ms: above, ..none.clone() }),
+            ("members", peer::PresenceMessage { members: vec![above], ..none }),
+        ];
+        for (field, message) in cases {
+            assert_eq!(in_range(&message), Err(OutOfRange { field, value: above }));
+        }
+    }
 
     #[test]
     fn a_release_that_does_not_read_the_version_in_force_is_refused() {

@@ -143,8 +143,13 @@ impl Rebuild {
 
     async fn receive(&self, mut frames: tonic::Streaming<peer::SnapshotFrame>) -> Result<LogId, Status> {
         let start = receive::start(&mut frames).await?;
-        let applied = start.last_log.as_ref().map(log_id_from_wire).map(|id| log_id_from(&id));
-        let applied = applied.ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
+        let applied = start
+            .last_log
+            .as_ref()
+            .map(log_id_from_wire)
+            .transpose()
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let applied = applied.map(|id| log_id_from(&id)).ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
         if applied.index <= self.last_index {
             let text = format!("the snapshot does not end behind this log found={} last={}", applied.index, self.last_index);
             return Err(Status::failed_precondition(text));

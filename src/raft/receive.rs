@@ -42,9 +42,10 @@ pub async fn install(
     if shared.holds_off(&vote) || shared.log.waits_for_room() {
         return Err(room::refused());
     }
-    let last_log =
-        start.last_log.as_ref().map(log_id_from_wire).ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
-    let membership = membership_from_start(&start).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let bad = |error: std::io::Error| Status::invalid_argument(error.to_string());
+    let last_log = start.last_log.as_ref().ok_or_else(|| Status::invalid_argument("snapshot has no last log id"))?;
+    let last_log = log_id_from_wire(last_log).map_err(bad)?;
+    let membership = membership_from_start(&start).map_err(bad)?;
     // Before any row is taken, and again when all are here: appends come meanwhile.
     if holds_already(shared, vote, last_log).await? {
         return Ok(already_held(vote, last_log));

@@ -19,7 +19,7 @@ use crate::limits::FRAME_BYTES_MAX;
 use crate::machine::{Command, Entry, Machine, RowChange, newest_version, rows};
 use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Received, Rows, State};
-use crate::types::{NodeId, Outcome};
+use crate::types::{NodeId, Outcome, bounded};
 use crate::wire::{self, peer::v1 as peer};
 
 /// The table of Raft's own row: the membership in force. The machine's tables have smaller numbers.
@@ -70,7 +70,7 @@ pub(super) fn raft_row(key: &[u8], value: &[u8]) -> io::Result<RaftRow> {
         MEMBERSHIP_KEY => Ok(RaftRow::Membership(stored_membership_from(value)?)),
         LARGEST_NODE_KEY => {
             let bytes = value.try_into().map_err(|_| super::types::invalid("the largest node id must have 8 bytes"))?;
-            Ok(RaftRow::LargestNode(NodeId(u64::from_be_bytes(bytes))))
+            Ok(RaftRow::LargestNode(NodeId(bounded("largest_node", u64::from_be_bytes(bytes))?)))
         }
         _ => Err(super::types::invalid("a row of raft's own has an unknown key")),
     }
@@ -134,7 +134,7 @@ pub fn membership_from_start(start: &peer::SnapshotStart) -> io::Result<StoredMe
         Some(message) => membership_from_wire(message)?,
         None => Membership::default(),
     };
-    Ok(StoredMembership::new(start.membership_log.as_ref().map(log_id_from_wire), membership))
+    Ok(StoredMembership::new(start.membership_log.as_ref().map(log_id_from_wire).transpose()?, membership))
 }
 
 /// A snapshot on either side of its transfer.

@@ -7,8 +7,9 @@ use std::io;
 use bytes::Bytes;
 use openraft::EntryPayload;
 
+use crate::codec;
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, PEER_MESSAGE_BYTES_MAX};
-use crate::types::{InstanceId, LogId, NodeId, Outcome};
+use crate::types::{InstanceId, LogId, NodeId, Outcome, bounded};
 use crate::wire::{self, peer::v1 as peer};
 
 /// An encoded entry of the machine: encoded once by the proposer, decoded once per node, in apply. Cheap to clone.
@@ -74,8 +75,9 @@ pub fn log_id_to_wire(id: &RaftLogId) -> peer::LogId {
     peer::LogId { term: id.leader_id.term, node: id.leader_id.node_id.0, index: id.index }
 }
 
-pub fn log_id_from_wire(id: &peer::LogId) -> RaftLogId {
-    log_id_to(LogId { term: id.term, node: NodeId(id.node), index: id.index })
+/// Errors: a number that is out of range.
+pub fn log_id_from_wire(id: &peer::LogId) -> io::Result<RaftLogId> {
+    Ok(log_id_to(LogId { term: id.term, node: NodeId(id.node), index: id.index }.bounded()?))
 }
 
 pub fn vote_to_wire(vote: &Vote) -> peer::Vote {
@@ -83,8 +85,11 @@ pub fn vote_to_wire(vote: &Vote) -> peer::Vote {
     peer::Vote { term: leader.term, node: leader.node_id.0, committed: vote.committed }
 }
 
+/// Errors: it is missing, or a number is out of range.
 pub fn vote_from_wire(vote: Option<&peer::Vote>) -> io::Result<Vote> {
     let vote = vote.ok_or_else(|| invalid("vote is missing"))?;
+    bounded("vote.term", vote.term)?;
+    bounded("vote.node", vote.node)?;
     Ok(Vote { leader_id: Leader { term: vote.term, node_id: NodeId(vote.node) }, committed: vote.committed })
 }
 
@@ -111,13 +116,17 @@ pub fn membership_to_wire(membership: &Membership) -> peer::Membership {
     }
 }
 
-/// Errors: more members than [`NODES_MAX`], a long address, an instance that is not 16 bytes, a voter that is no member.
+/// Errors: more members than [`NODES_MAX`], an id that is out of range, a long address, an instance that is not 16 bytes, a voter that is no member.
 pub fn membership_from_wire(message: &peer::Membership) -> io::Result<Membership> {
     if message.members.len() > NODES_MAX || message.configs.len() > 2 {
         return Err(invalid(format!("membership is too large members={} limit={NODES_MAX}", message.members.len())));
     }
     let mut nodes = BTreeMap::new();
+    for id in message.configs.iter().flat_map(|config| &config.voters) {
+        bounded("membership.voter", *id)?;
+    }
     for member in &message.members {
+        bounded("membership.member", member.id)?;
         let longest = member.peer_address.len().max(member.client_address.len()).max(member.admin_address.len());
         if longest > ADDRESS_BYTES_MAX {
             return Err(invalid(format!("membership address is too long bytes={longest} limit={ADDRESS_BYTES_MAX}")));
@@ -161,7 +170,8 @@ pub fn payload_to_bytes(payload: &RaftPayload) -> Bytes {
     }
 }
 
-/// Errors: empty, too long, or a membership that does not decode. A command is looked at only when it is applied.
+/// Errors: empty, too long, a membership that does not decode, or a time that is out of range. The rest of a command is looked at only when
+/// it is applied.
 pub fn payload_from_bytes(bytes: Bytes) -> io::Result<RaftPayload> {
     if bytes.len() as u64 > PEER_MESSAGE_BYTES_MAX {
         return Err(invalid(format!("entry is too large bytes={} limit={PEER_MESSAGE_BYTES_MAX}", bytes.len())));
@@ -171,7 +181,10 @@ pub fn payload_from_bytes(bytes: Bytes) -> io::Result<RaftPayload> {
         Some(&BLANK) if bytes.len() == 1 => Ok(EntryPayload::Blank),
         Some(&BLANK) => Err(invalid(format!("blank entry has a payload bytes={}", bytes.len()))),
         Some(&MEMBERSHIP) => Ok(EntryPayload::Membership(membership_from_wire(&wire::from_bytes(&bytes[1..])?)?)),
-        Some(_) => Ok(EntryPayload::Normal(Payload(bytes))),
+        Some(_) => {
+            codec::check_stamp(&bytes)?;
+            Ok(EntryPayload::Normal(Payload(bytes)))
+        }
     }
 }
 
@@ -236,6 +249,42 @@ mod tests {
             if let Ok(payload) = payload_from_bytes(whole.slice(..cut)) {
                 assert_ne!(payload, EntryPayload::Membership(membership()));
             }
+        }
+    }
+
+    /// What no cluster counts to is refused where it comes in, by its field and both sides; the largest that is allowed passes.
+    #[test]
+    fn numbers_that_are_out_of_range_are_refused_by_name() {
+        use crate::limits::NUMBER_MAX;
+        let above = NUMBER_MAX + 1;
+        let refused = |result: io::Result<()>, field: &str| {
+            let error = result.expect_err(field).to_string();
+            assert_eq!(error, format!("a number is out of range field={field} value={above} limit={NUMBER_MAX}"));
+        };
+        let vote = |term, node| vote_from_wire(Some(&peer::Vote { term, node, committed: true })).map(drop);
+        refused(vote(above, 1), "vote.term");
+        refused(vote(1, above), "vote.node");
+        vote(NUMBER_MAX, NUMBER_MAX).expect("within");
+        let id = |term, node, index| log_id_from_wire(&peer::LogId { term, node, index }).map(drop);
+        refused(id(above, 1, 1), "log_id.term");
+        refused(id(1, above, 1), "log_id.node");
+        refused(id(1, 1, above), "log_id.index");
+        id(NUMBER_MAX, NUMBER_MAX, NUMBER_MAX).expect("within");
+        let member = |id| peer::membership::Member { id, instance: Bytes::from_static(&[7; 16]), ..Default::default() };
+        let of = |voter, id| peer::Membership {
+            configs: vec![peer::membership::Config { voters: vec![voter] }],
+            members: vec![member(id)],
+        };
+        refused(membership_from_wire(&of(above, 1)).map(drop), "membership.voter");
+        refused(membership_from_wire(&of(1, above)).map(drop), "membership.member");
+        membership_from_wire(&of(1, 1)).expect("within");
+        let entry = |stamp_ms, format| {
+            let command = crate::machine::Command::Sweep { limit: 0 };
+            payload_from_bytes(codec::encode(&crate::machine::Entry { stamp_ms, command }, format)).map(drop)
+        };
+        for format in [codec::FORMAT, codec::TEST_FORMAT] {
+            refused(entry(above, format), "entry.stamp_ms");
+            entry(NUMBER_MAX, format).expect("within");
         }
     }
 

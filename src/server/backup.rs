@@ -35,6 +35,16 @@ pub fn verify(from: impl Read, progress: impl FnMut(u64)) -> Result<(Header, Sum
     Ok((header, summary, Source(sum)))
 }
 
+/// How far machine time may be ahead of this host's clock before a restore is refused: more than any two clocks of one cluster differ by.
+const TIME_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How far a backup's machine time is ahead of this host's clock, if that is by more than a day. It never goes back: in the new cluster
+/// what is to expire would live until the clocks have caught up.
+pub fn time_ahead(env: &Env, summary: &Summary) -> Option<Duration> {
+    let ahead = Duration::from_millis(summary.machine_time_ms.saturating_sub(env.clock.wall_ms()));
+    Some(ahead).filter(|ahead| *ahead > TIME_AHEAD_MAX)
+}
+
 /// A new cluster's id: the time in its first 6 bytes, then entropy, and in its last 4 what it is made of.
 pub fn draw_cluster_id(env: &Env, source: Source) -> ClusterId {
     let mut bytes = [0; 16];

@@ -7,6 +7,7 @@
 //! Little-endian. The last frame ends the file, and carries the number of rows and a checksum over all the frames before it: a file
 //! that was cut off, even between two records, is refused, and so is one that goes on behind its end.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
@@ -15,7 +16,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::state::{self, Decoder, Snapshot};
 use crate::limits::FRAME_BYTES_MAX;
-use crate::types::{ClusterId, LogId, NodeId};
+use crate::types::{ClusterId, LogId, NodeId, bounded};
 
 const MAGIC: &[u8; 8] = b"quorbkup";
 const FIRST_LINE: &str = "quorate backup 1";
@@ -50,17 +51,20 @@ impl Header {
         out
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+    fn parse(bytes: &[u8]) -> Result<Self, Cow<'static, str>> {
         let text = std::str::from_utf8(bytes).map_err(|_| "the header is not text")?;
         let mut lines = text.lines();
         if lines.next() != Some(FIRST_LINE) {
-            return Err("it is of another release's format");
+            return Err("it is of another release's format".into());
         }
         let mut field = |name: &str| lines.next().and_then(|line| line.strip_prefix(name)).and_then(|rest| rest.strip_prefix('='));
         let cluster = field("cluster").and_then(ClusterId::from_hex).ok_or("the header has no cluster id")?;
         let name = field("name").ok_or("the header has no name")?.to_owned();
         let node = field("node").and_then(|node| node.parse().ok()).ok_or("the header has no node id")?;
         let taken_ms = field("taken_ms").and_then(|ms| ms.parse().ok()).ok_or("the header has no time")?;
+        for (field, number) in [("node", node), ("taken_ms", taken_ms)] {
+            bounded(field, number).map_err(|error| error.to_string())?;
+        }
         let release = field("release").ok_or("the header has no release")?.to_owned();
         Ok(Self { cluster, name, node: NodeId(node), taken_ms, release })
     }
@@ -188,7 +192,7 @@ impl<R: Read> Reader<R> {
         if crc32c::crc32c(&text) != crc {
             return Err(refused("the header's checksum does not match".into()));
         }
-        let header = Header::parse(&text).map_err(|what| refused(what.into()))?;
+        let header = Header::parse(&text).map_err(|what| refused(what.into_owned()))?;
         let offset = (PREFIX_BYTES + text.len()) as u64;
         let decoder = Decoder::default();
         let mut reader = Self { from, header, decoder, ready: VecDeque::new(), offset, record: 1, ended: false };
@@ -271,5 +275,29 @@ impl<R: Read> Iterator for Reader<R> {
                 return Some(Err(error));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::NUMBER_MAX;
+
+    /// Its checksum is right.
+    #[test]
+    fn a_header_with_a_number_out_of_range_is_damage_by_name() {
+        let header = Header {
+            cluster: ClusterId([7; 16]),
+            name: "name".into(),
+            node: NodeId(NUMBER_MAX),
+            taken_ms: NUMBER_MAX,
+            release: "1".into(),
+        };
+        let read = |header: &Header| Reader::open(&header.encode()[..]).err().expect("nothing follows").to_string();
+        assert!(read(&header).contains("it is cut off"), "the header is taken: {}", read(&header));
+        let beyond = Header { taken_ms: NUMBER_MAX + 1, ..header.clone() };
+        assert!(read(&beyond).contains("the backup is damaged: a number is out of range field=taken_ms"), "{}", read(&beyond));
+        let beyond = Header { node: NodeId(NUMBER_MAX + 1), ..header };
+        assert!(read(&beyond).contains("the backup is damaged: a number is out of range field=node"), "{}", read(&beyond));
     }
 }

@@ -5,13 +5,14 @@
 //!
 //! The file is text, so that an operator can read it; its last line is a checksum, so that nobody edits it by accident.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::env::{Disk, Env, u64_from};
-use crate::types::{ClusterId, InstanceId, NodeId};
+use crate::types::{ClusterId, InstanceId, NodeId, bounded};
 
 const FILE: &str = "identity";
 const TEMPORARY: &str = "identity.tmp";
@@ -27,7 +28,7 @@ pub enum Error {
         /// The file.
         file: PathBuf,
         /// What is wrong.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
     /// The directory belongs to another node. Fix the node id or the directory in the configuration.
     OtherNode {
@@ -267,18 +268,19 @@ impl Fields {
         format!("{body}crc32c={:08x}\n", crc32c::crc32c(body.as_bytes()))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+    fn parse(bytes: &[u8]) -> Result<Self, Cow<'static, str>> {
         let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?;
         let (body, crc) = text.split_at(text.find("crc32c=").ok_or("it has no checksum")?);
         if crc != format!("crc32c={:08x}\n", crc32c::crc32c(body.as_bytes())) {
-            return Err("its checksum does not match");
+            return Err("its checksum does not match".into());
         }
         let mut lines = body.lines();
         if lines.next() != Some(FIRST_LINE) {
-            return Err("its format is of another version of this program");
+            return Err("its format is of another version of this program".into());
         }
         let mut field = |name: &str| lines.next().and_then(|line| line.strip_prefix(name)).and_then(|rest| rest.strip_prefix('='));
         let node = field("node").and_then(|node| node.parse().ok()).ok_or("it has no node id")?;
+        let node = bounded("node", node).map_err(|error| error.to_string())?;
         let instance = field("instance").and_then(InstanceId::from_hex).ok_or("it has no instance")?;
         let cluster = match field("cluster").ok_or("it has no cluster id")? {
             "none" => None,
@@ -313,6 +315,17 @@ mod tests {
         identity.mark_initialized().expect("no fault is set");
         let after = load(&disk.crash(Crash::Lost, 0), 2).expect("it is synced");
         assert_eq!(after.fields, identity.fields);
+    }
+
+    #[test]
+    fn a_node_id_that_is_out_of_range_is_damage_by_name_though_the_checksum_is_right() {
+        let id = crate::limits::NUMBER_MAX + 1;
+        let fields =
+            Fields { node: NodeId(id), instance: InstanceId([1; 16]), cluster: None, log_hash_key: u64::MAX, initialized: false };
+        let error = Fields::parse(fields.text().as_bytes()).expect_err("no id");
+        assert_eq!(error, format!("a number is out of range field=node value={id} limit={}", id - 1));
+        let within = Fields { node: NodeId(id - 1), ..fields };
+        assert_eq!(Fields::parse(within.text().as_bytes()), Ok(within));
     }
 
     const CRASHES: [Crash; 7] = [

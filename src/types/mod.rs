@@ -5,6 +5,7 @@
 
 mod change;
 mod id;
+mod number;
 mod outcome;
 mod read;
 mod refusal;
@@ -13,6 +14,7 @@ pub use change::{Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, O
 pub use id::{
     ClientId, ClusterId, InstanceId, InvalidId, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version, set_log_hash_key,
 };
+pub use number::{OutOfRange, bounded};
 pub use outcome::{Outcome, Saved, Swept, TooLarge, Verdict};
 pub use read::{Consistency, Have, List, ListPage, Listed, Load, Loaded, LoadedContent, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};

@@ -12,6 +12,7 @@ mod garbage;
 mod greedy;
 mod histories;
 mod members;
+mod numbers;
 mod port;
 mod power_loss;
 mod quorum;

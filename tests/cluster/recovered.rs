@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use quorate::client::{Content, WriteOptions};
+use quorate::limits::NUMBER_MAX;
 use quorate::server::recover::Survivor;
 use quorate::testing;
 use quorate::types::NodeId;
@@ -69,7 +70,7 @@ async fn a_member_whose_log_is_far_longer_than_the_leaders_is_sent_a_state_behin
         panic!("a state begins with what it is of")
     };
     assert!(start.last_log.expect("it has one").index > last_index);
-    let endless = peer::RebuildRequest { last_index: u64::MAX, ..request };
+    let endless = peer::RebuildRequest { last_index: NUMBER_MAX, ..request };
     drop(frames);
     let refused = loop {
         let status = cluster.peer(leader).rebuild(endless.clone()).await.expect_err("no leader lets so many be in flight");

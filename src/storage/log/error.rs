@@ -1,5 +1,6 @@
 //! Why the log refuses.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -17,7 +18,7 @@ pub enum Error {
         /// The first byte that does not verify.
         offset: u64,
         /// What is wrong there.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
     /// The disk failed. Once a write or sync failed so, nothing is known of what was not yet reported: end the process.
     Io {
@@ -46,8 +47,8 @@ impl Error {
         Self::Io { operation, file: file.display().to_string(), kind: error.kind(), message: error.to_string() }
     }
 
-    pub(super) fn corrupt(file: &Path, offset: u64, what: &'static str) -> Self {
-        Self::Corrupt { file: file.display().to_string(), offset, what }
+    pub(super) fn corrupt(file: &Path, offset: u64, what: impl Into<Cow<'static, str>>) -> Self {
+        Self::Corrupt { file: file.display().to_string(), offset, what: what.into() }
     }
 
     /// Whether the disk is merely full: the same write succeeds once there is room.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::head::Head;
 use crate::mutant::{self, Mutant};
-use crate::types::{LogId, NodeId};
+use crate::types::{LogId, NodeId, OutOfRange};
 
 /// Bytes before the payload.
 pub(super) const HEADER_BYTES: usize = 56;
@@ -41,6 +41,18 @@ pub(super) enum Content {
     Purge(LogId),
     /// Says nothing; proves that the batch before it was synced.
     Idle,
+}
+
+impl Content {
+    /// Whether its numbers may be what they say: a checksum only says that they were written so. Errors: the first that is out of range.
+    pub fn bounded(&self) -> Result<(), OutOfRange> {
+        let ids = match self {
+            Self::Start(Start { head, .. }) => [head.purged, head.last],
+            Self::Entry(id, _) | Self::Truncate(Some(id)) | Self::Purge(id) => [Some(*id), None],
+            Self::Vote(_) | Self::Truncate(None) | Self::Idle => [None, None],
+        };
+        ids.into_iter().flatten().try_for_each(|id| id.bounded().map(drop))
+    }
 }
 
 /// The state of the log at the start of a segment, and where the segment before it ends.
@@ -265,6 +277,29 @@ mod tests {
             assert!(decode_at(&bytes.slice(64..), Place { offset: 72, ..place }).is_none());
             assert!(decode_at(&bytes.slice(64..), Place { segment: 8, ..place }).is_none());
         }
+    }
+
+    /// A frame whose checksum is right all the same.
+    #[test]
+    fn a_number_that_is_out_of_range_is_refused_in_every_content() {
+        let id = LogId { term: 3, node: NodeId(2), index: crate::limits::NUMBER_MAX + 1 };
+        let head = |purged, last| {
+            Content::Start(Start { predecessor: 0, predecessor_end: 0, head: Head { vote: None, purged, first: 0, last } })
+        };
+        let contents = [
+            Content::Entry(id, Bytes::new()),
+            Content::Truncate(Some(id)),
+            Content::Purge(id),
+            head(Some(id), None),
+            head(None, Some(id)),
+        ];
+        for content in contents {
+            let read = decode(&written(&content, Place { segment: 7, offset: 64 }), Place { segment: 7, offset: 64 })
+                .expect("it verifies");
+            let error = read.content.bounded().expect_err("one above");
+            assert_eq!((error.field, error.value), ("log_id.index", id.index), "{content:?}");
+        }
+        samples().iter().for_each(|content| content.bounded().expect("within"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A batch starts only after the sync of the one before, so at the first bad frame B a valid frame of a *later* batch proves that B
 //! had been synced: refuse. Without one, everything from B on is the last batch, which no caller got an answer to: cut.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -193,16 +194,17 @@ impl Replay {
         Ok(at)
     }
 
-    fn apply(&mut self, frame: &Frame, place: Place) -> Result<(), &'static str> {
+    fn apply(&mut self, frame: &Frame, place: Place) -> Result<(), Cow<'static, str>> {
+        frame.content.bounded().map_err(|error| error.to_string())?;
         self.covered = matches!(frame.content, Content::Idle | Content::Start(_));
         match &frame.content {
-            Content::Start(_) if place.offset != 0 => return Err("a segment starts within a segment"),
+            Content::Start(_) if place.offset != 0 => return Err("a segment starts within a segment".into()),
             Content::Start(_) | Content::Idle => {}
             // A copy: a slice would keep the whole segment in memory.
             Content::Vote(vote) => self.head.vote = Some(Bytes::copy_from_slice(vote)),
             Content::Entry(id, _) => {
                 if !self.head.takes(id.index) {
-                    return Err("an entry does not follow the one before it");
+                    return Err("an entry does not follow the one before it".into());
                 }
                 self.head.append(*id);
                 self.index_max = self.index_max.max(Some(id.index));

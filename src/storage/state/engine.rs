@@ -3,6 +3,7 @@
 //! redb's own repair and its shadow paging are what makes a flush all or nothing. It latches the first error of its backend; so a
 //! file whose backend failed is fenced and opened again, never repaired in place.
 
+use std::borrow::Cow;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
@@ -48,18 +49,18 @@ impl Head {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+    fn decode(bytes: &[u8]) -> Result<Self, Cow<'static, str>> {
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or("the head is too short")?;
         if bytes.len() != HEAD_BYTES || crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
-            return Err("the head's checksum does not match");
+            return Err("the head's checksum does not match".into());
         }
         if body[..4] != HEAD_FORMAT.to_le_bytes() {
-            return Err("the head has an unknown format");
+            return Err("the head has an unknown format".into());
         }
         let mut numbers =
             body[5..].chunks_exact(8).map(|bytes| bytes.iter().rev().fold(0u64, |all, byte| all << 8 | u64::from(*byte)));
         let mut next = || numbers.next().unwrap_or_default();
-        let applied = LogId { term: next(), node: NodeId(next()), index: next() };
+        let applied = LogId { term: next(), node: NodeId(next()), index: next() }.bounded().map_err(|error| error.to_string())?;
         Ok(Self { applied: (body[4] == 1).then_some(applied), rows: next(), bytes: next() })
     }
 }

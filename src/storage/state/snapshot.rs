@@ -226,7 +226,7 @@ impl Decoder {
         }
         let some = body.get_u8() == 1;
         let id = LogId { term: body.get_u64_le(), node: NodeId(body.get_u64_le()), index: body.get_u64_le() };
-        self.applied = some.then_some(id);
+        self.applied = some.then_some(id.bounded().map_err(|error| Error::invalid(error.to_string()))?);
         self.total = body.get_u64_le();
         Ok(())
     }
@@ -350,7 +350,14 @@ mod tests {
             [&[1u8][..], &key_len.to_le_bytes(), &value_len.to_le_bytes(), &row_crc(1, key, b"").to_le_bytes(), key].concat()
         };
         let begin = stream(&rows(), 128).swap_remove(0);
-        let lies: [&[Vec<u8>]; 8] = [
+        let mut beyond = begin[FRAME_HEADER..].to_vec();
+        // The applied entry's index.
+        let index = MAGIC.len() + 4 + 1 + 16;
+        beyond[index..index + 8].copy_from_slice(&(crate::limits::NUMBER_MAX + 1).to_le_bytes());
+        let refused = Decoder::default().frame(&frame(0, 1, &beyond)).expect_err("no index").to_string();
+        assert!(refused.contains("a number is out of range field=log_id.index value=4611686018427387905"), "{refused}");
+        let lies: [&[Vec<u8>]; 9] = [
+            &[frame(0, 1, &beyond)],
             &[frame(0, 2, b"")],
             &[frame(0, 1, b"quorsnap")],
             &[begin.to_vec(), frame(1, 1, &begin[FRAME_HEADER..])],

@@ -15,6 +15,14 @@ use crate::progress::Progress;
 pub fn run(args: &args::Restore) -> Result<(), Failure> {
     let new = NewCluster::of(&args.new)?;
     let verified = verify(&args.file)?;
+    if let Some(ahead) = backup::time_ahead(&new.env, &verified.summary).filter(|_| !args.force) {
+        let (hours, file) = (ahead.as_secs() / 3600, args.file.display());
+        return Err(Failure::usage(format!(
+            "the time in the backup is ahead of this host's clock by more than a day: a clock is wrong, here or where it was made; set this one \
+             right, or say --force to begin with that time, which never goes back; nothing was written file={file} ahead_hours={hours} \
+             limit_hours=24"
+        )));
+    }
     let id = new.id(verified.source)?;
     for node in &new.nodes {
         let (file, bytes) = open(&args.file)?;
