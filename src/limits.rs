@@ -96,6 +96,10 @@ pub const PARKED_BYTES_MAX: u64 = 16 * MIB;
 pub const PARKED_FOR_MAX: Duration = Duration::from_millis(500);
 /// Bytes of writes in flight at a leader; above it new ones are refused as overload.
 pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
+/// New ids a second that the shares of tokens are parts of: what a cluster of three on small machines takes.
+pub const NEW_IDS_PER_SECOND: u64 = 8000;
+/// When to try again after a refusal because a token's share is used up: what frees some of it takes seconds at least.
+pub const SHARE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes of requests that have arrived at a node's port for clients and are no whole request yet; above it the request that grew is
 /// refused as overload.

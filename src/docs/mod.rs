@@ -73,6 +73,8 @@ pub mod decisions {
     pub mod d0043_a_disk_that_hangs_hands_over {}
     #[doc = include_str!("decisions/0061-a-leader-without-a-majority-is-none.md")]
     pub mod d0061_a_leader_without_a_majority_is_none {}
+    #[doc = include_str!("decisions/0073-a-token-has-a-share.md")]
+    pub mod d0073_a_token_has_a_share {}
     #[doc = include_str!("decisions/0044-one-sha256-for-a-token.md")]
     pub mod d0044_one_sha256_for_a_token {}
     #[doc = include_str!("decisions/0045-credentials-are-looked-at.md")]

@@ -15,6 +15,7 @@ pub mod audit;
 mod clients;
 mod digest;
 pub mod invariants;
+mod meter;
 mod read;
 mod rebuild;
 pub mod rows;
@@ -24,6 +25,7 @@ mod sweep;
 mod tables;
 mod write;
 
+pub use meter::{Ground, Held, Metered};
 pub use read::Plan;
 pub use rows::{Effects, RowChange};
 pub use rules::{Rules, TEST_VERSION, VERSION_MAX, allow_test_version, newest_version, rules};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::meter::{Meter, Owner};
 use super::rows::{self, ClientHeader, Effects};
 use super::rules::Rules;
 use super::session::{Session, Tombstone};
@@ -24,6 +25,8 @@ pub(super) struct Client {
     pub header: ClientHeader,
     pub hash: u64,
     pub outcomes: BTreeMap<Sequence, Kept<Outcome>>,
+    /// Whose it is, as far as this node knows; no part of the state.
+    pub owner: Owner,
 }
 
 /// A record that has a deadline.
@@ -48,6 +51,8 @@ pub(super) struct Tables {
     pub id_bytes: u64,
     /// Sum of the hashes of all records.
     pub digest: u64,
+    /// Who holds how much; no part of the state.
+    pub meter: Meter,
 }
 
 impl Tables {
@@ -64,13 +69,16 @@ impl Tables {
             self.due.insert((deadline_ms, Due::Session(id.clone())));
         }
         let deadline_ms = session.deadline_ms;
+        let stored_bytes = session.stored_bytes;
         let new = Kept { value: session, hash };
         let Some(kept) = self.sessions.get_mut(id) else {
             self.sessions.insert(id.clone(), new);
             self.id_bytes += id.as_str().len() as u64;
+            self.meter.added(id, stored_bytes);
             return;
         };
         let old = std::mem::replace(kept, new);
+        self.meter.resized(id, old.value.stored_bytes, stored_bytes);
         self.left(old.hash);
         if let Some(old_ms) = old.value.deadline_ms.filter(|old_ms| Some(*old_ms) != deadline_ms) {
             self.due.remove(&(old_ms, Due::Session(id.clone())));
@@ -88,6 +96,7 @@ impl Tables {
         let old = self.sessions.remove(id)?;
         self.left(old.hash);
         self.id_bytes -= id.as_str().len() as u64;
+        self.meter.removed(id, old.value.stored_bytes);
         if let Some(deadline_ms) = old.value.deadline_ms {
             self.due.remove(&(deadline_ms, Due::Session(id.clone())));
         }
@@ -100,6 +109,7 @@ impl Tables {
         let hash = self.joined(rows::TOMBSTONES, &key, &value);
         effects.put(rows::TOMBSTONES, key, value);
         self.id_bytes += id.as_str().len() as u64;
+        self.meter.added(id, 0);
         self.due.insert((tombstone.deadline_ms, Due::Tombstone(id.clone())));
         self.tombstones.insert(id.clone(), Kept { value: tombstone, hash });
     }
@@ -116,6 +126,7 @@ impl Tables {
         };
         self.left(old.hash);
         self.id_bytes -= id.as_str().len() as u64;
+        self.meter.removed(id, 0);
         self.due.remove(&(old.value.deadline_ms, Due::Tombstone(id.clone())));
         true
     }
@@ -126,7 +137,9 @@ impl Tables {
         let hash = self.joined(rows::CLIENTS, &key, &value);
         effects.put(rows::CLIENTS, key, value);
         self.nonces.insert(header.nonce, client);
-        let row = self.clients.entry(client).or_insert(Client { header, hash: 0, outcomes: BTreeMap::new() });
+        let meter = &mut self.meter;
+        let new = || Client { header, hash: 0, outcomes: BTreeMap::new(), owner: meter.opened(&header.nonce) };
+        let row = self.clients.entry(client).or_insert_with(new);
         let (old_hash, old_ms) = (row.hash, row.header.deadline_ms);
         (row.header, row.hash) = (header, hash);
         self.left(old_hash);
@@ -158,6 +171,7 @@ impl Tables {
         };
         let old = row.outcomes.insert(sequence, Kept { value: outcome, hash });
         assert!(old.is_none(), "sequence answered twice client={client} sequence={sequence}");
+        row.owner.recorded();
         self.outcomes += 1;
         self.digest = self.digest.wrapping_add(hash);
         effects.put(rows::OUTCOMES, key, value);
@@ -170,6 +184,7 @@ impl Tables {
         };
         while let Some(oldest) = row.outcomes.first_entry().filter(|oldest| *oldest.key() < acknowledged_below) {
             let (sequence, outcome) = oldest.remove_entry();
+            row.owner.closed();
             self.outcomes -= 1;
             self.digest = self.digest.wrapping_sub(outcome.hash);
             effects.delete(rows::OUTCOMES, rows::outcome_key(client, sequence));

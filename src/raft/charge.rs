@@ -10,6 +10,8 @@ use crate::types::{Blob, ListPage, Loaded, LoadedContent};
 #[derive(Debug, Default)]
 pub struct Charge {
     counter: Option<Arc<AtomicU64>>,
+    /// A second one that counts the same.
+    also: Option<Arc<AtomicU64>>,
     bytes: u64,
 }
 
@@ -17,14 +19,20 @@ impl Charge {
     /// Counts `bytes`, unless the counter then exceeds `limit`. A single charge always fits into an empty counter.
     pub fn within(counter: &Arc<AtomicU64>, bytes: u64, limit: u64) -> Option<Self> {
         let before = counter.fetch_add(bytes, Ordering::Relaxed);
-        let charge = Self { counter: Some(counter.clone()), bytes };
+        let charge = Self { counter: Some(counter.clone()), also: None, bytes };
         (before == 0 || before.saturating_add(bytes) <= limit).then_some(charge)
     }
 
     /// Counts `bytes`, whatever is counted already.
     pub fn always(counter: &Arc<AtomicU64>, bytes: u64) -> Self {
         counter.fetch_add(bytes, Ordering::Relaxed);
-        Self { counter: Some(counter.clone()), bytes }
+        Self { counter: Some(counter.clone()), also: None, bytes }
+    }
+
+    /// Counts the same in a second counter, which has it already, for as long as it lives.
+    pub fn with(mut self, counted: &Arc<AtomicU64>) -> Self {
+        self.also = Some(counted.clone());
+        self
     }
 
     /// What it counts.
@@ -35,7 +43,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if let Some(counter) = &self.counter {
+        for counter in self.counter.iter().chain(&self.also) {
             counter.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }

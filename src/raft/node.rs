@@ -23,7 +23,7 @@ use super::shared::Shared;
 use super::types::{Payload, PeerNode, StoredMembership};
 use super::{Leadership, Member, Reply, Scrubbed, Syncs};
 use crate::codec;
-use crate::machine::{Command, Entry, rules};
+use crate::machine::{Command, Counts, Entry, Ground, Metered, Rules, rules};
 use crate::mutant::{self, Mutant};
 use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::Route;
@@ -255,6 +255,31 @@ impl Node {
         Some(Peer { channel, route: self.shared.peers.route(node, member.instance) })
     }
 
+    /// Lets `f` ask this node's machine who holds what, and say whose a client is. It must be short: nothing is applied meanwhile.
+    pub fn metered<R>(&self, f: impl FnOnce(&mut Metered<'_>) -> R) -> R {
+        self.shared.state.adjust(|core| f(&mut core.machine.metered()))
+    }
+
+    /// How much this node's machine holds, and what may be held.
+    pub fn counts(&self) -> (Counts, &'static Rules) {
+        self.shared.state.view(|core, _, _| (core.machine.counts(), core.machine.rules()))
+    }
+
+    /// See [`crate::machine::Machine::ground`].
+    pub fn ground<'a>(&self, beginnings: impl IntoIterator<Item = &'a str>) -> Option<Ground> {
+        self.shared.state.view(|core, _, _| core.machine.ground(beginnings))
+    }
+
+    /// See [`crate::machine::Machine::grounds_generation`].
+    pub fn grounds_generation(&self) -> u64 {
+        self.shared.state.view(|core, _, _| core.machine.grounds_generation())
+    }
+
+    /// Free and total bytes of the file system the data lies on, as last looked at; 0: not yet.
+    pub fn disk(&self) -> (u64, u64) {
+        (self.shared.disk_free.load(Ordering::Relaxed), self.shared.disk_total.load(Ordering::Relaxed))
+    }
+
     /// What this node says of itself.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
@@ -302,7 +327,7 @@ impl Node {
             cluster_version,
             differing: self.presence.differing(),
             clock_offset_ms: shared.clocks.offset_ms(&shared.voters()),
-            disk: (shared.disk_free.load(Ordering::Relaxed), shared.disk_total.load(Ordering::Relaxed)),
+            disk: self.disk(),
             syncs: shared.log.syncs(shared.env.clock.now()),
             scrubbed: shared.scrub.now(),
             configuration_hash: shared.configuration_hash,

@@ -19,6 +19,7 @@ use super::dispatch::Dispatcher;
 use super::health::Facts;
 use super::logging;
 use super::metrics::{Levels, own_usage};
+use super::shares;
 use super::status::Reporter;
 use crate::machine::newest_version;
 use crate::raft::{CLUSTER_VERSION_MIN, Role};
@@ -26,6 +27,8 @@ use crate::types::{Refusal, RefusalKind};
 
 /// What those hear who may not know more.
 const SEE_LOG: &str = "the last good ones stay in force: the node's log and `quorate doctor` say why";
+
+const SEE_DOCTOR: &str = "nearly used up: `quorate doctor` says which and by whom";
 
 /// The routes of one node.
 pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
@@ -66,8 +69,12 @@ fn readiness(facts: &Facts, verbose: bool) -> String {
         };
         if verbose || !check.ok {
             // Everybody may read this, and what is wrong with a file repeats what is in it.
-            let of_files = check.name == "credentials" && facts.credentials.problem.is_some();
-            let detail = if of_files { SEE_LOG } else { &check.detail };
+            let detail = match check.name {
+                "credentials" if facts.credentials.problem.is_some() => SEE_LOG,
+                // Who holds a token is for operators to know.
+                "shares" if !check.ok => SEE_DOCTOR,
+                _ => &check.detail,
+            };
             let line = format!("{mark} {} {detail}", check.name);
             let _ = writeln!(text, "{}", line.trim_end());
         }
@@ -151,6 +158,8 @@ async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Re
         wall_ms: dispatcher.wall_ms(),
         process: own_usage(),
         credentials: dispatcher.credentials().report(),
+        tables: dispatcher.tables(),
+        tokens: shares::tokens(node, dispatcher.guard()),
         ..dispatcher.levels()
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], dispatcher.metrics().render(&levels)))
@@ -194,6 +203,6 @@ mod tests {
         );
         let verbose = readiness(&Facts { leader: Some(2), ..facts }, true);
         assert!(verbose.contains("[+] leader leader=2\n") && verbose.ends_with("ready\n"), "{verbose}");
-        assert_eq!(verbose.lines().count(), 11);
+        assert_eq!(verbose.lines().count(), 12);
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::call::{Call, Operation, Origin};
 use crate::limits::{
-    PARKED_FOR_MAX, READ_DEADLINE_DEFAULT, SESSION_CHUNKS_MAX, WRITE_BYTES_MAX, WRITE_DEADLINE_DEFAULT, WRITE_DEADLINE_MAX,
+    IN_FLIGHT_BYTES_MAX, PARKED_FOR_MAX, READ_DEADLINE_DEFAULT, SESSION_CHUNKS_MAX, WRITE_BYTES_MAX, WRITE_DEADLINE_DEFAULT,
+    WRITE_DEADLINE_MAX,
 };
 use crate::types::{Applied, ClusterId, LeaderHint, NodeId, Refusal, RefusalKind, Write};
 use crate::wire::{self, v1};
@@ -21,6 +22,12 @@ pub struct Validated {
     pub cluster_id: Option<ClusterId>,
     /// What is left until the caller's deadline.
     pub timeout: Duration,
+}
+
+/// The refusal of an operation for which there is no room in flight. Nothing changed.
+pub fn too_many_bytes() -> Refusal {
+    let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
+    Refusal::not_applied(kind, format!("too many bytes wait limit={IN_FLIGHT_BYTES_MAX}"))
 }
 
 /// Checks all that can be checked of a request alone, checksums too. Errors: `Invalid`, naming the field; nothing changed.
@@ -202,6 +209,7 @@ mod tests {
             refusal: None,
             answerer: Some(answerer),
             charge: crate::raft::Charge::default(),
+            share: None,
         }
     }
 

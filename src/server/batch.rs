@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::call::Done;
 use super::dispatch::Dispatcher;
+use super::shares::Hold;
 use crate::mutant::{self, Mutant};
 use crate::raft::{self, ReplyList, ReplyLoad};
 use crate::types::{Refusal, RefusalKind};
@@ -33,11 +34,19 @@ impl Drop for Batch {
 pub struct Reply {
     batch: Arc<Batch>,
     key: Option<u64>,
+    /// What a write counts for in its token's shares until it is answered.
+    hold: Option<Hold>,
 }
 
 impl Reply {
     pub fn new(batch: &Arc<Batch>, key: u64) -> Self {
-        Self { batch: batch.clone(), key: Some(key) }
+        Self { batch: batch.clone(), key: Some(key), hold: None }
+    }
+
+    /// Of a write that counts for so much.
+    pub fn holding(mut self, hold: Option<Hold>) -> Self {
+        self.hold = hold;
+        self
     }
 
     pub fn of_write(mut self) -> raft::Reply {
@@ -56,6 +65,8 @@ impl Reply {
 
     fn settle(&mut self, result: Result<Done, Refusal>) {
         if let Some(key) = self.key.take() {
+            // Before the answer: what it asked for is applied and counted, and the caller may come again at once.
+            self.hold = None;
             self.batch.dispatcher.settle(key, result);
         }
     }

@@ -1,11 +1,13 @@
 //! One operation on its way through a node: what it asks, until when, and where its answer goes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::OwnedPermit;
 
 use super::auth::Caller;
 use super::metrics::Kind;
+use super::shares::Share;
 use crate::limits::OPERATION_BYTES;
 use crate::raft::Charge;
 use crate::types::{ClusterId, Consistency, List, ListPage, Load, Loaded, Outcome, Refusal, Revision, Write};
@@ -148,6 +150,8 @@ pub struct Call {
     pub answerer: Option<Answerer>,
     /// Its share of what is in flight.
     pub charge: Charge,
+    /// What its token may hold; `None` where nobody asks.
+    pub share: Option<Arc<Share>>,
 }
 
 #[cfg(test)]

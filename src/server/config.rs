@@ -190,6 +190,11 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Config {
+    /// What a size like "20 GiB" is in bytes; `None`: it is none.
+    pub(super) fn bytes_of(text: &str) -> Option<u64> {
+        text.parse().ok().map(|size: ByteSize| size.as_u64())
+    }
+
     /// Reads and checks a file. Errors: it can't be read, is no TOML, has an unknown key, or [`Config::validate`] fails.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let size = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();

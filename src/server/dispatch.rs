@@ -29,6 +29,7 @@ use super::park::Park;
 use super::readers::Readers;
 use super::receiving::Receiving;
 use super::security;
+use super::shares::{self, Circumstances, Hold, Share, Usage};
 use super::slow::{Slow, Timing};
 use super::table::{Open, Table};
 use crate::env::Clock;
@@ -57,6 +58,9 @@ pub struct Access {
     pub guard: Guard,
     pub state: Arc<security::State>,
 }
+
+/// A request that may go on, what its token may hold, and what is counted of it.
+type Admitted = (admission::Validated, Option<Arc<Share>>, Charge);
 
 /// A handle to the dispatcher. Cheap to clone.
 #[derive(Clone)]
@@ -128,7 +132,7 @@ impl Dispatcher {
         let Asked { request, caller } = asked;
         match self.admit(request, &caller) {
             Err(refusal) => answerer.answer(Err(refusal)),
-            Ok((validated, charge)) => {
+            Ok((validated, share, charge)) => {
                 self.arrive(Box::new(Call {
                     operation: validated.operation,
                     origin,
@@ -142,16 +146,13 @@ impl Dispatcher {
                     refusal: None,
                     answerer: Some(answerer),
                     charge,
+                    share,
                 }));
             }
         }
     }
 
-    fn admit(&self, request: v1::SubmitRequest, caller: &Caller) -> Result<(admission::Validated, Charge), Refusal> {
-        let overloaded = |what: &str, limit: u64| {
-            let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
-            Refusal::not_applied(kind, format!("too many {what} wait limit={limit}"))
-        };
+    fn admit(&self, request: v1::SubmitRequest, caller: &Caller) -> Result<Admitted, Refusal> {
         if self.is_stopping() {
             return Err(Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping"));
         }
@@ -160,8 +161,12 @@ impl Dispatcher {
         if !validated.operation.is_write() && self.0.node.loaded().is_full() {
             return Err(no_room());
         }
-        let charge = Charge::within(&self.0.in_flight, validated.operation.bytes(), IN_FLIGHT_BYTES_MAX);
-        Ok((validated, charge.ok_or_else(|| overloaded("bytes", IN_FLIGHT_BYTES_MAX))?))
+        let (share, bytes) = (self.guard().share(caller), validated.operation.bytes());
+        let charge = match &share {
+            Some(share) => share.charge(&self.0.in_flight, bytes)?,
+            None => Charge::within(&self.0.in_flight, bytes, IN_FLIGHT_BYTES_MAX).ok_or_else(admission::too_many_bytes)?,
+        };
+        Ok((validated, share, charge))
     }
 
     /// The answer to one operation. Dropping the future loses the answer, not the operation.
@@ -228,6 +233,11 @@ impl Dispatcher {
     /// The requests that are arriving.
     pub fn receiving(&self) -> &Receiving {
         &self.0.receiving
+    }
+
+    /// How full this node's tables are.
+    pub fn tables(&self) -> Vec<Usage> {
+        shares::tables(&self.0.node, self.0.in_flight.load(Ordering::Relaxed))
     }
 
     /// The streams that answer somebody.
@@ -560,22 +570,50 @@ impl Task {
     fn propose(&mut self) {
         while self.may_propose() {
             let calls = take_batch(&mut self.writes);
+            let calls = self.judge(calls);
+            if calls.is_empty() {
+                continue;
+            }
             self.last_writes = calls.len();
             let batch = Arc::new(Batch::new(self.dispatcher.clone(), self.write_batches.clone()));
             self.dispatcher.0.metrics.proposed(calls.len());
             let now = self.dispatcher.now();
             let mut table = self.dispatcher.table();
             let mut commands = Vec::with_capacity(calls.len());
-            for mut call in calls {
+            for (mut call, hold) in calls {
                 call.handed = Some((now, false));
                 let Operation::Write(write) = &call.operation else { continue };
                 let command = Command::Client(write.clone());
-                let reply = Reply::new(&batch, table.enter(call));
+                let reply = Reply::new(&batch, table.enter(call)).holding(hold);
                 commands.push((command, reply.of_write()));
             }
             drop(table);
             self.dispatcher.0.node.propose(commands);
         }
+    }
+
+    /// Refuses what is beyond the shares of its token; gives the rest, with what each counts for. One look at the machine for all.
+    fn judge(&self, calls: VecDeque<Box<Call>>) -> Vec<(Box<Call>, Option<Hold>)> {
+        if calls.iter().all(|call| call.share.is_none()) {
+            return calls.into_iter().map(|call| (call, None)).collect();
+        }
+        let node = &self.dispatcher.0.node;
+        let at = Circumstances { now: self.dispatcher.now(), disk_bytes: node.disk().1 };
+        let judged = node.metered(|machine| {
+            let judge = |call: &Box<Call>| match (&call.share, &call.operation) {
+                (Some(share), Operation::Write(write)) => share.judge(write, machine, at),
+                _ => Ok(None),
+            };
+            calls.iter().map(judge).collect::<Vec<_>>()
+        });
+        let mut allowed = Vec::with_capacity(calls.len());
+        for (call, judged) in calls.into_iter().zip(judged) {
+            match judged {
+                Ok(hold) => allowed.push((call, hold)),
+                Err(refusal) => self.dispatcher.finish(call, Err(refusal)),
+            }
+        }
+        allowed
     }
 
     fn read(&mut self) {

@@ -8,6 +8,7 @@ use tonic_health::server::HealthReporter;
 
 use super::dispatch::Dispatcher;
 use super::security::{EXPIRES_SOON, Report};
+use super::shares;
 use crate::raft::AHEAD_MS_MAX;
 use crate::types::NodeId;
 
@@ -50,6 +51,8 @@ pub struct Facts {
     pub disk_low: bool,
     pub disk_free_bytes: u64,
     pub credentials: Report,
+    /// Tables, and shares of tokens, that are nearly used up.
+    pub used_up: Option<String>,
     /// The node's own clock, in seconds since the Unix epoch.
     pub now_s: u64,
 }
@@ -73,6 +76,7 @@ impl Facts {
             disk_low: node.disk_low(),
             disk_free_bytes: status.disk.0,
             credentials: dispatcher.credentials().report(),
+            used_up: shares::nearly_used_up(&dispatcher.tables(), &shares::tokens(node, dispatcher.guard())),
             now_s: dispatcher.wall_ms() / 1000,
         }
     }
@@ -114,6 +118,7 @@ impl Facts {
             ),
             check("disk", !self.disk_low, false, disk),
             self.check_credentials(),
+            check("shares", self.used_up.is_none(), false, self.used_up.clone().unwrap_or_default()),
             check("addresses", self.elsewhere.is_empty(), false, self.elsewhere.join(", ")),
         ]
     }
@@ -172,11 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_clock_a_low_disk_and_a_state_that_differs_are_shown_and_take_no_traffic_away() {
+    fn a_wrong_clock_a_low_disk_a_full_table_and_a_state_that_differs_are_shown_and_take_no_traffic_away() {
         let odd = Facts { clock_offset_ms: Some(-10_001), machine_ahead_ms: 10_001, disk_low: true, differing: vec![3], ..good() };
+        let odd = Facts { used_up: Some("table=clients used=90 limit=100".into()), ..odd };
         assert!(odd.is_ready());
         let shown: Vec<_> = odd.checks().into_iter().filter(|check| !check.ok).map(|check| check.name).collect();
-        assert_eq!(shown, ["digest", "clock", "time", "disk"]);
+        assert_eq!(shown, ["digest", "clock", "time", "disk", "shares"]);
     }
 
     #[test]

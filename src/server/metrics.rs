@@ -1,7 +1,8 @@
 //! What a node counts. One registry per node, so several nodes in one process stay apart. No session id ever becomes a label.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label, SharedString};
@@ -9,6 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 use super::call::{Done, Operation};
 use super::security::Report;
+use super::shares::Usage;
 use super::slow::{CAUSES, Cause};
 use crate::env::OwnUsage;
 use crate::raft::net::Traffic;
@@ -140,6 +142,10 @@ pub struct Levels {
     /// `None` where the system does not say.
     pub process: Option<OwnUsage>,
     pub credentials: Report,
+    /// How full the tables are.
+    pub tables: Vec<Usage>,
+    /// What each token has used of its shares, by its name.
+    pub tokens: Vec<(String, Vec<Usage>)>,
 }
 
 /// What this process uses now, where the system says.
@@ -180,6 +186,8 @@ pub struct Metrics {
     started_s: OnceLock<f64>,
     /// How many operations took how long.
     took: Spread<AtomicU64>,
+    /// Tokens and shares that were shown once: their lines stay.
+    shown: Mutex<BTreeSet<(String, &'static str)>>,
 }
 
 impl Metrics {
@@ -211,6 +219,7 @@ impl Metrics {
                 answered: Default::default(),
                 started_s: OnceLock::new(),
                 took: Default::default(),
+                shown: Mutex::default(),
                 handle,
                 recorder: PrometheusBuilder::new().build_recorder(),
             }
@@ -371,11 +380,36 @@ impl Metrics {
             let offset = levels.clock_offset_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
             metrics::gauge!("quorate_clock_offset_seconds").set(offset);
             self.process(levels);
+            self.shares(levels);
             metrics::gauge!("quorate_machine_time_ahead_seconds").set(levels.machine_ahead_ms as f64 / 1000.0);
         });
         COUNTED_SECONDS.iter().fold(self.handle.render(), |text, name| {
             text.replace(&format!("# TYPE {name} gauge\n"), &format!("# TYPE {name} counter\n"))
         })
+    }
+
+    /// Tables, and the shares of tokens. A token that is gone holds nothing any more.
+    fn shares(&self, levels: &Levels) {
+        for Usage { what, used, limit, .. } in &levels.tables {
+            metrics::gauge!("quorate_table_used", "table" => *what).set(*used as f64);
+            metrics::gauge!("quorate_table_limit", "table" => *what).set(*limit as f64);
+        }
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = shown.iter().filter(|(token, _)| !levels.tokens.iter().any(|(name, _)| name == token));
+        for (token, what) in gone {
+            for metric in ["quorate_token_used", "quorate_token_limit"] {
+                metrics::gauge!(metric, "token" => token.clone(), "share" => *what).set(0.0);
+            }
+        }
+        for (token, shares) in &levels.tokens {
+            for Usage { what, used, limit, refused } in shares {
+                let labels = || vec![Label::new("token", token.clone()), Label::from_static_parts("share", what)];
+                metrics::gauge!("quorate_token_used", labels()).set(*used as f64);
+                metrics::gauge!("quorate_token_limit", labels()).set(*limit as f64);
+                metrics::counter!("quorate_token_refused_total", labels()).absolute(*refused);
+                shown.insert((token.clone(), what));
+            }
+        }
     }
 
     /// What every program that Prometheus knows says of its process, under the names that dashboards expect.
@@ -521,6 +555,9 @@ mod tests {
         let mut levels = Levels::default();
         levels.credentials.not_after = Some(1);
         levels.process = Some(OwnUsage::default());
+        let usage = Usage { what: "clients", used: 3, limit: 5, refused: 7 };
+        levels.tables = vec![usage.clone()];
+        levels.tokens = vec![("agents".to_owned(), vec![usage])];
         let text = metrics.render(&levels);
         let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
         let without = |name: String| {
@@ -536,6 +573,9 @@ mod tests {
             assert!(text.contains(&format!("# HELP {name} {}\n", meaning.replace('`', ""))), "{name} has no help");
         }
         assert!(text.contains("quorate_slow_operations_total{cause=\"sync\"} 1"), "{text}");
+        assert!(text.contains("quorate_token_refused_total{token=\"agents\",share=\"clients\"} 7"), "{text}");
+        let later = metrics.render(&Levels::default());
+        assert!(later.contains("quorate_token_used{token=\"agents\",share=\"clients\"} 0"), "it is gone\n{later}");
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod receiving;
 pub mod recover;
 mod security;
 mod service;
+mod shares;
 mod slow;
 mod start;
 mod status;

@@ -22,7 +22,7 @@ use super::security::{self, Reload, Security};
 use super::service::SessionsService;
 use super::status::Reporter;
 use super::upper::{Above, Present};
-use super::{Error, StartError, admin, health, sweeper};
+use super::{Error, StartError, admin, health, shares, sweeper};
 use crate::env::{Clock, Env};
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, MIB, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX,
@@ -245,6 +245,7 @@ impl Server {
         tasks.spawn(security.run(node.clone(), stop.subscribe()));
         tasks.spawn(dispatcher.receiving().clone().run(stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
+        tasks.spawn(shares::run(node.clone(), dispatcher.guard().clone(), stop.subscribe()));
         tasks.spawn(serve_admin(admin_port, dispatcher.clone(), reporter.clone(), stop.subscribe()));
         let operations = OperationsService::new(node.clone(), dispatcher.guard().clone());
         let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());

@@ -152,6 +152,7 @@ mod tests {
             refusal: None,
             answerer: Some(Answerer::new(1, sender.try_reserve_owned().ok().expect("room"))),
             charge: crate::raft::Charge::default(),
+            share: None,
         };
         (Box::new(call), answers)
     }

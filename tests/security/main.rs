@@ -15,6 +15,7 @@ mod ports;
 #[path = "../cluster/raw.rs"]
 mod raw;
 mod reload;
+mod shares;
 mod tokens;
 mod walkthrough;
 mod wire;

@@ -10,8 +10,10 @@
 //! each operation, so that a withdrawn or expired one ends on open streams too, and that no token or session id is in what it says.
 //! Without a tokens file everything is allowed: then the network is what protects the cluster, and the node says so when it starts.
 
+mod portions;
 mod tokens;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,9 +23,11 @@ use tonic::Status;
 use tonic::codegen::http::{HeaderMap, header::AUTHORIZATION};
 use tonic::metadata::MetadataMap;
 
+pub use portions::{Portion, Portions, What};
 pub use tokens::{Error, Grant, Scope, Tokens, hash_of};
 
 use super::call::Operation;
+use super::shares::Share;
 use crate::env::Clock;
 use crate::mutant::{self, Mutant};
 use crate::types::{List, Refusal, RefusalKind, SessionId, Write};
@@ -150,28 +154,62 @@ pub struct Guard(Arc<Inner>);
 struct Inner {
     clock: Arc<dyn Clock>,
     /// `None`: nobody asks.
-    tokens: Option<RwLock<Arc<Tokens>>>,
+    tokens: Option<RwLock<Arc<InForce>>>,
     /// Refused as unauthenticated, and as denied.
     refused: [AtomicU64; 2],
+}
+
+/// What each token may hold, by the token's name.
+pub type Shares = BTreeMap<Arc<str>, Arc<Share>>;
+
+/// The tokens in force, and what each may hold.
+struct InForce {
+    tokens: Tokens,
+    shares: Shares,
+    /// Counts the changes, from 1.
+    generation: u64,
+}
+
+impl InForce {
+    fn new(tokens: Tokens, before: Option<&Self>) -> Self {
+        let share = |grant: &Grant| {
+            let before = before.and_then(|before| before.shares.get(&grant.name));
+            (grant.name.clone(), Arc::new(Share::new(grant, before.map(|share| &**share))))
+        };
+        let shares = tokens.iter().map(share).collect();
+        Self { tokens, shares, generation: before.map_or(1, |before| before.generation + 1) }
+    }
 }
 
 impl Guard {
     /// Lets everyone do everything where `tokens` is `None`.
     pub fn new(tokens: Option<Tokens>, clock: Arc<dyn Clock>) -> Self {
-        let tokens = tokens.map(|tokens| RwLock::new(Arc::new(tokens)));
+        let tokens = tokens.map(|tokens| RwLock::new(Arc::new(InForce::new(tokens, None))));
         Self(Arc::new(Inner { clock, tokens, refused: Default::default() }))
     }
 
     /// Puts other tokens in force, for open streams too. Without effect where nobody asks.
     pub fn replace(&self, tokens: Tokens) {
         if let Some(in_force) = &self.0.tokens {
-            *in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+            let mut in_force = in_force.write().unwrap_or_else(PoisonError::into_inner);
+            *in_force = Arc::new(InForce::new(tokens, Some(&**in_force)));
         }
     }
 
     /// Whether nobody asks.
     pub fn is_open(&self) -> bool {
         self.0.tokens.is_none()
+    }
+
+    /// What the caller's token may hold; `None`: nobody asks, or there is no such token any more.
+    pub fn share(&self, caller: &Caller) -> Option<Arc<Share>> {
+        self.in_force()?.shares.get(caller.principal()).cloned()
+    }
+
+    /// Those of all tokens, and a number that changes with them; `None`: nobody asks.
+    pub fn shares(&self) -> Option<(u64, Shares)> {
+        let in_force = self.in_force()?;
+        Some((in_force.generation, in_force.shares.clone()))
     }
 
     /// Calls refused so far as unauthenticated, and as denied.
@@ -230,7 +268,8 @@ impl Guard {
     /// Whether `caller` may do what needs `need`, now. Errors: `Unauthenticated`, the token is no longer good; `Denied`, it is good for
     /// other things. Nothing changed.
     pub fn authorize(&self, caller: &Caller, need: Need<'_>) -> Result<(), Refusal> {
-        let Some(tokens) = self.tokens() else { return Ok(()) };
+        let Some(in_force) = self.in_force() else { return Ok(()) };
+        let tokens = &in_force.tokens;
         let grant = match &caller.0 {
             Who::Anyone => None,
             Who::Holder(holder) => tokens.named(&holder.name).filter(|grant| bool::from(grant.hash.ct_eq(&holder.hash))),
@@ -270,7 +309,8 @@ impl Guard {
     }
 
     fn holder(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let Some(tokens) = self.tokens() else { return Ok(Caller(Who::Anyone)) };
+        let Some(in_force) = self.in_force() else { return Ok(Caller(Who::Anyone)) };
+        let tokens = &in_force.tokens;
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
             return Err(self.unauthenticated("a token is needed: one header `authorization: Bearer TOKEN`"));
@@ -294,7 +334,7 @@ impl Guard {
         Ok(())
     }
 
-    fn tokens(&self) -> Option<Arc<Tokens>> {
+    fn in_force(&self) -> Option<Arc<InForce>> {
         let tokens = self.0.tokens.as_ref()?;
         Some(tokens.read().unwrap_or_else(PoisonError::into_inner).clone())
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq as _;
 
+use super::portions::{self, Portions};
 use crate::env;
 use crate::limits::SESSION_ID_BYTES_MAX;
 
@@ -75,6 +76,8 @@ pub struct Grant {
     prefixes: Vec<String>,
     /// Milliseconds since the Unix epoch; from then on it is no longer valid.
     pub expires_ms: Option<u64>,
+    /// How much its holder may hold.
+    pub portions: Portions,
 }
 
 impl Grant {
@@ -146,6 +149,8 @@ struct Entry {
     prefixes: Vec<String>,
     #[serde(default, deserialize_with = "expiry")]
     expires: Option<u64>,
+    #[serde(default)]
+    shares: Option<portions::File>,
 }
 
 impl Tokens {
@@ -224,7 +229,8 @@ fn grant(entry: Entry) -> Result<Grant, String> {
     if scopes.contains(&Scope::Admin) && !prefixes.is_empty() {
         return Err("scope admin is for the whole cluster and can't be kept to prefixes".to_owned());
     }
-    Ok(Grant { name: entry.name.into(), hash: entry.sha256, scopes, prefixes, expires_ms: entry.expires })
+    let portions = Portions::new(entry.shares, scopes.contains(&Scope::Admin), !prefixes.is_empty())?;
+    Ok(Grant { name: entry.name.into(), hash: entry.sha256, scopes, prefixes, expires_ms: entry.expires, portions })
 }
 
 fn hash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {

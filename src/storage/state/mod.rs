@@ -261,6 +261,11 @@ impl<M: Send + Sync + 'static> State<M> {
         f(&live.machine, live.applied, &pinner)
     }
 
+    /// Lets `f` change what the machine keeps beside what is stored; no row changes by it. As short as [`State::view`] must be.
+    pub fn adjust<R>(&self, f: impl FnOnce(&mut M) -> R) -> R {
+        f(&mut self.core.live.write().expect(HEALTHY).machine)
+    }
+
     /// Calls `done` once everything applied by now is durable, or with the final error. Never blocks; `done` may be
     /// called at once, or by the flusher between two steps, so it must not wait for anything.
     pub fn flush(&self, done: Done) {

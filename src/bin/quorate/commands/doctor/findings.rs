@@ -85,6 +85,8 @@ const FIX_CREDENTIALS: &str = "put a good file in place, by renaming: a certific
                                 within seconds (security.md, \"Renewal\")";
 const FIX_ADDRESSES: &str = "nothing if it goes by itself: a node tells the cluster where it is. Else write the new addresses into every cluster.toml, \
                               and make the members say so, one after the other: `quorate member update ID`";
+const FIX_SHARES: &str = "who fills it is named, or `quorate_token_used` in /metrics says it: let that tenant close clients and delete sessions, or set \
+                           `shares` in the tokens file (security.md, \"Shares\"); beyond it that token is refused, and nobody else";
 const FIX_CHECK: &str = "see operations.md, \"Troubleshooting\"";
 
 /// All that is worth a word, the worst first.
@@ -152,6 +154,7 @@ fn checks(node: &NodeStatus, found: &mut Vec<Finding>) {
             "disk" => FIX_DISK,
             "credentials" => FIX_CREDENTIALS,
             "addresses" => FIX_ADDRESSES,
+            "shares" => FIX_SHARES,
             _ => FIX_CHECK,
         };
         found.push(Finding { severity, node: Some(node.id.0), what: format!("check {} fails {}", check.name, check.detail), fix });

@@ -1,0 +1,336 @@
+//! Who holds how much of the tables: counted as they change, beside the state and no part of it.
+//!
+//! No outcome, row or digest depends on it, and replicas need not agree: a node counts what it was asked to count since. A *holder* is
+//! whatever the caller makes of it, a token for example. Clients, and with them their outcomes, count for the holder they were given to;
+//! sessions and tombstones count for every *ground*, a beginning of ids, that theirs start with.
+//!
+//! ```text
+//! expect(nonce, holder) ... OpenClient applied ──> the client is the holder's
+//! claim(client, nonce, holder) ─────────────────> the same for one that was there before
+//! set_grounds ─> count_on, count_on ... Counted ─> ground(beginning) is complete; before, it counts the ids up to where it is
+//! ```
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Counts, Machine, Rules};
+use crate::types::{ClientId, Nonce, Request, SessionId};
+
+/// Nonces that are proposed to become clients, at most: more than can be in flight. Those of proposals that were lost go when it is full.
+const EXPECTED_MAX: usize = 8192;
+
+/// What one holder holds of the table of clients.
+#[derive(Debug, Default)]
+pub struct Held {
+    clients: AtomicU64,
+    outcomes: AtomicU64,
+}
+
+impl Held {
+    /// Clients given to it.
+    pub fn clients(&self) -> u64 {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Their recorded outcomes.
+    pub fn outcomes(&self) -> u64 {
+        self.outcomes.load(Ordering::Relaxed)
+    }
+}
+
+/// Whose a client is. It gives back what it counts when it goes, and a copy counts for nobody: one machine is the one that counts.
+#[derive(Debug, Default)]
+pub(super) struct Owner(Option<Arc<Held>>, u64);
+
+impl Owner {
+    fn of(held: Arc<Held>, outcomes: u64) -> Self {
+        held.clients.fetch_add(1, Ordering::Relaxed);
+        held.outcomes.fetch_add(outcomes, Ordering::Relaxed);
+        Self(Some(held), outcomes)
+    }
+
+    fn is(&self, held: &Arc<Held>) -> bool {
+        self.0.as_ref().is_some_and(|own| Arc::ptr_eq(own, held))
+    }
+
+    /// An outcome was recorded.
+    pub fn recorded(&mut self) {
+        if let Some(held) = &self.0 {
+            held.outcomes.fetch_add(1, Ordering::Relaxed);
+            self.1 += 1;
+        }
+    }
+
+    /// One was closed.
+    pub fn closed(&mut self) {
+        if let Some(held) = &self.0 {
+            held.outcomes.fetch_sub(1, Ordering::Relaxed);
+            self.1 = self.1.saturating_sub(1);
+        }
+    }
+}
+
+impl Clone for Owner {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(held) = &self.0 {
+            held.clients.fetch_sub(1, Ordering::Relaxed);
+            held.outcomes.fetch_sub(self.1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What lies under one beginning of ids.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ground {
+    /// Sessions and tombstones.
+    pub records: u64,
+    /// Bytes of their ids.
+    pub id_bytes: u64,
+    /// Bytes of the sessions' content, as stored.
+    pub stored_bytes: u64,
+}
+
+impl Ground {
+    /// What it counts for against the bound on metadata.
+    pub fn metadata_bytes(&self, rules: &Rules) -> u64 {
+        self.records.saturating_mul(rules.session_metadata_bytes).saturating_add(self.id_bytes)
+    }
+
+    fn add(&mut self, id: &SessionId, stored_bytes: u64) {
+        self.records += 1;
+        self.id_bytes += id.as_str().len() as u64;
+        self.stored_bytes += stored_bytes;
+    }
+
+    fn subtract(&mut self, id: &SessionId, stored_bytes: u64) {
+        // A count that is off must not end a node.
+        self.records = self.records.saturating_sub(1);
+        self.id_bytes = self.id_bytes.saturating_sub(id.as_str().len() as u64);
+        self.stored_bytes = self.stored_bytes.saturating_sub(stored_bytes);
+    }
+
+    fn join(self, other: Self) -> Self {
+        Self {
+            records: self.records + other.records,
+            id_bytes: self.id_bytes + other.id_bytes,
+            stored_bytes: self.stored_bytes + other.stored_bytes,
+        }
+    }
+}
+
+/// How far the records that were there before are counted.
+#[derive(Clone, Debug, Default)]
+enum Progress {
+    #[default]
+    Nothing,
+    /// Ids up to and with this one.
+    Until(SessionId),
+    All,
+}
+
+/// The grounds, and who opens which client.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Meter {
+    /// Who set the grounds sees by it whether they are still those.
+    generation: u64,
+    grounds: BTreeMap<Box<str>, Ground>,
+    /// Of the beginnings, ascending, each once.
+    lengths: Vec<usize>,
+    progress: Progress,
+    expected: Expected,
+}
+
+/// Like [`Owner`], of no use to a copy.
+#[derive(Debug, Default)]
+struct Expected(BTreeMap<Nonce, Arc<Held>>);
+
+impl Clone for Expected {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Meter {
+    /// A record of this id is there now.
+    pub fn added(&mut self, id: &SessionId, stored_bytes: u64) {
+        if self.counts(id) {
+            self.each(id, |ground| ground.add(id, stored_bytes));
+        }
+    }
+
+    /// A record of this id is gone.
+    pub fn removed(&mut self, id: &SessionId, stored_bytes: u64) {
+        if self.counts(id) {
+            self.each(id, |ground| ground.subtract(id, stored_bytes));
+        }
+    }
+
+    /// A session's content has another size.
+    pub fn resized(&mut self, id: &SessionId, from: u64, to: u64) {
+        if from != to && self.counts(id) {
+            self.each(id, |ground| ground.stored_bytes = ground.stored_bytes.saturating_sub(from).saturating_add(to));
+        }
+    }
+
+    /// Whose a client is that was opened just now.
+    pub fn opened(&mut self, nonce: &Nonce) -> Owner {
+        if self.expected.0.is_empty() {
+            return Owner::default();
+        }
+        self.expected.0.remove(nonce).map_or_else(Owner::default, |held| Owner::of(held, 0))
+    }
+
+    fn counts(&self, id: &SessionId) -> bool {
+        match &self.progress {
+            Progress::Nothing => false,
+            Progress::Until(last) => id <= last,
+            Progress::All => true,
+        }
+    }
+
+    fn each(&mut self, id: &SessionId, mut change: impl FnMut(&mut Ground)) {
+        for length in &self.lengths {
+            // No beginning ends within a character of this id, if it ends there.
+            let Some(beginning) = id.as_str().get(..*length) else { continue };
+            if let Some(ground) = self.grounds.get_mut(beginning) {
+                change(ground);
+            }
+        }
+    }
+}
+
+/// A machine, to be asked who holds what, and to learn whose a client is. Nothing that is replicated changes by it.
+pub struct Metered<'m>(&'m mut Machine);
+
+impl Machine {
+    /// Its meter, to change it.
+    pub fn metered(&mut self) -> Metered<'_> {
+        Metered(self)
+    }
+
+    /// What lies under these beginnings, of which none begins with another; `None`: they were never asked to be counted, or the records
+    /// that were there before are not all counted.
+    pub fn ground<'a>(&self, beginnings: impl IntoIterator<Item = &'a str>) -> Option<Ground> {
+        let meter = &self.tables.meter;
+        let complete = matches!(meter.progress, Progress::All);
+        let mut grounds = beginnings.into_iter().map(|beginning| meter.grounds.get(beginning).copied());
+        grounds.try_fold(Ground::default(), |sum, ground| Some(sum.join(ground?))).filter(|_| complete)
+    }
+
+    /// See [`Metered::set_grounds`]; 0: never set.
+    pub fn grounds_generation(&self) -> u64 {
+        self.tables.meter.generation
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &'static Rules {
+        self.rules
+    }
+}
+
+impl Metered<'_> {
+    /// How much there is in all.
+    pub fn counts(&self) -> Counts {
+        self.0.counts()
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &'static Rules {
+        self.0.rules
+    }
+
+    /// See [`Machine::ground`].
+    pub fn ground<'a>(&self, beginnings: impl IntoIterator<Item = &'a str>) -> Option<Ground> {
+        self.0.ground(beginnings)
+    }
+
+    /// Counts under these beginnings from now on, in place of those before. What is there is counted by [`Metered::count_on`].
+    pub fn set_grounds(&mut self, generation: u64, beginnings: impl Iterator<Item = Box<str>>) {
+        let meter = &mut self.0.tables.meter;
+        meter.generation = generation;
+        meter.grounds = beginnings.map(|beginning| (beginning, Ground::default())).collect();
+        let mut lengths: Vec<usize> = meter.grounds.keys().map(|beginning| beginning.len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        meter.lengths = lengths;
+        meter.progress = Progress::Nothing;
+    }
+
+    /// Counts at most `limit` sessions and as many tombstones that were there before; whether more are left.
+    pub fn count_on(&mut self, limit: usize) -> bool {
+        let tables = &mut self.0.tables;
+        let after = match std::mem::replace(&mut tables.meter.progress, Progress::All) {
+            Progress::All => return false,
+            Progress::Nothing => Bound::Unbounded,
+            Progress::Until(last) => Bound::Excluded(last),
+        };
+        let range = (after, Bound::Unbounded);
+        let ends = [
+            tables.sessions.range(range.clone()).map(|(id, _)| id).nth(limit.saturating_sub(1)),
+            tables.tombstones.range(range.clone()).map(|(id, _)| id).nth(limit.saturating_sub(1)),
+        ];
+        let last = ends.into_iter().flatten().min().cloned();
+        let within = |id: &SessionId| last.as_ref().is_none_or(|last| id <= last);
+        let sessions = tables.sessions.range(range.clone()).map(|(id, session)| (id, session.value.stored_bytes));
+        let tombstones = tables.tombstones.range(range).map(|(id, _)| (id, 0));
+        for (id, stored_bytes) in sessions.take_while(|(id, _)| within(id)).chain(tombstones.take_while(|(id, _)| within(id))) {
+            tables.meter.each(id, |ground| ground.add(id, stored_bytes));
+        }
+        let Some(last) = last else { return false };
+        tables.meter.progress = Progress::Until(last);
+        true
+    }
+
+    /// A client that is opened with this nonce will be its holder's.
+    pub fn expect(&mut self, nonce: Nonce, held: &Arc<Held>) {
+        let expected = &mut self.0.tables.meter.expected.0;
+        if expected.len() >= EXPECTED_MAX {
+            expected.clear();
+        }
+        expected.insert(nonce, held.clone());
+    }
+
+    /// Whether this client, if it is there, is its holder's already.
+    pub fn is_held_by(&self, client: ClientId, nonce: Nonce, held: &Arc<Held>) -> bool {
+        let row = self.0.tables.clients.get(&client).filter(|row| row.header.nonce == nonce);
+        row.is_none_or(|row| row.owner.is(held))
+    }
+
+    /// Gives a client to this holder, with its outcomes. Nothing happens without the client's nonce.
+    pub fn claim(&mut self, client: ClientId, nonce: Nonce, held: &Arc<Held>) {
+        if let Some(row) = self.0.tables.clients.get_mut(&client).filter(|row| row.header.nonce == nonce) {
+            row.owner = Owner::of(held.clone(), row.outcomes.len() as u64);
+        }
+    }
+
+    /// Whether there is a client with this nonce.
+    pub fn knows(&self, nonce: &Nonce) -> bool {
+        self.0.tables.nonces.contains_key(nonce)
+    }
+
+    /// Whether a request adds no outcome to those of its client: it was answered, or it closes at least one.
+    pub fn adds_no_outcome(&self, request: &Request) -> bool {
+        self.0.tables.clients.get(&request.client).is_none_or(|row| {
+            let oldest = row.outcomes.first_key_value().map(|(sequence, _)| *sequence);
+            oldest.is_some_and(|oldest| oldest < request.acknowledged_below) || row.outcomes.contains_key(&request.sequence)
+        })
+    }
+
+    /// Whether there is a session or a tombstone of this id.
+    pub fn has_record(&self, id: &SessionId) -> bool {
+        self.0.tables.sessions.contains_key(id) || self.0.tables.tombstones.contains_key(id)
+    }
+
+    /// Bytes of a session's content as stored; 0 of none.
+    pub fn stored_bytes(&self, id: &SessionId) -> u64 {
+        self.0.tables.sessions.get(id).map_or(0, |session| session.value.stored_bytes)
+    }
+}

@@ -1,0 +1,189 @@
+//! How much of the cluster one token may hold: the key `shares` of the tokens file.
+//!
+//! ```toml
+//! shares = { clients = "10%", outcomes = 5000, new_ids_per_second = 50, sessions = "5%", stored_bytes = "20 GiB", in_flight_bytes = "8 MiB" }
+//! ```
+
+use serde::Deserialize;
+
+use crate::server::config::Config;
+
+/// A hundred per cent, in hundredths of one.
+const WHOLE: u32 = 10_000;
+/// What a token may hold that says nothing else.
+const DEFAULT: Portion = Portion::Of(WHOLE / 4);
+
+/// What is shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// Rows of the table of clients.
+    Clients,
+    /// Recorded outcomes of all clients.
+    Outcomes,
+    /// Ids that had neither session nor tombstone.
+    NewIds,
+    /// Sessions and tombstones.
+    Sessions,
+    /// Bytes of the sessions' content, as stored.
+    StoredBytes,
+    /// Bytes of operations admitted by one node and not settled.
+    InFlightBytes,
+}
+
+impl What {
+    /// All, in order.
+    pub const ALL: [What; 6] =
+        [What::Clients, What::Outcomes, What::NewIds, What::Sessions, What::StoredBytes, What::InFlightBytes];
+
+    /// Its key in the file, and its label in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            What::Clients => "clients",
+            What::Outcomes => "outcomes",
+            What::NewIds => "new_ids_per_second",
+            What::Sessions => "sessions",
+            What::StoredBytes => "stored_bytes",
+            What::InFlightBytes => "in_flight_bytes",
+        }
+    }
+
+    fn is_bytes(self) -> bool {
+        matches!(self, What::StoredBytes | What::InFlightBytes)
+    }
+}
+
+/// How much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Portion {
+    /// In hundredths of a per cent of what there may be in all.
+    Of(u32),
+    /// So many.
+    Count(u64),
+}
+
+impl Portion {
+    /// Everything: nothing is refused for it.
+    pub const ALL: Self = Portion::Of(WHOLE);
+
+    /// How many these are of `total`; `None`: all there may be.
+    pub fn of(self, total: u64) -> Option<u64> {
+        match self {
+            Portion::Of(part) if part >= WHOLE => None,
+            Portion::Of(part) => Some((u128::from(total) * u128::from(part) / u128::from(WHOLE)) as u64),
+            Portion::Count(count) => Some(count),
+        }
+    }
+}
+
+/// The portions of one token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portions([Portion; What::ALL.len()]);
+
+impl Portions {
+    /// Of this.
+    pub fn of(&self, what: What) -> Portion {
+        self.0[what as usize]
+    }
+
+    /// What the file says, and for the rest: everything for an operator of the cluster, who can end it anyway; a quarter for anybody else,
+    /// but everything of what is stored for one who may write every id, and so delete it.
+    pub(super) fn new(file: Option<File>, is_admin: bool, has_prefixes: bool) -> Result<Self, String> {
+        let file = file.unwrap_or_default();
+        let said = [file.clients, file.outcomes, file.new_ids_per_second, file.sessions, file.stored_bytes, file.in_flight_bytes];
+        let mut portions = [DEFAULT; What::ALL.len()];
+        for ((what, said), portion) in What::ALL.into_iter().zip(said).zip(&mut portions) {
+            let of_ids = matches!(what, What::Sessions | What::StoredBytes);
+            *portion = match said {
+                Some(value) => parse(what, value)?,
+                None if is_admin || (of_ids && !has_prefixes) => Portion::ALL,
+                None => DEFAULT,
+            };
+        }
+        Ok(Self(portions))
+    }
+}
+
+/// As it stands in the file.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    clients: Option<Value>,
+    outcomes: Option<Value>,
+    new_ids_per_second: Option<Value>,
+    sessions: Option<Value>,
+    stored_bytes: Option<Value>,
+    in_flight_bytes: Option<Value>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Number(u64),
+    Text(String),
+}
+
+fn parse(what: What, value: Value) -> Result<Portion, String> {
+    let text = match value {
+        Value::Number(count) => return Ok(Portion::Count(count)),
+        Value::Text(text) => text,
+    };
+    let parsed = match text.strip_suffix('%') {
+        Some(percent) => hundredths(percent.trim()).map(Portion::Of),
+        None if what.is_bytes() => Config::bytes_of(&text).map(Portion::Count),
+        None => None,
+    };
+    let name = what.name();
+    let size = if what.is_bytes() { ", or a size like \"20 GiB\"" } else { "" };
+    parsed.ok_or_else(|| format!("shares.{name} must be a number, or a share from \"0.01%\" to \"100%\"{size}: found {text:?}"))
+}
+
+/// "12.5" is 1250; `None`: it is none, 0 or above a hundred.
+fn hundredths(percent: &str) -> Option<u32> {
+    let (whole, part) = percent.split_once('.').unwrap_or((percent, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(part) || whole.len() > 3 || part.len() > 2 {
+        return None;
+    }
+    let part: u32 = format!("{part:0<2}").parse().ok()?;
+    let sum = whole.parse::<u32>().ok()? * 100 + part;
+    (1..=WHOLE).contains(&sum).then_some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn portions(text: &str, is_admin: bool, has_prefixes: bool) -> Result<Portions, String> {
+        Portions::new(Some(toml::from_str(text).expect("its fields are known")), is_admin, has_prefixes)
+    }
+
+    #[test]
+    fn a_token_has_a_quarter_by_default_and_an_operator_everything() {
+        let quarter = portions("", false, true).expect("nothing is wrong");
+        assert_eq!(What::ALL.map(|what| quarter.of(what).of(100_000)), [Some(25_000); 6]);
+        let any_id = portions("", false, false).expect("nothing is wrong");
+        assert_eq!(
+            (any_id.of(What::Sessions).of(100), any_id.of(What::StoredBytes).of(100)),
+            (None, None),
+            "it may delete them all"
+        );
+        assert_eq!(any_id.of(What::Clients).of(100), Some(25));
+        let operator = portions("", true, false).expect("nothing is wrong");
+        assert_eq!(What::ALL.map(|what| operator.of(what).of(100)), [None; 6]);
+    }
+
+    #[test]
+    fn a_portion_is_a_share_or_a_number_or_of_bytes_a_size() {
+        let text = "clients = 7\noutcomes = \"0.25%\"\nsessions = \"100%\"\nstored_bytes = \"2 GiB\"\nin_flight_bytes = 4096";
+        let said = portions(text, false, true).expect("well formed");
+        assert_eq!(said.of(What::Clients).of(100_000), Some(7));
+        assert_eq!(said.of(What::Outcomes).of(1_000_000), Some(2500));
+        assert_eq!(said.of(What::Sessions).of(10), None);
+        assert_eq!(said.of(What::StoredBytes).of(10), Some(2 << 30));
+        assert_eq!(said.of(What::InFlightBytes).of(10), Some(4096));
+        for wrong in ["\"\"", "\"%\"", "\"0%\"", "\"101%\"", "\"1.234%\"", "\"-1%\"", "\"7\"", "\"7 GiB\""] {
+            let why = portions(&format!("clients = {wrong}"), false, true).expect_err(wrong);
+            assert!(why.starts_with("shares.clients must be"), "{why}");
+        }
+    }
+}

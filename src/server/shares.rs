@@ -1,0 +1,342 @@
+//! What each token may hold of the cluster, and what it holds: judged before anything is proposed (decision 0073).
+//!
+//! ```text
+//! every node   submit ── bytes in flight ──> admitted
+//! the leader   a batch, before it is proposed ── clients, outcomes, new ids, sessions, stored bytes ──> a Hold, or a refusal
+//! the machine  counts what is applied; a Hold counts what is proposed and not yet answered
+//! ```
+//!
+//! It promises that nothing is proposed for a token beyond its shares, as far as this node knows whose things are: after a change of the
+//! leader a client is nobody's until it calls. Without a tokens file nothing is counted and nothing is refused here.
+
+mod count;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use count::{Usage, nearly_used_up, run, tables, tokens};
+
+use super::auth::{Grant, Portion, Portions, Scope, What};
+use crate::limits::{IN_FLIGHT_BYTES_MAX, METADATA_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX, SHARE_RETRY_AFTER};
+use crate::machine::{Held, Metered};
+use crate::raft::Charge;
+use crate::types::{Base, Change, Refusal, RefusalKind, Request, SessionId, Write};
+
+/// The part of the tables of clients and outcomes that only operators may fill: one of so many.
+const CLIENTS_RESERVE: u64 = 25;
+const OUTCOMES_RESERVE: u64 = 50;
+/// New ids may come in bursts, of what comes in so many seconds.
+const BURST_SECONDS: u64 = 10;
+
+/// One token's shares. What it holds outlives a change of the tokens file.
+pub struct Share {
+    name: Arc<str>,
+    portions: Portions,
+    /// Whether it may use what is kept in reserve.
+    is_admin: bool,
+    /// What ids of its sessions begin with; none begins with another.
+    beginnings: Vec<Box<str>>,
+    live: Arc<Live>,
+}
+
+/// What is counted of one token.
+#[derive(Default)]
+struct Live {
+    held: Arc<Held>,
+    proposed: Proposed,
+    in_flight: Arc<AtomicU64>,
+    /// When the next new id is due, in microseconds of the node's monotonic clock; see [`Share::take_new_id`].
+    due_us: AtomicU64,
+    refused: [AtomicU64; What::ALL.len()],
+}
+
+/// What proposals that are not answered yet may add.
+#[derive(Default)]
+struct Proposed {
+    clients: AtomicU64,
+    outcomes: AtomicU64,
+    records: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+/// What one proposal may add, counted until it is answered.
+pub struct Hold {
+    live: Arc<Live>,
+    adds: Adds,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Adds {
+    clients: u64,
+    outcomes: u64,
+    records: u64,
+    stored_bytes: u64,
+}
+
+impl Hold {
+    fn new(live: &Arc<Live>, adds: Adds) -> Self {
+        let Proposed { clients, outcomes, records, stored_bytes } = &live.proposed;
+        for (counter, more) in
+            [(clients, adds.clients), (outcomes, adds.outcomes), (records, adds.records), (stored_bytes, adds.stored_bytes)]
+        {
+            counter.fetch_add(more, Ordering::Relaxed);
+        }
+        Self { live: live.clone(), adds }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let Proposed { clients, outcomes, records, stored_bytes } = &self.live.proposed;
+        let adds = self.adds;
+        for (counter, less) in
+            [(clients, adds.clients), (outcomes, adds.outcomes), (records, adds.records), (stored_bytes, adds.stored_bytes)]
+        {
+            counter.fetch_sub(less, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The circumstances of a write.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// By the node's monotonic clock.
+    pub now: Duration,
+    /// Bytes of the file system that the data lies on.
+    pub disk_bytes: u64,
+}
+
+impl Share {
+    /// The shares of a token; what it holds is taken over from the one before, if there is one.
+    pub fn new(grant: &Grant, before: Option<&Share>) -> Self {
+        let mut beginnings: Vec<Box<str>> = Vec::new();
+        let mut sorted: Vec<&str> = grant.prefixes().iter().map(String::as_str).collect();
+        sorted.sort_unstable();
+        for prefix in sorted {
+            if beginnings.last().is_none_or(|last| !prefix.starts_with(&**last)) {
+                beginnings.push(prefix.into());
+            }
+        }
+        if beginnings.is_empty() {
+            beginnings.push("".into());
+        }
+        Self {
+            name: grant.name.clone(),
+            portions: grant.portions,
+            is_admin: grant.has(Scope::Admin),
+            beginnings,
+            live: before.map(|before| before.live.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Of the token.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its sessions' ids begin with.
+    pub fn beginnings(&self) -> impl Iterator<Item = &str> {
+        self.beginnings.iter().map(|beginning| &**beginning)
+    }
+
+    /// Counts an operation's bytes from now on, in `total` too. A token may go beyond its share while half of all is free, so that one that
+    /// is alone is not held back for nobody.
+    ///
+    /// Errors: too much is in flight, of this token or in all. Nothing changed.
+    pub fn charge(&self, total: &Arc<AtomicU64>, bytes: u64) -> Result<Charge, Refusal> {
+        let own = &self.live.in_flight;
+        let used = own.fetch_add(bytes, Ordering::Relaxed);
+        let limit = self.portions.of(What::InFlightBytes).of(IN_FLIGHT_BYTES_MAX).unwrap_or(IN_FLIGHT_BYTES_MAX);
+        let in_all = total.load(Ordering::Relaxed).saturating_add(bytes);
+        if used > 0 && used.saturating_add(bytes) > limit && in_all > IN_FLIGHT_BYTES_MAX / 2 {
+            own.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(self.refuse(What::InFlightBytes, used.saturating_add(bytes), limit, "fewer or smaller writes at once"));
+        }
+        match Charge::within(total, bytes, IN_FLIGHT_BYTES_MAX) {
+            Some(charge) => Ok(charge.with(own)),
+            None => {
+                own.fetch_sub(bytes, Ordering::Relaxed);
+                Err(super::admission::too_many_bytes())
+            }
+        }
+    }
+
+    /// Whether a write may be proposed for this token, by what the machine has applied and what is proposed already. The client of the
+    /// write is this token's from then on.
+    ///
+    /// Errors: `Overloaded`, naming the share and both numbers; nothing changed.
+    pub fn judge(&self, write: &Write, machine: &mut Metered<'_>, at: Circumstances) -> Result<Option<Hold>, Refusal> {
+        let mut adds = Adds::default();
+        match write {
+            Write::OpenClient { nonce } => {
+                if !machine.knows(nonce) {
+                    self.room_for_client(machine)?;
+                    machine.expect(*nonce, &self.live.held);
+                    adds.clients = 1;
+                }
+            }
+            Write::KeepAlive { client, nonce, .. } => self.claim(*client, *nonce, machine)?,
+            Write::CloseClient { .. } => {}
+            Write::Save { request, id, change, .. } | Write::SaveIfVersion { request, id, change, .. } => {
+                self.claim(request.client, request.nonce, machine)?;
+                self.room_for_outcome(request, machine)?;
+                adds.outcomes = 1;
+                self.room_for_content(id, change, machine, at, &mut adds)?;
+            }
+            Write::Delete { request, .. } => {
+                self.claim(request.client, request.nonce, machine)?;
+                self.room_for_outcome(request, machine)?;
+                adds.outcomes = 1;
+            }
+        }
+        Ok((adds != Adds::default()).then(|| Hold::new(&self.live, adds)))
+    }
+
+    /// A client that this node knows as nobody's, or another's, is the token's if it still has a place for it.
+    fn claim(&self, client: crate::types::ClientId, nonce: crate::types::Nonce, machine: &mut Metered<'_>) -> Result<(), Refusal> {
+        if machine.is_held_by(client, nonce, &self.live.held) {
+            return Ok(());
+        }
+        self.own_room_for_client(machine)?;
+        machine.claim(client, nonce, &self.live.held);
+        Ok(())
+    }
+
+    fn own_room_for_client(&self, machine: &Metered<'_>) -> Result<(), Refusal> {
+        let used = self.live.held.clients() + self.live.proposed.clients.load(Ordering::Relaxed);
+        match self.portions.of(What::Clients).of(machine.rules().clients_max) {
+            Some(limit) if used >= limit => {
+                Err(self.refuse(What::Clients, used, limit, "close clients, or wait for idle ones to end within the hour"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn room_for_client(&self, machine: &Metered<'_>) -> Result<(), Refusal> {
+        self.own_room_for_client(machine)?;
+        let (used, all) = (machine.counts().clients, machine.rules().clients_max);
+        self.beside_reserve(What::Clients, used, all - all / CLIENTS_RESERVE)
+    }
+
+    fn room_for_outcome(&self, request: &Request, machine: &Metered<'_>) -> Result<(), Refusal> {
+        let rules = machine.rules();
+        let used = self.live.held.outcomes() + self.live.proposed.outcomes.load(Ordering::Relaxed);
+        let in_all = machine.counts().outcomes;
+        let limit = self.portions.of(What::Outcomes).of(rules.outcomes_max);
+        let most = rules.outcomes_max - rules.outcomes_max / OUTCOMES_RESERVE;
+        if limit.is_none_or(|limit| used < limit) && (in_all < most || self.is_admin) {
+            return Ok(());
+        }
+        // What repeats a request, or makes room for itself, always goes on.
+        if machine.adds_no_outcome(request) {
+            return Ok(());
+        }
+        if let Some(limit) = limit.filter(|limit| used >= *limit) {
+            return Err(self.refuse(What::Outcomes, used, limit, "let its clients acknowledge what was answered, or close them"));
+        }
+        self.beside_reserve(What::Outcomes, in_all, most)
+    }
+
+    /// What an operator needs to look after a cluster is never another's.
+    fn beside_reserve(&self, what: What, used: u64, most: u64) -> Result<(), Refusal> {
+        if used < most || self.is_admin {
+            return Ok(());
+        }
+        self.live.refused[what as usize].fetch_add(1, Ordering::Relaxed);
+        let name = what.name();
+        let message = format!(
+            "the table of {name} is full but for what is kept for tokens with scope admin; nothing changed; an operator sees who fills it \
+             with `quorate doctor` token={:?} table={name} used={used} limit={most}",
+            self.name
+        );
+        Err(Refusal::not_applied(RefusalKind::Overloaded { retry_after: SHARE_RETRY_AFTER }, message))
+    }
+
+    fn room_for_content(
+        &self,
+        id: &SessionId,
+        change: &Change,
+        machine: &Metered<'_>,
+        at: Circumstances,
+        adds: &mut Adds,
+    ) -> Result<(), Refusal> {
+        let bytes = change.stored_bytes();
+        adds.stored_bytes = bytes;
+        let stored = self.portions.of(What::StoredBytes).of(at.disk_bytes).filter(|_| at.disk_bytes > 0 || !self.is_part());
+        let sessions = self.portions.of(What::Sessions);
+        let rate = self.portions.of(What::NewIds).of(NEW_IDS_PER_SECOND);
+        let may_create = matches!(change, Change::Full { .. } | Change::Delta { base: Base::Absent, .. });
+        let creates = may_create && (rate.is_some() || sessions != Portion::ALL) && !machine.has_record(id);
+        if stored.is_none() && !creates {
+            return Ok(());
+        }
+        // Not all is counted yet, after a start or a change of the tokens: then nothing is refused for it.
+        if let Some(ground) = machine.ground(self.beginnings()) {
+            let proposed = &self.live.proposed;
+            if let Some(limit) = stored {
+                let used = ground.stored_bytes + proposed.stored_bytes.load(Ordering::Relaxed);
+                let replaced = if matches!(change, Change::Full { .. }) { machine.stored_bytes(id) } else { 0 };
+                if used.saturating_add(bytes) > limit && bytes > replaced {
+                    let now = (used + bytes).saturating_sub(replaced);
+                    return Err(self.refuse(What::StoredBytes, now, limit, "delete sessions, or let them expire"));
+                }
+            }
+            if let Some(limit) = sessions.of(SESSIONS_MAX as u64).filter(|_| creates) {
+                let used = ground.records + proposed.records.load(Ordering::Relaxed);
+                let rules = machine.rules();
+                let metadata = ground.metadata_bytes(rules) + rules.session_metadata_bytes + id.as_str().len() as u64;
+                let is_long = metadata > portion_of(METADATA_BYTES_MAX, limit);
+                if used >= limit || is_long {
+                    let what = "tombstones of deleted sessions count for 7 days, and ids above 150 bytes for more than one";
+                    return Err(self.refuse(What::Sessions, used, limit, what));
+                }
+            }
+        }
+        if creates {
+            adds.records = 1;
+            if let Some(rate) = rate {
+                self.take_new_id(rate, at.now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether stored bytes are a part of the disk, not a number.
+    fn is_part(&self) -> bool {
+        matches!(self.portions.of(What::StoredBytes), Portion::Of(_))
+    }
+
+    /// A bucket that leaks: each new id makes the next one due a little later, and what is due within the burst's time may come now.
+    fn take_new_id(&self, rate: u64, now: Duration) -> Result<(), Refusal> {
+        let now_us = now.as_micros() as u64;
+        let gap_us = 1_000_000_u64.checked_div(rate).unwrap_or(u64::MAX / 4).max(1);
+        let due_us = self.live.due_us.load(Ordering::Relaxed).max(now_us);
+        let ahead_us = due_us - now_us;
+        let most_us = gap_us.saturating_mul(rate.saturating_mul(BURST_SECONDS).saturating_sub(1).max(u64::from(rate > 0)));
+        if rate == 0 || ahead_us > most_us {
+            let used = (ahead_us / gap_us).max(rate);
+            return Err(self.refuse(What::NewIds, used, rate, "create sessions more slowly"));
+        }
+        self.live.due_us.store(due_us + gap_us, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn refuse(&self, what: What, used: u64, limit: u64, advice: &str) -> Refusal {
+        self.live.refused[what as usize].fetch_add(1, Ordering::Relaxed);
+        let name = what.name();
+        let message = format!(
+            "the token's share of {name} is used up; nothing changed; {advice}, or raise shares.{name} in the tokens file token={:?} \
+             share={name} used={used} limit={limit}",
+            self.name
+        );
+        Refusal::not_applied(RefusalKind::Overloaded { retry_after: SHARE_RETRY_AFTER }, message)
+    }
+}
+
+/// The part of `total` that `count` is of all sessions.
+fn portion_of(total: u64, count: u64) -> u64 {
+    (u128::from(total) * u128::from(count) / SESSIONS_MAX as u128).min(u128::from(total)) as u64
+}

@@ -1,0 +1,126 @@
+//! What one token may hold of the cluster, so that it can't take it from the others.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate::client::{Client, Content, ErrorKind, WriteOptions};
+use quorate::types::{Applied, Nonce, Refusal, RefusalKind, Verdict, Write};
+use quorate::wire::{self, v1, v1::sessions_client::SessionsClient};
+use tonic::Request;
+use tonic::transport::Channel;
+
+use crate::nodes::{Nodes, PATIENCE, TOKENS, tokens_file};
+use crate::pki::Good;
+use crate::wire as port;
+
+/// With small shares for one tenant, and the default for another.
+const SHARES: [(&str, &str, &str); 2] = [
+    (
+        "greedy",
+        "tokensecret-greedy",
+        "scopes = [\"read\", \"write\"]\nprefixes = [\"g/\"]\nshares = { clients = 3, sessions = 4, outcomes = 6 }",
+    ),
+    ("modest", "tokensecret-modest", "scopes = [\"read\", \"write\"]\nprefixes = [\"m/\"]"),
+];
+
+async fn start(count: usize) -> Nodes {
+    let tokens: Vec<_> = TOKENS.into_iter().chain(SHARES).collect();
+    let nodes = Nodes::start_with(count, &tokens_file(&tokens));
+    let patient = client(&nodes, "modest");
+    nodes.until("the nodes serve", async || patient.load("m/none").await.is_ok()).await;
+    patient.close().await;
+    nodes
+}
+
+fn client(nodes: &Nodes, name: &str) -> Client {
+    let patient = nodes.builder().read_deadline(PATIENCE).write_deadline(PATIENCE);
+    patient.tls(nodes.tls()).token(format!("tokensecret-{name}")).build().expect("well formed")
+}
+
+/// One node's port for clients, without the retries of a client.
+async fn raw(nodes: &Nodes, node: usize) -> SessionsClient<Channel> {
+    let shown = nodes.ca.client(Good::Now);
+    let channel = port::channel(&nodes.client_address(node), &nodes.ca, Some(&shown)).await;
+    SessionsClient::new(channel.expect("the node serves"))
+}
+
+/// Opens a client under a token, as a caller would that fills the table.
+async fn open(port: &mut SessionsClient<Channel>, name: &str, nonce: u8) -> Result<(), Refusal> {
+    let write = wire::write_to(&Write::OpenClient { nonce: Nonce([nonce; 16]) });
+    let operation = Some(v1::submit_request::Operation::Write(write));
+    let mut request = Request::new(v1::SubmitRequest { tag: 1, timeout_ms: 30_000, cluster_id: Bytes::new(), operation });
+    let token = format!("Bearer tokensecret-{name}");
+    request.metadata_mut().insert("authorization", token.parse().expect("ASCII"));
+    let answer = port.write(request).await.map_err(|status| wire::refusal_from_status(&status))?;
+    match answer.into_inner().answer {
+        Some(v1::submit_response::Answer::Outcome(outcome)) => {
+            let outcome = wire::outcome_from(outcome).expect("well formed");
+            assert!(matches!(outcome.verdict, Verdict::ClientOpened { .. }), "{:?}", outcome.verdict);
+            Ok(())
+        }
+        other => panic!("no outcome: {other:?}"),
+    }
+}
+
+/// One token's line of a metric, by one of its shares.
+async fn gauge(nodes: &Nodes, metric: &str, token: &str, share: &str) -> f64 {
+    let (_, text) = port::get(&nodes.admin_address(1), &nodes.ca, "/metrics", Some("tokensecret-admin")).await;
+    let start = format!("{metric}{{token=\"{token}\",share=\"{share}\"}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("{start} is not in\n{text}"));
+    line.parse().expect("a number")
+}
+
+/// Whichever node it asks: the leader counts, by the token's name.
+#[tokio::test]
+async fn one_token_takes_its_share_of_the_clients_by_whatever_node_and_leaves_the_others_theirs() {
+    let nodes = start(3).await;
+    let mut ports = Vec::new();
+    for node in 1..=3 {
+        ports.push(raw(&nodes, node).await);
+    }
+    for (nonce, port) in (1..).zip(&mut ports) {
+        open(port, "greedy", nonce).await.expect("within its share");
+    }
+    for (nonce, port) in (11..).zip(&mut ports) {
+        let refusal = open(port, "greedy", nonce).await.expect_err("beyond its share");
+        assert!(matches!(refusal.kind, RefusalKind::Overloaded { .. }) && refusal.applied == Applied::No, "{refusal:?}");
+        let says = "token=\"greedy\" share=clients used=3 limit=3";
+        assert!(refusal.message.contains("nothing changed") && refusal.message.ends_with(says), "{refusal}");
+        open(port, "modest", nonce + 10).await.expect("another token's share is its own");
+    }
+}
+
+#[tokio::test]
+async fn sessions_beyond_a_tokens_share_are_refused_by_name_and_count_until_their_tombstones_end() {
+    let nodes = start(1).await;
+    let greedy = client(&nodes, "greedy");
+    let save =
+        async |client: &Client, id: &str| client.save(id, Content::Value("x".into()), WriteOptions::default()).await.map(drop);
+    for n in 0..4 {
+        save(&greedy, &format!("g/{n}")).await.expect("within its share");
+    }
+    greedy.delete("g/0", None).await.expect("deleting is always possible");
+    // What was there is counted within a second of the start; until then nothing is refused for it.
+    nodes.until("what was there is counted", async || gauge(&nodes, "quorate_token_used", "greedy", "sessions").await == 4.0).await;
+    let doctor = nodes.run(&["doctor"], "tokensecret-admin");
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    let finding = "check shares fails nearly used up: token=greedy share=sessions used=4 limit=4";
+    assert!(said.contains(finding) && said.contains("security.md, \"Shares\""), "{said}");
+    let (_, ready) = port::get(&nodes.admin_address(1), &nodes.ca, "/readyz?verbose", None).await;
+    assert!(ready.contains("[!] shares nearly used up: `quorate doctor` says which") && !ready.contains("greedy"), "{ready}");
+    // It does not wait for long: its own clients would try again until the deadline.
+    let hurried = nodes.builder().write_deadline(Duration::from_millis(1500)).read_deadline(PATIENCE);
+    let hurried = hurried.tls(nodes.tls()).token("tokensecret-greedy").build().expect("well formed");
+    hurried.load("g/1").await.expect("it is connected");
+    let error = save(&hurried, "g/9").await.expect_err("beyond its share");
+    assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}");
+    let why = error.to_string();
+    assert!(why.contains("token=\"greedy\" share=sessions used=4 limit=4") && why.contains("nothing changed"), "{why}");
+    assert!(gauge(&nodes, "quorate_token_refused_total", "greedy", "sessions").await >= 1.0);
+    save(&greedy, "g/0").await.expect("it takes the place of its own tombstone");
+    let modest = client(&nodes, "modest");
+    save(&modest, "m/1").await.expect("another token's share is its own");
+    greedy.close().await;
+    hurried.close().await;
+    modest.close().await;
+}
