@@ -196,7 +196,8 @@ mod tests {
             ("tombstone.version", vec![plain(), tombstone(Tombstone { version: Version(above), deadline_ms: 1 })]),
             ("tombstone.deadline_ms", vec![plain(), tombstone(Tombstone { version: Version(1), deadline_ms: above })]),
         ] {
-            let error = build(rows).err().expect(field).to_string();
+            let Err(error) = build(rows) else { panic!("{field} is taken") };
+            let error = error.to_string();
             let expected = format!("a number is out of range field={field} value={above} limit={NUMBER_MAX}");
             assert!(error.ends_with(&expected), "{error}");
         }
