@@ -164,6 +164,7 @@ pub(super) fn unpack(chunks: Vec<Chunk>, head: Option<Blob>) -> Result<(Vec<Byte
     if raw > SESSION_RAW_BYTES_MAX {
         return Err(Error::corrupt(format!("loaded content is too large raw_bytes={raw} limit={SESSION_RAW_BYTES_MAX}")));
     }
+    check_items(&chunks)?;
     let head = head.map(unpack_blob).transpose()?;
     match head.as_ref().map(|head| head.first().copied()) {
         None | Some(Some(TAG_TRANSCRIPT)) => {}
@@ -181,17 +182,36 @@ pub fn is_readable(chunks: Vec<Chunk>, head: Option<Blob>) -> bool {
     unpack(chunks, head).is_ok()
 }
 
+/// Before anything is unpacked: an item takes more memory than the byte it may be packed into.
+fn check_items(chunks: &[Chunk]) -> Result<(), Error> {
+    let items = chunks.iter().fold(0u64, |all, chunk| all.saturating_add(chunk.item_count));
+    if items > SESSION_ITEMS_MAX {
+        return Err(Error::corrupt(format!("loaded content has too many items items={items} limit={SESSION_ITEMS_MAX}")));
+    }
+    let fits = |chunk: &&Chunk| chunk.item_count.saturating_mul(LENGTH_BYTES as u64) <= chunk.blob.raw_bytes;
+    if let Some(Chunk { item_count, blob }) = chunks.iter().find(|chunk| !fits(chunk)) {
+        let raw = blob.raw_bytes;
+        return Err(Error::corrupt(format!("loaded chunk is too small for its items raw_bytes={raw} declared={item_count}")));
+    }
+    Ok(())
+}
+
+/// As many as are declared, and not one more is made.
 fn unpack_items(chunks: Vec<Chunk>) -> Result<Vec<Bytes>, Error> {
     let mut items = Vec::new();
-    for chunk in chunks {
-        let before = items.len();
-        let mut raw = unpack_blob(chunk.blob)?;
-        while !raw.is_empty() {
+    for Chunk { item_count, blob } in chunks {
+        let mut raw = unpack_blob(blob)?;
+        for count in 0..item_count {
+            if raw.is_empty() {
+                return Err(Error::corrupt(format!(
+                    "loaded chunk has fewer items than it declares items={count} declared={item_count}"
+                )));
+            }
             items.push(unpack_item(&mut raw)?);
         }
-        let count = (items.len() - before) as u64;
-        if count != chunk.item_count {
-            return Err(Error::corrupt(format!("loaded chunk differs from its count items={count} declared={}", chunk.item_count)));
+        if !raw.is_empty() {
+            let left = raw.len();
+            return Err(Error::corrupt(format!("loaded chunk goes on behind its items bytes={left} declared={item_count}")));
         }
     }
     Ok(items)
@@ -299,6 +319,30 @@ mod tests {
         assert_eq!(full(&[], &noise, Counters::default()).expect_err("one byte too many").kind(), ErrorKind::Invalid);
         let many = vec![Bytes::new(); SESSION_ITEMS_MAX as usize + 1];
         assert_eq!(full(&many, &Bytes::new(), Counters::default()).expect_err("too many items").kind(), ErrorKind::Invalid);
+    }
+
+    /// Items are counted before they are made: by what the chunks declare, and by what a session may have.
+    #[test]
+    fn no_more_items_are_unpacked_than_are_declared_and_allowed() {
+        let zeros = |items: usize| pack(Bytes::from(vec![0; LENGTH_BYTES * items]));
+        let refused = |chunks: Vec<Chunk>| {
+            let error = unpack(chunks, None).expect_err("it is not as it says");
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            error.to_string()
+        };
+        let chunk = |item_count, blob| Chunk { item_count, blob };
+        assert_eq!(unpack(vec![chunk(1000, zeros(1000))], None).expect("as it says").0.len(), 1000);
+        let text = refused(vec![chunk(1, zeros(1000))]);
+        assert!(text.contains("goes on behind its items bytes=3996 declared=1"), "{text}");
+        let text = refused(vec![chunk(2, Blob::plain(Bytes::from_static(&[4, 0, 0, 0, 1, 2, 3, 4])))]);
+        assert!(text.contains("fewer items than it declares items=1 declared=2"), "{text}");
+        // Nothing of these is looked at: they are no packed bytes at all.
+        let none = |raw_bytes| Blob { codec: Codec::Zstd, raw_bytes, ..Blob::plain(Bytes::from_static(b"none")) };
+        let half = SESSION_ITEMS_MAX / 2 + 1;
+        let text = refused(vec![chunk(half, none(4 * half)), chunk(half, none(4 * half))]);
+        assert!(text.contains("too many items items=100002 limit=100000"), "{text}");
+        let text = refused(vec![chunk(3, none(11))]);
+        assert!(text.contains("too small for its items raw_bytes=11 declared=3"), "{text}");
     }
 
     #[test]

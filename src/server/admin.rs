@@ -4,6 +4,7 @@
 
 mod hosts;
 mod page;
+mod unpacking;
 mod view;
 
 use std::fmt::Write as _;

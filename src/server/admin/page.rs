@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
+use super::unpacking::Unpacking;
 use super::view;
 use crate::client::Session;
 use crate::server::answers::Frames;
@@ -44,6 +45,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 struct Context {
     dispatcher: Dispatcher,
     reporter: Reporter,
+    unpacking: Unpacking,
 }
 
 impl Context {
@@ -69,7 +71,7 @@ pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
         .route("/api/sessions", post(sessions))
         .route("/api/session", post(session))
         .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
-        .with_state(Context { dispatcher, reporter })
+        .with_state(Context { dispatcher, reporter, unpacking: Unpacking::new() })
 }
 
 fn file(kind: &'static str, content: &'static str) -> Response {
@@ -158,11 +160,15 @@ async fn session(State(context): State<Context>, headers: HeaderMap, body: Bytes
         let Loaded::Full(content) = whole.loaded else {
             return Ok(data(&json!({ "id": id.as_str(), "found": false, "age_ms": whole.age_ms })));
         };
-        let session = Session::from_stored(content, whole.revision);
-        let session = session.map_err(|error| Refusal::not_applied(RefusalKind::Corrupt, error.to_string()))?;
-        let mut shown = view::session(&id, &session, from);
-        shown["age_ms"] = json!(whole.age_ms);
-        return Ok(data(&shown));
+        let (revision, age_ms) = (whole.revision, whole.age_ms);
+        let unpack = move || {
+            let session = Session::from_stored(content, revision)?;
+            let mut shown = view::session(&id, &session, from);
+            shown["age_ms"] = json!(age_ms);
+            Ok(data(&shown))
+        };
+        let shown: Result<_, crate::client::Error> = context.unpacking.run(unpack).await?;
+        return Ok(shown.map_err(|error| Refusal::not_applied(RefusalKind::Corrupt, error.to_string()))?);
     }
     Err(unexpected(None).into())
 }
