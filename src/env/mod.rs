@@ -31,7 +31,7 @@ pub use disk::{Disk, DiskFile, Held, RealDisk, Space, is_full};
 #[cfg(feature = "client")]
 pub use entropy::SystemRandom;
 #[cfg(feature = "client")]
-pub use files::read_file;
+pub use files::{open_to_all, read_file};
 #[cfg(feature = "server")]
 pub use frozen::FrozenDisk;
 #[cfg(feature = "server")]

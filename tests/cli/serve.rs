@@ -47,6 +47,38 @@ fn a_bad_key_is_named_with_file_and_line() {
     assert_refused(&serve(&path, dir.path(), &[]), 2, &["raft.election_timeout_min=1s", "raft.heartbeat_interval=1s"]);
 }
 
+/// A warning, and no more: it may be a host on which nobody else has an account.
+#[test]
+fn what_every_user_of_the_machine_may_read_is_warned_of_when_the_configuration_is_checked() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    let own = dir.path().join("data").join("1");
+    std::fs::create_dir_all(&own).expect("writable");
+    let mode = |mode| std::fs::set_permissions(&own, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    let path = config(dir.path(), |text| text);
+    let check = || {
+        let args = [
+            "serve",
+            "--config",
+            &path,
+            "--node",
+            "1",
+            "--data-dir",
+            dir.path().join("data").to_str().expect("UTF-8"),
+            "--check-config",
+        ]
+        .map(str::to_owned);
+        ended(&run(&args.each_ref().map(|arg| &arg[..])))
+    };
+    mode(0o755);
+    let (code, text) = check();
+    assert_eq!(code, 0, "{text}");
+    let expected = "warning: every user of this machine may read the data directory, which holds every session: chmod -R go-rwx ";
+    assert!(text.starts_with(expected) && text.contains("mode=0755"), "{text}");
+    mode(0o700);
+    assert_eq!(check(), (0, String::new()));
+}
+
 #[test]
 fn a_node_that_is_not_configured_is_refused_with_those_that_are() {
     let dir = tempfile::tempdir().expect("a directory");

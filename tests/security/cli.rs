@@ -1,5 +1,6 @@
 //! From nothing to three secured nodes with the command line alone, and what their logs then hold.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
 use crate::nodes::Nodes;
@@ -23,6 +24,11 @@ fn done(output: Output) -> String {
 
 async fn served(nodes: &Nodes, args: &[&str], token: &str) -> String {
     done(nodes.answer(args, token).await)
+}
+
+fn open_to_all(path: &str, open: bool) {
+    let mode = if open { 0o644 } else { 0o600 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
 }
 
 #[track_caller]
@@ -83,6 +89,10 @@ async fn three_secured_nodes_serve_the_command_line_and_log_nothing_secret() {
     served(&nodes, &["session", "rm", "a/idsecret"], writer).await;
     for node in 1..=3 {
         let log = nodes.log(node);
+        // By the umask of who runs the tests.
+        if std::fs::metadata(nodes.path(&format!("node-{node}-key.pem"))).expect("it is there").permissions().mode() & 0o004 != 0 {
+            assert!(log.contains("every user of this machine may read the private key: chmod o-rwx "), "it warns");
+        }
         assert!(log.contains("TRACE") && log.lines().count() > 100, "it logs everything");
         assert_holds_no_secret(&format!("the log of node {node}"), &log);
         for path in ["/metrics", "/readyz?verbose", "/version", "/api/status"] {
@@ -110,8 +120,8 @@ fn throw_away_certificates_and_tokens_make_a_configuration_that_is_good() {
     refused(quorate(&["token", "new", "me", "--scopes", "read", "--file", &tokens]), &["its name or its hash is also that of"]);
     let before = std::fs::read(path("certs/ca.pem")).expect("it was made");
     refused(quorate(&["cert", "dev", &path("certs")]), &["already", "nothing was written", "node-1-key.pem"]);
-    let text = done(quorate(&["cert", "dev", &path("certs"), "--nodes", "4,5"]));
-    assert_eq!(text.trim(), format!("{}: certificates for nodes 4, 5", path("certs")));
+    let more = done(quorate(&["cert", "dev", &path("certs"), "--nodes", "4,5"]));
+    assert_eq!(more.trim(), format!("{}: certificates for nodes 4, 5", path("certs")));
     assert_eq!(std::fs::read(path("certs/ca.pem")).expect("it was made"), before, "nothing is overwritten");
 
     let certs = path("certs");
@@ -124,7 +134,15 @@ fn throw_away_certificates_and_tokens_make_a_configuration_that_is_good() {
         std::fs::write(path("cluster.toml"), config).expect("a writable directory");
         quorate(&[&["serve", "--check-config", "--node", "1", "--config", &path("cluster.toml")], more].concat())
     };
-    done(check(&config, &[]));
+    let checked = check(&config, &[]);
+    assert_eq!(text(&checked).2, "", "what was made for its owner alone is nothing to warn of");
+    done(checked);
+    for (name, what) in [("certs/node-1-key.pem", "the private key"), ("tokens.toml", "the file of tokens")] {
+        open_to_all(&path(name), true);
+        let (code, _, warned) = text(&check(&config, &[]));
+        assert!(code == Some(0) && warned.contains(what) && warned.contains(name) && warned.contains("mode=0644"), "{warned}");
+        open_to_all(&path(name), false);
+    }
     refused(check(&config.replace("127.0.0.1:2", "10.9.8.7:2"), &[]), &["no member's", "host=10.9.8.7"]);
     refused(check(&config.replace("{node}-key", "2-key"), &[]), &["not that of the certificate", "node-1.pem"]);
     refused(check(&config.replace("node-{node}", "client"), &[]), &["no member's"]);

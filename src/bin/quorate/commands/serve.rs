@@ -1,5 +1,6 @@
 //! `quorate serve`: one node, until a signal.
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
@@ -42,8 +43,11 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     if args.print_config {
         return Ok(output::line(config.to_toml().map_err(Failure::failed)?.trim_end())?);
     }
+    let exposed = quorate::server::exposed(&config, node);
     if args.check_config {
         quorate::server::check_credentials(&config, node, Env::real().clock).map_err(Failure::usage)?;
+        // With stderr gone nobody is left to tell.
+        exposed.iter().for_each(|what| drop(writeln!(std::io::stderr(), "warning: {what}")));
         let members = config.members.len();
         return Ok(output::line(&format!("{}: valid node={node} members={members} name={}", args.config.display(), config.name))?);
     }
@@ -64,6 +68,7 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
         }
     };
     open_files();
+    exposed.iter().for_each(|what| tracing::warn!("{what}"));
     stand_for(args.test_version, args.short_intervals);
     mark_if_the_engine_panics(&data_dir);
     let tuning = Tuning::of(&config);
