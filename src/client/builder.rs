@@ -10,9 +10,10 @@ use super::credentials::{Credentials, Secured, Tls};
 use super::driver::Config;
 use super::handle::Handle;
 use super::{Client, Error};
-use crate::env::{Clock, Random, SystemClock, SystemRandom};
+use crate::env::{Clock, Random, SystemClock, SystemRandom, u64_from};
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, WRITE_DEADLINE_MAX};
 use crate::mutant::{self, Mutant};
+use crate::types::set_log_hash_key;
 
 /// What a client is built from.
 #[must_use = "a builder does nothing until it is built"]
@@ -26,6 +27,8 @@ pub struct Builder {
     token: Option<Token>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    /// Time and entropy are this process's own.
+    is_real: bool,
 }
 
 enum Token {
@@ -45,6 +48,7 @@ impl Default for Builder {
             token: None,
             clock: Arc::new(SystemClock::new()),
             random: Arc::new(SystemRandom),
+            is_real: true,
         }
     }
 }
@@ -102,7 +106,7 @@ impl Builder {
     /// Replaces time and entropy, for a simulation. The clock must go with tokio's.
     #[doc(hidden)]
     pub fn env(mut self, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        (self.clock, self.random) = (clock, random);
+        (self.clock, self.random, self.is_real) = (clock, random, false);
         self
     }
 
@@ -122,6 +126,10 @@ impl Builder {
         }
         if self.connect_timeout.is_zero() {
             return Err(Error::invalid("connect_timeout must be above 0s connect_timeout=0s"));
+        }
+        if self.is_real {
+            // Of this process alone: who reads its logs and guesses ids can't make a table once for all.
+            set_log_hash_key(u64_from(&*self.random));
         }
         let credentials = credentials(self.token, secured)?;
         let connector: Arc<dyn Connector> = match self.tls {

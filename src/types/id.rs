@@ -242,7 +242,8 @@ static LOG_HASH_KEY: OnceLock<u64> = OnceLock::new();
 
 /// Sets the key that session ids are hashed with in logs, once per process; later calls change nothing.
 ///
-/// A node passes the key of its `identity`, so that one id keeps one hash over restarts. Without a call ids hash with key 0.
+/// A node passes the key of its `identity`, so that one id keeps one hash over restarts; a client draws one for its process. Without a call
+/// ids hash with key 0.
 pub fn set_log_hash_key(key: u64) {
     let _ = LOG_HASH_KEY.set(key);
 }

@@ -33,9 +33,18 @@ pub fn after(done: &str, printed: Result<(), Failure>) -> Result<(), Failure> {
     })
 }
 
-/// A session id for a terminal: control characters can't move the cursor or colour the line.
+/// A session id for a terminal: nothing in it can move the cursor, colour the line, or turn the order of what stands around it.
 pub fn printable(id: &str) -> String {
-    id.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    id.chars().flat_map(|c| if is_acting(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Whether a character acts instead of being seen: a control character; what turns the direction of text (Unicode Standard Annex #9) or
+/// breaks a line; what takes no room, so that two ids look alike. The joiners of some scripts are letters to them, and stay.
+pub fn is_acting(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks = matches!(c, '\u{2028}' | '\u{2029}');
+    let hides = matches!(c, '\u{ad}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || turns || breaks || hides
 }
 
 /// Several lines for a terminal, each as [`printable`].
@@ -65,6 +74,14 @@ mod tests {
     #[test]
     fn an_id_with_control_characters_is_escaped_and_other_text_is_not() {
         assert_eq!(printable("a\u{1b}[31m\nb/ü"), "a\\u{1b}[31m\\nb/ü");
+    }
+
+    #[test]
+    fn an_id_that_turns_the_direction_of_text_is_escaped_and_letters_of_any_script_are_not() {
+        assert_eq!(printable("a\u{202e}b\u{2066}c\u{2069}\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{2069}\\u{200f}");
+        assert_eq!(printable("a\u{200b}\u{feff}\u{2028}"), "a\\u{200b}\\u{feff}\\u{2028}");
+        let letters = "שלום سلام क्\u{200d}ष 🧑\u{200d}🚀";
+        assert_eq!(printable(letters), letters);
     }
 
     #[test]

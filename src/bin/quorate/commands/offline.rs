@@ -17,11 +17,33 @@ use crate::progress::Progress;
 
 /// Runs one of them. Errors: a node runs on the directory, or something in it is damaged; the message names it.
 pub fn run(command: &args::Offline) -> Result<(), Failure> {
+    end_if_the_engine_panics();
     match command {
         args::Offline::Inspect(args) => print(&fields(&Offline::open(&args.data_dir).map_err(failure)?), args.output),
         args::Offline::Verify(args) => verify(args),
         args::Offline::Export(args) => export(args),
     }
+}
+
+/// The engine of the state file panics on some damage of its own pages: that is damage of the file, and said as such, instead of a panic
+/// and an abort.
+pub fn end_if_the_engine_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let file = panic.location().map_or("", |place| place.file());
+        let Some(what) = engine_gave_up(file, panic.payload_as_str().unwrap_or("it does not say why")) else {
+            return before(panic);
+        };
+        // With stderr gone nobody is left to tell.
+        let _ = writeln!(std::io::stderr(), "error: {what}");
+        std::process::exit(1);
+    }));
+}
+
+/// What a panic means that comes from this source file; `None`: it is one of ours.
+fn engine_gave_up(file: &str, why: &str) -> Option<String> {
+    let why = output::printable(&why.replace('\n', " "));
+    file.contains("/redb-").then(|| format!("state: the file is damaged: its engine gave up reading it: {why}"))
 }
 
 fn failure(error: Error) -> Failure {
@@ -105,4 +127,17 @@ fn export(args: &args::OfflineExport) -> Result<(), Failure> {
     }
     out.finish()?;
     unless_refused(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::engine_gave_up;
+
+    #[test]
+    fn a_panic_of_the_engine_is_damage_of_its_file_and_one_of_ours_stays_a_panic() {
+        let said = engine_gave_up("/home/u/.cargo/registry/src/index/redb-4.6.0/src/tree_store/page.rs", "a bound\nis wrong");
+        let expected = "state: the file is damaged: its engine gave up reading it: a bound is wrong";
+        assert_eq!(said.as_deref(), Some(expected));
+        assert_eq!(engine_gave_up("src/raft/offline.rs", "a bound is wrong"), None);
+    }
 }

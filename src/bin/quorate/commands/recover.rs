@@ -8,6 +8,7 @@ use quorate::types::NodeId;
 use serde_json::{Value, json};
 
 use crate::args::{self, Output};
+use crate::commands::offline::end_if_the_engine_panics;
 use crate::commands::session::connect;
 use crate::commands::snapshot::target::{NewCluster, failure};
 use crate::commands::status::leader_of;
@@ -21,6 +22,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// empty is not.
 pub async fn run(args: &args::Recover) -> Result<(), Failure> {
     let new = NewCluster::of(&args.new)?;
+    end_if_the_engine_panics();
     let opened = Survivor::open(&args.from);
     let mut survivor =
         opened.map_err(|error| Failure::failed(format!("{error}; nothing was changed from={}", args.from.display())))?;
