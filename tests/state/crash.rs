@@ -91,6 +91,22 @@ impl Story {
         self.flush(&rig)
     }
 
+    /// A flush, the same rows in another file beside what is not flushed, a flush on top.
+    fn rewrite(&mut self, disk: &CrashDisk) -> Result<(), Error> {
+        let rig = open(disk)?;
+        for index in [1, 2, 3, 4] {
+            self.entry(&rig, index);
+        }
+        self.flush(&rig)?;
+        self.entry(&rig, 5);
+        let mut shown = Vec::new();
+        rig.state.rewrite(|done, total| shown.push((done, total)))?;
+        assert!(shown.last().is_some_and(|(done, total)| done == total), "{shown:?}");
+        assert_eq!(rig.check(), self.after[&Some(5)], "what is not flushed lies on top");
+        self.entry(&rig, 6);
+        self.flush(&rig)
+    }
+
     /// Snapshots are built and sent while flushes go on: what they say is of one instant, whatever comes later.
     fn sends(&mut self, disk: &CrashDisk) -> Result<(), Error> {
         let rig = open(disk)?;
@@ -244,6 +260,12 @@ fn a_crash_anywhere_in_an_install_leaves_the_old_state_or_the_new_one() {
         story
     };
     let crashes = crash_everywhere(&story, &Story::install);
+    assert!(crashes > 100, "{crashes}");
+}
+
+#[test]
+fn a_crash_anywhere_while_the_state_moves_to_another_file_leaves_all_that_was_flushed() {
+    let crashes = crash_everywhere(&Story::new, &Story::rewrite);
     assert!(crashes > 100, "{crashes}");
 }
 

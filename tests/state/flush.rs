@@ -304,3 +304,31 @@ fn a_lost_or_damaged_pointer_or_file_is_damage_and_not_a_fresh_start() {
     std::fs::write(&file, &content).unwrap();
     assert_eq!(Rig::open(dir.path()).unwrap().check().len(), 1);
 }
+
+/// What was replaced or deleted lies in free pages; in another file it does not. Views of before read on.
+#[test]
+fn a_state_in_another_file_holds_nothing_that_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path()).unwrap();
+    let gone = b"to be erased ".repeat(20_000);
+    rig.apply(1, &[(1, "gone", Some(&gone)), (1, "same", Some(&gone)), (1, "kept", Some(b"kept"))]);
+    assert!(matches!(rig.flush(), Some(Ok(()))));
+    let before = rig.pin_all().2;
+    rig.apply(2, &[(1, "gone", None), (1, "same", Some(b"new"))]);
+    assert!(matches!(rig.flush(), Some(Ok(()))));
+    let holds = || {
+        let files = names(dir.path()).into_iter().map(|name| std::fs::read(dir.path().join(name)).unwrap());
+        files.filter(|bytes| bytes.windows(12).any(|part| part == b"to be erased")).count()
+    };
+    assert_eq!(holds(), 1, "free pages keep it");
+    rig.state.rewrite(|_, _| {}).unwrap();
+    assert_eq!(holds(), 0);
+    assert_eq!(names(dir.path()), ["00000002.redb", "CURRENT"]);
+    assert_eq!(collect(&before).unwrap()[&(1, bytes("gone"))], bytes(std::str::from_utf8(&gone).unwrap()));
+    let want = rig.check();
+    assert_eq!(want, [((1, bytes("kept")), bytes("kept")), ((1, bytes("same")), bytes("new"))].into());
+    rig.apply(3, &[(1, "later", Some(b"3"))]);
+    assert!(matches!(rig.flush(), Some(Ok(()))));
+    drop((before, rig));
+    assert_eq!(Rig::open(dir.path()).unwrap().check().len(), 3);
+}

@@ -150,6 +150,35 @@ fn purged_segments_are_used_again_and_their_old_frames_never_parse() {
     }
 }
 
+/// Retired segments lie around to be used again. Forgotten, nothing of what was purged is in any file, and the log goes on.
+#[test]
+fn what_was_purged_is_in_no_file_once_it_is_forgotten() {
+    let disk = SimDisk::new();
+    let mut driver = Driver::open(&disk, Model::default(), 1).expect("an empty disk");
+    let erased = b"to be erased";
+    let holds = || {
+        let names = disk.list(Path::new(DIR)).expect("the directory is there");
+        let contents = names.iter().filter_map(|name| disk.contents(&Path::new(DIR).join(name)));
+        contents.filter(|bytes| bytes.windows(erased.len()).any(|part| part == erased)).count()
+    };
+    for _ in 0..20 {
+        driver.append_payload(bytes::Bytes::from_static(erased));
+        driver.act(&Action::Append(vec![2500]));
+        driver.act(&Action::Run);
+    }
+    assert!(holds() > 2, "several segments");
+    [Action::Purge(0), Action::Run].iter().for_each(|action| driver.act(action));
+    assert!(holds() > 0, "in the segment written to, and in those to be used again");
+    // Twice: what a purge left in the segment that it was written to.
+    for _ in 0..2 {
+        [Action::Forget, Action::Run, Action::Sync, Action::Run].iter().for_each(|action| driver.act(action));
+    }
+    assert_eq!(holds(), 0);
+    [Action::Append(vec![2500, 10]), Action::Run].iter().for_each(|action| driver.act(action));
+    let reopened = Driver::open(&disk.crash(Crash::Lost, 0), Model::default(), 0).expect("all is synced");
+    assert_eq!(Model::of(&reopened.log).as_ref(), Ok(driver.model()));
+}
+
 /// A payload that is a copy of the segment's own bytes, frames and all, is a payload.
 #[test]
 fn a_payload_that_holds_frames_is_not_taken_for_frames() {

@@ -27,6 +27,8 @@ pub enum Action {
     /// Purges so far ahead of the last entry.
     PurgeAhead(u64),
     Sync,
+    /// Begins another segment, and removes the files of those that are purged.
+    Forget,
     /// Lets the writer work.
     Run,
     /// Lets time pass: markers, spare segments.
@@ -146,6 +148,10 @@ impl Driver {
                 self.purge(LogId { term: self.term, node: NodeId(2), index });
             }
             Action::Sync => self.log.sync(self.note()),
+            Action::Forget => {
+                self.log.roll(self.note());
+                self.log.forget(self.note());
+            }
             Action::Run => self.sim.workers.run_named("log"),
             Action::Elapse => self.sim.advance(Duration::from_millis(60)),
         }
@@ -154,14 +160,23 @@ impl Driver {
     fn append(&mut self, sizes: &[usize]) {
         let mut records = Vec::new();
         for size in sizes {
-            let index = self.model().next_index();
-            let log_id = LogId { term: self.term, node: NodeId(1), index };
             let byte = (self.states.len() % 251) as u8;
-            let record = Record { log_id, payload: Bytes::from(vec![byte; *size]) };
-            records.push(record.clone());
-            self.push(|model| drop(model.entries.insert(index, record)));
+            records.push(self.record(Bytes::from(vec![byte; *size])));
         }
         self.log.append(records, self.note());
+    }
+
+    /// Appends an entry with this payload.
+    pub fn append_payload(&mut self, payload: Bytes) {
+        let record = self.record(payload);
+        self.log.append(vec![record], self.note());
+    }
+
+    fn record(&mut self, payload: Bytes) -> Record {
+        let index = self.model().next_index();
+        let record = Record { log_id: LogId { term: self.term, node: NodeId(1), index }, payload };
+        self.push(|model| drop(model.entries.insert(index, record.clone())));
+        record
     }
 
     fn purge(&mut self, upto: LogId) {
@@ -203,6 +218,7 @@ pub fn workload(seed: u64, count: usize) -> Vec<Action> {
         10 => Action::Purge(random.below(8)),
         11 => match random.below(4) {
             0 => Action::PurgeAhead(random.below(5)),
+            1 => Action::Forget,
             _ => Action::Sync,
         },
         12..18 => Action::Run,

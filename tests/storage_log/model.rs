@@ -13,6 +13,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (0..8_u64).prop_map(Action::Purge),
         1 => (0..4_u64).prop_map(Action::PurgeAhead),
         1 => Just(Action::Sync),
+        1 => Just(Action::Forget),
         4 => Just(Action::Run),
         1 => Just(Action::Elapse),
     ]

@@ -159,6 +159,19 @@ impl Pool {
         Ok(())
     }
 
+    /// Removes the spare files that were segments. Errors: the disk's.
+    pub fn forget(&self) -> Result<(), Error> {
+        let used: Vec<String> = self.locked().extract_if(.., |name| !name.starts_with(BLANK)).collect();
+        for path in used.iter().map(|name| self.dir.join(name)) {
+            self.disk.remove(&path).map_err(|error| Error::io("remove", &path, &error))?;
+        }
+        self.disk.sync_dir(&self.dir).map_err(|error| Error::io("sync", &self.dir, &error))?;
+        if let Some(maker) = self.maker.get() {
+            maker.wake();
+        }
+        Ok(())
+    }
+
     fn wants_more(&self) -> bool {
         self.locked().len() < self.target
     }

@@ -236,6 +236,18 @@ impl Log {
         });
     }
 
+    /// Begins another segment behind what is queued: a purge up to the last entry so far then leaves none of its files.
+    /// `done` is called once that is decided; the segment is made with the next write.
+    pub fn roll(&self, done: Done) {
+        self.submit(done, |state| state.queue.push_back(Op::Roll));
+    }
+
+    /// Removes the files of purged segments that are kept to be segments again, with what was written in them. They are gone once
+    /// anything queued after `done` was called is done.
+    pub fn forget(&self, done: Done) {
+        self.submit(done, |state| state.queue.push_back(Op::Forget));
+    }
+
     /// Calls `done` once everything queued before is synced.
     pub fn sync(&self, done: Done) {
         self.submit(done, |_| {});

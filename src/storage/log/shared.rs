@@ -18,6 +18,10 @@ pub(super) enum Op {
     Vote(Bytes),
     Truncate(Option<LogId>),
     Purge(LogId),
+    /// Nothing to write: what comes after the batch goes to another segment.
+    Roll,
+    /// A marker, behind which no file is left that was a segment and is none any more.
+    Forget,
     /// Nothing to write: call back once everything before is synced.
     Done(Done),
 }

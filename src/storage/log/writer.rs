@@ -249,6 +249,7 @@ impl Writer {
             self.written_at = self.clock.now();
         }
         let mut ready = Vec::new();
+        let mut forgets = false;
         let retired = {
             let shared = self.shared.clone();
             let mut state = shared.locked();
@@ -270,6 +271,8 @@ impl Writer {
                         self.head.purge(upto);
                         state.covered_purged = state.covered_purged.max(Some(upto.index));
                     }
+                    Op::Roll => self.rolls = true,
+                    Op::Forget => forgets = true,
                     Op::Done(done) => ready.push(done),
                 }
             }
@@ -279,7 +282,8 @@ impl Writer {
             if wrote { retired_segments(&mut state.segments, &self.head, self.segment) } else { Vec::new() }
         };
         ready.into_iter().for_each(|done| done(Ok(())));
-        retired.into_iter().try_for_each(|id| self.pool.retire(id))
+        retired.into_iter().try_for_each(|id| self.pool.retire(id))?;
+        if forgets { self.pool.forget() } else { Ok(()) }
     }
 
     /// Begins a new segment. Callable again if the disk was full.
@@ -367,7 +371,8 @@ impl Op {
             Op::Vote(vote) => Some(Content::Vote(vote.clone())),
             Op::Truncate(keep) => Some(Content::Truncate(*keep)),
             Op::Purge(upto) => Some(Content::Purge(*upto)),
-            Op::Done(_) => None,
+            Op::Forget => Some(Content::Idle),
+            Op::Roll | Op::Done(_) => None,
         }
     }
 }

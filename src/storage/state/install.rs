@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, MutexGuard, mpsc};
 
 use bytes::Bytes;
 
@@ -17,9 +17,10 @@ use super::error::Error;
 use super::flusher::Phase;
 use super::layers::Overlay;
 use super::rows::{Row, Rows};
-use super::snapshot::Decoder;
+use super::snapshot::{Decoder, Snapshot};
 use super::{HEALTHY, Options, State};
 use crate::env::Env;
+use crate::limits::FRAME_BYTES_MAX;
 use crate::mutant::{self, Mutant};
 use crate::types::LogId;
 
@@ -99,15 +100,19 @@ impl<M> Receiver<M> {
     /// Ends the stream: checks that it is complete and ends at `applied`, makes the file durable, builds the machine. Blocking.
     ///
     /// Errors: as of [`Receiver::frame`], and `build`'s. Nothing was changed, and the file is removed.
-    pub fn finish(mut self, applied: LogId, build: impl FnOnce(Rows<'_>) -> Result<M, Error>) -> Result<Received<M>, Error> {
+    pub fn finish(self, applied: LogId, build: impl FnOnce(Rows<'_>) -> Result<M, Error>) -> Result<Received<M>, Error> {
+        let (base, incoming) = self.finish_file(applied)?;
+        let machine = build(Rows(&base))?;
+        Ok(Received { base, machine, incoming })
+    }
+
+    fn finish_file(mut self, applied: LogId) -> Result<(Arc<Base>, Incoming), Error> {
         let found = self.decoder.finish()?;
         if found != Some(applied) {
             return Err(Error::invalid(format!("the stream ends at another entry found={found:?} announced={applied}")));
         }
         self.commit(Some(applied))?;
-        let base = self.incoming.file.base()?;
-        let machine = build(Rows(&base))?;
-        Ok(Received { base, machine, incoming: self.incoming })
+        Ok((self.incoming.file.base()?, self.incoming))
     }
 
     fn commit(&mut self, applied: Option<LogId>) -> Result<(), Error> {
@@ -190,16 +195,7 @@ impl<M: Send + Sync + 'static> State<M> {
         if let Some(error) = core.fault.failed() {
             return Err(error);
         }
-        if let Err(error) = current::write(&*core.env.disk, &core.dir, Current::Open(received.incoming.number)) {
-            // From here on the pointer may be moved; the file it may name stays.
-            if error.is_final() {
-                received.incoming.fresh.keep();
-                drop(phase);
-                core.fault.fail(error.clone());
-            }
-            return Err(error);
-        }
-        received.incoming.fresh.keep();
+        phase = self.point_to(phase, &mut received.incoming)?;
         let machine = received.machine;
         let old = {
             let mut live = core.live.write().expect(HEALTHY);
@@ -221,12 +217,64 @@ impl<M: Send + Sync + 'static> State<M> {
         // An answer still to come belongs to the old file's flush, and finds nobody.
         *phase = Phase::Idle;
         drop(phase);
-        old.1.file.stop_writes();
-        // What cannot be removed now is removed by the next open.
-        let _ = core.env.disk.remove(&core.dir.join(old.1.file.name()));
+        self.leave(&old.1.file);
         drop(old);
         core.fault.settle(applied);
         core.wake.wake();
         Ok(())
+    }
+
+    /// Writes all durable rows to a new file and goes on with that: nothing that was deleted or replaced is left in it. Says how many of how
+    /// many rows are written, each MiB or so. Blocking, for about as long as a snapshot takes to send; no flush happens meanwhile, and updates
+    /// wait once the unflushed rows are at their hard limit.
+    ///
+    /// Errors: of the disk, [`Error::NoSpace`] among them (it takes as much room as the live rows): nothing was changed; but one that
+    /// moving `CURRENT` met ends the state.
+    pub fn rewrite(&self, mut progress: impl FnMut(u64, u64)) -> Result<(), Error> {
+        let core = &self.core;
+        // Held to the end: a flush would go to the old file, and be lost with it.
+        let phase = core.phase.lock().expect(HEALTHY);
+        if let Some(error) = core.fault.failed() {
+            return Err(error);
+        }
+        let base = core.live.read().expect(HEALTHY).base.clone();
+        let Some(applied) = base.head.applied else { return Ok(()) };
+        let mut receiver = self.receive()?;
+        let mut rows = Snapshot::new(base.clone(), core.fault.clone());
+        while let Some(frame) = rows.next_frame(FRAME_BYTES_MAX)? {
+            receiver.frame(&frame)?;
+            progress(rows.done(), rows.total());
+        }
+        let (new, mut incoming) = receiver.finish_file(applied)?;
+        assert!(new.head == base.head, "a state was written again as another one: {:?}, {:?}", base.head, new.head);
+        let phase = self.point_to(phase, &mut incoming)?;
+        // What is not flushed lies over the one as over the other.
+        let old = std::mem::replace(&mut core.live.write().expect(HEALTHY).base, new);
+        drop((phase, base, rows));
+        self.leave(&old.file);
+        Ok(())
+    }
+
+    /// Moves `CURRENT` to a file that came in. Errors: if they are final the state ends, and the next start finds one of both files.
+    fn point_to<'p>(&self, phase: MutexGuard<'p, Phase>, incoming: &mut Incoming) -> Result<MutexGuard<'p, Phase>, Error> {
+        let core = &self.core;
+        if let Err(error) = current::write(&*core.env.disk, &core.dir, Current::Open(incoming.number)) {
+            // From here on the pointer may be moved; the file it may name stays.
+            if error.is_final() {
+                incoming.fresh.keep();
+                drop(phase);
+                core.fault.fail(error.clone());
+            }
+            return Err(error);
+        }
+        incoming.fresh.keep();
+        Ok(phase)
+    }
+
+    /// Done with a file that `CURRENT` no longer names. Views that hold it read on.
+    fn leave(&self, file: &File) {
+        file.stop_writes();
+        // What cannot be removed now is removed by the next open.
+        let _ = self.core.env.disk.remove(&self.core.dir.join(file.name()));
     }
 }
