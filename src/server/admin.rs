@@ -1,5 +1,5 @@
 //! The admin port over HTTP/1: `/livez`, `/readyz`, `/version`, `/metrics`, `/log-level`, as plain text, and a page for people at `/`. The first two
-//! and the page's own files are open to everyone who can connect; everything else asks for a token with the scope `admin`, where tokens
+//! and the page's own files are open to everyone who can connect; everything else asks for a token with the scope `admin`, `/metrics` for one with `metrics` or `admin`, where tokens
 //! are in force. Where none are, all but the first two is answered only under a name that no other site has.
 
 mod hosts;
@@ -16,6 +16,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::auth::Need;
 use super::dispatch::Dispatcher;
 use super::health::Facts;
 use super::logging;
@@ -130,7 +131,7 @@ fn no_log() -> (StatusCode, String) {
 }
 
 async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Result<impl IntoResponse, Refused> {
-    dispatcher.guard().authorize_admin(&headers)?;
+    dispatcher.guard().authorize_headers(&headers, Need::Metrics)?;
     let node = dispatcher.node();
     let status = node.status();
     let levels = Levels {

@@ -23,6 +23,7 @@ use super::admission::{self, RETRY_AFTER, Route, Situation};
 use super::auth::{Caller, Guard, Need};
 use super::batch::{Batch, Reply};
 use super::call::{Answer, Answerer, Asked, Call, Done, Operation, Origin};
+use super::fair::{Fair, Round};
 use super::forward::{Links, Sent};
 use super::metrics::{Levels, Metrics, Wire};
 use super::park::Park;
@@ -382,8 +383,8 @@ struct Task {
     epoch: u64,
     park: Park<Box<Call>>,
     links: Links,
-    writes: VecDeque<Box<Call>>,
-    reads: VecDeque<Box<Call>>,
+    writes: Fair<Box<Call>>,
+    reads: Fair<Box<Call>>,
     write_batches: Arc<()>,
     read_batches: Arc<()>,
     /// Operations in the latest proposal, and in the latest read index.
@@ -399,8 +400,8 @@ impl Task {
             leadership: Leadership::default(),
             epoch: 1,
             park: Park::new(),
-            writes: VecDeque::new(),
-            reads: VecDeque::new(),
+            writes: Fair::default(),
+            reads: Fair::default(),
             write_batches: Arc::new(()),
             last_writes: 0,
             last_reads: 0,
@@ -449,8 +450,11 @@ impl Task {
         }
         call.epoch = self.epoch;
         match admission::route(&call, situation) {
-            Route::Here if call.operation.is_write() => self.writes.push_back(call),
-            Route::Here => self.reads.push_back(call),
+            Route::Here => {
+                let waiting = if call.operation.is_write() { &mut self.writes } else { &mut self.reads };
+                let flow = call.share.as_ref().map(|share| share.flow());
+                waiting.push(flow, call.charge.bytes(), call, situation.now);
+            }
             Route::Forward(leader) => match self.links.send(leader, call) {
                 Sent::Yes => self.dispatcher.0.metrics.forwarded(),
                 Sent::NotYet(call) => self.park(call, situation),
@@ -516,8 +520,7 @@ impl Task {
             self.links.open(leader.node);
         }
         let situation = self.situation();
-        let waiting: VecDeque<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
-        waiting.into_iter().for_each(|call| self.send(call, &situation));
+        self.waiting().into_iter().for_each(|call| self.send(call, &situation));
         // What an earlier leadership still has in flight may take long to come to an end, and must not hold up this one.
         self.write_batches = Arc::new(());
         self.read_batches = Arc::new(());
@@ -540,6 +543,13 @@ impl Task {
         self.unpark();
     }
 
+    /// All that waits for a round, to be routed again.
+    fn waiting(&mut self) -> Vec<Box<Call>> {
+        let mut waiting = self.writes.drain();
+        waiting.append(&mut self.reads.drain());
+        waiting
+    }
+
     /// Refuses what is past its deadline; tries parked calls again.
     fn tick(&mut self) {
         let now = self.dispatcher.0.clock.now();
@@ -551,10 +561,9 @@ impl Task {
             let refusal = Refusal::unknown_unless(is_read || is_planted, RefusalKind::DeadlineExceeded, message);
             self.dispatcher.finish(call, Err(refusal));
         }
-        if self.writes.iter().chain(&self.reads).any(|call| call.deadline <= now) {
+        if self.writes.iter().chain(self.reads.iter()).any(|call| call.deadline <= now) {
             let situation = self.situation();
-            let waiting: VecDeque<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).collect();
-            waiting.into_iter().for_each(|call| self.send(call, &situation));
+            self.waiting().into_iter().for_each(|call| self.send(call, &situation));
         }
         self.unpark();
     }
@@ -569,8 +578,12 @@ impl Task {
 
     fn propose(&mut self) {
         while self.may_propose() {
-            let calls = take_batch(&mut self.writes);
-            let calls = self.judge(calls);
+            let taken = take_batch(&mut self.writes, self.dispatcher.now());
+            if taken.is_empty() {
+                // What waits is large, and waits for another of its token.
+                break;
+            }
+            let calls = self.judge(taken);
             if calls.is_empty() {
                 continue;
             }
@@ -593,7 +606,7 @@ impl Task {
     }
 
     /// Refuses what is beyond the shares of its token; gives the rest, with what each counts for. One look at the machine for all.
-    fn judge(&self, calls: VecDeque<Box<Call>>) -> Vec<(Box<Call>, Option<Hold>)> {
+    fn judge(&self, calls: Vec<Box<Call>>) -> Vec<(Box<Call>, Option<Hold>)> {
         if calls.iter().all(|call| call.share.is_none()) {
             return calls.into_iter().map(|call| (call, None)).collect();
         }
@@ -618,7 +631,7 @@ impl Task {
 
     fn read(&mut self) {
         while may_begin(&self.read_batches, READ_BATCHES_MAX, 0, self.reads.len(), self.last_reads) {
-            let calls = take_batch(&mut self.reads);
+            let calls = take_batch(&mut self.reads, self.dispatcher.now());
             self.last_reads = calls.len();
             let batch = Arc::new(Batch::new(self.dispatcher.clone(), self.read_batches.clone()));
             self.dispatcher.0.metrics.read(calls.len());
@@ -643,8 +656,7 @@ impl Task {
     fn refuse_all(&mut self) {
         let arrived = std::mem::take(&mut *self.dispatcher.arrived());
         let parked = self.park.release(Duration::ZERO).waiting;
-        let waiting: VecDeque<Box<Call>> = self.writes.drain(..).chain(self.reads.drain(..)).chain(arrived).chain(parked).collect();
-        for call in waiting {
+        for call in self.waiting().into_iter().chain(arrived).chain(parked) {
             let refusal = Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping");
             self.dispatcher.finish(call, Err(refusal));
         }
@@ -665,26 +677,13 @@ fn may_begin(under_way: &Arc<()>, soft: usize, full: usize, waiting: usize, last
 }
 
 /// Whether what waits fills a batch.
-fn is_full(waiting: &VecDeque<Box<Call>>) -> bool {
-    let mut bytes = 0;
-    waiting.len() >= BATCH_OPERATIONS_MAX
-        || waiting.iter().any(|call| {
-            bytes += call.charge.bytes();
-            bytes >= BATCH_BYTES_MAX
-        })
+fn is_full(waiting: &Fair<Box<Call>>) -> bool {
+    waiting.len() >= BATCH_OPERATIONS_MAX || waiting.bytes() >= BATCH_BYTES_MAX
 }
 
-/// What goes into one proposal or one read index: at least one call, at most [`BATCH_OPERATIONS_MAX`], and beyond the first at most
-/// [`BATCH_BYTES_MAX`].
-fn take_batch(waiting: &mut VecDeque<Box<Call>>) -> VecDeque<Box<Call>> {
-    let mut bytes = 0;
-    let mut count = 0;
-    for call in waiting.iter().take(BATCH_OPERATIONS_MAX) {
-        bytes += call.charge.bytes();
-        if count > 0 && bytes > BATCH_BYTES_MAX {
-            break;
-        }
-        count += 1;
-    }
-    waiting.drain(..count).collect()
+/// What goes into one proposal or one read index, in turn by token: at most [`BATCH_OPERATIONS_MAX`], and beyond the first at most
+/// [`BATCH_BYTES_MAX`]. Nothing only where all that waits is large writes of tokens that have one under way.
+fn take_batch(waiting: &mut Fair<Box<Call>>, now: Duration) -> Vec<Box<Call>> {
+    let round = Round { operations_max: BATCH_OPERATIONS_MAX, bytes_max: BATCH_BYTES_MAX, now };
+    waiting.take(round, |call| call.share.as_ref().is_some_and(|share| share.proposed_bytes() > BATCH_BYTES_MAX))
 }

@@ -22,6 +22,7 @@ pub mod data_dir;
 mod dispatch;
 mod edge;
 mod exposed;
+mod fair;
 mod forward;
 mod gate;
 mod health;

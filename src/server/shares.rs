@@ -137,6 +137,21 @@ impl Share {
         &self.name
     }
 
+    /// Tells its operations from others' where they wait.
+    pub fn flow(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    /// Bytes of content in proposals that are not answered.
+    pub fn proposed_bytes(&self) -> u64 {
+        self.live.proposed.stored_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether this is what its token holds of the table of clients.
+    pub fn holds(&self, held: &Arc<Held>) -> bool {
+        Arc::ptr_eq(&self.live.held, held)
+    }
+
     /// What its sessions' ids begin with.
     pub fn beginnings(&self) -> impl Iterator<Item = &str> {
         self.beginnings.iter().map(|beginning| &**beginning)

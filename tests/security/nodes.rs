@@ -15,13 +15,14 @@ use crate::ports::Ports;
 /// Longest a healthy cluster may take for anything waited for here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The tokens: name, token, what the file says besides.
-pub const TOKENS: [(&str, &str, &str); 6] = [
+pub const TOKENS: [(&str, &str, &str); 7] = [
     ("writer", "tokensecret-writer", "scopes = [\"read\", \"write\", \"list\"]\nprefixes = [\"a/\"]"),
     ("reader", "tokensecret-reader", "scopes = [\"read\"]"),
     ("lister", "tokensecret-lister", "scopes = [\"list\"]\nprefixes = [\"a/\"]"),
     ("admin", "tokensecret-admin", "scopes = [\"admin\"]"),
     ("expired", "tokensecret-expired", "scopes = [\"read\", \"write\"]\nexpires = \"2021-01-01T00:00:00Z\""),
     ("operator", "tokensecret-operator", "scopes = [\"read\", \"write\", \"list\", \"admin\"]"),
+    ("scraper", "tokensecret-scraper", "scopes = [\"metrics\"]"),
 ];
 
 /// Some nodes, their CA, and where their files lie.

@@ -93,8 +93,10 @@ async fn the_admin_port_tells_everyone_that_it_lives_and_nobody_more_without_an_
         // An operator of the cluster does not thereby read what is in it.
         assert_eq!(ask(Some("tokensecret-admin")).await == 403, what.ends_with("/session"), "{what}");
     }
+    assert_eq!(get("/metrics", Some("tokensecret-scraper")).await.0, 200, "its scope");
+    assert_eq!(get("/version", Some("tokensecret-scraper")).await.0, 403, "its scope is for metrics only");
     let (_, metrics) = get("/metrics", Some("tokensecret-admin")).await;
-    for line in ["quorate_refused_credentials_total{reason=\"denied\"} 7", "quorate_certificate_not_after_seconds 3786912000"] {
+    for line in ["quorate_refused_credentials_total{reason=\"denied\"} 8", "quorate_certificate_not_after_seconds 3786912000"] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
 }

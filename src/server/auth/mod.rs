@@ -47,8 +47,10 @@ pub enum Need<'a> {
     Client,
     /// To see ids that start so.
     List(&'a str),
-    /// To operate the cluster: status, events, backups, membership, leadership, metrics.
+    /// To operate the cluster: status, events, backups, membership, leadership.
     Admin,
+    /// To read what a node counts.
+    Metrics,
 }
 
 impl<'a> Need<'a> {
@@ -71,6 +73,7 @@ impl<'a> Need<'a> {
             Need::Write(_) | Need::Client => Scope::Write,
             Need::List(_) => Scope::List,
             Need::Admin => Scope::Admin,
+            Need::Metrics => Scope::Metrics,
         }
     }
 
@@ -79,7 +82,7 @@ impl<'a> Need<'a> {
         match self {
             Need::Read(id) | Need::Write(id) => Some(id.as_str()),
             Need::List(prefix) => Some(prefix),
-            Need::Client | Need::Admin => None,
+            Need::Client | Need::Admin | Need::Metrics => None,
         }
     }
 }
@@ -237,8 +240,13 @@ impl Guard {
     ///
     /// Errors: `Unauthenticated` (401) or `Denied` (403), with a text that may be shown.
     pub fn authorize_admin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        self.authorize_headers(headers, Need::Admin)
+    }
+
+    /// Whether an HTTP request to the admin port may do what needs `need`. Errors: as of [`Guard::authorize_admin`].
+    pub fn authorize_headers(&self, headers: &HeaderMap, need: Need<'_>) -> Result<(), Refusal> {
         let caller = self.holder(headers)?;
-        self.authorize(&caller, Need::Admin)
+        self.authorize(&caller, need)
     }
 
     /// Whether calls that a node forwards are looked at. `authenticated`: the connection they come by proved to be a member's.
@@ -295,7 +303,7 @@ impl Guard {
         self.check_expiry(grant)?;
         let scope = need.scope();
         // A caller that may take a backup may see every id; and one begins with a listing, for its revision.
-        let included = scope == Scope::List && grant.has(Scope::Admin);
+        let included = matches!(scope, Scope::List | Scope::Metrics) && grant.has(Scope::Admin);
         if !grant.has(scope) && !included {
             return Err(self.denied(format!("the token lacks a scope token={:?} needs={scope}", grant.name)));
         }

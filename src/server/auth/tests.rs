@@ -26,6 +26,7 @@ fn tokens(entries: &[(&str, &str, &str)]) -> Tokens {
 
 const WRITER: (&str, &str, &str) =
     ("writer", "secret-w", "scopes = [\"read\", \"write\"]\nprefixes = [\"a/\"]\nexpires = \"1970-01-01T00:00:10Z\"");
+const SCRAPER: (&str, &str, &str) = ("scraper", "secret-m", "scopes = [\"metrics\"]");
 const ADMIN: (&str, &str, &str) = ("admin", "secret-a", "scopes = [\"admin\"]");
 
 fn guard() -> (Guard, Arc<Wall>) {
@@ -68,6 +69,18 @@ fn a_token_is_good_for_its_scopes_and_prefixes_and_nothing_else() {
     assert_eq!(kind(guard.authorize(&admin, Need::Read(&id("a/1")))), Some(RefusalKind::Denied), "no scope includes another");
     assert_eq!(kind(guard.authorize(&admin, Need::List(""))), None, "but a backup tells every id");
     assert_eq!(guard.refused(), [0, 5]);
+}
+
+#[test]
+fn a_token_for_metrics_reads_those_and_nothing_else_and_an_operators_reads_them_too() {
+    let guard = Guard::new(Some(tokens(&[SCRAPER, ADMIN, WRITER])), Arc::new(Wall(AtomicU64::new(1_000))));
+    let allowed = |token: &str, need: Need<'_>| kind(guard.authorize_headers(&bearer(token), need));
+    assert_eq!(allowed("secret-m", Need::Metrics), None);
+    for need in [Need::Admin, Need::Client, Need::List(""), Need::Read(&id("a/1")), Need::Write(&id("a/1"))] {
+        assert_eq!(allowed("secret-m", need), Some(RefusalKind::Denied));
+    }
+    assert_eq!(allowed("secret-a", Need::Metrics), None);
+    assert_eq!(allowed("secret-w", Need::Metrics), Some(RefusalKind::Denied));
 }
 
 #[test]

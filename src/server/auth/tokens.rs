@@ -29,7 +29,7 @@ pub fn hash_of(token: &str) -> [u8; 32] {
     hash
 }
 
-/// What a token may be good for. None includes another, but `admin` includes `list`.
+/// What a token may be good for. None includes another, but `admin` includes `list` and `metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Loading sessions.
@@ -40,6 +40,8 @@ pub enum Scope {
     List,
     /// Operating the cluster.
     Admin,
+    /// Reading the metrics of its nodes, and nothing else.
+    Metrics,
 }
 
 impl fmt::Display for Scope {
@@ -49,6 +51,7 @@ impl fmt::Display for Scope {
             Scope::Write => "write",
             Scope::List => "list",
             Scope::Admin => "admin",
+            Scope::Metrics => "metrics",
         })
     }
 }
@@ -57,9 +60,9 @@ impl FromStr for Scope {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Scope::Read, Scope::Write, Scope::List, Scope::Admin];
+        let all = [Scope::Read, Scope::Write, Scope::List, Scope::Admin, Scope::Metrics];
         let named = all.into_iter().find(|scope| scope.to_string() == text);
-        named.ok_or_else(|| format!("is no scope: scope={text:?} scopes=read,write,list,admin"))
+        named.ok_or_else(|| format!("is no scope: scope={text:?} scopes=read,write,list,admin,metrics"))
     }
 }
 
@@ -216,7 +219,7 @@ fn grant(entry: Entry) -> Result<Grant, String> {
     scopes.sort_unstable();
     scopes.dedup();
     if scopes.is_empty() {
-        return Err("scopes is empty: some of read, write, list, admin".to_owned());
+        return Err("scopes is empty: some of read, write, list, admin, metrics".to_owned());
     }
     let prefixes = entry.prefixes;
     if prefixes.len() > PREFIXES_MAX || prefixes.iter().any(|prefix| prefix.len() > SESSION_ID_BYTES_MAX) {

@@ -165,12 +165,13 @@ pub struct TokenRevoke {
 #[derive(Debug, Args)]
 #[command(
     after_help = "The file holds only a hash: a token that is lost can't be read again, draw another. Nodes take a changed file within \
-seconds. Scopes: read loads sessions, write saves and deletes them, list shows ids, admin operates the cluster and lists."
+seconds. Scopes: read loads sessions, write saves and deletes them, list shows ids, admin operates the cluster and lists, metrics \
+reads a node's metrics and nothing else."
 )]
 pub struct TokenNew {
     /// Its name, for people: 1 to 64 letters, digits, '-', '_', '.'
     pub name: String,
-    /// What it is good for: some of read, write, list, admin
+    /// What it is good for: some of read, write, list, admin, metrics
     #[arg(long, value_name = "SCOPE,...", value_delimiter = ',', required = true)]
     pub scopes: Vec<Scope>,
     /// Only for ids with this prefix; may be given several times [default: all ids]
