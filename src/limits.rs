@@ -126,12 +126,17 @@ pub const WRITE_DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
 /// Deadline of a read that names none.
 pub const READ_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Connections open at once on a node's port for clients; one more is closed at once, and its client goes to another node.
+/// Connections open at once on a node's port for clients, of which no address has more than half; one more is closed at once, and its
+/// client goes to another node.
 pub const CLIENT_CONNECTIONS_MAX: u64 = 4096;
 /// The same on its port for peers ...
 pub const PEER_CONNECTIONS_MAX: u64 = 256;
 /// ... and on its port for operators.
 pub const ADMIN_CONNECTIONS_MAX: u64 = 64;
+/// Connections of one port that have not shown yet what they are, by TLS and the first bytes of HTTP; the oldest is closed for one more.
+pub const GREETINGS_MAX: usize = 256;
+/// How long they may take for it, and how long the headers of a request to the operators' port may.
+pub const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 /// A connection that brings no byte for so long is closed, at latest after twice as long. A living client or peer answers the
 /// keep-alive of its connection every few seconds.
 pub const CONNECTION_QUIET_MAX: Duration = Duration::from_secs(60);

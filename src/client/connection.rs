@@ -160,6 +160,10 @@ impl Broken {
             (Code::Unimplemented, _) if status.message().contains("HTTP status code") => {
                 ("that is an admin port: use the node's client port".to_owned(), true)
             }
+            // What a port says that speaks HTTP/1.1 only.
+            (_, Some(_)) if cause(status).contains("HTTP/1.1") => {
+                ("that is an admin port: use the node's client port".to_owned(), true)
+            }
             (Code::Unimplemented, None) => ("that is a peer port, or a node that does not know this call".to_owned(), true),
             (_, Some(_)) => (format!("the connection broke: {}", cause(status)), false),
             (code, None) => (format!("{} ({code:?})", status.message()), false),

@@ -1,15 +1,17 @@
 //! How connections are made: the one seam between a node and a network. Production and simulation differ here only.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::Future as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -28,8 +30,19 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 pub struct Traffic {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    open: AtomicU64,
+    open: Mutex<Open>,
     refused: AtomicU64,
+    greeting: AtomicU64,
+    greetings_dropped: AtomicU64,
+}
+
+/// Connections that have a place.
+#[derive(Debug, Default)]
+struct Open {
+    served: u64,
+    probes: u64,
+    /// Of those served, by where they come from.
+    sources: BTreeMap<IpAddr, u64>,
 }
 
 impl Traffic {
@@ -40,7 +53,8 @@ impl Traffic {
 
     /// Connections open now.
     pub fn connections(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
+        let open = self.open();
+        open.served + open.probes
     }
 
     /// Connections closed at once because too many were open.
@@ -48,37 +62,85 @@ impl Traffic {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Whether one more may be open beside those that are; if not, it is counted as refused. Asked by one task for each port.
-    pub fn admits(&self, connections_max: u64) -> bool {
-        let admits = self.connections() < connections_max;
-        if !admits {
+    /// Connections that have not shown yet what they are, and how many were dropped as such so far.
+    pub fn greetings(&self) -> [u64; 2] {
+        [&self.greeting, &self.greetings_dropped].map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// So many connections have not shown yet what they are, and so many more were dropped as such.
+    pub fn greet(&self, under_way: u64, dropped: u64) {
+        self.greeting.store(under_way, Ordering::Relaxed);
+        self.greetings_dropped.fetch_add(dropped, Ordering::Relaxed);
+    }
+
+    /// A place for one more beside those that are open, of which no address has more than half; probes have places of their own. `None`:
+    /// there is none, and it is counted as refused.
+    pub fn place(self: &Arc<Self>, accepted: &Accepted, connections_max: u64) -> Option<Place> {
+        let Accepted { source, probe, .. } = *accepted;
+        let mut open = self.open();
+        let of_source = source.and_then(|source| open.sources.get(&source)).copied().unwrap_or(0);
+        let has_room = match probe {
+            true => open.probes < connections_max,
+            false => open.served < connections_max && of_source < connections_max / 2,
+        };
+        if !has_room {
             self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
         }
-        admits
+        if probe {
+            open.probes += 1;
+        } else {
+            open.served += 1;
+            if let Some(source) = source {
+                open.sources.insert(source, of_source + 1);
+            }
+        }
+        Some(Place { traffic: self.clone(), source, probe })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// An accepted connection.
 pub struct Accepted {
     io: Box<dyn Io>,
-    traffic: Counted,
+    traffic: Arc<Traffic>,
     quiet: Option<Quiet>,
     connection: Connection,
+    /// Where it comes from.
+    source: Option<IpAddr>,
+    /// What was read of it already.
+    read: Bytes,
+    probe: bool,
+    _place: Option<Place>,
 }
 
-/// One open connection of a port, for as long as it is.
-struct Counted(Arc<Traffic>);
-
-impl Counted {
-    fn new(traffic: Arc<Traffic>) -> Self {
-        traffic.open.fetch_add(1, Ordering::Relaxed);
-        Self(traffic)
-    }
+/// The place of one open connection of a port, for as long as it is.
+#[derive(Debug)]
+pub struct Place {
+    traffic: Arc<Traffic>,
+    source: Option<IpAddr>,
+    probe: bool,
 }
 
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        let mut open = self.traffic.open();
+        if self.probe {
+            open.probes -= 1;
+            return;
+        }
+        open.served -= 1;
+        if let Some(source) = self.source
+            && let Entry::Occupied(mut of_source) = open.sources.entry(source)
+        {
+            *of_source.get_mut() -= 1;
+            if *of_source.get() == 0 {
+                of_source.remove();
+            }
+        }
     }
 }
 
@@ -119,7 +181,46 @@ pub struct Connection {
 impl Accepted {
     /// Wraps any byte stream.
     pub fn new(io: impl Io) -> Self {
-        Self { io: Box::new(io), traffic: Counted::new(Arc::default()), quiet: None, connection: Connection::default() }
+        Self {
+            io: Box::new(io),
+            traffic: Arc::default(),
+            quiet: None,
+            connection: Connection::default(),
+            source: None,
+            read: Bytes::new(),
+            probe: false,
+            _place: None,
+        }
+    }
+
+    /// It comes from there.
+    pub fn from(self, source: IpAddr) -> Self {
+        Self { source: Some(source.to_canonical()), ..self }
+    }
+
+    /// Where it comes from, where that is known.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
+    /// These bytes of it were read already; they are read again first.
+    pub fn after(self, read: Bytes) -> Self {
+        Self { read, ..self }
+    }
+
+    /// It asks only whether the node lives or is ready.
+    pub fn probing(self) -> Self {
+        Self { probe: true, ..self }
+    }
+
+    /// See [`Accepted::probing`].
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    /// It has this place until it is gone.
+    pub fn placed(self, place: Place) -> Self {
+        Self { _place: Some(place), ..self }
     }
 
     /// The other end has proved this.
@@ -127,9 +228,9 @@ impl Accepted {
         Self { connection: Connection { proof, ..self.connection }, ..self }
     }
 
-    /// From now on it and its bytes are counted there.
+    /// From now on its bytes are counted there.
     pub fn counted(self, traffic: Arc<Traffic>) -> Self {
-        Self { traffic: Counted::new(traffic), ..self }
+        Self { traffic, ..self }
     }
 
     /// Fails with `TimedOut` once no byte has come for `period`, at latest for twice as long.
@@ -139,7 +240,7 @@ impl Accepted {
 
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &written {
-            self.traffic.0.bytes_out.fetch_add(*bytes as u64, Ordering::Relaxed);
+            self.traffic.bytes_out.fetch_add(*bytes as u64, Ordering::Relaxed);
         }
         written
     }
@@ -155,10 +256,15 @@ impl Connected for Accepted {
 
 impl AsyncRead for Accepted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let now = self.read.len().min(buf.remaining());
+            buf.put_slice(&self.read.split_to(now));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         let bytes = buf.filled().len() - before;
-        self.traffic.0.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.traffic.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
         if let Some(quiet) = &mut self.quiet {
             quiet.heard |= bytes > 0;
             if read.is_pending() && quiet.is_over(cx) {
@@ -249,9 +355,9 @@ impl Stream for Accepting {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_accept(cx).map(|accepted| {
-            Some(accepted.and_then(|(stream, _)| {
+            Some(accepted.and_then(|(stream, address)| {
                 stream.set_nodelay(true)?;
-                Ok(Accepted::new(stream))
+                Ok(Accepted::new(stream).from(address.ip()))
             }))
         })
     }
@@ -297,12 +403,32 @@ mod tests {
     #[tokio::test]
     async fn open_connections_are_counted_until_they_are_gone_and_one_too_many_is_refused() {
         let traffic = Arc::new(Traffic::default());
-        let open = || Accepted::new(tokio::io::duplex(1).1).counted(traffic.clone());
-        let (first, second) = (open(), open());
-        assert_eq!((traffic.connections(), traffic.admits(2), traffic.refused()), (2, false, 1));
+        let open = |address: Option<u8>| {
+            let accepted = Accepted::new(tokio::io::duplex(1).1);
+            let accepted = address.map_or(Accepted::new(tokio::io::duplex(1).1), |last| accepted.from([127, 0, 0, last].into()));
+            traffic.place(&accepted, 4).map(|place| accepted.placed(place))
+        };
+        let first = [open(Some(1)), open(Some(1))];
+        assert!(first.iter().all(Option::is_some));
+        assert!(open(Some(1)).is_none(), "one address has half of all places");
+        let others = [open(Some(2)), open(None)];
+        assert!(others.iter().all(Option::is_some) && open(Some(3)).is_none());
+        assert_eq!((traffic.connections(), traffic.refused()), (4, 2));
+        let probe = Accepted::new(tokio::io::duplex(1).1).from([127, 0, 0, 1].into()).probing();
+        assert!(traffic.place(&probe, 4).is_some(), "probes have places of their own");
         drop(first);
-        assert!(traffic.admits(2));
-        drop(second);
+        assert!(open(Some(1)).is_some());
+        drop(others);
         assert_eq!(traffic.connections(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_of_a_connection_is_read_again_first() {
+        let (mut other, ours) = tokio::io::duplex(64);
+        other.write_all(b" and on").await.expect("room");
+        let mut accepted = Accepted::new(ours).after(Bytes::from_static(b"first"));
+        let mut buffer = [0; 12];
+        accepted.read_exact(&mut buffer).await.expect("all of it");
+        assert_eq!(&buffer, b"first and on");
     }
 }

@@ -2,6 +2,7 @@
 //! and the page's own files are open to everyone who can connect; everything else asks for a token with the scope `admin`, `/metrics` for one with `metrics` or `admin`, where tokens
 //! are in force. Where none are, all but the first two is answered only under a name that no other site has.
 
+mod bodies;
 mod hosts;
 mod page;
 mod unpacking;
@@ -43,6 +44,7 @@ pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
         .route("/log-level", get(log_level).put(change_log_level))
         .with_state(dispatcher.clone())
         .merge(page)
+        .layer(middleware::from_fn_with_state(dispatcher.clone(), bodies::check))
         .layer(middleware::from_fn_with_state(dispatcher, hosts::check))
 }
 

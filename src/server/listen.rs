@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::StartError;
-use crate::limits::CONNECTION_QUIET_MAX;
+use super::greet::{Greetings, Speaks, begun};
+use crate::limits::{CONNECTION_QUIET_MAX, GREETING_PATIENCE};
 use crate::raft::net::{Accepted, Incoming, Net, Proof, Traffic};
 use crate::tls::Acceptor;
 use crate::types::NodeId;
@@ -15,15 +16,12 @@ use crate::types::NodeId;
 /// After an accept that failed, e.g. for want of file descriptors: time for some to be closed.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// How long TLS may take to stand.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes under way at once; above it connections wait in the kernel.
-const HANDSHAKES_MAX: usize = 1024;
-
 /// One of a node's ports.
 pub struct Port {
     /// What the configuration calls it.
     pub key: &'static str,
+    /// What it speaks, by TLS or not.
+    pub speaks: Speaks,
     /// One more than so many connections is closed at once.
     pub connections_max: u64,
     /// Counts its connections and what they carry.
@@ -33,17 +31,12 @@ pub struct Port {
 }
 
 /// Listens at one of a node's addresses, which the configuration has under a key. Errors: one line that says how to fix it.
-pub async fn listen(net: &dyn Net, node: NodeId, mut port: Port, (named, address): (&str, &str)) -> Result<Incoming, StartError> {
+pub async fn listen(net: &dyn Net, node: NodeId, port: Port, (named, address): (&str, &str)) -> Result<Incoming, StartError> {
     let key = port.key;
     match net.listen(address).await {
         Ok((bound, incoming)) => {
-            let tls = port.tls.take();
-            tracing::info!(%bound, key, tls = tls.is_some(), "listening");
-            let incoming = patient(incoming, port);
-            Ok(match tls {
-                None => incoming,
-                Some((acceptor, refused)) => secured(incoming, key, acceptor, refused),
-            })
+            tracing::info!(%bound, key, tls = port.tls.is_some(), "listening");
+            Ok(placed(greeted(patient(incoming, port.traffic.clone()), &port), port))
         }
         Err(error) => {
             let advice = match error.kind() {
@@ -56,18 +49,13 @@ pub async fn listen(net: &dyn Net, node: NodeId, mut port: Port, (named, address
     }
 }
 
-/// The same connections without the failures between them, which are logged: a failed accept must not end the service. Those that are
-/// too many, or bring nothing, are closed.
-fn patient(incoming: Incoming, port: Port) -> Incoming {
-    let Port { key, connections_max, traffic, .. } = port;
+/// The same connections without the failures between them, which are logged: a failed accept must not end the service. Those that bring
+/// nothing for long are closed.
+fn patient(incoming: Incoming, traffic: Arc<Traffic>) -> Incoming {
     let accepted = incoming.filter_map(move |connection| {
         let traffic = traffic.clone();
         async move {
             match connection {
-                Ok(_) if !traffic.admits(connections_max) => {
-                    tracing::debug!(key, limit = connections_max, "a connection too many was closed");
-                    None
-                }
                 Ok(connection) => Some(Ok(connection.counted(traffic).closed_when_quiet(CONNECTION_QUIET_MAX))),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -80,49 +68,67 @@ fn patient(incoming: Incoming, port: Port) -> Incoming {
     Box::pin(accepted)
 }
 
-/// The same connections, once TLS stands on them. Handshakes run side by side, so that a slow one holds up no other.
-fn secured(incoming: Incoming, key: &'static str, acceptor: Acceptor, refused: Arc<AtomicU64>) -> Incoming {
-    let handshakes = incoming.map(move |connection| handshake(connection, acceptor.clone()));
-    let accepted = handshakes.buffer_unordered(HANDSHAKES_MAX).filter_map(move |accepted| {
-        let accepted = match accepted {
-            Ok(accepted) => Some(Ok(accepted)),
-            Err(reason) => {
-                let before = refused.fetch_add(1, Ordering::Relaxed);
-                // One line for each power of two: a caller that can connect can fail to without end.
-                if before.is_power_of_two() || before == 0 {
-                    tracing::warn!(key, %reason, so_far = before + 1, "a connection was refused: no TLS, or no certificate that is believed");
-                } else {
-                    tracing::debug!(key, %reason, "a connection was refused");
-                }
-                None
-            }
-        };
-        std::future::ready(accepted)
+/// The same connections, once TLS stands on them where the port has it, and their first bytes have come.
+fn greeted(incoming: Incoming, port: &Port) -> Incoming {
+    let (key, speaks) = (port.key, port.speaks);
+    let tls = port.tls.clone();
+    let greet = move |accepted: Accepted| {
+        let tls = tls.clone();
+        async move {
+            let accepted = match tls {
+                Some((acceptor, refused)) => secured(accepted, key, &acceptor, &refused).await?,
+                None => accepted,
+            };
+            begun(accepted, speaks).await
+        }
+        .boxed()
+    };
+    let greeted = Greetings::new(incoming, GREETING_PATIENCE, port.traffic.clone(), greet);
+    let all = greeted.filter_map(move |accepted| {
+        if let Err(reason) = &accepted {
+            tracing::debug!(key, %reason, "a connection showed nothing that is served here");
+        }
+        std::future::ready(accepted.ok().map(Ok))
     });
-    Box::pin(accepted)
+    Box::pin(all)
 }
 
-async fn handshake(connection: std::io::Result<Accepted>, acceptor: Acceptor) -> std::io::Result<Accepted> {
-    let (stream, shown) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(connection?)).await??;
-    Ok(Accepted::new(stream).proved(Proof(shown.map(Arc::new))))
-}
-
-/// Connections for the HTTP server.
-pub struct HttpListener(pub Incoming);
-
-impl axum::serve::Listener for HttpListener {
-    type Io = Accepted;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.0.next().await {
-            Some(Ok(connection)) => (connection, ()),
-            // The listener is gone; the server ends by its own signal.
-            Some(Err(_)) | None => std::future::pending().await,
+/// TLS on a connection. Errors: it does not stand.
+async fn secured(accepted: Accepted, key: &str, acceptor: &Acceptor, refused: &AtomicU64) -> std::io::Result<Accepted> {
+    let source = accepted.source();
+    match acceptor.accept(accepted).await {
+        Ok((stream, shown)) => {
+            let secured = Accepted::new(stream).proved(Proof(shown.map(Arc::new)));
+            Ok(match source {
+                Some(source) => secured.from(source),
+                None => secured,
+            })
+        }
+        Err(reason) => {
+            let before = refused.fetch_add(1, Ordering::Relaxed);
+            // One line for each power of two: a caller that can connect can fail to without end.
+            if before.is_power_of_two() || before == 0 {
+                tracing::warn!(key, %reason, so_far = before + 1, "a connection was refused: no TLS, or no certificate that is believed");
+            } else {
+                tracing::debug!(key, %reason, "a connection was refused");
+            }
+            Err(reason)
         }
     }
+}
 
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        Ok(())
-    }
+/// The same connections, as far as there are places for them.
+fn placed(incoming: Incoming, port: Port) -> Incoming {
+    let Port { key, connections_max, traffic, .. } = port;
+    let placed = incoming.filter_map(move |accepted| {
+        let placed = accepted.map(|accepted| match traffic.place(&accepted, connections_max) {
+            Some(place) => Some(accepted.placed(place)),
+            None => {
+                tracing::debug!(key, limit = connections_max, "a connection too many was closed");
+                None
+            }
+        });
+        std::future::ready(placed.transpose())
+    });
+    Box::pin(placed)
 }

@@ -349,6 +349,9 @@ impl Metrics {
             for (port, traffic) in [("client", &self.wire.client), ("peer", &self.wire.peer), ("admin", &self.wire.admin)] {
                 metrics::gauge!("quorate_connections", "port" => port).set(traffic.connections() as f64);
                 metrics::counter!("quorate_connections_refused_total", "port" => port).absolute(traffic.refused());
+                let [under_way, dropped] = traffic.greetings();
+                metrics::gauge!("quorate_greetings", "port" => port).set(under_way as f64);
+                metrics::counter!("quorate_greetings_dropped_total", "port" => port).absolute(dropped);
             }
             for (reason, calls) in ["unauthenticated", "denied"].into_iter().zip(levels.refused_credentials) {
                 metrics::counter!("quorate_refused_credentials_total", "reason" => reason).absolute(calls);

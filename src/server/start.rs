@@ -15,14 +15,15 @@ use super::config::{Config, is_loopback};
 use super::dispatch::{Access, Dispatcher};
 use super::edge::Named;
 use super::gate::Gate;
-use super::listen::{HttpListener, Port, listen};
+use super::greet::Speaks;
+use super::listen::{Port, listen};
 use super::metrics::Wire;
 use super::operations::OperationsService;
 use super::security::{self, Reload, Security};
 use super::service::SessionsService;
 use super::status::Reporter;
 use super::upper::{Above, Present};
-use super::{Error, StartError, admin, health, shares, sweeper};
+use super::{Error, StartError, admin, health, http, shares, sweeper};
 use crate::env::{Clock, Env};
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, MIB, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX,
@@ -246,7 +247,7 @@ impl Server {
         tasks.spawn(dispatcher.receiving().clone().run(stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
         tasks.spawn(shares::run(node.clone(), dispatcher.guard().clone(), stop.subscribe()));
-        tasks.spawn(serve_admin(admin_port, dispatcher.clone(), reporter.clone(), stop.subscribe()));
+        tasks.spawn(http::serve(admin_port, admin::router(dispatcher.clone(), reporter.clone()), stop.subscribe()));
         let operations = OperationsService::new(node.clone(), dispatcher.guard().clone());
         let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());
         // It may end while calls drain, and is waited for again below.
@@ -319,7 +320,8 @@ struct Below {
 fn ports(wire: &Wire, security: &Security) -> [Port; 3] {
     let port = |key, connections_max, traffic: &Arc<Traffic>, at: usize, acceptor: fn(&security::Ports) -> &Acceptor| {
         let tls = security.ports.as_ref().map(|ports| (acceptor(ports).clone(), security.state.refused[at].clone()));
-        Port { key, connections_max, traffic: traffic.clone(), tls }
+        let speaks = if key == "admin" { Speaks::Http1 } else { Speaks::Http2 };
+        Port { key, speaks, connections_max, traffic: traffic.clone(), tls }
     };
     [
         port("client", CLIENT_CONNECTIONS_MAX, &wire.client, 0, |ports| &ports.client),
@@ -331,13 +333,6 @@ fn ports(wire: &Wire, security: &Security) -> [Port; 3] {
 async fn signalled(mut stop: watch::Receiver<bool>) {
     // An error means that the server is gone, which is a stop too.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-async fn serve_admin(port: Incoming, dispatcher: Dispatcher, reporter: Reporter, stop: watch::Receiver<bool>) {
-    let serving = axum::serve(HttpListener(port), admin::router(dispatcher, reporter)).with_graceful_shutdown(signalled(stop));
-    if let Err(error) = serving.await {
-        tracing::warn!(%error, "the admin port closed");
-    }
 }
 
 async fn serve_clients<H>(

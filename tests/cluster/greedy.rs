@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use quorate::limits::{
-    ADMIN_CONNECTIONS_MAX, LOADED_BYTES_MAX, RECEIVING_SHARE_BYTES_MAX, WRITE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX,
+    ADMIN_CONNECTIONS_MAX, LOADED_BYTES_MAX, PEER_CONNECTIONS_MAX, RECEIVING_SHARE_BYTES_MAX, WRITE_BYTES_MAX,
+    WRITE_MESSAGE_BYTES_MAX,
 };
 use quorate::types::{Applied, Consistency, Load, Loaded, RefusalKind};
 use quorate::wire::{self, v1, v1::submit_request::Operation};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::raw;
@@ -59,41 +61,68 @@ async fn a_reader_that_takes_nothing_fills_its_bound_only_and_all_heals_once_it_
     assert_eq!(caller.value("large").await.map(|value| value.len()), Some(large.len()));
 }
 
-/// Connections that say nothing take up their port's share only; one more is closed at once, and the port serves on once they are gone.
+/// A connection of HTTP/1.1 to a node's admin port that asked once, got its answer and stays open; `None`: it was closed at once.
+async fn served(address: &str) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).await.expect("the port listens");
+    let asked = stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let mut first = [0; 12];
+    let answered = stream.read_exact(&mut first).await;
+    (asked.is_ok() && answered.is_ok()).then(|| assert_eq!(&first, b"HTTP/1.1 200")).map(|()| stream)
+}
+
+/// One address gets half of a port's connections; one more is closed at once, and the port serves on once they are gone. Probes are
+/// answered all the while.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_beyond_the_bound_are_closed_and_the_port_serves_on_once_some_are_gone() {
     let cluster = Cluster::start(1).await;
     let address = cluster.config().member(1.into()).expect("a member").admin.clone();
-    let connect = || async { tokio::net::TcpStream::connect(&address).await.expect("the port listens") };
-    let mut silent = Vec::new();
-    for _ in 0..ADMIN_CONNECTIONS_MAX {
-        silent.push(connect().await);
+    let mut held = Vec::new();
+    for _ in 0..ADMIN_CONNECTIONS_MAX / 2 {
+        held.push(served(&address).await.expect("there is a place for it"));
     }
-    let mut nothing = [0; 1];
-    // Accepted in order, so this one is the first that finds no room.
-    let closed = connect().await.read(&mut nothing).await;
-    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    assert!(served(&address).await.is_none(), "one address has half of all places");
     assert!(cluster.raw(1).status(v1::StatusRequest::default()).await.is_ok(), "other ports serve");
-    drop(silent);
-    let text = loop {
-        let text = {
-            let mut stream = connect().await;
-            let mut text = String::new();
-            let asked = tokio::io::AsyncWriteExt::write_all(
-                &mut stream,
-                b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
-            );
-            match asked.await {
-                Ok(()) => stream.read_to_string(&mut text).await.map(|_| text).unwrap_or_default(),
-                Err(_) => text,
-            }
-        };
-        if !text.is_empty() {
-            break text;
-        }
-    };
-    let refused = text.lines().find_map(|line| line.strip_prefix("quorate_connections_refused_total{port=\"admin\"} "));
-    assert!(refused.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 1), "{refused:?}");
+    for path in ["/livez", "/readyz"] {
+        let answer = cluster.get(1, path).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    }
+    drop(held);
+    while served(&address).await.is_none() {}
+    assert!(gauge(&cluster, 1, "quorate_connections_refused_total{port=\"admin\"}").await >= 1);
+}
+
+/// Connects to a port again and again and says nothing, or not all of a beginning.
+async fn begin(address: &str, connections: usize, first: &[u8]) -> Vec<TcpStream> {
+    let mut begun = Vec::new();
+    for _ in 0..connections {
+        let mut stream = TcpStream::connect(address).await.expect("the port listens");
+        stream.write_all(first).await.expect("a byte or so finds room");
+        begun.push(stream);
+    }
+    begun
+}
+
+/// Connections without any credential that never say what they are take no place, on no port: members, clients and operators get in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_never_begin_keep_nobody_out_of_any_port() {
+    let mut cluster = Cluster::start(3).await;
+    let member = cluster.config().member(1.into()).expect("a member").clone();
+    let peers = begin(&member.peer, PEER_CONNECTIONS_MAX as usize + 14, b"").await;
+    let operators = begin(&member.admin, 2 * ADMIN_CONNECTIONS_MAX as usize, b"GET /metrics HTTP/1.1\r\nx: ").await;
+    let clients = begin(&member.client, 300, b"PRI * HTTP/2.0\r\n").await;
+
+    assert!(cluster.get(1, "/livez").await.starts_with("HTTP/1.1 200 "));
+    assert!(cluster.get(1, "/metrics").await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(cluster.hello(1).await.node, 1, "a new connection to the port for peers");
+    // A member that starts anew connects anew.
+    cluster.kill(2).await;
+    cluster.start_node(2).await;
+    let mut caller = cluster.caller(1).await;
+    let write = caller.save_of("a", "x");
+    caller.settle(&write).await;
+    assert!(gauge(&cluster, 1, "quorate_greetings_dropped_total{port=\"peer\"}").await >= 14);
+    assert_eq!(gauge(&cluster, 1, "quorate_connections_refused_total{port=\"peer\"}").await, 0);
+    drop((peers, operators, clients));
 }
 
 /// Begins more large requests than may be held, and ends none. One connection takes its share, others save on, large values too; and all

@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::nodes::{Nodes, PATIENCE};
 use crate::pki::Good;
 use crate::raw::{body, call, message};
+use crate::wire as http;
 
 /// All but health and the protocol's description, which need no token.
 const CALLS: [&str; 10] = [
@@ -70,4 +71,20 @@ async fn a_call_without_a_good_token_is_answered_before_its_body_is_read() {
     drop(open);
     let status = call(&channel, "/quorate.v1.Operations/Members", Some("tokensecret-writer"), body).await;
     assert_eq!(status.code(), Code::Ok, "{status:?}");
+}
+
+/// The same on the admin port.
+#[tokio::test]
+async fn a_request_to_the_admin_port_without_a_good_token_is_answered_before_its_body_is_read() {
+    let nodes = Nodes::start(1, "info").await;
+    let (address, ca) = (nodes.admin_address(1), nodes.ca.pem());
+    for what in ["POST /api/sessions", "POST /api/session", "PUT /log-level"] {
+        for (token, code) in [(None, 401), (Some("tokensecret-nobody"), 401), (Some("tokensecret-writer"), 403)] {
+            let asked = http::ask_saying(&address, &ca, what, token, (1000, "{"));
+            let answered = tokio::time::timeout(PATIENCE, asked).await;
+            let (answered, text) =
+                answered.unwrap_or_else(|_| panic!("{what} waits for the body of a request that may not be made"));
+            assert_eq!(answered, code, "{what}: {text}");
+        }
+    }
 }

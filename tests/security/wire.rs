@@ -51,8 +51,18 @@ pub async fn ask(address: &str, ca: &str, what: &str, token: Option<&str>, body:
     ask_with(address, ca, what, &shown.as_deref().into_iter().collect::<Vec<_>>(), body).await
 }
 
+/// The same with a body that says to have so many bytes, and may have fewer.
+pub async fn ask_saying(address: &str, ca: &str, what: &str, token: Option<&str>, (says, body): (usize, &str)) -> (u16, String) {
+    let shown = token.map(|token| format!("Bearer {token}"));
+    send(address, ca, what, &shown.as_deref().into_iter().collect::<Vec<_>>(), (says, body)).await
+}
+
 /// The same, with these headers `authorization`.
 pub async fn ask_with(address: &str, ca: &str, what: &str, shown: &[&str], body: &str) -> (u16, String) {
+    send(address, ca, what, shown, (body.len(), body)).await
+}
+
+async fn send(address: &str, ca: &str, what: &str, shown: &[&str], (says, body): (usize, &str)) -> (u16, String) {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("PEM")).expect("a CA");
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
@@ -63,7 +73,7 @@ pub async fn ask_with(address: &str, ca: &str, what: &str, shown: &[&str], body:
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
     let token: String = shown.iter().map(|shown| format!("authorization: {shown}\r\n")).collect();
     let head = format!("{what} HTTP/1.1\r\nhost: {address}\r\n{token}connection: close\r\ncontent-type: application/json\r\n");
-    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    let request = format!("{head}content-length: {says}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
     // An end without a farewell is an end too.

@@ -88,7 +88,7 @@ const PARTS: &[Part] = &[
 const SERVER_MODULES: &[&str] =
     &["server", "raft", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant"];
 // Its page shows content, and only the client knows how that is packed.
-const ADMIN_MODULES: &[&str] = &["server", "client", "raft", "machine", "wire", "tls", "types"];
+const ADMIN_MODULES: &[&str] = &["server", "client", "raft", "machine", "wire", "tls", "types", "limits"];
 const SERVER_CRATES: &[&str] = &[
     "tokio",
     "tokio_stream",
@@ -97,6 +97,7 @@ const SERVER_CRATES: &[&str] = &[
     "tonic_reflection",
     "futures_util",
     "http_body",
+    "hyper_util",
     "async_trait",
     "metrics",
     "rustix",

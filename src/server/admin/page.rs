@@ -7,7 +7,7 @@
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -30,8 +30,6 @@ const JS: &str = include_str!("page.js");
 const CONVERSATION: &str = include_str!("conversation.js");
 const ICON: &str = include_str!("icon.svg");
 
-/// A question is an id, a prefix and a few numbers.
-const QUESTION_BYTES_MAX: usize = 16 * 1024;
 /// Sessions on one page of the list, at most.
 const SESSIONS_MAX: u64 = 200;
 /// How long the cluster may take to answer.
@@ -70,7 +68,6 @@ pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
         .route("/api/status", get(status))
         .route("/api/sessions", post(sessions))
         .route("/api/session", post(session))
-        .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
         .with_state(Context { dispatcher, reporter, unpacking: Unpacking::new() })
 }
 
@@ -95,7 +92,7 @@ fn data(value: &Value) -> Response {
 }
 
 /// A refusal, with a code a browser understands.
-struct Refused(Refusal);
+pub struct Refused(Refusal);
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use quorate::env::{self, Env};
-use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
+use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, GREETINGS_MAX, PEER_CONNECTIONS_MAX};
 use quorate::limits::{Shortened, shorten};
 use quorate::server::config::Config;
 use quorate::server::data_dir::{self, Begin};
@@ -156,7 +156,9 @@ fn mark_if_the_engine_panics(data_dir: &Path) {
 
 /// Makes room for as many connections as the node lets in, or says what to fix.
 fn open_files() {
-    let wanted = CLIENT_CONNECTIONS_MAX + PEER_CONNECTIONS_MAX + ADMIN_CONNECTIONS_MAX + OPEN_FILES_BESIDE;
+    // The port for operators has as many places again for probes, and each port some for connections that are not served yet.
+    let beginning = ADMIN_CONNECTIONS_MAX + 3 * GREETINGS_MAX as u64;
+    let wanted = CLIENT_CONNECTIONS_MAX + PEER_CONNECTIONS_MAX + ADMIN_CONNECTIONS_MAX + beginning + OPEN_FILES_BESIDE;
     if let Some(limit) = env::raise_open_files().filter(|limit| *limit < wanted) {
         tracing::warn!(
             limit,
