@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX};
+use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, NUMBER_MAX};
 use crate::types::NodeId;
 
 pub use security::{AuthConfig, ClientCerts, TlsConfig, TlsPaths};
@@ -296,6 +296,10 @@ impl Config {
         if self.members[0].id == NodeId(0) {
             return Err(Error("node id must be at least 1: id=0".into()));
         }
+        // They are ordered by id.
+        if let Some(last) = self.members.last().filter(|last| last.id.0 > NUMBER_MAX) {
+            return Err(Error(format!("node id must be at most {NUMBER_MAX}: id={}", last.id)));
+        }
         if let Some(pair) = self.members.windows(2).find(|pair| pair[0].id == pair[1].id) {
             return Err(Error(format!("two [[node]] entries have the same id: id={}", pair[0].id)));
         }
@@ -487,6 +491,15 @@ mod tests {
         for line in ["heartbeat_interval = \"250ms\"", "data_dir = \"quorate-data\"", "cache = "] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    /// An identity that is written with more could not be read again.
+    #[test]
+    fn a_node_id_above_the_bound_of_all_numbers_is_refused_with_both_sides() {
+        let with = |id: u64| format!("name = \"test\"\n{}", node(1).replace("id = 1", &format!("id = {id}")));
+        Config::parse(&with(NUMBER_MAX)).expect("within");
+        let beyond = refused(&with(NUMBER_MAX + 1));
+        assert!(beyond.contains("node id must be at most 4611686018427387904: id=4611686018427387905"), "{beyond}");
     }
 
     #[test]
