@@ -13,6 +13,7 @@
 mod admin;
 mod admission;
 mod answers;
+mod applied;
 pub mod auth;
 pub mod backup;
 mod batch;
@@ -52,6 +53,8 @@ mod upper;
 pub use crate::machine::allow_test_version;
 pub use crate::raft::{Member, Node, is_marked, mark_for_rebuild};
 pub use crate::tls::node_uri;
+#[doc(hidden)]
+pub use applied::AppliedWrite;
 pub use exposed::exposed;
 pub use logging::{LogControl, set_log_control};
 pub use security::{Reload, check as check_credentials};

@@ -9,6 +9,9 @@
 //! ```
 
 mod args;
+#[path = "../sim/attempts.rs"]
+mod attempts;
+mod audit;
 mod cut;
 mod disks;
 mod figures;
@@ -33,6 +36,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use args::Options;
+use audit::Audited;
 use cut::Cut;
 use disks::Disks;
 use figures::Figures;
@@ -40,6 +44,7 @@ use load::{CALLERS, Caller, Shared};
 use nemesis::{Fault, Nemesis, Status};
 use nodes::Nodes;
 use plan::{Deck, Kind};
+use quorate::limits;
 use quorate::testing::history::{self, Lister};
 use quorate::testing::inline::SeededRandom;
 use report::{Report, Verdict};
@@ -86,8 +91,13 @@ fn run(options: &Options) -> Result<Verdict, String> {
 }
 
 async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
+    if options.short_intervals() {
+        limits::shorten(limits::Shortened::ButTombstones);
+    }
+    audit::listen();
     let shared = Shared::new(options.call_max.is_some());
-    let nodes = Nodes::new(&world.dir, options.nodes, options.seed).map_err(|error| format!("can't make a cluster: {error}"))?;
+    let nodes = Nodes::new(&world.dir, options.nodes, options.seed, options.short_intervals())
+        .map_err(|error| format!("can't make a cluster: {error}"))?;
     let disks = file_systems(options, world, &nodes)?;
     let cut = Cut::probe();
     say(&format!(
@@ -118,11 +128,15 @@ async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
     verify::at_the_end(&mut nemesis, &shared, &turns).await;
     let all = nemesis.nodes.all();
     nemesis.nodes.kill(&all).await;
+    let written: Vec<_> =
+        all.iter().map(|node| std::fs::read_to_string(nemesis.nodes.applied(*node)).unwrap_or_default()).collect();
+    let audited = audit::judge(&written);
+    audited.wrong.iter().take(FINDINGS_MAX).for_each(|wrong| shared.surprise(wrong.clone()));
     let pages = lister.pages();
     say(&format!("pages listed: {}", pages.len()));
     let wrong = history::listings(&shared.recorder.history(), &pages);
     wrong.into_iter().take(FINDINGS_MAX).for_each(|wrong| shared.surprise(wrong));
-    conclude(options, world, &shared, &turns, &faults, (cut, lasted))
+    conclude(options, world, &shared, &turns, &faults, (cut, lasted, &audited))
 }
 
 /// With root a file system for each node. Where there can be none, the faults that need it will be reported as skipped; a control has nothing
@@ -207,7 +221,7 @@ fn conclude(
     shared: &Shared,
     turns: &Turns,
     faults: &[Fault],
-    (cut, lasted): (Cut, Duration),
+    (cut, lasted, audited): (Cut, Duration, &Audited),
 ) -> Result<Verdict, String> {
     let ops = shared.recorder.history();
     let mut findings = shared.surprises.lock().expect("nobody panics with it").clone();
@@ -227,6 +241,7 @@ fn conclude(
         figures: &figures,
         turns: (turns.len(), count(End::Kept), count(End::Unknown)),
         findings: &findings,
+        audited,
         lasted,
     };
     let text = report.text();

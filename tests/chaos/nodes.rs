@@ -28,13 +28,14 @@ pub struct Nodes {
     /// What stands between them.
     pub proxies: Proxies,
     dies_with_parent: bool,
+    short_intervals: bool,
     /// Of the next start, by node.
     pub environment: BTreeMap<usize, Vec<(String, String)>>,
 }
 
 impl Nodes {
     /// Nothing runs yet. The log kept is the least that the configuration allows, so that a follower falls behind it soon.
-    pub fn new(dir: &Path, count: usize, seed: u64) -> std::io::Result<Self> {
+    pub fn new(dir: &Path, count: usize, seed: u64, short_intervals: bool) -> std::io::Result<Self> {
         let reserved = Ports::reserve();
         let mut free = reserved.take(3 * count + count * (count - 1)).into_iter();
         let mut next = || free.next().ok_or_else(|| std::io::Error::other("no free ports"));
@@ -52,6 +53,7 @@ impl Nodes {
             excused: Vec::new(),
             proxies,
             dies_with_parent,
+            short_intervals,
             environment: BTreeMap::new(),
         };
         std::fs::write(nodes.dir.join("cluster.toml"), nodes.configuration())?;
@@ -114,6 +116,10 @@ impl Nodes {
         for (other, address) in self.proxies.ways(node) {
             command.args(["--peer-via", &format!("{other}={address}")]);
         }
+        command.arg("--applied-to").arg(self.applied(node));
+        if self.short_intervals {
+            command.arg("--short-intervals");
+        }
         let log = OpenOptions::new().append(true).create(true).open(self.log(node))?;
         command.envs(self.environment.get(&node).into_iter().flatten().cloned());
         // A group of its own: Ctrl-C reaches the runner only.
@@ -127,6 +133,11 @@ impl Nodes {
     /// Where a node logs.
     pub fn log(&self, node: usize) -> PathBuf {
         self.dir.join(format!("node-{node}.log"))
+    }
+
+    /// Where a node writes down what it applies: beside its data, so that no fault of its disk reaches it.
+    pub fn applied(&self, node: usize) -> PathBuf {
+        self.dir.join(format!("applied-{node}"))
     }
 
     /// Kills nodes with -9, all at once, and waits until they are gone. Gives their pids.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::args::Options;
+use crate::audit::Audited;
 use crate::figures::Figures;
 use crate::nemesis::{Fault, Status};
 
@@ -33,6 +34,8 @@ pub struct Report<'a> {
     pub figures: &'a Figures,
     /// Turns: all, acknowledged, not known.
     pub turns: (usize, usize, usize),
+    /// What became of attempts.
+    pub audited: &'a Audited,
     /// What is wrong.
     pub findings: &'a [String],
     /// How long faults went on.
@@ -47,7 +50,10 @@ impl Report<'_> {
 
     /// By what was found, then by how much was tried.
     pub fn verdict(&self) -> Verdict {
-        match (self.findings.is_empty(), self.installed() >= self.options.faults_min.max(1)) {
+        // Where something was refused, it was judged.
+        let judged_min = self.options.attempts_min.max(u64::from(self.audited.refused > 0));
+        let is_enough = self.installed() >= self.options.faults_min.max(1) && self.audited.judged >= judged_min;
+        match (self.findings.is_empty(), is_enough) {
             (false, _) => Verdict::Failed,
             (true, true) => Verdict::Passed,
             (true, false) => Verdict::NothingProved,
@@ -90,6 +96,7 @@ impl Report<'_> {
             figures.gaps.len(),
             figures.longest_call().as_secs_f64()
         );
+        let _ = writeln!(text, "{} short_intervals={}", self.audited.line(), options.short_intervals());
         for finding in self.findings.iter().take(50) {
             let _ = writeln!(text, "FINDING: {finding}");
         }

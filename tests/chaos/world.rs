@@ -50,6 +50,7 @@ impl World {
         let _ = fs::remove_dir_all(self.path("data"));
         for node in 1..=5 {
             let _ = fs::remove_file(self.path(&format!("{node}.img")));
+            let _ = fs::remove_file(self.path(&format!("applied-{node}")));
         }
         let _ = fs::rename(self.path("lock"), self.path("ended"));
     }

@@ -160,6 +160,9 @@ pub struct Serve {
     /// Let every long interval pass in seconds, but not the life of tombstones: on all nodes of a trial, on none with data that matters
     #[arg(long, hide = true)]
     pub short_intervals: bool,
+    /// Write a line for every entry that the node applies, index, client, sequence and whether the client was unknown, to a file
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub applied_to: Option<PathBuf>,
     /// Know the cluster version that only tests know: this process stands for the next release
     #[arg(long, hide = true)]
     pub test_version: bool,

@@ -9,7 +9,7 @@ use quorate::limits::{ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, GREETINGS_M
 use quorate::limits::{Shortened, shorten};
 use quorate::server::config::Config;
 use quorate::server::data_dir::{self, Begin};
-use quorate::server::{Options, Reload, Server, Tuning, is_marked, mark_for_rebuild};
+use quorate::server::{AppliedWrite, Options, Reload, Server, Tuning, is_marked, mark_for_rebuild};
 use quorate::types::NodeId;
 use sd_notify::NotifyState;
 
@@ -71,8 +71,7 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     exposed.iter().for_each(|what| tracing::warn!("{what}"));
     stand_for(args.test_version, args.short_intervals);
     mark_if_the_engine_panics(&data_dir);
-    let tuning = Tuning::of(&config);
-    let tuning = if args.small { tuning.small() } else { tuning };
+    let tuning = tuned(&config, args.small, args.applied_to.as_deref())?;
     let options = Options { config, node, data_dir: data_dir.clone(), bootstrap: args.bootstrap, env: Env::real() };
     let via = args.peer_via.into_iter().map(|(node, address)| (NodeId(node), address)).collect();
     tokio::pin!(shutdown);
@@ -93,6 +92,28 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     }
     // One that was removed must not be started again and again: a person decides what becomes of the machine.
     result.map_err(|error| if error.was_removed() { Failure::usage(error) } else { Failure::failed(error) })
+}
+
+/// What an operator chose, and what a trial has of its own.
+fn tuned(config: &Config, small: bool, applied_to: Option<&Path>) -> Result<Tuning, Failure> {
+    let tuning = Tuning::of(config);
+    let tuning = if small { tuning.small() } else { tuning };
+    match applied_to {
+        Some(path) => written_down(tuning, path),
+        None => Ok(tuning),
+    }
+}
+
+/// Writes down what the node applies: a trial compares it with what clients sent.
+fn written_down(tuning: Tuning, path: &Path) -> Result<Tuning, Failure> {
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    let file = file.map_err(|error| Failure::usage(format!("can't write {}: {error}", path.display())))?;
+    Ok(tuning.observed(move |applied: AppliedWrite| {
+        let AppliedWrite { index, client, sequence, client_unknown } = applied;
+        let line = format!("{index} {client} {sequence} {}\n", u8::from(client_unknown));
+        // One write, so that no crash leaves half a line. What is missing is a gap, which the trial sees.
+        let _ = (&file).write_all(line.as_bytes());
+    }))
 }
 
 /// What tests make of this process.
