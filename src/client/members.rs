@@ -114,12 +114,12 @@ pub(super) async fn hand_over(config: &Config, to: Option<NodeId>, within: Durat
     response.await.map(|response| NodeId(response.leader))
 }
 
-type Operations = OperationsClient<Link>;
+pub(super) type Operations = OperationsClient<Link>;
 
 /// Calls one node after the other, the named leader first, until one has done it or says why it may not be.
 ///
 /// Errors: `Indeterminate` once an attempt may have changed something and none after it settled that.
-async fn at_the_leader<T>(
+pub(super) async fn at_the_leader<T>(
     config: &Config,
     within: Duration,
     mut call: impl AsyncFnMut(Operations, u32) -> Result<T, tonic::Status>,

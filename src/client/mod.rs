@@ -21,6 +21,7 @@ mod admin;
 pub mod bob;
 mod builder;
 mod cache;
+mod clients;
 mod connection;
 mod content;
 mod credentials;
@@ -54,6 +55,7 @@ use tokio::sync::oneshot;
 pub use admin::{AdminAnswer, AdminPort};
 pub use builder::Builder;
 #[doc(hidden)]
+pub use clients::{ClientFilter, Clients, Dropped, OpenedClient, TokenClients};
 pub use connection::{Connecting, Connector, DialError};
 pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
 pub use credentials::Tls;
@@ -202,6 +204,22 @@ impl Client {
     /// not stop it.
     pub async fn hand_over(&self, to: Option<NodeId>, within: std::time::Duration) -> Result<NodeId, Error> {
         members::hand_over(self.handle.config(), to, within).await
+    }
+
+    /// Who has how many clients, and at most `limit` of those that are meant, those with the most recorded outcomes first.
+    ///
+    /// Errors: `Denied` without the scope `admin`; `Refused`: there is no leader. Dropping the future cancels it.
+    pub async fn clients(&self, filter: &ClientFilter, limit: u32, within: std::time::Duration) -> Result<Clients, Error> {
+        clients::list(self.handle.config(), filter, limit, within).await
+    }
+
+    /// Ends clients, as they would themselves: their ids are worth nothing any more, and a write that one of them has open may end as
+    /// `Indeterminate`. At most 10 000 in one call.
+    ///
+    /// Errors: `Invalid`: nobody in particular is meant; `Denied`; `Refused`: there is no leader; `Indeterminate`: some may have ended. Asking
+    /// again is always safe. Dropping the future does not stop it.
+    pub async fn drop_clients(&self, filter: &ClientFilter, within: std::time::Duration) -> Result<Dropped, Error> {
+        clients::drop_some(self.handle.config(), filter, within).await
     }
 
     /// What the first endpoint that answers remembers of its past; needs no quorum.

@@ -207,6 +207,20 @@ impl Meter {
     }
 }
 
+/// A client, for operators. It holds the nonce, by which anybody could be it: it goes nowhere else.
+pub struct OpenedClient {
+    /// Its id.
+    pub id: ClientId,
+    /// Its nonce.
+    pub nonce: Nonce,
+    /// Whose it is, as far as this node knows.
+    pub held: Option<Arc<Held>>,
+    /// Its recorded outcomes.
+    pub outcomes: u64,
+    /// Machine time since its last call, in milliseconds.
+    pub idle_ms: u64,
+}
+
 /// A machine, to be asked who holds what, and to learn whose a client is. Nothing that is replicated changes by it.
 pub struct Metered<'m>(&'m mut Machine);
 
@@ -233,6 +247,19 @@ impl Machine {
     /// The rules in force.
     pub fn rules(&self) -> &'static Rules {
         self.rules
+    }
+
+    /// At most `limit` clients, in order of their ids, beyond `after`.
+    pub fn clients_after(&self, after: Option<ClientId>, limit: usize) -> Vec<OpenedClient> {
+        let beyond = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let client = |(id, row): (&ClientId, &super::tables::Client)| OpenedClient {
+            id: *id,
+            nonce: row.header.nonce,
+            held: row.owner.0.clone(),
+            outcomes: row.outcomes.len() as u64,
+            idle_ms: self.now_ms.saturating_add(self.rules.client_idle_ttl_ms).saturating_sub(row.header.deadline_ms),
+        };
+        self.tables.clients.range((beyond, Bound::Unbounded)).take(limit).map(client).collect()
     }
 }
 

@@ -23,9 +23,9 @@ use super::shared::Shared;
 use super::types::{Payload, PeerNode, StoredMembership};
 use super::{Leadership, Member, Reply, Scrubbed, Syncs};
 use crate::codec;
-use crate::machine::{Command, Counts, Entry, Ground, Metered, Rules, rules};
+use crate::machine::{Command, Counts, Entry, Ground, Metered, OpenedClient, Rules, rules};
 use crate::mutant::{self, Mutant};
-use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
+use crate::types::{ClientId, ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::Route;
 
 /// How long a stopping node waits for its last flush.
@@ -273,6 +273,16 @@ impl Node {
     /// See [`crate::machine::Machine::grounds_generation`].
     pub fn grounds_generation(&self) -> u64 {
         self.shared.state.view(|core, _, _| core.machine.grounds_generation())
+    }
+
+    /// See [`crate::machine::Machine::clients_after`].
+    pub fn clients_after(&self, after: Option<ClientId>, limit: usize) -> Vec<OpenedClient> {
+        self.shared.state.view(|core, _, _| core.machine.clients_after(after, limit))
+    }
+
+    /// Errors: this node does not lead, with who does.
+    pub fn require_lead(&self) -> Result<(), Refusal> {
+        if self.shared.leadership.borrow().is_self { Ok(()) } else { Err(self.shared.not_leader()) }
     }
 
     /// Free and total bytes of the file system the data lies on, as last looked at; 0: not yet.

@@ -51,7 +51,9 @@ fn row(path: &str) -> Option<Rule> {
         | "/quorate.v1.Operations/Backup"
         | "/quorate.v1.Operations/Events"
         | "/quorate.v1.Operations/ChangeMembers"
-        | "/quorate.v1.Operations/HandOver" => one(Who::Admin, ASK_MESSAGE_BYTES_MAX),
+        | "/quorate.v1.Operations/HandOver"
+        | "/quorate.v1.Operations/Clients"
+        | "/quorate.v1.Operations/DropClients" => one(Who::Admin, ASK_MESSAGE_BYTES_MAX),
         "/quorate.v1.Operations/Members" => one(Who::Holder, ASK_MESSAGE_BYTES_MAX),
         "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => one(Who::Anyone, ASK_MESSAGE_BYTES_MAX),
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"

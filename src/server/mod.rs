@@ -18,6 +18,7 @@ pub mod auth;
 pub mod backup;
 mod batch;
 mod call;
+mod clients;
 pub mod config;
 pub mod data_dir;
 mod dispatch;

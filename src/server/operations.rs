@@ -8,6 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::auth::{Guard, Need};
+use super::clients::{self, Filter};
 use super::config::validate_address;
 use super::edge;
 use crate::raft::members::{Ask, Roster};
@@ -107,6 +108,26 @@ impl Operations for OperationsService {
         let late = |_| refused(Refusal::unknown(RefusalKind::DeadlineExceeded, "nobody took over in time"));
         let handed = tokio::time::timeout(within(timeout_ms), self.node.hand_over(to)).await.map_err(late)?;
         Ok(Response::new(v1::HandOverResponse { leader: handed.map_err(refused)?.0 }))
+    }
+
+    async fn clients(&self, request: Request<v1::ClientsRequest>) -> Result<Response<v1::ClientsResponse>, Status> {
+        self.guard.require(request.metadata(), Need::Admin)?;
+        let v1::ClientsRequest { filter, limit } = request.into_inner();
+        self.require_cluster()?;
+        let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
+        let filter = Filter::from_message(filter).map_err(refused)?;
+        let listed = clients::list(&self.node, &self.guard, &filter, limit as usize).await;
+        Ok(Response::new(listed.map_err(refused)?))
+    }
+
+    async fn drop_clients(&self, request: Request<v1::DropClientsRequest>) -> Result<Response<v1::DropClientsResponse>, Status> {
+        self.guard.require(request.metadata(), Need::Admin)?;
+        let v1::DropClientsRequest { filter } = request.into_inner();
+        self.require_cluster()?;
+        let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
+        let filter = Filter::from_message(filter).map_err(refused)?;
+        let dropped = clients::drop_clients(&self.node, &self.guard, &filter).await;
+        Ok(Response::new(dropped.map_err(refused)?))
     }
 }
 

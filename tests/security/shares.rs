@@ -124,3 +124,33 @@ async fn sessions_beyond_a_tokens_share_are_refused_by_name_and_count_until_thei
     hurried.close().await;
     modest.close().await;
 }
+
+/// What an operator does about a tenant that holds too much: look who it is, and end its clients.
+#[tokio::test]
+async fn an_operator_sees_whose_the_clients_are_and_ends_those_of_one_token() {
+    let nodes = start(1).await;
+    let mut port = raw(&nodes, 1).await;
+    for nonce in 1..=3 {
+        open(&mut port, "greedy", nonce).await.expect("within its share");
+    }
+    open(&mut port, "modest", 9).await.expect("its own share");
+    open(&mut port, "greedy", 4).await.expect_err("beyond its share");
+    let run = |args: &[&str]| {
+        let output = nodes.run(&[&["admin", "clients"], args].concat(), "tokensecret-admin");
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, listed) = run(&["ls", "-o", "json", "--of", "greedy", "--limit", "2"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect(&listed);
+    assert_eq!(code, Some(0));
+    assert_eq!(listed["tokens"], serde_json::json!([{ "token": "greedy", "clients": 3, "outcomes": 0 }]));
+    assert_eq!((listed["clients"].as_array().map(Vec::len), &listed["clients_limit"]), (Some(2), &serde_json::json!(100_000)));
+    let (code, refused) = run(&["drop"]);
+    assert!(code == Some(2) && refused.contains("say which clients"), "{refused}");
+    let writer = nodes.run(&["admin", "clients", "drop", "--of", "greedy"], "tokensecret-writer");
+    assert!(!writer.status.success(), "it needs the scope admin");
+    let (code, dropped) = run(&["drop", "--of", "greedy"]);
+    assert!(code == Some(0) && dropped.contains("ended clients=3 outcomes=0"), "{dropped}");
+    let (_, table) = run(&["ls"]);
+    assert!(table.contains("modest") && !table.contains("greedy"), "{table}");
+    open(&mut port, "greedy", 4).await.expect("there is room again");
+}

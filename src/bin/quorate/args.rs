@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use admin::{Admin, AdminPort, Health, LogLevel};
+pub use admin::{Admin, AdminPort, Clients, ClientsDrop, ClientsLs, Health, LogLevel, Which};
 pub use help::Help;
 pub use member::{Add, Addresses, Leader, List as MemberList, Member, Replace};
 pub use observe::{Doctor, Events, Status};
@@ -77,7 +77,7 @@ pub enum Command {
     Recover(Recover),
     /// Say by the exit code whether one node is ready, or alive: for probes and cron
     Health(Health),
-    /// Change one node while it runs: what it logs
+    /// Change what a node logs while it runs; show and end the clients of a cluster
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Admin(Admin),
     /// Show what each node remembers of its past: leaders, members, disk, refusals, starts. Works without a quorum

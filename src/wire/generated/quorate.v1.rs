@@ -1663,6 +1663,89 @@ pub struct HandOverResponse {
     #[prost(uint64, tag = "1")]
     pub leader: u64,
 }
+/// Which clients are meant: all that every part holds for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientFilter {
+    /// Of the token of this name; empty: of any.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// Only those of which the leader does not know whose they are: they have not called since it leads.
+    #[prost(bool, tag = "2")]
+    pub unknown: bool,
+    /// Without a call for at least so long.
+    #[prost(uint64, tag = "3")]
+    pub idle_ms: u64,
+    /// Only these; none: any. At most 400: such a request is a small one.
+    #[prost(uint64, repeated, tag = "4")]
+    pub clients: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientsRequest {
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<ClientFilter>,
+    /// Clients to list, at most 10 000; 0: none.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ClientsResponse {
+    /// Of those that are meant, the most clients first.
+    #[prost(message, repeated, tag = "1")]
+    pub tokens: ::prost::alloc::vec::Vec<TokenClients>,
+    /// Some of them, the most outcomes first.
+    #[prost(message, repeated, tag = "2")]
+    pub clients: ::prost::alloc::vec::Vec<OpenedClient>,
+    /// All there are, and may be.
+    #[prost(uint64, tag = "3")]
+    pub clients_total: u64,
+    #[prost(uint64, tag = "4")]
+    pub clients_limit: u64,
+    #[prost(uint64, tag = "5")]
+    pub outcomes_total: u64,
+    #[prost(uint64, tag = "6")]
+    pub outcomes_limit: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenClients {
+    /// Empty: those of which the leader does not know whose they are.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub clients: u64,
+    /// Recorded and not acknowledged.
+    #[prost(uint64, tag = "3")]
+    pub outcomes: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenedClient {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// As in TokenClients.
+    #[prost(string, tag = "2")]
+    pub token: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub outcomes: u64,
+    /// Without a call for so long, by the cluster's time.
+    #[prost(uint64, tag = "4")]
+    pub idle_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DropClientsRequest {
+    /// Some part must be given.
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<ClientFilter>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DropClientsResponse {
+    #[prost(uint64, tag = "1")]
+    pub dropped: u64,
+    /// Outcomes that went with them.
+    #[prost(uint64, tag = "2")]
+    pub outcomes: u64,
+    /// Whether there may be more that are meant: one call ends 10 000.
+    #[prost(bool, tag = "3")]
+    pub more: bool,
+}
 /// Generated client implementations.
 pub mod operations_client {
     #![allow(
@@ -1866,6 +1949,56 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("quorate.v1.Operations", "HandOver"));
             self.inner.unary(req, path, codec).await
         }
+        /// Who has how many clients. Only the leader knows; another node refuses and names it.
+        pub async fn clients(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClientsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClientsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Operations/Clients",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Operations", "Clients"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends clients, as they would themselves. Only the leader does; another node refuses and names it.
+        pub async fn drop_clients(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DropClientsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DropClientsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Operations/DropClients",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Operations", "DropClients"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1913,6 +2046,19 @@ pub mod operations_server {
             request: tonic::Request<super::HandOverRequest>,
         ) -> std::result::Result<
             tonic::Response<super::HandOverResponse>,
+            tonic::Status,
+        >;
+        /// Who has how many clients. Only the leader knows; another node refuses and names it.
+        async fn clients(
+            &self,
+            request: tonic::Request<super::ClientsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ClientsResponse>, tonic::Status>;
+        /// Ends clients, as they would themselves. Only the leader does; another node refuses and names it.
+        async fn drop_clients(
+            &self,
+            request: tonic::Request<super::DropClientsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DropClientsResponse>,
             tonic::Status,
         >;
     }
@@ -2202,6 +2348,96 @@ pub mod operations_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = HandOverSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Operations/Clients" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClientsSvc<T: Operations>(pub Arc<T>);
+                    impl<
+                        T: Operations,
+                    > tonic::server::UnaryService<super::ClientsRequest>
+                    for ClientsSvc<T> {
+                        type Response = super::ClientsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ClientsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operations>::clients(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClientsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Operations/DropClients" => {
+                    #[allow(non_camel_case_types)]
+                    struct DropClientsSvc<T: Operations>(pub Arc<T>);
+                    impl<
+                        T: Operations,
+                    > tonic::server::UnaryService<super::DropClientsRequest>
+                    for DropClientsSvc<T> {
+                        type Response = super::DropClientsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DropClientsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operations>::drop_clients(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DropClientsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Credentials, Output};
+use super::{Cluster, Credentials, Output};
 
 /// How to reach the admin port of one node.
 #[derive(Clone, Debug, Args)]
@@ -46,6 +46,69 @@ pub enum Admin {
     /// Show or change what a node logs, until it is started again
     #[command(after_help = LOG_LEVEL_HELP)]
     LogLevel(LogLevel),
+    /// Show who fills the table of clients, and end clients
+    #[command(subcommand)]
+    Clients(Clients),
+}
+
+/// `quorate admin clients`.
+#[derive(Debug, Subcommand)]
+pub enum Clients {
+    /// Show how many clients and recorded outcomes each token has, as the leader knows
+    #[command(visible_alias = "list")]
+    Ls(ClientsLs),
+    /// End clients, so that others find room in the table
+    #[command(after_help = DROP_HELP)]
+    Drop(ClientsDrop),
+}
+
+const DROP_HELP: &str = "A client that is ended and still runs opens another one at its next call, if its token has room for it. What it had under way may end as \
+`Indeterminate`: it can't know any more whether it happened. Something must say which clients are meant; look first, with the same flags, \
+at what `quorate admin clients ls` shows. A tenant that fills the table again is stopped by a smaller share (`quorate help shares`), or by \
+`quorate token revoke`.";
+
+/// Which clients.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Only those of this token
+    #[arg(long, value_name = "NAME", conflicts_with = "unknown")]
+    pub of: Option<String>,
+    /// Only those of which the leader does not know whose they are: they have not called since it leads
+    #[arg(long)]
+    pub unknown: bool,
+    /// Only those that have not called for so long
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub idle: Option<Duration>,
+    /// Only this one; may be given several times
+    #[arg(long = "client", value_name = "ID")]
+    pub clients: Vec<u64>,
+}
+
+/// `quorate admin clients ls`.
+#[derive(Debug, Args)]
+pub struct ClientsLs {
+    #[command(flatten)]
+    pub which: Which,
+    /// Show so many of the clients too, those with the most outcomes first
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    pub limit: u32,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `quorate admin clients drop`.
+#[derive(Debug, Args)]
+pub struct ClientsDrop {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 const LOG_LEVEL_HELP: &str = "LEVEL is error, warn, info, debug or trace for what quorate itself says, `default` for what the node was started with, or a whole \

@@ -1,5 +1,7 @@
 //! What is asked of one node's admin port: `quorate health`, `quorate admin`.
 
+mod clients;
+
 use quorate::client::{AdminAnswer, AdminPort, Client, Error};
 use serde_json::{Value, json};
 
@@ -59,6 +61,7 @@ fn health_json(address: &str, live: bool, good: bool, body: &str) -> Value {
 pub async fn run(command: args::Admin) -> Result<(), Failure> {
     match command {
         args::Admin::LogLevel(args) => log_level(args).await,
+        args::Admin::Clients(command) => clients::run(command).await,
     }
 }
 
