@@ -113,6 +113,14 @@ pub const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
 pub const OPERATION_BYTES: u64 = 512;
 /// Loaded content that waits for its reader on one node; above it new reads are refused as overload.
 pub const LOADED_BYTES_MAX: u64 = 128 * MIB;
+/// What one token may take of that.
+pub const LOADED_SHARE_BYTES_MAX: u64 = LOADED_BYTES_MAX / 4;
+/// An answer up to this is small ...
+pub const SMALL_ANSWER_BYTES: u64 = 64 * KIB;
+/// ... and finds room above [`LOADED_BYTES_MAX`] too, so that large answers nobody takes stop no small ones.
+pub const LOADED_RESERVE_BYTES: u64 = 16 * MIB;
+/// A reader that took nothing for so long is cut off where others need the room.
+pub const READER_STANDS_STILL: Duration = Duration::from_millis(50);
 /// What every session on a page counts for against [`LOADED_BYTES_MAX`], besides its id.
 pub const LISTED_BYTES: u64 = 128;
 /// A reader that holds loaded content and takes none of it for so long is cut off, and what it holds is dropped.
@@ -150,6 +158,7 @@ pub const ADDRESS_BYTES_MAX: usize = 256;
 const _: () = assert!(SESSION_STORED_BYTES_MAX <= WRITE_BYTES_MAX);
 const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= WRITE_MESSAGE_BYTES_MAX);
+const _: () = assert!(SESSION_STORED_BYTES_MAX <= LOADED_SHARE_BYTES_MAX);
 const _: () = assert!(2 * WRITE_MESSAGE_BYTES_MAX <= RECEIVING_SHARE_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 + 64 * KIB <= MESSAGE_BYTES_MAX);
 // A client that still waits for an answer must never be dropped as idle.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::limits::{LISTED_BYTES, LOADED_BYTES_MAX};
+use crate::limits::{LISTED_BYTES, LOADED_BYTES_MAX, LOADED_RESERVE_BYTES, SMALL_ANSWER_BYTES};
 use crate::types::{Blob, ListPage, Loaded, LoadedContent};
 
 /// Bytes counted in a shared counter for as long as this lives.
@@ -35,6 +35,13 @@ impl Charge {
         self
     }
 
+    /// Counts it in a share too, unless that then exceeds `limit`; whether it does not. A single charge always fits into an empty share.
+    pub fn share(&mut self, share: &Arc<AtomicU64>, limit: u64) -> bool {
+        let before = share.fetch_add(self.bytes, Ordering::Relaxed);
+        self.also = Some(share.clone());
+        before == 0 || before.saturating_add(self.bytes) <= limit
+    }
+
     /// What it counts.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -57,6 +64,12 @@ impl LoadedRoom {
     /// Bytes held now.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether an answer of so many bytes may be read now: small ones have a reserve.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        let reserve = if bytes <= SMALL_ANSWER_BYTES { LOADED_RESERVE_BYTES } else { 0 };
+        self.bytes() <= LOADED_BYTES_MAX + reserve
     }
 
     /// Whether so much is held that nothing more is to be read before some of it is gone. What is read then exceeds
@@ -112,13 +125,28 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_counted_beside_the_whole_and_given_back_with_it() {
+        let (room, share) = (LoadedRoom::default(), Arc::new(AtomicU64::new(0)));
+        let (mut first, mut second) = (room.charge(60), room.charge(60));
+        assert!(first.share(&share, 100) && !second.share(&share, 100));
+        drop(second);
+        assert_eq!((room.bytes(), share.load(Ordering::Relaxed)), (60, 60));
+        drop(first);
+        assert_eq!((room.bytes(), share.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
     fn room_is_full_only_above_its_limit_and_until_enough_is_gone() {
         let room = LoadedRoom::default();
         let half = room.charge(LOADED_BYTES_MAX / 2);
         let rest = room.charge(LOADED_BYTES_MAX / 2);
         assert!(!room.is_full());
         let more = room.charge(1);
-        assert!(room.is_full());
+        assert!(room.is_full() && !room.has_room_for(SMALL_ANSWER_BYTES + 1));
+        assert!(room.has_room_for(SMALL_ANSWER_BYTES), "small answers have a reserve");
+        let reserve = room.charge(LOADED_RESERVE_BYTES);
+        assert!(!room.has_room_for(0));
+        drop(reserve);
         drop((half, more));
         assert!(!room.is_full());
         drop(rest);

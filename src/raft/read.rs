@@ -116,7 +116,7 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
                     pending.push(content);
                 }
             }
-            Read::List(_, reply) if shared.loaded.is_full() => reply(Err(no_room())),
+            Read::List(_, reply) if !shared.loaded.has_room_for(0) => reply(Err(no_room())),
             Read::List(list, reply) => {
                 let page = page(shared, &list, age);
                 let charge = shared.loaded.charge_page(&page);
@@ -136,7 +136,7 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
             }
             let reply = content.reply;
             // Looked at before each: a batch of large sessions must not be in memory at once while nobody takes them.
-            if room.is_full() {
+            if !room.has_room_for(content.info.stored_bytes) {
                 reply(Err(no_room()));
                 continue;
             }

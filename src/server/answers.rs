@@ -15,7 +15,7 @@ use tonic::Status;
 use super::call::{Answer, Answerer, Asked, Done, Origin};
 use super::dispatch::Dispatcher;
 use super::edge;
-use crate::limits::{READER_PATIENCE, STREAM_OPEN_MAX};
+use crate::limits::STREAM_OPEN_MAX;
 use crate::raft::Charge;
 use crate::types::{Refusal, RefusalKind};
 use crate::wire::{self, LoadFrames, v1};
@@ -58,7 +58,7 @@ impl<S> Answers<S> {
         held: Held,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let reader = Arc::new(Reader(Mutex::new(held)));
+        let reader = Arc::new(Reader { held: Mutex::new(held), is_client: origin == Origin::Client });
         dispatcher.readers().watch(&reader);
         Self { dispatcher, origin, requests, sender, reader, stop: WatchStream::new(stop), error: None }
     }
@@ -75,11 +75,15 @@ impl<S> Answers<S> {
 }
 
 /// What a stream holds for its reader.
-pub struct Reader(Mutex<Held>);
+pub struct Reader {
+    held: Mutex<Held>,
+    /// Not a peer, which reads for all its clients.
+    is_client: bool,
+}
 
 impl Reader {
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One that holds a loaded answer of so many bytes.
@@ -87,7 +91,7 @@ impl Reader {
     pub fn holding(room: &crate::raft::LoadedRoom, bytes: u64) -> Self {
         let done = Done::Relayed { answers: Vec::new(), charge: room.charge(bytes) };
         let (_, none) = mpsc::channel(1);
-        Self(Mutex::new(Held::new(none, VecDeque::from([(1, Frames::new(Ok(done)))]))))
+        Self { held: Mutex::new(Held::new(none, VecDeque::from([(1, Frames::new(Ok(done)))]))), is_client: true }
     }
 
     /// How many frames were taken so far; `None` while nothing waits to be taken.
@@ -96,10 +100,16 @@ impl Reader {
         (!held.frames.is_empty() || !held.answers.is_empty()).then_some(held.taken)
     }
 
-    /// Drops what waits. The stream ends with an error when its reader comes back; nothing that was asked is undone by it.
-    pub fn cut_off(&self) {
+    /// Whether it is a client's and holds loaded content that others may need the room of.
+    pub fn is_in_the_way(&self) -> bool {
+        let held = self.held();
+        self.is_client && (!held.answers.is_empty() || held.frames.iter().any(|(_, frames)| frames.charge.bytes() > 0))
+    }
+
+    /// Drops what waits, for this reason. The stream ends with an error when its reader comes back; nothing that was asked is undone by it.
+    pub fn cut_off(&self, why: &'static str) {
         let mut held = self.held();
-        held.cut_off = true;
+        held.cut_off = Some(why);
         held.frames.clear();
         held.answers.close();
         while held.answers.try_recv().is_ok() {}
@@ -111,7 +121,7 @@ struct Held {
     /// Answers of which more frames follow.
     frames: VecDeque<(u64, Frames)>,
     taken: u64,
-    cut_off: bool,
+    cut_off: Option<&'static str>,
 }
 
 /// What there is for a reader.
@@ -121,17 +131,17 @@ enum Next {
     Nothing,
     /// All is answered.
     Ended,
-    CutOff,
+    CutOff(&'static str),
 }
 
 impl Held {
     fn new(answers: mpsc::Receiver<Answer>, frames: VecDeque<(u64, Frames)>) -> Self {
-        Self { answers, frames, taken: 0, cut_off: false }
+        Self { answers, frames, taken: 0, cut_off: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Next {
-        if self.cut_off {
-            return Next::CutOff;
+        if let Some(why) = self.cut_off {
+            return Next::CutOff(why);
         }
         if self.frames.len() < MANY_FRAMES_MAX {
             match self.answers.poll_recv(cx) {
@@ -156,9 +166,9 @@ impl Held {
     }
 }
 
-/// The reader took nothing for too long.
-fn cut_off() -> Status {
-    let message = format!("the stream was cut off: its reader took no answer limit={READER_PATIENCE:?}");
+/// The reader took nothing.
+fn cut_off(why: &str) -> Status {
+    let message = format!("the stream was cut off: its reader took no answer {why}");
     wire::status_from_refusal(&Refusal::unknown(RefusalKind::Unavailable, message))
 }
 
@@ -207,12 +217,12 @@ where
             match next {
                 Next::Frame(tag, answer) => return Poll::Ready(Some(Ok(this.respond(tag, answer)))),
                 Next::Ended => return Poll::Ready(this.error.take().map(Err)),
-                Next::CutOff => {
+                Next::CutOff(why) => {
                     this.end_requests(None);
                     // Said once; then the stream has ended.
                     let (_, none) = mpsc::channel(1);
                     *this.reader.held() = Held::new(none, VecDeque::new());
-                    return Poll::Ready(Some(Err(cut_off())));
+                    return Poll::Ready(Some(Err(cut_off(why))));
                 }
                 Next::Nothing => {}
             }
@@ -248,7 +258,7 @@ pub struct Frames {
     source: Source,
     finished: bool,
     /// Loaded content counts until its last frame is gone.
-    _charge: Charge,
+    charge: Charge,
 }
 
 enum Source {
@@ -269,7 +279,7 @@ impl Frames {
             }
             Ok(Done::Relayed { answers, charge }) => (Source::Relayed(answers.into_iter()), charge),
         };
-        Self { source, finished: false, _charge: charge }
+        Self { source, finished: false, charge }
     }
 
     /// Whether the last message was given.

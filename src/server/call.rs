@@ -101,6 +101,16 @@ pub enum Done {
     Relayed { answers: Vec<v1::submit_response::Answer>, charge: Charge },
 }
 
+impl Done {
+    /// What counts its content, where it has any.
+    pub fn charge(&mut self) -> Option<&mut Charge> {
+        match self {
+            Done::Outcome(_) => None,
+            Done::Loaded { charge, .. } | Done::Listed { charge, .. } | Done::Relayed { charge, .. } => Some(charge),
+        }
+    }
+}
+
 /// An answer to the operation a caller tagged.
 #[derive(Debug)]
 pub struct Answer {

@@ -159,8 +159,8 @@ impl Dispatcher {
         }
         let validated = admission::validate(request)?;
         self.guard().authorize(caller, Need::of(&validated.operation))?;
-        if !validated.operation.is_write() && self.0.node.loaded().is_full() {
-            return Err(no_room());
+        if !validated.operation.is_write() {
+            self.admit_read(caller)?;
         }
         let (share, bytes) = (self.guard().share(caller), validated.operation.bytes());
         let charge = match &share {
@@ -168,6 +168,18 @@ impl Dispatcher {
             None => Charge::within(&self.0.in_flight, bytes, IN_FLIGHT_BYTES_MAX).ok_or_else(admission::too_many_bytes)?,
         };
         Ok((validated, share, charge))
+    }
+
+    /// Errors: readers hold so much that they do not take that nothing more is to be read, at all or for this caller's token.
+    fn admit_read(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.0.readers.admit(caller)?;
+        let room = self.0.node.loaded();
+        while room.is_full() && self.0.readers.make_room(self.now()) {
+            tracing::warn!("a reader that took nothing was cut off: others needed the room");
+            self.0.metrics.cut_off(1);
+            self.0.node.events().refused("slow_reader");
+        }
+        if room.has_room_for(0) { Ok(()) } else { Err(no_room()) }
     }
 
     /// The answer to one operation. Dropping the future loses the answer, not the operation.
@@ -296,6 +308,7 @@ impl Dispatcher {
 
     /// The one way out of every call that was admitted: counted, logged if it was slow or refused, answered.
     fn finish(&self, call: Box<Call>, result: Result<Done, Refusal>) {
+        let result = result.and_then(|done| self.0.readers.share(&call.caller, done));
         let now = self.0.clock.now();
         self.0.metrics.ended(call.operation.kind(), &result, now.saturating_sub(call.started));
         if call.origin == Origin::Client {

@@ -221,7 +221,7 @@ impl LinkTask {
                 let room = self.dispatcher.node().loaded();
                 match too_large {
                     true => Err(Refusal::not_applied(RefusalKind::Corrupt, "the leader's answer is larger than any session")),
-                    false if room.is_full() => Err(no_room()),
+                    false if !room.has_room_for(open.frame_bytes) => Err(no_room()),
                     false => {
                         let charge = room.charge(open.frame_bytes);
                         Ok(Done::Relayed { answers: std::mem::take(&mut open.frames), charge })

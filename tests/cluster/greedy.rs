@@ -22,9 +22,10 @@ async fn gauge(cluster: &Cluster, id: u64, name: &str) -> u64 {
 }
 
 /// Loads far more than may wait for readers, and takes none of it. What the node holds stays within its bound and one answer for each
-/// thread that reads; another reader is refused, definitely nothing else happens to it; and it is served once the greedy one is gone.
+/// thread that reads; another reader is refused, definitely nothing else happens to it; and it is served once the greedy one was cut off, which is
+/// soon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_takes_nothing_fills_its_bound_only_and_all_heals_once_it_is_gone() {
+async fn a_reader_that_takes_nothing_is_cut_off_when_another_needs_the_room_and_small_answers_never_wait_for_it() {
     let cluster = Cluster::start_for_large_writes(1).await;
     let mut caller = cluster.caller(1).await;
     let large = Bytes::from(vec![7; WRITE_BYTES_MAX as usize - 4096]);
@@ -53,12 +54,27 @@ async fn a_reader_that_takes_nothing_fills_its_bound_only_and_all_heals_once_it_
     assert!(refusal.message.contains(&LOADED_BYTES_MAX.to_string()), "{}", refusal.message);
     let bytes = gauge(&cluster, 1, "quorate_loaded_bytes").await;
     assert!(bytes > LOADED_BYTES_MAX && bytes <= LOADED_BYTES_MAX + 4 * WRITE_BYTES_MAX, "{bytes}");
-    // A save is not held up by it.
+    // A save is not held up by it, nor is a small answer: those have a reserve.
     let write = caller.save_of("small", "value");
     caller.settle(&write).await;
+    let small = caller.load_within("small", Consistency::Linearizable, 20_000).await;
+    assert!(matches!(small, Ok(Loaded::Full(_))), "{small:?}");
 
-    drop(held);
+    // Where others need the room it is cut off, though it is still there, long before it would be for standing still alone.
     assert_eq!(caller.value("large").await.map(|value| value.len()), Some(large.len()));
+    assert_eq!(gauge(&cluster, 1, "quorate_readers_cut_off_total").await, 1);
+    let (requests, mut answers) = held;
+    let status = loop {
+        match answers.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it is not said why the stream ended"),
+            Err(status) => break status,
+        }
+    };
+    let refusal = wire::refusal_from_status(&status);
+    assert_eq!(refusal.kind, RefusalKind::Unavailable, "{refusal:?}");
+    assert!(refusal.message.contains("others needed the room"), "{refusal:?}");
+    drop(requests);
 }
 
 /// A connection of HTTP/1.1 to a node's admin port that asked once, got its answer and stays open; `None`: it was closed at once.

@@ -114,6 +114,12 @@ impl Caller {
         Self(Who::Anyone)
     }
 
+    /// The holder of a token of this name.
+    #[cfg(test)]
+    pub fn of_token(name: &str) -> Self {
+        Self(Who::Forwarded(name.into(), None))
+    }
+
     /// The name that goes with a forwarded call; empty where nobody asks.
     pub fn principal(&self) -> &str {
         match &self.0 {
