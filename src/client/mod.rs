@@ -62,7 +62,7 @@ pub use credentials::Tls;
 pub use error::{Error, ErrorKind};
 pub use failures::EndpointFailure;
 pub use members::{Member, MemberChange, Members};
-pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents};
+pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents, Purge, PurgeProgress};
 #[doc(hidden)]
 pub use pack::is_readable;
 pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role, StatusOptions};
@@ -234,6 +234,14 @@ impl Client {
     /// Errors: `Refused` if no endpoint has come so far. Dropping the future cancels it.
     pub async fn backup(&self, at_least: Revision, timeout: std::time::Duration) -> Result<Backup, Error> {
         operations::backup(self.handle.config(), at_least, timeout).await
+    }
+
+    /// Has the first endpoint that answers erase what is stored no more from its own disk: the entries of its log so far, and the free pages of
+    /// its state. A client of one endpoint reaches one node. It takes about as long as a backup; meanwhile writes may wait for that node.
+    ///
+    /// Errors: `Refused` if no endpoint answers. Dropping the future, or the [`Purge`], does not stop a node that has begun.
+    pub async fn purge(&self) -> Result<Purge, Error> {
+        operations::purge(self.handle.config()).await
     }
 
     /// Waits for the writes that are open, for all clones, and tells the cluster that this client is gone; best effort.

@@ -67,6 +67,42 @@ impl Backup {
     }
 }
 
+/// A purge on its way on one node.
+pub struct Purge {
+    messages: Streaming<v1::PurgeProgress>,
+    endpoint: String,
+}
+
+/// How far a purge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PurgeProgress {
+    /// So many rows of the state are in a file of their own.
+    Rows {
+        /// So many.
+        done: u64,
+        /// All of them.
+        total: u64,
+    },
+    /// Everything that was deleted before this revision is gone from that node's disk.
+    Done(Revision),
+}
+
+impl Purge {
+    /// What is next; after [`PurgeProgress::Done`] nothing is. Dropping the future loses nothing.
+    ///
+    /// Errors: the node could not end it, or the connection broke: ask again, it begins from the start. Nothing stored is lost.
+    pub async fn next(&mut self) -> Result<PurgeProgress, Error> {
+        let broken = |status| Error::from_refusal(Broken::of_status(&self.endpoint, &status).refusal);
+        let ended = || Error::refused(format!("the node ended before the purge did; ask again address={}", self.endpoint));
+        let message = self.messages.message().await.map_err(broken)?.ok_or_else(ended)?;
+        Ok(match message.done {
+            Some(v1::purge_progress::Done { revision }) => PurgeProgress::Done(Revision(revision)),
+            None => PurgeProgress::Rows { done: message.rows_done, total: message.rows_total },
+        })
+    }
+}
+
 /// What one node remembers of its past.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeEvents {
@@ -92,6 +128,12 @@ pub(super) async fn events(config: &Config) -> Result<NodeEvents, Error> {
     let (v1::EventsResponse { node, events }, _) = first_answer(config, EVENTS_TIMEOUT, ask).await?;
     let event = |v1::Event { at_ms, kind, detail }| NodeEvent { at_ms, kind, detail };
     Ok(NodeEvents { node: NodeId(node), events: events.into_iter().map(event).collect() })
+}
+
+pub(super) async fn purge(config: &Config) -> Result<Purge, Error> {
+    let begin = |link| async { OperationsClient::new(link).purge(v1::PurgeRequest {}).await };
+    let (messages, endpoint) = first_answer(config, EVENTS_TIMEOUT, begin).await?;
+    Ok(Purge { messages, endpoint })
 }
 
 pub(super) async fn backup(config: &Config, at_least: Revision, timeout: Duration) -> Result<Backup, Error> {

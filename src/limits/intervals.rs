@@ -21,6 +21,8 @@ pub struct Intervals {
     pub scrub_delay: Duration,
     /// Its disk is read once in this, or in what the operator chose, if that is less.
     pub scrub_at_least: Duration,
+    /// What is purged of the log by age is at most so old, or as old as the operator chose, if that is less.
+    pub log_kept_at_most: Duration,
     /// Refusals of one kind are noted at once and then so often, with how many there were.
     pub refusals: Duration,
 }
@@ -34,6 +36,7 @@ impl Intervals {
         digest_entries: 64,
         scrub_delay: Duration::from_secs(300),
         scrub_at_least: Duration::MAX,
+        log_kept_at_most: Duration::MAX,
         refusals: Duration::from_secs(60),
     };
     /// All pass several times within half a minute.
@@ -44,6 +47,7 @@ impl Intervals {
         digest_entries: 4,
         scrub_delay: Duration::from_secs(1),
         scrub_at_least: Duration::from_secs(2),
+        log_kept_at_most: Duration::from_secs(16),
         refusals: Duration::from_secs(2),
     };
     const LONG_TOMBSTONES: Self = Self { tombstone_ttl: Self::PRODUCTION.tombstone_ttl, ..Self::SHORT };

@@ -62,6 +62,7 @@ pub use backup::{Backup, Summary, verify};
 pub use bootstrap::reason;
 pub use charge::{Charge, LoadedRoom};
 pub use node::{Node, Peer, Role, Status};
+pub use purge::Kept as LogKept;
 pub use read::{Read, ReplyList, ReplyLoad, no_room};
 pub use rebuild::{is_marked, mark as mark_for_rebuild};
 pub use restore::{Error as RestoreError, Target, require_empty, restore};

@@ -18,6 +18,7 @@ use super::hand_over::{Failed, hand_over};
 use super::members::{self, Ask, Roster};
 use super::peers::Purpose;
 use super::presence::Presence;
+use super::purge;
 use super::read::{self, Read};
 use super::shared::Shared;
 use super::types::{Payload, PeerNode, StoredMembership};
@@ -246,6 +247,20 @@ impl Node {
     /// Errors: another one is being made, the entry did not come in time, nothing was ever applied, or the disk failed.
     pub async fn backup(&self, at_least: u64, timeout: Duration) -> Result<Backup, Refusal> {
         Backup::begin(self.shared.clone(), at_least, timeout).await
+    }
+
+    /// Takes what is stored no more off this node's disk: see [`purge::erase_all`]. Says how many rows of how many are done. Gives the last
+    /// entry that is gone.
+    ///
+    /// Errors: one is under way, or it failed; nothing stored is lost. Dropping the future does not stop the last step.
+    pub async fn erase(&self, progress: impl FnMut(u64, u64) + Send + 'static) -> Result<u64, Refusal> {
+        let refused = |message: String| Refusal::not_applied(RefusalKind::Unavailable, message);
+        if self.shared.erasing.swap(true, Ordering::AcqRel) {
+            return Err(refused("this node erases already what is stored no more; wait for its end".to_owned()));
+        }
+        let erased = purge::erase_all(&self.shared, progress).await;
+        self.shared.erasing.store(false, Ordering::Release);
+        erased.map_err(|error| refused(format!("what is stored no more could not be erased, all that is stored is there: {error}")))
     }
 
     /// The way to a member's peer port; `None` if it is no member.

@@ -1,41 +1,111 @@
-//! Keeps the log short, purged only behind a durable flush, by bytes kept.
+//! Keeps the log short, purged only behind a durable flush: by bytes, by age, and for good when an operator asks.
+//!
+//! openraft purges only what a snapshot covers; ours is a handle to rows that are durable already, so making one costs a flush.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::shared::Shared;
+use crate::limits::intervals;
+use crate::storage::log::{Done, Log};
 
-/// How often the size is looked at.
+/// How often size and age are looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
-
 /// A purge waits until the log is above its bound by this share of it: each costs a flush, and files go by whole segments anyway.
 const SLACK_SHARE: u64 = 4;
+/// How long each step of a purge may take before it is given up, to be tried again.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Purges down to `bytes_kept` whenever the log is a quarter above it. Ends with the runtime.
-///
-/// openraft purges only what a snapshot covers; ours is a handle to rows that are durable already, so making one costs a flush.
-pub async fn run(shared: Arc<Shared>, bytes_kept: u64) {
+/// What is kept of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Bytes, for followers that lag.
+    pub bytes: u64,
+    /// No entry stays for longer, counted from the start of the process or its own, whichever is later.
+    pub age: Duration,
+}
+
+/// Purges whenever the log is a quarter above the bytes to keep, and what is older than the age. Ends with the runtime.
+pub async fn run(shared: Arc<Shared>, kept: Kept) {
+    // Everything up to `marked` was there one half of the age ago, and is gone before the next half is over.
+    let half = kept.age.min(intervals().log_kept_at_most) / 2;
+    let mut marked: Option<u64> = None;
+    let mut marks_at = shared.env.clock.now().saturating_add(half);
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if shared.log.bytes() <= bytes_kept.saturating_add(bytes_kept / SLACK_SHARE) {
+        if shared.env.clock.now() >= marks_at {
+            marks_at = shared.env.clock.now().saturating_add(half);
+            match erase(&shared, marked).await {
+                Ok(()) => marked = last_index(&shared.log),
+                Err(error) => tracing::warn!(%error, upto = marked, "what is older than storage.log_kept_for could not be purged"),
+            }
+        }
+        if shared.log.bytes() <= kept.bytes.saturating_add(kept.bytes / SLACK_SHARE) {
             continue;
         }
-        let Some(point) = shared.log.purge_point(bytes_kept) else { continue };
+        let Some(point) = shared.log.purge_point(kept.bytes) else { continue };
         if let Err(error) = purge(&shared, point.index).await {
             tracing::warn!(%error, upto = point.index, "could not purge the log");
         }
     }
 }
 
-async fn purge(shared: &Shared, upto: u64) -> std::io::Result<()> {
+/// Takes everything that was applied so far off this node's disk, as far as it is not stored any more: out of the log, and out of the free
+/// pages of the state. Says how many rows of how many are in the state's new file. Gives the last entry that is gone.
+///
+/// It takes about as long as sending a snapshot, and as much room as the sessions; updates may wait meanwhile. Errors: the disk's, or a
+/// step that did not end in time; nothing stored is lost, and it may be asked for again. Dropping the future does not stop the last step.
+pub async fn erase_all(shared: &Shared, progress: impl FnMut(u64, u64) + Send + 'static) -> io::Result<u64> {
+    begin_segment(&shared.log).await?;
+    let last = last_index(&shared.log).unwrap_or(0);
+    erase(shared, Some(last)).await?;
+    let state = shared.state.clone();
+    shared.blocking.call(move || state.rewrite(progress)).await.map_err(io::Error::other)?;
+    Ok(last)
+}
+
+fn last_index(log: &Log) -> Option<u64> {
+    log.position().last.map(|last| last.index)
+}
+
+/// Leaves no file of the log in which an entry up to `upto` is, if none behind it lies in a segment with them.
+async fn erase(shared: &Shared, upto: Option<u64>) -> io::Result<()> {
+    begin_segment(&shared.log).await?;
+    if let Some(upto) = upto {
+        let wait = shared.raft.wait(Some(STEP_TIMEOUT));
+        wait.applied_index_at_least(Some(upto), "what is purged is applied").await.map_err(io::Error::other)?;
+        purge(shared, upto).await?;
+        let wait = shared.raft.wait(Some(STEP_TIMEOUT));
+        let is_purged = |metrics: &openraft::RaftMetrics<_>| metrics.purged.map(|id| id.index) >= Some(upto);
+        wait.metrics(is_purged, "the log is purged").await.map_err(io::Error::other)?;
+    }
+    of_log(|done| shared.log.forget(done)).await?;
+    // The files are gone once anything that was queued later is done.
+    of_log(|done| shared.log.sync(done)).await
+}
+
+async fn begin_segment(log: &Log) -> io::Result<()> {
+    of_log(|done| log.roll(done)).await
+}
+
+async fn of_log(ask: impl FnOnce(Done)) -> io::Result<()> {
+    let (done, result) = oneshot::channel();
+    ask(Box::new(move |result| drop(done.send(result))));
+    result.await.map_err(io::Error::other)?.map_err(io::Error::other)
+}
+
+async fn purge(shared: &Shared, upto: u64) -> io::Result<()> {
     shared.machine.flush().await?;
     let flushed = shared.state.flushed().map_or(0, |flushed| flushed.index);
     let upto = upto.min(flushed);
     let trigger = shared.raft.trigger();
-    trigger.snapshot().await.map_err(std::io::Error::other)?;
-    let wait = shared.raft.wait(Some(Duration::from_secs(10)));
+    trigger.snapshot().await.map_err(io::Error::other)?;
+    let wait = shared.raft.wait(Some(STEP_TIMEOUT));
     let covered =
         wait.metrics(|metrics| metrics.snapshot.as_ref().is_some_and(|snapshot| snapshot.index >= upto), "snapshot covers");
-    covered.await.map_err(std::io::Error::other)?;
-    trigger.purge_log(upto).await.map_err(std::io::Error::other)
+    covered.await.map_err(io::Error::other)?;
+    trigger.purge_log(upto).await.map_err(io::Error::other)
 }

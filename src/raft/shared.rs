@@ -75,6 +75,8 @@ pub struct Shared {
     pub failed: watch::Sender<Option<String>>,
     /// Whether this process ends for its state to be rebuilt.
     pub rebuilding: AtomicBool,
+    /// Whether an operator has this node erase what is stored no more.
+    pub erasing: AtomicBool,
     /// How far the scrubber is.
     pub scrub: scrub::Progress,
     /// One snapshot for a member that is rebuilt at a time.

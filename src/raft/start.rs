@@ -78,8 +78,8 @@ pub struct Options {
     /// Whether a leader that is gone is replaced at once (see [`super::failover`]). Without, elections wait out their timeouts: safety
     /// must not need it, and tests show that.
     pub early_elections: bool,
-    /// Bytes of log kept for followers that lag.
-    pub log_bytes_kept: u64,
+    /// What is kept of the log.
+    pub log_kept: purge::Kept,
     /// How the log is kept.
     pub log: log::Options,
     /// How the state is kept.
@@ -363,6 +363,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
         data_dir: options.data_dir,
         events,
         rebuilding: AtomicBool::new(false),
+        erasing: AtomicBool::new(false),
         scrub: scrub::Progress::default(),
         rebuilds: Arc::new(tokio::sync::Semaphore::new(1)),
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
@@ -371,7 +372,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     // A peer that asks it, or is answered by it, must not take a disk that was not looked at for one without room, or with it.
     room::look(&shared).await;
     let presence = Presence::new(shared.clone(), options.election_timeout_max, options.early_elections);
-    let mut tasks = begin(&shared, &presence, incoming, options.log_bytes_kept, options.scrub);
+    let mut tasks = begin(&shared, &presence, incoming, options.log_kept, options.scrub);
     tasks.spawn(keep(lock));
     if options.bootstrap {
         tasks.spawn(bootstrap::run(shared.clone()));
@@ -384,7 +385,7 @@ fn begin(
     shared: &Arc<Shared>,
     presence: &Arc<Presence>,
     incoming: Incoming,
-    log_bytes_kept: u64,
+    log_kept: purge::Kept,
     scrub: scrub::Options,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
@@ -394,7 +395,7 @@ fn begin(
     tasks.spawn(presence.clone().watch_silence());
     tasks.spawn(Confirmer::run(shared.clone()));
     tasks.spawn(leadership(shared.clone()));
-    tasks.spawn(purge::run(shared.clone(), log_bytes_kept));
+    tasks.spawn(purge::run(shared.clone(), log_kept));
     tasks.spawn(upgrade::run(shared.clone(), presence.clone()));
     tasks.spawn(events::run(shared.events.clone(), shared.blocking.clone()));
     tasks.spawn(disk_watch::run(shared.clone(), presence.clone()));

@@ -133,6 +133,10 @@ pub struct StorageConfig {
     pub cache: ByteSize,
     /// Log kept behind the last flush for followers that lag. Default 256 MiB, 64 MiB to 1 TiB.
     pub log_kept: ByteSize,
+    /// No entry stays in the log for longer, nor what it held in files that were part of it. Default 7 days, 1 min to 10 years; counted from
+    /// the node's start, where that is later.
+    #[serde(with = "humantime_serde")]
+    pub log_kept_for: Duration,
     /// How often everything on the disk is read and checked, so that corruption is found before it is needed. Default 1 day; 0s: never; at
     /// least 1 s.
     #[serde(with = "humantime_serde")]
@@ -171,6 +175,7 @@ impl Default for StorageConfig {
         Self {
             cache: ByteSize::mib(16),
             log_kept: ByteSize::mib(256),
+            log_kept_for: Duration::from_secs(7 * 24 * 3600),
             scrub_interval: Duration::from_secs(24 * 3600),
             scrub_rate: ByteSize::mib(8),
         }
@@ -343,6 +348,11 @@ impl StorageConfig {
     fn validate(&self) -> Result<(), Error> {
         within("storage.cache", self.cache, ByteSize::mib(1), ByteSize::gib(64))?;
         within("storage.log_kept", self.log_kept, ByteSize::mib(64), ByteSize::tib(1))?;
+        let (least, most) = (Duration::from_secs(60), Duration::from_secs(10 * 365 * 24 * 3600));
+        if !(least..=most).contains(&self.log_kept_for) {
+            let kept = self.log_kept_for;
+            return Err(Error(format!("storage.log_kept_for={kept:?} must be between {least:?} and {most:?}")));
+        }
         within("storage.scrub_rate", self.scrub_rate, ByteSize::kib(64), ByteSize::gib(16))?;
         let interval = self.scrub_interval;
         if !interval.is_zero() && interval < Duration::from_secs(1) {

@@ -49,6 +49,7 @@ fn row(path: &str) -> Option<Rule> {
         "/quorate.v1.Sessions/Load" | "/quorate.v1.Sessions/List" => one(Who::Holder, READ_MESSAGE_BYTES_MAX),
         "/quorate.v1.Sessions/Status"
         | "/quorate.v1.Operations/Backup"
+        | "/quorate.v1.Operations/Purge"
         | "/quorate.v1.Operations/Events"
         | "/quorate.v1.Operations/ChangeMembers"
         | "/quorate.v1.Operations/HandOver"
@@ -142,6 +143,6 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 14);
+        assert_eq!(seen, 17);
     }
 }

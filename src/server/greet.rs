@@ -1,4 +1,4 @@
-//! Connections that have not shown yet what they are. Whoever can reach a port can open them, so they are few, take no place of a
+//! Connections that have not shown yet what they are. Everyone who can reach a port can open them, so they are few, take no place of a
 //! connection that serves somebody, and the oldest goes first.
 //!
 //! ```text

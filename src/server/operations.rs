@@ -69,6 +69,17 @@ impl Operations for OperationsService {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    type PurgeStream = ReceiverStream<Result<v1::PurgeProgress, Status>>;
+
+    async fn purge(&self, request: Request<v1::PurgeRequest>) -> Result<Response<Self::PurgeStream>, Status> {
+        self.guard.require(request.metadata(), Need::Admin)?;
+        self.require_cluster()?;
+        let (sender, stream) = mpsc::channel(PIECES_AHEAD);
+        // Not the caller's: it goes on to its end, heard or not.
+        tokio::spawn(purge(self.node.clone(), sender));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<v1::EventsResponse>, Status> {
         self.guard.require(request.metadata(), Need::Admin)?;
         let events = self.node.events().all();
@@ -181,6 +192,25 @@ fn members_to(cluster: Option<ClusterId>, roster: Roster) -> v1::MembersResponse
 /// What the caller asks for, within bounds.
 fn within(timeout_ms: u32) -> Duration {
     if timeout_ms == 0 { CHANGE_DEFAULT } else { Duration::from_millis(timeout_ms.into()).min(CHANGE_MAX) }
+}
+
+/// Erases, and says how far it is as long as somebody listens.
+async fn purge(node: Node, listener: mpsc::Sender<Result<v1::PurgeProgress, Status>>) {
+    let hears = listener.clone();
+    let progress = move |rows_done, rows_total| {
+        // A listener that is behind hears of a later row.
+        let _ = hears.try_send(Ok(v1::PurgeProgress { rows_done, rows_total, done: None }));
+    };
+    let last = match node.erase(progress).await {
+        Ok(revision) => {
+            tracing::info!(revision, "what is stored no more was erased from this node's disk");
+            let done = Some(v1::purge_progress::Done { revision });
+            Ok(v1::PurgeProgress { rows_done: 0, rows_total: 0, done })
+        }
+        Err(refusal) => Err(wire::status_from_refusal(&refusal)),
+    };
+    // It went away.
+    let _ = tokio::time::timeout(STALL_TIMEOUT, listener.send(last)).await;
 }
 
 /// Ends with the backup, with its reader, or when the reader takes nothing.

@@ -82,7 +82,7 @@ pub const SMALL_BYTES: u64 = (1 + SMALL_SPARES as u64) * SMALL_SEGMENT_BYTES + S
 #[derive(Clone)]
 pub struct Tuning {
     /// Bytes of log kept behind the last flush.
-    pub log_bytes_kept: u64,
+    pub log_kept: raft::LogKept,
     /// See [`raft::Options::early_elections`].
     pub early_elections: bool,
     /// How its log lies on disk.
@@ -106,7 +106,7 @@ impl Tuning {
             bytes_per_second: config.storage.scrub_rate.as_u64(),
         };
         Self {
-            log_bytes_kept: config.storage.log_kept.as_u64(),
+            log_kept: raft::LogKept { bytes: config.storage.log_kept.as_u64(), age: config.storage.log_kept_for },
             early_elections: true,
             log: log::Options::default(),
             state,
@@ -391,7 +391,7 @@ fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options 
         heartbeat: config.raft.heartbeat_interval,
         election_timeout_min: config.raft.election_timeout_min,
         election_timeout_max: config.raft.election_timeout_max,
-        log_bytes_kept: tuning.log_bytes_kept,
+        log_kept: tuning.log_kept,
         early_elections: tuning.early_elections,
         log: tuning.log,
         state: tuning.state,

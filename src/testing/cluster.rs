@@ -81,6 +81,7 @@ pub struct Builder {
     segment_bytes: u64,
     early_elections: bool,
     log_bytes_kept: Option<u64>,
+    log_kept_for: Option<Duration>,
     scrub_interval: Option<Duration>,
     cuttable: bool,
 }
@@ -95,6 +96,7 @@ impl Default for Builder {
             segment_bytes: SEGMENT_BYTES,
             early_elections: true,
             log_bytes_kept: None,
+            log_kept_for: None,
             scrub_interval: None,
             cuttable: false,
         }
@@ -141,6 +143,12 @@ impl Builder {
         self
     }
 
+    /// No entry stays in the log for longer; 7 days.
+    pub fn log_kept_for(mut self, age: Duration) -> Self {
+        self.log_kept_for = Some(age);
+        self
+    }
+
     /// Everything on a node's disk is read so often, from its start on; once a day, and not in the first minutes.
     pub fn scrub_interval(mut self, interval: Duration) -> Self {
         self.scrub_interval = Some(interval);
@@ -174,6 +182,9 @@ impl Builder {
         if let Some(bytes) = self.log_bytes_kept {
             // Below what an operator may choose, so after the check.
             config.storage.log_kept.0 = bytes;
+        }
+        if let Some(age) = self.log_kept_for {
+            config.storage.log_kept_for = age;
         }
         let is_real = self.data_dir.is_some();
         config.data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("/"));

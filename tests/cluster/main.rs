@@ -5,6 +5,7 @@ mod clocks;
 mod corruption;
 mod cut_off;
 mod edge;
+mod erased;
 mod failures;
 mod forwarded;
 mod full;

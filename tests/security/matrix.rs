@@ -144,6 +144,7 @@ fn rows(cluster_id: &Bytes) -> Vec<Row> {
     let operates = Need::Scope("admin");
     rows.push(row("/quorate.v1.Sessions/Status", "", operates, &v1::StatusRequest::default()));
     rows.push(row("/quorate.v1.Operations/Backup", "", operates, &v1::BackupRequest { timeout_ms: 60_000, ..Default::default() }));
+    rows.push(row("/quorate.v1.Operations/Purge", "", operates, &v1::PurgeRequest::default()));
     rows.push(row("/quorate.v1.Operations/Events", "", operates, &v1::EventsRequest::default()));
     rows.push(row("/quorate.v1.Operations/Members", "", Need::AnyToken, &v1::MembersRequest::default()));
     // Neither says what to do.

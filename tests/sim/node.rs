@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quorate::env::{Clock, Env};
 use quorate::limits::intervals;
-use quorate::raft::{Applied, Leadership, Node, Observer, Read, Role, ScrubOptions, Status};
+use quorate::raft::{Applied, Leadership, LogKept, Node, Observer, Read, Role, ScrubOptions, Status};
 use quorate::server::config::Config;
 use quorate::server::{Options, Server, Tuning};
 use quorate::storage::{log, state};
@@ -326,7 +326,8 @@ impl Host {
             true => ScrubOptions { interval: intervals().scrub_at_least, delay: intervals().scrub_delay, bytes_per_second },
             false => ScrubOptions { interval: Duration::from_secs(5), delay: Duration::from_secs(3), bytes_per_second },
         };
-        Tuning { log_bytes_kept: self.params.log_bytes_kept, early_elections: true, log, state, scrub, observer: Some(observer) }
+        let log_kept = LogKept { bytes: self.params.log_bytes_kept, age: Duration::MAX };
+        Tuning { log_kept, early_elections: true, log, state, scrub, observer: Some(observer) }
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use admin::{Admin, AdminPort, Clients, ClientsDrop, ClientsLs, Health, LogLevel, Which};
+pub use admin::{Admin, AdminPort, Clients, ClientsDrop, ClientsLs, Health, LogLevel, Purge, Which};
 pub use help::Help;
 pub use member::{Add, Addresses, Leader, List as MemberList, Member, Replace};
 pub use observe::{Doctor, Events, Status};

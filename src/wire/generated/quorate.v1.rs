@@ -1555,6 +1555,28 @@ pub struct BackupPiece {
     pub revision: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PurgeRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PurgeProgress {
+    /// Rows of its state that are in a file of their own.
+    #[prost(uint64, tag = "1")]
+    pub rows_done: u64,
+    /// All of them; 0 while the log is purged.
+    #[prost(uint64, tag = "2")]
+    pub rows_total: u64,
+    /// In the last message only: everything that was deleted before this revision is gone.
+    #[prost(message, optional, tag = "3")]
+    pub done: ::core::option::Option<purge_progress::Done>,
+}
+/// Nested message and enum types in `PurgeProgress`.
+pub mod purge_progress {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Done {
+        #[prost(uint64, tag = "1")]
+        pub revision: u64,
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EventsRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EventsResponse {
@@ -1852,6 +1874,32 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("quorate.v1.Operations", "Backup"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Takes what is stored no more off the node's disk: the entries of its log so far, and the free pages of its state. Updates may wait for it.
+        /// The progress, then the last message; without that it was not done to the end, and may be asked for again.
+        pub async fn purge(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PurgeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PurgeProgress>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Operations/Purge",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Operations", "Purge"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// What the node remembers of its past.
         pub async fn events(
             &mut self,
@@ -2025,6 +2073,18 @@ pub mod operations_server {
             &self,
             request: tonic::Request<super::BackupRequest>,
         ) -> std::result::Result<tonic::Response<Self::BackupStream>, tonic::Status>;
+        /// Server streaming response type for the Purge method.
+        type PurgeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PurgeProgress, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Takes what is stored no more off the node's disk: the entries of its log so far, and the free pages of its state. Updates may wait for it.
+        /// The progress, then the last message; without that it was not done to the end, and may be asked for again.
+        async fn purge(
+            &self,
+            request: tonic::Request<super::PurgeRequest>,
+        ) -> std::result::Result<tonic::Response<Self::PurgeStream>, tonic::Status>;
         /// What the node remembers of its past.
         async fn events(
             &self,
@@ -2170,6 +2230,52 @@ pub mod operations_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Operations/Purge" => {
+                    #[allow(non_camel_case_types)]
+                    struct PurgeSvc<T: Operations>(pub Arc<T>);
+                    impl<
+                        T: Operations,
+                    > tonic::server::ServerStreamingService<super::PurgeRequest>
+                    for PurgeSvc<T> {
+                        type Response = super::PurgeProgress;
+                        type ResponseStream = T::PurgeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PurgeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operations>::purge(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PurgeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

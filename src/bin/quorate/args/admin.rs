@@ -49,6 +49,9 @@ pub enum Admin {
     /// Show who fills the table of clients, and end clients
     #[command(subcommand)]
     Clients(Clients),
+    /// Take what was deleted off the disks of all nodes, one after the other: out of their logs, and out of free pages
+    #[command(after_help = PURGE_HELP)]
+    Purge(Purge),
 }
 
 /// `quorate admin clients`.
@@ -107,6 +110,24 @@ pub struct ClientsDrop {
     #[command(flatten)]
     pub cluster: Cluster,
     /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+const PURGE_HELP: &str = "A deleted session, and what a save replaced, stays in a node's log for storage.log_kept_for at most, and in free pages of its state until \
+they are used again. This erases both at once, up to the entry that each node prints. The leader is the last one, and hands over first. \
+Each node needs as much room as its sessions, and about the time of a backup; a node that was away needs a snapshot afterwards. What is \
+stored is not touched: after an error type it again. Backups, and snapshots of disks, are not reached.";
+
+/// `quorate admin purge`.
+#[derive(Debug, Args)]
+pub struct Purge {
+    /// Only this node
+    #[arg(long, value_name = "ID")]
+    pub node: Option<u64>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
 }

@@ -62,6 +62,7 @@ pub async fn run(command: args::Admin) -> Result<(), Failure> {
     match command {
         args::Admin::LogLevel(args) => log_level(args).await,
         args::Admin::Clients(command) => clients::run(command).await,
+        args::Admin::Purge(args) => super::purge::run(args).await,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod events;
 pub mod help;
 pub mod member;
 pub mod offline;
+pub mod purge;
 pub mod recover;
 pub mod serve;
 pub mod session;
