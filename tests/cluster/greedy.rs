@@ -130,7 +130,7 @@ async fn connections_that_never_begin_keep_nobody_out_of_any_port() {
     assert!(cluster.get(1, "/livez").await.starts_with("HTTP/1.1 200 "));
     assert!(cluster.get(1, "/metrics").await.starts_with("HTTP/1.1 200 "));
     assert_eq!(cluster.hello(1).await.node, 1, "a new connection to the port for peers");
-    // A member that starts anew connects anew.
+    // A member that is started again opens new connections.
     cluster.kill(2).await;
     cluster.start_node(2).await;
     let mut caller = cluster.caller(1).await;
