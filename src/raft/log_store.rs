@@ -120,6 +120,12 @@ impl RaftLogReader<Types> for LogStore {
                     return None;
                 }
                 match store.read(next, until, APPEND_BYTES_SOFT) {
+                    // A log that failed appends nothing more: its end would pass for the end of what openraft takes for appended, and
+                    // thereby for applied.
+                    Ok(entries) if entries.is_empty() && store.log.failed().is_some() => {
+                        let error = store.log.failed().map(io::Error::other);
+                        Some((error.into_iter().map(Err).collect(), until))
+                    }
                     Ok(entries) => {
                         let after = entries.last().map_or(until, |last| last.log_id.index + 1);
                         Some((entries.into_iter().map(Ok).collect::<Vec<_>>(), after))
