@@ -207,3 +207,52 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use futures_util::StreamExt as _;
+
+    use super::*;
+    use crate::raft::types::RaftPayload;
+    use crate::testing::disk::{Fault, Operation, SimDisk};
+    use crate::testing::inline::SimEnv;
+    use crate::types::{ClusterId, LogId, NodeId};
+
+    /// A log that failed appends nothing, while openraft goes on for a moment and applies what others committed: what is missing must not pass
+    /// for applied.
+    #[tokio::test]
+    async fn entries_that_a_failed_log_did_not_take_are_an_error_and_no_early_end() {
+        let disk = SimDisk::new();
+        let sim = SimEnv::new(&disk, 1);
+        let mut identity = Identity::load_or_create(&sim.env, Path::new("/"), NodeId(0)).expect("an identity");
+        identity.adopt(ClusterId([1; 16])).expect("a fresh identity");
+        let options = log::Options { segment_bytes: 1 << 20, ..log::Options::default() };
+        let log = Log::open(&sim.env, Path::new("/log"), options).expect("a log");
+        let mut store = LogStore::new(log.clone(), Arc::new(Mutex::new(identity)));
+        let append = |indexes: std::ops::Range<u64>| {
+            let log_id = |index| LogId { term: 1, node: NodeId(1), index };
+            let record = |index| Record { log_id: log_id(index), payload: payload_to_bytes(&RaftPayload::Blank) };
+            log.append(indexes.map(record).collect(), Box::new(|_| {}));
+            sim.workers.run_named("log");
+        };
+        append(0..3);
+        let fault = Fault {
+            operation: Operation::Sync,
+            path_contains: ".seg".to_owned(),
+            skip: 0,
+            times: 1,
+            kind: std::io::ErrorKind::Other,
+        };
+        disk.inject(fault);
+        append(3..4);
+        assert!(log.failed().is_some());
+        append(4..6);
+        let entries: Vec<_> =
+            store.entries_stream(1..6).await.map(|entry| entry.ok().map(|entry| entry.log_id.index)).collect().await;
+        assert_eq!(entries, [Some(1), Some(2), Some(3), None], "4 and 5 are not there");
+        let there: Vec<_> = store.entries_stream(1..4).await.map(|entry| entry.is_ok()).collect().await;
+        assert_eq!(there, [true; 3]);
+    }
+}
