@@ -249,7 +249,7 @@ impl Node {
         Backup::begin(self.shared.clone(), at_least, timeout).await
     }
 
-    /// Takes what is stored no more off this node's disk: see [`purge::erase_all`]. Says how many rows of how many are done. Gives the last
+    /// Takes what is stored no more off this node's disk. Says how many rows of how many are done. Gives the last
     /// entry that is gone.
     ///
     /// Errors: one is under way, or it failed; nothing stored is lost. Dropping the future does not stop the last step.
