@@ -38,7 +38,11 @@ pub async fn run(shared: Arc<Shared>, kept: Kept) {
         tokio::time::sleep(INTERVAL).await;
         if shared.env.clock.now() >= marks_at {
             marks_at = shared.env.clock.now().saturating_add(half);
-            match erase(&shared, marked).await {
+            let erased = async {
+                begin_segment(&shared.log).await?;
+                erase(&shared, marked).await
+            };
+            match erased.await {
                 Ok(()) => marked = last_index(&shared.log),
                 Err(error) => tracing::warn!(%error, upto = marked, "what is older than storage.log_kept_for could not be purged"),
             }
@@ -59,21 +63,21 @@ pub async fn run(shared: Arc<Shared>, kept: Kept) {
 /// It takes about as long as sending a snapshot, and as much room as the sessions; updates may wait meanwhile. Errors: the disk's, or a
 /// step that did not end in time; nothing stored is lost, and it may be asked for again. Dropping the future does not stop the last step.
 pub async fn erase_all(shared: &Shared, progress: impl FnMut(u64, u64) + Send + 'static) -> io::Result<u64> {
+    // All of these lie in segments that end here; those that come meanwhile may be purged, and lie in the one that begins.
+    let gone = last_index(&shared.log).unwrap_or(0);
     begin_segment(&shared.log).await?;
-    let last = last_index(&shared.log).unwrap_or(0);
-    erase(shared, Some(last)).await?;
+    erase(shared, last_index(&shared.log)).await?;
     let state = shared.state.clone();
     shared.blocking.call(move || state.rewrite(progress)).await.map_err(io::Error::other)?;
-    Ok(last)
+    Ok(gone)
 }
 
 fn last_index(log: &Log) -> Option<u64> {
     log.position().last.map(|last| last.index)
 }
 
-/// Leaves no file of the log in which an entry up to `upto` is, if none behind it lies in a segment with them.
+/// Purges up to `upto`, and leaves no file of a segment that ends there or before.
 async fn erase(shared: &Shared, upto: Option<u64>) -> io::Result<()> {
-    begin_segment(&shared.log).await?;
     if let Some(upto) = upto {
         let wait = shared.raft.wait(Some(STEP_TIMEOUT));
         wait.applied_index_at_least(Some(upto), "what is purged is applied").await.map_err(io::Error::other)?;
