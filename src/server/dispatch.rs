@@ -569,9 +569,11 @@ impl Task {
         let expired = self.dispatcher.table().expire(now);
         for call in expired {
             let message = "the deadline passed before the operation was settled: no quorum, or too slow a one";
-            let is_read = !matches!(call.operation, Operation::Write(_));
-            let is_planted = mutant::is(Mutant::LateRefused);
-            let refusal = Refusal::unknown_unless(is_read || is_planted, RefusalKind::DeadlineExceeded, message);
+            let kind = RefusalKind::DeadlineExceeded;
+            let refusal = match call.operation {
+                Operation::Write(_) => Refusal::unknown_unless(mutant::is(Mutant::LateRefused), kind, message),
+                _ => Refusal::not_applied(kind, message),
+            };
             self.dispatcher.finish(call, Err(refusal));
         }
         if self.writes.iter().chain(self.reads.iter()).any(|call| call.deadline <= now) {

@@ -35,7 +35,7 @@ struct Rule {
     takes: Takes,
 }
 
-/// What each call may be. A method without a row of its own takes as little as any and a token.
+/// What each call may be. A method without a row takes as little as any and a token.
 fn rule(path: &str) -> Rule {
     row(path).unwrap_or(Rule { who: Who::Holder, takes: Takes { message_bytes: ASK_MESSAGE_BYTES_MAX, one: true } })
 }

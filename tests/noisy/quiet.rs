@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Tenant};
 
-/// Callers at once, each with a client of its own.
+/// Callers at once, each with another client.
 const CALLERS: usize = 4;
 /// A call that takes longer is an error.
 const PATIENCE: Duration = Duration::from_secs(60);

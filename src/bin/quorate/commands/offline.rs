@@ -25,7 +25,7 @@ pub fn run(command: &args::Offline) -> Result<(), Failure> {
     }
 }
 
-/// The engine of the state file panics on some damage of its own pages: that is damage of the file, and said as such, instead of a panic
+/// The engine of the state file panics on some damage of its pages: that is damage of the file, and said as such, instead of a panic
 /// and an abort.
 pub fn end_if_the_engine_panics() {
     let before = std::panic::take_hook();
