@@ -26,3 +26,11 @@ in_group() {
   trap "kill -TERM -- -$group 2>/dev/null || true; wait $group || true; exit 130" INT TERM HUP
   wait "$group"
 }
+
+# Builds the tests named $1, with what follows for cargo. Prints the path of the program, or nothing.
+test_program() {
+  local name="$1"
+  shift
+  cargo test --locked "$@" --test "$name" --no-run --message-format=json |
+    sed -n "s/.*\"executable\":\"\([^\"]*\/$name-[^\"]*\)\".*/\1/p" | tail -n 1
+}

@@ -44,8 +44,7 @@ done
 
 unset RUSTFLAGS
 if [ -z "${SIM_BIN:-}" ]; then
-  SIM_BIN="$(cargo test --locked --profile sim --features mutants --test sim --no-run --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*\/sim-[^"]*\)".*/\1/p' | tail -n 1)"
+  SIM_BIN="$(test_program sim --profile sim --features mutants)"
 fi
 export SIM_BIN SIM_SECS="$secs"
 if [ -n "$nodes" ]; then export SIM_NODES="$nodes"; fi

@@ -9,6 +9,8 @@
 # QUORATE_CHAOS_BUILD: what cargo builds with, "--release" by default.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 
 minutes=10 alone=60
 while [ $# -gt 0 ]; do
@@ -22,8 +24,7 @@ done
 [[ "$minutes" =~ ^[0-9]+$ && "$alone" =~ ^[0-9]+$ ]] || { echo "whole numbers are needed: $minutes, $alone" >&2; exit 2; }
 unset RUSTFLAGS
 read -ra build <<<"${QUORATE_CHAOS_BUILD:---release}"
-program="$(cargo test --locked "${build[@]}" --test noisy --no-run --message-format=json |
-  sed -n 's/.*"executable":"\([^"]*\/noisy-[^"]*\)".*/\1/p' | tail -n 1)"
+program="$(test_program noisy "${build[@]}")"
 [ -n "$program" ] || { echo "the program could not be built" >&2; exit 2; }
 QUORATE_NOISY="$alone $((60 * minutes))"
 export QUORATE_NOISY

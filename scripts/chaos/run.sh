@@ -17,14 +17,15 @@
 # QUORATE_CHAOS_BUILD: what cargo builds with, "--profile sim" by default; "--profile sim --features mutants" shares the simulation's build.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 
 case "${1:-}" in
   -h | --help) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
 esac
 unset RUSTFLAGS
 read -ra build <<<"${QUORATE_CHAOS_BUILD:---profile sim}"
-program="$(cargo test --locked "${build[@]}" --test chaos --no-run --message-format=json |
-  sed -n 's/.*"executable":"\([^"]*\/chaos-[^"]*\)".*/\1/p' | tail -n 1)"
+program="$(test_program chaos "${build[@]}")"
 [ -n "$program" ] || { echo "the chaos program could not be built" >&2; exit 2; }
 PATH="$PATH:/usr/sbin:/sbin"
 QUORATE_CHAOS="$*"
