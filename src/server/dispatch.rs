@@ -158,11 +158,11 @@ impl Dispatcher {
             return Err(Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping"));
         }
         let validated = admission::validate(request)?;
-        self.guard().authorize(caller, Need::of(&validated.operation))?;
+        let share = self.guard().admit(caller, Need::of(&validated.operation))?;
         if !validated.operation.is_write() {
             self.admit_read(caller)?;
         }
-        let (share, bytes) = (self.guard().share(caller), validated.operation.bytes());
+        let bytes = validated.operation.bytes();
         let charge = match &share {
             Some(share) => share.charge(&self.0.in_flight, bytes)?,
             None => Charge::within(&self.0.in_flight, bytes, IN_FLIGHT_BYTES_MAX).ok_or_else(admission::too_many_bytes)?,

@@ -210,11 +210,6 @@ impl Guard {
         self.0.tokens.is_none()
     }
 
-    /// What the caller's token may hold; `None`: nobody asks, or there is no such token any more.
-    pub fn share(&self, caller: &Caller) -> Option<Arc<Share>> {
-        self.in_force()?.shares.get(caller.principal()).cloned()
-    }
-
     /// Those of all tokens, and a number that changes with them; `None`: nobody asks.
     pub fn shares(&self) -> Option<(u64, Shares)> {
         let in_force = self.in_force()?;
@@ -282,8 +277,17 @@ impl Guard {
     /// Whether `caller` may do what needs `need`, now. Errors: `Unauthenticated`, the token is no longer good; `Denied`, it is good for
     /// other things. Nothing changed.
     pub fn authorize(&self, caller: &Caller, need: Need<'_>) -> Result<(), Refusal> {
-        let Some(in_force) = self.in_force() else { return Ok(()) };
-        let tokens = &in_force.tokens;
+        self.in_force().map_or(Ok(()), |in_force| self.judge(&in_force.tokens, caller, need))
+    }
+
+    /// The same, and what the caller's token may hold; `None`: nobody asks.
+    pub fn admit(&self, caller: &Caller, need: Need<'_>) -> Result<Option<Arc<Share>>, Refusal> {
+        let Some(in_force) = self.in_force() else { return Ok(None) };
+        self.judge(&in_force.tokens, caller, need)?;
+        Ok(in_force.shares.get(caller.principal()).cloned())
+    }
+
+    fn judge(&self, tokens: &Tokens, caller: &Caller, need: Need<'_>) -> Result<(), Refusal> {
         let grant = match &caller.0 {
             Who::Anyone => None,
             Who::Holder(holder) => tokens.named(&holder.name).filter(|grant| bool::from(grant.hash.ct_eq(&holder.hash))),
