@@ -14,9 +14,13 @@ use quorate::types::{Blob, Codec, Outcome, Revision, Verdict, Write};
 use super::attempts;
 use super::coverage::sometimes;
 use super::eras::Eras;
-use super::params::{Params, SHORT_IDLE_MS, SHORT_TOMBSTONE_MS};
+use super::node::EPOCH_MS;
+use super::params::{Params, SHORT_IDLE_MS, SHORT_TOMBSTONE_MS, YEAR_MS};
 use super::reference::Model;
 use super::workload::{VALUE_BYTES, key_of};
+
+/// A later time is that of the one clock that may be a year ahead: all others are hours ahead at most.
+const STAMP_MS_MAX: u64 = EPOCH_MS + YEAR_MS / 2;
 
 /// What was applied so far.
 #[derive(Default)]
@@ -33,6 +37,7 @@ pub struct Audit {
     entries: BTreeMap<(u64, u64), Vec<u64>>,
     committed: Vec<Committed>,
     eras: Eras,
+    short_intervals: bool,
     /// Clients that were answered that there is no entry of theirs.
     unknown: BTreeSet<u64>,
     /// When each client's entry was last prolonged by something else than a keep-alive.
@@ -43,7 +48,7 @@ pub struct Audit {
 impl Audit {
     pub fn new(params: &Params) -> Self {
         let model = if params.short_intervals { Model::new(SHORT_TOMBSTONE_MS, SHORT_IDLE_MS) } else { Model::default() };
-        Self { model, ..Self::default() }
+        Self { model, short_intervals: params.short_intervals, ..Self::default() }
     }
 
     /// Takes note of what a node applied.
@@ -66,6 +71,10 @@ impl Audit {
     }
 
     fn replay(&mut self, index: u64, entry: &Entry, outcome: &Outcome) {
+        if entry.stamp_ms > STAMP_MS_MAX {
+            self.violations
+                .push(format!("machine time follows the one clock that is a year ahead index={index} stamp={}", entry.stamp_ms));
+        }
         // A session may expire and its tombstone end with one entry: it is the last of its era.
         let (expired, ended) = self.model.advance(entry.stamp_ms);
         for (id, version) in expired {
@@ -74,7 +83,8 @@ impl Audit {
             let version = self.eras.before(key, index) + version;
             self.committed.push(Committed { key, version, revision: index, value, request, is_expiry });
         }
-        for (id, version) in ended {
+        // Elsewhere tombstones outlive the run: a version that starts again is a fault, whatever the log says of the time.
+        for (id, version) in ended.into_iter().filter(|_| self.short_intervals) {
             let Some(key) = key_of(&id) else { continue };
             self.eras.end(key, index, version);
         }

@@ -6,8 +6,8 @@ use quorate::testing::inline::SeededRandom;
 
 /// Largest values; with what a client adds to the last, a session may have no more.
 const LARGE_BYTES: [usize; 3] = [1 << 20, 4 << 20, 15 << 20];
-/// A year: one wrong clock must not let anything expire.
-const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
+/// How far one clock may be ahead, a year: that must not let anything expire.
+pub const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
 
 /// What can be done to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
