@@ -29,6 +29,14 @@ pub mod metrics {}
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}
 
+/// The lab book: what was measured, tried and run, by build. What holds now is in [`performance`] and [`testing`].
+pub mod notes {
+    #[doc = include_str!("notes/performance-history.md")]
+    pub mod performance_history {}
+    #[doc = include_str!("notes/testing-history.md")]
+    pub mod testing_history {}
+}
+
 /// What was decided, what else was considered, and why. A decision is changed by a new record, not by editing an old one.
 pub mod decisions {
     #[doc = include_str!("decisions/0001-own-log.md")]

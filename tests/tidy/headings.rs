@@ -82,11 +82,12 @@ pub fn broken_links(page: &Page, pages: &[Page], exists: impl Fn(&str) -> bool) 
             continue;
         }
         let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
-        let path = match page.path.rsplit_once('/') {
-            _ if file.is_empty() => page.path.clone(),
-            Some((directory, _)) => format!("{directory}/{file}"),
-            None => file.to_owned(),
-        };
+        let (mut directory, mut file) = (page.path.rsplit_once('/').map_or("", |(directory, _)| directory), file);
+        while let Some(rest) = file.strip_prefix("../") {
+            (directory, file) = (directory.rsplit_once('/').map_or("", |(directory, _)| directory), rest);
+        }
+        let path =
+            if file.is_empty() { page.path.clone() } else { format!("{directory}/{file}").trim_start_matches('/').to_owned() };
         let there = match anchor {
             Some(anchor) => pages.iter().any(|page| page.path == path && page.has_anchor(anchor)),
             None => exists(&path),
@@ -123,6 +124,8 @@ mod tests {
             |path: &str, text: &str| broken_links(&page(path, text), &pages(), |file| file == "LICENSE" || file == "src/docs/b.md");
         assert_eq!(links("README.md", "[a](LICENSE) [b](src/docs/b.md#what-other-stores-do) [c](https://example.org)"), [""; 0]);
         assert_eq!(links("src/docs/b.md", "[b](b.md) [c](b.md#b)"), [""; 0]);
+        assert_eq!(links("src/docs/notes/c.md", "[b](../b.md#b) [c](../../../LICENSE)"), [""; 0]);
         assert_eq!(links("README.md", "[a](LICENCE) [b](src/docs/b.md#what) [c](https://crates.io/crates/x)").len(), 3);
+        assert_eq!(links("src/docs/notes/c.md", "[b](b.md) [c](../../b.md)").len(), 2);
     }
 }

@@ -139,12 +139,14 @@ fn every_test_that_the_documents_name_is_there() {
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
-/// The README and the pages of `src/docs`, decisions aside.
+/// The README and the pages of `src/docs` with its notes, decisions aside.
 fn pages() -> Vec<headings::Page> {
     let mut paths = vec!["README.md".to_owned()];
-    let entries = std::fs::read_dir(root().join("src/docs")).expect("a readable directory");
-    let names = entries.map(|entry| entry.expect("a readable directory").file_name().into_string().expect("UTF-8"));
-    paths.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("src/docs/{name}")));
+    for directory in ["src/docs", "src/docs/notes"] {
+        let entries = std::fs::read_dir(root().join(directory)).expect("a readable directory");
+        let names = entries.map(|entry| entry.expect("a readable directory").file_name().into_string().expect("UTF-8"));
+        paths.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{directory}/{name}")));
+    }
     let read = |path: String| headings::Page { text: std::fs::read_to_string(root().join(&path)).expect("a readable page"), path };
     paths.into_iter().map(read).collect()
 }
