@@ -1,5 +1,5 @@
 //! Writes that were given up: their callers heard that nobody knows how they ended, and until the cluster has it from this client, each
-//! may still happen, over what others stored meanwhile. This says what to send for them. Pure.
+//! may still happen, over what others stored meanwhile. This says what to send for them (L9). Pure.
 
 use std::collections::BTreeMap;
 

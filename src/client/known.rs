@@ -303,7 +303,7 @@ impl<T: Item> Session<T> {
                 if rebased {
                     tracing::debug!("a turn was rebased");
                 }
-                // A view that says other than the cluster counts is no content of ours.
+                // A view that says other than the cluster counts is no content of ours, nor is what was rebased (L12).
                 let exact = !rebased && items == plan.view.len() as u64 || mutant::is(Mutant::CacheAfterRebase);
                 Some((Place { cluster, create_revision, version, items, first_chunk, next_chunk }, exact))
             }

@@ -1,7 +1,7 @@
 //! This process's row of the replicated client table: its id, its nonce, and which of its writes are open (Raft dissertation §6.3).
 //!
 //! The driver owns the one table, so taking a sequence, entering it in the open set and computing `acknowledged_below` are one step: a
-//! sequence can never be called closed while a write that has it is still to be sent.
+//! sequence can never be called closed while a write that has it is still to be sent (L6).
 
 use std::collections::BTreeSet;
 

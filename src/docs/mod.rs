@@ -6,6 +6,8 @@
 pub mod architecture {}
 #[doc = include_str!("consistency.md")]
 pub mod consistency {}
+#[doc = include_str!("invariants.md")]
+pub mod invariants {}
 #[doc = include_str!("failure_model.md")]
 pub mod failure_model {}
 #[doc = include_str!("not_promised.md")]

@@ -1,4 +1,4 @@
-//! The client table: who may write, and which answer a repeated request gets (Raft dissertation §6.3, design §5).
+//! The client table: who may write, and which answer a repeated request gets (Raft dissertation §6.3; laws L1, L2).
 
 use super::Machine;
 use super::rows::{ClientHeader, Effects};
@@ -18,7 +18,8 @@ pub(super) enum Admission {
 }
 
 impl Machine {
-    /// Judges client, nonce and sequence of a request, keeps the client alive, and closes what it says is closed.
+    /// Judges client, nonce and sequence of a request, keeps the client alive, and closes what it says is closed. A wrong nonce is
+    /// `ClientUnknown` (L1), a closed sequence `Stale` (L2): neither executes anything.
     pub(super) fn admit(&mut self, request: &Request, moment: Moment, effects: &mut Effects) -> Admission {
         let answer = |verdict| Admission::Answer(Outcome { revision: moment.revision, verdict });
         let Some(header) = self.touch(request.client, request.nonce, request.acknowledged_below, moment, effects) else {
@@ -68,6 +69,7 @@ impl Machine {
         Some(header)
     }
 
+    /// By machine time alone (L14), and only with its nonce (L1).
     fn live_client(&self, client: ClientId, nonce: Nonce, moment: Moment) -> Option<ClientHeader> {
         let header = self.tables.clients.get(&client)?.header;
         let is_same = header.nonce == nonce || mutant::is(Mutant::WrongNonce);

@@ -1,4 +1,4 @@
-//! The machine from its rows, at start and when a snapshot is installed.
+//! The machine from its rows, at start and when a snapshot is installed; the client table is among them (L5).
 
 use bytes::Bytes;
 

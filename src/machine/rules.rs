@@ -1,7 +1,7 @@
 //! The constants `apply` looks at, by cluster version.
 //!
 //! All replicas must use the same ones at the same log index, so they belong to the cluster version in force there, never to
-//! configuration, and a released version's values never change.
+//! configuration, and a released version's values never change (L16).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

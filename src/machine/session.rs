@@ -29,7 +29,7 @@ impl HeadMark {
     }
 }
 
-/// The metadata of one session (design §3). Its content is rows the machine never reads.
+/// The metadata of one session. Its content is rows the machine never reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Session {
     /// The log index that created it; never used by another session.

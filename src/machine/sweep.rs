@@ -1,4 +1,4 @@
-//! Dropping what has expired. It was invisible before; a sweep only frees the room.
+//! Dropping what has expired. It was invisible before (L14); a sweep only frees the room.
 
 use super::Machine;
 use super::rows::Effects;

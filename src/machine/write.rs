@@ -1,4 +1,4 @@
-//! Client writes: `Save`, `SaveIfVersion`, `Delete`, and the order of their checks (design §4).
+//! Client writes: `Save`, `SaveIfVersion`, `Delete`, and the order of their checks, which the module [`super`] draws.
 //!
 //! `decide` looks and returns what to store; `store` and `remove` do it. Between them nothing can fail.
 
@@ -63,7 +63,8 @@ impl Machine {
 
     /// Executes a request unless its sequence was answered, is closed or is too far ahead; records the answer.
     ///
-    /// `BaseMismatch` is not an answer: the sequence stays open, and the same request may carry the full change (design §5).
+    /// `BaseMismatch` is not an answer: the sequence stays open, and the same request may carry the full change (L3). Every other verdict is
+    /// recorded, and is what a repeated request gets (L4).
     fn once(
         &mut self,
         request: &Request,
@@ -82,7 +83,7 @@ impl Machine {
         outcome
     }
 
-    /// The session at machine time. Never depends on whether a sweep has come by.
+    /// The session at machine time. Never depends on whether a sweep has come by (L14), and a tombstone's version is gone on from (L13).
     pub(super) fn find(&self, id: &SessionId) -> Found<'_> {
         if let Some(session) = self.tables.sessions.get(id) {
             if !session.value.is_expired(self.now_ms) {
@@ -261,6 +262,7 @@ fn append<'e>(
     Plan { session: session.appended(chunks, head, counters, moment), chunks, head, rebased }
 }
 
+/// Whether a delta of `base` may be applied: exactly that content is stored (L10).
 fn is_base(session: &Session, base: Base) -> bool {
     match base {
         Base::Absent => false,
@@ -270,7 +272,7 @@ fn is_base(session: &Session, base: Base) -> bool {
     }
 }
 
-/// The newest state with the delta appended, where that loses nothing (design §4, "Rebase"); `None` where it is a conflict.
+/// The newest state with the delta appended, where that loses nothing (L11); `None` where it is a conflict.
 ///
 /// A head equal to the stored one is unchanged: two turns racing on a new session both bring one.
 fn rebased<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Option<Plan<'e>> {

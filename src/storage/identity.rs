@@ -201,12 +201,12 @@ impl Identity {
         self.fields.log_hash_key
     }
 
-    /// Whether this node was ever part of an initialized cluster: it may have promised something to others.
+    /// Whether this node was ever part of an initialized cluster: it may have promised something to others (L31).
     pub fn was_initialized(&self) -> bool {
         self.fields.initialized
     }
 
-    /// Takes a cluster id and syncs it; the one it has already changes nothing. The caller has checked that log and vote are empty.
+    /// Takes a cluster id and syncs it; the one it has already changes nothing. The caller has checked that log and vote are empty (L34).
     ///
     /// Errors: [`Error::Initialized`], for another cluster; [`Error::Io`].
     pub fn adopt(&mut self, cluster: ClusterId) -> Result<(), Error> {

@@ -1,11 +1,12 @@
-//! Refusals: what a node answers instead of an outcome (design §7).
+//! Refusals: what a node answers instead of an outcome. `quorate::docs::protocol`, "Refusals", has the table.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::NodeId;
 
-/// Whether the refused attempt may have changed anything. It speaks of that attempt only.
+/// Whether the refused attempt may have changed anything. It speaks of that attempt only, and [`Applied::No`] is said only of one that
+/// was never proposed or certainly not appended (L8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// Definitely not.

@@ -6,6 +6,7 @@
 mod claims;
 mod headings;
 mod imports;
+mod laws;
 mod source;
 mod words;
 
@@ -136,6 +137,14 @@ fn every_test_that_the_documents_name_is_there() {
     let read = |path: PathBuf| std::fs::read_to_string(path).expect("a readable source file");
     let code: String = ["src", "tests"].iter().flat_map(|dir| rust_files(&root().join(dir))).map(read).collect();
     let violations = claims::violations(&document, &code);
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn every_law_is_kept_by_code_that_cites_it_and_checked_and_no_other_is_cited() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("a readable file");
+    let (page, mutants) = (read("src/docs/invariants.md"), read("tests/sim/mutants.txt"));
+    let violations = laws::violations(&page, &sources(), &mutants);
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 

@@ -289,7 +289,7 @@ impl Driver {
         assert!(!self.attempts.contains_key(&attempt.tag), "an answered attempt is open tag={}", attempt.tag);
     }
 
-    /// Sends a write again under another identity: every attempt under the old one definitely changed nothing.
+    /// Sends a write again under another identity: every attempt under the old one definitely changed nothing (L7).
     fn resequence(&mut self, key: Key) {
         let Some(operation) = self.operations.get_mut(&key) else { return };
         assert!(!operation.history.ambiguous, "an ambiguous write got another identity");

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! All numbers are little-endian. The crc covers everything from byte 8 to the end of the payload, and with it the frame's own
-//! place: bytes of a recycled segment, or of a payload that looks like a frame, never parse.
+//! place: bytes of a recycled segment, or of a payload that looks like a frame, never parse (L23).
 
 use bytes::Bytes;
 

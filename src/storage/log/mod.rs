@@ -1,4 +1,4 @@
-//! The log: vote, entries, truncations and purges in one ordered, checksummed stream (design: *Log* and *Recovery*).
+//! The log: vote, entries, truncations and purges in one ordered, checksummed stream (L21 to L25 of `quorate::docs::invariants`).
 //!
 //! It promises: what a callback reported as done is there after any crash; what [`Log::open`] shows is on disk; bytes that were
 //! synced and then corrupted are refused, never skipped. It leaves to others what payload and vote mean, and when to purge.

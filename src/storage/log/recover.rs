@@ -1,7 +1,7 @@
 //! Recovery: which bytes of the directory are the log, or why it must not be opened.
 //!
 //! A batch starts only after the sync of the one before, so at the first bad frame B a valid frame of a *later* batch proves that B
-//! had been synced: refuse. Without one, everything from B on is the last batch, which no caller got an answer to: cut.
+//! had been synced: refuse. Without one, everything from B on is the last batch, which no caller got an answer to: cut (L25).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};

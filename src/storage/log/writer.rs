@@ -1,4 +1,4 @@
-//! The one writer: takes what is queued, writes it as one batch, syncs once, calls back.
+//! The one writer: takes what is queued, writes it as one batch, syncs once, calls back; only then the next batch begins (L23).
 //!
 //! ```text
 //! queue --take what fits--> batch --write, sync--> settled --callbacks--> segments behind the purge are retired
@@ -101,7 +101,7 @@ impl Writer {
         }
     }
 
-    /// One batch at most. A full disk is tried again later; every other failure ends the log.
+    /// One batch at most. A full disk is tried again later; every other failure ends the log (L22).
     pub fn step(&mut self) -> Step {
         if self.shared.locked().failed.is_some() {
             return Step::Stop;
@@ -304,7 +304,7 @@ impl Writer {
         let path = segment_path(&self.dir, id);
         let slices = [IoSlice::new(&frame.header), IoSlice::new(&frame.payload), IoSlice::new(frame.padding())];
         file.write_at(&slices, 0).map_err(|error| Error::io("write", &path, &error))?;
-        // Alone and first: a later frame without this one would look like corruption, and where the log goes on would be unknown.
+        // Alone and first (L24): a later frame without this one would look like corruption, and where the log goes on would be unknown.
         if !mutant::is(Mutant::FirstFrameNotAlone) {
             file.sync().map_err(|error| Error::io("sync", &path, &error))?;
         }

@@ -194,7 +194,7 @@ impl File {
         *self.backend.fence.read().expect(HEALTHY) == Fence::Closed
     }
 
-    /// Puts and deletes rows on top of `head` and makes it durable with `head.applied`, all or nothing.
+    /// Puts and deletes rows on top of `head` and makes it durable with `head.applied`, all or nothing (L27).
     ///
     /// Errors: [`Error::NoSpace`]: whether it was committed is known only by opening the file again.
     pub fn commit<'r>(&self, head: Head, rows: impl Iterator<Item = Row<'r>>) -> Result<Head, Error> {

@@ -6,7 +6,7 @@
 //!   └───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //! A state ahead of its log could not be opened after a power cut: openraft applies what a quorum has, perhaps before this node's own log
-//! has synced it. No step waits for the log; its callback wakes the worker. A write is one redb transaction, all or nothing.
+//! has synced it (L26). No step waits for the log; its callback wakes the worker. A write is one redb transaction, all or nothing.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};

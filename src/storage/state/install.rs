@@ -1,6 +1,6 @@
 //! Receiving a snapshot into a file of its own, and putting it in place of the state.
 //!
-//! The order of an install, of which every step keeps acknowledged data from being lost:
+//! The order of an install, of which every step keeps acknowledged data from being lost (L28):
 //! new file received and synced, its machine built -> everything queued in the log synced -> flusher stopped -> `CURRENT` moved, directory
 //! synced -> file, machine and `applied` swapped in one step, unflushed and frozen rows dropped with the old ones -> old file removed.
 

@@ -1,6 +1,6 @@
 //! Rows durable in redb under an in-memory machine, all seen at one instant.
 //!
-//! Promises: a view sees machine, rows and `applied` of one instant. What is on disk is the exact state after one entry, never one that
+//! Promises: a view sees machine, rows and `applied` of one instant (L19). What is on disk is the exact state after one entry, never one that
 //! the log does not cover. Damage is an error that names the row, never a missing row. Leaves to others: what rows mean, the log, and
 //! the order of entries. Calls marked blocking belong off the async threads. Only `raft` may use it.
 //!

@@ -71,7 +71,7 @@ fn encode_part(table: u8, key: &[u8], part: u16, more: bool, bytes: &[u8]) -> Ve
     out
 }
 
-/// Whether more parts follow, and the bytes. `None`: damaged.
+/// Whether more parts follow, and the bytes. `None`: damaged, which is never a missing row (L20).
 fn decode_part<'v>(table: u8, key: &[u8], part: u16, stored: &'v [u8]) -> Option<(bool, &'v [u8])> {
     let (crc, rest) = stored.split_first_chunk::<4>()?;
     let (more, bytes) = rest.split_first()?;
