@@ -100,6 +100,12 @@ pub fn broken_links(page: &Page, pages: &[Page], exists: impl Fn(&str) -> bool) 
     violations
 }
 
+/// Decisions, by the names of their files, that `src/docs/mod.rs` does not show.
+pub fn unlisted_decisions(listing: &str, names: &[String]) -> Violations {
+    let is_listed = |name: &&String| listing.contains(&format!("include_str!(\"decisions/{name}\")"));
+    names.iter().filter(|name| !is_listed(name)).map(|name| format!("src/docs/mod.rs: decisions/{name} is not in it")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +121,13 @@ mod tests {
         assert_eq!(missing_chapters("a.rs", good, &pages), [""; 0]);
         let bad = "\"operations.md, \\\"no heading\\\"\" \"security.md, \\\"Lost majority\\\"\" `quorate help \"x\"`";
         assert_eq!(missing_chapters("a.rs", bad, &pages).len(), 3);
+    }
+
+    #[test]
+    fn a_decision_that_rustdoc_does_not_show_is_named() {
+        let names = ["0001-a.md", "0002-b.md"].map(str::to_owned);
+        let listing = "#[doc = include_str!(\"decisions/0001-a.md\")]\npub mod d0001_a {}\n// decisions/0002-b.md\n";
+        assert_eq!(unlisted_decisions(listing, &names), ["src/docs/mod.rs: decisions/0002-b.md is not in it"]);
     }
 
     #[test]

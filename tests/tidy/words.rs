@@ -54,6 +54,13 @@ pub fn banned(path: &str, text: &str) -> Violations {
     violations
 }
 
+/// Citations of a text that is not in the repository: a reader could not look them up.
+pub fn foreign_citations(source: &Source) -> Violations {
+    let cited = concat!("design", " §");
+    let hits = source.text.match_indices(cited);
+    hits.map(|(at, _)| source.at(at, "cites a text that is not here: cite a page of src/docs, a law or a decision")).collect()
+}
+
 /// The words of a line, those that names are made of too, in small letters.
 fn parts(line: &str) -> Vec<String> {
     let mut parts = Vec::new();
@@ -163,6 +170,14 @@ mod tests {
         assert_eq!(banned("a.rs", bad).len(), 5, "{:?}", banned("a.rs", bad));
         assert!(banned("a.rs", bad)[1].starts_with("a.rs:2: "));
         assert_eq!(banned("a.md", "a protocol, rotation, recommend, bit rot, a certificate authority"), [""; 0]);
+    }
+
+    #[test]
+    fn a_citation_of_a_text_that_is_not_here_is_caught() {
+        let bad = source("src/a.rs", concat!("//! So it is.\n//! As it says (design", " §5).\n"));
+        let violations = foreign_citations(&bad);
+        assert!(violations.len() == 1 && violations[0].starts_with("src/a.rs:2: "), "{violations:?}");
+        assert!(foreign_citations(&source("src/a.rs", "//! Raft dissertation §6.3, L5, decision 0001.")).is_empty());
     }
 
     #[test]
