@@ -1,11 +1,18 @@
 //! How quorate works and why, beside the code it speaks of.
 //!
-//! Start with [`architecture`]; [`consistency`] and [`failure_model`] say what holds when; [`not_promised`] says what does not.
+//! Start with [`architecture`]; [`consistency`] and [`failure_model`] say what holds when, [`not_promised`] what does not, and
+//! [`invariants`] what the code keeps so that it holds. [`sessions`], [`membership`], [`disk_format`], [`protocol`] and [`limits`] are the parts.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
 #[doc = include_str!("consistency.md")]
 pub mod consistency {}
+#[doc = include_str!("sessions.md")]
+pub mod sessions {}
+#[doc = include_str!("membership.md")]
+pub mod membership {}
+#[doc = include_str!("limits.md")]
+pub mod limits {}
 #[doc = include_str!("invariants.md")]
 pub mod invariants {}
 #[doc = include_str!("failure_model.md")]

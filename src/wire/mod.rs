@@ -1,6 +1,9 @@
 //! The wire: generated messages and services, and the conversions between them and [`crate::types`].
 //!
-//! Everything that comes in is validated here; nothing behind it sees a generated message.
+//! Writes, loads, listings, outcomes and refusals become [`crate::types`] here and nowhere else, validated, and go back the same way: the
+//! machine and the storage below see no generated message, and `tests/tidy` holds that they name neither this module nor prost. The two ends
+//! of a connection do see them: the services and the dispatcher of `server`, the driver of `client`, and both ends of the protocol between
+//! peers in `raft`, which validates what only it understands (votes, log ids, memberships) in its own conversions.
 
 mod convert;
 mod load;
