@@ -20,6 +20,15 @@ pub fn missing_constants(page: &str, text: &str, code: &str) -> Violations {
         .collect()
 }
 
+/// Tests that a page names, `so_it_is_and_stays`, and that `code` does not have.
+pub fn missing_tests(page: &str, text: &str, code: &str) -> Violations {
+    let is_test = |name: &&str| {
+        name.matches('_').count() >= 3 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let is_there = |name: &str| code.contains(&format!("fn {name}("));
+    quoted(text).filter(is_test).filter(|name| !is_there(name)).map(|name| format!("{page}: there is no test {name}")).collect()
+}
+
 /// Decisions that a text cites, `decision 0001`, and that have no file of `names`.
 pub fn missing_decisions(path: &str, text: &str, names: &[String]) -> Violations {
     let mut violations = Violations::new();
@@ -54,6 +63,12 @@ mod tests {
             missing_constants("a.md", "`SESSIONS_MAX`, `CLIENTS_MAX`, `ENOSPC`", code),
             ["a.md: there is no constant CLIENTS_MAX"]
         );
+    }
+
+    #[test]
+    fn a_test_that_is_not_there_is_named() {
+        let page = "`it_is_so_indeed`, `it_is_not_so`, `data_bytes_max`, `it_is_so.rs`";
+        assert_eq!(missing_tests("a.md", page, "fn it_is_so_indeed() {}"), ["a.md: there is no test it_is_not_so"]);
     }
 
     #[test]

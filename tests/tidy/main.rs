@@ -155,9 +155,9 @@ fn every_law_is_kept_by_code_that_cites_it_and_checked_and_no_other_is_cited() {
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
-/// The README and the pages of `src/docs` with its notes, decisions aside.
+/// The pages at the top and those of `src/docs` with its notes, decisions aside.
 fn pages() -> Vec<headings::Page> {
-    let mut paths = vec!["README.md".to_owned()];
+    let mut paths = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
     for directory in ["src/docs", "src/docs/notes"] {
         let entries = std::fs::read_dir(root().join(directory)).expect("a readable directory");
         let names = entries.map(|entry| entry.expect("a readable directory").file_name().into_string().expect("UTF-8"));
@@ -188,7 +188,7 @@ fn decisions() -> Vec<String> {
 }
 
 #[test]
-fn every_file_constant_and_decision_that_is_cited_is_there() {
+fn every_file_test_constant_and_decision_that_is_cited_is_there() {
     let (pages, texts, names) = (pages(), texts(), decisions());
     let paths: Vec<String> = texts.iter().map(|(path, _)| path.clone()).collect();
     let limits = std::fs::read_to_string(root().join("src/limits.rs")).expect("a readable file");
@@ -198,9 +198,12 @@ fn every_file_constant_and_decision_that_is_cited_is_there() {
     let files = files.filter(|violation| !violation.contains(" raft/"));
     let constants = pages.iter().filter(|page| page.path.ends_with("limits.md"));
     let constants = constants.flat_map(|page| cited::missing_constants(&page.path, &page.text, &limits));
+    let code: String = sources().into_iter().map(|source| source.text).collect();
+    let tests = pages.iter().filter(|page| page.path == "CONTRIBUTING.md");
+    let tests = tests.flat_map(|page| cited::missing_tests(&page.path, &page.text, &code));
     let decisions = texts.iter().filter(|(path, _)| !path.starts_with("tests/tidy/"));
     let decisions = decisions.flat_map(|(path, text)| cited::missing_decisions(path, text, &names));
-    let violations: Violations = files.chain(constants).chain(decisions).collect();
+    let violations: Violations = files.chain(tests).chain(constants).chain(decisions).collect();
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
