@@ -165,7 +165,11 @@ fn pages() -> Vec<headings::Page> {
         let names = entries.map(|entry| entry.expect("a readable directory").file_name().into_string().expect("UTF-8"));
         paths.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{directory}/{name}")));
     }
-    let read = |path: String| headings::Page { text: std::fs::read_to_string(root().join(&path)).expect("a readable page"), path };
+    let guide = std::fs::read_to_string(root().join("src/bin/quorate/commands/help/guide.rs")).expect("a readable file");
+    let read = |path: String| {
+        let is_printed = path.strip_prefix("src/").is_some_and(|page| guide.contains(&format!("/{page}\")")));
+        headings::Page { text: std::fs::read_to_string(root().join(&path)).expect("a readable page"), path, is_printed }
+    };
     paths.into_iter().map(read).collect()
 }
 
