@@ -66,6 +66,13 @@ control() {
   tail -n 20 "$to" >>"$MUTANTS_OUT/failed"
 }
 
+# What a run's file $1 says first of what $2 matches, shortened by $3.
+reason() {
+  local found
+  found="$(grep -m 1 -oE "$2" "$1" | sed "$3")"
+  echo "${found:-it did not end in time}"
+}
+
 # Writes a line that says by what a bug was caught and after how many seeds.
 plant() {
   local name="$1" catcher="$2" what="$3" faults="${4:--}" to="$MUTANTS_OUT/run-$1" seed seeds=0 caught=0 first="" started=$SECONDS
@@ -76,19 +83,20 @@ plant() {
       passes_seed "$seed" "$faults" "$to" && continue
       caught=$((caught + 1))
       if [ -z "$first" ]; then
-        first="seed $seed: $(grep -m 1 -oE 'VIOLATION seed=[0-9]+: .{0,100}' "$to" | sed 's/^[^:]*: //' || echo 'it did not end within 60 s')"
+        first="seed $seed: $(reason "$to" 'VIOLATION seed=[0-9]+: .{0,100}' 's/^[^:]*: //')"
       fi
       if [ -z "$MUTANTS_RATES" ]; then break; fi
     done
   elif ! passes_tests "$catcher" "$what" "$to"; then
     caught=1
-    first="$catcher: $(grep -m 1 -oE '^test .* FAILED' "$to" | sed 's/^test \(.*\) \.\.\. FAILED/\1/' || echo 'it did not end')"
+    # Where loom finds a deadlock, the process is aborted before a test can fail.
+    first="$catcher: $(reason "$to" '^(test .* FAILED|deadlock)' 's/^test \(.*\) \.\.\. FAILED/\1/')"
   fi
   if grep -qE "no such mutant|no such fault" "$to"; then caught=0 first="UNKNOWN name of a bug or fault"; fi
   if [ "$caught" -eq 0 ]; then first="SURVIVED ${first:-$catcher $what $faults}"; fi
   printf '%d %-28s %6d %5d %6d  %s\n' "$caught" "$name" $((SECONDS - started)) "$seeds" "$caught" "$first" >"$MUTANTS_OUT/result-$name"
 }
-export -f binary passes_seed passes_tests control plant
+export -f binary passes_seed passes_tests control reason plant
 
 jobs="${SIM_JOBS:-$(nproc)}"
 # A seed of the usual faults is one that the simulation runs anyway.

@@ -19,9 +19,17 @@ mod frozen;
 mod new_file;
 mod random;
 #[cfg(feature = "server")]
+mod signal;
+#[cfg(feature = "server")]
 mod usage;
 #[cfg(feature = "server")]
 mod worker;
+
+/// The locks of what threads wait on: `tests/threads` has others there.
+#[cfg(feature = "server")]
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+}
 
 #[cfg(feature = "server")]
 pub use all::Env;

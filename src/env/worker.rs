@@ -1,8 +1,10 @@
 //! Background work that may block: a named thread in production, inline under a simulation.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use super::signal::Signal;
 
 /// What a worker wants after one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub struct Worker {
 impl Worker {
     /// Has the worker run a step soon. Cheap; many wakes may become one step.
     pub fn wake(&self) {
-        self.signal.set(|state| state.woken = true);
+        self.signal.wake();
     }
 
     /// A handle that only wakes.
@@ -47,7 +49,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.signal.set(|state| state.stopped = true);
+        self.signal.stop();
         if let Some(thread) = self.thread.take() {
             // A worker that drops its own handle must not wait for itself.
             if thread.thread().id() != std::thread::current().id() {
@@ -60,12 +62,12 @@ impl Drop for Worker {
 impl Worker {
     /// A worker without a thread, for a [`Workers`] that runs the steps itself: [`Manual`] says when.
     pub fn manual() -> (Worker, Manual) {
-        Self::manual_of(Signal::default())
+        Self::manual_of(Signal::new(None))
     }
 
     /// The same; `changed` is called after every wake and when the handle is dropped. It must be short and never panic.
     pub fn manual_with(changed: impl Fn() + Send + Sync + 'static) -> (Worker, Manual) {
-        Self::manual_of(Signal { on_change: Some(Box::new(changed)), ..Signal::default() })
+        Self::manual_of(Signal::new(Some(Box::new(changed))))
     }
 
     fn manual_of(signal: Signal) -> (Worker, Manual) {
@@ -85,12 +87,12 @@ pub struct Manual(Arc<Signal>);
 impl Manual {
     /// Whether the worker was woken since the last call.
     pub fn take_wake(&self) -> bool {
-        std::mem::take(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner).woken)
+        self.0.take_wake()
     }
 
     /// Whether its handle was dropped: never run a step again, and drop the closure.
     pub fn is_stopped(&self) -> bool {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).stopped
+        self.0.is_stopped()
     }
 }
 
@@ -101,47 +103,7 @@ pub struct Waker(Arc<Signal>);
 impl Waker {
     /// Has the worker run a step soon.
     pub fn wake(&self) {
-        self.0.set(|state| state.woken = true);
-    }
-}
-
-#[derive(Default)]
-struct Signal {
-    state: Mutex<SignalState>,
-    changed: Condvar,
-    /// Called at every change too, where no thread waits for it.
-    on_change: Option<Box<dyn Fn() + Send + Sync>>,
-}
-
-#[derive(Default)]
-struct SignalState {
-    woken: bool,
-    stopped: bool,
-}
-
-impl Signal {
-    fn set(&self, change: impl FnOnce(&mut SignalState)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
-        self.changed.notify_one();
-        if let Some(on_change) = &self.on_change {
-            on_change();
-        }
-    }
-
-    /// Waits for a wake, at most `timeout`. False: stop.
-    fn wait(&self, timeout: Option<Duration>) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while !state.woken && !state.stopped {
-            match timeout {
-                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(timeout) => {
-                    state = self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0;
-                    break;
-                }
-            }
-        }
-        state.woken = false;
-        !state.stopped
+        self.0.wake();
     }
 }
 
@@ -150,12 +112,12 @@ pub struct ThreadWorkers;
 
 impl Workers for ThreadWorkers {
     fn start(&self, name: &str, mut step: Box<dyn FnMut() -> Step + Send>) -> std::io::Result<Worker> {
-        let signal = Arc::new(Signal::default());
+        let signal = Arc::new(Signal::new(None));
         let inside = signal.clone();
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             loop {
                 let go_on = match step() {
-                    Step::Again => !inside.state.lock().unwrap_or_else(PoisonError::into_inner).stopped,
+                    Step::Again => !inside.is_stopped(),
                     Step::Idle => inside.wait(None),
                     Step::After(timeout) => inside.wait(Some(timeout)),
                     Step::Stop => false,

@@ -94,4 +94,5 @@ mutants! {
     ListSkips = "list-skips-a-session",
     TombstoneSweptEarly = "tombstone-swept-early",
     KeptClientExpires = "kept-client-expires",
+    WakeBetweenTwoSteps = "wake-between-two-steps",
 }

@@ -26,7 +26,7 @@ const PARTS: &[Part] = &[
         modules: &["wire", "types", "limits"],
         crates: &["prost", "tonic", "tonic_prost", "tonic_types", "bytes"],
     },
-    Part { path: "src/env/", modules: &["env"], crates: &["tokio", "getrandom", "rustix"] },
+    Part { path: "src/env/", modules: &["env", "mutant"], crates: &["tokio", "getrandom", "rustix"] },
     Part { path: "src/tls/", modules: &["tls", "env"], crates: &["tokio_rustls", "tokio", "tonic", "hyper_util"] },
     Part {
         path: "src/storage/",
