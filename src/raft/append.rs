@@ -26,11 +26,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::clocks::Clocks;
-use super::network::{RpcError, network_error, rpc_error};
 use super::room::{self, Room};
 use super::shared::Shared;
 use super::types::{
-    Entry, RaftLogId, Types, log_id_from_wire, log_id_to_wire, payload_from_bytes, payload_to_bytes, vote_from_wire, vote_to_wire,
+    Entry, RaftLogId, RpcError, Types, log_id_from_wire, log_id_to_wire, network_error, payload_from_bytes, payload_to_bytes,
+    rpc_error, vote_from_wire, vote_to_wire,
 };
 use crate::limits::FRAME_BYTES_MAX;
 use crate::mutant::{self, Mutant};

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Member;
 use super::shared::Shared;
 use super::state_machine::{RAFT_TABLE, RaftRow, raft_row};
-use super::types::StoredMembership;
+use super::types::{StoredMembership, members_of};
 use crate::machine::audit::{Audit, Totals};
 use crate::machine::{Machine, rows};
 use crate::storage::backup::{Error, Header, Reader, Writer};
@@ -148,7 +148,7 @@ impl Sorter {
             clients: counts.clients,
             rows: self.rows,
             totals,
-            members: super::node::members_of(&self.membership),
+            members: members_of(&self.membership),
         })
     }
 }

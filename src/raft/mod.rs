@@ -43,6 +43,7 @@ mod receive;
 #[doc(hidden)]
 pub mod recode;
 pub mod recover;
+mod removed;
 mod restore;
 mod room;
 mod scrub;

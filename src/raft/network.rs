@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
@@ -16,8 +16,8 @@ use openraft::raft::{
 use openraft::storage::Snapshot;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
 use super::append;
 use super::blocking::Blocking;
@@ -26,7 +26,8 @@ use super::peers::{Peers, Purpose};
 use super::room::{self, Room};
 use super::state_machine::SnapshotData;
 use super::types::{
-    Leader, PeerNode, Types, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, vote_from_wire, vote_to_wire,
+    Leader, PeerNode, RpcError, Types, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, network_error, rpc_error,
+    vote_from_wire, vote_to_wire,
 };
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::NodeId;
@@ -36,8 +37,6 @@ use crate::wire::peer::v1::{self as peer, append_response::Result as Appended, p
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a receiver may take to build its machine from the rows and to install them.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
-
-pub type RpcError = RPCError<Types>;
 
 /// Makes [`Network`]s.
 #[derive(Clone)]
@@ -125,18 +124,6 @@ impl Network {
         let vote = vote_from_wire(answer.vote.as_ref()).map_err(|error| network_error(&error))?;
         let last_log_id = answer.last_log.as_ref().map(log_id_from_wire).transpose().map_err(|error| network_error(&error))?;
         Ok(VoteResponse { vote, vote_granted: answer.granted, last_log_id })
-    }
-}
-
-pub fn network_error(error: &(impl std::error::Error + 'static)) -> RpcError {
-    RPCError::Network(NetworkError::new(error))
-}
-
-pub fn rpc_error(status: &Status) -> RpcError {
-    match status.code() {
-        Code::Cancelled | Code::DeadlineExceeded | Code::Internal | Code::Unknown => network_error(status),
-        // Refused connections, refused routes, a peer that is stopping: trying again at once is of no use.
-        _ => RPCError::Unreachable(Unreachable::new(status)),
     }
 }
 

@@ -21,7 +21,7 @@ use super::presence::Presence;
 use super::purge;
 use super::read::{self, Read};
 use super::shared::Shared;
-use super::types::{Payload, PeerNode, StoredMembership};
+use super::types::{Payload, PeerNode, members_of};
 use super::{Leadership, Member, Reply, Scrubbed, Syncs};
 use crate::codec;
 use crate::machine::{Command, Counts, Entry, Ground, Metered, OpenedClient, Rules, rules};
@@ -431,19 +431,6 @@ impl Node {
             Err(_) => tracing::warn!("the last flush took too long; the log has everything"),
         }
     }
-}
-
-/// The members of a replicated membership.
-pub(super) fn members_of(membership: &StoredMembership) -> Vec<Member> {
-    let voters: Vec<NodeId> = membership.voter_ids().collect();
-    let member = |(id, node): (&NodeId, &PeerNode)| Member {
-        id: *id,
-        peer_address: node.peer_address.clone(),
-        client_address: node.client_address.clone(),
-        admin_address: node.admin_address.clone(),
-        voter: voters.contains(id),
-    };
-    membership.nodes().map(member).collect()
 }
 
 /// The time an entry proposed now would carry.

@@ -19,9 +19,9 @@ use tonic::{Status, Streaming};
 use super::CLUSTER_VERSION_MIN;
 use super::divergence::{self, Findings};
 use super::failover::{self, Answer, Cause, Decision};
-use super::members;
 use super::peers::Purpose;
 use super::quorum::Word;
+use super::removed::{removed, says_removed};
 use super::room::{Disk, FRESH};
 use super::shared::Shared;
 use super::standing::{self, Standing};
@@ -133,7 +133,7 @@ impl Presence {
     pub fn standing_of(&self, id: NodeId) -> Result<(), Status> {
         match self.shared.standing(id) {
             Standing::Member => Ok(()),
-            Standing::Removed => Err(members::removed()),
+            Standing::Removed => Err(removed()),
             Standing::Unheard if self.word_on(id) == standing::Word::Never => {
                 let problem = format!("the caller is no member, and none of a majority of the members knows it node={id}");
                 Err(Status::permission_denied(problem))
@@ -207,7 +207,7 @@ impl Presence {
     async fn hold(self: Arc<Self>, id: NodeId, node: PeerNode) {
         loop {
             let opened = self.open(id, &node).await;
-            if opened.as_ref().is_err_and(members::says_removed) {
+            if opened.as_ref().is_err_and(says_removed) {
                 return self.shared.fail_removed();
             }
             if let Ok((messages, read)) = opened {

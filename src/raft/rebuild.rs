@@ -24,9 +24,9 @@ use tonic::Status;
 
 use super::Member;
 use super::blocking::Blocking;
-use super::members::says_removed;
 use super::peers::{Peers, Purpose};
 use super::receive;
+use super::removed::says_removed;
 use super::state_machine::{Core, membership_from_start, raft_rows};
 use super::types::{log_id_from, log_id_from_wire};
 use crate::env::Env;

@@ -15,10 +15,9 @@ use openraft::EntryPayload;
 
 use super::Member;
 use super::at_rest::{AtRest, named};
-use super::node::members_of;
 use super::restore::{self, Error as RestoreError, Row, Target, require_empty};
 use super::state_machine::{RAFT_TABLE, RaftRow, raft_row};
-use super::types::{StoredMembership, payload_from_bytes, vote_from_bytes};
+use super::types::{StoredMembership, members_of, payload_from_bytes, vote_from_bytes};
 use crate::codec;
 use crate::env::Env;
 use crate::limits::APPEND_BYTES_SOFT;

@@ -279,7 +279,7 @@ impl Shared {
         }
         let shared = self.clone();
         let job = move || {
-            let peers = super::node::members_of(&shared.membership());
+            let peers = super::types::members_of(&shared.membership());
             if let Err(error) = rebuild::mark(&shared.env, &shared.data_dir, &reason, &peers) {
                 // Without the mark the next start finds out by itself what is wrong.
                 tracing::error!(%error, "the mark for a rebuild can't be written");

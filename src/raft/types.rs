@@ -6,7 +6,10 @@ use std::io;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
+use openraft::errors::{NetworkError, RPCError, Unreachable};
+use tonic::{Code, Status};
 
+use super::Member;
 use crate::codec;
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::types::{InstanceId, LogId, NodeId, Outcome, bounded};
@@ -185,6 +188,36 @@ pub fn payload_from_bytes(bytes: Bytes) -> io::Result<RaftPayload> {
             codec::check_stamp(&bytes)?;
             Ok(EntryPayload::Normal(Payload(bytes)))
         }
+    }
+}
+
+/// The members of a replicated membership.
+pub fn members_of(membership: &StoredMembership) -> Vec<Member> {
+    let voters: Vec<NodeId> = membership.voter_ids().collect();
+    let member = |(id, node): (&NodeId, &PeerNode)| Member {
+        id: *id,
+        peer_address: node.peer_address.clone(),
+        client_address: node.client_address.clone(),
+        admin_address: node.admin_address.clone(),
+        voter: voters.contains(id),
+    };
+    membership.nodes().map(member).collect()
+}
+
+/// Why a call of openraft's to a peer came to nothing.
+pub type RpcError = RPCError<Types>;
+
+/// Tried again at once.
+pub fn network_error(error: &(impl std::error::Error + 'static)) -> RpcError {
+    RPCError::Network(NetworkError::new(error))
+}
+
+/// What a peer answered, as openraft wants it: what cannot be reached backs off, the rest is tried again.
+pub fn rpc_error(status: &Status) -> RpcError {
+    match status.code() {
+        Code::Cancelled | Code::DeadlineExceeded | Code::Internal | Code::Unknown => network_error(status),
+        // Refused connections, refused routes, a peer that is stopping: trying again at once is of no use.
+        _ => RPCError::Unreachable(Unreachable::new(status)),
     }
 }
 

@@ -26,15 +26,13 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ChangeMembershipError, ClientWriteError};
 use openraft::raft::Precondition;
 use tokio::time::{Instant, timeout_at};
-use tonic::Status;
 
 use self::decide::{Change, Situation, Step};
 use super::bootstrap;
 use super::hand_over::hand_over;
-use super::node::members_of;
 use super::presence::Presence;
 use super::shared::Shared;
-use super::types::{PeerNode, StoredMembership};
+use super::types::{PeerNode, StoredMembership, members_of};
 use super::{CLUSTER_VERSION_MIN, Member};
 use crate::mutant::{self, Mutant};
 use crate::types::{ClusterId, InstanceId, NodeId, Refusal, RefusalKind};
@@ -51,8 +49,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often a node is asked who it is before it counts as not there, and the pause between.
 const ATTEMPTS: u32 = 6;
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// In the metadata of a refusal: the caller is no member any more.
-const REMOVED: &str = "quorate-removed";
 
 /// A change as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,18 +91,6 @@ pub fn roster(shared: &Shared) -> Roster {
     let leaving = membership.voter_ids().filter(|id| !staying.contains(id)).collect();
     let revision = membership.log_id().map_or(0, |id| id.index);
     Roster { members: members_of(&membership), revision, largest, leaving }
-}
-
-/// The answer to a node that is no member any more.
-pub fn removed() -> Status {
-    let mut status = Status::failed_precondition("this node was removed from the cluster");
-    status.metadata_mut().insert(REMOVED, tonic::metadata::MetadataValue::from_static("yes"));
-    status
-}
-
-/// Whether a peer answered that.
-pub fn says_removed(status: &Status) -> bool {
-    status.metadata().contains_key(REMOVED)
 }
 
 /// Makes a change, on the leader; gives the members after it.
@@ -413,11 +397,5 @@ mod tests {
             let why = expected(None).judge(&wrong).expect_err("another");
             assert!(why.contains(word), "{why}");
         }
-    }
-
-    #[test]
-    fn only_our_own_mark_says_removed() {
-        assert!(says_removed(&removed()));
-        assert!(!says_removed(&Status::failed_precondition("this node was removed from the cluster")));
     }
 }
