@@ -35,6 +35,7 @@ pub mod offline;
 mod peer_service;
 mod peers;
 mod presence;
+mod propose;
 mod purge;
 mod quorum;
 mod read;

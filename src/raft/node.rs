@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::ClientWriteError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -18,14 +16,13 @@ use super::hand_over::{Failed, hand_over};
 use super::members::{self, Ask, Roster};
 use super::peers::Purpose;
 use super::presence::Presence;
+use super::propose::{propose, stamp};
 use super::purge;
 use super::read::{self, Read};
 use super::shared::Shared;
-use super::types::{Payload, PeerNode, members_of};
+use super::types::{PeerNode, members_of};
 use super::{Leadership, Member, Reply, Scrubbed, Syncs};
-use crate::codec;
-use crate::machine::{Command, Counts, Entry, Ground, Metered, OpenedClient, Rules, rules};
-use crate::mutant::{self, Mutant};
+use crate::machine::{Command, Counts, Ground, Metered, OpenedClient, Rules};
 use crate::types::{ClientId, ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::Route;
 
@@ -430,51 +427,5 @@ impl Node {
             Ok(Err(error)) => tracing::warn!(%error, "the last flush failed; the log has everything"),
             Err(_) => tracing::warn!("the last flush took too long; the log has everything"),
         }
-    }
-}
-
-/// The time an entry proposed now would carry.
-fn stamp(shared: &Shared) -> u64 {
-    let machine_ms = shared.state.view(|core, _, _| core.machine.now_ms());
-    let term = shared.leadership.borrow().term;
-    shared.clocks.stamp_ms(term, machine_ms, &shared.voters())
-}
-
-pub(super) async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
-    let stamp_ms = stamp(shared);
-    // A new format is used only once this node has applied the change to it.
-    let version = shared.state.view(|core, _, _| core.machine.cluster_version());
-    let format = rules(version).expect("the version in force has rules").entry_format;
-    let mut replies = Vec::with_capacity(batch.len());
-    let mut payloads = Vec::with_capacity(batch.len());
-    for (command, reply) in batch {
-        if !codec::is_proposable(&command) {
-            reply(Err(Refusal::invalid("the write is beyond what an entry may hold")));
-            continue;
-        }
-        payloads.push(Payload(codec::encode(&Entry { stamp_ms, command }, format)));
-        replies.push(reply);
-    }
-    let mut replies = replies.into_iter();
-    let unknown = |why: String| Refusal::unknown(RefusalKind::Unavailable, why);
-    match shared.raft.client_write_many(payloads).await {
-        Ok(mut results) => {
-            while let Some(result) = results.next().await {
-                let Some(reply) = replies.next() else { break };
-                match result {
-                    Ok(Ok(written)) => reply(Ok(written.response)),
-                    // By its source this means "not appended" in this version of openraft; `tests/cluster/forwarded.rs` pins it.
-                    Ok(Err(ClientWriteError::ForwardToLeader(_))) => reply(Err(shared.not_leader())),
-                    Ok(Err(error)) => reply(Err(unknown(format!("leadership changed while the write was under way: {error}")))),
-                    Err(error) => {
-                        let what = format!("this node stopped while the write was under way: {error}");
-                        let is_planted = mutant::is(Mutant::StoppedRefused);
-                        reply(Err(Refusal::unknown_unless(is_planted, RefusalKind::Unavailable, what)));
-                    }
-                }
-            }
-            replies.for_each(|reply| reply(Err(unknown("the batch ended early".to_owned()))));
-        }
-        Err(error) => replies.for_each(|reply| reply(Err(unknown(format!("this node is stopping: {error}"))))),
     }
 }

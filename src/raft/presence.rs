@@ -21,6 +21,7 @@ use super::divergence::{self, Findings};
 use super::failover::{self, Answer, Cause, Decision};
 use super::peers::Purpose;
 use super::quorum::Word;
+use super::rebuild;
 use super::removed::{removed, says_removed};
 use super::room::{Disk, FRESH};
 use super::shared::Shared;
@@ -330,7 +331,7 @@ impl Presence {
         }
         if let Some(index) = findings.wrong {
             let what = format!("a majority of the voters is in another state than this node after one entry index={index}");
-            self.shared.stop_to_rebuild(what);
+            rebuild::stop_to_rebuild(&self.shared, what);
         }
     }
 

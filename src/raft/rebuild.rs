@@ -17,6 +17,7 @@ mod serve;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,8 +28,9 @@ use super::blocking::Blocking;
 use super::peers::{Peers, Purpose};
 use super::receive;
 use super::removed::says_removed;
+use super::shared::Shared;
 use super::state_machine::{Core, membership_from_start, raft_rows};
-use super::types::{log_id_from, log_id_from_wire};
+use super::types::{log_id_from, log_id_from_wire, members_of};
 use crate::env::Env;
 use crate::machine::{Machine, rows};
 use crate::storage::state;
@@ -199,13 +201,34 @@ pub fn is_damage(error: &state::Error) -> bool {
     matches!(error, state::Error::Corrupt { .. })
 }
 
-/// Names damage of a running node and ends it, or ends it for what a rebuild can't repair.
-pub fn state_failed(shared: &Arc<super::shared::Shared>, error: &state::Error) {
-    if is_damage(error) {
-        shared.damaged(error);
-    } else {
-        shared.fail(format!("the state failed: {error}"));
+/// This node's state is wrong or damaged: the process is to end, and the next start is to rebuild it from the leader's.
+///
+/// Raft goes on until then; what it acknowledges is in the log, which is kept.
+pub fn stop_to_rebuild(shared: &Arc<Shared>, reason: String) {
+    if shared.rebuilding.swap(true, Ordering::Relaxed) {
+        return;
     }
+    let own = shared.clone();
+    let job = move || {
+        let peers = members_of(&own.membership());
+        if let Err(error) = mark(&own.env, &own.data_dir, &reason, &peers) {
+            // Without the mark the next start finds out by itself what is wrong.
+            tracing::error!(%error, "the mark for a rebuild can't be written");
+        }
+        own.events.note("rebuild", "asked for: the next start takes the leader's state");
+        own.fail(format!("{reason}; the next start rebuilds this node from the leader"));
+    };
+    shared.env.workers.run(Box::new(job));
+}
+
+/// The state of a running node has failed: it ends, to be rebuilt where a rebuild can repair that. Damage is named.
+pub fn state_failed(shared: &Arc<Shared>, error: &state::Error) {
+    if !is_damage(error) {
+        return shared.fail(format!("the state failed: {error}"));
+    }
+    let named = shared.state.view(|core, _, _| name_damage(&core.machine, error));
+    shared.events.note("damaged", named.clone());
+    stop_to_rebuild(shared, named);
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use super::confirm::Confirmer;
 use super::events::Events;
 use super::peers::Peers;
 use super::quorum::Quorum;
-use super::rebuild;
 use super::room::Room;
 use super::scrub;
 use super::state_machine::{Core, StateMachine};
@@ -26,7 +25,7 @@ use crate::env::Env;
 use crate::mutant::{self, Mutant};
 use crate::storage::identity::Identity;
 use crate::storage::log::Log;
-use crate::storage::state::{self, State};
+use crate::storage::state::State;
 use crate::types::{ClusterId, LeaderHint, LogId, NodeId, Refusal, RefusalKind};
 
 /// Why a node ends or does not start that is no member any more.
@@ -268,33 +267,6 @@ impl Shared {
     pub fn fail_removed(&self) {
         self.was_removed.store(true, Ordering::Relaxed);
         self.fail(REMOVED.to_owned());
-    }
-
-    /// This node's state is wrong or damaged: the process is to end, and the next start is to rebuild it from the leader's.
-    ///
-    /// Raft goes on until then; what it acknowledges is in the log, which is kept.
-    pub fn stop_to_rebuild(self: &Arc<Self>, reason: String) {
-        if self.rebuilding.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let shared = self.clone();
-        let job = move || {
-            let peers = super::types::members_of(&shared.membership());
-            if let Err(error) = rebuild::mark(&shared.env, &shared.data_dir, &reason, &peers) {
-                // Without the mark the next start finds out by itself what is wrong.
-                tracing::error!(%error, "the mark for a rebuild can't be written");
-            }
-            shared.events.note("rebuild", "asked for: the next start takes the leader's state");
-            shared.fail(format!("{reason}; the next start rebuilds this node from the leader"));
-        };
-        self.env.workers.run(Box::new(job));
-    }
-
-    /// A stored row is not what was written.
-    pub fn damaged(self: &Arc<Self>, error: &state::Error) {
-        let named = self.state.view(|core, _, _| rebuild::name_damage(&core.machine, error));
-        self.events.note("damaged", named.clone());
-        self.stop_to_rebuild(named);
     }
 
     /// Something is broken for good: the process is to end.

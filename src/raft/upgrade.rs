@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::node::propose;
 use super::presence::Presence;
+use super::propose::propose;
 use super::shared::Shared;
 use crate::machine::{Command, newest_version};
 

@@ -12,7 +12,7 @@ use tonic::Status;
 use super::leader;
 use crate::machine::Command;
 use crate::raft::network::send_frames;
-use crate::raft::node::propose;
+use crate::raft::propose::propose;
 use crate::raft::shared::Shared;
 use crate::raft::state_machine::SnapshotData;
 use crate::raft::types::{log_id_to_wire, membership_to_wire};

@@ -1,0 +1,59 @@
+//! Proposing: commands are stamped with one time, encoded, and handed to openraft; each caller gets what came of its own.
+
+use futures_util::StreamExt as _;
+use openraft::errors::ClientWriteError;
+
+use super::Reply;
+use super::shared::Shared;
+use super::types::Payload;
+use crate::codec;
+use crate::machine::{Command, Entry, rules};
+use crate::mutant::{self, Mutant};
+use crate::types::{Refusal, RefusalKind};
+
+/// The time an entry proposed now would carry.
+pub fn stamp(shared: &Shared) -> u64 {
+    let machine_ms = shared.state.view(|core, _, _| core.machine.now_ms());
+    let term = shared.leadership.borrow().term;
+    shared.clocks.stamp_ms(term, machine_ms, &shared.voters())
+}
+
+/// Proposes all in one batch, in order, stamped with one time. Each reply is called exactly once. Dropping the future drops the replies.
+pub async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
+    let stamp_ms = stamp(shared);
+    // A new format is used only once this node has applied the change to it.
+    let version = shared.state.view(|core, _, _| core.machine.cluster_version());
+    let format = rules(version).expect("the version in force has rules").entry_format;
+    let mut replies = Vec::with_capacity(batch.len());
+    let mut payloads = Vec::with_capacity(batch.len());
+    for (command, reply) in batch {
+        if !codec::is_proposable(&command) {
+            reply(Err(Refusal::invalid("the write is beyond what an entry may hold")));
+            continue;
+        }
+        payloads.push(Payload(codec::encode(&Entry { stamp_ms, command }, format)));
+        replies.push(reply);
+    }
+    let mut replies = replies.into_iter();
+    let unknown = |why: String| Refusal::unknown(RefusalKind::Unavailable, why);
+    match shared.raft.client_write_many(payloads).await {
+        Ok(mut results) => {
+            while let Some(result) = results.next().await {
+                let Some(reply) = replies.next() else { break };
+                match result {
+                    Ok(Ok(written)) => reply(Ok(written.response)),
+                    // By its source this means "not appended" in this version of openraft; `tests/cluster/forwarded.rs` pins it.
+                    Ok(Err(ClientWriteError::ForwardToLeader(_))) => reply(Err(shared.not_leader())),
+                    Ok(Err(error)) => reply(Err(unknown(format!("leadership changed while the write was under way: {error}")))),
+                    Err(error) => {
+                        let what = format!("this node stopped while the write was under way: {error}");
+                        let is_planted = mutant::is(Mutant::StoppedRefused);
+                        reply(Err(Refusal::unknown_unless(is_planted, RefusalKind::Unavailable, what)));
+                    }
+                }
+            }
+            replies.for_each(|reply| reply(Err(unknown("the batch ended early".to_owned()))));
+        }
+        Err(error) => replies.for_each(|reply| reply(Err(unknown(format!("this node is stopping: {error}"))))),
+    }
+}
