@@ -327,8 +327,7 @@ pub async fn receive(shared: Arc<Shared>, rpc: AppendEntriesRequest<Types>) -> R
         AppendEntriesResponse::HigherVote(vote) => Appended::HigherVote(vote_to_wire(&vote)),
     };
     if !matches!(result, Appended::HigherVote(_)) {
-        shared.note_heard();
-        shared.heard.send_if_modified(|heard| heard.replace(vote) != Some(vote));
+        shared.leadership.heard_append(vote);
     }
     Ok(peer::AppendResponse { result: Some(result), wall_ms: shared.clocks.wall_ms() })
 }

@@ -74,7 +74,7 @@ impl Confirmer {
         let Some((leader, confirmed)) = self.begin(shared) else { return false };
         let is_confirmed = matches!(tokio::time::timeout(WAIT, confirmed).await, Ok(Ok(())));
         if is_confirmed {
-            shared.quorum.confirmed_since(leader, began);
+            shared.leadership.quorum().confirmed_since(leader, began);
         }
         is_confirmed
     }

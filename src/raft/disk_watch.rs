@@ -50,7 +50,7 @@ async fn hung(
     let mut asked: Option<Instant> = None;
     let result = loop {
         // Its own Raft may wait for the disk, to sync the vote for the next leader, and say nothing any more: so the others are asked.
-        let leads = shared.leader_by_term() == Some(shared.me) && !presence.leader_elsewhere();
+        let leads = shared.leadership.leader_by_term() == Some(shared.me) && !presence.leader_elsewhere();
         if leads && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
             asked = Some(Instant::now());
             if let Err(why) = begin(shared, presence, None).await {
@@ -58,7 +58,7 @@ async fn hung(
             }
         }
         if presence.leader_elsewhere() {
-            shared.hung.send_replace(true);
+            shared.leadership.set_hung(true);
         }
         let wait = async {
             tokio::select! {
@@ -74,6 +74,6 @@ async fn hung(
     };
     tracing::info!("the disk of this node answers again");
     shared.events.note("disk_answers", "");
-    shared.hung.send_replace(false);
+    shared.leadership.set_hung(false);
     result
 }

@@ -202,8 +202,8 @@ impl Node {
     ///
     /// Errors: this node does not lead, nobody can take over, or nobody did within 4 s: then somebody still may.
     pub async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
-        if !self.shared.leadership.borrow().is_self {
-            return Err(self.shared.not_leader());
+        if !self.shared.leadership.is_self() {
+            return Err(self.shared.leadership.not_leader());
         }
         if to == Some(self.shared.me) {
             return Ok(self.shared.me);
@@ -294,7 +294,7 @@ impl Node {
 
     /// Errors: this node does not lead, with who does.
     pub fn require_lead(&self) -> Result<(), Refusal> {
-        if self.shared.leadership.borrow().is_self { Ok(()) } else { Err(self.shared.not_leader()) }
+        if self.shared.leadership.is_self() { Ok(()) } else { Err(self.shared.leadership.not_leader()) }
     }
 
     /// Free and total bytes of the file system the data lies on, as last looked at; 0: not yet.
@@ -305,7 +305,7 @@ impl Node {
     /// What this node says of itself.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
-        let leader = shared.live_leader();
+        let leader = shared.leadership.live_leader();
         let (role, term, committed, matched) = {
             let metrics = shared.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -405,7 +405,7 @@ impl Node {
     /// Hands the leadership over, if this node has it and another takes it; takes no longer than a hand-over may. For a node that is to
     /// stop, and still answers meanwhile. Dropping the future does not stop it.
     pub async fn give_up_leadership(&self) {
-        if self.shared.leadership.borrow().is_self
+        if self.shared.leadership.is_self()
             && let Err(failed) = hand_over(&self.shared, &self.presence, None).await
         {
             tracing::warn!(why = failed.why, "the leadership was not handed over");

@@ -19,8 +19,8 @@ use tonic::{Status, Streaming};
 use super::CLUSTER_VERSION_MIN;
 use super::divergence::{self, Findings};
 use super::failover::{self, Answer, Cause, Decision};
+use super::leadership::quorum::Word;
 use super::peers::Purpose;
-use super::quorum::Word;
 use super::rebuild;
 use super::removed::{removed, says_removed};
 use super::room::{Disk, FRESH};
@@ -260,7 +260,7 @@ impl Presence {
     fn reconnected(&self, id: NodeId, boot_id: u64) {
         let known = self.table().peers.get(&id).is_some_and(|seen| seen.boot_id == boot_id);
         if known {
-            self.shared.lost.send_if_modified(|lost| lost.take_if(|vote| vote.leader_id().node_id == id).is_some());
+            self.shared.leadership.found_again(id);
         }
     }
 
@@ -316,7 +316,7 @@ impl Presence {
                 complete: message.complete.map(|complete| (Duration::from_millis(complete.age_ms), complete.index)),
                 answers_ms: message.answers_ms,
             };
-            self.shared.quorum.heard_word(vote.leader_id, word);
+            self.shared.leadership.quorum().heard_word(vote.leader_id, word);
         }
     }
 
@@ -382,7 +382,7 @@ impl Presence {
             return;
         }
         tracing::info!(leader = %id, "lost the leader");
-        self.shared.lost.send_replace(Some(vote));
+        self.shared.leadership.lost_leader(vote);
         tokio::spawn(self.clone().lost_leader(id, vote));
     }
 
@@ -408,13 +408,7 @@ impl Presence {
         if self.shared.vote() != vote {
             return false;
         }
-        let (mut lost, mut leadership) = (self.shared.lost.subscribe(), self.shared.leadership.subscribe());
-        let verdict = async {
-            tokio::select! {
-                lost = lost.wait_for(|lost| *lost == Some(vote)) => lost.is_ok(),
-                silent = leadership.wait_for(|leadership| leadership.leader.is_none()) => silent.is_ok(),
-            }
-        };
+        let verdict = self.shared.leadership.wait_lost(vote);
         tokio::time::timeout(HOLD, verdict).await == Ok(true) && self.shared.vote() == vote
     }
 
@@ -427,7 +421,7 @@ impl Presence {
             let vote = self.shared.vote();
             let leader = vote.leader_id().node_id;
             // About one whose connections ended others were asked then.
-            let is_silent = !counts && leader != self.shared.me && self.shared.leader_by_term() == Some(leader);
+            let is_silent = !counts && leader != self.shared.me && self.shared.leadership.leader_by_term() == Some(leader);
             if is_silent && vote.is_committed() {
                 tracing::info!(%leader, "the leader is silent");
                 self.clone().lost_leader(leader, vote).await;
@@ -502,7 +496,7 @@ impl Presence {
     /// Campaigns despite the others' leases, by a transfer of leadership to itself, unless somebody leads by then.
     async fn take_over(&self, vote: Vote, after: Duration) {
         tokio::time::sleep(after).await;
-        if self.shared.vote() != vote || self.shared.live_leader().is_some() {
+        if self.shared.vote() != vote || self.shared.leadership.live_leader().is_some() {
             return;
         }
         self.table().last_take_over = Some(self.shared.env.clock.now());
@@ -528,7 +522,7 @@ impl Presence {
                 Decision::Wait => {}
                 Decision::TakeOver { after } => {
                     tokio::time::sleep(after).await;
-                    if self.shared.vote() == vote && self.shared.leader_by_term().is_none() {
+                    if self.shared.vote() == vote && self.shared.leadership.leader_by_term().is_none() {
                         self.table().last_take_over = Some(self.shared.env.clock.now());
                         tracing::info!("nobody leads after a start: calling an election");
                         let _ = self.shared.raft.trigger().elect(true).await;
@@ -612,7 +606,7 @@ struct Read(Arc<AtomicU64>);
 fn message(shared: &Shared, read: &Read) -> peer::PresenceMessage {
     // Before anything else that the message says: all of it is at least as new as this.
     let answers_ms = read.0.load(Ordering::Relaxed);
-    let complete = shared.complete();
+    let complete = shared.leadership.complete();
     let ms = |age: Duration| u64::try_from(age.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
     let (version, digests) = shared.state.view(|core, applied, _| {
         let digest = |index| Some(peer::Digest { index, digest: core.machine.digest_at(index)? });
@@ -627,7 +621,7 @@ fn message(shared: &Shared, read: &Read) -> peer::PresenceMessage {
         boot_id: shared.boot_id,
         wall_ms: shared.clocks.wall_ms(),
         vote: Some(vote_to_wire(&shared.vote())),
-        leader: shared.leader_by_term().map(|id| id.0),
+        leader: shared.leadership.leader_by_term().map(|id| id.0),
         last_log: shared.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
         cluster_version_min: CLUSTER_VERSION_MIN.into(),
         cluster_version_max: newest_version().into(),
@@ -637,9 +631,9 @@ fn message(shared: &Shared, read: &Read) -> peer::PresenceMessage {
         digests,
         cluster_version: version.into(),
         spares_full: shared.room.verdict().spares,
-        quorum_age_ms: shared.quorum_age().map(ms),
+        quorum_age_ms: shared.leadership.quorum_age().map(ms),
         complete: complete.map(|(age, index)| peer::Complete { index, age_ms: ms(age) }),
-        sent_ms: shared.quorum.sent_ms(),
+        sent_ms: shared.leadership.quorum().sent_ms(),
         answers_ms,
         members: shared.membership().nodes().map(|(id, _)| id.0).collect(),
     }

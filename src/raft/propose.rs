@@ -14,7 +14,7 @@ use crate::types::{Refusal, RefusalKind};
 /// The time an entry proposed now would carry.
 pub fn stamp(shared: &Shared) -> u64 {
     let machine_ms = shared.state.view(|core, _, _| core.machine.now_ms());
-    let term = shared.leadership.borrow().term;
+    let term = shared.leadership.term();
     shared.clocks.stamp_ms(term, machine_ms, &shared.voters())
 }
 
@@ -43,7 +43,7 @@ pub async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
                 match result {
                     Ok(Ok(written)) => reply(Ok(written.response)),
                     // By its source this means "not appended" in this version of openraft; `tests/cluster/forwarded.rs` pins it.
-                    Ok(Err(ClientWriteError::ForwardToLeader(_))) => reply(Err(shared.not_leader())),
+                    Ok(Err(ClientWriteError::ForwardToLeader(_))) => reply(Err(shared.leadership.not_leader())),
                     Ok(Err(error)) => reply(Err(unknown(format!("leadership changed while the write was under way: {error}")))),
                     Err(error) => {
                         let what = format!("this node stopped while the write was under way: {error}");

@@ -63,7 +63,7 @@ async fn read_index(shared: &Shared) -> Result<(), Refusal> {
     }
     match shared.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
         Ok(_) => Ok(()),
-        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(shared.not_leader()),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(shared.leadership.not_leader()),
         Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
             Err(Refusal::not_applied(RefusalKind::NoLeader, "no quorum answers this leader"))
         }
@@ -109,7 +109,7 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
     let mut pending = Vec::new();
     for read in batch {
         // Taken before the view: what is seen is at most so old.
-        let age = if read.is_linearizable() { None } else { shared.stale_ms() };
+        let age = if read.is_linearizable() { None } else { shared.leadership.stale_ms() };
         match read {
             Read::Load(load, reply) => {
                 if let Some(content) = answer_or_pin(shared, &load, age, reply) {

@@ -198,7 +198,7 @@ pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
             look(&shared).await;
         }
         let verdict = judge(&shared, &presence);
-        let leads = shared.live_leader() == Some(shared.me);
+        let leads = shared.leadership.live_leader() == Some(shared.me);
         note(&shared, leads, verdict);
         let hands_over = leads && shared.room.verdict().hands_over;
         if hands_over && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {

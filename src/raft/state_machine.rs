@@ -29,6 +29,9 @@ pub(super) const MEMBERSHIP_KEY: &[u8] = b"membership";
 const LARGEST_NODE_KEY: &[u8] = b"largest_node";
 const _: () = assert!(RAFT_TABLE > rows::HEADS && RAFT_TABLE > rows::CHUNKS);
 
+/// openraft on our log and our state.
+pub type Raft = openraft::Raft<Types, StateMachine>;
+
 /// What lives under the view lock: everything `apply` changes in memory.
 pub struct Core {
     /// The machine.

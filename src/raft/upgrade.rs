@@ -23,7 +23,7 @@ pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let in_force = shared.state.view(|core, _, _| core.machine.cluster_version());
-        let leadership = shared.leadership.borrow().clone();
+        let leadership = shared.leadership.published();
         if !leadership.is_self || newest_version() <= in_force {
             continue;
         }

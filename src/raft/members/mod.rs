@@ -138,7 +138,7 @@ impl Changing<'_> {
                     handed.map_err(|failed| {
                         Refusal::not_applied(RefusalKind::Unavailable, format!("the leader is to leave: {}", failed.why))
                     })?;
-                    return Err(self.shared.not_leader());
+                    return Err(self.shared.leadership.not_leader());
                 }
                 Step::Propose(changes) => {
                     if let Change::Add(_, node) = &change {
@@ -169,10 +169,10 @@ impl Changing<'_> {
             let metrics = shared.raft.metrics().borrow_watched().clone();
             let replication = match (&metrics.replication, metrics.state) {
                 (Some(replication), openraft::ServerState::Leader) => replication,
-                _ => return Err(shared.not_leader()),
+                _ => return Err(shared.leadership.not_leader()),
             };
-            if shared.live_leader() != Some(shared.me) {
-                return Err(shared.not_leader());
+            if shared.leadership.live_leader() != Some(shared.me) {
+                return Err(shared.leadership.not_leader());
             }
             let (applied, largest) = shared.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
             let last = &metrics.membership_config;

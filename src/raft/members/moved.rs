@@ -30,7 +30,7 @@ pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
             if is_at(known, &own) {
                 return;
             }
-            if shared.leadership.borrow().is_self {
+            if shared.leadership.is_self() {
                 // No other node can be notified: all nodes may have moved at once.
                 if let Err(refusal) = change(&shared, &presence, &Ask::Update(own.clone()), false, TIMEOUT).await {
                     tracing::debug!(%refusal, "the members can't have this node's new addresses yet");

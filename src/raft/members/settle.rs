@@ -22,7 +22,7 @@ pub async fn run(shared: Arc<Shared>) {
         let membership = shared.membership();
         let is_joint = membership.membership().get_joint_config().len() > 1;
         let before = std::mem::replace(&mut seen, membership.log_id().filter(|_| is_joint));
-        if !shared.leadership.borrow().is_self || seen.is_none() || before != seen {
+        if !shared.leadership.is_self() || seen.is_none() || before != seen {
             continue;
         }
         // A task that makes a change here ends it itself.

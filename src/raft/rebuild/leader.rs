@@ -12,7 +12,7 @@ const LEADER: &str = "quorate-leader";
 
 /// The refusal of a member that does not lead; it names who does, if that is known.
 pub(super) fn not_leading(shared: &Shared) -> Status {
-    let leader = shared.live_leader().filter(|leader| *leader != shared.me);
+    let leader = shared.leadership.live_leader().filter(|leader| *leader != shared.me);
     name(leader.and_then(|leader| Some((leader, shared.member(leader)?.peer_address))))
 }
 

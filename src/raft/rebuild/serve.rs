@@ -69,7 +69,7 @@ pub async fn serve(shared: &Arc<Shared>, from: NodeId, request: &peer::RebuildRe
 /// least. Step by step, and what is done stays: a caller that gave up and asks again goes on from there.
 async fn go_beyond(shared: &Arc<Shared>, last_index: u64) -> Result<(), Status> {
     loop {
-        if !shared.leadership.borrow().is_self {
+        if !shared.leadership.is_self() {
             return Err(leader::not_leading(shared));
         }
         let here = shared.last_log().map_or(0, |last| last.index);

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::types::Leader;
 use crate::env::Clock;
+use crate::raft::types::Leader;
 
 /// Statements of leaders that wait for their entry to be applied.
 const STATEMENTS_MAX: usize = 64;
