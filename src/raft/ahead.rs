@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::Shared;
+use super::context::NodeContext;
 
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -15,12 +15,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub const AHEAD_MS_MAX: u64 = 10_000;
 
 /// Notes when it begins and ends. Ends with the runtime.
-pub async fn run(shared: Arc<Shared>) {
+pub async fn run(context: Arc<NodeContext>) {
     let mut said = false;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let machine_ms = shared.state.view(|core, _, _| core.machine.now_ms());
-        let ahead_ms = shared.clocks.machine_ahead_ms(machine_ms, &shared.voters());
+        let machine_ms = context.state.view(|core, _, _| core.machine.now_ms());
+        let ahead_ms = context.clocks.machine_ahead_ms(machine_ms, &context.voters());
         let is_ahead = ahead_ms > AHEAD_MS_MAX;
         if is_ahead == said {
             continue;
@@ -28,10 +28,10 @@ pub async fn run(shared: Arc<Shared>) {
         said = is_ahead;
         let seconds = ahead_ms / 1000;
         match is_ahead {
-            true => shared
+            true => context
                 .events
                 .note("time", format!("machine time is ahead of the clocks seconds={seconds}: what expires does so later")),
-            false => shared.events.note("time", "the clocks have caught up with machine time"),
+            false => context.events.note("time", "the clocks have caught up with machine time"),
         }
         tracing::warn!(is_ahead, seconds, "machine time, ahead of the clocks or not any more");
     }

@@ -26,8 +26,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::clocks::Clocks;
+use super::context::NodeContext;
 use super::room::{self, Room};
-use super::shared::Shared;
 use super::types::{
     Entry, RaftLogId, RpcError, Types, log_id_from_wire, log_id_to_wire, network_error, payload_from_bytes, payload_to_bytes,
     rpc_error, vote_from_wire, vote_to_wire,
@@ -305,21 +305,25 @@ where
 }
 
 /// Hands a request to Raft. Errors: Raft has stopped.
-pub async fn receive(shared: Arc<Shared>, rpc: AppendEntriesRequest<Types>) -> Result<peer::AppendResponse, Status> {
+pub async fn receive(
+    context: Arc<NodeContext>,
+    room: Arc<Room>,
+    rpc: AppendEntriesRequest<Types>,
+) -> Result<peer::AppendResponse, Status> {
     let vote = rpc.vote;
-    if shared.holds_off(&vote) && room::have_content(&rpc.entries) {
+    if room.holds_off(&vote, context.env.clock.now()) && room::have_content(&rpc.entries) {
         tracing::debug!("content is refused: the disk of this node is full");
         if mutant::is(Mutant::FullMemberAcknowledges) {
-            return Ok(peer::AppendResponse { result: Some(Appended::Success(v1::Empty {})), wall_ms: shared.clocks.wall_ms() });
+            return Ok(peer::AppendResponse { result: Some(Appended::Success(v1::Empty {})), wall_ms: context.clocks.wall_ms() });
         }
         return Err(room::refused());
     }
-    if shared.would_wait_for_room(&vote) || (shared.log.waits_for_room() && !rpc.entries.is_empty()) {
+    if context.would_wait_for_room(&vote) || (context.log.waits_for_room() && !rpc.entries.is_empty()) {
         return Err(room::refused());
     }
     // A node whose Raft has stopped looks like one that is down.
     let stopped = |error| Status::unavailable(format!("this node's raft has stopped: {error}"));
-    let answer = shared.raft.append_entries(rpc).await.map_err(stopped)?;
+    let answer = context.raft.append_entries(rpc).await.map_err(stopped)?;
     let result = match answer {
         AppendEntriesResponse::Success => Appended::Success(v1::Empty {}),
         AppendEntriesResponse::PartialSuccess(Some(log_id)) => Appended::PartialSuccess(log_id_to_wire(&log_id)),
@@ -327,19 +331,20 @@ pub async fn receive(shared: Arc<Shared>, rpc: AppendEntriesRequest<Types>) -> R
         AppendEntriesResponse::HigherVote(vote) => Appended::HigherVote(vote_to_wire(&vote)),
     };
     if !matches!(result, Appended::HigherVote(_)) {
-        shared.leadership.heard_append(vote);
+        context.leadership.heard_append(vote);
     }
-    Ok(peer::AppendResponse { result: Some(result), wall_ms: shared.clocks.wall_ms() })
+    Ok(peer::AppendResponse { result: Some(result), wall_ms: context.clocks.wall_ms() })
 }
 
 /// Answers a stream of requests in their order, each handed to Raft before the next is read. `check` is asked about
 /// each: who the members are changes while the stream is open. Ends with the first error.
 pub fn receive_all(
-    shared: Arc<Shared>,
+    context: Arc<NodeContext>,
+    room: Arc<Room>,
     requests: Streaming<peer::AppendRequest>,
     check: impl FnMut(&peer::AppendRequest) -> Result<(), Status> + Send + 'static,
 ) -> BoxStream<'static, Result<peer::AppendResponse, Status>> {
-    let receiver = Receiver { shared, requests: Some(requests), check, open: FuturesOrdered::new() };
+    let receiver = Receiver { context, room, requests: Some(requests), check, open: FuturesOrdered::new() };
     Box::pin(unfold(Some(receiver), async |receiver| {
         let mut receiver = receiver?;
         let answer = receiver.next().await?;
@@ -351,7 +356,8 @@ pub fn receive_all(
 type Answering = Pin<Box<dyn Future<Output = Result<peer::AppendResponse, Status>> + Send>>;
 
 struct Receiver<C> {
-    shared: Arc<Shared>,
+    context: Arc<NodeContext>,
+    room: Arc<Room>,
     requests: Option<Streaming<peer::AppendRequest>>,
     check: C,
     open: FuturesOrdered<Answering>,
@@ -392,7 +398,7 @@ impl<C: FnMut(&peer::AppendRequest) -> Result<(), Status>> Receiver<C> {
     fn take(&mut self, request: peer::AppendRequest) -> Result<(), Status> {
         (self.check)(&request)?;
         let rpc = from_wire(request)?;
-        self.open.push_back(Box::pin(receive(self.shared.clone(), rpc)));
+        self.open.push_back(Box::pin(receive(self.context.clone(), self.room.clone(), rpc)));
         Ok(())
     }
 }

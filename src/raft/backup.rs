@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Member;
-use super::shared::Shared;
+use super::context::NodeContext;
 use super::state_machine::{RAFT_TABLE, RaftRow, raft_row};
 use super::types::{StoredMembership, members_of};
 use crate::machine::audit::{Audit, Totals};
@@ -21,7 +21,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A backup on its way out of this node. It pins the state as of one entry while it lives; a node makes one at a time.
 pub struct Backup {
-    shared: Arc<Shared>,
+    context: Arc<NodeContext>,
     writer: Option<Writer>,
     applied: LogId,
     _only: OwnedSemaphorePermit,
@@ -31,29 +31,34 @@ impl Backup {
     /// Begins a backup that contains everything up to the entry `at_least`, waited for at most `timeout`. Cancel safe.
     ///
     /// Errors: another one is being made, the entry did not come in time, nothing was ever applied, or the disk failed.
-    pub(super) async fn begin(shared: Arc<Shared>, at_least: u64, timeout: Duration) -> Result<Self, Refusal> {
+    pub(super) async fn begin(
+        context: Arc<NodeContext>,
+        one_at_a_time: &Arc<Semaphore>,
+        at_least: u64,
+        timeout: Duration,
+    ) -> Result<Self, Refusal> {
         let busy =
             || Refusal::not_applied(RefusalKind::Overloaded { retry_after: RETRY_AFTER }, "this node is making a backup already");
-        let only = shared.backups.clone().try_acquire_owned().map_err(|_| busy())?;
+        let only = one_at_a_time.clone().try_acquire_owned().map_err(|_| busy())?;
         let unavailable = |why: String| Refusal::not_applied(RefusalKind::Unavailable, why);
-        let wait = shared.raft.wait(Some(timeout));
+        let wait = context.raft.wait(Some(timeout));
         let reached = wait.applied_index_at_least(Some(at_least), "backup").await;
         reached.map_err(|_| unavailable(format!("this node has not applied the entry in time revision={at_least}")))?;
-        shared.machine.flush().await.map_err(|error| unavailable(error.to_string()))?;
-        let state = shared.state.clone();
-        let snapshot = shared.blocking.call(move || state.snapshot()).await.map_err(|error| unavailable(error.to_string()))?;
-        let (Some(applied), Some(cluster)) = (snapshot.applied(), shared.peers.cluster_id()) else {
+        context.flush().await.map_err(|error| unavailable(error.to_string()))?;
+        let state = context.state.clone();
+        let snapshot = context.blocking.call(move || state.snapshot()).await.map_err(|error| unavailable(error.to_string()))?;
+        let (Some(applied), Some(cluster)) = (snapshot.applied(), context.peers.cluster_id()) else {
             return Err(unavailable("there is nothing to back up before the cluster is formed".into()));
         };
         let header = Header {
             cluster,
-            name: shared.name.clone(),
-            node: shared.me,
-            taken_ms: shared.env.clock.wall_ms(),
+            name: context.facts.name.clone(),
+            node: context.me(),
+            taken_ms: context.env.clock.wall_ms(),
             release: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let writer = Some(Writer::new(snapshot, header));
-        Ok(Self { shared, writer, applied, _only: only })
+        Ok(Self { context, writer, applied, _only: only })
     }
 
     /// The entry it ends at.
@@ -72,7 +77,7 @@ impl Backup {
     pub async fn next_piece(&mut self) -> Result<Option<Bytes>, Refusal> {
         let Some(mut writer) = self.writer.take() else { return Ok(None) };
         let (writer, piece) = self
-            .shared
+            .context
             .blocking
             .call(move || {
                 let piece = writer.next_piece();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Status;
 
+use super::context::NodeContext;
 use super::peers::Purpose;
-use super::shared::Shared;
 use super::types::PeerNode;
 use super::{CLUSTER_VERSION_MIN, Member};
 use crate::machine::newest_version;
@@ -23,45 +23,52 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often what is missing is logged.
 const ROUNDS_PER_LOG: u32 = 50;
 
+/// Whether log and vote are empty: nothing was ever promised to anyone.
+fn is_pristine(context: &NodeContext) -> bool {
+    let position = context.log.position();
+    let ever = context.identity.lock().unwrap_or_else(PoisonError::into_inner).was_initialized();
+    position.vote.is_none() && position.last.is_none() && !ever
+}
+
 /// This node's answer to anyone who asks who it is.
-pub fn hello(shared: &Shared) -> peer::HelloResponse {
-    let initialized = !shared.is_pristine();
-    let identity = shared.identity.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn hello(context: &NodeContext) -> peer::HelloResponse {
+    let initialized = !is_pristine(context);
+    let identity = context.identity.lock().unwrap_or_else(PoisonError::into_inner);
     peer::HelloResponse {
-        name: shared.name.clone(),
-        configuration_hash: shared.configuration_hash,
-        node: shared.me.0,
+        name: context.facts.name.clone(),
+        configuration_hash: context.facts.configuration_hash,
+        node: context.me().0,
         instance: Bytes::copy_from_slice(identity.instance().as_bytes()),
         cluster_id: identity.cluster().map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
         initialized,
-        boot_id: shared.boot_id,
+        boot_id: context.facts.boot_id,
         cluster_version_min: CLUSTER_VERSION_MIN.into(),
         cluster_version_max: newest_version().into(),
     }
 }
 
 /// Takes a cluster id, durably, only while log and vote are empty. Blocks on the disk.
-pub fn adopt(shared: &Shared, request: &peer::AdoptRequest) -> Result<(), Status> {
+pub fn adopt(context: &NodeContext, request: &peer::AdoptRequest) -> Result<(), Status> {
     let offered =
         ClusterId::from_slice(&request.cluster_id).ok_or_else(|| Status::invalid_argument("cluster_id must have 16 bytes"))?;
-    if request.name != shared.name || request.configuration_hash != shared.configuration_hash {
+    if request.name != context.facts.name || request.configuration_hash != context.facts.configuration_hash {
         return Err(Status::failed_precondition("name or configuration differ"));
     }
-    let pristine = shared.is_pristine();
-    let mut identity = shared.identity.lock().unwrap_or_else(PoisonError::into_inner);
+    let pristine = is_pristine(context);
+    let mut identity = context.identity.lock().unwrap_or_else(PoisonError::into_inner);
     let is_ours = InstanceId::from_slice(&request.to_instance) == Some(identity.instance()) || mutant::is(Mutant::AdoptUnchecked);
-    if request.to != shared.me.0 || !is_ours {
+    if request.to != context.me().0 || !is_ours {
         return Err(Status::failed_precondition("the offer is for another node or data directory"));
     }
     if identity.cluster() == Some(offered) {
-        shared.peers.set_cluster_id(offered);
+        context.peers.set_cluster_id(offered);
         return Ok(());
     }
     if !pristine {
         return Err(Status::failed_precondition("this node belongs to a cluster already"));
     }
     identity.adopt(offered).map_err(|error| Status::internal(error.to_string()))?;
-    shared.peers.set_cluster_id(offered);
+    context.peers.set_cluster_id(offered);
     tracing::info!(cluster_id = %offered, "adopted a cluster id");
     Ok(())
 }
@@ -110,13 +117,16 @@ fn judge(name: &str, configuration_hash: u64, answers: &BTreeMap<NodeId, Result<
 }
 
 /// Asks the node at a member's address who it is. Errors: why there is no answer.
-pub async fn ask(shared: &Shared, member: &Member) -> Result<peer::HelloResponse, String> {
-    if member.id == shared.me {
-        return Ok(hello(shared));
+pub async fn ask(context: &NodeContext, member: &Member) -> Result<peer::HelloResponse, String> {
+    if member.id == context.me() {
+        return Ok(hello(context));
     }
-    let mut client = shared.peers.client_at(&member.peer_address, Purpose::Control).map_err(|error| error.to_string())?;
-    let request =
-        peer::HelloRequest { name: shared.name.clone(), configuration_hash: shared.configuration_hash, from: shared.me.0 };
+    let mut client = context.peers.client_at(&member.peer_address, Purpose::Control).map_err(|error| error.to_string())?;
+    let request = peer::HelloRequest {
+        name: context.facts.name.clone(),
+        configuration_hash: context.facts.configuration_hash,
+        from: context.me().0,
+    };
     match tokio::time::timeout(ASK_TIMEOUT, client.hello(request)).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(reason(&status)),
@@ -135,50 +145,50 @@ pub fn reason(status: &Status) -> String {
 
 /// Offers a node a cluster's id. Errors: it refuses, or does not answer.
 pub async fn offer(
-    shared: &Arc<Shared>,
+    context: &Arc<NodeContext>,
     member: &Member,
     instance: InstanceId,
     id: ClusterId,
     configuration_hash: u64,
 ) -> Result<(), Status> {
     let request = peer::AdoptRequest {
-        name: shared.name.clone(),
+        name: context.facts.name.clone(),
         configuration_hash,
         to: member.id.0,
         to_instance: Bytes::copy_from_slice(instance.as_bytes()),
         cluster_id: Bytes::copy_from_slice(id.as_bytes()),
     };
-    if member.id == shared.me {
-        let own = shared.clone();
-        return shared.blocking.call(move || adopt(&own, &request)).await;
+    if member.id == context.me() {
+        let own = context.clone();
+        return context.blocking.call(move || adopt(&own, &request)).await;
     }
     let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
-    let mut client = shared.peers.client_at(&member.peer_address, Purpose::Control).map_err(unreachable)?;
+    let mut client = context.peers.client_at(&member.peer_address, Purpose::Control).map_err(unreachable)?;
     let answer = tokio::time::timeout(ASK_TIMEOUT, client.adopt(request)).await;
     answer.map_err(|_| Status::deadline_exceeded("no answer in time"))?.map(drop)
 }
 
 /// The id this node drew, now or before a crash; adopted by itself, durably, before anyone else is offered it.
-async fn drawn_id(shared: &Arc<Shared>, instance: InstanceId) -> Result<ClusterId, Status> {
-    let known = shared.identity.lock().unwrap_or_else(PoisonError::into_inner).cluster();
+async fn drawn_id(context: &Arc<NodeContext>, instance: InstanceId) -> Result<ClusterId, Status> {
+    let known = context.identity.lock().unwrap_or_else(PoisonError::into_inner).cluster();
     let id = known.unwrap_or_else(|| {
         let mut bytes = [0; 16];
-        shared.env.random.fill(&mut bytes);
+        context.env.random.fill(&mut bytes);
         ClusterId(bytes)
     });
-    let own = shared.configured.iter().find(|member| member.id == shared.me).cloned();
+    let own = context.facts.configured.iter().find(|member| member.id == context.me()).cloned();
     let own = own.ok_or_else(|| Status::internal("this node is not configured"))?;
-    offer(shared, &own, instance, id, shared.configuration_hash).await?;
+    offer(context, &own, instance, id, context.facts.configuration_hash).await?;
     Ok(id)
 }
 
-async fn initialize(shared: &Arc<Shared>, instances: &BTreeMap<NodeId, InstanceId>) -> Result<(), Status> {
+async fn initialize(context: &Arc<NodeContext>, instances: &BTreeMap<NodeId, InstanceId>) -> Result<(), Status> {
     let instance = |id: NodeId| instances.get(&id).copied().unwrap_or_default();
-    let id = drawn_id(shared, instance(shared.me)).await?;
+    let id = drawn_id(context, instance(context.me())).await?;
     let is_asked = |member: &&Member| !mutant::is(Mutant::BootstrapByMajority) || instances.contains_key(&member.id);
-    for member in shared.configured.iter().filter(is_asked).filter(|member| member.id != shared.me) {
+    for member in context.facts.configured.iter().filter(is_asked).filter(|member| member.id != context.me()) {
         let named = |status: Status| Status::unavailable(format!("node {} did not adopt: {}", member.id, status.message()));
-        offer(shared, member, instance(member.id), id, shared.configuration_hash).await.map_err(named)?;
+        offer(context, member, instance(member.id), id, context.facts.configuration_hash).await.map_err(named)?;
     }
     let node = |member: &Member| PeerNode {
         peer_address: member.peer_address.clone(),
@@ -186,29 +196,29 @@ async fn initialize(shared: &Arc<Shared>, instances: &BTreeMap<NodeId, InstanceI
         admin_address: member.admin_address.clone(),
         instance: instance(member.id),
     };
-    let members: BTreeMap<NodeId, PeerNode> = shared.configured.iter().map(|member| (member.id, node(member))).collect();
-    shared.raft.initialize(members).await.map_err(|error| Status::internal(error.to_string()))?;
-    tracing::info!(cluster_id = %id, members = shared.configured.len(), "initialized a new cluster");
+    let members: BTreeMap<NodeId, PeerNode> = context.facts.configured.iter().map(|member| (member.id, node(member))).collect();
+    context.raft.initialize(members).await.map_err(|error| Status::internal(error.to_string()))?;
+    tracing::info!(cluster_id = %id, members = context.facts.configured.len(), "initialized a new cluster");
     Ok(())
 }
 
 /// Runs until the cluster exists. Only the node with the lowest configured id does anything.
 ///
 /// Cancel safe: every step is repeated from what is on disk.
-pub async fn run(shared: Arc<Shared>) {
-    if shared.configured.iter().map(|member| member.id).min() != Some(shared.me) {
+pub async fn run(context: Arc<NodeContext>) {
+    if context.facts.configured.iter().map(|member| member.id).min() != Some(context.me()) {
         return;
     }
     let mut rounds = 0u32;
     loop {
-        let asked = shared.configured.iter().map(|member| async { (member.id, ask(&shared, member).await) });
+        let asked = context.facts.configured.iter().map(|member| async { (member.id, ask(&context, member).await) });
         let answers: BTreeMap<_, _> = futures_util::future::join_all(asked).await.into_iter().collect();
-        let blocked = match judge(&shared.name, shared.configuration_hash, &answers) {
+        let blocked = match judge(&context.facts.name, context.facts.configuration_hash, &answers) {
             Round::Exists(node) => {
                 tracing::debug!(%node, "the cluster exists: nothing to bootstrap");
                 return;
             }
-            Round::Ready(instances) => match initialize(&shared, &instances).await {
+            Round::Ready(instances) => match initialize(&context, &instances).await {
                 Ok(()) => return,
                 Err(status) => status.message().to_owned(),
             },

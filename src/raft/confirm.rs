@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::context::NodeContext;
 use super::peers::Purpose;
-use super::shared::Shared;
 use super::types::{Leader, PeerNode, vote_from_bytes, vote_from_wire, vote_to_wire};
 use crate::types::NodeId;
 use crate::wire::peer::v1 as peer;
@@ -36,8 +36,10 @@ const RECONNECT: Duration = Duration::from_millis(50);
 const QUEUE_MAX: usize = 64;
 
 /// The rounds of one node.
-#[derive(Default)]
-pub struct Confirmer(Mutex<Rounds>);
+pub struct Confirmer {
+    context: Arc<NodeContext>,
+    rounds: Mutex<Rounds>,
+}
 
 #[derive(Default)]
 struct Rounds {
@@ -63,35 +65,41 @@ impl Voters {
 }
 
 impl Confirmer {
+    pub fn new(context: Arc<NodeContext>) -> Self {
+        Self { context, rounds: Mutex::default() }
+    }
+
     fn rounds(&self) -> MutexGuard<'_, Rounds> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is certain that, when this was called, no other leader had committed anything, and that this node has applied
     /// everything acknowledged by then. Cancel safe.
-    pub async fn confirm(&self, shared: &Shared) -> bool {
-        let began = shared.env.clock.now();
-        let Some((leader, confirmed)) = self.begin(shared) else { return false };
+    pub async fn confirm(&self) -> bool {
+        let context = &self.context;
+        let began = context.env.clock.now();
+        let Some((leader, confirmed)) = self.begin() else { return false };
         let is_confirmed = matches!(tokio::time::timeout(WAIT, confirmed).await, Ok(Ok(())));
         if is_confirmed {
-            shared.leadership.quorum().confirmed_since(leader, began);
+            context.leadership.quorum().confirmed_since(leader, began);
         }
         is_confirmed
     }
 
-    fn begin(&self, shared: &Shared) -> Option<(Leader, oneshot::Receiver<()>)> {
+    fn begin(&self) -> Option<(Leader, oneshot::Receiver<()>)> {
+        let context = &self.context;
         let (vote, voters) = {
-            let metrics = shared.raft.metrics();
+            let metrics = context.raft.metrics();
             let metrics = metrics.borrow_watched();
             if metrics.state != ServerState::Leader {
                 return None;
             }
             (metrics.vote, Voters(metrics.membership_config.membership().get_joint_config().clone()))
         };
-        let applied = shared.applied()?;
+        let applied = context.applied()?;
         let leader = vote.leader_id;
         let has_begun = applied.term == leader.term && applied.node == leader.node_id;
-        if !has_begun || voted_for(shared) != Some(leader) {
+        if !has_begun || voted_for(context) != Some(leader) {
             return None;
         }
         let (done, confirmed) = oneshot::channel();
@@ -105,24 +113,25 @@ impl Confirmer {
             let _ = stream.try_send(request.clone());
         }
         rounds.open.insert(number, Round { voters, confirmed: BTreeSet::new(), done });
-        rounds.confirmed(shared.me, number);
+        rounds.confirmed(context.me(), number);
         Some((leader, confirmed))
     }
 
     /// Keeps a stream to every other member, as the membership changes. Ends with the runtime.
-    pub async fn run(shared: Arc<Shared>) {
-        let mut metrics = shared.raft.server_metrics();
+    pub async fn run(self: Arc<Self>) {
+        let context = &self.context;
+        let mut metrics = context.raft.server_metrics();
         let mut tasks = JoinSet::new();
         let mut known = BTreeMap::new();
         loop {
             let membership = metrics.borrow_and_update().membership_config.clone();
             let members: BTreeMap<NodeId, PeerNode> =
-                membership.nodes().filter(|(id, _)| **id != shared.me).map(|(id, node)| (*id, node.clone())).collect();
+                membership.nodes().filter(|(id, _)| **id != context.me()).map(|(id, node)| (*id, node.clone())).collect();
             if members != known {
                 tasks.shutdown().await;
-                shared.confirmer.rounds().streams.clear();
+                self.rounds().streams.clear();
                 for (id, node) in &members {
-                    tasks.spawn(hold(shared.clone(), *id, node.clone()));
+                    tasks.spawn(hold(self.clone(), *id, node.clone()));
                 }
                 known = members;
             }
@@ -147,39 +156,40 @@ impl Rounds {
 }
 
 /// Whom this node's vote is for, as its log last stored it.
-fn voted_for(shared: &Shared) -> Option<Leader> {
-    Some(vote_from_bytes(&shared.log.position().vote?).ok()?.leader_id)
+fn voted_for(context: &NodeContext) -> Option<Leader> {
+    Some(vote_from_bytes(&context.log.position().vote?).ok()?.leader_id)
 }
 
 /// A peer's answer to one round.
-pub fn answer(shared: &Shared, request: &peer::ConfirmRequest) -> peer::ConfirmResponse {
+pub fn answer(context: &NodeContext, request: &peer::ConfirmRequest) -> peer::ConfirmResponse {
     let asked = vote_from_wire(request.vote.as_ref()).ok().map(|vote| vote.leader_id);
-    peer::ConfirmResponse { round: request.round, confirmed: asked.is_some() && asked == voted_for(shared) }
+    peer::ConfirmResponse { round: request.round, confirmed: asked.is_some() && asked == voted_for(context) }
 }
 
 /// Keeps a stream to one peer open.
-async fn hold(shared: Arc<Shared>, id: NodeId, node: PeerNode) {
+async fn hold(confirmer: Arc<Confirmer>, id: NodeId, node: PeerNode) {
     loop {
-        talk(&shared, id, &node).await;
-        shared.confirmer.rounds().streams.remove(&id);
+        talk(&confirmer, id, &node).await;
+        confirmer.rounds().streams.remove(&id);
         tokio::time::sleep(RECONNECT).await;
     }
 }
 
 /// Opens a stream, and counts what is confirmed on it until it ends.
-async fn talk(shared: &Shared, id: NodeId, node: &PeerNode) {
+async fn talk(confirmer: &Confirmer, id: NodeId, node: &PeerNode) {
+    let context = &confirmer.context;
     let (requests, queue) = mpsc::channel(QUEUE_MAX);
-    let route = peer::ConfirmRequest { route: Some(shared.peers.route(id, node.instance)), ..Default::default() };
-    let Ok(mut client) = shared.peers.client(node, Purpose::Heartbeat) else { return };
+    let route = peer::ConfirmRequest { route: Some(context.peers.route(id, node.instance)), ..Default::default() };
+    let Ok(mut client) = context.peers.client(node, Purpose::Heartbeat) else { return };
     if requests.try_send(route).is_err() {
         return;
     }
     let Ok(answers) = client.confirm(ReceiverStream::new(queue)).await else { return };
     let mut answers = answers.into_inner();
-    shared.confirmer.rounds().streams.insert(id, requests);
+    confirmer.rounds().streams.insert(id, requests);
     while let Ok(Some(answer)) = answers.message().await {
         if answer.confirmed {
-            shared.confirmer.rounds().confirmed(id, answer.round);
+            confirmer.rounds().confirmed(id, answer.round);
         }
     }
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::context::NodeContext;
 use super::hand_over::begin;
 use super::presence::Presence;
-use super::shared::Shared;
+use super::room::Room;
 
 /// A sync that takes so long hangs. Far above what a busy disk takes, and below what callers wait for.
 const HUNG_AFTER: Duration = Duration::from_secs(3);
@@ -22,14 +23,14 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs until the log has failed or the runtime ends.
-pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
+pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>, room: Arc<Room>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let (done, mut synced) = oneshot::channel();
-        shared.log.sync(Box::new(move |result| drop(done.send(result))));
+        context.log.sync(Box::new(move |result| drop(done.send(result))));
         let result = match tokio::time::timeout(HUNG_AFTER, &mut synced).await {
             Ok(result) => result,
-            Err(_) => hung(&shared, &presence, synced).await,
+            Err(_) => hung(&context, &presence, &room, synced).await,
         };
         if !matches!(result, Ok(Ok(()))) {
             return;
@@ -41,24 +42,25 @@ type Synced = oneshot::Receiver<Result<(), crate::storage::log::Error>>;
 
 /// Until the sync ends, sees to it that another leads.
 async fn hung(
-    shared: &Shared,
+    context: &NodeContext,
     presence: &Presence,
+    room: &Room,
     mut synced: Synced,
 ) -> Result<Result<(), crate::storage::log::Error>, oneshot::error::RecvError> {
     tracing::warn!("the disk of this node hangs");
-    shared.events.note("disk_hung", format!("seconds={}", HUNG_AFTER.as_secs()));
+    context.events.note("disk_hung", format!("seconds={}", HUNG_AFTER.as_secs()));
     let mut asked: Option<Instant> = None;
     let result = loop {
         // Its own Raft may wait for the disk, to sync the vote for the next leader, and say nothing any more: so the others are asked.
-        let leads = shared.leadership.leader_by_term() == Some(shared.me) && !presence.leader_elsewhere();
+        let leads = context.leadership.leader_by_term() == Some(context.me()) && !presence.leader_elsewhere();
         if leads && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
             asked = Some(Instant::now());
-            if let Err(why) = begin(shared, presence, None).await {
+            if let Err(why) = begin(context, presence, room, None).await {
                 tracing::warn!(why, "the leader's disk hangs, and nobody can take over");
             }
         }
         if presence.leader_elsewhere() {
-            shared.leadership.set_hung(true);
+            context.leadership.set_hung(true);
         }
         let wait = async {
             tokio::select! {
@@ -73,7 +75,7 @@ async fn hung(
         }
     };
     tracing::info!("the disk of this node answers again");
-    shared.events.note("disk_answers", "");
-    shared.leadership.set_hung(false);
+    context.events.note("disk_answers", "");
+    context.leadership.set_hung(false);
     result
 }

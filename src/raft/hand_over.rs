@@ -5,8 +5,9 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 
+use super::context::NodeContext;
 use super::presence::Presence;
-use super::shared::Shared;
+use super::room::Room;
 use crate::types::{NodeId, Refusal, RefusalKind};
 
 /// How long another may take to lead. Longer than an election timeout: if nobody takes over at once, an election settles it.
@@ -37,16 +38,16 @@ impl Failed {
 /// does not lead.
 ///
 /// Errors: nobody can take over, or nobody did in time. Dropping the future does not stop it.
-pub async fn hand_over(shared: &Shared, presence: &Presence, to: Option<NodeId>) -> Result<NodeId, Failed> {
-    let target = begin(shared, presence, to).await.map_err(|why| Failed { why, began: false })?;
+pub async fn hand_over(context: &NodeContext, presence: &Presence, room: &Room, to: Option<NodeId>) -> Result<NodeId, Failed> {
+    let target = begin(context, presence, room, to).await.map_err(|why| Failed { why, began: false })?;
     let began = |why: &str| Failed { why: why.to_owned(), began: true };
-    let me = shared.me;
-    let wait = shared.raft.wait(Some(TIMEOUT));
+    let me = context.me();
+    let wait = context.raft.wait(Some(TIMEOUT));
     tokio::select! {
         led = wait.metrics(|metrics| metrics.current_leader.is_some_and(|leader| leader != me), "another leads") => {
             let leader = led.ok().and_then(|metrics| metrics.current_leader);
             let leader = leader.ok_or_else(|| began("nobody took the leadership over in time"))?;
-            let mut known = shared.leadership.subscribe();
+            let mut known = context.leadership.subscribe();
             let heard = known.wait_for(|known| known.leader.as_ref().is_some_and(|leader| leader.node != me));
             // Whether or not: it leads.
             let _ = tokio::time::timeout(HEARD_TIMEOUT, heard).await;
@@ -58,15 +59,15 @@ pub async fn hand_over(shared: &Shared, presence: &Presence, to: Option<NodeId>)
 }
 
 /// Asks a voter to take over, and everyone to let it; gives who that is. It may not come to it.
-pub async fn begin(shared: &Shared, presence: &Presence, to: Option<NodeId>) -> Result<NodeId, String> {
+pub async fn begin(context: &NodeContext, presence: &Presence, room: &Room, to: Option<NodeId>) -> Result<NodeId, String> {
     let target = {
-        let metrics = shared.raft.metrics();
+        let metrics = context.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref().filter(|_| metrics.state == ServerState::Leader);
         let Some(replication) = replication else { return Err("this node does not lead".into()) };
         let others = metrics.membership_config.voter_ids();
-        let others = others.filter(|id| *id != shared.me && presence.is_connected(*id) && to.is_none_or(|to| to == *id));
-        let full = &shared.room.verdict().full;
+        let others = others.filter(|id| *id != context.me() && presence.is_connected(*id) && to.is_none_or(|to| to == *id));
+        let full = &room.verdict().full;
         others.max_by_key(|id| (!full.contains(id), replication.get(id).cloned().flatten(), *id))
     };
     let Some(target) = target else {
@@ -76,10 +77,10 @@ pub async fn begin(shared: &Shared, presence: &Presence, to: Option<NodeId>) -> 
         });
     };
     // It would only hand over in turn.
-    if to.is_some() && shared.room.verdict().spares && shared.room.verdict().full.contains(&target) {
+    if to.is_some() && room.verdict().spares && room.verdict().full.contains(&target) {
         return Err(format!("the disk of node {target} is full; others have room"));
     }
     tracing::info!(to = %target, "handing leadership over");
-    shared.raft.trigger().transfer_leader(target).await.map_err(|error| error.to_string())?;
+    context.raft.trigger().transfer_leader(target).await.map_err(|error| error.to_string())?;
     Ok(target)
 }

@@ -1,25 +1,27 @@
 //! A running node, as the server uses it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::backup::Backup;
 use super::charge::LoadedRoom;
+use super::context::NodeContext;
 use super::hand_over::{Failed, hand_over};
-use super::members::{self, Ask, Roster};
+use super::members::{self, Ask, Members, Roster};
+use super::outside::Outside;
 use super::peers::Purpose;
 use super::presence::Presence;
 use super::propose::{propose, stamp};
-use super::purge;
-use super::read::{self, Read};
-use super::shared::Shared;
+use super::purge::Eraser;
+use super::read::{self, Read, Reads};
+use super::room::Room;
+use super::scrub;
 use super::types::{PeerNode, members_of};
 use super::{Leadership, Member, Reply, Scrubbed, Syncs};
 use crate::machine::{Command, Counts, Ground, Metered, OpenedClient, Rules};
@@ -107,44 +109,55 @@ pub struct Peer {
 
 /// A handle to the running node. Cheap to clone.
 #[derive(Clone)]
-pub struct Node {
-    shared: Arc<Shared>,
-    presence: Arc<Presence>,
-    tasks: Arc<tokio::sync::Mutex<JoinSet<()>>>,
+pub struct Node(Arc<Parts>);
+
+/// What a handle reaches.
+pub(super) struct Parts {
+    pub context: Arc<NodeContext>,
+    pub presence: Arc<Presence>,
+    pub members: Arc<Members>,
+    pub room: Arc<Room>,
+    pub outside: Arc<Outside>,
+    pub reads: Arc<Reads>,
+    pub scrub: Arc<scrub::Progress>,
+    pub eraser: Eraser,
+    /// One backup at a time: each pins a state of its own.
+    pub backups: Arc<Semaphore>,
+    pub tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl Node {
-    pub(super) fn new(shared: Arc<Shared>, presence: Arc<Presence>, tasks: JoinSet<()>) -> Self {
-        Self { shared, presence, tasks: Arc::new(tokio::sync::Mutex::new(tasks)) }
+    pub(super) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
     }
 
     /// This node.
     pub fn id(&self) -> NodeId {
-        self.shared.me
+        self.0.context.me()
     }
 
     /// The cluster; `None` before bootstrap.
     pub fn cluster_id(&self) -> Option<ClusterId> {
-        self.shared.peers.cluster_id()
+        self.0.context.peers.cluster_id()
     }
 
     /// The refusal of whatever speaks for a cluster, where this node is in none.
     pub fn outside(&self) -> Option<Refusal> {
-        let (why, _) = self.shared.outside()?;
+        let (why, _) = self.0.outside.why()?;
         Some(Refusal::not_applied(RefusalKind::Unavailable, why))
     }
 
     /// Why this node is in no cluster, though one has it as a member.
     pub fn estranged(&self) -> Option<String> {
-        self.shared.outside().filter(|(_, is_member)| *is_member).map(|(why, _)| why)
+        self.0.outside.why().filter(|(_, is_member)| *is_member).map(|(why, _)| why)
     }
 
     /// Members that are reached elsewhere than the membership has them, in words.
     pub fn found_elsewhere(&self) -> Vec<String> {
-        let membership = self.shared.membership();
+        let membership = self.0.context.membership();
         let others = membership.nodes().filter(|(_, node)| !node.peer_address.is_empty());
         let elsewhere = |(id, node): (&NodeId, &PeerNode)| {
-            let at = self.shared.peers.address(node);
+            let at = self.0.context.peers.address(node);
             (at != node.peer_address).then(|| format!("node={id} at={at} members_have={}", node.peer_address))
         };
         others.filter_map(elsewhere).collect()
@@ -152,39 +165,39 @@ impl Node {
 
     /// Who leads, as it changes.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.shared.leadership.subscribe()
+        self.0.context.leadership.subscribe()
     }
 
     /// Proposes all in one batch, in order, stamped with one time. Each reply is called exactly once, from another task.
     pub fn propose(&self, batch: Vec<(Command, Reply)>) {
-        let shared = self.shared.clone();
-        tokio::spawn(async move { propose(&shared, batch).await });
+        let context = self.0.context.clone();
+        tokio::spawn(async move { propose(&context, batch).await });
     }
 
     /// One read index for all linearizable reads of the batch, one view each. Each reply is called exactly once, from another thread.
     pub fn read(&self, batch: Vec<Read>) {
-        read::spawn(self.shared.clone(), batch);
+        read::spawn(self.0.reads.clone(), batch);
     }
 
     /// Content that was read and waits for its readers.
     pub fn loaded(&self) -> &LoadedRoom {
-        &self.shared.loaded
+        &self.0.reads.loaded
     }
 
     /// The members: the replicated ones, or before bootstrap the configured ones.
     pub fn members(&self) -> Vec<Member> {
-        let members = members_of(&self.shared.membership());
-        if members.iter().any(|member| member.voter) { members } else { self.shared.configured.clone() }
+        let members = members_of(&self.0.context.membership());
+        if members.iter().any(|member| member.voter) { members } else { self.0.context.facts.configured.clone() }
     }
 
     /// Who belongs to the cluster, by what this node has applied; before bootstrap nobody does.
     pub fn roster(&self) -> Roster {
-        members::roster(&self.shared)
+        members::roster(&self.0.context)
     }
 
     /// The same, once this node has applied any entry, of which the first says it; `None`: it has not within `timeout`. Cancel safe.
     pub async fn roster_within(&self, timeout: Duration) -> Option<Roster> {
-        let wait = self.shared.raft.wait(Some(timeout));
+        let wait = self.0.context.raft.wait(Some(timeout));
         wait.applied_index_at_least(Some(0), "members").await.ok()?;
         Some(self.roster()).filter(|roster| !roster.members.is_empty())
     }
@@ -194,7 +207,7 @@ impl Node {
     ///
     /// Errors: this node does not lead, or the change may not be, or was not made within `timeout`. Asking again is always safe.
     pub async fn change_members(&self, ask: &Ask, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
-        members::change(&self.shared, &self.presence, ask, force, timeout).await
+        self.0.members.change(ask, force, timeout).await
     }
 
     /// Hands the leadership over to another voter, by default the one whose log is the longest; gives who leads then. Dropping the
@@ -202,48 +215,48 @@ impl Node {
     ///
     /// Errors: this node does not lead, nobody can take over, or nobody did within 4 s: then somebody still may.
     pub async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
-        if !self.shared.leadership.is_self() {
-            return Err(self.shared.leadership.not_leader());
+        if !self.0.context.leadership.is_self() {
+            return Err(self.0.context.leadership.not_leader());
         }
-        if to == Some(self.shared.me) {
-            return Ok(self.shared.me);
+        if to == Some(self.0.context.me()) {
+            return Ok(self.0.context.me());
         }
-        hand_over(&self.shared, &self.presence, to).await.map_err(Failed::refusal)
+        hand_over(&self.0.context, &self.0.presence, &self.0.room, to).await.map_err(Failed::refusal)
     }
 
     /// The voters of each configuration in force, for tests of our own.
     #[doc(hidden)]
     pub fn voter_sets(&self) -> Vec<std::collections::BTreeSet<NodeId>> {
-        self.shared.membership().membership().get_joint_config().clone()
+        self.0.context.membership().membership().get_joint_config().clone()
     }
 
     /// This node calls no election when its timeout is over, for tests of what makes a leader without.
     #[doc(hidden)]
     pub fn never_time_out(&self) {
-        self.shared.raft.runtime_config().elect(false);
+        self.0.context.raft.runtime_config().elect(false);
     }
 
     /// Waits until this node hears nothing of a peer any more, for tests of our own. Cancel safe.
     #[doc(hidden)]
     pub async fn wait_disconnected(&self, peer: NodeId) {
-        self.presence.disconnected(peer).await;
+        self.0.presence.disconnected(peer).await;
     }
 
     /// Whether this node stops because it is no member any more.
     pub fn was_removed(&self) -> bool {
-        self.shared.was_removed.load(Ordering::Relaxed)
+        self.0.context.failure.was_removed()
     }
 
     /// What this node remembers of its past.
     pub fn events(&self) -> &super::events::Events {
-        &self.shared.events
+        &self.0.context.events
     }
 
     /// A backup that contains everything up to the entry `at_least`, waited for at most `timeout`. Cancel safe.
     ///
     /// Errors: another one is being made, the entry did not come in time, nothing was ever applied, or the disk failed.
     pub async fn backup(&self, at_least: u64, timeout: Duration) -> Result<Backup, Refusal> {
-        Backup::begin(self.shared.clone(), at_least, timeout).await
+        Backup::begin(self.0.context.clone(), &self.0.backups, at_least, timeout).await
     }
 
     /// Takes what is stored no more off this node's disk. Says how many rows of how many are done. Gives the last
@@ -251,80 +264,74 @@ impl Node {
     ///
     /// Errors: one is under way, or it failed; nothing stored is lost. Dropping the future does not stop the last step.
     pub async fn erase(&self, progress: impl FnMut(u64, u64) + Send + 'static) -> Result<u64, Refusal> {
-        let refused = |message: String| Refusal::not_applied(RefusalKind::Unavailable, message);
-        if self.shared.erasing.swap(true, Ordering::AcqRel) {
-            return Err(refused("this node erases already what is stored no more; wait for its end".to_owned()));
-        }
-        let erased = purge::erase_all(&self.shared, progress).await;
-        self.shared.erasing.store(false, Ordering::Release);
-        erased.map_err(|error| refused(format!("what is stored no more could not be erased, all that is stored is there: {error}")))
+        self.0.eraser.erase(progress).await
     }
 
     /// The way to a member's peer port; `None` if it is no member.
     pub fn peer(&self, node: NodeId) -> Option<Peer> {
-        let member = self.shared.member(node)?;
-        let channel = self.shared.peers.channel(&self.shared.peers.address(&member), Purpose::Forward).ok()?;
-        Some(Peer { channel, route: self.shared.peers.route(node, member.instance) })
+        let member = self.0.context.member(node)?;
+        let channel = self.0.context.peers.channel(&self.0.context.peers.address(&member), Purpose::Forward).ok()?;
+        Some(Peer { channel, route: self.0.context.peers.route(node, member.instance) })
     }
 
     /// Lets `f` ask this node's machine who holds what, and say whose a client is. It must be short: nothing is applied meanwhile.
     pub fn metered<R>(&self, f: impl FnOnce(&mut Metered<'_>) -> R) -> R {
-        self.shared.state.adjust(|core| f(&mut core.machine.metered()))
+        self.0.context.state.adjust(|core| f(&mut core.machine.metered()))
     }
 
     /// How much this node's machine holds, and what may be held.
     pub fn counts(&self) -> (Counts, &'static Rules) {
-        self.shared.state.view(|core, _, _| (core.machine.counts(), core.machine.rules()))
+        self.0.context.state.view(|core, _, _| (core.machine.counts(), core.machine.rules()))
     }
 
     /// See [`crate::machine::Machine::ground`].
     pub fn ground<'a>(&self, beginnings: impl IntoIterator<Item = &'a str>) -> Option<Ground> {
-        self.shared.state.view(|core, _, _| core.machine.ground(beginnings))
+        self.0.context.state.view(|core, _, _| core.machine.ground(beginnings))
     }
 
     /// See [`crate::machine::Machine::grounds_generation`].
     pub fn grounds_generation(&self) -> u64 {
-        self.shared.state.view(|core, _, _| core.machine.grounds_generation())
+        self.0.context.state.view(|core, _, _| core.machine.grounds_generation())
     }
 
     /// See [`crate::machine::Machine::clients_after`].
     pub fn clients_after(&self, after: Option<ClientId>, limit: usize) -> Vec<OpenedClient> {
-        self.shared.state.view(|core, _, _| core.machine.clients_after(after, limit))
+        self.0.context.state.view(|core, _, _| core.machine.clients_after(after, limit))
     }
 
     /// Errors: this node does not lead, with who does.
     pub fn require_lead(&self) -> Result<(), Refusal> {
-        if self.shared.leadership.is_self() { Ok(()) } else { Err(self.shared.leadership.not_leader()) }
+        if self.0.context.leadership.is_self() { Ok(()) } else { Err(self.0.context.leadership.not_leader()) }
     }
 
     /// Free and total bytes of the file system the data lies on, as last looked at; 0: not yet.
     pub fn disk(&self) -> (u64, u64) {
-        (self.shared.disk_free.load(Ordering::Relaxed), self.shared.disk_total.load(Ordering::Relaxed))
+        self.0.room.space()
     }
 
     /// What this node says of itself.
     pub fn status(&self) -> Status {
-        let shared = &self.shared;
-        let leader = shared.leadership.live_leader();
+        let context = &self.0.context;
+        let leader = context.leadership.live_leader();
         let (role, term, committed, matched) = {
-            let metrics = shared.raft.metrics();
+            let metrics = context.raft.metrics();
             let metrics = metrics.borrow_watched();
             let role = match metrics.state {
-                ServerState::Leader if leader == Some(shared.me) => Role::Leader,
+                ServerState::Leader if leader == Some(context.me()) => Role::Leader,
                 // It would lead if a majority let it.
                 ServerState::Leader => Role::Candidate,
                 ServerState::Candidate => Role::Candidate,
                 ServerState::Follower => Role::Follower,
                 ServerState::Learner | ServerState::Shutdown => Role::Learner,
             };
-            let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != shared.me);
+            let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != context.me());
             let matched: Vec<_> = others.filter_map(|(id, matched)| Some((*id, matched.as_ref()?.index))).collect();
             (role, metrics.current_term, metrics.local_committed.as_ref().map(|id| id.index), matched)
         };
-        let position = shared.log.position();
+        let position = context.log.position();
         let last_log = position.last.map(|id| id.index);
         let behind = matched.into_iter().map(|(id, matched)| (id, last_log.unwrap_or(0).saturating_sub(matched))).collect();
-        let (digest, counts, machine_time_ms, cluster_version, applied) = shared.state.view(|core, applied, _| {
+        let (digest, counts, machine_time_ms, cluster_version, applied) = context.state.view(|core, applied, _| {
             let machine = &core.machine;
             (machine.digest(), machine.counts(), machine.now_ms(), machine.cluster_version(), applied.map(|id| id.index))
         });
@@ -335,24 +342,24 @@ impl Node {
             last_log,
             committed,
             applied,
-            flushed: shared.state.flushed().map(|id| id.index),
+            flushed: context.state.flushed().map(|id| id.index),
             purged: position.purged.map(|id| id.index),
             digest,
             digest_index: applied,
             sessions: counts.sessions,
             clients: counts.clients,
-            log_bytes: shared.log.bytes(),
-            log_written_bytes: shared.log.written_bytes(),
-            state_bytes: shared.state.bytes().file_bytes,
+            log_bytes: context.log.bytes(),
+            log_written_bytes: context.log.written_bytes(),
+            state_bytes: context.state.bytes().file_bytes,
             machine_time_ms,
-            machine_ahead_ms: shared.clocks.machine_ahead_ms(machine_time_ms, &shared.voters()),
+            machine_ahead_ms: context.clocks.machine_ahead_ms(machine_time_ms, &context.voters()),
             cluster_version,
-            differing: self.presence.differing(),
-            clock_offset_ms: shared.clocks.offset_ms(&shared.voters()),
+            differing: self.0.presence.differing(),
+            clock_offset_ms: context.clocks.offset_ms(&context.voters()),
             disk: self.disk(),
-            syncs: shared.log.syncs(shared.env.clock.now()),
-            scrubbed: shared.scrub.now(),
-            configuration_hash: shared.configuration_hash,
+            syncs: context.log.syncs(context.env.clock.now()),
+            scrubbed: self.0.scrub.now(),
+            configuration_hash: context.facts.configuration_hash,
             behind,
         }
     }
@@ -361,52 +368,47 @@ impl Node {
     ///
     /// `None`: it did not come in time, or is not kept any more. Cancel safe.
     pub async fn digest_at(&self, index: u64, timeout: Duration) -> Option<u64> {
-        let wait = self.shared.raft.wait(Some(timeout));
+        let wait = self.0.context.raft.wait(Some(timeout));
         wait.applied_index_at_least(Some(index), "digest").await.ok()?;
-        self.shared.state.view(|core, _, _| core.machine.digest_at(index))
+        self.0.context.state.view(|core, _, _| core.machine.digest_at(index))
     }
 
     /// How long until a sweep has something to drop, by the stamp this node would propose; `None`: nothing ever will.
     pub fn due_in(&self) -> Option<Duration> {
-        let due = self.shared.state.view(|core, _, _| core.machine.due_at_ms())?;
-        Some(Duration::from_millis(due.saturating_sub(stamp(&self.shared))))
+        let due = self.0.context.state.view(|core, _, _| core.machine.due_at_ms())?;
+        Some(Duration::from_millis(due.saturating_sub(stamp(&self.0.context))))
     }
 
     /// Whether this node's own disk is low: it then takes no content while the members with room are enough.
     pub fn disk_low(&self) -> bool {
-        self.shared.disk_low.load(Ordering::Relaxed)
+        self.0.room.is_low()
     }
 
     /// Whose disks keep this node, if it leads, from taking saves, for people; `None`: the voters with room are a majority.
     pub fn saves_wait_for(&self) -> Option<String> {
-        self.shared.room.verdict().waits_for()
+        self.0.room.verdict().waits_for()
     }
 
     /// The slowest sync of the log that ended after `since`, by the monotonic clock; zero if none was slow.
     pub fn slowest_sync_since(&self, since: Duration) -> Duration {
-        self.shared.log.slowest_sync_since(since)
+        self.0.context.log.slowest_sync_since(since)
     }
 
     /// Why this node must stop, once it must.
     pub fn failed(&self) -> Option<String> {
-        self.shared.failed.borrow().clone()
+        self.0.context.failure.reason()
     }
 
     /// Waits until this node must stop; gives the reason. Cancel safe.
     pub async fn wait_failed(&self) -> String {
-        let mut failed = self.shared.failed.subscribe();
-        let reason = failed.wait_for(Option::is_some).await.map(|reason| reason.clone());
-        match reason {
-            Ok(reason) => reason.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        }
+        self.0.context.failure.wait().await
     }
 
     /// Hands the leadership over, if this node has it and another takes it; takes no longer than a hand-over may. For a node that is to
     /// stop, and still answers meanwhile. Dropping the future does not stop it.
     pub async fn give_up_leadership(&self) {
-        if self.shared.leadership.is_self()
-            && let Err(failed) = hand_over(&self.shared, &self.presence, None).await
+        if self.0.context.leadership.is_self()
+            && let Err(failed) = hand_over(&self.0.context, &self.0.presence, &self.0.room, None).await
         {
             tracing::warn!(why = failed.why, "the leadership was not handed over");
         }
@@ -415,14 +417,14 @@ impl Node {
     /// Hands leadership over, flushes, stops. What was acknowledged is durable before, with or without this.
     pub async fn shutdown(&self) {
         self.give_up_leadership().await;
-        if let Err(error) = self.shared.raft.shutdown().await {
+        if let Err(error) = self.0.context.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
-        self.tasks.lock().await.shutdown().await;
-        self.shared.events.note("stopped", "");
-        let events = self.shared.events.clone();
-        self.shared.blocking.call(move || events.save()).await;
-        match tokio::time::timeout(FLUSH_TIMEOUT, self.shared.machine.flush()).await {
+        self.0.tasks.lock().await.shutdown().await;
+        self.0.context.events.note("stopped", "");
+        let events = self.0.context.events.clone();
+        self.0.context.blocking.call(move || events.save()).await;
+        match tokio::time::timeout(FLUSH_TIMEOUT, self.0.context.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last flush failed; the log has everything"),
             Err(_) => tracing::warn!("the last flush took too long; the log has everything"),

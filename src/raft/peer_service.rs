@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::context::NodeContext;
+use super::members::{self, Members};
 use super::net::{Connection, Proof};
+use super::outside::{IN_NO_CLUSTER, Outside};
 use super::presence::{self, Presence};
-use super::shared::{IN_NO_CLUSTER, Shared};
-use super::standing::Standing;
+use super::room::{self, Room};
+use super::standing::{Standing, standing};
 use super::types::{log_id_from, log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
-use super::{Forwarder, append, bootstrap, confirm, members, rebuild, receive, room};
+use super::{Forwarder, Upper, append, bootstrap, confirm, rebuild, receive};
 use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
 use crate::tls::host_of;
@@ -32,32 +36,45 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Serves [`Peer`].
 #[derive(Clone)]
 pub struct PeerService {
-    shared: Arc<Shared>,
+    context: Arc<NodeContext>,
     presence: Arc<Presence>,
+    members: Arc<Members>,
+    room: Arc<Room>,
+    outside: Arc<Outside>,
+    upper: Arc<dyn Upper>,
+    /// One snapshot for a member that is rebuilt at a time.
+    rebuilds: Arc<Semaphore>,
     refused: Arc<Mutex<BTreeMap<u64, Duration>>>,
 }
 
 impl PeerService {
-    pub fn new(shared: Arc<Shared>, presence: Arc<Presence>) -> Self {
-        Self { shared, presence, refused: Arc::default() }
+    pub fn new(
+        context: Arc<NodeContext>,
+        presence: Arc<Presence>,
+        members: Arc<Members>,
+        room: Arc<Room>,
+        outside: Arc<Outside>,
+        upper: Arc<dyn Upper>,
+    ) -> Self {
+        Self { context, presence, members, room, outside, upper, rebuilds: Arc::new(Semaphore::new(1)), refused: Arc::default() }
     }
 
     /// Whether a call is meant for this very node of this very cluster, by one who may call itself so; who calls.
     fn check(&self, proof: &Proof, route: Option<&peer::Route>) -> Result<NodeId, Status> {
         let route = route.ok_or_else(|| Status::invalid_argument("route is missing"))?;
-        let shared = &self.shared;
-        let instance = shared.identity.lock().unwrap_or_else(PoisonError::into_inner).instance();
-        let mine = shared.peers.cluster_id();
+        let context = &self.context;
+        let instance = context.identity.lock().unwrap_or_else(PoisonError::into_inner).instance();
+        let mine = context.peers.cluster_id();
         let problem = if mine.is_none() {
             self.meant_for_another_disk(proof, route, instance);
             Some(IN_NO_CLUSTER)
         } else if ClusterId::from_slice(&route.cluster_id) != mine {
             Some("the call is for another cluster")
-        } else if route.to != shared.me.0 {
+        } else if route.to != context.me().0 {
             Some("the call is for another node")
         } else if InstanceId::from_slice(&route.to_instance) != Some(instance) {
             Some("the call is for another data directory of this node")
-        } else if route.from == shared.me.0 {
+        } else if route.from == context.me().0 {
             Some("the call comes from this node")
         } else {
             None
@@ -73,8 +90,8 @@ impl PeerService {
     fn meant_for_another_disk(&self, proof: &Proof, route: &peer::Route, instance: InstanceId) {
         let others = InstanceId::from_slice(&route.to_instance).is_some_and(|meant| meant != instance);
         let Some(cluster) = ClusterId::from_slice(&route.cluster_id) else { return };
-        if others && route.to == self.shared.me.0 && self.check_name(proof, NodeId(route.from)).is_ok() {
-            self.shared.lost_its_disk(cluster);
+        if others && route.to == self.context.me().0 && self.check_name(proof, NodeId(route.from)).is_ok() {
+            self.outside.lost_its_disk(cluster);
         }
     }
 
@@ -82,11 +99,16 @@ impl PeerService {
     /// its data; what is configured counts for nodes that this one has not heard of.
     fn check_name(&self, proof: &Proof, from: NodeId) -> Result<NodeId, Status> {
         let Some(shown) = proof.0.as_ref().filter(|_| !mutant::is(Mutant::PeerNameUnchecked)) else { return Ok(from) };
-        let addresses: Vec<String> = match self.shared.member(from) {
-            Some(member) => self.shared.peers.addresses(&member),
-            None => {
-                self.shared.configured.iter().filter(|member| member.id == from).map(|member| member.peer_address.clone()).collect()
-            }
+        let addresses: Vec<String> = match self.context.member(from) {
+            Some(member) => self.context.peers.addresses(&member),
+            None => self
+                .context
+                .facts
+                .configured
+                .iter()
+                .filter(|member| member.id == from)
+                .map(|member| member.peer_address.clone())
+                .collect(),
         };
         if let Err(why) = shown.speaks_for(from.0, addresses.iter().map(|address| host_of(address))) {
             let problem = format!("the certificate is not one of node {from}: {why}");
@@ -121,14 +143,14 @@ impl PeerService {
             self.log_refusal(from.0, &problem);
             return Err(Status::invalid_argument(problem));
         }
-        if self.shared.standing(from) == Standing::Removed && self.shared.vote().leader_id == leader {
+        if standing(&self.context, from) == Standing::Removed && self.context.vote().leader_id == leader {
             return Ok(());
         }
         self.check_standing(from)
     }
 
     fn log_refusal(&self, from: u64, problem: &str) {
-        let now = self.shared.env.clock.now();
+        let now = self.context.env.clock.now();
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let quiet = refused.get(&from).is_some_and(|last| now.saturating_sub(*last) < intervals().refusals);
         if !quiet {
@@ -162,13 +184,13 @@ impl Peer for PeerService {
         if request.name.len() > crate::limits::ADDRESS_BYTES_MAX {
             return Err(Status::invalid_argument(format!("name is too long bytes={}", request.name.len())));
         }
-        Ok(Response::new(bootstrap::hello(&self.shared)))
+        Ok(Response::new(bootstrap::hello(&self.context)))
     }
 
     async fn adopt(&self, request: Request<peer::AdoptRequest>) -> Result<Response<peer::AdoptResponse>, Status> {
-        let shared = self.shared.clone();
+        let context = self.context.clone();
         let request = request.into_inner();
-        self.shared.blocking.call(move || bootstrap::adopt(&shared, &request)).await?;
+        self.context.blocking.call(move || bootstrap::adopt(&context, &request)).await?;
         Ok(Response::new(peer::AdoptResponse {}))
     }
 
@@ -176,7 +198,7 @@ impl Peer for PeerService {
         let (proof, request) = (proof(&request), request.into_inner());
         let from = self.check(&proof, request.route.as_ref())?;
         self.check_leader(from, request.vote.as_ref())?;
-        append::receive(self.shared.clone(), append::from_wire(request)?).await.map(Response::new)
+        append::receive(self.context.clone(), self.room.clone(), append::from_wire(request)?).await.map(Response::new)
     }
 
     type AppendStreamStream = BoxStream<peer::AppendResponse>;
@@ -194,7 +216,7 @@ impl Peer for PeerService {
             };
             service.check_leader(from, request.vote.as_ref())
         };
-        Ok(Response::new(append::receive_all(self.shared.clone(), request.into_inner(), check)))
+        Ok(Response::new(append::receive_all(self.context.clone(), self.room.clone(), request.into_inner(), check)))
     }
 
     async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
@@ -207,20 +229,20 @@ impl Peer for PeerService {
             last_log_id: request.last_log.as_ref().map(log_id_from_wire).transpose().map_err(bad)?,
             leadership_transfer: request.leadership_transfer,
         };
-        if !request.pre_vote && self.shared.would_wait_for_room(&vote) {
+        if !request.pre_vote && self.context.would_wait_for_room(&vote) {
             return Err(room::refused());
         }
-        let raft = &self.shared.raft;
+        let raft = &self.context.raft;
         let answer = if request.pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }.map_err(stopped)?;
         if answer.vote_granted && !request.pre_vote {
-            let (node, candidate) = (self.shared.me.0, vote.leader_id.node_id.0);
+            let (node, candidate) = (self.context.me().0, vote.leader_id.node_id.0);
             tracing::debug!(node, term = vote.leader_id.term, candidate, "granted a vote");
         }
         Ok(Response::new(peer::VoteResponse {
             vote: Some(vote_to_wire(&answer.vote)),
             last_log: answer.last_log_id.as_ref().map(log_id_to_wire),
             granted: answer.vote_granted,
-            wall_ms: self.shared.clocks.wall_ms(),
+            wall_ms: self.context.clocks.wall_ms(),
         }))
     }
 
@@ -232,12 +254,12 @@ impl Peer for PeerService {
         let caller = self.check(&proof, request.route.as_ref())?;
         self.check_leader(caller, request.from_leader.as_ref())?;
         let from = vote_from_wire(request.from_leader.as_ref()).map_err(bad)?;
-        if self.shared.log.waits_for_room() {
+        if self.context.log.waits_for_room() {
             return Err(room::refused());
         }
         let last_log = request.last_log.as_ref().map(log_id_from_wire).transpose().map_err(bad)?;
         let rpc = TransferLeaderRequest::new(from, NodeId(request.to), last_log);
-        let answer = self.shared.raft.handle_transfer_leader(rpc).await.map_err(stopped)?;
+        let answer = self.context.raft.handle_transfer_leader(rpc).await.map_err(stopped)?;
         let reason = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
         Ok(Response::new(peer::TransferLeaderResponse { accepted: answer.is_ok(), reason }))
     }
@@ -247,7 +269,7 @@ impl Peer for PeerService {
         let start = receive::start(&mut frames).await?;
         let from = self.check(&proof, start.route.as_ref())?;
         self.check_leader(from, start.vote.as_ref())?;
-        receive::install(&self.shared, start, frames).await.map(Response::new)
+        receive::install(&self.context, &self.room, start, frames).await.map(Response::new)
     }
 
     type PresenceStream = BoxStream<peer::PresenceMessage>;
@@ -270,7 +292,7 @@ impl Peer for PeerService {
         let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
         let last_log = request.last_log.as_ref().map(log_id_from_wire).transpose().map_err(bad)?;
         let lost = self.presence.asked(from, vote, last_log.as_ref().map(log_id_from)).await;
-        let last_log = self.shared.last_log().map(super::types::log_id_to).as_ref().map(log_id_to_wire);
+        let last_log = self.context.last_log().map(super::types::log_id_to).as_ref().map(log_id_to_wire);
         Ok(Response::new(peer::LostLeaderResponse { lost, last_log }))
     }
 
@@ -283,7 +305,7 @@ impl Peer for PeerService {
         let from = Forwarder { node, authenticated: proof.0.is_some(), sends_hashes: self.presence.sends_hashes(node) };
         let service = self.clone();
         let requests = requests.map(move |request| request.and_then(|request| service.check_standing(node).map(|()| request)));
-        Ok(Response::new(self.shared.upper.forward(from, Box::pin(requests), first)))
+        Ok(Response::new(self.upper.forward(from, Box::pin(requests), first)))
     }
 
     type ConfirmStream = BoxStream<peer::ConfirmResponse>;
@@ -296,7 +318,7 @@ impl Peer for PeerService {
         let answer = move |round: Result<peer::ConfirmRequest, Status>| {
             let round = round?;
             service.check_leader(from, round.vote.as_ref())?;
-            Ok(confirm::answer(&service.shared, &round))
+            Ok(confirm::answer(&service.context, &round))
         };
         Ok(Response::new(Box::pin(rounds.map(answer))))
     }
@@ -307,7 +329,7 @@ impl Peer for PeerService {
         let (proof, request) = (proof(&request), request.into_inner());
         let from = self.check_member(&proof, request.route.as_ref())?;
         bounded("last_index", request.last_index).map_err(|error| bad(error.into()))?;
-        rebuild::serve(&self.shared, from, &request).await.map(Response::new)
+        rebuild::serve(&self.context, &self.rebuilds, from, &request).await.map(Response::new)
     }
 
     async fn status(&self, request: Request<peer::StatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {
@@ -315,12 +337,12 @@ impl Peer for PeerService {
         self.check_member(&proof, request.route.as_ref())?;
         bounded("digest_at", request.digest_at).map_err(|error| bad(error.into()))?;
         let timeout = Duration::from_millis(request.timeout_ms.into()).min(DIGEST_WAIT_MAX);
-        Ok(Response::new(self.shared.upper.status(request.digest_at, timeout, request.samples).await))
+        Ok(Response::new(self.upper.status(request.digest_at, timeout, request.samples).await))
     }
 
     async fn moved(&self, request: Request<peer::MovedRequest>) -> Result<Response<peer::MovedResponse>, Status> {
         let (proof, request) = (proof(&request), request.into_inner());
         let from = self.check_member(&proof, request.route.as_ref())?;
-        members::receive_moved(&self.shared, &self.presence, from, request).await.map(Response::new)
+        members::receive_moved(&self.members, from, request).await.map(Response::new)
     }
 }

@@ -17,14 +17,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::CLUSTER_VERSION_MIN;
+use super::context::NodeContext;
 use super::divergence::{self, Findings};
 use super::failover::{self, Answer, Cause, Decision};
 use super::leadership::quorum::Word;
 use super::peers::Purpose;
 use super::rebuild;
 use super::removed::{removed, says_removed};
-use super::room::{Disk, FRESH};
-use super::shared::Shared;
+use super::room::{Disk, FRESH, Room};
 use super::standing::{self, Standing};
 use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire};
 use crate::limits::{NODES_MAX, intervals};
@@ -53,7 +53,8 @@ type Messages = Pin<Box<dyn Stream<Item = Result<peer::PresenceMessage, Status>>
 
 /// What this node knows of its peers.
 pub struct Presence {
-    shared: Arc<Shared>,
+    context: Arc<NodeContext>,
+    room: Arc<Room>,
     election_timeout: Duration,
     early_elections: bool,
     table: Mutex<Table>,
@@ -90,8 +91,8 @@ struct Seen {
 }
 
 impl Presence {
-    pub fn new(shared: Arc<Shared>, election_timeout: Duration, early_elections: bool) -> Arc<Self> {
-        Arc::new(Self { shared, election_timeout, early_elections, table: Mutex::default(), changed: Notify::new() })
+    pub fn new(context: Arc<NodeContext>, room: Arc<Room>, election_timeout: Duration, early_elections: bool) -> Arc<Self> {
+        Arc::new(Self { context, room, election_timeout, early_elections, table: Mutex::default(), changed: Notify::new() })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -132,7 +133,7 @@ impl Presence {
     /// Whether a caller belongs to the cluster, by this node's membership, or by what the members it reaches say of one that it has not
     /// heard of. Errors: the answer to one that was removed, or that never was a member.
     pub fn standing_of(&self, id: NodeId) -> Result<(), Status> {
-        match self.shared.standing(id) {
+        match standing::standing(&self.context, id) {
             Standing::Member => Ok(()),
             Standing::Removed => Err(removed()),
             Standing::Unheard if self.word_on(id) == standing::Word::Never => {
@@ -144,11 +145,11 @@ impl Presence {
     }
 
     fn word_on(&self, id: NodeId) -> standing::Word {
-        let membership = self.shared.membership();
+        let membership = self.context.membership();
         let table = self.table();
         let said = table.peers.iter().filter(|(from, _)| table.connected.contains(from) && membership.get_node(from).is_some());
         let said = said.map(|(from, seen)| (*from, &seen.members[..]));
-        standing::word(self.shared.me, id, membership.membership().get_joint_config(), said)
+        standing::word(self.context.me(), id, membership.membership().get_joint_config(), said)
     }
 
     /// Whether a peer is of a release that sends the hash of a caller's token: the first that says who the members are.
@@ -158,17 +159,17 @@ impl Presence {
 
     /// Whether a peer that is connected says that another than this node leads, in a later term than this node's own.
     pub fn leader_elsewhere(&self) -> bool {
-        let mine = self.shared.vote().leader_id().term;
+        let mine = self.context.vote().leader_id().term;
         let table = self.table();
         let elsewhere = |(id, seen): (&NodeId, &Seen)| {
-            table.connected.contains(id) && seen.leader.is_some_and(|leader| leader != self.shared.me) && seen.vote_term > mine
+            table.connected.contains(id) && seen.leader.is_some_and(|leader| leader != self.context.me()) && seen.vote_term > mine
         };
         table.peers.iter().any(elsewhere)
     }
 
     /// What the peers say of their disks. One that is gone, or silent for long, says nothing.
     pub fn disks(&self) -> BTreeMap<NodeId, Disk> {
-        let now = self.shared.env.clock.now();
+        let now = self.context.env.clock.now();
         let table = self.table();
         let disk = |(id, seen): (&NodeId, &Seen)| {
             let is_there = table.connected.contains(id) && now.saturating_sub(seen.at) <= FRESH;
@@ -181,11 +182,11 @@ impl Presence {
     /// Holds a stream to every other member, as the membership changes. Ends with the runtime.
     pub async fn run(self: Arc<Self>) {
         let mut tasks: BTreeMap<NodeId, (PeerNode, Task)> = BTreeMap::new();
-        let mut metrics = self.shared.raft.server_metrics();
+        let mut metrics = self.context.raft.server_metrics();
         loop {
             let membership = metrics.borrow_and_update().membership_config.clone();
             let members: BTreeMap<NodeId, PeerNode> =
-                membership.nodes().filter(|(id, _)| **id != self.shared.me).map(|(id, node)| (*id, node.clone())).collect();
+                membership.nodes().filter(|(id, _)| **id != self.context.me()).map(|(id, node)| (*id, node.clone())).collect();
             tasks.retain(|id, (node, _)| members.get(id) == Some(node));
             {
                 let mut table = self.table();
@@ -209,7 +210,7 @@ impl Presence {
         loop {
             let opened = self.open(id, &node).await;
             if opened.as_ref().is_err_and(says_removed) {
-                return self.shared.fail_removed();
+                return self.context.failure.fail_removed();
             }
             if let Ok((messages, read)) = opened {
                 self.table().connected.insert(id);
@@ -226,15 +227,14 @@ impl Presence {
     async fn open(&self, id: NodeId, node: &PeerNode) -> Result<(Streaming<peer::PresenceMessage>, Read), Status> {
         let (sender, queue) = mpsc::channel(2);
         let read = Read::default();
-        let mut first = message(&self.shared, &read);
-        first.route = Some(self.shared.peers.route(id, node.instance));
+        let mut first = message(&self.context, &self.room, &read);
+        first.route = Some(self.context.peers.route(id, node.instance));
         sender.try_send(first).map_err(|_| Status::internal("a new queue is full"))?;
         let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
-        let mut client = self.shared.peers.client(node, Purpose::Control).map_err(unreachable)?;
+        let mut client = self.context.peers.client(node, Purpose::Control).map_err(unreachable)?;
         let opening = tokio::time::timeout(OPEN_TIMEOUT, client.presence(ReceiverStream::new(queue)));
         let messages = opening.await.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
-        let shared = self.shared.clone();
-        let talk = talk(shared, read.clone(), move |message| {
+        let talk = talk(self.context.clone(), self.room.clone(), read.clone(), move |message| {
             let sender = sender.clone();
             async move { sender.send(message).await.is_ok() }
         });
@@ -260,15 +260,15 @@ impl Presence {
     fn reconnected(&self, id: NodeId, boot_id: u64) {
         let known = self.table().peers.get(&id).is_some_and(|seen| seen.boot_id == boot_id);
         if known {
-            self.shared.leadership.found_again(id);
+            self.context.leadership.found_again(id);
         }
     }
 
     fn record(&self, from: NodeId, message: &peer::PresenceMessage) {
-        self.shared.clocks.heard(from, message.wall_ms);
-        let now = self.shared.env.clock.now();
+        self.context.clocks.heard(from, message.wall_ms);
+        let now = self.context.env.clock.now();
         if let Some(vote) = message.vote.as_ref().filter(|_| message.leader == Some(from.0)) {
-            self.shared.room.heard(from, vote.term, message.spares_full, now);
+            self.room.heard(from, vote.term, message.spares_full, now);
         }
         self.hear_leader(from, message);
         let seen = Seen {
@@ -278,7 +278,7 @@ impl Presence {
             disk_low: message.disk_low,
             newest_version: u16::try_from(message.cluster_version_max).unwrap_or(u16::MAX),
             vote_term: message.vote.as_ref().map_or(0, |vote| vote.term),
-            term: self.shared.vote().leader_id.term,
+            term: self.context.vote().leader_id.term,
             at: now,
             members: message.members.iter().take(NODES_MAX).copied().map(NodeId).collect(),
         };
@@ -288,9 +288,9 @@ impl Presence {
                 message.cluster_version,
                 newest_version()
             );
-            return self.shared.fail(what);
+            return self.context.failure.fail(what);
         }
-        let voters = self.shared.voters();
+        let voters = self.context.voters();
         let findings = {
             let mut table = self.table();
             if table.peers.len() < PEERS_MAX || table.peers.contains_key(&from) {
@@ -300,7 +300,7 @@ impl Presence {
             for digest in message.digests.iter().take(DIGESTS_MAX) {
                 table.digests.heard(from, digest.index, digest.digest);
             }
-            self.shared.state.view(|core, _, _| table.digests.compare(&voters, |index| core.machine.digest_at(index)))
+            self.context.state.view(|core, _, _| table.digests.compare(&voters, |index| core.machine.digest_at(index)))
         };
         self.act_on(findings);
         self.changed.notify_waiters();
@@ -310,28 +310,28 @@ impl Presence {
     fn hear_leader(&self, from: NodeId, message: &peer::PresenceMessage) {
         let Ok(vote) = vote_from_wire(message.vote.as_ref()) else { return };
         let leads = vote.is_committed() && vote.leader_id.node_id == from && message.leader == Some(from.0);
-        if leads && self.shared.vote() == vote {
+        if leads && self.context.vote() == vote {
             let word = Word {
                 age: message.quorum_age_ms.map(Duration::from_millis),
                 complete: message.complete.map(|complete| (Duration::from_millis(complete.age_ms), complete.index)),
                 answers_ms: message.answers_ms,
             };
-            self.shared.leadership.quorum().heard_word(vote.leader_id, word);
+            self.context.leadership.quorum().heard_word(vote.leader_id, word);
         }
     }
 
     fn act_on(&self, findings: Findings) {
         for (peer, index) in findings.newly {
-            self.shared.events.note("diverged", format!("node={peer} index={index}"));
+            self.context.events.note("diverged", format!("node={peer} index={index}"));
             tracing::error!(%peer, index, "the state of a peer differs from this node's after one entry");
         }
         if findings.healed {
-            self.shared.events.note("diverged", "healed: all states agree again");
+            self.context.events.note("diverged", "healed: all states agree again");
             tracing::warn!("the states of all peers agree with this node's again");
         }
         if let Some(index) = findings.wrong {
             let what = format!("a majority of the voters is in another state than this node after one entry index={index}");
-            rebuild::stop_to_rebuild(&self.shared, what);
+            rebuild::stop_to_rebuild(&self.context, what);
         }
     }
 
@@ -339,7 +339,7 @@ impl Presence {
     ///
     /// The leader raises the version only once every member reads the next one, so only a release that was put back is refused here.
     pub fn check_versions(&self, message: &peer::PresenceMessage) -> Result<(), String> {
-        let in_force = self.shared.state.view(|core, _, _| core.machine.cluster_version());
+        let in_force = self.context.state.view(|core, _, _| core.machine.cluster_version());
         versions(in_force, message)
     }
 
@@ -354,7 +354,7 @@ impl Presence {
         let read = Read::default();
         read.0.store(first.sent_ms, Ordering::Relaxed);
         self.record(from, &first);
-        let talk = talk(self.shared.clone(), read.clone(), move |message| {
+        let talk = talk(self.context.clone(), self.room.clone(), read.clone(), move |message| {
             let sender = sender.clone();
             async move { sender.send(Ok(message)).await.is_ok() }
         });
@@ -376,22 +376,22 @@ impl Presence {
 
     /// A stream to a peer ended: is it gone, and did it lead?
     async fn ended(self: &Arc<Self>, id: NodeId, node: &PeerNode, boot_id: u64) {
-        let vote = self.shared.vote();
-        let led = vote.is_committed() && vote.leader_id().node_id == id && self.shared.me != id;
+        let vote = self.context.vote();
+        let led = vote.is_committed() && vote.leader_id().node_id == id && self.context.me() != id;
         if !led || !self.is_gone(node, boot_id).await {
             return;
         }
         tracing::info!(leader = %id, "lost the leader");
-        self.shared.leadership.lost_leader(vote);
+        self.context.leadership.lost_leader(vote);
         tokio::spawn(self.clone().lost_leader(id, vote));
     }
 
     async fn is_gone(&self, node: &PeerNode, boot_id: u64) -> bool {
-        let Ok(mut client) = self.shared.peers.client(node, Purpose::Control) else { return false };
+        let Ok(mut client) = self.context.peers.client(node, Purpose::Control) else { return false };
         let request = peer::HelloRequest {
-            name: self.shared.name.clone(),
-            configuration_hash: self.shared.configuration_hash,
-            from: self.shared.me.0,
+            name: self.context.facts.name.clone(),
+            configuration_hash: self.context.facts.configuration_hash,
+            from: self.context.me().0,
         };
         match tokio::time::timeout(VERDICT_TIMEOUT, client.hello(request)).await {
             Ok(Ok(answer)) => answer.into_inner().boot_id != boot_id,
@@ -405,23 +405,23 @@ impl Presence {
     pub async fn asked(&self, from: NodeId, vote: Vote, last_log: Option<LogId>) -> bool {
         self.table().asked.insert(from, (vote, last_log));
         self.changed.notify_waiters();
-        if self.shared.vote() != vote {
+        if self.context.vote() != vote {
             return false;
         }
-        let verdict = self.shared.leadership.wait_lost(vote);
-        tokio::time::timeout(HOLD, verdict).await == Ok(true) && self.shared.vote() == vote
+        let verdict = self.context.leadership.wait_lost(vote);
+        tokio::time::timeout(HOLD, verdict).await == Ok(true) && self.context.vote() == vote
     }
 
     /// A leader whose connections stand and that is silent for too long: its host or network may be gone, and to find that out by the
     /// connections takes longer. Runs with the node.
     pub async fn watch_silence(self: Arc<Self>) {
-        let mut leadership = self.shared.leadership.subscribe();
+        let mut leadership = self.context.leadership.subscribe();
         loop {
             let counts = leadership.borrow_and_update().leader.is_some();
-            let vote = self.shared.vote();
+            let vote = self.context.vote();
             let leader = vote.leader_id().node_id;
             // About one whose connections ended others were asked then.
-            let is_silent = !counts && leader != self.shared.me && self.shared.leadership.leader_by_term() == Some(leader);
+            let is_silent = !counts && leader != self.context.me() && self.context.leadership.leader_by_term() == Some(leader);
             if is_silent && vote.is_committed() {
                 tracing::info!(%leader, "the leader is silent");
                 self.clone().lost_leader(leader, vote).await;
@@ -434,9 +434,9 @@ impl Presence {
 
     /// Asks the other voters, and takes over if it is this node's turn.
     async fn lost_leader(self: Arc<Self>, leader: NodeId, vote: Vote) {
-        let voters = self.shared.voters();
+        let voters = self.context.voters();
         let mut answers: BTreeMap<NodeId, Option<Answer>> = voters.iter().map(|id| (*id, None)).collect();
-        let others = voters.iter().copied().filter(|id| *id != leader && *id != self.shared.me);
+        let others = voters.iter().copied().filter(|id| *id != leader && *id != self.context.me());
         let mut asking: FuturesUnordered<_> = others.map(|id| self.ask(id, vote)).collect();
         let deadline = tokio::time::sleep(ASK_TIMEOUT);
         tokio::pin!(deadline);
@@ -462,13 +462,13 @@ impl Presence {
 
     async fn ask(&self, id: NodeId, vote: Vote) -> (NodeId, Option<Answer>) {
         let answer = async {
-            let node = self.shared.member(id)?;
+            let node = self.context.member(id)?;
             let request = peer::LostLeaderRequest {
-                route: Some(self.shared.peers.route(id, node.instance)),
+                route: Some(self.context.peers.route(id, node.instance)),
                 vote: Some(vote_to_wire(&vote)),
-                last_log: self.shared.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
+                last_log: self.context.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
             };
-            let mut client = self.shared.peers.client(&node, Purpose::Control).ok()?;
+            let mut client = self.context.peers.client(&node, Purpose::Control).ok()?;
             let answer = client.lost_leader(request).await.ok()?.into_inner();
             let last_log = answer.last_log.as_ref().map(log_id_from_wire).transpose().ok()?;
             let last_log = last_log.as_ref().map(log_id_from);
@@ -481,12 +481,12 @@ impl Presence {
         if !self.early_elections {
             return Decision::Leave;
         }
-        let now = self.shared.env.clock.now();
+        let now = self.context.env.clock.now();
         failover::decide(&failover::Input {
             cause,
-            me: self.shared.me,
-            last_log: self.shared.last_log(),
-            full: self.shared.disk_low.load(Ordering::Relaxed),
+            me: self.context.me(),
+            last_log: self.context.last_log(),
+            full: self.room.is_low(),
             voters: answers.clone(),
             since_last: self.table().last_take_over.map(|last| now.saturating_sub(last)),
             election_timeout: self.election_timeout,
@@ -496,14 +496,14 @@ impl Presence {
     /// Campaigns despite the others' leases, by a transfer of leadership to itself, unless somebody leads by then.
     async fn take_over(&self, vote: Vote, after: Duration) {
         tokio::time::sleep(after).await;
-        if self.shared.vote() != vote || self.shared.leadership.live_leader().is_some() {
+        if self.context.vote() != vote || self.context.leadership.live_leader().is_some() {
             return;
         }
-        self.table().last_take_over = Some(self.shared.env.clock.now());
-        let last_log = self.shared.last_log().map(log_id_to);
+        self.table().last_take_over = Some(self.context.env.clock.now());
+        let last_log = self.context.last_log().map(log_id_to);
         tracing::info!(term = vote.leader_id().term, "taking over from a lost leader");
-        let request = TransferLeaderRequest::new(vote, self.shared.me, last_log);
-        if let Err(error) = self.shared.raft.handle_transfer_leader(request).await {
+        let request = TransferLeaderRequest::new(vote, self.context.me(), last_log);
+        if let Err(error) = self.context.raft.handle_transfer_leader(request).await {
             tracing::warn!(%error, "could not take over");
         }
     }
@@ -514,7 +514,7 @@ impl Presence {
         tokio::pin!(deadline);
         loop {
             let changed = self.changed.notified();
-            let vote = self.shared.vote();
+            let vote = self.context.vote();
             let answers = self.started_answers();
             match self.decide(Cause::Started, &answers) {
                 Decision::Leave if answers.is_empty() => {}
@@ -522,10 +522,10 @@ impl Presence {
                 Decision::Wait => {}
                 Decision::TakeOver { after } => {
                     tokio::time::sleep(after).await;
-                    if self.shared.vote() == vote && self.shared.leadership.leader_by_term().is_none() {
-                        self.table().last_take_over = Some(self.shared.env.clock.now());
+                    if self.context.vote() == vote && self.context.leadership.leader_by_term().is_none() {
+                        self.table().last_take_over = Some(self.context.env.clock.now());
                         tracing::info!("nobody leads after a start: calling an election");
-                        let _ = self.shared.raft.trigger().elect(true).await;
+                        let _ = self.context.raft.trigger().elect(true).await;
                     }
                     return;
                 }
@@ -543,7 +543,7 @@ impl Presence {
             let seen = table.peers.get(id)?;
             Some(seen.leader.map_or(Answer::Yes { last_log: seen.last_log }, |_| Answer::No))
         };
-        self.shared.voters().into_iter().map(|id| (id, answer(&id))).collect()
+        self.context.voters().into_iter().map(|id| (id, answer(&id))).collect()
     }
 }
 
@@ -592,9 +592,14 @@ fn versions(in_force: u16, message: &peer::PresenceMessage) -> Result<(), String
 }
 
 /// Sends this node's messages until nobody takes them.
-async fn talk<F: Future<Output = bool>>(shared: Arc<Shared>, read: Read, send: impl Fn(peer::PresenceMessage) -> F) {
-    let mut leadership = shared.leadership.subscribe();
-    while send(message(&shared, &read)).await {
+async fn talk<F: Future<Output = bool>>(
+    context: Arc<NodeContext>,
+    room: Arc<Room>,
+    read: Read,
+    send: impl Fn(peer::PresenceMessage) -> F,
+) {
+    let mut leadership = context.leadership.subscribe();
+    while send(message(&context, &room, &read)).await {
         let _ = tokio::time::timeout(INTERVAL, leadership.changed()).await;
     }
 }
@@ -603,12 +608,12 @@ async fn talk<F: Future<Output = bool>>(shared: Arc<Shared>, read: Read, send: i
 #[derive(Clone, Default)]
 struct Read(Arc<AtomicU64>);
 
-fn message(shared: &Shared, read: &Read) -> peer::PresenceMessage {
+fn message(context: &NodeContext, room: &Room, read: &Read) -> peer::PresenceMessage {
     // Before anything else that the message says: all of it is at least as new as this.
     let answers_ms = read.0.load(Ordering::Relaxed);
-    let complete = shared.leadership.complete();
+    let complete = context.leadership.complete();
     let ms = |age: Duration| u64::try_from(age.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-    let (version, digests) = shared.state.view(|core, applied, _| {
+    let (version, digests) = context.state.view(|core, applied, _| {
         let digest = |index| Some(peer::Digest { index, digest: core.machine.digest_at(index)? });
         let indexes = divergence::reported(applied.map_or(0, |applied| applied.index));
         (core.machine.cluster_version(), indexes.into_iter().filter_map(digest).collect::<Vec<_>>())
@@ -618,24 +623,24 @@ fn message(shared: &Shared, read: &Read) -> peer::PresenceMessage {
         digests.iter().rev().find(|digest| digest.index.is_multiple_of(intervals().digest_entries)).copied().unwrap_or_default();
     peer::PresenceMessage {
         route: None,
-        boot_id: shared.boot_id,
-        wall_ms: shared.clocks.wall_ms(),
-        vote: Some(vote_to_wire(&shared.vote())),
-        leader: shared.leadership.leader_by_term().map(|id| id.0),
-        last_log: shared.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
+        boot_id: context.facts.boot_id,
+        wall_ms: context.clocks.wall_ms(),
+        vote: Some(vote_to_wire(&context.vote())),
+        leader: context.leadership.leader_by_term().map(|id| id.0),
+        last_log: context.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
         cluster_version_min: CLUSTER_VERSION_MIN.into(),
         cluster_version_max: newest_version().into(),
-        disk_low: shared.disk_low.load(Ordering::Relaxed),
+        disk_low: room.is_low(),
         digest: first.digest,
         digest_index: first.index,
         digests,
         cluster_version: version.into(),
-        spares_full: shared.room.verdict().spares,
-        quorum_age_ms: shared.leadership.quorum_age().map(ms),
+        spares_full: room.verdict().spares,
+        quorum_age_ms: context.leadership.quorum_age().map(ms),
         complete: complete.map(|(age, index)| peer::Complete { index, age_ms: ms(age) }),
-        sent_ms: shared.leadership.quorum().sent_ms(),
+        sent_ms: context.leadership.quorum().sent_ms(),
         answers_ms,
-        members: shared.membership().nodes().map(|(id, _)| id.0).collect(),
+        members: context.membership().nodes().map(|(id, _)| id.0).collect(),
     }
 }
 

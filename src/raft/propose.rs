@@ -4,7 +4,7 @@ use futures_util::StreamExt as _;
 use openraft::errors::ClientWriteError;
 
 use super::Reply;
-use super::shared::Shared;
+use super::context::NodeContext;
 use super::types::Payload;
 use crate::codec;
 use crate::machine::{Command, Entry, rules};
@@ -12,17 +12,17 @@ use crate::mutant::{self, Mutant};
 use crate::types::{Refusal, RefusalKind};
 
 /// The time an entry proposed now would carry.
-pub fn stamp(shared: &Shared) -> u64 {
-    let machine_ms = shared.state.view(|core, _, _| core.machine.now_ms());
-    let term = shared.leadership.term();
-    shared.clocks.stamp_ms(term, machine_ms, &shared.voters())
+pub fn stamp(context: &NodeContext) -> u64 {
+    let machine_ms = context.state.view(|core, _, _| core.machine.now_ms());
+    let term = context.leadership.term();
+    context.clocks.stamp_ms(term, machine_ms, &context.voters())
 }
 
 /// Proposes all in one batch, in order, stamped with one time. Each reply is called exactly once. Dropping the future drops the replies.
-pub async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
-    let stamp_ms = stamp(shared);
+pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
+    let stamp_ms = stamp(context);
     // A new format is used only once this node has applied the change to it.
-    let version = shared.state.view(|core, _, _| core.machine.cluster_version());
+    let version = context.state.view(|core, _, _| core.machine.cluster_version());
     let format = rules(version).expect("the version in force has rules").entry_format;
     let mut replies = Vec::with_capacity(batch.len());
     let mut payloads = Vec::with_capacity(batch.len());
@@ -36,14 +36,14 @@ pub async fn propose(shared: &Shared, batch: Vec<(Command, Reply)>) {
     }
     let mut replies = replies.into_iter();
     let unknown = |why: String| Refusal::unknown(RefusalKind::Unavailable, why);
-    match shared.raft.client_write_many(payloads).await {
+    match context.raft.client_write_many(payloads).await {
         Ok(mut results) => {
             while let Some(result) = results.next().await {
                 let Some(reply) = replies.next() else { break };
                 match result {
                     Ok(Ok(written)) => reply(Ok(written.response)),
                     // By its source this means "not appended" in this version of openraft; `tests/cluster/forwarded.rs` pins it.
-                    Ok(Err(ClientWriteError::ForwardToLeader(_))) => reply(Err(shared.leadership.not_leader())),
+                    Ok(Err(ClientWriteError::ForwardToLeader(_))) => reply(Err(context.leadership.not_leader())),
                     Ok(Err(error)) => reply(Err(unknown(format!("leadership changed while the write was under way: {error}")))),
                     Err(error) => {
                         let what = format!("this node stopped while the write was under way: {error}");

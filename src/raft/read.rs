@@ -1,5 +1,6 @@
 //! Reads: one read index for a batch, one view per read, rows read off the async threads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,8 +8,9 @@ use futures_util::FutureExt as _;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 
-use super::charge::Charge;
-use super::shared::Shared;
+use super::charge::{Charge, LoadedRoom};
+use super::confirm::Confirmer;
+use super::context::NodeContext;
 use super::state_machine::Core;
 use crate::limits::LOADED_BYTES_MAX;
 use crate::machine::{Command, Entry, Machine, Plan, rows};
@@ -27,6 +29,14 @@ pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded, Age, Charge), Refu
 pub type Age = Option<u64>;
 /// Takes the answer to a listing and what it counts for until it is sent; called exactly once.
 pub type ReplyList = Box<dyn FnOnce(Result<(ListPage, Charge), Refusal>) + Send>;
+
+/// What answers reads.
+pub struct Reads {
+    pub context: Arc<NodeContext>,
+    pub confirmer: Arc<Confirmer>,
+    /// Content that was read and waits for its readers.
+    pub loaded: LoadedRoom,
+}
 
 /// One read.
 pub enum Read {
@@ -57,13 +67,14 @@ impl Read {
 ///
 /// openraft's way takes calls to every follower that wait behind its appends, so it is the second one: after a change of leader, or
 /// where the peers do not answer, and it knows how to refuse.
-async fn read_index(shared: &Shared) -> Result<(), Refusal> {
-    if mutant::is(Mutant::ReadWithoutReadIndex) || shared.confirmer.confirm(shared).await {
+async fn read_index(reads: &Reads) -> Result<(), Refusal> {
+    if mutant::is(Mutant::ReadWithoutReadIndex) || reads.confirmer.confirm().await {
         return Ok(());
     }
-    match shared.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+    let context = &reads.context;
+    match context.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
         Ok(_) => Ok(()),
-        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(shared.leadership.not_leader()),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(context.leadership.not_leader()),
         Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
             Err(Refusal::not_applied(RefusalKind::NoLeader, "no quorum answers this leader"))
         }
@@ -74,16 +85,16 @@ async fn read_index(shared: &Shared) -> Result<(), Refusal> {
 }
 
 /// Answers a batch. Dropping the future drops the replies.
-pub async fn answer(shared: &Shared, batch: Vec<Read>) {
+pub async fn answer(reads: &Reads, batch: Vec<Read>) {
     let is_unconfirmed = |read: &Read| matches!(read, Read::List(..)) && mutant::is(Mutant::ListWithoutReadIndex);
     let (linearizable, stale): (Vec<Read>, Vec<Read>) =
         batch.into_iter().partition(|read| read.is_linearizable() && !is_unconfirmed(read));
-    answer_from_view(shared, stale).await;
+    answer_from_view(reads, stale).await;
     if linearizable.is_empty() {
         return;
     }
-    match read_index(shared).await {
-        Ok(()) => answer_from_view(shared, linearizable).await,
+    match read_index(reads).await {
+        Ok(()) => answer_from_view(reads, linearizable).await,
         Err(refusal) => linearizable.into_iter().for_each(|read| read.refuse(refusal.clone())),
     }
 }
@@ -105,21 +116,22 @@ struct Pending {
     reply: ReplyLoad,
 }
 
-async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
+async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
+    let context = &reads.context;
     let mut pending = Vec::new();
     for read in batch {
         // Taken before the view: what is seen is at most so old.
-        let age = if read.is_linearizable() { None } else { shared.leadership.stale_ms() };
+        let age = if read.is_linearizable() { None } else { context.leadership.stale_ms() };
         match read {
             Read::Load(load, reply) => {
-                if let Some(content) = answer_or_pin(shared, &load, age, reply) {
+                if let Some(content) = answer_or_pin(context, &load, age, reply) {
                     pending.push(content);
                 }
             }
-            Read::List(_, reply) if !shared.loaded.has_room_for(0) => reply(Err(no_room())),
+            Read::List(_, reply) if !reads.loaded.has_room_for(0) => reply(Err(no_room())),
             Read::List(list, reply) => {
-                let page = page(shared, &list, age);
-                let charge = shared.loaded.charge_page(&page);
+                let page = page(context, &list, age);
+                let charge = reads.loaded.charge_page(&page);
                 reply(Ok((page, charge)));
             }
         }
@@ -127,8 +139,8 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
     if pending.is_empty() {
         return;
     }
-    let (state, room) = (shared.state.clone(), shared.loaded.clone());
-    let later = mutant::is(Mutant::ViewNotOneInstant).then(|| shared.state.clone());
+    let (state, room) = (context.state.clone(), reads.loaded.clone());
+    let later = mutant::is(Mutant::ViewNotOneInstant).then(|| context.state.clone());
     let job = move || {
         for mut content in pending {
             if let Some(state) = &later {
@@ -157,19 +169,19 @@ async fn answer_from_view(shared: &Shared, batch: Vec<Read>) {
             }
         }
     };
-    shared.blocking.call(job).await;
+    context.blocking.call(job).await;
 }
 
 /// Everything one load needs of one instant; answers at once what needs no rows.
-fn answer_or_pin(shared: &Shared, load: &Load, age: Age, reply: ReplyLoad) -> Option<Pending> {
-    let planned = shared.state.view(|core: &Core, applied, pinner: &Pinner<'_>| {
+fn answer_or_pin(context: &NodeContext, load: &Load, age: Age, reply: ReplyLoad) -> Option<Pending> {
+    let planned = context.state.view(|core: &Core, applied, pinner: &Pinner<'_>| {
         let revision = Revision(applied.map_or(0, |applied| applied.index));
-        let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(shared, core));
+        let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(context, core));
         match local.as_ref().unwrap_or(&core.machine).plan(load) {
             Plan::NotFound { tombstone } => Err((revision, Loaded::NotFound { tombstone })),
             Plan::NotModified => Err((revision, Loaded::NotModified)),
             Plan::Read { mut info, tail, chunks, head } => {
-                info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(cluster_now_ms(shared, core)));
+                info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(cluster_now_ms(context, core)));
                 let created = info.create_revision;
                 let mut ranges = vec![(rows::CHUNKS, rows::chunk_key(created, chunks.start), rows::chunk_key(created, chunks.end))];
                 if head {
@@ -190,15 +202,15 @@ fn answer_or_pin(shared: &Shared, load: &Load, age: Age, reply: ReplyLoad) -> Op
 }
 
 /// The time that deadlines are measured by: machine time, which the median of the voters' clocks leads while nobody writes.
-fn cluster_now_ms(shared: &Shared, core: &Core) -> u64 {
-    shared.clocks.median_now_ms(&shared.voters()).unwrap_or(0).max(core.machine.now_ms())
+fn cluster_now_ms(context: &NodeContext, core: &Core) -> u64 {
+    context.clocks.median_now_ms(&context.voters()).unwrap_or(0).max(core.machine.now_ms())
 }
 
 /// The machine as if its time were this node's clock: what [`Mutant::ExpiryByLocalClock`] reads.
-fn at_local_time(shared: &Shared, core: &Core) -> Machine {
+fn at_local_time(context: &NodeContext, core: &Core) -> Machine {
     let mut machine = core.machine.clone();
     let applied = machine.applied().unwrap_or_default();
-    let entry = Entry { stamp_ms: shared.clocks.wall_ms(), command: Command::Sweep { limit: 0 } };
+    let entry = Entry { stamp_ms: context.clocks.wall_ms(), command: Command::Sweep { limit: 0 } };
     machine.apply(LogId { index: applied.index + 1, ..applied }, &entry);
     machine
 }
@@ -228,10 +240,10 @@ fn read_content(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<
     Ok(LoadedContent { info, chunks, head })
 }
 
-fn page(shared: &Shared, list: &List, age_ms: Age) -> ListPage {
-    shared.state.view(|core, applied, _| {
+fn page(context: &NodeContext, list: &List, age_ms: Age) -> ListPage {
+    context.state.view(|core, applied, _| {
         let (mut sessions, more) = core.machine.list(list.prefix.as_str(), list.after.as_ref().map(|id| id.as_str()), list.limit);
-        let now_ms = cluster_now_ms(shared, core);
+        let now_ms = cluster_now_ms(context, core);
         for Listed { info, .. } in &mut sessions {
             info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms));
         }
@@ -240,6 +252,6 @@ fn page(shared: &Shared, list: &List, age_ms: Age) -> ListPage {
 }
 
 /// Keeps a spawned batch from being a dropped one if it panics: openraft's panics end the process, ours must too.
-pub fn spawn(shared: std::sync::Arc<Shared>, batch: Vec<Read>) {
-    tokio::spawn(async move { answer(&shared, batch).boxed().await });
+pub fn spawn(reads: Arc<Reads>, batch: Vec<Read>) {
+    tokio::spawn(async move { answer(&reads, batch).boxed().await });
 }

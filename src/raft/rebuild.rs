@@ -17,7 +17,6 @@ mod serve;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,10 +24,10 @@ use tonic::Status;
 
 use super::Member;
 use super::blocking::Blocking;
+use super::context::NodeContext;
 use super::peers::{Peers, Purpose};
 use super::receive;
 use super::removed::says_removed;
-use super::shared::Shared;
 use super::state_machine::{Core, membership_from_start, raft_rows};
 use super::types::{log_id_from, log_id_from_wire, members_of};
 use crate::env::Env;
@@ -204,31 +203,31 @@ pub fn is_damage(error: &state::Error) -> bool {
 /// This node's state is wrong or damaged: the process is to end, and the next start is to rebuild it from the leader's.
 ///
 /// Raft goes on until then; what it acknowledges is in the log, which is kept.
-pub fn stop_to_rebuild(shared: &Arc<Shared>, reason: String) {
-    if shared.rebuilding.swap(true, Ordering::Relaxed) {
+pub fn stop_to_rebuild(context: &Arc<NodeContext>, reason: String) {
+    if !context.failure.begin_rebuild() {
         return;
     }
-    let own = shared.clone();
+    let own = context.clone();
     let job = move || {
         let peers = members_of(&own.membership());
-        if let Err(error) = mark(&own.env, &own.data_dir, &reason, &peers) {
+        if let Err(error) = mark(&own.env, &own.facts.data_dir, &reason, &peers) {
             // Without the mark the next start finds out by itself what is wrong.
             tracing::error!(%error, "the mark for a rebuild can't be written");
         }
         own.events.note("rebuild", "asked for: the next start takes the leader's state");
-        own.fail(format!("{reason}; the next start rebuilds this node from the leader"));
+        own.failure.fail(format!("{reason}; the next start rebuilds this node from the leader"));
     };
-    shared.env.workers.run(Box::new(job));
+    context.env.workers.run(Box::new(job));
 }
 
 /// The state of a running node has failed: it ends, to be rebuilt where a rebuild can repair that. Damage is named.
-pub fn state_failed(shared: &Arc<Shared>, error: &state::Error) {
+pub fn state_failed(context: &Arc<NodeContext>, error: &state::Error) {
     if !is_damage(error) {
-        return shared.fail(format!("the state failed: {error}"));
+        return context.failure.fail(format!("the state failed: {error}"));
     }
-    let named = shared.state.view(|core, _, _| name_damage(&core.machine, error));
-    shared.events.note("damaged", named.clone());
-    stop_to_rebuild(shared, named);
+    let named = context.state.view(|core, _, _| name_damage(&core.machine, error));
+    context.events.note("damaged", named.clone());
+    stop_to_rebuild(context, named);
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
 
 use super::blocking::Blocking;
-use super::room;
-use super::shared::Shared;
+use super::context::NodeContext;
+use super::room::{self, Room};
 use super::state_machine::{Core, SnapshotData, membership_from_start};
 use super::types::{RaftLogId, Vote, log_id_from, log_id_from_wire, vote_from_wire, vote_to_wire};
 use crate::storage::state;
@@ -34,12 +34,13 @@ pub async fn start(frames: &mut Streaming<peer::SnapshotFrame>) -> Result<peer::
 
 /// The rest. Errors: nothing was changed, and the file is removed.
 pub async fn install(
-    shared: &Arc<Shared>,
+    context: &Arc<NodeContext>,
+    room: &Room,
     start: peer::SnapshotStart,
     mut frames: Streaming<peer::SnapshotFrame>,
 ) -> Result<peer::SnapshotResponse, Status> {
     let vote = vote_from_wire(start.vote.as_ref()).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    if shared.holds_off(&vote) || shared.log.waits_for_room() {
+    if room.holds_off(&vote, context.env.clock.now()) || context.log.waits_for_room() {
         return Err(room::refused());
     }
     let bad = |error: std::io::Error| Status::invalid_argument(error.to_string());
@@ -47,24 +48,25 @@ pub async fn install(
     let last_log = log_id_from_wire(last_log).map_err(bad)?;
     let membership = membership_from_start(&start).map_err(bad)?;
     // Before any row is taken, and again when all are here: appends come meanwhile.
-    if holds_already(shared, vote, last_log).await? {
+    if holds_already(context, vote, last_log).await? {
         return Ok(already_held(vote, last_log));
     }
-    let state = shared.state.clone();
-    let receiver = shared.blocking.call(move || state.receive()).await.map_err(refused)?;
-    let receiver = rows(&shared.blocking, receiver, &mut frames).await?;
+    let state = context.state.clone();
+    let receiver = context.blocking.call(move || state.receive()).await.map_err(refused)?;
+    let receiver = rows(&context.blocking, receiver, &mut frames).await?;
     tracing::info!(last_log = %log_id_from(&last_log), "received a snapshot");
     let applied = log_id_from(&last_log);
-    let received = shared.blocking.call(move || receiver.finish(applied, Core::from_rows)).await.map_err(refused)?;
+    let received = context.blocking.call(move || receiver.finish(applied, Core::from_rows)).await.map_err(refused)?;
     if received.machine().membership != membership {
         return Err(Status::invalid_argument("the snapshot's membership is not that of its rows"));
     }
-    if holds_already(shared, vote, last_log).await? {
+    if holds_already(context, vote, last_log).await? {
         return Ok(already_held(vote, last_log));
     }
     let meta = SnapshotMeta { last_log_id: Some(last_log), last_membership: membership };
     let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(received) };
-    let answer = shared.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let answer =
+        context.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| Status::unavailable(error.to_string()))?;
     Ok(peer::SnapshotResponse { vote: Some(vote_to_wire(&answer.vote)) })
 }
 
@@ -78,14 +80,14 @@ fn already_held(vote: Vote, last: RaftLogId) -> peer::SnapshotResponse {
 /// alpha.37 would move the progress of its log back.
 ///
 /// Errors: Raft or the log has stopped. Nothing was changed.
-async fn holds_already(shared: &Arc<Shared>, vote: Vote, last: RaftLogId) -> Result<bool, Status> {
+async fn holds_already(context: &Arc<NodeContext>, vote: Vote, last: RaftLogId) -> Result<bool, Status> {
     let stopped = |error: &dyn std::fmt::Display| Status::unavailable(format!("this node has stopped: {error}"));
-    let holds = shared.raft.with_raft_state(move |state| *state.vote_ref() == vote && state.log_ids.get(last.index) == Some(last));
+    let holds = context.raft.with_raft_state(move |state| *state.vote_ref() == vote && state.log_ids.get(last.index) == Some(last));
     if !holds.await.map_err(|error| stopped(&error))? {
         return Ok(false);
     }
     let (synced, when_synced) = oneshot::channel();
-    shared.log.when_covered(last.index, Box::new(move |result| drop(synced.send(result))));
+    context.log.when_covered(last.index, Box::new(move |result| drop(synced.send(result))));
     let result = when_synced.await.map_err(|error| stopped(&error))?;
     result.map(|()| true).map_err(|error| stopped(&error))
 }

@@ -11,27 +11,18 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tonic::Status;
 
-use super::hand_over::begin;
-use super::presence::Presence;
-use super::shared::Shared;
 use super::types::{Entry, RaftPayload, Vote};
 use crate::codec;
 use crate::env::Space;
 use crate::machine::{Command, newest_version};
 use crate::mutant::{self, Mutant};
 use crate::types::NodeId;
-
-/// How often the disk is looked at, and the verdict made again if nothing is heard.
-const INTERVAL: Duration = Duration::from_millis(500);
-/// After this a full leader asks another voter again to take over.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Below the smaller of this many bytes free ...
 const LOW_BYTES: u64 = 1 << 30;
@@ -118,6 +109,11 @@ struct Word {
 pub struct Room {
     verdict: Mutex<Arc<Verdict>>,
     spared: Mutex<Option<Word>>,
+    /// Whether this node's file system is nearly full.
+    low: AtomicBool,
+    /// Free and total bytes of it, as last looked at.
+    free: AtomicU64,
+    total: AtomicU64,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -128,6 +124,32 @@ impl Room {
     /// What follows from the disks of all members, as this node sees it; it counts where this node leads.
     pub fn verdict(&self) -> Arc<Verdict> {
         locked(&self.verdict).clone()
+    }
+
+    /// Publishes a verdict; gives the one before, where it is another.
+    pub fn publish(&self, verdict: &Verdict) -> Option<Arc<Verdict>> {
+        let mut known = locked(&self.verdict);
+        (**known != *verdict).then(|| std::mem::replace(&mut *known, Arc::new(verdict.clone())))
+    }
+
+    /// This node's file system has so much room. Gives whether it is low, where that has changed.
+    pub fn note_space(&self, space: Space) -> Option<bool> {
+        self.free.store(space.free, Ordering::Relaxed);
+        self.total.store(space.total, Ordering::Relaxed);
+        let was_low = self.is_low();
+        let low = is_low(space, was_low);
+        self.low.store(low, Ordering::Relaxed);
+        (low != was_low).then_some(low)
+    }
+
+    /// Whether this node's own file system is nearly full.
+    pub fn is_low(&self) -> bool {
+        self.low.load(Ordering::Relaxed)
+    }
+
+    /// Free and total bytes of the file system the data lies on, as last looked at; 0: not yet.
+    pub fn space(&self) -> (u64, u64) {
+        (self.free.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
     /// Whether this node, while it leads, is to send no content to a member. It would be refused.
@@ -147,7 +169,12 @@ impl Room {
         }
     }
 
-    /// Whether the leader of this vote has said so, not long ago.
+    /// Whether this node takes no content from the leader of this vote: its disk is full, and the others are enough.
+    pub fn holds_off(&self, vote: &Vote, now: Duration) -> bool {
+        self.is_low() && self.is_spared_by(vote, now, FRESH)
+    }
+
+    /// Whether the leader of this vote has said that full members are spared, not long ago.
     fn is_spared_by(&self, vote: &Vote, now: Duration, fresh: Duration) -> bool {
         let leader = vote.leader_id();
         locked(&self.spared)
@@ -173,110 +200,6 @@ pub fn refused() -> Status {
 
 /// How long a peer's word holds, about its disk or, of a leader, about others: it is said many times as often.
 pub const FRESH: Duration = Duration::from_secs(5);
-
-impl Shared {
-    /// Whether this node takes no content from the leader of this vote: its disk is full, and the others are enough.
-    pub fn holds_off(&self, vote: &Vote) -> bool {
-        self.disk_low.load(Ordering::Relaxed) && self.room.is_spared_by(vote, self.env.clock.now(), FRESH)
-    }
-
-    /// Whether anything that has to be written first would only wait: its log has no room. What is refused then looks to others as if
-    /// this node were down, and nothing piles up in front of its Raft.
-    pub fn would_wait_for_room(&self, vote: &Vote) -> bool {
-        self.log.waits_for_room() && self.vote() != *vote
-    }
-}
-
-/// Watches the disk, which was looked at before, makes the verdict whenever something is heard, and hands the leadership over where this
-/// node should not have it. Ends with the runtime.
-pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
-    let mut asked: Option<Instant> = None;
-    let mut looked = Instant::now();
-    loop {
-        if looked.elapsed() >= INTERVAL {
-            looked = Instant::now();
-            look(&shared).await;
-        }
-        let verdict = judge(&shared, &presence);
-        let leads = shared.leadership.live_leader() == Some(shared.me);
-        note(&shared, leads, verdict);
-        let hands_over = leads && shared.room.verdict().hands_over;
-        if hands_over && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
-            asked = Some(Instant::now());
-            match begin(&shared, &presence, None).await {
-                Ok(to) => {
-                    shared.events.note("disk", format!("low on the leader: asked to take over node={to}"));
-                    tracing::info!(%to, "the leader's disk is full: a voter with room takes over");
-                }
-                Err(why) => tracing::warn!(why, "the leader's disk is full, and nobody can take over"),
-            }
-        }
-        let heard = async {
-            presence.heard().await;
-            // Many are heard at once; one look is enough for them.
-            tokio::time::sleep(INTERVAL / 10).await;
-        };
-        let _ = tokio::time::timeout(INTERVAL, heard).await;
-    }
-}
-
-/// Looks at this node's disk; before it serves for the first time. Cancel safe.
-pub async fn look(shared: &Arc<Shared>) {
-    let own = shared.clone();
-    let was_low = shared.disk_low.load(Ordering::Relaxed);
-    let low = match shared.blocking.call(move || own.env.disk.space(&own.data_dir)).await {
-        Ok(space) => {
-            shared.disk_free.store(space.free, Ordering::Relaxed);
-            shared.disk_total.store(space.total, Ordering::Relaxed);
-            is_low(space, was_low)
-        }
-        Err(error) => return tracing::warn!(%error, "cannot tell how much room the disk has"),
-    };
-    if was_low != low {
-        shared.disk_low.store(low, Ordering::Relaxed);
-        shared
-            .events
-            .note("disk", if low { "low: no content is taken while others have room" } else { "healed: content is taken again" });
-        tracing::warn!(low, "the room on this node's disk crossed the bound below which it takes no content");
-    }
-}
-
-fn judge(shared: &Shared, presence: &Presence) -> Verdict {
-    let membership = shared.membership();
-    let mut disks = presence.disks();
-    let own = if shared.disk_low.load(Ordering::Relaxed) { Disk::Full } else { Disk::Roomy };
-    disks.insert(shared.me, own);
-    disks.retain(|id, _| membership.get_node(id).is_some());
-    decide(shared.me, membership.membership().get_joint_config(), &disks)
-}
-
-/// Publishes a verdict, and says what changed for callers.
-fn note(shared: &Shared, leads: bool, verdict: Verdict) {
-    let old = {
-        let mut known = locked(&shared.room.verdict);
-        if **known == verdict {
-            return;
-        }
-        std::mem::replace(&mut *known, Arc::new(verdict.clone()))
-    };
-    if !leads || (old.saves_wait, old.spares) == (verdict.saves_wait, verdict.spares) {
-        return;
-    }
-    match verdict.waits_for() {
-        Some(whose) => {
-            shared.events.note("saves", format!("refused: too few voters have room on their disks {whose}"));
-            tracing::warn!(whose, "too few voters have room on their disks: saves are refused");
-        }
-        None if old.saves_wait => {
-            shared.events.note("saves", "taken again: a majority has room");
-            tracing::warn!("a majority of the voters has room on its disks: saves are taken again");
-        }
-        None if verdict.spares => {
-            tracing::info!(full = ?verdict.full, "members with a full disk are spared; the others are enough")
-        }
-        None => {}
-    }
-}
 
 #[cfg(test)]
 mod tests {

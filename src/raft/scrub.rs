@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::shared::Shared;
+use super::context::NodeContext;
 use super::state_machine::{Core, RAFT_TABLE};
 use crate::machine::audit::{Audit, RowsDigest, content_of};
 use crate::machine::rows;
@@ -74,26 +74,26 @@ enum Next {
 }
 
 /// Runs until the runtime ends.
-pub async fn run(shared: Arc<Shared>, options: Options) {
+pub async fn run(context: Arc<NodeContext>, progress: Arc<Progress>, options: Options) {
     if options.interval.is_zero() {
         return;
     }
     tokio::time::sleep(options.delay).await;
     loop {
-        let began = shared.env.clock.now();
-        pass(&shared, options.bytes_per_second).await;
-        let took = shared.env.clock.now().saturating_sub(began);
+        let began = context.env.clock.now();
+        pass(&context, &progress, options.bytes_per_second).await;
+        let took = context.env.clock.now().saturating_sub(began);
         tokio::time::sleep(options.interval.saturating_sub(took).max(AGAIN_AFTER)).await;
     }
 }
 
 /// One pass. Ends early only with the node.
-async fn pass(shared: &Arc<Shared>, bytes_per_second: u64) {
+async fn pass(context: &Arc<NodeContext>, progress: &Progress, bytes_per_second: u64) {
     let mut next = Next::Metadata;
     while !matches!(next, Next::End) {
-        let (state, log) = (shared.state.clone(), shared.log.clone());
-        let began = shared.env.clock.now();
-        let (returned, read) = shared
+        let (state, log) = (context.state.clone(), context.log.clone());
+        let began = context.env.clock.now();
+        let (returned, read) = context
             .blocking
             .call(move || {
                 let read = step(&state, &log, &next);
@@ -103,26 +103,26 @@ async fn pass(shared: &Arc<Shared>, bytes_per_second: u64) {
         match read {
             Ok((bytes, after)) => {
                 next = after;
-                shared.scrub.bytes.fetch_add(bytes, Ordering::Relaxed);
-                let took = shared.env.clock.now().saturating_sub(began);
+                progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+                let took = context.env.clock.now().saturating_sub(began);
                 let due = Duration::from_secs_f64(bytes as f64 / bytes_per_second.max(1) as f64);
                 tokio::time::sleep(due.saturating_sub(took)).await;
             }
-            Err(Found::State(error)) if error.is_final() => return shared.state.fail(error),
+            Err(Found::State(error)) if error.is_final() => return context.state.fail(error),
             Err(Found::State(error)) => {
                 tracing::debug!(%error, "the scrubber was interrupted and goes on");
                 next = returned;
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
             Err(Found::Log(error)) => {
-                shared.events.note("damaged", error.clone());
-                return shared.fail(format!("the log is damaged: {error}"));
+                context.events.note("damaged", error.clone());
+                return context.failure.fail(format!("the log is damaged: {error}"));
             }
         }
     }
-    shared.scrub.passes.fetch_add(1, Ordering::Relaxed);
-    shared.scrub.ended_ms.store(shared.env.clock.wall_ms(), Ordering::Relaxed);
-    tracing::info!(bytes = shared.scrub.now().bytes, "everything on disk was read and is whole");
+    progress.passes.fetch_add(1, Ordering::Relaxed);
+    progress.ended_ms.store(context.env.clock.wall_ms(), Ordering::Relaxed);
+    tracing::info!(bytes = progress.now().bytes, "everything on disk was read and is whole");
 }
 
 enum Found {

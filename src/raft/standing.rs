@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 
-use super::shared::Shared;
+use super::context::NodeContext;
 use crate::types::NodeId;
 
 /// What this node's own membership says of a caller.
@@ -40,25 +40,23 @@ pub enum Word {
     Unclear,
 }
 
-impl Shared {
-    /// What this node's own membership says of a caller.
-    pub fn standing(&self, id: NodeId) -> Standing {
-        let in_force = self.membership();
-        // The rule: no lock of the state is needed for it.
-        if in_force.get_node(&id).is_some() {
-            return Standing::Member;
-        }
-        let nobody = in_force.nodes().next().is_none();
-        self.state.view(|core, _, _| {
-            if core.membership.get_node(&id).is_some() || nobody && core.membership.nodes().next().is_none() {
-                Standing::Member
-            } else if core.is_removed(id) {
-                Standing::Removed
-            } else {
-                Standing::Unheard
-            }
-        })
+/// What this node's own membership says of a caller.
+pub fn standing(context: &NodeContext, id: NodeId) -> Standing {
+    let in_force = context.membership();
+    // The rule: no lock of the state is needed for it.
+    if in_force.get_node(&id).is_some() {
+        return Standing::Member;
     }
+    let nobody = in_force.nodes().next().is_none();
+    context.state.view(|core, _, _| {
+        if core.membership.get_node(&id).is_some() || nobody && core.membership.nodes().next().is_none() {
+            Standing::Member
+        } else if core.is_removed(id) {
+            Standing::Removed
+        } else {
+            Standing::Unheard
+        }
+    })
 }
 
 /// Judges by what members say who the members are. `configs`: the voters this node knows; `said`: who says so, and of whom. Pure.

@@ -2,34 +2,38 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::blocking::Blocking;
 use super::charge::LoadedRoom;
 use super::clocks::Clocks;
 use super::confirm::Confirmer;
+use super::context::{Facts, NodeContext};
 use super::data_dir::{OpenOptions, Storage, open_dir, open_state};
 use super::events::{self, Events};
+use super::failure::{Failure, REMOVED};
 use super::leadership::{self, LeadershipState};
 use super::log_store::LogStore;
+use super::members::{self, Members};
 use super::net::{Incoming, Net};
 use super::network::NetworkFactory;
-use super::node::Node;
+use super::node::{Node, Parts};
+use super::outside::Outside;
 use super::peer_service::PeerService;
 use super::peers::Peers;
 use super::presence::Presence;
+use super::purge::{self, Eraser};
+use super::read::Reads;
 use super::rebuild::{self, Mark, Rebuild};
-use super::room::{self, Room};
-use super::shared::{REMOVED, Shared};
+use super::room::Room;
 use super::state_machine::{Core, Observer, StateMachine};
 use super::types::Runtime;
-use super::{Member, Upper, ahead, bootstrap, disk_watch, members, purge, scrub, upgrade};
+use super::{Member, Upper, ahead, bootstrap, disk_space, disk_watch, scrub, upgrade};
 use crate::env::{Env, u64_from};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::mutant::{self, Mutant};
@@ -248,79 +252,53 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
     let (clock, patience) = (options.env.clock.clone(), options.election_timeout_max);
     let leadership = LeadershipState::new(options.node, raft.clone(), state.clone(), clock, patience);
-    let shared = Arc::new(Shared {
-        boot_id: u64_from(&*options.env.random).max(1),
-        env: options.env,
+    let facts = Facts {
         me: options.node,
         name: options.name,
         configuration_hash: options.configuration_hash,
         configured: options.members,
-        raft,
-        machine,
-        state,
-        log,
-        identity,
-        peers,
-        clocks,
-        confirmer: Confirmer::default(),
-        blocking,
-        upper: options.upper,
-        leadership,
-        loaded: LoadedRoom::default(),
-        changing: tokio::sync::Mutex::new(()),
-        was_removed: AtomicBool::new(false),
-        estranged: OnceLock::new(),
-        failed: watch::Sender::new(None),
-        room,
-        disk_low: AtomicBool::new(false),
-        disk_free: AtomicU64::new(0),
-        disk_total: AtomicU64::new(0),
+        boot_id: u64_from(&*options.env.random).max(1),
         data_dir: options.data_dir,
-        events,
-        rebuilding: AtomicBool::new(false),
-        erasing: AtomicBool::new(false),
-        scrub: scrub::Progress::default(),
-        rebuilds: Arc::new(tokio::sync::Semaphore::new(1)),
-        backups: Arc::new(tokio::sync::Semaphore::new(1)),
-    });
-    watch_failures(&shared);
+    };
+    let failure = Failure::new(events.clone());
+    let env = options.env;
+    let context = NodeContext { env, facts, raft, state, log, identity, peers, clocks, blocking, events, leadership, failure };
+    let context = Arc::new(context);
+    watch_failures(&context);
     // A peer that asks it, or is answered by it, must not take a disk that was not looked at for one without room, or with it.
-    room::look(&shared).await;
-    let presence = Presence::new(shared.clone(), options.election_timeout_max, options.early_elections);
-    let mut tasks = begin(&shared, &presence, incoming, options.log_kept, options.scrub);
-    tasks.spawn(keep(lock));
-    if options.bootstrap {
-        tasks.spawn(bootstrap::run(shared.clone()));
-    }
-    Ok(Node::new(shared, presence, tasks))
-}
-
-/// The tasks that every node has from its start on; the holder of the set joins them.
-fn begin(
-    shared: &Arc<Shared>,
-    presence: &Arc<Presence>,
-    incoming: Incoming,
-    log_kept: purge::Kept,
-    scrub: scrub::Options,
-) -> JoinSet<()> {
+    disk_space::look(&context, &room).await;
+    let presence = Presence::new(context.clone(), room.clone(), options.election_timeout_max, options.early_elections);
+    let members = Arc::new(Members::new(context.clone(), presence.clone(), room.clone()));
+    let outside = Arc::new(Outside::new(context.clone()));
+    let confirmer = Arc::new(Confirmer::new(context.clone()));
+    let scrub = Arc::new(scrub::Progress::default());
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(PeerService::new(shared.clone(), presence.clone()), incoming));
+    let service =
+        PeerService::new(context.clone(), presence.clone(), members.clone(), room.clone(), outside.clone(), options.upper);
+    tasks.spawn(serve(service, incoming));
     tasks.spawn(presence.clone().run());
     tasks.spawn(presence.clone().started());
     tasks.spawn(presence.clone().watch_silence());
-    tasks.spawn(Confirmer::run(shared.clone()));
-    tasks.spawn(leadership::publish::run(shared.clone()));
-    tasks.spawn(purge::run(shared.clone(), log_kept));
-    tasks.spawn(upgrade::run(shared.clone(), presence.clone()));
-    tasks.spawn(events::run(shared.events.clone(), shared.blocking.clone()));
-    tasks.spawn(disk_watch::run(shared.clone(), presence.clone()));
-    tasks.spawn(ahead::run(shared.clone()));
-    tasks.spawn(room::run(shared.clone(), presence.clone()));
-    tasks.spawn(members::settle(shared.clone()));
-    tasks.spawn(members::announce_moved(shared.clone(), presence.clone()));
-    tasks.spawn(members::find_moved(shared.clone(), presence.clone()));
-    tasks.spawn(scrub::run(shared.clone(), scrub));
-    tasks
+    tasks.spawn(confirmer.clone().run());
+    tasks.spawn(leadership::publish::run(context.clone(), confirmer.clone()));
+    tasks.spawn(purge::run(context.clone(), options.log_kept));
+    tasks.spawn(upgrade::run(context.clone(), presence.clone()));
+    tasks.spawn(events::run(context.events.clone(), context.blocking.clone()));
+    tasks.spawn(disk_watch::run(context.clone(), presence.clone(), room.clone()));
+    tasks.spawn(ahead::run(context.clone()));
+    tasks.spawn(disk_space::run(context.clone(), presence.clone(), room.clone()));
+    tasks.spawn(members::settle(members.clone()));
+    tasks.spawn(members::announce_moved(members.clone()));
+    tasks.spawn(members::find_moved(context.clone(), presence.clone()));
+    tasks.spawn(scrub::run(context.clone(), scrub.clone(), options.scrub));
+    tasks.spawn(keep(lock));
+    if options.bootstrap {
+        tasks.spawn(bootstrap::run(context.clone()));
+    }
+    let reads = Arc::new(Reads { context: context.clone(), confirmer, loaded: LoadedRoom::default() });
+    let eraser = Eraser::new(context.clone());
+    let (backups, tasks) = (Arc::new(Semaphore::new(1)), tokio::sync::Mutex::new(tasks));
+    Ok(Node::new(Parts { context, presence, members, room, outside, reads, scrub, eraser, backups, tasks }))
 }
 
 /// Holds the directory's lock as long as the tasks live.
@@ -329,17 +307,17 @@ async fn keep(lock: Lock) {
     std::future::pending().await
 }
 
-fn watch_failures(shared: &Arc<Shared>) {
-    let weak = Arc::downgrade(shared);
-    shared.log.on_failure(Box::new(move |error| {
-        if let Some(shared) = weak.upgrade() {
-            shared.fail(format!("the log failed: {error}"));
+fn watch_failures(context: &Arc<NodeContext>) {
+    let weak = Arc::downgrade(context);
+    context.log.on_failure(Box::new(move |error| {
+        if let Some(context) = weak.upgrade() {
+            context.failure.fail(format!("the log failed: {error}"));
         }
     }));
-    let weak = Arc::downgrade(shared);
-    shared.state.on_failure(Box::new(move |error| {
-        if let Some(shared) = weak.upgrade() {
-            rebuild::state_failed(&shared, &error);
+    let weak = Arc::downgrade(context);
+    context.state.on_failure(Box::new(move |error| {
+        if let Some(context) = weak.upgrade() {
+            rebuild::state_failed(&context, &error);
         }
     }));
 }

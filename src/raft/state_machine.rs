@@ -161,6 +161,32 @@ pub struct Applied<'a> {
 /// Called for every entry a node applies, in order; it must be short.
 pub type Observer = Arc<dyn Fn(Applied<'_>) + Send + Sync>;
 
+/// Flushes everything applied so far, durably. Cancel safe: the flush goes on.
+pub async fn flush(state: &State<Core>) -> io::Result<()> {
+    let (done, flushed) = oneshot::channel();
+    state.flush(Box::new(move |result| drop(done.send(result))));
+    flushed.await.map_err(io::Error::other)?.map_err(io::Error::other)
+}
+
+/// A snapshot at the last flush point.
+pub async fn snapshot(
+    state: &Arc<State<Core>>,
+    blocking: &Blocking,
+) -> io::Result<Snapshot<Leader, NodeId, PeerNode, SnapshotData>> {
+    let state = state.clone();
+    let read = move || {
+        let snapshot = state.snapshot()?;
+        let membership = match mutant::is(Mutant::SnapshotWithoutMembership) {
+            true => StoredMembership::default(),
+            false => raft_rows(&snapshot.rows())?.0,
+        };
+        Ok::<_, state::Error>((snapshot, membership))
+    };
+    let (snapshot, last_membership) = blocking.call(read).await.map_err(io::Error::other)?;
+    let meta = SnapshotMeta { last_log_id: snapshot.applied().map(log_id_to), last_membership };
+    Ok(Snapshot { meta, snapshot: SnapshotData::Send(snapshot) })
+}
+
 /// The applied state of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct StateMachine {
@@ -172,29 +198,6 @@ pub struct StateMachine {
 impl StateMachine {
     pub fn new(state: Arc<State<Core>>, blocking: Blocking, observer: Option<Observer>) -> Self {
         Self { state, blocking, observer }
-    }
-
-    /// Flushes everything applied so far, durably. Cancel safe: the flush goes on.
-    pub async fn flush(&self) -> io::Result<()> {
-        let (done, flushed) = oneshot::channel();
-        self.state.flush(Box::new(move |result| drop(done.send(result))));
-        flushed.await.map_err(io::Error::other)?.map_err(io::Error::other)
-    }
-
-    /// A snapshot at the last flush point.
-    pub async fn snapshot(&self) -> io::Result<Snapshot<Leader, NodeId, PeerNode, SnapshotData>> {
-        let state = self.state.clone();
-        let read = move || {
-            let snapshot = state.snapshot()?;
-            let membership = match mutant::is(Mutant::SnapshotWithoutMembership) {
-                true => StoredMembership::default(),
-                false => raft_rows(&snapshot.rows())?.0,
-            };
-            Ok::<_, state::Error>((snapshot, membership))
-        };
-        let (snapshot, last_membership) = self.blocking.call(read).await.map_err(io::Error::other)?;
-        let meta = SnapshotMeta { last_log_id: snapshot.applied().map(log_id_to), last_membership };
-        Ok(Snapshot { meta, snapshot: SnapshotData::Send(snapshot) })
     }
 
     /// One entry: decoded outside the lock, applied under it.
@@ -314,7 +317,7 @@ impl RaftStateMachine<Types> for StateMachine {
             if self.state.is_full() {
                 answers.send();
                 // The hard limit of unflushed rows: wait here, not on a lock, so that the async threads stay free.
-                self.flush().await?;
+                flush(&self.state).await?;
             }
             let (entry, responder) = entry?;
             let outcome = self.apply_entry(entry)?;
@@ -346,7 +349,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Leader, NodeId, PeerNode, SnapshotData>>> {
         // Before the first flush there is nothing to send.
-        Ok(Some(self.snapshot().await?).filter(|snapshot| snapshot.meta.last_log_id.is_some()))
+        Ok(Some(snapshot(&self.state, &self.blocking).await?).filter(|snapshot| snapshot.meta.last_log_id.is_some()))
     }
 }
 
@@ -354,7 +357,7 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<Leader, NodeId, PeerNode, SnapshotData>> {
-        self.flush().await?;
-        self.snapshot().await
+        flush(&self.state).await?;
+        snapshot(&self.state, &self.blocking).await
     }
 }

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::context::NodeContext;
 use super::presence::Presence;
 use super::propose::propose;
-use super::shared::Shared;
 use crate::machine::{Command, newest_version};
 
 /// How often the leader looks.
@@ -19,25 +19,25 @@ fn next(in_force: u16, newest: impl IntoIterator<Item = Option<u16>>) -> Option<
 }
 
 /// Runs on every node; acts on the leader. Ends with the runtime.
-pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
+pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let in_force = shared.state.view(|core, _, _| core.machine.cluster_version());
-        let leadership = shared.leadership.published();
+        let in_force = context.state.view(|core, _, _| core.machine.cluster_version());
+        let leadership = context.leadership.published();
         if !leadership.is_self || newest_version() <= in_force {
             continue;
         }
-        let members: Vec<_> = shared.membership().nodes().map(|(id, _)| *id).collect();
+        let members: Vec<_> = context.membership().nodes().map(|(id, _)| *id).collect();
         let newest = members
             .into_iter()
-            .map(|id| if id == shared.me { Some(newest_version()) } else { presence.newest_version_of(id, leadership.term) });
+            .map(|id| if id == context.me() { Some(newest_version()) } else { presence.newest_version_of(id, leadership.term) });
         let Some(version) = next(in_force, newest) else { continue };
         tracing::info!(version, "every member reads the next cluster version: proposing it");
         let reply = Box::new(|result| match result {
             Ok(_) => {}
             Err(refusal) => tracing::info!(%refusal, "the cluster version was not raised; it will be tried again"),
         });
-        propose(&shared, vec![(Command::SetClusterVersion { version }, reply)]).await;
+        propose(&context, vec![(Command::SetClusterVersion { version }, reply)]).await;
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::bootstrap;
+use super::super::context::NodeContext;
 use super::super::presence::Presence;
-use super::super::shared::Shared;
 use super::super::types::PeerNode;
 use crate::raft::Member;
 use crate::types::{ClusterId, InstanceId, NodeId};
@@ -19,20 +19,20 @@ use crate::types::{ClusterId, InstanceId, NodeId};
 const ROUND: Duration = Duration::from_millis(500);
 
 /// Looks for members that this node has no stream to. Ends with the runtime.
-pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
+pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>) {
     let mut found: BTreeMap<InstanceId, String> = BTreeMap::new();
     loop {
         tokio::time::sleep(ROUND).await;
-        let membership = shared.membership();
+        let membership = context.membership();
         let moved: Vec<(NodeId, PeerNode, Member)> = membership
             .nodes()
-            .filter(|(id, _)| **id != shared.me)
-            .filter_map(|(id, node)| Some((*id, node.clone(), configured_elsewhere(&shared, *id, node)?)))
+            .filter(|(id, _)| **id != context.me())
+            .filter_map(|(id, node)| Some((*id, node.clone(), configured_elsewhere(&context, *id, node)?)))
             .collect();
         let mut now = BTreeMap::new();
         for (id, node, configured) in moved {
             let known = found.get(&node.instance).cloned();
-            let at = if presence.is_connected(id) { known } else { look(&shared, id, &node, configured, known).await };
+            let at = if presence.is_connected(id) { known } else { look(&context, id, &node, configured, known).await };
             if let Some(at) = at {
                 now.insert(node.instance, at);
             }
@@ -40,32 +40,32 @@ pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
         if now != found {
             for at in now.values().filter(|at| !found.values().any(|known| known == *at)) {
                 tracing::warn!(%at, "a member is reached at its configured address, not at the one the members have");
-                shared.events.note("address", format!("a member is reached at its configured address at={at}"));
+                context.events.note("address", format!("a member is reached at its configured address at={at}"));
             }
             found = now;
-            shared.peers.set_found(found.clone());
+            context.peers.set_found(found.clone());
         }
     }
 }
 
 /// A member as this node is configured, where its peer port is another than in the membership.
-fn configured_elsewhere(shared: &Shared, id: NodeId, node: &PeerNode) -> Option<Member> {
-    shared.configured.iter().find(|member| member.id == id && member.peer_address != node.peer_address).cloned()
+fn configured_elsewhere(context: &NodeContext, id: NodeId, node: &PeerNode) -> Option<Member> {
+    context.facts.configured.iter().find(|member| member.id == id && member.peer_address != node.peer_address).cloned()
 }
 
 /// Where a member is, if not where the membership has it; what was known, if it is nowhere.
-async fn look(shared: &Shared, id: NodeId, node: &PeerNode, configured: Member, known: Option<String>) -> Option<String> {
+async fn look(context: &NodeContext, id: NodeId, node: &PeerNode, configured: Member, known: Option<String>) -> Option<String> {
     let old = Member { peer_address: node.peer_address.clone(), ..configured.clone() };
-    if is_at(shared, id, node, &old).await {
+    if is_at(context, id, node, &old).await {
         return None;
     }
-    if is_at(shared, id, node, &configured).await { Some(configured.peer_address) } else { known }
+    if is_at(context, id, node, &configured).await { Some(configured.peer_address) } else { known }
 }
 
 /// Whether the node that answers there is that member, by its data.
-async fn is_at(shared: &Shared, id: NodeId, node: &PeerNode, member: &Member) -> bool {
-    let Ok(hello) = bootstrap::ask(shared, member).await else { return false };
+async fn is_at(context: &NodeContext, id: NodeId, node: &PeerNode, member: &Member) -> bool {
+    let Ok(hello) = bootstrap::ask(context, member).await else { return false };
     hello.node == id.0
         && InstanceId::from_slice(&hello.instance) == Some(node.instance)
-        && ClusterId::from_slice(&hello.cluster_id) == shared.peers.cluster_id()
+        && ClusterId::from_slice(&hello.cluster_id) == context.peers.cluster_id()
 }

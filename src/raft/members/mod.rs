@@ -29,9 +29,10 @@ use tokio::time::{Instant, timeout_at};
 
 use self::decide::{Change, Situation, Step};
 use super::bootstrap;
+use super::context::NodeContext;
 use super::hand_over::hand_over;
 use super::presence::Presence;
-use super::shared::Shared;
+use super::room::Room;
 use super::types::{PeerNode, StoredMembership, members_of};
 use super::{CLUSTER_VERSION_MIN, Member};
 use crate::mutant::{self, Mutant};
@@ -84,8 +85,8 @@ pub struct Roster {
 }
 
 /// The members by what this node has applied.
-pub fn roster(shared: &Shared) -> Roster {
-    let (membership, largest) = shared.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
+pub fn roster(context: &NodeContext) -> Roster {
+    let (membership, largest) = context.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
     let configs = membership.membership().get_joint_config();
     let staying: BTreeSet<NodeId> = configs.last().cloned().unwrap_or_default();
     let leaving = membership.voter_ids().filter(|id| !staying.contains(id)).collect();
@@ -93,29 +94,39 @@ pub fn roster(shared: &Shared) -> Roster {
     Roster { members: members_of(&membership), revision, largest, leaving }
 }
 
-/// Makes a change, on the leader; gives the members after it.
-///
-/// Errors: not the leader; it may not be; not within `timeout`. What is marked `applied: no` changed nothing; after anything else it may
-/// have happened, and may be asked for again. Dropping the future leaves a change that was proposed to happen.
-pub async fn change(
-    shared: &Arc<Shared>,
-    presence: &Presence,
-    ask: &Ask,
-    force: bool,
-    timeout: Duration,
-) -> Result<Roster, Refusal> {
-    let busy = |_| {
-        let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
-        Refusal::not_applied(kind, "another change of the members is under way; nothing was changed")
-    };
-    let _only = shared.changing.try_lock().map_err(busy)?;
-    let deadline = Instant::now() + timeout;
-    Changing { shared, presence, force, deadline }.make(ask).await
+/// Changes who belongs to the cluster, one change at a time.
+pub struct Members {
+    context: Arc<NodeContext>,
+    presence: Arc<Presence>,
+    room: Arc<Room>,
+    one_at_a_time: tokio::sync::Mutex<()>,
+}
+
+impl Members {
+    pub fn new(context: Arc<NodeContext>, presence: Arc<Presence>, room: Arc<Room>) -> Self {
+        Self { context, presence, room, one_at_a_time: tokio::sync::Mutex::default() }
+    }
+
+    /// Makes a change, on the leader; gives the members after it.
+    ///
+    /// Errors: not the leader; it may not be; not within `timeout`. What is marked `applied: no` changed nothing; after anything else it
+    /// may have happened, and may be asked for again. Dropping the future leaves a change that was proposed to happen.
+    pub async fn change(&self, ask: &Ask, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
+        let busy = |_| {
+            let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
+            Refusal::not_applied(kind, "another change of the members is under way; nothing was changed")
+        };
+        let _only = self.one_at_a_time.try_lock().map_err(busy)?;
+        let deadline = Instant::now() + timeout;
+        let Self { context, presence, room, .. } = self;
+        Changing { context, presence, room, force, deadline }.make(ask).await
+    }
 }
 
 struct Changing<'a> {
-    shared: &'a Arc<Shared>,
+    context: &'a Arc<NodeContext>,
     presence: &'a Presence,
+    room: &'a Room,
     force: bool,
     deadline: Instant,
 }
@@ -127,25 +138,25 @@ impl Changing<'_> {
             let (situation, membership) = self.situation().await?;
             let change = self.resolve(ask, &situation).await?;
             match decide::decide(&change, &situation) {
-                Step::Done => return Ok(roster(self.shared)),
+                Step::Done => return Ok(roster(self.context)),
                 Step::Refuse(why) => return Err(invalid(why)),
                 Step::Behind(id, lag) => {
                     let lag = lag.map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
                     self.wait(&format!("node {id} has not caught up entries_behind={lag}")).await?;
                 }
                 Step::HandOver => {
-                    let handed = hand_over(self.shared, self.presence, None).await;
+                    let handed = hand_over(self.context, self.presence, self.room, None).await;
                     handed.map_err(|failed| {
                         Refusal::not_applied(RefusalKind::Unavailable, format!("the leader is to leave: {}", failed.why))
                     })?;
-                    return Err(self.shared.leadership.not_leader());
+                    return Err(self.context.leadership.not_leader());
                 }
                 Step::Propose(changes) => {
                     if let Change::Add(_, node) = &change {
                         self.adopt(ask, node).await?;
                     }
                     if self.propose(changes, &membership).await? {
-                        return Ok(roster(self.shared));
+                        return Ok(roster(self.context));
                     }
                 }
             }
@@ -164,17 +175,17 @@ impl Changing<'_> {
 
     /// What this leader knows, once the last membership is applied and none is under way.
     async fn situation(&self) -> Result<(Situation, StoredMembership), Refusal> {
-        let shared = self.shared;
+        let context = self.context;
         loop {
-            let metrics = shared.raft.metrics().borrow_watched().clone();
+            let metrics = context.raft.metrics().borrow_watched().clone();
             let replication = match (&metrics.replication, metrics.state) {
                 (Some(replication), openraft::ServerState::Leader) => replication,
-                _ => return Err(shared.leadership.not_leader()),
+                _ => return Err(context.leadership.not_leader()),
             };
-            if shared.leadership.live_leader() != Some(shared.me) {
-                return Err(shared.leadership.not_leader());
+            if context.leadership.live_leader() != Some(context.me()) {
+                return Err(context.leadership.not_leader());
             }
-            let (applied, largest) = shared.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
+            let (applied, largest) = context.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
             let last = &metrics.membership_config;
             if applied.log_id() != last.log_id() || applied.membership().get_joint_config().len() != 1 {
                 self.wait("another change of the members is under way").await?;
@@ -186,9 +197,9 @@ impl Changing<'_> {
                 matched.as_ref().map(|matched| (*id, last_log.saturating_sub(matched.index)))
             };
             let situation = Situation {
-                me: shared.me,
+                me: context.me(),
                 voters: applied.voter_ids().collect(),
-                alive: nodes.keys().copied().filter(|id| *id == shared.me || self.presence.is_connected(*id)).collect(),
+                alive: nodes.keys().copied().filter(|id| *id == context.me() || self.presence.is_connected(*id)).collect(),
                 lag: replication.iter().filter_map(lag).collect(),
                 nodes,
                 largest,
@@ -221,7 +232,7 @@ impl Changing<'_> {
     /// moved as well, and each alone could never be recorded. Of one that is not found there the address is still its own.
     async fn follow(&self, nodes: &mut BTreeMap<NodeId, PeerNode>, now: &Situation) {
         while let Some(other) = decide::displaced(nodes, now) {
-            let Some(configured) = self.shared.configured.iter().find(|member| member.id == other) else { return };
+            let Some(configured) = self.context.facts.configured.iter().find(|member| member.id == other) else { return };
             let known = now.nodes.get(&other).map(|node| node.instance);
             let Ok(node) = self.ask(configured, known).await else { return };
             nodes.insert(other, node);
@@ -229,16 +240,16 @@ impl Changing<'_> {
     }
 
     async fn ask(&self, member: &Member, known: Option<InstanceId>) -> Result<PeerNode, Refusal> {
-        let shared = self.shared;
-        let asked = timeout_at(self.deadline, patiently(shared, member)).await;
-        let in_force = shared.state.view(|core, _, _| core.machine.cluster_version());
+        let context = self.context;
+        let asked = timeout_at(self.deadline, patiently(context, member)).await;
+        let in_force = context.state.view(|core, _, _| core.machine.cluster_version());
         let unavailable = |why: String| {
             let address = &member.peer_address;
             Refusal::not_applied(RefusalKind::Invalid, format!("node {} {why} peer={address}; nothing was changed", member.id))
         };
         let hello = asked.map_err(|_| unavailable("does not answer in time".into()))?;
         let hello = hello.map_err(|why| unavailable(format!("does not answer: {why}; start it first, with --join")))?;
-        let expected = Expected { id: member.id, name: &shared.name, cluster: shared.peers.cluster_id(), known, in_force };
+        let expected = Expected { id: member.id, name: &context.facts.name, cluster: context.peers.cluster_id(), known, in_force };
         let instance = expected.judge(&hello).map_err(unavailable)?;
         Ok(PeerNode {
             peer_address: member.peer_address.clone(),
@@ -254,15 +265,15 @@ impl Changing<'_> {
         let refused = |why: &str| {
             Refusal::not_applied(RefusalKind::Unavailable, format!("node {} did not join: {why}; nothing was changed", member.id))
         };
-        let cluster = self.shared.peers.cluster_id().ok_or_else(|| refused("there is no cluster"))?;
-        let hello = patiently(self.shared, member).await.map_err(|why| refused(&why))?;
-        let offered = bootstrap::offer(self.shared, member, node.instance, cluster, hello.configuration_hash);
+        let cluster = self.context.peers.cluster_id().ok_or_else(|| refused("there is no cluster"))?;
+        let hello = patiently(self.context, member).await.map_err(|why| refused(&why))?;
+        let offered = bootstrap::offer(self.context, member, node.instance, cluster, hello.configuration_hash);
         offered.await.map_err(|status| refused(status.message()))
     }
 
     /// Whether it was committed and applied; otherwise the members have changed meanwhile, and it is to be decided again.
     async fn propose(&self, changes: ChangeMembers<NodeId, PeerNode>, on: &StoredMembership) -> Result<bool, Refusal> {
-        let shared = self.shared;
+        let context = self.context;
         let unknown = |why: String| {
             let message = format!("{why}; it may have happened: look at `quorate member list`, or ask for it again");
             Refusal::unknown(RefusalKind::Unavailable, message)
@@ -270,7 +281,7 @@ impl Changing<'_> {
         let last = Precondition::LastMembershipLogId { last_membership_log_id: *on.log_id() };
         let text = changes.to_string();
         tracing::info!(change = %text, "proposing a change of the members");
-        let changed = timeout_at(self.deadline, shared.raft.change_membership_if(changes, false, [last])).await;
+        let changed = timeout_at(self.deadline, context.raft.change_membership_if(changes, false, [last])).await;
         let written = match changed {
             Err(_) => return Err(unknown("no majority took the change in time".into())),
             Ok(Ok(written)) => written,
@@ -286,7 +297,7 @@ impl Changing<'_> {
                 None => return Err(unknown("this node is stopping".into())),
             },
         };
-        let wait = shared.raft.wait(Some(self.deadline.saturating_duration_since(Instant::now())));
+        let wait = context.raft.wait(Some(self.deadline.saturating_duration_since(Instant::now())));
         let applied = wait.applied_index_at_least(Some(written.log_id.index), "members").await;
         applied.map_err(|error| unknown(error.to_string()))?;
         Ok(true)
@@ -294,10 +305,10 @@ impl Changing<'_> {
 }
 
 /// Asks a few times: a node that was just started may need a moment.
-async fn patiently(shared: &Shared, member: &Member) -> Result<peer::HelloResponse, String> {
+async fn patiently(context: &NodeContext, member: &Member) -> Result<peer::HelloResponse, String> {
     let mut attempts = 1;
     loop {
-        match bootstrap::ask(shared, member).await {
+        match bootstrap::ask(context, member).await {
             Err(_) if attempts < ATTEMPTS => attempts += 1,
             answer => return answer,
         }

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use super::super::context::NodeContext;
 use super::super::peers::Purpose;
-use super::super::presence::Presence;
-use super::super::shared::Shared;
 use super::super::types::PeerNode;
-use super::{Ask, change};
+use super::{Ask, Members};
 use crate::raft::Member;
 use crate::types::NodeId;
 use crate::wire::peer::v1 as peer;
@@ -22,24 +21,25 @@ const ROUND: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs until the membership has this node's addresses, or the leader was notified. Ends with the runtime at the latest.
-pub async fn run(shared: Arc<Shared>, presence: Arc<Presence>) {
-    let Some(own) = shared.configured.iter().find(|member| member.id == shared.me).cloned() else { return };
+pub async fn run(members: Arc<Members>) {
+    let context = &members.context;
+    let Some(own) = context.facts.configured.iter().find(|member| member.id == context.me()).cloned() else { return };
     loop {
-        let membership = shared.membership();
-        if let Some(known) = membership.get_node(&shared.me) {
+        let membership = context.membership();
+        if let Some(known) = membership.get_node(&context.me()) {
             if is_at(known, &own) {
                 return;
             }
-            if shared.leadership.is_self() {
+            if context.leadership.is_self() {
                 // No other node can be notified: all nodes may have moved at once.
-                if let Err(refusal) = change(&shared, &presence, &Ask::Update(own.clone()), false, TIMEOUT).await {
+                if let Err(refusal) = members.change(&Ask::Update(own.clone()), false, TIMEOUT).await {
                     tracing::debug!(%refusal, "the members can't have this node's new addresses yet");
                 }
             }
             let others: Vec<_> =
-                membership.nodes().filter(|(id, _)| **id != shared.me).map(|(id, node)| (*id, node.clone())).collect();
+                membership.nodes().filter(|(id, _)| **id != context.me()).map(|(id, node)| (*id, node.clone())).collect();
             for (id, node) in others {
-                match tell(&shared, id, &node, &own).await {
+                match tell(context, id, &node, &own).await {
                     Ok(()) => {
                         return tracing::info!(peer = %own.peer_address, "the cluster was notified of this node's new addresses");
                     }
@@ -57,26 +57,21 @@ fn is_at(known: &PeerNode, own: &Member) -> bool {
     known.peer_address == own.peer_address && known.client_address == own.client_address && admin
 }
 
-async fn tell(shared: &Shared, id: NodeId, node: &PeerNode, own: &Member) -> Result<(), Status> {
+async fn tell(context: &NodeContext, id: NodeId, node: &PeerNode, own: &Member) -> Result<(), Status> {
     let request = peer::MovedRequest {
-        route: Some(shared.peers.route(id, node.instance)),
+        route: Some(context.peers.route(id, node.instance)),
         peer_address: own.peer_address.clone(),
         client_address: own.client_address.clone(),
         admin_address: own.admin_address.clone(),
     };
     let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
-    let mut client = shared.peers.client(node, Purpose::Control).map_err(unreachable)?;
+    let mut client = context.peers.client(node, Purpose::Control).map_err(unreachable)?;
     let answer = tokio::time::timeout(TIMEOUT, client.moved(request)).await;
     answer.map_err(|_| Status::deadline_exceeded("no answer in time"))?.map(drop)
 }
 
 /// A member says it has moved. Errors: not the leader, or nobody with that member's data answers there.
-pub async fn receive(
-    shared: &Arc<Shared>,
-    presence: &Presence,
-    from: NodeId,
-    request: peer::MovedRequest,
-) -> Result<peer::MovedResponse, Status> {
+pub async fn receive(members: &Members, from: NodeId, request: peer::MovedRequest) -> Result<peer::MovedResponse, Status> {
     let longest = request.peer_address.len().max(request.client_address.len()).max(request.admin_address.len());
     if longest > crate::limits::ADDRESS_BYTES_MAX {
         return Err(Status::invalid_argument(format!("address is too long bytes={longest}")));
@@ -88,7 +83,7 @@ pub async fn receive(
         admin_address: request.admin_address,
         voter: false,
     };
-    match change(shared, presence, &Ask::Update(member), false, TIMEOUT).await {
+    match members.change(&Ask::Update(member), false, TIMEOUT).await {
         Ok(_) => Ok(peer::MovedResponse {}),
         Err(refusal) => Err(Status::failed_precondition(refusal.message)),
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::raft::Precondition;
 
-use super::super::shared::Shared;
 use super::super::types::RaftLogId;
+use super::Members;
 
 /// How often the leader looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -15,22 +15,23 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs on every node; acts on the leader, where two configurations have been in force together for a while. Ends with the runtime.
-pub async fn run(shared: Arc<Shared>) {
+pub async fn run(members: Arc<Members>) {
+    let context = &members.context;
     let mut seen: Option<RaftLogId> = None;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let membership = shared.membership();
+        let membership = context.membership();
         let is_joint = membership.membership().get_joint_config().len() > 1;
         let before = std::mem::replace(&mut seen, membership.log_id().filter(|_| is_joint));
-        if !shared.leadership.is_self() || seen.is_none() || before != seen {
+        if !context.leadership.is_self() || seen.is_none() || before != seen {
             continue;
         }
         // A task that makes a change here ends it itself.
-        let Ok(_only) = shared.changing.try_lock() else { continue };
+        let Ok(_only) = members.one_at_a_time.try_lock() else { continue };
         tracing::info!("ending a change of the members that was left half made");
         let nothing_more = ChangeMembers::AddVoterIds(Default::default());
         let last = Precondition::LastMembershipLogId { last_membership_log_id: seen };
-        match tokio::time::timeout(TIMEOUT, shared.raft.change_membership_if(nothing_more, false, [last])).await {
+        match tokio::time::timeout(TIMEOUT, context.raft.change_membership_if(nothing_more, false, [last])).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::info!(%error, "the change was not ended; it will be tried again"),
             Err(_) => tracing::info!("the change was not ended in time; it will be tried again"),

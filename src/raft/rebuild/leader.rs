@@ -4,16 +4,16 @@
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
-use crate::raft::shared::Shared;
+use crate::raft::context::NodeContext;
 use crate::types::NodeId;
 
 /// In the metadata of a refusal: the leader's id and peer address.
 const LEADER: &str = "quorate-leader";
 
 /// The refusal of a member that does not lead; it names who does, if that is known.
-pub(super) fn not_leading(shared: &Shared) -> Status {
-    let leader = shared.leadership.live_leader().filter(|leader| *leader != shared.me);
-    name(leader.and_then(|leader| Some((leader, shared.member(leader)?.peer_address))))
+pub(super) fn not_leading(context: &NodeContext) -> Status {
+    let leader = context.leadership.live_leader().filter(|leader| *leader != context.me());
+    name(leader.and_then(|leader| Some((leader, context.member(leader)?.peer_address))))
 }
 
 fn name(leader: Option<(NodeId, String)>) -> Status {

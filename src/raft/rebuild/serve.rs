@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::leader;
 use crate::machine::Command;
+use crate::raft::context::NodeContext;
 use crate::raft::network::send_frames;
 use crate::raft::propose::propose;
-use crate::raft::shared::Shared;
-use crate::raft::state_machine::SnapshotData;
+use crate::raft::state_machine::{SnapshotData, snapshot};
 use crate::raft::types::{log_id_to_wire, membership_to_wire};
 use crate::types::{InstanceId, NodeId, Refusal};
 use crate::wire::peer::v1 as peer;
@@ -29,16 +29,21 @@ const ENTRIES_MAX: u64 = 1 << 24;
 type Frames = Pin<Box<dyn Stream<Item = Result<peer::SnapshotFrame, Status>> + Send>>;
 
 /// Streams this node's state to the member `from`. Errors: it does not lead, the caller is no member, or another is being served.
-pub async fn serve(shared: &Arc<Shared>, from: NodeId, request: &peer::RebuildRequest) -> Result<Frames, Status> {
-    let known = shared.member(from).map(|member| member.instance);
+pub async fn serve(
+    context: &Arc<NodeContext>,
+    one_at_a_time: &Arc<Semaphore>,
+    from: NodeId,
+    request: &peer::RebuildRequest,
+) -> Result<Frames, Status> {
+    let known = context.member(from).map(|member| member.instance);
     if known.is_none() || known != InstanceId::from_slice(&request.from_instance) {
         return Err(Status::failed_precondition("the caller is no member, or another data directory of one"));
     }
-    let only = shared.rebuilds.clone().try_acquire_owned();
+    let only = one_at_a_time.clone().try_acquire_owned();
     let only = only.map_err(|_| Status::resource_exhausted("another member is being rebuilt"))?;
-    go_beyond(shared, request.last_index).await?;
-    shared.machine.flush().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let snapshot = shared.machine.snapshot().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    go_beyond(context, request.last_index).await?;
+    context.flush().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let snapshot = snapshot(&context.state, &context.blocking).await.map_err(|error| Status::unavailable(error.to_string()))?;
     let last = snapshot.meta.last_log_id;
     if last.as_ref().is_none_or(|last| last.index <= request.last_index) {
         return Err(Status::unavailable("the state does not reach behind the caller's log yet"));
@@ -53,9 +58,9 @@ pub async fn serve(shared: &Arc<Shared>, from: NodeId, request: &peer::RebuildRe
     let SnapshotData::Send(rows) = snapshot.snapshot else {
         return Err(Status::internal("a received snapshot cannot be sent on"));
     };
-    shared.events.note("rebuild", format!("sends its state node={from}"));
+    context.events.note("rebuild", format!("sends its state node={from}"));
     let (frames, queue) = mpsc::channel(2);
-    let blocking = shared.blocking.clone();
+    let blocking = context.blocking.clone();
     tokio::spawn(async move {
         let _only = only;
         if let Err(error) = send_frames(blocking, start, SnapshotData::Send(rows), frames).await {
@@ -67,12 +72,12 @@ pub async fn serve(shared: &Arc<Shared>, from: NodeId, request: &peer::RebuildRe
 
 /// Commits empty entries until this log is longer than the caller's: what that holds beyond is then settled, one way or the other. One at
 /// least. Step by step, and what is done stays: a caller that gave up and asks again goes on from there.
-async fn go_beyond(shared: &Arc<Shared>, last_index: u64) -> Result<(), Status> {
+async fn go_beyond(context: &Arc<NodeContext>, last_index: u64) -> Result<(), Status> {
     loop {
-        if !shared.leadership.is_self() {
-            return Err(leader::not_leading(shared));
+        if !context.leadership.is_self() {
+            return Err(leader::not_leading(context));
         }
-        let here = shared.last_log().map_or(0, |last| last.index);
+        let here = context.last_log().map_or(0, |last| last.index);
         let missing = last_index.saturating_sub(here).saturating_add(1);
         if missing > ENTRIES_MAX {
             return Err(Status::failed_precondition(format!(
@@ -80,7 +85,7 @@ async fn go_beyond(shared: &Arc<Shared>, last_index: u64) -> Result<(), Status> 
                  last={last_index} leader_last={here}"
             )));
         }
-        append_empty(shared, missing.min(STEP_ENTRIES_MAX)).await?;
+        append_empty(context, missing.min(STEP_ENTRIES_MAX)).await?;
         if missing <= STEP_ENTRIES_MAX {
             return Ok(());
         }
@@ -88,7 +93,7 @@ async fn go_beyond(shared: &Arc<Shared>, last_index: u64) -> Result<(), Status> 
 }
 
 /// Proposes so many empty entries, and waits until the last is applied.
-async fn append_empty(shared: &Arc<Shared>, count: u64) -> Result<(), Status> {
+async fn append_empty(context: &Arc<NodeContext>, count: u64) -> Result<(), Status> {
     let (sender, applied) = oneshot::channel::<Result<(), Refusal>>();
     let mut sender = Some(sender);
     let mut batch: Vec<(Command, crate::raft::Reply)> = Vec::new();
@@ -101,7 +106,7 @@ async fn append_empty(shared: &Arc<Shared>, count: u64) -> Result<(), Status> {
         };
         batch.push((Command::Sweep { limit: 0 }, Box::new(reply)));
     }
-    propose(shared, batch).await;
+    propose(context, batch).await;
     let late = |_| Status::unavailable("the empty entry was not applied in time");
     match tokio::time::timeout(APPLY_TIMEOUT, applied).await.map_err(late)? {
         Ok(Ok(())) => Ok(()),

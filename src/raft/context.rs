@@ -1,0 +1,120 @@
+//! What every task of one node needs: facts that never change, and handles.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use openraft::async_runtime::WatchReceiver as _;
+
+use super::Member;
+use super::blocking::Blocking;
+use super::clocks::Clocks;
+use super::events::Events;
+use super::failure::Failure;
+use super::leadership::LeadershipState;
+use super::peers::Peers;
+use super::state_machine::{self, Core, Raft};
+use super::types::{PeerNode, StoredMembership, Vote};
+use crate::env::Env;
+use crate::storage::identity::Identity;
+use crate::storage::log::Log;
+use crate::storage::state::State;
+use crate::types::{LogId, NodeId};
+
+/// What a node was started as.
+pub struct Facts {
+    /// This node.
+    pub me: NodeId,
+    /// The cluster's name.
+    pub name: String,
+    /// A hash of name, members and addresses as configured.
+    pub configuration_hash: u64,
+    /// The members of the configuration file; the replicated membership rules once there is one.
+    pub configured: Vec<Member>,
+    /// Random per process start.
+    pub boot_id: u64,
+    /// Where its data lies.
+    pub data_dir: PathBuf,
+}
+
+/// One node, as its tasks see it. Nothing in it is ever replaced. What only one of them needs is that one's own.
+pub struct NodeContext {
+    /// The outside world.
+    pub env: Env,
+    /// What it was started as.
+    pub facts: Facts,
+    /// openraft.
+    pub raft: Raft,
+    /// What was applied.
+    pub state: Arc<State<Core>>,
+    /// The log.
+    pub log: Log,
+    /// Which node of which cluster the data directory is.
+    pub identity: Arc<Mutex<Identity>>,
+    /// Connections to peers.
+    pub peers: Peers,
+    /// The voters' clocks.
+    pub clocks: Arc<Clocks>,
+    /// Work that may wait for a disk.
+    pub blocking: Blocking,
+    /// What this node remembers of its past.
+    pub events: Arc<Events>,
+    /// Who leads.
+    pub leadership: LeadershipState,
+    /// Whether this node is to stop.
+    pub failure: Failure,
+}
+
+impl NodeContext {
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.facts.me
+    }
+
+    /// The current vote.
+    pub fn vote(&self) -> Vote {
+        self.raft.metrics().borrow_watched().vote
+    }
+
+    /// The last log id, as appended.
+    pub fn last_log(&self) -> Option<LogId> {
+        self.log.position().last
+    }
+
+    /// The last log id applied.
+    pub fn applied(&self) -> Option<LogId> {
+        self.state.applied()
+    }
+
+    /// The membership in force (perhaps not committed yet).
+    pub fn membership(&self) -> Arc<StoredMembership> {
+        self.raft.metrics().borrow_watched().membership_config.clone()
+    }
+
+    /// The voters, in order of ids; empty before bootstrap.
+    pub fn voters(&self) -> Vec<NodeId> {
+        self.membership().voter_ids().collect()
+    }
+
+    /// A member by its id.
+    pub fn member(&self, id: NodeId) -> Option<PeerNode> {
+        self.membership().get_node(&id).cloned()
+    }
+
+    /// Whether that node was a member once and is none any more, by what this node has applied. Ids are never used twice, so one at or
+    /// below the largest that was ever used is known for good.
+    pub fn is_removed(&self, id: NodeId) -> bool {
+        self.state.view(|core, _, _| core.is_removed(id))
+    }
+
+    /// Whether anything that has to be written first would only wait: its log has no room. What is refused then looks to others as if
+    /// this node were down, and nothing piles up in front of its Raft.
+    pub fn would_wait_for_room(&self, vote: &Vote) -> bool {
+        self.log.waits_for_room() && self.vote() != *vote
+    }
+
+    /// Flushes everything applied so far, durably. Cancel safe: the flush goes on.
+    pub async fn flush(&self) -> io::Result<()> {
+        state_machine::flush(&self.state).await
+    }
+}
