@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::context::NodeContext;
 use super::hand_over::begin;
-use super::presence::Presence;
+use super::peer_table::PeerTable;
 use super::room::{Disk, Room, Verdict, decide};
 
 /// How often the disk is looked at, and the verdict made again if nothing is heard.
@@ -17,7 +17,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Watches the disk, which was looked at before, makes the verdict whenever something is heard, and hands the leadership over where this
 /// node should not have it. Ends with the runtime.
-pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>, room: Arc<Room>) {
+pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Room>) {
     let mut asked: Option<Instant> = None;
     let mut looked = Instant::now();
     loop {
@@ -25,13 +25,13 @@ pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>, room: Arc<R
             looked = Instant::now();
             look(&context, &room).await;
         }
-        let verdict = judge(&context, &presence, &room);
+        let verdict = judge(&context, &table, &room);
         let leads = context.leadership.live_leader() == Some(context.me());
         note(&context, &room, leads, verdict);
         let hands_over = leads && room.verdict().hands_over;
         if hands_over && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
             asked = Some(Instant::now());
-            match begin(&context, &presence, &room, None).await {
+            match begin(&context, &table, &room, None).await {
                 Ok(to) => {
                     context.events.note("disk", format!("low on the leader: asked to take over node={to}"));
                     tracing::info!(%to, "the leader's disk is full: a voter with room takes over");
@@ -40,7 +40,7 @@ pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>, room: Arc<R
             }
         }
         let heard = async {
-            presence.heard().await;
+            table.changed().await;
             // Many are heard at once; one look is enough for them.
             tokio::time::sleep(INTERVAL / 10).await;
         };
@@ -62,9 +62,9 @@ pub async fn look(context: &Arc<NodeContext>, room: &Room) {
     }
 }
 
-fn judge(context: &NodeContext, presence: &Presence, room: &Room) -> Verdict {
+fn judge(context: &NodeContext, table: &PeerTable, room: &Room) -> Verdict {
     let membership = context.membership();
-    let mut disks = presence.disks();
+    let mut disks = table.disks();
     let own = if room.is_low() { Disk::Full } else { Disk::Roomy };
     disks.insert(context.me(), own);
     disks.retain(|id, _| membership.get_node(id).is_some());

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::context::NodeContext;
 use super::hand_over::begin;
-use super::presence::Presence;
+use super::peer_table::PeerTable;
 use super::room::Room;
 
 /// A sync that takes so long hangs. Far above what a busy disk takes, and below what callers wait for.
@@ -23,14 +23,14 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs until the log has failed or the runtime ends.
-pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>, room: Arc<Room>) {
+pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Room>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let (done, mut synced) = oneshot::channel();
         context.log.sync(Box::new(move |result| drop(done.send(result))));
         let result = match tokio::time::timeout(HUNG_AFTER, &mut synced).await {
             Ok(result) => result,
-            Err(_) => hung(&context, &presence, &room, synced).await,
+            Err(_) => hung(&context, &table, &room, synced).await,
         };
         if !matches!(result, Ok(Ok(()))) {
             return;
@@ -43,7 +43,7 @@ type Synced = oneshot::Receiver<Result<(), crate::storage::log::Error>>;
 /// Until the sync ends, sees to it that another leads.
 async fn hung(
     context: &NodeContext,
-    presence: &Presence,
+    table: &PeerTable,
     room: &Room,
     mut synced: Synced,
 ) -> Result<Result<(), crate::storage::log::Error>, oneshot::error::RecvError> {
@@ -52,19 +52,19 @@ async fn hung(
     let mut asked: Option<Instant> = None;
     let result = loop {
         // Its own Raft may wait for the disk, to sync the vote for the next leader, and say nothing any more: so the others are asked.
-        let leads = context.leadership.leader_by_term() == Some(context.me()) && !presence.leader_elsewhere();
+        let leads = context.leadership.leader_by_term() == Some(context.me()) && !table.leader_elsewhere();
         if leads && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
             asked = Some(Instant::now());
-            if let Err(why) = begin(context, presence, room, None).await {
+            if let Err(why) = begin(context, table, room, None).await {
                 tracing::warn!(why, "the leader's disk hangs, and nobody can take over");
             }
         }
-        if presence.leader_elsewhere() {
+        if table.leader_elsewhere() {
             context.leadership.set_hung(true);
         }
         let wait = async {
             tokio::select! {
-                () = presence.heard() => {}
+                () = table.changed() => {}
                 () = tokio::time::sleep(AGAIN_AFTER) => {}
             }
         };

@@ -6,7 +6,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::context::NodeContext;
-use super::presence::Presence;
+use super::peer_table::PeerTable;
 use super::room::Room;
 use crate::types::{NodeId, Refusal, RefusalKind};
 
@@ -38,8 +38,8 @@ impl Failed {
 /// does not lead.
 ///
 /// Errors: nobody can take over, or nobody did in time. Dropping the future does not stop it.
-pub async fn hand_over(context: &NodeContext, presence: &Presence, room: &Room, to: Option<NodeId>) -> Result<NodeId, Failed> {
-    let target = begin(context, presence, room, to).await.map_err(|why| Failed { why, began: false })?;
+pub async fn hand_over(context: &NodeContext, table: &PeerTable, room: &Room, to: Option<NodeId>) -> Result<NodeId, Failed> {
+    let target = begin(context, table, room, to).await.map_err(|why| Failed { why, began: false })?;
     let began = |why: &str| Failed { why: why.to_owned(), began: true };
     let me = context.me();
     let wait = context.raft.wait(Some(TIMEOUT));
@@ -54,19 +54,19 @@ pub async fn hand_over(context: &NodeContext, presence: &Presence, room: &Room, 
             Ok(leader)
         }
         // It stops too: the whole cluster does.
-        () = presence.disconnected(target) => Err(began("the one that was to take over went away")),
+        () = table.disconnected(target) => Err(began("the one that was to take over went away")),
     }
 }
 
 /// Asks a voter to take over, and everyone to let it; gives who that is. It may not come to it.
-pub async fn begin(context: &NodeContext, presence: &Presence, room: &Room, to: Option<NodeId>) -> Result<NodeId, String> {
+pub async fn begin(context: &NodeContext, table: &PeerTable, room: &Room, to: Option<NodeId>) -> Result<NodeId, String> {
     let target = {
         let metrics = context.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref().filter(|_| metrics.state == ServerState::Leader);
         let Some(replication) = replication else { return Err("this node does not lead".into()) };
         let others = metrics.membership_config.voter_ids();
-        let others = others.filter(|id| *id != context.me() && presence.is_connected(*id) && to.is_none_or(|to| to == *id));
+        let others = others.filter(|id| *id != context.me() && table.is_connected(*id) && to.is_none_or(|to| to == *id));
         let full = &room.verdict().full;
         others.max_by_key(|id| (!full.contains(id), replication.get(id).cloned().flatten(), *id))
     };

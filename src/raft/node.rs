@@ -15,8 +15,8 @@ use super::context::NodeContext;
 use super::hand_over::{Failed, hand_over};
 use super::members::{self, Ask, Members, Roster};
 use super::outside::Outside;
+use super::peer_table::PeerTable;
 use super::peers::Purpose;
-use super::presence::Presence;
 use super::propose::{propose, stamp};
 use super::purge::Eraser;
 use super::read::{self, Read, Reads};
@@ -114,7 +114,7 @@ pub struct Node(Arc<Parts>);
 /// What a handle reaches.
 pub(super) struct Parts {
     pub context: Arc<NodeContext>,
-    pub presence: Arc<Presence>,
+    pub table: Arc<PeerTable>,
     pub members: Arc<Members>,
     pub room: Arc<Room>,
     pub outside: Arc<Outside>,
@@ -221,7 +221,7 @@ impl Node {
         if to == Some(self.0.context.me()) {
             return Ok(self.0.context.me());
         }
-        hand_over(&self.0.context, &self.0.presence, &self.0.room, to).await.map_err(Failed::refusal)
+        hand_over(&self.0.context, &self.0.table, &self.0.room, to).await.map_err(Failed::refusal)
     }
 
     /// The voters of each configuration in force, for tests of our own.
@@ -239,7 +239,7 @@ impl Node {
     /// Waits until this node hears nothing of a peer any more, for tests of our own. Cancel safe.
     #[doc(hidden)]
     pub async fn wait_disconnected(&self, peer: NodeId) {
-        self.0.presence.disconnected(peer).await;
+        self.0.table.disconnected(peer).await;
     }
 
     /// Whether this node stops because it is no member any more.
@@ -354,7 +354,7 @@ impl Node {
             machine_time_ms,
             machine_ahead_ms: context.clocks.machine_ahead_ms(machine_time_ms, &context.voters()),
             cluster_version,
-            differing: self.0.presence.differing(),
+            differing: self.0.table.differing(),
             clock_offset_ms: context.clocks.offset_ms(&context.voters()),
             disk: self.disk(),
             syncs: context.log.syncs(context.env.clock.now()),
@@ -408,7 +408,7 @@ impl Node {
     /// stop, and still answers meanwhile. Dropping the future does not stop it.
     pub async fn give_up_leadership(&self) {
         if self.0.context.leadership.is_self()
-            && let Err(failed) = hand_over(&self.0.context, &self.0.presence, &self.0.room, None).await
+            && let Err(failed) = hand_over(&self.0.context, &self.0.table, &self.0.room, None).await
         {
             tracing::warn!(why = failed.why, "the leadership was not handed over");
         }

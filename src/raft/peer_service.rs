@@ -14,9 +14,11 @@ use super::context::NodeContext;
 use super::members::{self, Members};
 use super::net::{Connection, Proof};
 use super::outside::{IN_NO_CLUSTER, Outside};
-use super::presence::{self, Presence};
+use super::peer_table::PeerTable;
 use super::room::{self, Room};
 use super::standing::{Standing, standing};
+use super::streams::{self, Streams};
+use super::takeover::Takeover;
 use super::types::{log_id_from, log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
 use super::{Forwarder, Upper, append, bootstrap, confirm, rebuild, receive};
 use crate::limits::intervals;
@@ -36,29 +38,21 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Serves [`Peer`].
 #[derive(Clone)]
 pub struct PeerService {
-    context: Arc<NodeContext>,
-    presence: Arc<Presence>,
-    members: Arc<Members>,
-    room: Arc<Room>,
-    outside: Arc<Outside>,
-    upper: Arc<dyn Upper>,
+    pub context: Arc<NodeContext>,
+    pub table: Arc<PeerTable>,
+    pub streams: Arc<Streams>,
+    pub takeover: Arc<Takeover>,
+    pub members: Arc<Members>,
+    pub room: Arc<Room>,
+    pub outside: Arc<Outside>,
+    pub upper: Arc<dyn Upper>,
     /// One snapshot for a member that is rebuilt at a time.
-    rebuilds: Arc<Semaphore>,
-    refused: Arc<Mutex<BTreeMap<u64, Duration>>>,
+    pub rebuilds: Arc<Semaphore>,
+    /// When a peer's refused call was last logged.
+    pub refused: Arc<Mutex<BTreeMap<u64, Duration>>>,
 }
 
 impl PeerService {
-    pub fn new(
-        context: Arc<NodeContext>,
-        presence: Arc<Presence>,
-        members: Arc<Members>,
-        room: Arc<Room>,
-        outside: Arc<Outside>,
-        upper: Arc<dyn Upper>,
-    ) -> Self {
-        Self { context, presence, members, room, outside, upper, rebuilds: Arc::new(Semaphore::new(1)), refused: Arc::default() }
-    }
-
     /// Whether a call is meant for this very node of this very cluster, by one who may call itself so; who calls.
     fn check(&self, proof: &Proof, route: Option<&peer::Route>) -> Result<NodeId, Status> {
         let route = route.ok_or_else(|| Status::invalid_argument("route is missing"))?;
@@ -127,7 +121,7 @@ impl PeerService {
 
     /// Asked again for every message of a stream: who the members are changes meanwhile.
     fn check_standing(&self, from: NodeId) -> Result<(), Status> {
-        let refused = self.presence.standing_of(from);
+        let refused = self.table.standing_of(from);
         if let Err(problem) = &refused {
             self.log_refusal(from.0, problem.message());
         }
@@ -278,12 +272,12 @@ impl Peer for PeerService {
         let (proof, mut messages) = (proof(&request), request.into_inner());
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("presence stream is empty"))?;
         let from = self.check_member(&proof, first.route.as_ref())?;
-        presence::in_range(&first).map_err(|error| bad(error.into()))?;
-        if let Err(problem) = self.presence.check_versions(&first) {
+        streams::in_range(&first).map_err(|error| bad(error.into()))?;
+        if let Err(problem) = self.streams.check_versions(&first) {
             self.log_refusal(from.0, &problem);
             return Err(Status::failed_precondition(problem));
         }
-        Ok(Response::new(self.presence.clone().serve(from, first, messages)))
+        Ok(Response::new(self.streams.clone().serve(from, first, messages)))
     }
 
     async fn lost_leader(&self, request: Request<peer::LostLeaderRequest>) -> Result<Response<peer::LostLeaderResponse>, Status> {
@@ -291,7 +285,7 @@ impl Peer for PeerService {
         let from = self.check_member(&proof, request.route.as_ref())?;
         let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
         let last_log = request.last_log.as_ref().map(log_id_from_wire).transpose().map_err(bad)?;
-        let lost = self.presence.asked(from, vote, last_log.as_ref().map(log_id_from)).await;
+        let lost = self.takeover.is_lost(from, vote, last_log.as_ref().map(log_id_from)).await;
         let last_log = self.context.last_log().map(super::types::log_id_to).as_ref().map(log_id_to_wire);
         Ok(Response::new(peer::LostLeaderResponse { lost, last_log }))
     }
@@ -302,7 +296,7 @@ impl Peer for PeerService {
         let (proof, mut requests) = (proof(&request), request.into_inner());
         let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("forward stream is empty"))?;
         let node = self.check_member(&proof, first.route.as_ref())?;
-        let from = Forwarder { node, authenticated: proof.0.is_some(), sends_hashes: self.presence.sends_hashes(node) };
+        let from = Forwarder { node, authenticated: proof.0.is_some(), sends_hashes: self.table.sends_hashes(node) };
         let service = self.clone();
         let requests = requests.map(move |request| request.and_then(|request| service.check_standing(node).map(|()| request)));
         Ok(Response::new(self.upper.forward(from, Box::pin(requests), first)))

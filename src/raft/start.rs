@@ -25,13 +25,15 @@ use super::network::NetworkFactory;
 use super::node::{Node, Parts};
 use super::outside::Outside;
 use super::peer_service::PeerService;
+use super::peer_table::PeerTable;
 use super::peers::Peers;
-use super::presence::Presence;
 use super::purge::{self, Eraser};
 use super::read::Reads;
 use super::rebuild::{self, Mark, Rebuild};
 use super::room::Room;
 use super::state_machine::{Core, Observer, StateMachine};
+use super::streams::Streams;
+use super::takeover::Takeover;
 use super::types::Runtime;
 use super::{Member, Upper, ahead, bootstrap, disk_space, disk_watch, scrub, upgrade};
 use crate::env::{Env, u64_from};
@@ -267,29 +269,42 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     watch_failures(&context);
     // A peer that asks it, or is answered by it, must not take a disk that was not looked at for one without room, or with it.
     disk_space::look(&context, &room).await;
-    let presence = Presence::new(context.clone(), room.clone(), options.election_timeout_max, options.early_elections);
-    let members = Arc::new(Members::new(context.clone(), presence.clone(), room.clone()));
+    let table = Arc::new(PeerTable::new(context.clone()));
+    let (timeout, early) = (options.election_timeout_max, options.early_elections);
+    let takeover = Arc::new(Takeover::new(context.clone(), room.clone(), table.clone(), timeout, early));
+    let streams = Arc::new(Streams::new(context.clone(), room.clone(), table.clone(), takeover.clone()));
+    let members = Arc::new(Members::new(context.clone(), table.clone(), room.clone()));
     let outside = Arc::new(Outside::new(context.clone()));
     let confirmer = Arc::new(Confirmer::new(context.clone()));
     let scrub = Arc::new(scrub::Progress::default());
     let mut tasks = JoinSet::new();
-    let service =
-        PeerService::new(context.clone(), presence.clone(), members.clone(), room.clone(), outside.clone(), options.upper);
+    let service = PeerService {
+        context: context.clone(),
+        table: table.clone(),
+        streams: streams.clone(),
+        takeover: takeover.clone(),
+        members: members.clone(),
+        room: room.clone(),
+        outside: outside.clone(),
+        upper: options.upper,
+        rebuilds: Arc::new(Semaphore::new(1)),
+        refused: Arc::default(),
+    };
     tasks.spawn(serve(service, incoming));
-    tasks.spawn(presence.clone().run());
-    tasks.spawn(presence.clone().started());
-    tasks.spawn(presence.clone().watch_silence());
+    tasks.spawn(streams.run());
+    tasks.spawn(takeover.clone().elect_after_start());
+    tasks.spawn(takeover.watch_silence());
     tasks.spawn(confirmer.clone().run());
     tasks.spawn(leadership::publish::run(context.clone(), confirmer.clone()));
     tasks.spawn(purge::run(context.clone(), options.log_kept));
-    tasks.spawn(upgrade::run(context.clone(), presence.clone()));
+    tasks.spawn(upgrade::run(context.clone(), table.clone()));
     tasks.spawn(events::run(context.events.clone(), context.blocking.clone()));
-    tasks.spawn(disk_watch::run(context.clone(), presence.clone(), room.clone()));
+    tasks.spawn(disk_watch::run(context.clone(), table.clone(), room.clone()));
     tasks.spawn(ahead::run(context.clone()));
-    tasks.spawn(disk_space::run(context.clone(), presence.clone(), room.clone()));
+    tasks.spawn(disk_space::run(context.clone(), table.clone(), room.clone()));
     tasks.spawn(members::settle(members.clone()));
     tasks.spawn(members::announce_moved(members.clone()));
-    tasks.spawn(members::find_moved(context.clone(), presence.clone()));
+    tasks.spawn(members::find_moved(context.clone(), table.clone()));
     tasks.spawn(scrub::run(context.clone(), scrub.clone(), options.scrub));
     tasks.spawn(keep(lock));
     if options.bootstrap {
@@ -298,7 +313,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     let reads = Arc::new(Reads { context: context.clone(), confirmer, loaded: LoadedRoom::default() });
     let eraser = Eraser::new(context.clone());
     let (backups, tasks) = (Arc::new(Semaphore::new(1)), tokio::sync::Mutex::new(tasks));
-    Ok(Node::new(Parts { context, presence, members, room, outside, reads, scrub, eraser, backups, tasks }))
+    Ok(Node::new(Parts { context, table, members, room, outside, reads, scrub, eraser, backups, tasks }))
 }
 
 /// Holds the directory's lock as long as the tasks live.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::NodeContext;
-use super::presence::Presence;
+use super::peer_table::PeerTable;
 use super::propose::propose;
 use crate::machine::{Command, newest_version};
 
@@ -19,7 +19,7 @@ fn next(in_force: u16, newest: impl IntoIterator<Item = Option<u16>>) -> Option<
 }
 
 /// Runs on every node; acts on the leader. Ends with the runtime.
-pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>) {
+pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let in_force = context.state.view(|core, _, _| core.machine.cluster_version());
@@ -30,7 +30,7 @@ pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>) {
         let members: Vec<_> = context.membership().nodes().map(|(id, _)| *id).collect();
         let newest = members
             .into_iter()
-            .map(|id| if id == context.me() { Some(newest_version()) } else { presence.newest_version_of(id, leadership.term) });
+            .map(|id| if id == context.me() { Some(newest_version()) } else { table.newest_version_of(id, leadership.term) });
         let Some(version) = next(in_force, newest) else { continue };
         tracing::info!(version, "every member reads the next cluster version: proposing it");
         let reply = Box::new(|result| match result {

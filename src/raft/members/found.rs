@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::super::bootstrap;
 use super::super::context::NodeContext;
-use super::super::presence::Presence;
+use super::super::peer_table::PeerTable;
 use super::super::types::PeerNode;
 use crate::raft::Member;
 use crate::types::{ClusterId, InstanceId, NodeId};
@@ -19,7 +19,7 @@ use crate::types::{ClusterId, InstanceId, NodeId};
 const ROUND: Duration = Duration::from_millis(500);
 
 /// Looks for members that this node has no stream to. Ends with the runtime.
-pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>) {
+pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>) {
     let mut found: BTreeMap<InstanceId, String> = BTreeMap::new();
     loop {
         tokio::time::sleep(ROUND).await;
@@ -32,7 +32,7 @@ pub async fn run(context: Arc<NodeContext>, presence: Arc<Presence>) {
         let mut now = BTreeMap::new();
         for (id, node, configured) in moved {
             let known = found.get(&node.instance).cloned();
-            let at = if presence.is_connected(id) { known } else { look(&context, id, &node, configured, known).await };
+            let at = if table.is_connected(id) { known } else { look(&context, id, &node, configured, known).await };
             if let Some(at) = at {
                 now.insert(node.instance, at);
             }

@@ -31,7 +31,7 @@ use self::decide::{Change, Situation, Step};
 use super::bootstrap;
 use super::context::NodeContext;
 use super::hand_over::hand_over;
-use super::presence::Presence;
+use super::peer_table::PeerTable;
 use super::room::Room;
 use super::types::{PeerNode, StoredMembership, members_of};
 use super::{CLUSTER_VERSION_MIN, Member};
@@ -97,14 +97,14 @@ pub fn roster(context: &NodeContext) -> Roster {
 /// Changes who belongs to the cluster, one change at a time.
 pub struct Members {
     context: Arc<NodeContext>,
-    presence: Arc<Presence>,
+    table: Arc<PeerTable>,
     room: Arc<Room>,
     one_at_a_time: tokio::sync::Mutex<()>,
 }
 
 impl Members {
-    pub fn new(context: Arc<NodeContext>, presence: Arc<Presence>, room: Arc<Room>) -> Self {
-        Self { context, presence, room, one_at_a_time: tokio::sync::Mutex::default() }
+    pub fn new(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Room>) -> Self {
+        Self { context, table, room, one_at_a_time: tokio::sync::Mutex::default() }
     }
 
     /// Makes a change, on the leader; gives the members after it.
@@ -118,14 +118,14 @@ impl Members {
         };
         let _only = self.one_at_a_time.try_lock().map_err(busy)?;
         let deadline = Instant::now() + timeout;
-        let Self { context, presence, room, .. } = self;
-        Changing { context, presence, room, force, deadline }.make(ask).await
+        let Self { context, table, room, .. } = self;
+        Changing { context, table, room, force, deadline }.make(ask).await
     }
 }
 
 struct Changing<'a> {
     context: &'a Arc<NodeContext>,
-    presence: &'a Presence,
+    table: &'a PeerTable,
     room: &'a Room,
     force: bool,
     deadline: Instant,
@@ -145,7 +145,7 @@ impl Changing<'_> {
                     self.wait(&format!("node {id} has not caught up entries_behind={lag}")).await?;
                 }
                 Step::HandOver => {
-                    let handed = hand_over(self.context, self.presence, self.room, None).await;
+                    let handed = hand_over(self.context, self.table, self.room, None).await;
                     handed.map_err(|failed| {
                         Refusal::not_applied(RefusalKind::Unavailable, format!("the leader is to leave: {}", failed.why))
                     })?;
@@ -199,7 +199,7 @@ impl Changing<'_> {
             let situation = Situation {
                 me: context.me(),
                 voters: applied.voter_ids().collect(),
-                alive: nodes.keys().copied().filter(|id| *id == context.me() || self.presence.is_connected(*id)).collect(),
+                alive: nodes.keys().copied().filter(|id| *id == context.me() || self.table.is_connected(*id)).collect(),
                 lag: replication.iter().filter_map(lag).collect(),
                 nodes,
                 largest,

@@ -1,17 +1,15 @@
 //! Presence: each node holds a stream to every other member, over which both tell who leads, where their logs end and what their
-//! clocks say. When the one to the leader ends, [`super::failover`] decides; this module asks and acts.
+//! clocks say. What a peer says lies in [`super::peer_table`]; when the stream to the leader ends, [`super::takeover`] acts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::Stream;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::raft::TransferLeaderRequest;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -19,14 +17,14 @@ use tonic::{Status, Streaming};
 use super::CLUSTER_VERSION_MIN;
 use super::context::NodeContext;
 use super::divergence::{self, Findings};
-use super::failover::{self, Answer, Cause, Decision};
 use super::leadership::quorum::Word;
+use super::peer_table::{PeerTable, Seen};
 use super::peers::Purpose;
 use super::rebuild;
-use super::removed::{removed, says_removed};
-use super::room::{Disk, FRESH, Room};
-use super::standing::{self, Standing};
-use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire};
+use super::removed::says_removed;
+use super::room::Room;
+use super::takeover::Takeover;
+use super::types::{PeerNode, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire};
 use crate::limits::{NODES_MAX, intervals};
 use crate::machine::newest_version;
 use crate::types::{LogId, NodeId, OutOfRange, bounded};
@@ -36,147 +34,24 @@ use crate::wire::peer::v1 as peer;
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(50);
-/// Within so long a reconnect to a leader must be refused, or show another boot id, for it to count as gone.
-const VERDICT_TIMEOUT: Duration = Duration::from_millis(20);
-/// How long a question for a lost leader is held until this node's own verdict.
-const HOLD: Duration = Duration::from_millis(100);
-/// How long answers to that question are waited for.
-const ASK_TIMEOUT: Duration = Duration::from_millis(300);
 /// Digests taken of one message.
 const DIGESTS_MAX: usize = 8;
-/// Peers whose last message is kept: the members, and some that joined while this node was away.
-const PEERS_MAX: usize = 4 * NODES_MAX;
 /// Bound of opening a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Messages = Pin<Box<dyn Stream<Item = Result<peer::PresenceMessage, Status>> + Send>>;
 
-/// What this node knows of its peers.
-pub struct Presence {
+/// The streams of one node.
+pub struct Streams {
     context: Arc<NodeContext>,
     room: Arc<Room>,
-    election_timeout: Duration,
-    early_elections: bool,
-    table: Mutex<Table>,
-    changed: Notify,
+    table: Arc<PeerTable>,
+    takeover: Arc<Takeover>,
 }
 
-#[derive(Default)]
-struct Table {
-    peers: BTreeMap<NodeId, Seen>,
-    /// Peers this node's own stream to is open.
-    connected: BTreeSet<NodeId>,
-    /// Who asked about a lost leader: the question is an answer too.
-    asked: BTreeMap<NodeId, (Vote, Option<LogId>)>,
-    last_take_over: Option<Duration>,
-    digests: divergence::Watch,
-}
-
-/// The last message of one peer.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    boot_id: u64,
-    leader: Option<NodeId>,
-    last_log: Option<LogId>,
-    disk_low: bool,
-    newest_version: u16,
-    /// Its own term.
-    vote_term: u64,
-    /// This node's term when it heard.
-    term: u64,
-    /// When, by this node's monotonic clock.
-    at: Duration,
-    /// Who belongs to the cluster, as it says; nobody where it does not.
-    members: Vec<NodeId>,
-}
-
-impl Presence {
-    pub fn new(context: Arc<NodeContext>, room: Arc<Room>, election_timeout: Duration, early_elections: bool) -> Arc<Self> {
-        Arc::new(Self { context, room, election_timeout, early_elections, table: Mutex::default(), changed: Notify::new() })
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Peers whose state differed from this node's when last compared.
-    pub fn differing(&self) -> Vec<NodeId> {
-        self.table().digests.differing()
-    }
-
-    /// The newest cluster version a peer reads, if it said so in this term.
-    pub fn newest_version_of(&self, id: NodeId, term: u64) -> Option<u16> {
-        self.table().peers.get(&id).filter(|seen| seen.term == term).map(|seen| seen.newest_version)
-    }
-
-    /// Whether this node's stream to a peer is open.
-    pub fn is_connected(&self, id: NodeId) -> bool {
-        self.table().connected.contains(&id)
-    }
-
-    /// Waits until this node's stream to a peer is closed. Cancel safe.
-    pub async fn disconnected(&self, id: NodeId) {
-        loop {
-            let changed = self.changed.notified();
-            if !self.is_connected(id) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// Waits until something is heard of a peer. Cancel safe.
-    pub async fn heard(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Whether a caller belongs to the cluster, by this node's membership, or by what the members it reaches say of one that it has not
-    /// heard of. Errors: the answer to one that was removed, or that never was a member.
-    pub fn standing_of(&self, id: NodeId) -> Result<(), Status> {
-        match standing::standing(&self.context, id) {
-            Standing::Member => Ok(()),
-            Standing::Removed => Err(removed()),
-            Standing::Unheard if self.word_on(id) == standing::Word::Never => {
-                let problem = format!("the caller is no member, and none of a majority of the members knows it node={id}");
-                Err(Status::permission_denied(problem))
-            }
-            Standing::Unheard => Ok(()),
-        }
-    }
-
-    fn word_on(&self, id: NodeId) -> standing::Word {
-        let membership = self.context.membership();
-        let table = self.table();
-        let said = table.peers.iter().filter(|(from, _)| table.connected.contains(from) && membership.get_node(from).is_some());
-        let said = said.map(|(from, seen)| (*from, &seen.members[..]));
-        standing::word(self.context.me(), id, membership.membership().get_joint_config(), said)
-    }
-
-    /// Whether a peer is of a release that sends the hash of a caller's token: the first that says who the members are.
-    pub fn sends_hashes(&self, id: NodeId) -> bool {
-        self.table().peers.get(&id).is_some_and(|seen| !seen.members.is_empty())
-    }
-
-    /// Whether a peer that is connected says that another than this node leads, in a later term than this node's own.
-    pub fn leader_elsewhere(&self) -> bool {
-        let mine = self.context.vote().leader_id().term;
-        let table = self.table();
-        let elsewhere = |(id, seen): (&NodeId, &Seen)| {
-            table.connected.contains(id) && seen.leader.is_some_and(|leader| leader != self.context.me()) && seen.vote_term > mine
-        };
-        table.peers.iter().any(elsewhere)
-    }
-
-    /// What the peers say of their disks. One that is gone, or silent for long, says nothing.
-    pub fn disks(&self) -> BTreeMap<NodeId, Disk> {
-        let now = self.context.env.clock.now();
-        let table = self.table();
-        let disk = |(id, seen): (&NodeId, &Seen)| {
-            let is_there = table.connected.contains(id) && now.saturating_sub(seen.at) <= FRESH;
-            let disk = if seen.disk_low { Disk::Full } else { Disk::Roomy };
-            (*id, if is_there { disk } else { Disk::Silent })
-        };
-        table.peers.iter().map(disk).collect()
+impl Streams {
+    pub fn new(context: Arc<NodeContext>, room: Arc<Room>, table: Arc<PeerTable>, takeover: Arc<Takeover>) -> Self {
+        Self { context, room, table, takeover }
     }
 
     /// Holds a stream to every other member, as the membership changes. Ends with the runtime.
@@ -188,11 +63,7 @@ impl Presence {
             let members: BTreeMap<NodeId, PeerNode> =
                 membership.nodes().filter(|(id, _)| **id != self.context.me()).map(|(id, node)| (*id, node.clone())).collect();
             tasks.retain(|id, (node, _)| members.get(id) == Some(node));
-            {
-                let mut table = self.table();
-                table.connected.retain(|id| tasks.contains_key(id));
-                table.digests.keep_only(|id| members.contains_key(&id));
-            }
+            self.table.keep_only(|id| tasks.contains_key(&id), |id| members.contains_key(&id));
             for (id, node) in members {
                 tasks.entry(id).or_insert_with(|| {
                     let task = tokio::spawn(self.clone().hold(id, node.clone()));
@@ -213,11 +84,11 @@ impl Presence {
                 return self.context.failure.fail_removed();
             }
             if let Ok((messages, read)) = opened {
-                self.table().connected.insert(id);
+                self.table.set_connected(id, true);
                 let boot_id = self.listen(id, messages, &read).await;
-                self.table().connected.remove(&id);
-                self.changed.notify_waiters();
-                self.ended(id, &node, boot_id).await;
+                self.table.set_connected(id, false);
+                self.table.notify();
+                self.takeover.stream_ended(id, &node, boot_id).await;
             }
             tokio::time::sleep(RECONNECT).await;
         }
@@ -248,20 +119,15 @@ impl Presence {
         while let Some(message) = taken(messages.message().await) {
             if boot_id == 0 {
                 boot_id = message.boot_id;
-                self.reconnected(id, boot_id);
+                // The process a verdict was made about is alive after all.
+                if self.table.is_process(id, boot_id) {
+                    self.context.leadership.found_again(id);
+                }
             }
             read.0.store(message.sent_ms, Ordering::Relaxed);
             self.record(id, &message);
         }
         boot_id
-    }
-
-    /// The process a verdict was made about is alive after all.
-    fn reconnected(&self, id: NodeId, boot_id: u64) {
-        let known = self.table().peers.get(&id).is_some_and(|seen| seen.boot_id == boot_id);
-        if known {
-            self.context.leadership.found_again(id);
-        }
     }
 
     fn record(&self, from: NodeId, message: &peer::PresenceMessage) {
@@ -290,20 +156,11 @@ impl Presence {
             );
             return self.context.failure.fail(what);
         }
-        let voters = self.context.voters();
-        let findings = {
-            let mut table = self.table();
-            if table.peers.len() < PEERS_MAX || table.peers.contains_key(&from) {
-                table.peers.insert(from, seen);
-            }
-            table.digests.heard(from, message.digest_index, message.digest);
-            for digest in message.digests.iter().take(DIGESTS_MAX) {
-                table.digests.heard(from, digest.index, digest.digest);
-            }
-            self.context.state.view(|core, _, _| table.digests.compare(&voters, |index| core.machine.digest_at(index)))
-        };
+        let digests = message.digests.iter().take(DIGESTS_MAX).map(|digest| (digest.index, digest.digest));
+        let digests = std::iter::once((message.digest_index, message.digest)).chain(digests);
+        let findings = self.table.record(from, seen, digests);
         self.act_on(findings);
-        self.changed.notify_waiters();
+        self.table.notify();
     }
 
     /// What the leader that this node follows says of itself.
@@ -362,7 +219,7 @@ impl Presence {
             let hear = async {
                 while let Some(message) = taken(messages.message().await) {
                     // One that was removed asks again, and is answered.
-                    if self.standing_of(from).is_err() {
+                    if self.table.standing_of(from).is_err() {
                         return;
                     }
                     read.0.store(message.sent_ms, Ordering::Relaxed);
@@ -372,178 +229,6 @@ impl Presence {
             tokio::select! { () = talk => {}, () = hear => {} }
         });
         Box::pin(ReceiverStream::new(queue))
-    }
-
-    /// A stream to a peer ended: is it gone, and did it lead?
-    async fn ended(self: &Arc<Self>, id: NodeId, node: &PeerNode, boot_id: u64) {
-        let vote = self.context.vote();
-        let led = vote.is_committed() && vote.leader_id().node_id == id && self.context.me() != id;
-        if !led || !self.is_gone(node, boot_id).await {
-            return;
-        }
-        tracing::info!(leader = %id, "lost the leader");
-        self.context.leadership.lost_leader(vote);
-        tokio::spawn(self.clone().lost_leader(id, vote));
-    }
-
-    async fn is_gone(&self, node: &PeerNode, boot_id: u64) -> bool {
-        let Ok(mut client) = self.context.peers.client(node, Purpose::Control) else { return false };
-        let request = peer::HelloRequest {
-            name: self.context.facts.name.clone(),
-            configuration_hash: self.context.facts.configuration_hash,
-            from: self.context.me().0,
-        };
-        match tokio::time::timeout(VERDICT_TIMEOUT, client.hello(request)).await {
-            Ok(Ok(answer)) => answer.into_inner().boot_id != boot_id,
-            Ok(Err(_)) => true,
-            // Neither refused nor answered: the network, not the process. Ordinary elections take care of that.
-            Err(_) => false,
-        }
-    }
-
-    /// Another voter asks whether this node lost the leader of `vote` too. Holds the answer until there is a verdict, or [`HOLD`].
-    pub async fn asked(&self, from: NodeId, vote: Vote, last_log: Option<LogId>) -> bool {
-        self.table().asked.insert(from, (vote, last_log));
-        self.changed.notify_waiters();
-        if self.context.vote() != vote {
-            return false;
-        }
-        let verdict = self.context.leadership.wait_lost(vote);
-        tokio::time::timeout(HOLD, verdict).await == Ok(true) && self.context.vote() == vote
-    }
-
-    /// A leader whose connections stand and that is silent for too long: its host or network may be gone, and to find that out by the
-    /// connections takes longer. Runs with the node.
-    pub async fn watch_silence(self: Arc<Self>) {
-        let mut leadership = self.context.leadership.subscribe();
-        loop {
-            let counts = leadership.borrow_and_update().leader.is_some();
-            let vote = self.context.vote();
-            let leader = vote.leader_id().node_id;
-            // About one whose connections ended others were asked then.
-            let is_silent = !counts && leader != self.context.me() && self.context.leadership.leader_by_term() == Some(leader);
-            if is_silent && vote.is_committed() {
-                tracing::info!(%leader, "the leader is silent");
-                self.clone().lost_leader(leader, vote).await;
-            }
-            if leadership.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Asks the other voters, and takes over if it is this node's turn.
-    async fn lost_leader(self: Arc<Self>, leader: NodeId, vote: Vote) {
-        let voters = self.context.voters();
-        let mut answers: BTreeMap<NodeId, Option<Answer>> = voters.iter().map(|id| (*id, None)).collect();
-        let others = voters.iter().copied().filter(|id| *id != leader && *id != self.context.me());
-        let mut asking: FuturesUnordered<_> = others.map(|id| self.ask(id, vote)).collect();
-        let deadline = tokio::time::sleep(ASK_TIMEOUT);
-        tokio::pin!(deadline);
-        loop {
-            let changed = self.changed.notified();
-            for (id, (asked, last_log)) in &self.table().asked {
-                if let Some(answer) = answers.get_mut(id).filter(|_| *asked == vote) {
-                    *answer = Some(Answer::Yes { last_log: *last_log });
-                }
-            }
-            match self.decide(Cause::LostLeader { leader }, &answers) {
-                Decision::Wait => {}
-                Decision::Leave => return,
-                Decision::TakeOver { after } => return self.take_over(vote, after).await,
-            }
-            tokio::select! {
-                Some((id, answer)) = asking.next() => drop(answers.insert(id, answer)),
-                () = changed => {}
-                () = &mut deadline => return,
-            }
-        }
-    }
-
-    async fn ask(&self, id: NodeId, vote: Vote) -> (NodeId, Option<Answer>) {
-        let answer = async {
-            let node = self.context.member(id)?;
-            let request = peer::LostLeaderRequest {
-                route: Some(self.context.peers.route(id, node.instance)),
-                vote: Some(vote_to_wire(&vote)),
-                last_log: self.context.last_log().map(log_id_to).as_ref().map(log_id_to_wire),
-            };
-            let mut client = self.context.peers.client(&node, Purpose::Control).ok()?;
-            let answer = client.lost_leader(request).await.ok()?.into_inner();
-            let last_log = answer.last_log.as_ref().map(log_id_from_wire).transpose().ok()?;
-            let last_log = last_log.as_ref().map(log_id_from);
-            Some(if answer.lost { Answer::Yes { last_log } } else { Answer::No })
-        };
-        (id, tokio::time::timeout(ASK_TIMEOUT, answer).await.ok().flatten())
-    }
-
-    fn decide(&self, cause: Cause, answers: &BTreeMap<NodeId, Option<Answer>>) -> Decision {
-        if !self.early_elections {
-            return Decision::Leave;
-        }
-        let now = self.context.env.clock.now();
-        failover::decide(&failover::Input {
-            cause,
-            me: self.context.me(),
-            last_log: self.context.last_log(),
-            full: self.room.is_low(),
-            voters: answers.clone(),
-            since_last: self.table().last_take_over.map(|last| now.saturating_sub(last)),
-            election_timeout: self.election_timeout,
-        })
-    }
-
-    /// Campaigns despite the others' leases, by a transfer of leadership to itself, unless somebody leads by then.
-    async fn take_over(&self, vote: Vote, after: Duration) {
-        tokio::time::sleep(after).await;
-        if self.context.vote() != vote || self.context.leadership.live_leader().is_some() {
-            return;
-        }
-        self.table().last_take_over = Some(self.context.env.clock.now());
-        let last_log = self.context.last_log().map(log_id_to);
-        tracing::info!(term = vote.leader_id().term, "taking over from a lost leader");
-        let request = TransferLeaderRequest::new(vote, self.context.me(), last_log);
-        if let Err(error) = self.context.raft.handle_transfer_leader(request).await {
-            tracing::warn!(%error, "could not take over");
-        }
-    }
-
-    /// After a start: if a majority knows no leader, one of them calls an election at once instead of waiting out a timeout.
-    pub async fn started(self: Arc<Self>) {
-        let deadline = tokio::time::sleep(self.election_timeout);
-        tokio::pin!(deadline);
-        loop {
-            let changed = self.changed.notified();
-            let vote = self.context.vote();
-            let answers = self.started_answers();
-            match self.decide(Cause::Started, &answers) {
-                Decision::Leave if answers.is_empty() => {}
-                Decision::Leave => return,
-                Decision::Wait => {}
-                Decision::TakeOver { after } => {
-                    tokio::time::sleep(after).await;
-                    if self.context.vote() == vote && self.context.leadership.leader_by_term().is_none() {
-                        self.table().last_take_over = Some(self.context.env.clock.now());
-                        tracing::info!("nobody leads after a start: calling an election");
-                        let _ = self.context.raft.trigger().elect(true).await;
-                    }
-                    return;
-                }
-            }
-            tokio::select! {
-                () = changed => {}
-                () = &mut deadline => return,
-            }
-        }
-    }
-
-    fn started_answers(&self) -> BTreeMap<NodeId, Option<Answer>> {
-        let table = self.table();
-        let answer = |id: &NodeId| {
-            let seen = table.peers.get(id)?;
-            Some(seen.leader.map_or(Answer::Yes { last_log: seen.last_log }, |_| Answer::No))
-        };
-        self.context.voters().into_iter().map(|id| (id, answer(&id))).collect()
     }
 }
 
