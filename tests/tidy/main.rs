@@ -3,6 +3,7 @@
 //! The table of [`imports`] is the one of `src/docs/architecture.md`. Every rule is a function from a file to its violations, and has a
 //! test that shows it failing: a rule that can't fail checks nothing.
 
+mod circles;
 mod cited;
 mod claims;
 mod headings;
@@ -85,6 +86,12 @@ fn check(rule: impl Fn(&Source) -> Violations) {
 #[test]
 fn modules_use_only_what_the_architecture_allows() {
     check(imports::violations);
+}
+
+#[test]
+fn no_three_files_of_a_module_import_each_other_in_a_circle() {
+    let violations = circles::violations(&sources());
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
 #[test]
