@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::state_machine::machine_from;
+use super::adapter::state_machine::machine_from;
 use crate::env::{Env, FrozenDisk};
 use crate::machine::Machine;
 use crate::storage::directory;

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Member;
+use super::adapter::state_machine::{RAFT_TABLE, RaftRow, raft_row};
+use super::adapter::types::{StoredMembership, members_of};
 use super::context::NodeContext;
-use super::state_machine::{RAFT_TABLE, RaftRow, raft_row};
-use super::types::{StoredMembership, members_of};
 use crate::machine::audit::{Audit, Totals};
 use crate::machine::{Machine, rows};
 use crate::storage::backup::{Error, Header, Reader, Writer};

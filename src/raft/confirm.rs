@@ -22,9 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::adapter::types::{Leader, PeerNode, vote_from_bytes, vote_from_wire, vote_to_wire};
 use super::context::NodeContext;
-use super::peers::Purpose;
-use super::types::{Leader, PeerNode, vote_from_bytes, vote_from_wire, vote_to_wire};
+use super::peer::peers::Purpose;
 use crate::types::NodeId;
 use crate::wire::peer::v1 as peer;
 

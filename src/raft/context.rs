@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::Member;
+use super::adapter::state_machine::{self, Core, Raft};
+use super::adapter::types::{PeerNode, StoredMembership, Vote};
 use super::blocking::Blocking;
-use super::clocks::Clocks;
 use super::events::Events;
 use super::failure::Failure;
 use super::leadership::LeadershipState;
-use super::peers::Peers;
-use super::state_machine::{self, Core, Raft};
-use super::types::{PeerNode, StoredMembership, Vote};
+use super::peer::clocks::Clocks;
+use super::peer::peers::Peers;
 use crate::env::Env;
 use crate::storage::identity::Identity;
 use crate::storage::log::Log;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::adapter::state_machine::Core;
 use super::events::Events;
 use super::rebuild::{self, Mark};
-use super::state_machine::Core;
 use crate::env::Env;
 use crate::machine::rows;
 use crate::storage::identity::Identity;
@@ -126,8 +126,8 @@ mod tests {
     use openraft::storage::{IOFlushed, RaftLogStorage as _};
     use openraft::type_config::TypeConfigExt as _;
 
-    use super::super::log_store::LogStore;
-    use super::super::types::{Entry, RaftPayload, Types, Vote, log_id_to};
+    use super::super::adapter::log_store::LogStore;
+    use super::super::adapter::types::{Entry, RaftPayload, Types, Vote, log_id_to};
     use super::*;
     use crate::env::Disk as _;
     use crate::testing::disk::{Crash, Fault, Operation, SimDisk};

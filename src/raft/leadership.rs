@@ -21,8 +21,8 @@ use tokio::sync::watch;
 
 use self::quorum::Quorum;
 use super::Leadership;
-use super::state_machine::{Core, Raft};
-use super::types::{Leader, PeerNode, StoredMembership, Vote};
+use super::adapter::state_machine::{Core, Raft};
+use super::adapter::types::{Leader, PeerNode, StoredMembership, Vote};
 use crate::env::Clock;
 use crate::mutant::{self, Mutant};
 use crate::storage::state::State;

@@ -12,73 +12,46 @@
 //! read ─ confirm ─> [view lock] plan + pin ─> rows ─> answer
 //! ```
 
-mod ahead;
-mod append;
+pub(crate) mod adapter;
 mod at_rest;
 mod backup;
 mod blocking;
-mod bootstrap;
 mod charge;
-mod clocks;
 mod confirm;
 mod context;
 mod data_dir;
-mod disk_space;
-mod disk_watch;
-mod divergence;
 pub mod events;
-pub mod failover;
 mod failure;
-mod hand_over;
 mod leadership;
-mod log_store;
 pub mod members;
 pub mod net;
-mod network;
 mod node;
 pub mod offline;
-mod outside;
-mod peer_service;
-mod peer_table;
-mod peers;
+mod peer;
 mod propose;
-mod purge;
 mod read;
 mod rebuild;
-mod receive;
-#[doc(hidden)]
-pub mod recode;
 pub mod recover;
-mod removed;
 mod restore;
-mod room;
-mod scrub;
-
-mod standing;
 mod start;
-mod state_machine;
-mod streams;
-mod takeover;
-pub mod time;
-mod types;
-mod upgrade;
+mod upkeep;
 
-#[cfg(test)]
-mod suite;
-
-pub use ahead::AHEAD_MS_MAX;
+#[doc(hidden)]
+pub use adapter::fuzz_codecs;
+#[doc(hidden)]
+pub use adapter::state_machine::{Applied, Observer};
 pub use backup::{Backup, Summary, verify};
-pub use bootstrap::reason;
 pub use charge::{Charge, LoadedRoom};
+pub use members::bootstrap::reason;
 pub use node::{Node, Peer, Role, Status};
-pub use purge::Kept as LogKept;
+pub use peer::failover;
 pub use read::{Read, ReplyList, ReplyLoad, no_room};
 pub use rebuild::{is_marked, mark as mark_for_rebuild};
 pub use restore::{Error as RestoreError, Target, require_empty, restore};
-pub use scrub::{Options as ScrubOptions, Scrubbed};
 pub use start::{Opened, Options, StartError, open};
-#[doc(hidden)]
-pub use state_machine::{Applied, Observer};
+pub use upkeep::ahead::AHEAD_MS_MAX;
+pub use upkeep::purge::Kept as LogKept;
+pub use upkeep::scrub::{Options as ScrubOptions, Scrubbed};
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -87,7 +60,8 @@ use futures_util::Stream;
 
 pub use crate::storage::log::Syncs;
 use crate::types::{LeaderHint, NodeId, Outcome, Refusal};
-use crate::wire::{peer::v1 as peer, v1};
+use crate::wire::peer::v1::ForwardRequest;
+use crate::wire::v1;
 
 /// The oldest cluster version this program can read and write; [`crate::machine::newest_version`] is the newest.
 pub const CLUSTER_VERSION_MIN: u16 = 1;
@@ -143,8 +117,8 @@ pub trait Upper: Send + Sync + 'static {
     fn forward(
         &self,
         from: Forwarder,
-        requests: Pin<Box<dyn Stream<Item = Result<peer::ForwardRequest, tonic::Status>> + Send>>,
-        first: peer::ForwardRequest,
+        requests: Pin<Box<dyn Stream<Item = Result<ForwardRequest, tonic::Status>> + Send>>,
+        first: ForwardRequest,
     ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, tonic::Status>> + Send>>;
 
     /// What this node says of itself; `digest_at` 0 means at `applied`, another index is waited for within `timeout`. Of the

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+use super::adapter::state_machine::RAFT_TABLE;
 use super::at_rest::{AtRest, named};
 use super::backup::{Sorter, Summary};
-use super::state_machine::RAFT_TABLE;
 use crate::limits::SESSION_STORED_BYTES_MAX;
 use crate::machine::{Plan, rows};
 use crate::storage::identity::Identity;

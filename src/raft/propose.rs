@@ -4,8 +4,8 @@ use futures_util::StreamExt as _;
 use openraft::errors::ClientWriteError;
 
 use super::Reply;
+use super::adapter::types::Payload;
 use super::context::NodeContext;
-use super::types::Payload;
 use crate::codec;
 use crate::machine::{Command, Entry, rules};
 use crate::mutant::{self, Mutant};

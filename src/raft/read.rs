@@ -8,10 +8,10 @@ use futures_util::FutureExt as _;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 
+use super::adapter::state_machine::Core;
 use super::charge::{Charge, LoadedRoom};
 use super::confirm::Confirmer;
 use super::context::NodeContext;
-use super::state_machine::Core;
 use crate::limits::LOADED_BYTES_MAX;
 use crate::machine::{Command, Entry, Machine, Plan, rows};
 use crate::mutant::{self, Mutant};

@@ -23,13 +23,13 @@ use bytes::Bytes;
 use tonic::Status;
 
 use super::Member;
+use super::adapter::snapshot_in;
+use super::adapter::state_machine::{Core, membership_from_start, raft_rows};
+use super::adapter::types::{log_id_from, log_id_from_wire, members_of};
 use super::blocking::Blocking;
 use super::context::NodeContext;
-use super::peers::{Peers, Purpose};
-use super::receive;
-use super::removed::says_removed;
-use super::state_machine::{Core, membership_from_start, raft_rows};
-use super::types::{log_id_from, log_id_from_wire, members_of};
+use super::members::removed::says_removed;
+use super::peer::peers::{Peers, Purpose};
 use crate::env::Env;
 use crate::machine::{Machine, rows};
 use crate::storage::state;
@@ -143,7 +143,7 @@ impl Rebuild {
     }
 
     async fn receive(&self, mut frames: tonic::Streaming<peer::SnapshotFrame>) -> Result<LogId, Status> {
-        let start = receive::start(&mut frames).await?;
+        let start = snapshot_in::start(&mut frames).await?;
         let applied = start
             .last_log
             .as_ref()
@@ -158,8 +158,8 @@ impl Rebuild {
         let membership = membership_from_start(&start).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (env, dir, options) = (self.env.clone(), self.state_dir.clone(), self.options);
         let begin = move || state::receive_in::<Core>(&env, &dir, options);
-        let receiver = self.blocking.call(begin).await.map_err(receive::refused)?;
-        let receiver = receive::rows(&self.blocking, receiver, &mut frames).await?;
+        let receiver = self.blocking.call(begin).await.map_err(snapshot_in::refused)?;
+        let receiver = snapshot_in::rows(&self.blocking, receiver, &mut frames).await?;
         let (env, dir) = (self.env.clone(), self.state_dir.clone());
         let put = move || {
             let received = receiver.finish(applied, Core::from_rows)?;
@@ -168,7 +168,7 @@ impl Rebuild {
             }
             received.put_in_place(&env, &dir)
         };
-        self.blocking.call(put).await.map_err(receive::refused)?;
+        self.blocking.call(put).await.map_err(snapshot_in::refused)?;
         Ok(applied)
     }
 }

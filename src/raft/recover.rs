@@ -14,10 +14,10 @@ use bytes::Bytes;
 use openraft::EntryPayload;
 
 use super::Member;
+use super::adapter::state_machine::{RAFT_TABLE, RaftRow, raft_row};
+use super::adapter::types::{StoredMembership, members_of, payload_from_bytes, vote_from_bytes};
 use super::at_rest::{AtRest, named};
 use super::restore::{self, Error as RestoreError, Row, Target, require_empty};
-use super::state_machine::{RAFT_TABLE, RaftRow, raft_row};
-use super::types::{StoredMembership, members_of, payload_from_bytes, vote_from_bytes};
 use crate::codec;
 use crate::env::Env;
 use crate::limits::APPEND_BYTES_SOFT;
@@ -142,7 +142,7 @@ impl Survivor {
             }
             EntryPayload::Blank => self.files.machine.skip(log_id),
             EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(super::types::log_id_to(log_id)), membership);
+                self.membership = StoredMembership::new(Some(super::adapter::types::log_id_to(log_id)), membership);
                 self.files.machine.skip(log_id)
             }
         };

@@ -13,8 +13,8 @@ use std::sync::mpsc;
 use bytes::Bytes;
 
 use super::Member;
-use super::state_machine::{MEMBERSHIP_KEY, RAFT_TABLE, stored_membership_to};
-use super::types::{Membership, PeerNode, StoredMembership, Vote, log_id_to, vote_to_bytes};
+use super::adapter::state_machine::{MEMBERSHIP_KEY, RAFT_TABLE, stored_membership_to};
+use super::adapter::types::{Membership, PeerNode, StoredMembership, Vote, log_id_to, vote_to_bytes};
 use crate::env::Env;
 use crate::machine::rows;
 use crate::mutant::{self, Mutant};

@@ -309,7 +309,7 @@ pub fn events(data: &[u8]) {
 
 /// What openraft's entries, votes and memberships are in the log: what is taken means the same when it is written again.
 pub fn raft_records(data: &[u8]) {
-    for recode in [raft::recode::payload, raft::recode::vote, raft::recode::membership] {
+    for recode in [raft::fuzz_codecs::payload, raft::fuzz_codecs::vote, raft::fuzz_codecs::membership] {
         if let Some(again) = recode(data) {
             assert_eq!(recode(&again), Some(again));
         }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver as _;
 
 use crate::raft::Leadership;
+use crate::raft::adapter::types::StoredMembership;
 use crate::raft::confirm::Confirmer;
 use crate::raft::context::NodeContext;
-use crate::raft::types::StoredMembership;
 use crate::types::NodeId;
 
 /// Pause between two rounds that no majority confirmed.

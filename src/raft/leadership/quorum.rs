@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::env::Clock;
-use crate::raft::types::Leader;
+use crate::raft::adapter::types::Leader;
 
 /// Statements of leaders that wait for their entry to be applied.
 const STATEMENTS_MAX: usize = 64;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::ChangeMembers;
 
-use super::super::types::PeerNode;
 use crate::mutant::{self, Mutant};
+use crate::raft::adapter::types::PeerNode;
 use crate::types::NodeId;
 
 /// A learner that lacks at most so many entries has caught up: what a voter that was away for a moment lacks too.

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::bootstrap;
-use super::super::context::NodeContext;
-use super::super::peer_table::PeerTable;
-use super::super::types::PeerNode;
+use super::bootstrap;
 use crate::raft::Member;
+use crate::raft::adapter::types::PeerNode;
+use crate::raft::context::NodeContext;
+use crate::raft::peer::peer_table::PeerTable;
 use crate::types::{ClusterId, InstanceId, NodeId};
 
 /// Pause between two rounds of looking.

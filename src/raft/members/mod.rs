@@ -12,10 +12,14 @@
 //! A node id is never used twice. The state keeps the largest one any member ever had, a new node's must be above, and so every node
 //! can tell, from what it has applied, one that was removed from one it has not heard of yet.
 
+mod address_update;
+pub(super) mod bootstrap;
 mod decide;
+mod finish_joint;
 mod found;
-mod moved;
-mod settle;
+pub(super) mod outside;
+pub(super) mod removed;
+pub(super) mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,20 +32,19 @@ use openraft::raft::Precondition;
 use tokio::time::{Instant, timeout_at};
 
 use self::decide::{Change, Situation, Step};
-use super::bootstrap;
+use super::adapter::types::{PeerNode, RaftLogId, StoredMembership, members_of};
 use super::context::NodeContext;
-use super::hand_over::hand_over;
-use super::peer_table::PeerTable;
-use super::room::Room;
-use super::types::{PeerNode, StoredMembership, members_of};
+use super::peer::peer_table::PeerTable;
+use super::peer::transfer::hand_over;
+use super::upkeep::room::Room;
 use super::{CLUSTER_VERSION_MIN, Member};
 use crate::mutant::{self, Mutant};
 use crate::types::{ClusterId, InstanceId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1 as peer;
 
+pub use address_update::{receive as receive_moved, run as announce_moved};
+pub use finish_joint::run as finish_joint;
 pub use found::run as find_moved;
-pub use moved::{receive as receive_moved, run as announce_moved};
-pub use settle::run as settle;
 
 /// How often what is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -193,7 +196,7 @@ impl Changing<'_> {
             }
             let nodes: BTreeMap<NodeId, PeerNode> = applied.nodes().map(|(id, node)| (*id, node.clone())).collect();
             let last_log = metrics.last_log_index.unwrap_or(0);
-            let lag = |(id, matched): (&NodeId, &Option<super::types::RaftLogId>)| {
+            let lag = |(id, matched): (&NodeId, &Option<RaftLogId>)| {
                 matched.as_ref().map(|matched| (*id, last_log.saturating_sub(matched.index)))
             };
             let situation = Situation {

@@ -11,11 +11,11 @@ use tonic::Status;
 
 use super::leader;
 use crate::machine::Command;
+use crate::raft::adapter::raft_network::send_frames;
+use crate::raft::adapter::state_machine::{SnapshotData, snapshot};
+use crate::raft::adapter::types::{log_id_to_wire, membership_to_wire};
 use crate::raft::context::NodeContext;
-use crate::raft::network::send_frames;
 use crate::raft::propose::propose;
-use crate::raft::state_machine::{SnapshotData, snapshot};
-use crate::raft::types::{log_id_to_wire, membership_to_wire};
 use crate::types::{InstanceId, NodeId, Refusal};
 use crate::wire::peer::v1 as peer;
 

@@ -9,9 +9,9 @@ use openraft::EntryPayload;
 use openraft::errors::{NetworkError, RPCError, Unreachable};
 use tonic::{Code, Status};
 
-use super::Member;
 use crate::codec;
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, PEER_MESSAGE_BYTES_MAX};
+use crate::raft::Member;
 use crate::types::{InstanceId, LogId, NodeId, Outcome, bounded};
 use crate::wire::{self, peer::v1 as peer};
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::context::NodeContext;
-use super::hand_over::begin;
-use super::peer_table::PeerTable;
 use super::room::{Disk, Room, Verdict, decide};
+use crate::raft::context::NodeContext;
+use crate::raft::peer::peer_table::PeerTable;
+use crate::raft::peer::transfer::begin;
 
 /// How often the disk is looked at, and the verdict made again if nothing is heard.
 const INTERVAL: Duration = Duration::from_millis(500);

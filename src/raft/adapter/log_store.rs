@@ -214,8 +214,8 @@ mod tests {
 
     use futures_util::StreamExt as _;
 
+    use super::super::types::RaftPayload;
     use super::*;
-    use crate::raft::types::RaftPayload;
     use crate::testing::disk::{Fault, Operation, SimDisk};
     use crate::testing::inline::SimEnv;
     use crate::types::{ClusterId, LogId, NodeId};

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 
-use super::context::NodeContext;
+use crate::raft::context::NodeContext;
 use crate::types::NodeId;
 
 /// What this node's own membership says of a caller.

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::context::NodeContext;
-use super::hand_over::begin;
-use super::peer_table::PeerTable;
 use super::room::Room;
+use crate::raft::context::NodeContext;
+use crate::raft::peer::peer_table::PeerTable;
+use crate::raft::peer::transfer::begin;
 
 /// A sync that takes so long hangs. Far above what a busy disk takes, and below what callers wait for.
 const HUNG_AFTER: Duration = Duration::from_secs(3);

@@ -7,11 +7,11 @@ use openraft::storage::{Snapshot, SnapshotMeta};
 use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
 
-use super::blocking::Blocking;
-use super::context::NodeContext;
-use super::room::{self, Room};
 use super::state_machine::{Core, SnapshotData, membership_from_start};
 use super::types::{RaftLogId, Vote, log_id_from, log_id_from_wire, vote_from_wire, vote_to_wire};
+use crate::raft::blocking::Blocking;
+use crate::raft::context::NodeContext;
+use crate::raft::upkeep::room::{self, Room};
 use crate::storage::state;
 use crate::wire::peer::v1::{self as peer, snapshot_frame::Frame};
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::context::NodeContext;
-use super::state_machine::{Core, RAFT_TABLE};
 use crate::machine::audit::{Audit, RowsDigest, content_of};
 use crate::machine::rows;
+use crate::raft::adapter::state_machine::{Core, RAFT_TABLE};
+use crate::raft::context::NodeContext;
 use crate::storage::log::Log;
 use crate::storage::state::{self, Rows, State};
 

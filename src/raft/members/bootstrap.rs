@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Status;
 
-use super::context::NodeContext;
-use super::peers::Purpose;
-use super::types::PeerNode;
-use super::{CLUSTER_VERSION_MIN, Member};
 use crate::machine::newest_version;
 use crate::mutant::{self, Mutant};
+use crate::raft::adapter::types::PeerNode;
+use crate::raft::context::NodeContext;
+use crate::raft::peer::peers::Purpose;
+use crate::raft::{CLUSTER_VERSION_MIN, Member};
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1 as peer;
 

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
-use super::net::Net;
-use super::types::PeerNode;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
+use crate::raft::adapter::types::PeerNode;
+use crate::raft::net::Net;
 use crate::tls::Connecting;
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{Route, peer_client::PeerClient};

@@ -19,17 +19,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::append;
-use super::blocking::Blocking;
-use super::clocks::Clocks;
-use super::peers::{Peers, Purpose};
-use super::room::{self, Room};
+use super::append_stream;
 use super::state_machine::SnapshotData;
 use super::types::{
     Leader, PeerNode, RpcError, Types, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, network_error, rpc_error,
     vote_from_wire, vote_to_wire,
 };
 use crate::limits::FRAME_BYTES_MAX;
+use crate::raft::blocking::Blocking;
+use crate::raft::peer::clocks::Clocks;
+use crate::raft::peer::peers::{Peers, Purpose};
+use crate::raft::upkeep::room::{self, Room};
 use crate::types::NodeId;
 use crate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_client::PeerClient, snapshot_frame::Frame};
 
@@ -135,9 +135,9 @@ impl RaftNetworkV2<Types> for Network {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RpcError> {
-        let (message, bytes) = append::to_wire(&rpc, self.route());
+        let (message, bytes) = append_stream::to_wire(&rpc, self.route());
         // openraft's own bound is the heartbeat interval: too short for a follower whose disk stalls, or for a large entry.
-        let timeout = if rpc.entries.is_empty() { option.hard_ttl() } else { append::timeout(bytes) };
+        let timeout = if rpc.entries.is_empty() { option.hard_ttl() } else { append_stream::timeout(bytes) };
         let mut client = self.client()?;
         let answer = self.call(RPCTypes::AppendEntries, timeout, client.append(message)).await?;
         self.factory.clocks.heard(self.target, answer.wall_ms);
@@ -159,7 +159,7 @@ impl RaftNetworkV2<Types> for Network {
         &'s mut self,
         input: S,
         option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, append::Answer>, RpcError>>
+    ) -> BoxFuture<'s, Result<BoxStream<'s, append_stream::Answer>, RpcError>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {
@@ -169,7 +169,7 @@ impl RaftNetworkV2<Types> for Network {
         }
         Box::pin(async move {
             let (clocks, room) = (self.factory.clocks.clone(), self.factory.room.clone());
-            let target = append::Target {
+            let target = append_stream::Target {
                 client: self.client()?,
                 route: self.route(),
                 me: self.factory.peers.me(),
@@ -177,7 +177,7 @@ impl RaftNetworkV2<Types> for Network {
                 clocks,
                 room,
             };
-            append::send(target, input).await
+            append_stream::send(target, input).await
         })
     }
 

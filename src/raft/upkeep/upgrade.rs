@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::NodeContext;
-use super::peer_table::PeerTable;
-use super::propose::propose;
 use crate::machine::{Command, newest_version};
+use crate::raft::context::NodeContext;
+use crate::raft::peer::peer_table::PeerTable;
+use crate::raft::propose::propose;
 
 /// How often the leader looks.
 const INTERVAL: Duration = Duration::from_secs(1);

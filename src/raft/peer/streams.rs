@@ -14,19 +14,21 @@ use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::CLUSTER_VERSION_MIN;
-use super::context::NodeContext;
 use super::divergence::{self, Findings};
-use super::leadership::quorum::Word;
 use super::peer_table::{PeerTable, Seen};
 use super::peers::Purpose;
-use super::rebuild;
-use super::removed::says_removed;
-use super::room::Room;
 use super::takeover::Takeover;
-use super::types::{PeerNode, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire};
 use crate::limits::{NODES_MAX, intervals};
 use crate::machine::newest_version;
+use crate::raft::CLUSTER_VERSION_MIN;
+use crate::raft::adapter::types::{
+    PeerNode, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire,
+};
+use crate::raft::context::NodeContext;
+use crate::raft::leadership::quorum::Word;
+use crate::raft::members::removed::says_removed;
+use crate::raft::rebuild;
+use crate::raft::upkeep::room::Room;
 use crate::types::{LogId, NodeId, OutOfRange, bounded};
 use crate::wire::peer::v1 as peer;
 

@@ -9,7 +9,6 @@ use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use tokio::sync::oneshot;
 
-use super::blocking::Blocking;
 use super::types::{
     Entry as RaftEntry, Leader, Membership, PeerNode, RaftLogId, StoredMembership, Types, log_id_from, log_id_from_wire, log_id_to,
     log_id_to_wire, membership_from_wire, membership_to_wire,
@@ -18,13 +17,14 @@ use crate::codec;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::machine::{Command, Entry, Machine, RowChange, newest_version, rows};
 use crate::mutant::{self, Mutant};
+use crate::raft::blocking::Blocking;
 use crate::storage::state::{self, Received, Rows, State};
 use crate::types::{NodeId, Outcome, bounded};
 use crate::wire::{self, peer::v1 as peer};
 
 /// The table of Raft's own row: the membership in force. The machine's tables have smaller numbers.
-pub(super) const RAFT_TABLE: u8 = 200;
-pub(super) const MEMBERSHIP_KEY: &[u8] = b"membership";
+pub const RAFT_TABLE: u8 = 200;
+pub const MEMBERSHIP_KEY: &[u8] = b"membership";
 /// The largest id of any member that ever was, as 8 bytes, the largest first. Missing in a state of before it was kept.
 const LARGEST_NODE_KEY: &[u8] = b"largest_node";
 const _: () = assert!(RAFT_TABLE > rows::HEADS && RAFT_TABLE > rows::CHUNKS);
@@ -62,13 +62,13 @@ fn largest_of(membership: &StoredMembership) -> NodeId {
 }
 
 /// What a row of Raft's own says.
-pub(super) enum RaftRow {
+pub enum RaftRow {
     Membership(StoredMembership),
     LargestNode(NodeId),
 }
 
 /// Reads one. Errors: it is none that this program writes.
-pub(super) fn raft_row(key: &[u8], value: &[u8]) -> io::Result<RaftRow> {
+pub fn raft_row(key: &[u8], value: &[u8]) -> io::Result<RaftRow> {
     match key {
         MEMBERSHIP_KEY => Ok(RaftRow::Membership(stored_membership_from(value)?)),
         LARGEST_NODE_KEY => {
@@ -80,7 +80,7 @@ pub(super) fn raft_row(key: &[u8], value: &[u8]) -> io::Result<RaftRow> {
 }
 
 /// The membership among some rows, and the largest node id that ever was.
-pub(super) fn raft_rows(rows: &Rows<'_>) -> Result<(StoredMembership, NodeId), state::Error> {
+pub fn raft_rows(rows: &Rows<'_>) -> Result<(StoredMembership, NodeId), state::Error> {
     let (mut membership, mut largest) = (StoredMembership::default(), NodeId::default());
     for row in rows.table_range(&[RAFT_TABLE]) {
         let (table, key, value) = row?;
@@ -94,7 +94,7 @@ pub(super) fn raft_rows(rows: &Rows<'_>) -> Result<(StoredMembership, NodeId), s
 }
 
 /// The machine of a state: its metadata. Errors: a row that can't be read or does not decode, naming it.
-pub(super) fn machine_from(rows: &Rows<'_>) -> Result<Machine, state::Error> {
+pub fn machine_from(rows: &Rows<'_>) -> Result<Machine, state::Error> {
     Machine::from_rows(rows.table_range(&rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State))).map_err(|error| match error {
         BuildError::State(error) => error,
         // A later release's rows are no damage: nothing may be put in their place.
@@ -118,7 +118,7 @@ impl From<rows::Error> for BuildError {
     }
 }
 
-pub(super) fn stored_membership_to(membership: &StoredMembership) -> Bytes {
+pub fn stored_membership_to(membership: &StoredMembership) -> Bytes {
     wire::to_bytes(&peer::SnapshotStart {
         membership_log: membership.log_id().as_ref().map(log_id_to_wire),
         membership: Some(membership_to_wire(membership.membership())),
@@ -126,7 +126,7 @@ pub(super) fn stored_membership_to(membership: &StoredMembership) -> Bytes {
     })
 }
 
-pub(super) fn stored_membership_from(bytes: &[u8]) -> io::Result<StoredMembership> {
+pub fn stored_membership_from(bytes: &[u8]) -> io::Result<StoredMembership> {
     let message: peer::SnapshotStart = wire::from_bytes(bytes)?;
     membership_from_start(&message)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::context::NodeContext;
+use crate::raft::context::NodeContext;
 use crate::types::ClusterId;
 
 /// What a node says that belongs to no cluster.

@@ -10,19 +10,20 @@ use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::context::NodeContext;
-use super::members::{self, Members};
-use super::net::{Connection, Proof};
-use super::outside::{IN_NO_CLUSTER, Outside};
 use super::peer_table::PeerTable;
-use super::room::{self, Room};
-use super::standing::{Standing, standing};
 use super::streams::{self, Streams};
 use super::takeover::Takeover;
-use super::types::{log_id_from, log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
-use super::{Forwarder, Upper, append, bootstrap, confirm, rebuild, receive};
 use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
+use crate::raft::adapter::types::{log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_from_wire, vote_to_wire};
+use crate::raft::adapter::{append_stream, snapshot_in};
+use crate::raft::context::NodeContext;
+use crate::raft::members::outside::{IN_NO_CLUSTER, Outside};
+use crate::raft::members::standing::{Standing, standing};
+use crate::raft::members::{self, Members, bootstrap};
+use crate::raft::net::{Connection, Proof};
+use crate::raft::upkeep::room::{self, Room};
+use crate::raft::{Forwarder, Upper, confirm, rebuild};
 use crate::tls::host_of;
 use crate::types::{ClusterId, InstanceId, NodeId, bounded};
 use crate::wire::peer::v1::{self as peer, peer_server::Peer};
@@ -192,7 +193,7 @@ impl Peer for PeerService {
         let (proof, request) = (proof(&request), request.into_inner());
         let from = self.check(&proof, request.route.as_ref())?;
         self.check_leader(from, request.vote.as_ref())?;
-        append::receive(self.context.clone(), self.room.clone(), append::from_wire(request)?).await.map(Response::new)
+        append_stream::receive(self.context.clone(), self.room.clone(), append_stream::from_wire(request)?).await.map(Response::new)
     }
 
     type AppendStreamStream = BoxStream<peer::AppendResponse>;
@@ -210,7 +211,7 @@ impl Peer for PeerService {
             };
             service.check_leader(from, request.vote.as_ref())
         };
-        Ok(Response::new(append::receive_all(self.context.clone(), self.room.clone(), request.into_inner(), check)))
+        Ok(Response::new(append_stream::receive_all(self.context.clone(), self.room.clone(), request.into_inner(), check)))
     }
 
     async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
@@ -260,10 +261,10 @@ impl Peer for PeerService {
 
     async fn snapshot(&self, request: Request<Streaming<peer::SnapshotFrame>>) -> Result<Response<peer::SnapshotResponse>, Status> {
         let (proof, mut frames) = (proof(&request), request.into_inner());
-        let start = receive::start(&mut frames).await?;
+        let start = snapshot_in::start(&mut frames).await?;
         let from = self.check(&proof, start.route.as_ref())?;
         self.check_leader(from, start.vote.as_ref())?;
-        receive::install(&self.context, &self.room, start, frames).await.map(Response::new)
+        snapshot_in::install(&self.context, &self.room, start, frames).await.map(Response::new)
     }
 
     type PresenceStream = BoxStream<peer::PresenceMessage>;
@@ -286,7 +287,7 @@ impl Peer for PeerService {
         let vote = vote_from_wire(request.vote.as_ref()).map_err(bad)?;
         let last_log = request.last_log.as_ref().map(log_id_from_wire).transpose().map_err(bad)?;
         let lost = self.takeover.is_lost(from, vote, last_log.as_ref().map(log_id_from)).await;
-        let last_log = self.context.last_log().map(super::types::log_id_to).as_ref().map(log_id_to_wire);
+        let last_log = self.context.last_log().map(log_id_to).as_ref().map(log_id_to_wire);
         Ok(Response::new(peer::LostLeaderResponse { lost, last_log }))
     }
 

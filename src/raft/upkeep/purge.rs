@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::context::NodeContext;
 use crate::limits::intervals;
+use crate::raft::context::NodeContext;
 use crate::storage::log::{Done, Log};
 use crate::types::{Refusal, RefusalKind};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 
-use super::context::NodeContext;
 use super::peer_table::PeerTable;
-use super::room::Room;
+use crate::raft::context::NodeContext;
+use crate::raft::upkeep::room::Room;
 use crate::types::{NodeId, Refusal, RefusalKind};
 
 /// How long another may take to lead. Longer than an election timeout: if nobody takes over at once, an election settles it.

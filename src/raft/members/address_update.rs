@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::super::context::NodeContext;
-use super::super::peers::Purpose;
-use super::super::types::PeerNode;
 use super::{Ask, Members};
 use crate::raft::Member;
+use crate::raft::adapter::types::PeerNode;
+use crate::raft::context::NodeContext;
+use crate::raft::peer::peers::Purpose;
 use crate::types::NodeId;
 use crate::wire::peer::v1 as peer;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::raft::Precondition;
 
-use super::super::types::RaftLogId;
 use super::Members;
+use crate::raft::adapter::types::RaftLogId;
 
 /// How often the leader looks.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -25,15 +25,15 @@ use tokio::time::{Instant, Sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::clocks::Clocks;
-use super::context::NodeContext;
-use super::room::{self, Room};
 use super::types::{
     Entry, RaftLogId, RpcError, Types, log_id_from_wire, log_id_to_wire, network_error, payload_from_bytes, payload_to_bytes,
     rpc_error, vote_from_wire, vote_to_wire,
 };
 use crate::limits::FRAME_BYTES_MAX;
 use crate::mutant::{self, Mutant};
+use crate::raft::context::NodeContext;
+use crate::raft::peer::clocks::Clocks;
+use crate::raft::upkeep::room::{self, Room};
 use crate::types::NodeId;
 use crate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_client::PeerClient};
 use crate::wire::v1;

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
-use super::blocking::Blocking;
 use super::log_store::LogStore;
 use super::state_machine::{Core, StateMachine};
 use super::types::Types;
 use crate::env::Env;
+use crate::raft::blocking::Blocking;
 use crate::storage::identity::Identity;
 use crate::storage::log::{self, Log};
 use crate::storage::state::{self, Cover, State};

@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tonic::Status;
 
-use super::context::NodeContext;
 use super::divergence::{self, Findings};
-use super::removed::removed;
-use super::room::{Disk, FRESH};
-use super::standing::{self, Standing};
 use crate::limits::NODES_MAX;
+use crate::raft::context::NodeContext;
+use crate::raft::members::removed::removed;
+use crate::raft::members::standing::{self, Standing};
+use crate::raft::upkeep::room::{Disk, FRESH};
 use crate::types::{LogId, NodeId};
 
 /// Peers whose last message is kept: the members, and some that joined while this node was away.

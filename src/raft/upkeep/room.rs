@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::types::{Entry, RaftPayload, Vote};
 use crate::codec;
 use crate::env::Space;
 use crate::machine::{Command, newest_version};
 use crate::mutant::{self, Mutant};
+use crate::raft::adapter::types::{Entry, RaftPayload, Vote};
 use crate::types::NodeId;
 
 /// Below the smaller of this many bytes free ...
@@ -265,7 +265,8 @@ mod tests {
     #[test]
     fn a_leaders_word_holds_for_its_own_term_and_not_for_long() {
         let (room, now) = (Room::default(), Duration::from_secs(100));
-        let vote = |term, node| Vote { leader_id: super::super::types::Leader { term, node_id: NodeId(node) }, committed: true };
+        let vote =
+            |term, node| Vote { leader_id: crate::raft::adapter::types::Leader { term, node_id: NodeId(node) }, committed: true };
         let spared = |term, node, seconds| room.is_spared_by(&vote(term, node), now + Duration::from_secs(seconds), FRESH);
         assert!(!spared(5, 1, 0), "nobody has said so");
         room.heard(NodeId(1), 5, true, now);

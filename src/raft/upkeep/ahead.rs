@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::NodeContext;
+use crate::raft::context::NodeContext;
 
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);

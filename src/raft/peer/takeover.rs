@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use openraft::raft::TransferLeaderRequest;
 
-use super::context::NodeContext;
 use super::failover::{self, Answer, Cause, Decision};
 use super::peer_table::PeerTable;
 use super::peers::Purpose;
-use super::room::Room;
-use super::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_to_wire};
+use crate::raft::adapter::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_to_wire};
+use crate::raft::context::NodeContext;
+use crate::raft::upkeep::room::Room;
 use crate::types::{LogId, NodeId};
 use crate::wire::peer::v1 as peer;
 
