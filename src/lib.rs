@@ -15,10 +15,16 @@ pub mod types;
 pub mod client;
 #[cfg(feature = "machine")]
 pub mod codec;
+#[cfg(feature = "server")]
+pub mod events;
 #[cfg(feature = "machine")]
 pub mod machine;
 #[cfg(any(feature = "client", feature = "machine"))]
 mod mutant;
+#[cfg(feature = "server")]
+pub mod net;
+#[cfg(feature = "server")]
+pub mod offline;
 #[cfg(feature = "server")]
 pub mod raft;
 #[cfg(feature = "server")]

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "server")]
 mod all;
+#[cfg(feature = "server")]
+mod blocking;
 mod clock;
 #[cfg(feature = "server")]
 mod disk;
@@ -33,6 +35,8 @@ mod sync {
 
 #[cfg(feature = "server")]
 pub use all::Env;
+#[cfg(feature = "server")]
+pub use blocking::Blocking;
 pub use clock::{Clock, SystemClock, unix_ms};
 #[cfg(feature = "server")]
 pub use disk::{Disk, DiskFile, Held, RealDisk, Space, is_full};

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::adapter::state_machine::Core;
-use super::events::Events;
 use super::rebuild::{self, Mark};
 use crate::env::Env;
+use crate::events::Events;
 use crate::machine::rows;
 use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;

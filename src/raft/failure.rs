@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-use super::events::Events;
+use crate::events::Events;
 
 /// Why a node ends or does not start that is no member any more.
 pub const REMOVED: &str = "this node was removed from the cluster: it takes no part any more; to bring the machine back, empty the data directory and \

@@ -13,26 +13,19 @@
 //! ```
 
 pub(crate) mod adapter;
-mod at_rest;
 mod backup;
-mod blocking;
 mod charge;
 mod confirm;
 mod context;
 mod data_dir;
-pub mod events;
 mod failure;
 mod leadership;
 pub mod members;
-pub mod net;
 mod node;
-pub mod offline;
 mod peer;
 mod propose;
 mod read;
 mod rebuild;
-pub mod recover;
-mod restore;
 mod start;
 mod upkeep;
 
@@ -40,14 +33,13 @@ mod upkeep;
 pub use adapter::fuzz_codecs;
 #[doc(hidden)]
 pub use adapter::state_machine::{Applied, Observer};
-pub use backup::{Backup, Summary, verify};
+pub use backup::Backup;
 pub use charge::{Charge, LoadedRoom};
 pub use members::bootstrap::reason;
 pub use node::{Node, Peer, Role, Status};
 pub use peer::failover;
 pub use read::{Read, ReplyList, ReplyLoad, no_room};
 pub use rebuild::{is_marked, mark as mark_for_rebuild};
-pub use restore::{Error as RestoreError, Target, require_empty, restore};
 pub use start::{Opened, Options, StartError, open};
 pub use upkeep::ahead::AHEAD_MS_MAX;
 pub use upkeep::purge::Kept as LogKept;

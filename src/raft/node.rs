@@ -248,7 +248,7 @@ impl Node {
     }
 
     /// What this node remembers of its past.
-    pub fn events(&self) -> &super::events::Events {
+    pub fn events(&self) -> &crate::events::Events {
         &self.0.context.events
     }
 

@@ -26,10 +26,10 @@ use super::Member;
 use super::adapter::snapshot_in;
 use super::adapter::state_machine::{Core, membership_from_start, raft_rows};
 use super::adapter::types::{log_id_from, log_id_from_wire, members_of};
-use super::blocking::Blocking;
 use super::context::NodeContext;
 use super::members::removed::says_removed;
 use super::peer::peers::{Peers, Purpose};
+use crate::env::Blocking;
 use crate::env::Env;
 use crate::machine::{Machine, rows};
 use crate::storage::state;
@@ -77,7 +77,7 @@ pub struct Rebuild {
 
 /// The members by a state that is damaged elsewhere; nobody where that can't be read either. Blocks on the disk.
 pub fn members_in(env: &Env, state_dir: &Path) -> Vec<(NodeId, String)> {
-    let found = state::Stopped::open(env, state_dir).and_then(|stopped| raft_rows(&stopped.rows()));
+    let found = state::StoppedState::open(env, state_dir).and_then(|stopped| raft_rows(&stopped.rows()));
     let membership = found.map(|(membership, _)| membership).unwrap_or_default();
     membership.nodes().map(|(id, node)| (*id, node.peer_address.clone())).collect()
 }

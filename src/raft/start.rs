@@ -13,18 +13,15 @@ use super::adapter::log_store::LogStore;
 use super::adapter::raft_network::NetworkFactory;
 use super::adapter::state_machine::{Core, Observer, StateMachine};
 use super::adapter::types::Runtime;
-use super::blocking::Blocking;
 use super::charge::LoadedRoom;
 use super::confirm::Confirmer;
 use super::context::{Facts, NodeContext};
 use super::data_dir::{OpenOptions, Storage, open_dir, open_state};
-use super::events::{self, Events};
 use super::failure::{Failure, REMOVED};
 use super::leadership::{self, LeadershipState};
 use super::members::bootstrap;
 use super::members::outside::Outside;
 use super::members::{self, Members};
-use super::net::{Incoming, Net};
 use super::node::{Node, Parts};
 use super::peer::clocks::Clocks;
 use super::peer::peer_table::PeerTable;
@@ -38,9 +35,12 @@ use super::upkeep::purge::{self, Eraser};
 use super::upkeep::room::Room;
 use super::upkeep::{ahead, disk_space, hung_disk, scrub, upgrade};
 use super::{Member, Upper};
+use crate::env::Blocking;
 use crate::env::{Env, u64_from};
+use crate::events::{self, Events};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::mutant::{self, Mutant};
+use crate::net::{Incoming, Net, peer_server};
 use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
 use crate::storage::log::{self, Log};
@@ -52,9 +52,6 @@ use crate::wire::peer::v1::peer_server::PeerServer;
 /// Bounds of openraft's queues. A slot of the first holds a whole write; bytes are bounded before, at admission.
 const API_QUEUE: u64 = 8192;
 const PURGE_BATCH: u64 = 256;
-/// HTTP/2 keep-alive of the peer port.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a node is started with.
 pub struct Options {
@@ -342,13 +339,7 @@ fn watch_failures(context: &Arc<NodeContext>) {
 async fn serve(service: PeerService, incoming: Incoming) {
     let limit = PEER_MESSAGE_BYTES_MAX as usize;
     let service = PeerServer::new(service).max_decoding_message_size(limit).max_encoding_message_size(limit);
-    let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20)
-        .add_service(service);
-    if let Err(error) = server.serve_with_incoming(incoming).await {
+    if let Err(error) = peer_server().add_service(service).serve_with_incoming(incoming).await {
         tracing::error!(%error, "the peer port failed");
     }
 }

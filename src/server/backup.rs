@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use super::config::Config;
 use crate::env::Env;
-use crate::raft::{self, Member, Target};
+use crate::offline::{self, Target};
+use crate::raft::Member;
 use crate::storage::backup::{Reader, Summed};
 use crate::types::{ClusterId, NodeId};
 
 pub use crate::machine::audit::Totals;
-pub use crate::raft::{RestoreError, Summary};
+pub use crate::offline::{RestoreError, Summary};
 pub use crate::storage::backup::{Error, Header};
 
 /// How long after it was drawn a cluster id may be given to another node's restore.
@@ -29,7 +30,7 @@ pub struct Source(pub u32);
 pub fn verify(from: impl Read, progress: impl FnMut(u64)) -> Result<(Header, Summary, Source), Error> {
     let mut sum = 0;
     let mut reader = Reader::open(Summed::new(from, &mut sum))?;
-    let summary = raft::verify(&mut reader, progress)?;
+    let summary = offline::verify(&mut reader, progress)?;
     let header = reader.header().clone();
     drop(reader);
     Ok((header, summary, Source(sum)))
@@ -99,7 +100,7 @@ pub fn require_fresh(env: &Env, cluster: ClusterId) -> Result<(), NotFresh> {
 
 /// Errors: the data directory of this node has something in it.
 pub fn require_empty(env: &Env, config: &Config, node: NodeId) -> Result<(), RestoreError> {
-    raft::require_empty(env, &config.node_dir(node))
+    offline::require_empty(env, &config.node_dir(node))
 }
 
 /// Writes the data directory of one node of `config` from a backup that [`verify`] took. `progress` gets the bytes read.
@@ -115,7 +116,7 @@ pub fn restore(
 ) -> Result<(), RestoreError> {
     let target = Target { cluster, node, members: members_of(config), data_dir: config.node_dir(node) };
     let reader = Reader::open(from).map_err(RestoreError::Backup)?;
-    raft::restore(env, reader, &target, progress)
+    offline::restore(env, reader, &target, progress)
 }
 
 /// The configured nodes as members of a new cluster.

@@ -14,7 +14,7 @@ use tonic::codegen::http::{Request, Response};
 use super::auth::{Caller, Guard, Need};
 use super::receiving::{From, Receiving, Takes};
 use crate::limits::{ASK_MESSAGE_BYTES_MAX, READ_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX};
-use crate::raft::net::Connection;
+use crate::net::Connection;
 use crate::types::Refusal;
 use crate::wire;
 

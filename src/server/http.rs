@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::limits::GREETING_PATIENCE;
-use crate::raft::net::{Accepted, Incoming};
+use crate::net::{Accepted, Incoming};
 
 /// Serves until `stop`; then ends its connections once their requests are answered.
 pub async fn serve(mut incoming: Incoming, router: Router, mut stop: watch::Receiver<bool>) {

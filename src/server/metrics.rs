@@ -13,7 +13,7 @@ use super::security::Report;
 use super::shares::Usage;
 use super::slow::{CAUSES, Cause};
 use crate::env::OwnUsage;
-use crate::raft::net::Traffic;
+use crate::net::Traffic;
 use crate::raft::{Scrubbed, Syncs};
 use crate::types::{Change, Loaded, Refusal, RefusalKind, Verdict};
 

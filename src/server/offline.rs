@@ -1,3 +1,3 @@
-//! A stopped node's files, for the command line. See [`Offline`].
+//! A stopped node's files, for the command line. See [`StoppedNode`].
 
-pub use crate::raft::offline::{Error, Offline};
+pub use crate::offline::{Error, StoppedNode};

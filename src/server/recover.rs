@@ -3,10 +3,10 @@
 use super::backup::{Source, members_of};
 use super::config::Config;
 use crate::env::Env;
-use crate::raft::{RestoreError, Target};
+use crate::offline::{RestoreError, Target};
 use crate::types::{ClusterId, NodeId};
 
-pub use crate::raft::recover::{Error, REVISIONS_SKIPPED, Report, Survivor};
+pub use crate::offline::{Error, REVISIONS_SKIPPED, Report, Survivor};
 
 /// What a new cluster is made of.
 pub fn source_of(survivor: &Survivor) -> Source {

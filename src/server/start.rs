@@ -15,8 +15,6 @@ use super::config::{Config, is_loopback};
 use super::dispatch::{Access, Dispatcher};
 use super::edge::Named;
 use super::gate::Gate;
-use super::greet::Speaks;
-use super::listen::{Port, listen};
 use super::metrics::Wire;
 use super::operations::OperationsService;
 use super::security::{self, Reload, Security};
@@ -30,7 +28,7 @@ use crate::limits::{
     intervals,
 };
 use crate::mutant::{self, Mutant};
-use crate::raft::net::{Incoming, Net, TcpNet, Traffic};
+use crate::net::{Incoming, Net, Port, Speaks, TcpNet, Traffic, listen};
 use crate::raft::{self, Node};
 use crate::storage::{log, state};
 use crate::tls::{Acceptor, Connecting};
@@ -193,9 +191,9 @@ impl Server {
         let opened = raft::open(below).await.map_err(|error| StartError(error.to_string()))?;
         let [client, peer, admin] = ports(&wire, &security);
         let [at_client, at_peer, at_admin] = member.listens();
-        let client_port = listen(&*net, node, client, at_client).await?;
-        let admin_port = listen(&*net, node, admin, at_admin).await?;
-        let incoming = listen(&*net, node, peer, at_peer).await?;
+        let client_port = listen(&*net, node, client, at_client).await.map_err(StartError)?;
+        let admin_port = listen(&*net, node, admin, at_admin).await.map_err(StartError)?;
+        let incoming = listen(&*net, node, peer, at_peer).await.map_err(StartError)?;
         if security.guard.is_open() && !is_loopback(at_client.1) {
             tracing::warn!(
                 address = at_client.1,

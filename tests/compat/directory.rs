@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use quorate::client::{Client, Content, WriteOptions};
-use quorate::server::offline::Offline;
+use quorate::server::offline::StoppedNode;
 use quorate::testing::Cluster;
 use quorate::types::{Counters, Expected, Expiry, Version};
 
@@ -135,7 +135,7 @@ async fn a_node_starts_from_a_golden_data_directory_and_has_everything() {
     let dir = tempfile::tempdir().expect("a directory");
     unpack_into(&dir.path().join("1"), &stored(DIRECTORY));
     {
-        let offline = Offline::open(&dir.path().join("1")).expect("a stopped node's files");
+        let offline = StoppedNode::open(&dir.path().join("1")).expect("a stopped node's files");
         let summary = offline.verify(|_| {}).expect("nothing is damaged");
         assert_eq!((summary.sessions, summary.tombstones, summary.cluster_version), (6, 1, 1));
         assert!(summary.clients >= 1, "{summary:?}");

@@ -12,7 +12,6 @@ use quorate::client::{Content, is_readable};
 use quorate::codec;
 use quorate::env::{Disk as _, Env};
 use quorate::machine::{Machine, VERSION_MAX, rows};
-use quorate::raft::{self, events::Events};
 use quorate::server::auth::Tokens;
 use quorate::server::config::Config;
 use quorate::storage::backup::Reader;
@@ -24,6 +23,7 @@ use quorate::testing::inline::SimEnv;
 use quorate::tls::{Identity, Roots, Validity};
 use quorate::types::{Blob, Chunk, Codec, LogId, NodeId};
 use quorate::wire::{self, peer::v1 as peer, v1};
+use quorate::{events::Events, offline, raft};
 
 #[path = "../state/rig.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "the state's own tests use the rest")]
@@ -288,7 +288,7 @@ pub fn backup(data: &[u8]) {
         file[12..16].copy_from_slice(&crc.to_le_bytes());
     }
     let Ok(mut reader) = Reader::open(file.as_slice()) else { return };
-    if raft::verify(&mut reader, |_| {}).is_ok() {
+    if offline::verify(&mut reader, |_| {}).is_ok() {
         assert_eq!(reader.offset(), file.len() as u64, "a whole file is read to its end");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate::env::{Disk as _, Env};
-use quorate::storage::state::Stopped;
+use quorate::storage::state::StoppedState;
 use quorate::testing::disk::{Crash, SimDisk};
 use quorate::testing::inline::SeededRandom;
 
@@ -17,13 +17,13 @@ const PATTERN_BYTES_MIN: usize = 16;
 const DIFFERENT_MIN: usize = 8;
 
 /// The state as it is on a disk, opened on a copy of it.
-fn open(disk: &SimDisk, dir: &Path) -> Option<Result<Stopped, String>> {
+fn open(disk: &SimDisk, dir: &Path) -> Option<Result<StoppedState, String>> {
     let copy = disk.crash(Crash::Kept, 0);
     if !copy.exists(&dir.join("CURRENT")).unwrap_or(false) {
         return None;
     }
     let env = Env { disk: Arc::new(copy), ..Env::real() };
-    Some(Stopped::open(&env, dir).map_err(|error| error.to_string()))
+    Some(StoppedState::open(&env, dir).map_err(|error| error.to_string()))
 }
 
 /// What is damaged in the state on a disk; nothing, also where there is no state.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use quorate::client::{Connecting, Connector, DialError};
-use quorate::raft::net::{Accepted, Incoming, Net};
+use quorate::net::{Accepted, Incoming, Net};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, Join};
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;

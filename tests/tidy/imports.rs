@@ -34,8 +34,19 @@ const PARTS: &[Part] = &[
         crates: &["redb", "bytes", "crc32c", "tracing"],
     },
     Part {
+        path: "src/net/",
+        modules: &["net", "tls", "types", "limits"],
+        crates: &["tonic", "tokio", "futures_util", "bytes", "tracing"],
+    },
+    Part { path: "src/events", modules: &["events", "env", "limits"], crates: &["tokio", "tracing"] },
+    Part {
+        path: "src/offline/",
+        modules: &["offline", "raft", "machine", "codec", "storage", "types", "limits", "env", "mutant"],
+        crates: &["bytes"],
+    },
+    Part {
         path: "src/raft/",
-        modules: &["raft", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant"],
+        modules: &["raft", "net", "events", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant"],
         crates: &[
             "openraft",
             "openraft_macros",
@@ -85,8 +96,9 @@ const PARTS: &[Part] = &[
     },
 ];
 
-const SERVER_MODULES: &[&str] =
-    &["server", "raft", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant"];
+const SERVER_MODULES: &[&str] = &[
+    "server", "offline", "raft", "net", "events", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant",
+];
 // Its page shows content, and only the client knows how that is packed.
 const ADMIN_MODULES: &[&str] = &["server", "client", "raft", "machine", "wire", "tls", "types", "limits"];
 const SERVER_CRATES: &[&str] = &[
@@ -157,6 +169,20 @@ pub fn violations(source: &Source) -> Violations {
         violations.extend(words(code, "super::").map(|at| source.at(at, "`super::` hides what is used here: write `crate::`")));
     }
     violations
+}
+
+/// Where openraft's traits of storage and network are named: nobody but the adapter need know them.
+const ADAPTER: &str = "src/raft/adapter/";
+
+/// Names of openraft's traits outside the adapter.
+pub fn traits_outside_the_adapter(source: &Source) -> Violations {
+    if source.is_test() || source.path.starts_with(ADAPTER) || source.path.starts_with("src/stand_ins/") {
+        return Vec::new();
+    }
+    let code = source.shipped();
+    let named =
+        |module: &'static str| words(code, module).map(move |at| source.at(at, &format!("`{module}` is for {ADAPTER} only")));
+    ["openraft::storage", "openraft::network"].into_iter().flat_map(named).collect()
 }
 
 /// Dependencies of the manifest that no part may use.
@@ -249,6 +275,17 @@ mod tests {
         assert_eq!(found("src/client/a.rs", "serde_json::to_vec(x)").len(), 1);
         assert!(found("src/client/bob.rs", "serde_json::to_vec(x)").is_empty());
         assert!(found("src/machine/a.rs", "// tokio::spawn\nlet a = \"tokio::spawn\"; b.tokio; types::tokio::c()").is_empty());
+    }
+
+    #[test]
+    fn openrafts_traits_outside_the_adapter_are_caught() {
+        let found = |path: &str, text: &str| traits_outside_the_adapter(&Source::new(path, text)).len();
+        assert_eq!(
+            found("src/raft/peer/a.rs", "use openraft::storage::RaftLogStorage;\nfn a(b: openraft::network::RPCOption) {}"),
+            2
+        );
+        assert_eq!(found("src/raft/adapter/a.rs", "use openraft::storage::RaftLogStorage;"), 0);
+        assert_eq!(found("src/raft/a.rs", "use openraft::raft::VoteRequest;"), 0);
     }
 
     #[test]

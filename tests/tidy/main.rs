@@ -89,6 +89,11 @@ fn modules_use_only_what_the_architecture_allows() {
 }
 
 #[test]
+fn openrafts_traits_are_named_in_the_adapter_only() {
+    check(imports::traits_outside_the_adapter);
+}
+
+#[test]
 fn no_three_files_of_a_module_import_each_other_in_a_circle() {
     let violations = circles::violations(&sources());
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));

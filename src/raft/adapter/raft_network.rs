@@ -25,8 +25,8 @@ use super::types::{
     Leader, PeerNode, RpcError, Types, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, network_error, rpc_error,
     vote_from_wire, vote_to_wire,
 };
+use crate::env::Blocking;
 use crate::limits::FRAME_BYTES_MAX;
-use crate::raft::blocking::Blocking;
 use crate::raft::peer::clocks::Clocks;
 use crate::raft::peer::peers::{Peers, Purpose};
 use crate::raft::upkeep::room::{self, Room};

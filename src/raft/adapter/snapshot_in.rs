@@ -9,7 +9,7 @@ use tonic::{Status, Streaming};
 
 use super::state_machine::{Core, SnapshotData, membership_from_start};
 use super::types::{RaftLogId, Vote, log_id_from, log_id_from_wire, vote_from_wire, vote_to_wire};
-use crate::raft::blocking::Blocking;
+use crate::env::Blocking;
 use crate::raft::context::NodeContext;
 use crate::raft::upkeep::room::{self, Room};
 use crate::storage::state;

@@ -14,10 +14,10 @@ use super::types::{
     log_id_to_wire, membership_from_wire, membership_to_wire,
 };
 use crate::codec;
+use crate::env::Blocking;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::machine::{Command, Entry, Machine, RowChange, newest_version, rows};
 use crate::mutant::{self, Mutant};
-use crate::raft::blocking::Blocking;
 use crate::storage::state::{self, Received, Rows, State};
 use crate::types::{NodeId, Outcome, bounded};
 use crate::wire::{self, peer::v1 as peer};

@@ -2,27 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::codegen::http::Uri;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
+use crate::net::{Net, to_peer};
 use crate::raft::adapter::types::PeerNode;
-use crate::raft::net::Net;
 use crate::tls::Connecting;
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{Route, peer_client::PeerClient};
-
-/// How long connecting may take: less than half the shortest election timeout.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
-/// HTTP/2 keep-alive: an idle connection that died without a reset is found out after both.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Flow-control windows that let one append of the largest entry pass without waiting for the other side.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// What a connection is for. Each has its own, so that a large append never delays a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,14 +118,7 @@ impl Peers {
             return Ok(channel.clone());
         }
         let route = self.0.net.route(address);
-        let endpoint = Endpoint::from_shared(format!("http://{route}"))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let endpoint = to_peer(&route)?;
         let channel = match &self.0.tls {
             None => self.0.net.channel(endpoint),
             Some(tls) => {

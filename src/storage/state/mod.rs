@@ -43,7 +43,7 @@ pub use layers::{Batch, Pinned, Pinner};
 pub use rows::Rows;
 pub(super) use snapshot::Decoder;
 pub use snapshot::Snapshot;
-pub use stopped::Stopped;
+pub use stopped::StoppedState;
 
 use current::Current;
 use engine::File;

@@ -10,11 +10,11 @@ use super::{Options, open_base};
 use crate::env::Env;
 
 /// One state as of its last flush.
-pub struct Stopped {
+pub struct StoppedState {
     base: Arc<Base>,
 }
 
-impl Stopped {
+impl StoppedState {
     /// Opens the state in `dir`. Blocking. Errors: as of [`super::State::open`]; a directory without a state is [`Error::Invalid`].
     pub fn open(env: &Env, dir: &Path) -> Result<Self, Error> {
         let current = dir.join(super::current::CURRENT);

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use quorate::client::Session;
 use quorate::limits::LIST_PAGE_MAX;
-use quorate::server::offline::{Error, Offline};
+use quorate::server::offline::{Error, StoppedNode};
 use quorate::types::{Consistency, Load, Revision};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use crate::progress::Progress;
 pub fn run(command: &args::Offline) -> Result<(), Failure> {
     end_if_the_engine_panics();
     match command {
-        args::Offline::Inspect(args) => print(&fields(&Offline::open(&args.data_dir).map_err(failure)?), args.output),
+        args::Offline::Inspect(args) => print(&fields(&StoppedNode::open(&args.data_dir).map_err(failure)?), args.output),
         args::Offline::Verify(args) => verify(args),
         args::Offline::Export(args) => export(args),
     }
@@ -50,7 +50,7 @@ fn failure(error: Error) -> Failure {
     Failure::failed(error)
 }
 
-fn fields(offline: &Offline) -> Vec<(&'static str, Value)> {
+fn fields(offline: &StoppedNode) -> Vec<(&'static str, Value)> {
     let (identity, log, counts) = (offline.identity(), offline.log(), offline.counts());
     vec![
         ("node", json!(identity.node().0)),
@@ -82,7 +82,7 @@ fn print(fields: &[(&str, Value)], how: Output) -> Result<(), Failure> {
 }
 
 fn verify(args: &args::Look) -> Result<(), Failure> {
-    let offline = Offline::open(&args.data_dir).map_err(failure)?;
+    let offline = StoppedNode::open(&args.data_dir).map_err(failure)?;
     let progress = Progress::count("verifying rows", offline.rows());
     let summary = offline.verify(|done| progress.set(done)).map_err(failure)?;
     drop(progress);
@@ -97,7 +97,7 @@ fn verify(args: &args::Look) -> Result<(), Failure> {
 }
 
 fn export(args: &args::OfflineExport) -> Result<(), Failure> {
-    let offline = Offline::open(&args.data_dir).map_err(failure)?;
+    let offline = StoppedNode::open(&args.data_dir).map_err(failure)?;
     let mut out = Sink::open(&args.file)?;
     let progress = Progress::count("exporting", offline.counts().sessions);
     let revision = Revision(offline.applied().unwrap_or(0));
@@ -138,6 +138,6 @@ mod tests {
         let said = engine_gave_up("/home/u/.cargo/registry/src/index/redb-4.6.0/src/tree_store/page.rs", "a bound\nis wrong");
         let expected = "state: the file is damaged: its engine gave up reading it: a bound is wrong";
         assert_eq!(said.as_deref(), Some(expected));
-        assert_eq!(engine_gave_up("src/raft/offline.rs", "a bound is wrong"), None);
+        assert_eq!(engine_gave_up("src/offline/stopped_node.rs", "a bound is wrong"), None);
     }
 }

@@ -4,32 +4,30 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::adapter::state_machine::RAFT_TABLE;
-use super::at_rest::{AtRest, named};
-use super::backup::{Sorter, Summary};
+use super::backup::{RowVerifier, Summary};
+use super::stopped_files::{Error, StoppedFiles, named};
 use crate::limits::SESSION_STORED_BYTES_MAX;
 use crate::machine::{Plan, rows};
+use crate::raft::adapter::state_machine::RAFT_TABLE;
 use crate::storage::identity::Identity;
 use crate::storage::log;
 use crate::types::{Consistency, Listed, Load, LoadedContent};
-
-pub use super::at_rest::Error;
 
 /// Most of one session's rows that is held, in bytes: what a session may have, and as much again for what each row adds.
 const STORED_BYTES_MAX: u64 = 2 * SESSION_STORED_BYTES_MAX;
 
 /// A stopped node's data directory. Holds its lock: no node can start from it meanwhile.
-pub struct Offline {
-    files: AtRest,
+pub struct StoppedNode {
+    files: StoppedFiles,
     log: log::Inspection,
 }
 
-impl Offline {
+impl StoppedNode {
     /// Takes the lock and reads identity, log and metadata. Blocking; it holds the metadata, no content.
     ///
     /// Errors: a node runs on it, it is no data directory, or one of the three is damaged.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let (files, log) = AtRest::open(dir, |env, log| log::inspect(&*env.disk, log))?;
+        let (files, log) = StoppedFiles::open(dir, |env, log| log::inspect(&*env.disk, log))?;
         Ok(Self { files, log })
     }
 
@@ -67,15 +65,15 @@ impl Offline {
     ///
     /// Errors: the first damage.
     pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<Summary, Error> {
-        let mut sorter = Sorter::default();
+        let mut verifier = RowVerifier::default();
         let tables: Vec<u8> = (0..=RAFT_TABLE).collect();
         for (done, row) in self.files.state.rows().table_range(&tables).enumerate() {
             let (table, key, value) = row.map_err(|error| named("state", error))?;
-            sorter.take(table, &key, &value).map_err(|what| named("state", what))?;
+            verifier.take(table, &key, &value).map_err(|what| named("state", what))?;
             progress(done as u64);
         }
         let applied = self.files.state.rows().applied().unwrap_or_default();
-        sorter.finish(&self.files.machine, applied).map_err(|what| named("state", what))
+        verifier.finish(&self.files.machine, applied).map_err(|what| named("state", what))
     }
 
     /// Sessions after the id `after`, at most `limit`, and whether more follow.

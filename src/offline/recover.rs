@@ -11,23 +11,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use openraft::EntryPayload;
 
-use super::Member;
-use super::adapter::state_machine::{RAFT_TABLE, RaftRow, raft_row};
-use super::adapter::types::{StoredMembership, members_of, payload_from_bytes, vote_from_bytes};
-use super::at_rest::{AtRest, named};
 use super::restore::{self, Error as RestoreError, Row, Target, require_empty};
+use super::stopped_files::{Error, StoppedFiles, named};
 use crate::codec;
 use crate::env::Env;
 use crate::limits::APPEND_BYTES_SOFT;
 use crate::machine::{Counts, RowChange};
+use crate::raft::Member;
+use crate::raft::adapter::state_machine::{RAFT_TABLE, RaftRow, raft_row};
+use crate::raft::adapter::types::{RaftPayload, StoredMembership, log_id_to, members_of, payload_from_bytes, vote_from_bytes};
 use crate::storage::backup;
 use crate::storage::identity::Identity;
 use crate::storage::log::{self, Log};
 use crate::types::LogId;
-
-pub use super::at_rest::Error;
 
 /// Revisions left out between the old cluster's and the new one's: more than the lost nodes can have been ahead by.
 pub const REVISIONS_SKIPPED: u64 = 1 << 20;
@@ -36,7 +33,7 @@ const NEVER: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// A stopped node's data, with its log applied. Holds the directory's lock: no node can start from it meanwhile.
 pub struct Survivor {
-    files: AtRest,
+    files: StoppedFiles,
     /// What the log changes in the rows of the state; `None`: the row is gone.
     changed: BTreeMap<(u8, Bytes), Option<Bytes>>,
     membership: StoredMembership,
@@ -67,7 +64,7 @@ impl Survivor {
     /// Errors: a node runs on it, it never was part of a cluster, or something in it is damaged.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let options = log::Options { spare_segments: 0, idle_after: NEVER, ..log::Options::default() };
-        let (files, log) = AtRest::open(dir, |env, log| Log::open(env, log, options))?;
+        let (files, log) = StoppedFiles::open(dir, |env, log| Log::open(env, log, options))?;
         let state = &files.state;
         let mut membership = StoredMembership::default();
         for row in state.rows().table_range(&[RAFT_TABLE]) {
@@ -136,13 +133,13 @@ impl Survivor {
 
     fn apply(&mut self, log_id: LogId, payload: Bytes) -> Result<(), String> {
         let effects = match payload_from_bytes(payload).map_err(|error| error.to_string())? {
-            EntryPayload::Normal(payload) => {
+            RaftPayload::Normal(payload) => {
                 let entry = codec::decode(&payload.0, self.files.machine.cluster_version()).map_err(|error| error.to_string())?;
                 self.files.machine.apply(log_id, &entry).1
             }
-            EntryPayload::Blank => self.files.machine.skip(log_id),
-            EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(super::adapter::types::log_id_to(log_id)), membership);
+            RaftPayload::Blank => self.files.machine.skip(log_id),
+            RaftPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(log_id_to(log_id)), membership);
                 self.files.machine.skip(log_id)
             }
         };

@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::blocking::Blocking;
-use crate::env::{Disk, Env};
+use crate::env::{Blocking, Disk, Env};
 use crate::limits::intervals;
 
 const FILE: &str = "events";

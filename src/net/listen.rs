@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use super::StartError;
 use super::greet::{Greetings, Speaks, begun};
+use super::ports::{Accepted, Incoming, Net, Proof, Traffic};
 use crate::limits::{CONNECTION_QUIET_MAX, GREETING_PATIENCE};
-use crate::raft::net::{Accepted, Incoming, Net, Proof, Traffic};
 use crate::tls::Acceptor;
 use crate::types::NodeId;
 
@@ -31,7 +30,7 @@ pub struct Port {
 }
 
 /// Listens at one of a node's addresses, which the configuration has under a key. Errors: one line that says how to fix it.
-pub async fn listen(net: &dyn Net, node: NodeId, port: Port, (named, address): (&str, &str)) -> Result<Incoming, StartError> {
+pub async fn listen(net: &dyn Net, node: NodeId, port: Port, (named, address): (&str, &str)) -> Result<Incoming, String> {
     let key = port.key;
     match net.listen(address).await {
         Ok((bound, incoming)) => {
@@ -44,7 +43,7 @@ pub async fn listen(net: &dyn Net, node: NodeId, port: Port, (named, address): (
                 std::io::ErrorKind::PermissionDenied => format!("use a port above 1023, or change `{named}`"),
                 _ => format!("change `{named}` to an address of this machine, or say by `{key}_listen` where to listen"),
             };
-            Err(StartError(format!("cannot listen: {error}; {advice} of this node in cluster.toml node={node} {named}={address}")))
+            Err(format!("cannot listen: {error}; {advice} of this node in cluster.toml node={node} {named}={address}"))
         }
     }
 }

@@ -19,8 +19,8 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::ports::{Accepted, Incoming, Traffic};
 use crate::limits::GREETINGS_MAX;
-use crate::raft::net::{Accepted, Incoming, Traffic};
 
 /// What an HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

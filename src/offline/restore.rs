@@ -12,12 +12,12 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 
-use super::Member;
-use super::adapter::state_machine::{MEMBERSHIP_KEY, RAFT_TABLE, stored_membership_to};
-use super::adapter::types::{Membership, PeerNode, StoredMembership, Vote, log_id_to, vote_to_bytes};
 use crate::env::Env;
 use crate::machine::rows;
 use crate::mutant::{self, Mutant};
+use crate::raft::Member;
+use crate::raft::adapter::state_machine::{MEMBERSHIP_KEY, RAFT_TABLE, stored_membership_to};
+use crate::raft::adapter::types::{Membership, PeerNode, StoredMembership, Vote, log_id_to, vote_to_bytes};
 use crate::storage::backup::{self, Reader};
 use crate::storage::directory;
 use crate::storage::identity::Identity;

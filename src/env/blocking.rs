@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::env::Workers;
+use super::Workers;
 
 /// Runs closures on the environment's workers. Cheap to clone.
 #[derive(Clone)]
 pub struct Blocking(Arc<dyn Workers>);
 
 impl Blocking {
+    /// On these workers.
     pub fn new(workers: Arc<dyn Workers>) -> Self {
         Self(workers)
     }
