@@ -1,4 +1,4 @@
-//! What one node still has of a cluster whose majority is lost, and a new cluster made of it (design §5).
+//! What one node still has of a cluster whose majority is lost, and a new cluster made of it (law L38).
 //!
 //! Read from the stopped node's files, which are never written: the rows of its state, and on top of them every entry of its log. An
 //! acknowledged write that this node had is in one of the two. The log's last entries may never have been acknowledged: nobody is left

@@ -1,4 +1,4 @@
-//! A data directory out of a backup, or out of what one node still has: a member of a new cluster that begins with the old one's sessions (design §5).
+//! A data directory out of a backup, or out of what one node still has: a member of a new cluster that begins with the old one's sessions (law L38).
 //!
 //! Kept are sessions, tombstones, machine time, cluster version and every create_revision. Dropped is the client table: the new cluster id
 //! makes every client, base and cache of the old cluster unknown. The log begins behind the last entry of the backup, so no revision,

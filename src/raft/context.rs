@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::Member;
-use super::adapter::state_machine::{self, Core, Raft};
+use super::adapter::state_machine::{self, AppliedState, Raft};
 use super::adapter::types::{PeerNode, StoredMembership, Vote};
 use super::failure::Failure;
 use super::leadership::LeadershipState;
@@ -46,7 +46,7 @@ pub struct NodeContext {
     /// openraft.
     pub raft: Raft,
     /// What was applied.
-    pub state: Arc<State<Core>>,
+    pub state: Arc<State<AppliedState>>,
     /// The log.
     pub log: Log,
     /// Which node of which cluster the data directory is.

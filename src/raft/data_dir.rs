@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::adapter::state_machine::Core;
+use super::adapter::state_machine::AppliedState;
 use super::rebuild::{self, Mark};
 use crate::env::Env;
 use crate::events::Events;
@@ -49,7 +49,7 @@ pub struct Storage {
     pub log: Log,
     pub events: Arc<Events>,
     /// `Err`: it is to be rebuilt.
-    pub state: Result<Arc<State<Core>>, Mark>,
+    pub state: Result<Arc<State<AppliedState>>, Mark>,
 }
 
 /// Opens everything under the data directory; a state that is damaged, or marked as such, is left for a rebuild. Blocks on the disk.
@@ -99,10 +99,10 @@ pub fn open_dir(env: &Env, options: &OpenOptions) -> Result<Storage, Error> {
 }
 
 /// Opens the state. Blocks on the disk. Errors: the disk's, or of a damaged state.
-pub fn open_state(env: &Env, options: &OpenOptions, log: &Log) -> Result<Arc<State<Core>>, state::Error> {
+pub fn open_state(env: &Env, options: &OpenOptions, log: &Log) -> Result<Arc<State<AppliedState>>, state::Error> {
     let cover = Arc::new(LogCover(log.clone()));
     let tuned = state::Options { sought_singly: &rows::SOUGHT_SINGLY, ..options.state };
-    let state = State::open(env, &options.data_dir.join("state"), tuned, cover, Core::from_rows)?;
+    let state = State::open(env, &options.data_dir.join("state"), tuned, cover, AppliedState::from_rows)?;
     state.mark_flushes(|core| core.machine.digest());
     Ok(state)
 }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use self::quorum::Quorum;
 use super::Leadership;
-use super::adapter::state_machine::{Core, Raft};
+use super::adapter::state_machine::{AppliedState, Raft};
 use super::adapter::types::{Leader, PeerNode, StoredMembership, Vote};
 use crate::env::Clock;
 use crate::mutant::{self, Mutant};
@@ -32,7 +32,7 @@ use crate::types::{LeaderHint, NodeId, Refusal, RefusalKind};
 pub struct LeadershipState {
     me: NodeId,
     raft: Raft,
-    state: Arc<State<Core>>,
+    state: Arc<State<AppliedState>>,
     quorum: Quorum,
     /// The last leader's vote this process heard an append of. A vote merely read from disk is no sign of life.
     heard: watch::Sender<Option<Vote>>,
@@ -63,7 +63,7 @@ impl Inputs {
 
 impl LeadershipState {
     /// `patience`: the longest election timeout.
-    pub fn new(me: NodeId, raft: Raft, state: Arc<State<Core>>, clock: Arc<dyn Clock>, patience: Duration) -> Self {
+    pub fn new(me: NodeId, raft: Raft, state: Arc<State<AppliedState>>, clock: Arc<dyn Clock>, patience: Duration) -> Self {
         Self {
             me,
             raft,

@@ -17,7 +17,7 @@ use super::members::outside::Outside;
 use super::members::{self, Ask, Members, Roster};
 use super::peer::peer_table::PeerTable;
 use super::peer::peers::Purpose;
-use super::peer::transfer::{Failed, hand_over};
+use super::peer::transfer::{Failed, transfer_leadership};
 use super::propose::{propose, stamp};
 use super::read::{self, Read, Reads};
 use super::upkeep::purge::Eraser;
@@ -214,14 +214,14 @@ impl Node {
     /// future does not stop it.
     ///
     /// Errors: this node does not lead, nobody can take over, or nobody did within 4 s: then somebody still may.
-    pub async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
+    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
         if !self.0.context.leadership.is_self() {
             return Err(self.0.context.leadership.not_leader());
         }
         if to == Some(self.0.context.me()) {
             return Ok(self.0.context.me());
         }
-        hand_over(&self.0.context, &self.0.table, &self.0.room, to).await.map_err(Failed::refusal)
+        transfer_leadership(&self.0.context, &self.0.table, &self.0.room, to).await.map_err(Failed::refusal)
     }
 
     /// The voters of each configuration in force, for tests of our own.
@@ -408,7 +408,7 @@ impl Node {
     /// stop, and still answers meanwhile. Dropping the future does not stop it.
     pub async fn give_up_leadership(&self) {
         if self.0.context.leadership.is_self()
-            && let Err(failed) = hand_over(&self.0.context, &self.0.table, &self.0.room, None).await
+            && let Err(failed) = transfer_leadership(&self.0.context, &self.0.table, &self.0.room, None).await
         {
             tracing::warn!(why = failed.why, "the leadership was not handed over");
         }

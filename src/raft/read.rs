@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 
-use super::adapter::state_machine::Core;
+use super::adapter::state_machine::AppliedState;
 use super::charge::{Charge, LoadedRoom};
 use super::confirm::Confirmer;
 use super::context::NodeContext;
@@ -174,7 +174,7 @@ async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
 
 /// Everything one load needs of one instant; answers at once what needs no rows.
 fn answer_or_pin(context: &NodeContext, load: &Load, age: Age, reply: ReplyLoad) -> Option<Pending> {
-    let planned = context.state.view(|core: &Core, applied, pinner: &Pinner<'_>| {
+    let planned = context.state.view(|core: &AppliedState, applied, pinner: &Pinner<'_>| {
         let revision = Revision(applied.map_or(0, |applied| applied.index));
         let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(context, core));
         match local.as_ref().unwrap_or(&core.machine).plan(load) {
@@ -202,12 +202,12 @@ fn answer_or_pin(context: &NodeContext, load: &Load, age: Age, reply: ReplyLoad)
 }
 
 /// The time that deadlines are measured by: machine time, which the median of the voters' clocks leads while nobody writes.
-fn cluster_now_ms(context: &NodeContext, core: &Core) -> u64 {
+fn cluster_now_ms(context: &NodeContext, core: &AppliedState) -> u64 {
     context.clocks.median_now_ms(&context.voters()).unwrap_or(0).max(core.machine.now_ms())
 }
 
 /// The machine as if its time were this node's clock: what [`Mutant::ExpiryByLocalClock`] reads.
-fn at_local_time(context: &NodeContext, core: &Core) -> Machine {
+fn at_local_time(context: &NodeContext, core: &AppliedState) -> Machine {
     let mut machine = core.machine.clone();
     let applied = machine.applied().unwrap_or_default();
     let entry = Entry { stamp_ms: context.clocks.wall_ms(), command: Command::Sweep { limit: 0 } };

@@ -24,7 +24,7 @@ use tonic::Status;
 
 use super::Member;
 use super::adapter::snapshot_in;
-use super::adapter::state_machine::{Core, membership_from_start, raft_rows};
+use super::adapter::state_machine::{AppliedState, membership_from_start, raft_rows};
 use super::adapter::types::{log_id_from, log_id_from_wire, members_of};
 use super::context::NodeContext;
 use super::members::removed::says_removed;
@@ -157,12 +157,12 @@ impl Rebuild {
         }
         let membership = membership_from_start(&start).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (env, dir, options) = (self.env.clone(), self.state_dir.clone(), self.options);
-        let begin = move || state::receive_in::<Core>(&env, &dir, options);
+        let begin = move || state::receive_in::<AppliedState>(&env, &dir, options);
         let receiver = self.blocking.call(begin).await.map_err(snapshot_in::refused)?;
         let receiver = snapshot_in::rows(&self.blocking, receiver, &mut frames).await?;
         let (env, dir) = (self.env.clone(), self.state_dir.clone());
         let put = move || {
-            let received = receiver.finish(applied, Core::from_rows)?;
+            let received = receiver.finish(applied, AppliedState::from_rows)?;
             if received.machine().membership != membership {
                 return Err(state::Error::invalid("the snapshot's membership is not that of its rows"));
             }

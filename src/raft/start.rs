@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::adapter::log_store::LogStore;
 use super::adapter::raft_network::NetworkFactory;
-use super::adapter::state_machine::{Core, Observer, StateMachine};
+use super::adapter::state_machine::{AppliedState, Observer, StateMachine};
 use super::adapter::types::Runtime;
 use super::charge::LoadedRoom;
 use super::confirm::Confirmer;
@@ -130,7 +130,7 @@ pub struct Opened {
     lock: Lock,
     log: Log,
     events: Arc<Events>,
-    state: Arc<State<Core>>,
+    state: Arc<State<AppliedState>>,
     peers: Peers,
 }
 

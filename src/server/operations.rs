@@ -117,7 +117,7 @@ impl Operations for OperationsService {
         self.require_cluster()?;
         let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
         let late = |_| refused(Refusal::unknown(RefusalKind::DeadlineExceeded, "nobody took over in time"));
-        let handed = tokio::time::timeout(within(timeout_ms), self.node.hand_over(to)).await.map_err(late)?;
+        let handed = tokio::time::timeout(within(timeout_ms), self.node.transfer_leadership(to)).await.map_err(late)?;
         Ok(Response::new(v1::HandOverResponse { leader: handed.map_err(refused)?.0 }))
     }
 

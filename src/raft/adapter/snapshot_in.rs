@@ -7,7 +7,7 @@ use openraft::storage::{Snapshot, SnapshotMeta};
 use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
 
-use super::state_machine::{Core, SnapshotData, membership_from_start};
+use super::state_machine::{AppliedState, SnapshotData, membership_from_start};
 use super::types::{RaftLogId, Vote, log_id_from, log_id_from_wire, vote_from_wire, vote_to_wire};
 use crate::env::Blocking;
 use crate::raft::context::NodeContext;
@@ -56,7 +56,7 @@ pub async fn install(
     let receiver = rows(&context.blocking, receiver, &mut frames).await?;
     tracing::info!(last_log = %log_id_from(&last_log), "received a snapshot");
     let applied = log_id_from(&last_log);
-    let received = context.blocking.call(move || receiver.finish(applied, Core::from_rows)).await.map_err(refused)?;
+    let received = context.blocking.call(move || receiver.finish(applied, AppliedState::from_rows)).await.map_err(refused)?;
     if received.machine().membership != membership {
         return Err(Status::invalid_argument("the snapshot's membership is not that of its rows"));
     }
@@ -95,9 +95,9 @@ async fn holds_already(context: &Arc<NodeContext>, vote: Vote, last: RaftLogId) 
 /// All rows up to the end of the stream, into the new file. Errors: nothing was changed, and the file is removed.
 pub async fn rows(
     blocking: &Blocking,
-    mut receiver: state::Receiver<Core>,
+    mut receiver: state::Receiver<AppliedState>,
     frames: &mut Streaming<peer::SnapshotFrame>,
-) -> Result<state::Receiver<Core>, Status> {
+) -> Result<state::Receiver<AppliedState>, Status> {
     loop {
         match next(frames).await? {
             Frame::Rows(bytes) => {

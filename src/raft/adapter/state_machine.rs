@@ -33,7 +33,7 @@ const _: () = assert!(RAFT_TABLE > rows::HEADS && RAFT_TABLE > rows::CHUNKS);
 pub type Raft = openraft::Raft<Types, StateMachine>;
 
 /// What lives under the view lock: everything `apply` changes in memory.
-pub struct Core {
+pub struct AppliedState {
     /// The machine.
     pub machine: Machine,
     /// The last membership applied.
@@ -42,7 +42,7 @@ pub struct Core {
     pub largest_node: NodeId,
 }
 
-impl Core {
+impl AppliedState {
     /// Rebuilds from rows. Errors: a row that does not decode, naming it.
     pub fn from_rows(rows: Rows<'_>) -> Result<Self, state::Error> {
         let (membership, largest_node) = raft_rows(&rows)?;
@@ -145,7 +145,7 @@ pub enum SnapshotData {
     /// Rows to be read from this node's state.
     Send(state::Snapshot),
     /// Rows that arrived, in a file of their own, with the machine built from them.
-    Received(Received<Core>),
+    Received(Received<AppliedState>),
 }
 
 /// An entry that a node has just applied.
@@ -162,7 +162,7 @@ pub struct Applied<'a> {
 pub type Observer = Arc<dyn Fn(Applied<'_>) + Send + Sync>;
 
 /// Flushes everything applied so far, durably. Cancel safe: the flush goes on.
-pub async fn flush(state: &State<Core>) -> io::Result<()> {
+pub async fn flush(state: &State<AppliedState>) -> io::Result<()> {
     let (done, flushed) = oneshot::channel();
     state.flush(Box::new(move |result| drop(done.send(result))));
     flushed.await.map_err(io::Error::other)?.map_err(io::Error::other)
@@ -170,7 +170,7 @@ pub async fn flush(state: &State<Core>) -> io::Result<()> {
 
 /// A snapshot at the last flush point.
 pub async fn snapshot(
-    state: &Arc<State<Core>>,
+    state: &Arc<State<AppliedState>>,
     blocking: &Blocking,
 ) -> io::Result<Snapshot<Leader, NodeId, PeerNode, SnapshotData>> {
     let state = state.clone();
@@ -190,13 +190,13 @@ pub async fn snapshot(
 /// The applied state of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct StateMachine {
-    state: Arc<State<Core>>,
+    state: Arc<State<AppliedState>>,
     blocking: Blocking,
     observer: Option<Observer>,
 }
 
 impl StateMachine {
-    pub fn new(state: Arc<State<Core>>, blocking: Blocking, observer: Option<Observer>) -> Self {
+    pub fn new(state: Arc<State<AppliedState>>, blocking: Blocking, observer: Option<Observer>) -> Self {
         Self { state, blocking, observer }
     }
 
@@ -250,13 +250,13 @@ impl StateMachine {
     }
 
     /// Streams a snapshot of another store into this one's form, as if it had come from a peer.
-    fn receive_all(state: &State<Core>, mut snapshot: state::Snapshot) -> Result<Received<Core>, state::Error> {
+    fn receive_all(state: &State<AppliedState>, mut snapshot: state::Snapshot) -> Result<Received<AppliedState>, state::Error> {
         let applied = snapshot.applied().unwrap_or_default();
         let mut receiver = state.receive()?;
         while let Some(frame) = snapshot.next_frame(FRAME_BYTES_MAX)? {
             receiver.frame(&frame)?;
         }
-        receiver.finish(applied, Core::from_rows)
+        receiver.finish(applied, AppliedState::from_rows)
     }
 }
 

@@ -6,7 +6,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::log_store::LogStore;
-use super::state_machine::{Core, StateMachine};
+use super::state_machine::{AppliedState, StateMachine};
 use super::types::Types;
 use crate::env::Blocking;
 use crate::env::Env;
@@ -40,8 +40,9 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for RealStor
         let options = log::Options { segment_bytes: 1 << 20, ..log::Options::default() };
         env.disk.create_dir_all(&dir.path().join("log")).expect("a directory");
         let log = Log::open(&env, &dir.path().join("log"), options).expect("a log");
-        let state = State::open(&env, &dir.path().join("state"), state::Options::default(), Arc::new(Uncovered), Core::from_rows)
-            .expect("a state");
+        let state =
+            State::open(&env, &dir.path().join("state"), state::Options::default(), Arc::new(Uncovered), AppliedState::from_rows)
+                .expect("a state");
         let machine = StateMachine::new(state, Blocking::new(env.workers.clone()), None);
         Ok((dir, LogStore::new(log, Arc::new(Mutex::new(identity))), machine))
     }

@@ -60,7 +60,7 @@ pub enum Step {
     /// It is so already.
     Done,
     /// The leader is to leave: it hands over, and the next one does it.
-    HandOver,
+    Transfer,
     /// The member has not caught up yet: it lacks so many entries, or it is not known how many.
     Behind(NodeId, Option<u64>),
     /// No.
@@ -158,7 +158,7 @@ fn remove(id: NodeId, now: &Situation) -> Step {
         return refuse(lost);
     }
     if id == now.me {
-        return Step::HandOver;
+        return Step::Transfer;
     }
     Step::Propose(ChangeMembers::RemoveVoters(BTreeSet::from([id])))
 }
@@ -189,7 +189,7 @@ fn replace(old: NodeId, new: NodeId, now: &Situation) -> Step {
         return refuse(lost);
     }
     if old == now.me {
-        return Step::HandOver;
+        return Step::Transfer;
     }
     let vote = ChangeMembers::AddVoterIds(BTreeSet::from([new]));
     Step::Propose(ChangeMembers::Batch(vec![vote, ChangeMembers::RemoveVoters(BTreeSet::from([old]))]))
@@ -347,7 +347,7 @@ mod tests {
         let batch = vec![ChangeMembers::AddVoterIds(ids(&[4])), ChangeMembers::RemoveVoters(ids(&[3]))];
         let replace = Change::Replace { old: NodeId(3), new: NodeId(4) };
         assert_eq!(decide(&replace, &now), Step::Propose(ChangeMembers::Batch(batch)));
-        assert_eq!(decide(&Change::Replace { old: NodeId(1), new: NodeId(4) }, &now), Step::HandOver);
+        assert_eq!(decide(&Change::Replace { old: NodeId(1), new: NodeId(4) }, &now), Step::Transfer);
         assert!(refusal(&Change::Replace { old: NodeId(4), new: NodeId(4) }, &now).contains("own place"));
         // Two operators want the same spare for two places (seed 152441488026): the second would merely take a vote away.
         let why = refusal(&Change::Replace { old: NodeId(2), new: NodeId(3) }, &now);
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn a_leader_that_is_to_leave_hands_over_and_a_learner_just_goes() {
         let now = situation(&[1, 2, 3]);
-        assert_eq!(decide(&Change::Remove(NodeId(1)), &now), Step::HandOver);
+        assert_eq!(decide(&Change::Remove(NodeId(1)), &now), Step::Transfer);
         assert_eq!(decide(&Change::Remove(NodeId(4)), &now), Step::Propose(ChangeMembers::RemoveNodes(ids(&[4]))));
         assert_eq!(decide(&Change::Remove(NodeId(5)), &now), Step::Done, "it was removed before");
         assert!(refusal(&Change::Remove(NodeId(6)), &now).contains("no member"));

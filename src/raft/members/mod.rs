@@ -35,7 +35,7 @@ use self::decide::{Change, Situation, Step};
 use super::adapter::types::{PeerNode, RaftLogId, StoredMembership, members_of};
 use super::context::NodeContext;
 use super::peer::peer_table::PeerTable;
-use super::peer::transfer::hand_over;
+use super::peer::transfer::transfer_leadership;
 use super::upkeep::room::Room;
 use super::{CLUSTER_VERSION_MIN, Member};
 use crate::mutant::{self, Mutant};
@@ -147,8 +147,8 @@ impl Changing<'_> {
                     let lag = lag.map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
                     self.wait(&format!("node {id} has not caught up entries_behind={lag}")).await?;
                 }
-                Step::HandOver => {
-                    let handed = hand_over(self.context, self.table, self.room, None).await;
+                Step::Transfer => {
+                    let handed = transfer_leadership(self.context, self.table, self.room, None).await;
                     handed.map_err(|failed| {
                         Refusal::not_applied(RefusalKind::Unavailable, format!("the leader is to leave: {}", failed.why))
                     })?;

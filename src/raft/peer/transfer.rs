@@ -38,7 +38,12 @@ impl Failed {
 /// does not lead.
 ///
 /// Errors: nobody can take over, or nobody did in time. Dropping the future does not stop it.
-pub async fn hand_over(context: &NodeContext, table: &PeerTable, room: &Room, to: Option<NodeId>) -> Result<NodeId, Failed> {
+pub async fn transfer_leadership(
+    context: &NodeContext,
+    table: &PeerTable,
+    room: &Room,
+    to: Option<NodeId>,
+) -> Result<NodeId, Failed> {
     let target = begin(context, table, room, to).await.map_err(|why| Failed { why, began: false })?;
     let began = |why: &str| Failed { why: why.to_owned(), began: true };
     let me = context.me();

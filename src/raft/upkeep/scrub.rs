@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::machine::audit::{Audit, RowsDigest, content_of};
 use crate::machine::rows;
-use crate::raft::adapter::state_machine::{Core, RAFT_TABLE};
+use crate::raft::adapter::state_machine::{AppliedState, RAFT_TABLE};
 use crate::raft::context::NodeContext;
 use crate::storage::log::Log;
 use crate::storage::state::{self, Rows, State};
@@ -137,7 +137,7 @@ impl From<state::Error> for Found {
 }
 
 /// Reads one slice; gives the bytes read and where to go on. Blocking.
-fn step(state: &State<Core>, log: &Log, next: &Next) -> Result<(u64, Next), Found> {
+fn step(state: &State<AppliedState>, log: &Log, next: &Next) -> Result<(u64, Next), Found> {
     match next {
         Next::Metadata => {
             let (snapshot, mark) = state.marked_snapshot();

@@ -16,7 +16,7 @@ use super::engine::{Base, File, Head};
 use super::error::Error;
 use super::layers::{Frozen, Overlay};
 use super::reserve::Reserve;
-use super::{Core, HEALTHY};
+use super::{HEALTHY, Inner};
 use crate::env::Step;
 use crate::mutant::{self, Mutant};
 
@@ -35,7 +35,7 @@ pub(super) enum Phase {
     Covered,
 }
 
-impl<M: Send + Sync + 'static> Core<M> {
+impl<M: Send + Sync + 'static> Inner<M> {
     /// One step of the flusher; never waits for the log. Not for use from several threads at once: they would only queue.
     pub(super) fn step(&self) -> Step {
         let mut phase = self.phase.lock().expect(HEALTHY);

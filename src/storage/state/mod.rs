@@ -128,7 +128,7 @@ impl Wake {
 }
 
 /// What the flusher and the callers share. Locks are taken in this order: `phase`, `live`, those inside `fault`.
-struct Core<M> {
+struct Inner<M> {
     env: Env,
     dir: PathBuf,
     options: Options,
@@ -145,7 +145,7 @@ struct Core<M> {
     mark: OnceLock<fn(&M) -> u64>,
 }
 
-impl<M> Core<M> {
+impl<M> Inner<M> {
     /// Where a planted bug gives up the lock between two steps that readers must see as one.
     fn split<'l>(&'l self, live: RwLockWriteGuard<'l, Live<M>>, planted: Mutant) -> RwLockWriteGuard<'l, Live<M>> {
         if !mutant::is(planted) {
@@ -159,7 +159,7 @@ impl<M> Core<M> {
 
 /// A machine with its rows. See the module's words.
 pub struct State<M> {
-    core: Arc<Core<M>>,
+    core: Arc<Inner<M>>,
     /// Dropped with the state; dropping waits for a write in progress.
     _flusher: Worker,
 }
@@ -192,7 +192,7 @@ impl<M: Send + Sync + 'static> State<M> {
             flushed: applied,
             dirty_since: None,
         };
-        let core = Arc::new(Core {
+        let core = Arc::new(Inner {
             env: env.clone(),
             dir: dir.to_owned(),
             options,
