@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::env::{Blocking, Disk, Env};
+use crate::env::{Blocking, Disk, Env, Stop};
 use crate::limits::intervals;
 
 const FILE: &str = "events";
@@ -159,16 +159,19 @@ impl Kept {
     }
 }
 
-/// Writes what was noted, once a second. Ends with the runtime.
-pub async fn run(events: Arc<Events>, blocking: Blocking) {
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        events.tell_refusals();
-        if events.locked().dirty {
-            let events = events.clone();
-            blocking.call(move || events.save()).await;
+/// Writes what was noted, once a second.
+pub async fn run(events: Arc<Events>, blocking: Blocking, stop: Stop) {
+    stop.or(async {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            events.tell_refusals();
+            if events.locked().dirty {
+                let events = events.clone();
+                blocking.call(move || events.save()).await;
+            }
         }
-    }
+    })
+    .await;
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {

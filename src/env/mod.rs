@@ -23,6 +23,8 @@ mod random;
 #[cfg(feature = "server")]
 mod signal;
 #[cfg(feature = "server")]
+mod tasks;
+#[cfg(feature = "server")]
 mod usage;
 #[cfg(feature = "server")]
 mod worker;
@@ -49,6 +51,8 @@ pub use frozen::FrozenDisk;
 #[cfg(feature = "server")]
 pub use new_file::{NewFile, Prepared, Replacing, new_directory_beside, remove_left_overs};
 pub use random::{Random, u64_from};
+#[cfg(feature = "server")]
+pub use tasks::{Spawner, Stop, Tasks};
 #[cfg(feature = "server")]
 pub use usage::{OwnUsage, ProcessUsage, directory_bytes, loopback_bytes, raise_open_files};
 #[cfg(feature = "server")]

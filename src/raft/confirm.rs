@@ -25,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::adapter::types::{Leader, PeerNode, vote_from_bytes, vote_from_wire, vote_to_wire};
 use super::context::NodeContext;
 use super::peer::peers::Purpose;
+use crate::env::Stop;
 use crate::types::NodeId;
 use crate::wire::peer::v1 as peer;
 
@@ -117,11 +118,16 @@ impl Confirmer {
         Some((leader, confirmed))
     }
 
-    /// Keeps a stream to every other member, as the membership changes. Ends with the runtime.
-    pub async fn run(self: Arc<Self>) {
+    /// Keeps a stream to every other member, as the membership changes.
+    pub async fn run(self: Arc<Self>, stop: Stop) {
+        let mut tasks = JoinSet::new();
+        stop.or(self.clone().keep_streams(&mut tasks)).await;
+        tasks.shutdown().await;
+    }
+
+    async fn keep_streams(self: Arc<Self>, tasks: &mut JoinSet<()>) {
         let context = &self.context;
         let mut metrics = context.raft.server_metrics();
-        let mut tasks = JoinSet::new();
         let mut known = BTreeMap::new();
         loop {
             let membership = metrics.borrow_and_update().membership_config.clone();

@@ -6,7 +6,6 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::adapter::types::{PeerNode, members_of};
@@ -24,10 +23,13 @@ use super::upkeep::purge::Eraser;
 use super::upkeep::room::Room;
 use super::upkeep::scrub;
 use super::{Leadership, Member, Reply, Scrubbed, Syncs};
+use crate::env::Tasks;
 use crate::machine::{Command, Counts, Ground, Metered, OpenedClient, Rules};
 use crate::types::{ClientId, ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::Route;
 
+/// How long a stopping node waits for its tasks: those that end at once, and batches that Raft, which has stopped, answers.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stopping node waits for its last flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -123,7 +125,8 @@ pub(super) struct Parts {
     pub eraser: Eraser,
     /// One backup at a time: each pins a state of its own.
     pub backups: Arc<Semaphore>,
-    pub tasks: tokio::sync::Mutex<JoinSet<()>>,
+    /// All of the node's, and what they and this handle spawn.
+    pub tasks: Tasks,
 }
 
 impl Node {
@@ -171,12 +174,13 @@ impl Node {
     /// Proposes all in one batch, in order, stamped with one time. Each reply is called exactly once, from another task.
     pub fn propose(&self, batch: Vec<(Command, Reply)>) {
         let context = self.0.context.clone();
-        tokio::spawn(async move { propose(&context, batch).await });
+        self.0.tasks.spawn(|_| async move { propose(&context, batch).await });
     }
 
     /// One read index for all linearizable reads of the batch, one view each. Each reply is called exactly once, from another thread.
     pub fn read(&self, batch: Vec<Read>) {
-        read::spawn(self.0.reads.clone(), batch);
+        let reads = self.0.reads.clone();
+        self.0.tasks.spawn(|_| async move { read::answer(&reads, batch).await });
     }
 
     /// Content that was read and waits for its readers.
@@ -420,7 +424,9 @@ impl Node {
         if let Err(error) = self.0.context.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
-        self.0.tasks.lock().await.shutdown().await;
+        if tokio::time::timeout(STOP_TIMEOUT, self.0.tasks.stop()).await.is_err() {
+            tracing::warn!("some of the node's tasks have not ended; they wait for a disk");
+        }
         self.0.context.events.note("stopped", "");
         let events = self.0.context.events.clone();
         self.0.context.blocking.call(move || events.save()).await;

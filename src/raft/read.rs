@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 
@@ -249,9 +248,4 @@ fn page(context: &NodeContext, list: &List, age_ms: Age) -> ListPage {
         }
         ListPage { revision: Revision(applied.map_or(0, |applied| applied.index)), sessions, more, age_ms }
     })
-}
-
-/// Keeps a spawned batch from being a dropped one if it panics: openraft's panics end the process, ours must too.
-pub fn spawn(reads: Arc<Reads>, batch: Vec<Read>) {
-    tokio::spawn(async move { answer(&reads, batch).boxed().await });
 }

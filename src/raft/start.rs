@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use super::adapter::log_store::LogStore;
 use super::adapter::raft_network::NetworkFactory;
@@ -35,8 +34,7 @@ use super::upkeep::purge::{self, Eraser};
 use super::upkeep::room::Room;
 use super::upkeep::{ahead, disk_space, hung_disk, scrub, upgrade};
 use super::{Member, Upper};
-use crate::env::Blocking;
-use crate::env::{Env, u64_from};
+use crate::env::{Blocking, Env, Stop, Tasks, u64_from};
 use crate::events::{self, Events};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::mutant::{self, Mutant};
@@ -270,13 +268,15 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     disk_space::look(&context, &room).await;
     let table = Arc::new(PeerTable::new(context.clone()));
     let (timeout, early) = (options.election_timeout_max, options.early_elections);
-    let takeover = Arc::new(Takeover::new(context.clone(), room.clone(), table.clone(), timeout, early));
-    let streams = Arc::new(Streams::new(context.clone(), room.clone(), table.clone(), takeover.clone()));
+    let tasks = Tasks::new();
+    let takeover = Takeover::new(context.clone(), room.clone(), table.clone(), timeout, early, tasks.spawner());
+    let takeover = Arc::new(takeover);
+    let streams = Streams::new(context.clone(), room.clone(), table.clone(), takeover.clone(), tasks.spawner());
+    let streams = Arc::new(streams);
     let members = Arc::new(Members::new(context.clone(), table.clone(), room.clone()));
     let outside = Arc::new(Outside::new(context.clone()));
     let confirmer = Arc::new(Confirmer::new(context.clone()));
     let scrub = Arc::new(scrub::Progress::default());
-    let mut tasks = JoinSet::new();
     let service = PeerService {
         context: context.clone(),
         table: table.clone(),
@@ -287,38 +287,39 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
         outside: outside.clone(),
         upper: options.upper,
         rebuilds: Arc::new(Semaphore::new(1)),
+        spawner: tasks.spawner(),
         refused: Arc::default(),
     };
-    tasks.spawn(serve(service, incoming));
-    tasks.spawn(streams.run());
-    tasks.spawn(takeover.clone().elect_after_start());
-    tasks.spawn(takeover.watch_silence());
-    tasks.spawn(confirmer.clone().run());
-    tasks.spawn(leadership::publish::run(context.clone(), confirmer.clone()));
-    tasks.spawn(purge::run(context.clone(), options.log_kept));
-    tasks.spawn(upgrade::run(context.clone(), table.clone()));
-    tasks.spawn(events::run(context.events.clone(), context.blocking.clone()));
-    tasks.spawn(hung_disk::run(context.clone(), table.clone(), room.clone()));
-    tasks.spawn(ahead::run(context.clone()));
-    tasks.spawn(disk_space::run(context.clone(), table.clone(), room.clone()));
-    tasks.spawn(members::finish_joint(members.clone()));
-    tasks.spawn(members::announce_moved(members.clone()));
-    tasks.spawn(members::find_moved(context.clone(), table.clone()));
-    tasks.spawn(scrub::run(context.clone(), scrub.clone(), options.scrub));
-    tasks.spawn(keep(lock));
+    tasks.spawn(|stop| serve(service, incoming, stop));
+    tasks.spawn(|stop| streams.run(stop));
+    tasks.spawn(|stop| takeover.clone().elect_after_start(stop));
+    tasks.spawn(|stop| takeover.watch_silence(stop));
+    tasks.spawn(|stop| confirmer.clone().run(stop));
+    tasks.spawn(|stop| leadership::publish::run(context.clone(), confirmer.clone(), stop));
+    tasks.spawn(|stop| purge::run(context.clone(), options.log_kept, stop));
+    tasks.spawn(|stop| upgrade::run(context.clone(), table.clone(), stop));
+    tasks.spawn(|stop| events::run(context.events.clone(), context.blocking.clone(), stop));
+    tasks.spawn(|stop| hung_disk::run(context.clone(), table.clone(), room.clone(), stop));
+    tasks.spawn(|stop| ahead::run(context.clone(), stop));
+    tasks.spawn(|stop| disk_space::run(context.clone(), table.clone(), room.clone(), stop));
+    tasks.spawn(|stop| members::finish_joint(members.clone(), stop));
+    tasks.spawn(|stop| members::announce_moved(members.clone(), stop));
+    tasks.spawn(|stop| members::find_moved(context.clone(), table.clone(), stop));
+    tasks.spawn(|stop| scrub::run(context.clone(), scrub.clone(), options.scrub, stop));
+    tasks.spawn(|stop| keep(lock, stop));
     if options.bootstrap {
-        tasks.spawn(bootstrap::run(context.clone()));
+        tasks.spawn(|stop| bootstrap::run(context.clone(), stop));
     }
     let reads = Arc::new(Reads { context: context.clone(), confirmer, loaded: LoadedRoom::default() });
     let eraser = Eraser::new(context.clone());
-    let (backups, tasks) = (Arc::new(Semaphore::new(1)), tokio::sync::Mutex::new(tasks));
+    let backups = Arc::new(Semaphore::new(1));
     Ok(Node::new(Parts { context, table, members, room, outside, reads, scrub, eraser, backups, tasks }))
 }
 
 /// Holds the directory's lock as long as the tasks live.
-async fn keep(lock: Lock) {
-    let _lock = lock;
-    std::future::pending().await
+async fn keep(lock: Lock, stop: Stop) {
+    stop.or(std::future::pending()).await;
+    drop(lock);
 }
 
 fn watch_failures(context: &Arc<NodeContext>) {
@@ -336,10 +337,13 @@ fn watch_failures(context: &Arc<NodeContext>) {
     }));
 }
 
-async fn serve(service: PeerService, incoming: Incoming) {
+async fn serve(service: PeerService, incoming: Incoming, stop: Stop) {
     let limit = PEER_MESSAGE_BYTES_MAX as usize;
     let service = PeerServer::new(service).max_decoding_message_size(limit).max_encoding_message_size(limit);
-    if let Err(error) = peer_server().add_service(service).serve_with_incoming(incoming).await {
-        tracing::error!(%error, "the peer port failed");
-    }
+    let serve = async {
+        if let Err(error) = peer_server().add_service(service).serve_with_incoming(incoming).await {
+            tracing::error!(%error, "the peer port failed");
+        }
+    };
+    stop.or(serve).await;
 }

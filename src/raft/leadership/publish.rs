@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 
+use crate::env::Stop;
 use crate::raft::Leadership;
 use crate::raft::adapter::types::StoredMembership;
 use crate::raft::confirm::Confirmer;
@@ -22,38 +23,41 @@ fn membership_text(membership: &StoredMembership) -> String {
 }
 
 /// Publishes who leads, whenever something that tells it changes, and notices when Raft itself has stopped.
-pub async fn run(context: Arc<NodeContext>, confirmer: Arc<Confirmer>) {
-    let mut metrics = context.raft.server_metrics();
-    let mut acknowledged = context.raft.data_metrics();
-    let mut inputs = context.leadership.inputs();
-    let mut members = None;
-    loop {
-        let membership = context.membership();
-        if *membership.log_id() != members {
-            members = *membership.log_id();
-            context.peers.set_members(membership.nodes().map(|(id, node)| (*id, node.clone())).collect());
-            context.events.note("membership", membership_text(&membership));
-        }
-        if context.is_removed(context.me()) {
-            context.failure.fail_removed();
-        }
-        drop(acknowledged.borrow_and_update());
-        let look = publish(&context, *inputs.hung.borrow_and_update());
-        let lacks_quorum = context.leadership.published().lacks_quorum;
-        tokio::select! {
-            changed = metrics.changed() => if changed.is_err() { return },
-            () = inputs.changed() => {}
-            () = context.leadership.quorum().changed() => {}
-            // Any of them may be the answer that makes a majority again.
-            changed = acknowledged.changed(), if lacks_quorum => if changed.is_err() { return },
-            () = ask_majority(&context, &confirmer) => {}
-            () = tokio::time::sleep(look) => {
-                if let Err(error) = &context.raft.metrics().borrow_watched().running_state {
-                    context.failure.fail(format!("raft stopped: {error}"));
+pub async fn run(context: Arc<NodeContext>, confirmer: Arc<Confirmer>, stop: Stop) {
+    stop.or(async {
+        let mut metrics = context.raft.server_metrics();
+        let mut acknowledged = context.raft.data_metrics();
+        let mut inputs = context.leadership.inputs();
+        let mut members = None;
+        loop {
+            let membership = context.membership();
+            if *membership.log_id() != members {
+                members = *membership.log_id();
+                context.peers.set_members(membership.nodes().map(|(id, node)| (*id, node.clone())).collect());
+                context.events.note("membership", membership_text(&membership));
+            }
+            if context.is_removed(context.me()) {
+                context.failure.fail_removed();
+            }
+            drop(acknowledged.borrow_and_update());
+            let look = publish(&context, *inputs.hung.borrow_and_update());
+            let lacks_quorum = context.leadership.published().lacks_quorum;
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return },
+                () = inputs.changed() => {}
+                () = context.leadership.quorum().changed() => {}
+                // Any of them may be the answer that makes a majority again.
+                changed = acknowledged.changed(), if lacks_quorum => if changed.is_err() { return },
+                () = ask_majority(&context, &confirmer) => {}
+                () = tokio::time::sleep(look) => {
+                    if let Err(error) = &context.raft.metrics().borrow_watched().running_state {
+                        context.failure.fail(format!("raft stopped: {error}"));
+                    }
                 }
             }
         }
-    }
+    })
+    .await;
 }
 
 /// Asks the voters who leads, while this node does by its term and its appends were not answered for a while: answers to those wait for

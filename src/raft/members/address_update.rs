@@ -8,6 +8,7 @@ use std::time::Duration;
 use tonic::Status;
 
 use super::{Ask, Members};
+use crate::env::Stop;
 use crate::raft::Member;
 use crate::raft::adapter::types::PeerNode;
 use crate::raft::context::NodeContext;
@@ -20,8 +21,9 @@ const ROUND: Duration = Duration::from_millis(500);
 /// How long the leader may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs until the membership has this node's addresses, or the leader was notified. Ends with the runtime at the latest.
-pub async fn run(members: Arc<Members>) {
+/// Runs until the membership has this node's addresses, or the leader was notified.
+pub async fn run(members: Arc<Members>, stop: Stop) {
+    stop.or(async {
     let context = &members.context;
     let Some(own) = context.facts.configured.iter().find(|member| member.id == context.me()).cloned() else { return };
     loop {
@@ -49,6 +51,8 @@ pub async fn run(members: Arc<Members>) {
         }
         tokio::time::sleep(ROUND).await;
     }
+})
+.await;
 }
 
 fn is_at(known: &PeerNode, own: &Member) -> bool {

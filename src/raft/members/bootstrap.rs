@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Status;
 
+use crate::env::Stop;
 use crate::machine::newest_version;
 use crate::mutant::{self, Mutant};
 use crate::raft::adapter::types::PeerNode;
@@ -205,31 +206,34 @@ async fn initialize(context: &Arc<NodeContext>, instances: &BTreeMap<NodeId, Ins
 /// Runs until the cluster exists. Only the node with the lowest configured id does anything.
 ///
 /// Cancel safe: every step is repeated from what is on disk.
-pub async fn run(context: Arc<NodeContext>) {
-    if context.facts.configured.iter().map(|member| member.id).min() != Some(context.me()) {
-        return;
-    }
-    let mut rounds = 0u32;
-    loop {
-        let asked = context.facts.configured.iter().map(|member| async { (member.id, ask(&context, member).await) });
-        let answers: BTreeMap<_, _> = futures_util::future::join_all(asked).await.into_iter().collect();
-        let blocked = match judge(&context.facts.name, context.facts.configuration_hash, &answers) {
-            Round::Exists(node) => {
-                tracing::debug!(%node, "the cluster exists: nothing to bootstrap");
-                return;
-            }
-            Round::Ready(instances) => match initialize(&context, &instances).await {
-                Ok(()) => return,
-                Err(status) => status.message().to_owned(),
-            },
-            Round::Blocked(reason) => reason,
-        };
-        if rounds.is_multiple_of(ROUNDS_PER_LOG) && rounds > 0 {
-            tracing::warn!(reason = %blocked, "bootstrap waits: every configured member must be there and empty");
+pub async fn run(context: Arc<NodeContext>, stop: Stop) {
+    stop.or(async {
+        if context.facts.configured.iter().map(|member| member.id).min() != Some(context.me()) {
+            return;
         }
-        rounds = rounds.wrapping_add(1);
-        tokio::time::sleep(ROUND).await;
-    }
+        let mut rounds = 0u32;
+        loop {
+            let asked = context.facts.configured.iter().map(|member| async { (member.id, ask(&context, member).await) });
+            let answers: BTreeMap<_, _> = futures_util::future::join_all(asked).await.into_iter().collect();
+            let blocked = match judge(&context.facts.name, context.facts.configuration_hash, &answers) {
+                Round::Exists(node) => {
+                    tracing::debug!(%node, "the cluster exists: nothing to bootstrap");
+                    return;
+                }
+                Round::Ready(instances) => match initialize(&context, &instances).await {
+                    Ok(()) => return,
+                    Err(status) => status.message().to_owned(),
+                },
+                Round::Blocked(reason) => reason,
+            };
+            if rounds.is_multiple_of(ROUNDS_PER_LOG) && rounds > 0 {
+                tracing::warn!(reason = %blocked, "bootstrap waits: every configured member must be there and empty");
+            }
+            rounds = rounds.wrapping_add(1);
+            tokio::time::sleep(ROUND).await;
+        }
+    })
+    .await;
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bootstrap;
+use crate::env::Stop;
 use crate::raft::Member;
 use crate::raft::adapter::types::PeerNode;
 use crate::raft::context::NodeContext;
@@ -18,34 +19,37 @@ use crate::types::{ClusterId, InstanceId, NodeId};
 /// Pause between two rounds of looking.
 const ROUND: Duration = Duration::from_millis(500);
 
-/// Looks for members that this node has no stream to. Ends with the runtime.
-pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>) {
-    let mut found: BTreeMap<InstanceId, String> = BTreeMap::new();
-    loop {
-        tokio::time::sleep(ROUND).await;
-        let membership = context.membership();
-        let moved: Vec<(NodeId, PeerNode, Member)> = membership
-            .nodes()
-            .filter(|(id, _)| **id != context.me())
-            .filter_map(|(id, node)| Some((*id, node.clone(), configured_elsewhere(&context, *id, node)?)))
-            .collect();
-        let mut now = BTreeMap::new();
-        for (id, node, configured) in moved {
-            let known = found.get(&node.instance).cloned();
-            let at = if table.is_connected(id) { known } else { look(&context, id, &node, configured, known).await };
-            if let Some(at) = at {
-                now.insert(node.instance, at);
+/// Looks for members that this node has no stream to.
+pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, stop: Stop) {
+    stop.or(async {
+        let mut found: BTreeMap<InstanceId, String> = BTreeMap::new();
+        loop {
+            tokio::time::sleep(ROUND).await;
+            let membership = context.membership();
+            let moved: Vec<(NodeId, PeerNode, Member)> = membership
+                .nodes()
+                .filter(|(id, _)| **id != context.me())
+                .filter_map(|(id, node)| Some((*id, node.clone(), configured_elsewhere(&context, *id, node)?)))
+                .collect();
+            let mut now = BTreeMap::new();
+            for (id, node, configured) in moved {
+                let known = found.get(&node.instance).cloned();
+                let at = if table.is_connected(id) { known } else { look(&context, id, &node, configured, known).await };
+                if let Some(at) = at {
+                    now.insert(node.instance, at);
+                }
+            }
+            if now != found {
+                for at in now.values().filter(|at| !found.values().any(|known| known == *at)) {
+                    tracing::warn!(%at, "a member is reached at its configured address, not at the one the members have");
+                    context.events.note("address", format!("a member is reached at its configured address at={at}"));
+                }
+                found = now;
+                context.peers.set_found(found.clone());
             }
         }
-        if now != found {
-            for at in now.values().filter(|at| !found.values().any(|known| known == *at)) {
-                tracing::warn!(%at, "a member is reached at its configured address, not at the one the members have");
-                context.events.note("address", format!("a member is reached at its configured address at={at}"));
-            }
-            found = now;
-            context.peers.set_found(found.clone());
-        }
-    }
+    })
+    .await;
 }
 
 /// A member as this node is configured, where its peer port is another than in the membership.

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::peer_table::PeerTable;
 use super::streams::{self, Streams};
 use super::takeover::Takeover;
+use crate::env::Spawner;
 use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
 use crate::net::{Connection, Proof};
@@ -49,6 +50,7 @@ pub struct PeerService {
     pub upper: Arc<dyn Upper>,
     /// One snapshot for a member that is rebuilt at a time.
     pub rebuilds: Arc<Semaphore>,
+    pub spawner: Spawner,
     /// When a peer's refused call was last logged.
     pub refused: Arc<Mutex<BTreeMap<u64, Duration>>>,
 }
@@ -324,7 +326,7 @@ impl Peer for PeerService {
         let (proof, request) = (proof(&request), request.into_inner());
         let from = self.check_member(&proof, request.route.as_ref())?;
         bounded("last_index", request.last_index).map_err(|error| bad(error.into()))?;
-        rebuild::serve(&self.context, &self.rebuilds, from, &request).await.map(Response::new)
+        rebuild::serve(&self.context, &self.rebuilds, &self.spawner, from, &request).await.map(Response::new)
     }
 
     async fn status(&self, request: Request<peer::StatusRequest>) -> Result<Response<v1::NodeStatus>, Status> {

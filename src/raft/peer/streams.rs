@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::Stream;
+use futures_util::future::{self, Either};
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -18,6 +19,7 @@ use super::divergence::{self, Findings};
 use super::peer_table::{PeerTable, Seen};
 use super::peers::Purpose;
 use super::takeover::Takeover;
+use crate::env::{Spawner, Stop};
 use crate::limits::{NODES_MAX, intervals};
 use crate::machine::newest_version;
 use crate::raft::CLUSTER_VERSION_MIN;
@@ -49,29 +51,50 @@ pub struct Streams {
     room: Arc<Room>,
     table: Arc<PeerTable>,
     takeover: Arc<Takeover>,
+    spawner: Spawner,
 }
 
 impl Streams {
-    pub fn new(context: Arc<NodeContext>, room: Arc<Room>, table: Arc<PeerTable>, takeover: Arc<Takeover>) -> Self {
-        Self { context, room, table, takeover }
+    pub fn new(
+        context: Arc<NodeContext>,
+        room: Arc<Room>,
+        table: Arc<PeerTable>,
+        takeover: Arc<Takeover>,
+        spawner: Spawner,
+    ) -> Self {
+        Self { context, room, table, takeover, spawner }
     }
 
-    /// Holds a stream to every other member, as the membership changes. Ends with the runtime.
-    pub async fn run(self: Arc<Self>) {
-        let mut tasks: BTreeMap<NodeId, (PeerNode, Task)> = BTreeMap::new();
+    /// Holds a stream to every other member, as the membership changes.
+    pub async fn run(self: Arc<Self>, stop: Stop) {
+        let mut tasks = JoinSet::new();
+        stop.or(self.clone().keep_streams(&mut tasks)).await;
+        tasks.shutdown().await;
+    }
+
+    async fn keep_streams(self: Arc<Self>, tasks: &mut JoinSet<()>) {
+        let mut held: BTreeMap<NodeId, (PeerNode, AbortHandle)> = BTreeMap::new();
         let mut metrics = self.context.raft.server_metrics();
         loop {
             let membership = metrics.borrow_and_update().membership_config.clone();
             let members: BTreeMap<NodeId, PeerNode> =
                 membership.nodes().filter(|(id, _)| **id != self.context.me()).map(|(id, node)| (*id, node.clone())).collect();
-            tasks.retain(|id, (node, _)| members.get(id) == Some(node));
-            self.table.keep_only(|id| tasks.contains_key(&id), |id| members.contains_key(&id));
+            held.retain(|id, (node, task)| {
+                let stays = members.get(id) == Some(node);
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            self.table.keep_only(|id| held.contains_key(&id), |id| members.contains_key(&id));
             for (id, node) in members {
-                tasks.entry(id).or_insert_with(|| {
-                    let task = tokio::spawn(self.clone().hold(id, node.clone()));
-                    (node, Task(task.abort_handle()))
+                held.entry(id).or_insert_with(|| {
+                    let task = tasks.spawn(self.clone().hold(id, node.clone()));
+                    (node, task)
                 });
             }
+            // Those that were ended leave nothing behind.
+            while tasks.try_join_next().is_some() {}
             if metrics.changed().await.is_err() {
                 return;
             }
@@ -85,9 +108,9 @@ impl Streams {
             if opened.as_ref().is_err_and(says_removed) {
                 return self.context.failure.fail_removed();
             }
-            if let Ok((messages, read)) = opened {
+            if let Ok((messages, queue)) = opened {
                 self.table.set_connected(id, true);
-                let boot_id = self.listen(id, messages, &read).await;
+                let boot_id = self.converse(id, messages, queue).await;
                 self.table.set_connected(id, false);
                 self.table.notify();
                 self.takeover.stream_ended(id, &node, boot_id).await;
@@ -96,23 +119,39 @@ impl Streams {
         }
     }
 
-    /// Opens a stream and sends on it; gives what comes, and where to note how far it was read.
-    async fn open(&self, id: NodeId, node: &PeerNode) -> Result<(Streaming<peer::PresenceMessage>, Read), Status> {
+    /// Opens a stream; gives what comes on it, and where to put what goes.
+    async fn open(
+        &self,
+        id: NodeId,
+        node: &PeerNode,
+    ) -> Result<(Streaming<peer::PresenceMessage>, mpsc::Sender<peer::PresenceMessage>), Status> {
         let (sender, queue) = mpsc::channel(2);
-        let read = Read::default();
-        let mut first = message(&self.context, &self.room, &read);
+        let mut first = message(&self.context, &self.room, &Read::default());
         first.route = Some(self.context.peers.route(id, node.instance));
         sender.try_send(first).map_err(|_| Status::internal("a new queue is full"))?;
         let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
         let mut client = self.context.peers.client(node, Purpose::Control).map_err(unreachable)?;
         let opening = tokio::time::timeout(OPEN_TIMEOUT, client.presence(ReceiverStream::new(queue)));
         let messages = opening.await.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
-        let talk = talk(self.context.clone(), self.room.clone(), read.clone(), move |message| {
-            let sender = sender.clone();
-            async move { sender.send(message).await.is_ok() }
-        });
-        tokio::spawn(talk);
-        Ok((messages, read))
+        Ok((messages, sender))
+    }
+
+    /// Reads and sends until the stream ends; gives the peer's boot id.
+    async fn converse(
+        &self,
+        id: NodeId,
+        messages: Streaming<peer::PresenceMessage>,
+        queue: mpsc::Sender<peer::PresenceMessage>,
+    ) -> u64 {
+        let read = Read::default();
+        let listen = std::pin::pin!(self.listen(id, messages, &read));
+        let send = |message| async { queue.send(message).await.is_ok() };
+        let talk = std::pin::pin!(self.talk(&read, send));
+        match future::select(listen, talk).await {
+            Either::Left((boot_id, _)) => boot_id,
+            // The peer reads no more, and may still have said something.
+            Either::Right(((), listen)) => listen.await,
+        }
     }
 
     /// Reads until the stream ends; gives the peer's boot id.
@@ -126,10 +165,18 @@ impl Streams {
                     self.context.leadership.found_again(id);
                 }
             }
-            read.0.store(message.sent_ms, Ordering::Relaxed);
+            read.note(message.sent_ms);
             self.record(id, &message);
         }
         boot_id
+    }
+
+    /// Sends this node's messages until nobody takes them.
+    async fn talk<F: Future<Output = bool>>(&self, read: &Read, send: impl Fn(peer::PresenceMessage) -> F) {
+        let mut leadership = self.context.leadership.subscribe();
+        while send(message(&self.context, &self.room, read)).await {
+            let _ = tokio::time::timeout(INTERVAL, leadership.changed()).await;
+        }
     }
 
     fn record(&self, from: NodeId, message: &peer::PresenceMessage) {
@@ -211,25 +258,25 @@ impl Streams {
     ) -> Messages {
         let (sender, queue) = mpsc::channel(2);
         let read = Read::default();
-        read.0.store(first.sent_ms, Ordering::Relaxed);
+        read.note(first.sent_ms);
         self.record(from, &first);
-        let talk = talk(self.context.clone(), self.room.clone(), read.clone(), move |message| {
-            let sender = sender.clone();
-            async move { sender.send(Ok(message)).await.is_ok() }
-        });
-        tokio::spawn(async move {
+        let spawner = self.spawner.clone();
+        let serve = async move {
+            let send = |message| async { sender.send(Ok(message)).await.is_ok() };
+            let talk = self.talk(&read, send);
             let hear = async {
                 while let Some(message) = taken(messages.message().await) {
                     // One that was removed asks again, and is answered.
                     if self.table.standing_of(from).is_err() {
                         return;
                     }
-                    read.0.store(message.sent_ms, Ordering::Relaxed);
+                    read.note(message.sent_ms);
                     self.record(from, &message);
                 }
             };
             tokio::select! { () = talk => {}, () = hear => {} }
-        });
+        };
+        spawner.spawn(|stop| stop.or(serve));
         Box::pin(ReceiverStream::new(queue))
     }
 }
@@ -278,22 +325,15 @@ fn versions(in_force: u16, message: &peer::PresenceMessage) -> Result<(), String
     Err(format!("the cluster is at a version that the caller does not read version={in_force} reads={read:?}"))
 }
 
-/// Sends this node's messages until nobody takes them.
-async fn talk<F: Future<Output = bool>>(
-    context: Arc<NodeContext>,
-    room: Arc<Room>,
-    read: Read,
-    send: impl Fn(peer::PresenceMessage) -> F,
-) {
-    let mut leadership = context.leadership.subscribe();
-    while send(message(&context, &room, &read)).await {
-        let _ = tokio::time::timeout(INTERVAL, leadership.changed()).await;
+/// When the other side of a stream sent the last message that was read of it, by its own clock; 0: none was.
+#[derive(Default)]
+struct Read(AtomicU64);
+
+impl Read {
+    fn note(&self, sent_ms: u64) {
+        self.0.store(sent_ms, Ordering::Relaxed);
     }
 }
-
-/// When the other side of a stream sent the last message that was read of it, by its own clock; 0: none was.
-#[derive(Clone, Default)]
-struct Read(Arc<AtomicU64>);
 
 fn message(context: &NodeContext, room: &Room, read: &Read) -> peer::PresenceMessage {
     // Before anything else that the message says: all of it is at least as new as this.
@@ -328,15 +368,6 @@ fn message(context: &NodeContext, room: &Room, read: &Read) -> peer::PresenceMes
         sent_ms: context.leadership.quorum().sent_ms(),
         answers_ms,
         members: context.membership().nodes().map(|(id, _)| id.0).collect(),
-    }
-}
-
-/// Ends a task with its handle.
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

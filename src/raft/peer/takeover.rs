@@ -10,6 +10,7 @@ use openraft::raft::TransferLeaderRequest;
 use super::failover::{self, Answer, Cause, Decision};
 use super::peer_table::PeerTable;
 use super::peers::Purpose;
+use crate::env::{Spawner, Stop};
 use crate::raft::adapter::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_to_wire};
 use crate::raft::context::NodeContext;
 use crate::raft::upkeep::room::Room;
@@ -30,6 +31,7 @@ pub struct Takeover {
     table: Arc<PeerTable>,
     election_timeout: Duration,
     early_elections: bool,
+    spawner: Spawner,
     known: Mutex<Known>,
 }
 
@@ -47,8 +49,9 @@ impl Takeover {
         table: Arc<PeerTable>,
         election_timeout: Duration,
         early_elections: bool,
+        spawner: Spawner,
     ) -> Self {
-        Self { context, room, table, election_timeout, early_elections, known: Mutex::default() }
+        Self { context, room, table, election_timeout, early_elections, spawner, known: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -64,7 +67,8 @@ impl Takeover {
         }
         tracing::info!(leader = %id, "lost the leader");
         self.context.leadership.lost_leader(vote);
-        tokio::spawn(self.clone().lost_leader(id, vote));
+        let asking = self.clone().lost_leader(id, vote);
+        self.spawner.spawn(|stop| stop.or(asking));
     }
 
     async fn is_gone(&self, node: &PeerNode, boot_id: u64) -> bool {
@@ -94,23 +98,26 @@ impl Takeover {
     }
 
     /// A leader whose connections stand and that is silent for too long: its host or network may be gone, and to find that out by the
-    /// connections takes longer. Runs with the node.
-    pub async fn watch_silence(self: Arc<Self>) {
-        let mut leadership = self.context.leadership.subscribe();
-        loop {
-            let counts = leadership.borrow_and_update().leader.is_some();
-            let vote = self.context.vote();
-            let leader = vote.leader_id().node_id;
-            // About one whose connections ended others were asked then.
-            let is_silent = !counts && leader != self.context.me() && self.context.leadership.leader_by_term() == Some(leader);
-            if is_silent && vote.is_committed() {
-                tracing::info!(%leader, "the leader is silent");
-                self.clone().lost_leader(leader, vote).await;
+    /// connections takes longer.
+    pub async fn watch_silence(self: Arc<Self>, stop: Stop) {
+        stop.or(async {
+            let mut leadership = self.context.leadership.subscribe();
+            loop {
+                let counts = leadership.borrow_and_update().leader.is_some();
+                let vote = self.context.vote();
+                let leader = vote.leader_id().node_id;
+                // About one whose connections ended others were asked then.
+                let is_silent = !counts && leader != self.context.me() && self.context.leadership.leader_by_term() == Some(leader);
+                if is_silent && vote.is_committed() {
+                    tracing::info!(%leader, "the leader is silent");
+                    self.clone().lost_leader(leader, vote).await;
+                }
+                if leadership.changed().await.is_err() {
+                    return;
+                }
             }
-            if leadership.changed().await.is_err() {
-                return;
-            }
-        }
+        })
+        .await;
     }
 
     /// Asks the other voters, and takes over if it is this node's turn.
@@ -190,32 +197,35 @@ impl Takeover {
     }
 
     /// After a start: if a majority knows no leader, one of them calls an election at once instead of waiting out a timeout.
-    pub async fn elect_after_start(self: Arc<Self>) {
-        let deadline = tokio::time::sleep(self.election_timeout);
-        tokio::pin!(deadline);
-        loop {
-            let changed = self.table.changed();
-            let vote = self.context.vote();
-            let answers = self.started_answers();
-            match self.decide(Cause::Started, &answers) {
-                Decision::Leave if answers.is_empty() => {}
-                Decision::Leave => return,
-                Decision::Wait => {}
-                Decision::TakeOver { after } => {
-                    tokio::time::sleep(after).await;
-                    if self.context.vote() == vote && self.context.leadership.leader_by_term().is_none() {
-                        self.known().last_take_over = Some(self.context.env.clock.now());
-                        tracing::info!("nobody leads after a start: calling an election");
-                        let _ = self.context.raft.trigger().elect(true).await;
+    pub async fn elect_after_start(self: Arc<Self>, stop: Stop) {
+        stop.or(async {
+            let deadline = tokio::time::sleep(self.election_timeout);
+            tokio::pin!(deadline);
+            loop {
+                let changed = self.table.changed();
+                let vote = self.context.vote();
+                let answers = self.started_answers();
+                match self.decide(Cause::Started, &answers) {
+                    Decision::Leave if answers.is_empty() => {}
+                    Decision::Leave => return,
+                    Decision::Wait => {}
+                    Decision::TakeOver { after } => {
+                        tokio::time::sleep(after).await;
+                        if self.context.vote() == vote && self.context.leadership.leader_by_term().is_none() {
+                            self.known().last_take_over = Some(self.context.env.clock.now());
+                            tracing::info!("nobody leads after a start: calling an election");
+                            let _ = self.context.raft.trigger().elect(true).await;
+                        }
+                        return;
                     }
-                    return;
+                }
+                tokio::select! {
+                    () = changed => {}
+                    () = &mut deadline => return,
                 }
             }
-            tokio::select! {
-                () = changed => {}
-                () = &mut deadline => return,
-            }
-        }
+        })
+        .await;
     }
 
     fn started_answers(&self) -> BTreeMap<NodeId, Option<Answer>> {

@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::leader;
+use crate::env::Spawner;
 use crate::machine::Command;
 use crate::raft::adapter::raft_network::send_frames;
 use crate::raft::adapter::state_machine::{SnapshotData, snapshot};
@@ -32,6 +33,7 @@ type Frames = Pin<Box<dyn Stream<Item = Result<peer::SnapshotFrame, Status>> + S
 pub async fn serve(
     context: &Arc<NodeContext>,
     one_at_a_time: &Arc<Semaphore>,
+    spawner: &Spawner,
     from: NodeId,
     request: &peer::RebuildRequest,
 ) -> Result<Frames, Status> {
@@ -61,12 +63,13 @@ pub async fn serve(
     context.events.note("rebuild", format!("sends its state node={from}"));
     let (frames, queue) = mpsc::channel(2);
     let blocking = context.blocking.clone();
-    tokio::spawn(async move {
+    let send = async move {
         let _only = only;
         if let Err(error) = send_frames(blocking, start, SnapshotData::Send(rows), frames).await {
             tracing::warn!(%error, to = %from, "a member that is rebuilt did not take the whole state");
         }
-    });
+    };
+    spawner.spawn(|stop| stop.or(send));
     Ok(Box::pin(ReceiverStream::new(queue).map(Ok)))
 }
 

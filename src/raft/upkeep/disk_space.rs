@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::room::{Disk, Room, Verdict, decide};
+use crate::env::Stop;
 use crate::raft::context::NodeContext;
 use crate::raft::peer::peer_table::PeerTable;
 use crate::raft::peer::transfer::begin;
@@ -16,36 +17,39 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Watches the disk, which was looked at before, makes the verdict whenever something is heard, and hands the leadership over where this
-/// node should not have it. Ends with the runtime.
-pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Room>) {
-    let mut asked: Option<Instant> = None;
-    let mut looked = Instant::now();
-    loop {
-        if looked.elapsed() >= INTERVAL {
-            looked = Instant::now();
-            look(&context, &room).await;
-        }
-        let verdict = judge(&context, &table, &room);
-        let leads = context.leadership.live_leader() == Some(context.me());
-        note(&context, &room, leads, verdict);
-        let hands_over = leads && room.verdict().hands_over;
-        if hands_over && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
-            asked = Some(Instant::now());
-            match begin(&context, &table, &room, None).await {
-                Ok(to) => {
-                    context.events.note("disk", format!("low on the leader: asked to take over node={to}"));
-                    tracing::info!(%to, "the leader's disk is full: a voter with room takes over");
-                }
-                Err(why) => tracing::warn!(why, "the leader's disk is full, and nobody can take over"),
+/// node should not have it.
+pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Room>, stop: Stop) {
+    stop.or(async {
+        let mut asked: Option<Instant> = None;
+        let mut looked = Instant::now();
+        loop {
+            if looked.elapsed() >= INTERVAL {
+                looked = Instant::now();
+                look(&context, &room).await;
             }
+            let verdict = judge(&context, &table, &room);
+            let leads = context.leadership.live_leader() == Some(context.me());
+            note(&context, &room, leads, verdict);
+            let hands_over = leads && room.verdict().hands_over;
+            if hands_over && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
+                asked = Some(Instant::now());
+                match begin(&context, &table, &room, None).await {
+                    Ok(to) => {
+                        context.events.note("disk", format!("low on the leader: asked to take over node={to}"));
+                        tracing::info!(%to, "the leader's disk is full: a voter with room takes over");
+                    }
+                    Err(why) => tracing::warn!(why, "the leader's disk is full, and nobody can take over"),
+                }
+            }
+            let heard = async {
+                table.changed().await;
+                // Many are heard at once; one look is enough for them.
+                tokio::time::sleep(INTERVAL / 10).await;
+            };
+            let _ = tokio::time::timeout(INTERVAL, heard).await;
         }
-        let heard = async {
-            table.changed().await;
-            // Many are heard at once; one look is enough for them.
-            tokio::time::sleep(INTERVAL / 10).await;
-        };
-        let _ = tokio::time::timeout(INTERVAL, heard).await;
-    }
+    })
+    .await;
 }
 
 /// Looks at this node's disk; before it serves for the first time. Cancel safe.

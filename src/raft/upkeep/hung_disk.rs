@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::room::Room;
+use crate::env::Stop;
 use crate::raft::context::NodeContext;
 use crate::raft::peer::peer_table::PeerTable;
 use crate::raft::peer::transfer::begin;
@@ -22,20 +23,23 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// After this another voter is asked to take over, if none has.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Runs until the log has failed or the runtime ends.
-pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Room>) {
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        let (done, mut synced) = oneshot::channel();
-        context.log.sync(Box::new(move |result| drop(done.send(result))));
-        let result = match tokio::time::timeout(HUNG_AFTER, &mut synced).await {
-            Ok(result) => result,
-            Err(_) => hung(&context, &table, &room, synced).await,
-        };
-        if !matches!(result, Ok(Ok(()))) {
-            return;
+/// Runs until the log has failed.
+pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Room>, stop: Stop) {
+    stop.or(async {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let (done, mut synced) = oneshot::channel();
+            context.log.sync(Box::new(move |result| drop(done.send(result))));
+            let result = match tokio::time::timeout(HUNG_AFTER, &mut synced).await {
+                Ok(result) => result,
+                Err(_) => hung(&context, &table, &room, synced).await,
+            };
+            if !matches!(result, Ok(Ok(()))) {
+                return;
+            }
         }
-    }
+    })
+    .await;
 }
 
 type Synced = oneshot::Receiver<Result<(), crate::storage::log::Error>>;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::env::Stop;
 use crate::limits::intervals;
 use crate::raft::context::NodeContext;
 use crate::storage::log::{Done, Log};
@@ -30,33 +31,38 @@ pub struct Kept {
     pub age: Duration,
 }
 
-/// Purges whenever the log is a quarter above the bytes to keep, and what is older than the age. Ends with the runtime.
-pub async fn run(context: Arc<NodeContext>, kept: Kept) {
-    // Everything up to `marked` was there one half of the age ago, and is gone before the next half is over.
-    let half = kept.age.min(intervals().log_kept_at_most) / 2;
-    let mut marked: Option<u64> = None;
-    let mut marks_at = context.env.clock.now().saturating_add(half);
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        if context.env.clock.now() >= marks_at {
-            marks_at = context.env.clock.now().saturating_add(half);
-            let erased = async {
-                begin_segment(&context.log).await?;
-                erase(&context, marked).await
-            };
-            match erased.await {
-                Ok(()) => marked = last_index(&context.log),
-                Err(error) => tracing::warn!(%error, upto = marked, "what is older than storage.log_kept_for could not be purged"),
+/// Purges whenever the log is a quarter above the bytes to keep, and what is older than the age.
+pub async fn run(context: Arc<NodeContext>, kept: Kept, stop: Stop) {
+    stop.or(async {
+        // Everything up to `marked` was there one half of the age ago, and is gone before the next half is over.
+        let half = kept.age.min(intervals().log_kept_at_most) / 2;
+        let mut marked: Option<u64> = None;
+        let mut marks_at = context.env.clock.now().saturating_add(half);
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            if context.env.clock.now() >= marks_at {
+                marks_at = context.env.clock.now().saturating_add(half);
+                let erased = async {
+                    begin_segment(&context.log).await?;
+                    erase(&context, marked).await
+                };
+                match erased.await {
+                    Ok(()) => marked = last_index(&context.log),
+                    Err(error) => {
+                        tracing::warn!(%error, upto = marked, "what is older than storage.log_kept_for could not be purged")
+                    }
+                }
+            }
+            if context.log.bytes() <= kept.bytes.saturating_add(kept.bytes / SLACK_SHARE) {
+                continue;
+            }
+            let Some(point) = context.log.purge_point(kept.bytes) else { continue };
+            if let Err(error) = purge(&context, point.index).await {
+                tracing::warn!(%error, upto = point.index, "could not purge the log");
             }
         }
-        if context.log.bytes() <= kept.bytes.saturating_add(kept.bytes / SLACK_SHARE) {
-            continue;
-        }
-        let Some(point) = context.log.purge_point(kept.bytes) else { continue };
-        if let Err(error) = purge(&context, point.index).await {
-            tracing::warn!(%error, upto = point.index, "could not purge the log");
-        }
-    }
+    })
+    .await;
 }
 
 /// Takes what is stored no more off this node's disk when an operator asks, one at a time.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::env::Stop;
 use crate::machine::audit::{Audit, RowsDigest, content_of};
 use crate::machine::rows;
 use crate::raft::adapter::state_machine::{AppliedState, RAFT_TABLE};
@@ -73,18 +74,21 @@ enum Next {
     End,
 }
 
-/// Runs until the runtime ends.
-pub async fn run(context: Arc<NodeContext>, progress: Arc<Progress>, options: Options) {
-    if options.interval.is_zero() {
-        return;
-    }
-    tokio::time::sleep(options.delay).await;
-    loop {
-        let began = context.env.clock.now();
-        pass(&context, &progress, options.bytes_per_second).await;
-        let took = context.env.clock.now().saturating_sub(began);
-        tokio::time::sleep(options.interval.saturating_sub(took).max(AGAIN_AFTER)).await;
-    }
+/// Runs passes until it is to stop.
+pub async fn run(context: Arc<NodeContext>, progress: Arc<Progress>, options: Options, stop: Stop) {
+    stop.or(async {
+        if options.interval.is_zero() {
+            return;
+        }
+        tokio::time::sleep(options.delay).await;
+        loop {
+            let began = context.env.clock.now();
+            pass(&context, &progress, options.bytes_per_second).await;
+            let took = context.env.clock.now().saturating_sub(began);
+            tokio::time::sleep(options.interval.saturating_sub(took).max(AGAIN_AFTER)).await;
+        }
+    })
+    .await;
 }
 
 /// One pass. Ends early only with the node.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::env::Stop;
 use crate::machine::{Command, newest_version};
 use crate::raft::context::NodeContext;
 use crate::raft::peer::peer_table::PeerTable;
@@ -18,27 +19,30 @@ fn next(in_force: u16, newest: impl IntoIterator<Item = Option<u16>>) -> Option<
     newest.into_iter().all(|newest| newest.is_some_and(|newest| newest >= next)).then_some(next)
 }
 
-/// Runs on every node; acts on the leader. Ends with the runtime.
-pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>) {
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        let in_force = context.state.view(|core, _, _| core.machine.cluster_version());
-        let leadership = context.leadership.published();
-        if !leadership.is_self || newest_version() <= in_force {
-            continue;
+/// Runs on every node; acts on the leader.
+pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, stop: Stop) {
+    stop.or(async {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let in_force = context.state.view(|core, _, _| core.machine.cluster_version());
+            let leadership = context.leadership.published();
+            if !leadership.is_self || newest_version() <= in_force {
+                continue;
+            }
+            let members: Vec<_> = context.membership().nodes().map(|(id, _)| *id).collect();
+            let newest = members
+                .into_iter()
+                .map(|id| if id == context.me() { Some(newest_version()) } else { table.newest_version_of(id, leadership.term) });
+            let Some(version) = next(in_force, newest) else { continue };
+            tracing::info!(version, "every member reads the next cluster version: proposing it");
+            let reply = Box::new(|result| match result {
+                Ok(_) => {}
+                Err(refusal) => tracing::info!(%refusal, "the cluster version was not raised; it will be tried again"),
+            });
+            propose(&context, vec![(Command::SetClusterVersion { version }, reply)]).await;
         }
-        let members: Vec<_> = context.membership().nodes().map(|(id, _)| *id).collect();
-        let newest = members
-            .into_iter()
-            .map(|id| if id == context.me() { Some(newest_version()) } else { table.newest_version_of(id, leadership.term) });
-        let Some(version) = next(in_force, newest) else { continue };
-        tracing::info!(version, "every member reads the next cluster version: proposing it");
-        let reply = Box::new(|result| match result {
-            Ok(_) => {}
-            Err(refusal) => tracing::info!(%refusal, "the cluster version was not raised; it will be tried again"),
-        });
-        propose(&context, vec![(Command::SetClusterVersion { version }, reply)]).await;
-    }
+    })
+    .await;
 }
 
 #[cfg(test)]
