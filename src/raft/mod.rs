@@ -11,6 +11,17 @@
 //!                          state_machine: decode ─> [view lock] machine.apply + rows ─> outcome
 //! read ─ confirm ─> [view lock] plan + pin ─> rows ─> answer
 //! ```
+//!
+//! | where | what |
+//! |---|---|
+//! | `node`, `propose`, `read`, `confirm`, `backup` | what the server asks of a node |
+//! | `start`, `data_dir`, `context`, `failure` | what a node is made of, how it starts, why it stops |
+//! | `leadership` | who leads, and whether a majority stands behind it |
+//! | `adapter` | openraft's traits on our log, our state and our peer port |
+//! | `peer` | the other nodes: connections, the peer port, presence, clocks, take-over, transfer |
+//! | `members` | how a cluster begins, who belongs to it, how that changes |
+//! | `upkeep` | disk, log, version, scrubbing |
+//! | `rebuild` | a state that is damaged is replaced by the leader's |
 
 pub(crate) mod adapter;
 mod backup;
