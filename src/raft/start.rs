@@ -245,7 +245,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     let room = Arc::new(Room::default());
     let network = NetworkFactory { peers: peers.clone(), clocks: clocks.clone(), room: room.clone(), blocking: blocking.clone() };
     let log_store = LogStore::new(log.clone(), identity.clone());
-    let raft = openraft::Raft::new(options.node, config, network, log_store, machine.clone());
+    let raft = openraft::Raft::new(options.node, config, network, log_store, machine);
     // Election timeouts and the phase of ticks follow from this node's entropy, in a simulation from its seed.
     let raft = Runtime::scope(u64_from(&*options.env.random), raft);
     let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
@@ -253,19 +253,24 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     let leadership = LeadershipState::new(options.node, raft.clone(), state.clone(), clock, patience);
     let facts = Facts {
         me: options.node,
-        name: options.name,
+        name: options.name.clone(),
         configuration_hash: options.configuration_hash,
-        configured: options.members,
+        configured: options.members.clone(),
         boot_id: u64_from(&*options.env.random).max(1),
-        data_dir: options.data_dir,
+        data_dir: options.data_dir.clone(),
     };
     let failure = Failure::new(events.clone());
-    let env = options.env;
+    let env = options.env.clone();
     let context = NodeContext { env, facts, raft, state, log, identity, peers, clocks, blocking, events, leadership, failure };
     let context = Arc::new(context);
     watch_failures(&context);
     // A peer that asks it, or is answered by it, must not take a disk that was not looked at for one without room, or with it.
     disk_space::look(&context, &room).await;
+    Ok(begin(context, room, options, incoming, lock))
+}
+
+/// Spawns the tasks that every node has from its start on.
+fn begin(context: Arc<NodeContext>, room: Arc<Room>, options: Options, incoming: Incoming, lock: Lock) -> Node {
     let table = Arc::new(PeerTable::new(context.clone()));
     let (timeout, early) = (options.election_timeout_max, options.early_elections);
     let tasks = Tasks::new();
@@ -313,7 +318,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
     let reads = Arc::new(Reads { context: context.clone(), confirmer, loaded: LoadedRoom::default() });
     let eraser = Eraser::new(context.clone());
     let backups = Arc::new(Semaphore::new(1));
-    Ok(Node::new(Parts { context, table, members, room, outside, reads, scrub, eraser, backups, tasks }))
+    Node::new(Parts { context, table, members, room, outside, reads, scrub, eraser, backups, tasks })
 }
 
 /// Holds the directory's lock as long as the tasks live.

@@ -106,6 +106,7 @@ pub struct Members {
 }
 
 impl Members {
+    /// No change is under way.
     pub fn new(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Room>) -> Self {
         Self { context, table, room, one_at_a_time: tokio::sync::Mutex::default() }
     }
