@@ -74,7 +74,7 @@ pub fn open_dir(env: &Env, options: &OpenOptions) -> Result<Storage, Error> {
         )));
     }
     if !is_empty {
-        // It may have lost power between the first record and the mark.
+        // It may have lost power between the first record and the mark, without which a node whose log is gone passes for a new one (L31).
         identity.mark_initialized().map_err(named)?;
     } else if identity.was_initialized() {
         return Err(Error(format!(

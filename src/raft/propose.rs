@@ -21,7 +21,7 @@ pub fn stamp(context: &NodeContext) -> u64 {
 /// Proposes all in one batch, in order, stamped with one time. Each reply is called exactly once. Dropping the future drops the replies.
 pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
     let stamp_ms = stamp(context);
-    // A new format is used only once this node has applied the change to it.
+    // A new format is used only once this node has applied the change to it (L17).
     let version = context.state.view(|core, _, _| core.machine.cluster_version());
     let format = rules(version).expect("the version in force has rules").entry_format;
     let mut replies = Vec::with_capacity(batch.len());

@@ -62,7 +62,7 @@ impl Read {
     }
 }
 
-/// Confirms that this node still leads, and waits until everything committed before is applied (Raft dissertation §6.4).
+/// Confirms that this node still leads, and waits until everything committed before is applied (Raft dissertation §6.4; L18).
 ///
 /// openraft's way takes calls to every follower that wait behind its appends, so it is the second one: after a change of leader, or
 /// where the peers do not answer, and it knows how to refuse.
@@ -104,7 +104,7 @@ pub fn no_room() -> Refusal {
     Refusal::not_applied(kind, format!("too many loaded bytes wait for their readers limit={LOADED_BYTES_MAX}"))
 }
 
-/// A load whose content is still to be read.
+/// A load whose content is still to be read, from what its view pinned (L19).
 struct Pending {
     revision: Revision,
     info: SessionInfo,

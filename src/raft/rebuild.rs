@@ -1,4 +1,4 @@
-//! Rebuilding a node whose state is damaged, or is not what a majority has (design §9): from the leader's, before Raft starts.
+//! Rebuilding a node whose state is damaged, or is not what a majority has (L37): from the leader's, before Raft starts.
 //!
 //! ```text
 //! damage or divergence while serving ─> mark, process ends ─> start ─┐

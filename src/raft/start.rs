@@ -221,7 +221,7 @@ fn raft_config(options: &Options) -> Result<Arc<Config>, StartError> {
         api_channel_size: Some(API_QUEUE),
         install_snapshot_timeout: 60_000,
         enable_pre_vote: Some(true),
-        // A leader may have acknowledged entries its own disk never got; it must not resume its term after a restart.
+        // A leader may have acknowledged entries its own disk never got; it must not resume its term after a restart (L30).
         enable_leader_restore: Some(mutant::is(Mutant::LeaderRestore)),
         ..Config::default()
     };

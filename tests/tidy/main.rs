@@ -126,9 +126,7 @@ fn no_word_stands_where_a_plainer_one_would() {
 
 #[test]
 fn nothing_cites_a_text_that_is_not_here() {
-    // RAFT: until its files are in their folders.
-    let texts = texts().into_iter().filter(|(path, _)| !path.starts_with("src/raft/"));
-    let violations: Violations = texts.flat_map(|(path, text)| words::foreign_citations(&path, &text)).collect();
+    let violations: Violations = texts().iter().flat_map(|(path, text)| words::foreign_citations(path, text)).collect();
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
@@ -210,10 +208,9 @@ fn every_file_test_constant_and_decision_that_is_cited_is_there() {
     let (pages, texts, names) = (pages(), texts(), decisions());
     let paths: Vec<String> = texts.iter().map(|(path, _)| path.clone()).collect();
     let limits = std::fs::read_to_string(root().join("src/limits.rs")).expect("a readable file");
-    // What the history tells of may be gone. RAFT: its files are checked once they are in their folders.
+    // What the history tells of may be gone.
     let current = pages.iter().filter(|page| !page.path.contains("/notes/"));
     let files = current.flat_map(|page| cited::missing_files(&page.path, &page.text, &paths));
-    let files = files.filter(|violation| !violation.contains(" raft/"));
     let constants = pages.iter().filter(|page| page.path.ends_with("limits.md"));
     let constants = constants.flat_map(|page| cited::missing_constants(&page.path, &page.text, &limits));
     let code: String = sources().into_iter().map(|source| source.text).collect();

@@ -1,4 +1,4 @@
-//! Our log as openraft's log storage.
+//! Our log as openraft's log storage. Nothing is reported before it is synced (L21); what a failed log did not take is an error (L22).
 
 use std::fmt::Debug;
 use std::io;

@@ -22,10 +22,10 @@ use crate::storage::state::{self, Received, Rows, State};
 use crate::types::{NodeId, Outcome, bounded};
 use crate::wire::{self, peer::v1 as peer};
 
-/// The table of Raft's own row: the membership in force. The machine's tables have smaller numbers.
+/// The table of Raft's own row: the membership in force, which every snapshot carries (L36). The machine's tables have smaller numbers.
 pub const RAFT_TABLE: u8 = 200;
 pub const MEMBERSHIP_KEY: &[u8] = b"membership";
-/// The largest id of any member that ever was, as 8 bytes, the largest first. Missing in a state of before it was kept.
+/// The largest id of any member that ever was (L35), as 8 bytes, the largest first. Missing in a state of before it was kept.
 const LARGEST_NODE_KEY: &[u8] = b"largest_node";
 const _: () = assert!(RAFT_TABLE > rows::HEADS && RAFT_TABLE > rows::CHUNKS);
 

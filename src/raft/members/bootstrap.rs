@@ -1,4 +1,4 @@
-//! How a cluster begins (design §9): once, by one node, only when every configured member is there, empty and of one mind.
+//! How a cluster begins (L33): once, by one node, only when every configured member is there, empty and of one mind.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -48,7 +48,7 @@ pub fn hello(context: &NodeContext) -> peer::HelloResponse {
     }
 }
 
-/// Takes a cluster id, durably, only while log and vote are empty. Blocks on the disk.
+/// Takes a cluster id, durably, only while log and vote are empty (L34). Blocks on the disk.
 pub fn adopt(context: &NodeContext, request: &peer::AdoptRequest) -> Result<(), Status> {
     let offered =
         ClusterId::from_slice(&request.cluster_id).ok_or_else(|| Status::invalid_argument("cluster_id must have 16 bytes"))?;

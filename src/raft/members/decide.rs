@@ -93,6 +93,7 @@ fn add(id: NodeId, node: &PeerNode, now: &Situation) -> Step {
         Some(_) => return refuse(format!("node {id} is a member already, with another data directory: a new node needs a new id")),
         None => {}
     }
+    // Or a vote could count twice (L35).
     if (id <= now.largest && !mutant::is(Mutant::NodeIdReused)) || id.0 > NODE_ID_MAX {
         return refuse(format!(
             "a node id is never used twice, so that no vote counts twice: a new node's id must be above {} id={id} limit={NODE_ID_MAX}",

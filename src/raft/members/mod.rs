@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, and how that changes (design §9).
+//! Who belongs to the cluster, and how that changes (`quorate::docs::membership`).
 //!
 //! ```text
 //! add      Hello (who is there?) -> Adopt (take this cluster's id) -> a member without a vote, which catches up
@@ -342,6 +342,7 @@ impl Expected<'_> {
         let instance = InstanceId::from_slice(&hello.instance).ok_or("sent no instance")?;
         let theirs = ClusterId::from_slice(&hello.cluster_id);
         let is_known = theirs == self.cluster && self.known == Some(instance);
+        // It belongs to another cluster, or to an earlier life of this one (L34).
         if hello.initialized && !is_known && !mutant::is(Mutant::JoinWithData) {
             return Err("has data already: only one with an empty data directory can join".into());
         }

@@ -1,4 +1,4 @@
-//! Whether the replicas are in one state (design §9): each says the digest of its state after some entries, each compares.
+//! Whether the replicas are in one state (L37): each says the digest of its state after some entries, each compares.
 //!
 //! A node stops only when a majority of all voters agrees on another digest than its own at one entry. Where no majority agrees, all
 //! raise an alarm and none stops: nobody knows who is right, and stopping the wrong ones would lose what was acknowledged.
@@ -133,7 +133,7 @@ mod tests {
         (1..=count).map(NodeId).collect()
     }
 
-    /// Design §9: a majority of all voters, of one mind; nobody who is silent counts, nor a learner.
+    /// L37: a majority of all voters, of one mind; nobody who is silent counts, nor a learner.
     #[test]
     fn only_a_majority_of_all_voters_of_one_mind_makes_a_node_wrong() {
         type Said<'a> = &'a [(u64, u64)];

@@ -1,4 +1,4 @@
-//! Who takes over when the leader is gone, and who calls an election after a restart (design §9). Pure.
+//! Who takes over when the leader is gone, and who calls an election after a restart (`quorate::docs::membership`). Pure.
 //!
 //! A wrong verdict costs an election, never safety: the node that is named here still needs the votes of a majority, and reads never rely
 //! on a lease.

@@ -56,7 +56,7 @@ pub struct PeerService {
 }
 
 impl PeerService {
-    /// Whether a call is meant for this very node of this very cluster, by one who may call itself so; who calls.
+    /// Whether a call is meant for this very node of this very cluster, by one who may call itself so (L32); who calls.
     fn check(&self, proof: &Proof, route: Option<&peer::Route>) -> Result<NodeId, Status> {
         let route = route.ok_or_else(|| Status::invalid_argument("route is missing"))?;
         let context = &self.context;

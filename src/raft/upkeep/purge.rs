@@ -1,4 +1,4 @@
-//! Keeps the log short, purged only behind a durable flush: by bytes, by age, and for good when an operator asks.
+//! Keeps the log short, purged only behind a durable flush (L29): by bytes, by age, and for good when an operator asks.
 //!
 //! openraft purges only what a snapshot covers; ours is a handle to rows that are durable already, so making one costs a flush.
 

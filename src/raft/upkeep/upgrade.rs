@@ -1,5 +1,5 @@
 //! Raising the cluster version: the leader proposes the next one once every member has said, in the leader's own term, that it reads
-//! it (design §4). So a rolling upgrade neither stops a node nor makes replicas diverge.
+//! it (L17). So a rolling upgrade neither stops a node nor makes replicas diverge.
 
 use std::sync::Arc;
 use std::time::Duration;
