@@ -143,6 +143,7 @@ async fn an_operator_sees_whose_the_clients_are_and_ends_those_of_one_token() {
     let listed: serde_json::Value = serde_json::from_str(&listed).expect(&listed);
     assert_eq!(code, Some(0));
     assert_eq!(listed["tokens"], serde_json::json!([{ "token": "greedy", "clients": 3, "outcomes": 0 }]));
+    assert_eq!((&listed["clients_total"], &listed["outcomes_total"]), (&serde_json::json!(4), &serde_json::json!(0)));
     assert_eq!((listed["clients"].as_array().map(Vec::len), &listed["clients_limit"]), (Some(2), &serde_json::json!(100_000)));
     let (code, refused) = run(&["drop"]);
     assert!(code == Some(2) && refused.contains("say which clients"), "{refused}");
@@ -150,7 +151,10 @@ async fn an_operator_sees_whose_the_clients_are_and_ends_those_of_one_token() {
     assert!(!writer.status.success(), "it needs the scope admin");
     let (code, dropped) = run(&["drop", "--of", "greedy"]);
     assert!(code == Some(0) && dropped.contains("ended clients=3 outcomes=0"), "{dropped}");
-    let (_, table) = run(&["ls"]);
+    let table = nodes.run(&["admin", "clients", "ls"], "tokensecret-admin");
+    let (table, said) = (String::from_utf8_lossy(&table.stdout), String::from_utf8_lossy(&table.stderr));
     assert!(table.contains("modest") && !table.contains("greedy"), "{table}");
+    let totals = "in all: clients=1 limit=100000 outcomes=0 limit=1000000";
+    assert!(table.lines().last() == Some(totals) && said.is_empty(), "the totals are part of the result: {table} {said}");
     open(&mut port, "greedy", 4).await.expect("there is room again");
 }

@@ -59,7 +59,7 @@ fn as_json(clients: &Clients) -> serde_json::Value {
 }
 
 fn as_table(clients: &Clients) -> String {
-    let name = |token: &Option<String>| token.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+    let name = |token: &Option<String>| token.as_deref().map_or_else(|| UNKNOWN.to_owned(), output::printable);
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["TOKEN", "CLIENTS", "OUTCOMES"]);
     for of in &clients.tokens {
