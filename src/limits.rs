@@ -7,6 +7,7 @@ mod intervals;
 
 use std::time::Duration;
 
+#[cfg(feature = "machine")]
 pub(crate) use intervals::in_force;
 pub use intervals::{Intervals, Shortened, intervals, shorten};
 

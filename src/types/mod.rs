@@ -7,6 +7,8 @@ mod change;
 mod id;
 mod number;
 mod outcome;
+#[cfg(feature = "server")]
+mod planted;
 mod read;
 mod refusal;
 

@@ -79,12 +79,6 @@ impl Refusal {
         Self { kind, applied: Applied::Unknown, message: message.into() }
     }
 
-    /// A refusal after which the write may have happened; with a bug planted, one that denies it.
-    pub(crate) fn unknown_unless(is_planted: bool, kind: RefusalKind, message: impl Into<String>) -> Self {
-        let applied = if is_planted { Applied::No } else { Applied::Unknown };
-        Self { kind, applied, message: message.into() }
-    }
-
     /// A call that is wrong as written.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::not_applied(RefusalKind::Invalid, message)
