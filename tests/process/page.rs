@@ -54,7 +54,7 @@ async fn fill(cluster: &Cluster) {
     let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
     let odd = [
         r#"{"role":"assistant","content":[{"type":"hologram","beam":1},7,null,{"type":"text","text":9},{"type":"tool_use","name":5}]}"#,
-        r#"{"role":"assistant","content":null,"tool_calls":[null,"call me",{"function":"odd-function"},{"name":{"a":"odd-name"}}]}"#,
+        r#"{"role":"assistant","content":null,"tool_calls":[null,"call me",{"function":"odd-function"},{"name":{"a":"odd-name"}},{"type":"odd-type","name":"odd-typed"}]}"#,
         r#"{"role":"user","content":"twice","role":"odd-admin"}"#,
         r#"{"role":"tool","tool_call_id":"of-nobody","content":{"odd-content":true}}"#,
         r#"{"role":"__proto__","content":"odd-role","__proto__":{"polluted":1}}"#,
@@ -209,6 +209,8 @@ fn conversations(browser: &Browser) {
             "call me",
             "odd-function",
             "odd-name",
+            "odd-typed",
+            "also: type",
             "odd-admin",
             "odd-content",
             "its call is not shown here",

@@ -13,6 +13,8 @@ use super::browser::Browser;
 struct Said {
     token: Option<&'static str>,
     status: Value,
+    /// The only session, once there is one.
+    session: Option<Value>,
     /// Paths asked for, with the token.
     asked: Vec<String>,
 }
@@ -25,7 +27,12 @@ impl Node {
     fn start(token: Option<&'static str>) -> (Self, String) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let page = format!("http://{}/", listener.local_addr().expect("an address"));
-        let node = Self(Arc::new(Mutex::new(Said { token, status: status("good", "healthy", Some(2)), asked: Vec::new() })));
+        let node = Self(Arc::new(Mutex::new(Said {
+            token,
+            status: status("good", "healthy", Some(2)),
+            session: None,
+            asked: Vec::new(),
+        })));
         let serving = node.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -77,7 +84,11 @@ impl Node {
         }
         match path {
             "/api/status" => (200, "application/json", said.status.to_string().into_bytes()),
-            _ => (200, "application/json", json!({ "now_ms": 1, "more": false, "sessions": [] }).to_string().into_bytes()),
+            "/api/session" => (200, "application/json", json!(said.session).to_string().into_bytes()),
+            _ => {
+                let sessions: Vec<&Value> = said.session.iter().collect();
+                (200, "application/json", json!({ "now_ms": 1, "more": false, "sessions": sessions }).to_string().into_bytes())
+            }
         }
     }
 }
@@ -151,4 +162,71 @@ fn a_token_that_is_not_good_is_refused_in_words_and_one_that_is_stays_for_the_ta
     browser.wait(PROBLEM, |text| text.as_str().is_some_and(|text| text.starts_with("This token is not known")));
     browser.run("document.getElementById('ask').close()");
     browser.wait(PILL, |pill| pill[0] == "signed out");
+}
+
+/// A name that is shown in another order than it has, and with less than it has, unless what acts in it is made visible.
+const TURNED: &str = "a\u{202e}b\u{2066}c\u{200f}d\u{200b}e";
+/// The same as a name, and within JSON.
+const SHOWN: [&str; 2] = [r"a\u{202e}b\u{2066}c\u{200f}d\u{200b}e", r"a\u202eb\u2066c\u200fd\u200be"];
+/// What of it acts anywhere on the page, and how often the name is read.
+const ACTS: &str = "const text = [document.title, document.body.textContent, ...[...document.querySelectorAll('*')].flatMap(one => [...one.attributes].map(of => of.value))].join(' ');
+    const found = (what) => text.split(what).length - 1;
+    return [[...text.matchAll(/[\\u202e\\u2066\\u200f\\u200b]/g)].length, found(arguments[0]), found(arguments[1])]";
+
+/// Ids, names of the cluster, addresses, errors, and what stands in an item beside what people say to each other.
+#[test]
+fn what_turns_text_around_acts_nowhere_on_the_page_and_letters_of_any_script_stay() {
+    let Some(browser) = Browser::start() else { return };
+    let (node, page) = Node::start(None);
+    let item = |item: Value| json!({ "text": item.to_string() });
+    let messages = [
+        item(json!({ "role": TURNED, "name": TURNED, "content": "words", TURNED: [TURNED] })),
+        item(
+            json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": TURNED, "type": TURNED, "name": TURNED, "arguments": { TURNED: TURNED } }] }),
+        ),
+        item(json!({ TURNED: [{ "a": TURNED }] })),
+    ];
+    node.change(|said| {
+        said.status["cluster_name"] = json!(TURNED);
+        said.status["health"]["text"] = json!(TURNED);
+        said.status["nodes"][0]["client"] = json!(TURNED);
+        said.status["nodes"][0]["checks"] = json!([{ "name": TURNED, "ok": false, "required": false, "detail": TURNED }]);
+        said.status["nodes"][2]["reachable"] = json!(false);
+        said.status["nodes"][2]["error"] = json!(TURNED);
+        said.session = Some(json!({
+            "now_ms": 1, "found": true, "id": TURNED, "kind": "transcript", "version": 1, "items": 3, "raw_bytes": 1, "stored_bytes": 1,
+            "created_ms": 1, "updated_ms": 1, "deadline_ms": null, "from": 0, "total": 3, "messages": messages,
+            "head": { "text": json!({ TURNED: TURNED }).to_string() }, "counters": [],
+        }));
+    });
+    let acts = || {
+        browser
+            .run(&ACTS.replace("arguments[0]", &json!(SHOWN[0]).to_string()).replace("arguments[1]", &json!(SHOWN[1]).to_string()))
+    };
+    browser.open(&page);
+    browser.wait("return document.querySelectorAll('.node .checks li').length", |count| count == 1);
+    let found = acts();
+    assert_eq!(found[0], 0, "{found}");
+    assert!(found[1].as_u64() >= Some(6), "{found}");
+    browser.run(&format!("location.hash = '#session=' + encodeURIComponent({})", json!(TURNED)));
+    browser.wait("return document.querySelectorAll('.message').length", |count| count == 3);
+    browser.wait("return document.querySelectorAll('#rows a').length", |count| count == 1);
+    browser.run("document.querySelectorAll('.message .raw').forEach(button => button.click())");
+    let found = acts();
+    assert_eq!(found[0], 0, "{found}");
+    assert!(found[1].as_u64() >= Some(10) && found[2].as_u64() >= Some(10), "{found}");
+    // The rule of the command line, whose test has the same list.
+    let rule = browser.run(
+        "const runs = [];
+         for (let at = 0; at <= 0x10ffff; at++) {
+           const c = String.fromCodePoint(at);
+           if ((at >= 0xd800 && at <= 0xdfff) || visible(c) === c) continue;
+           if (runs.length && runs.at(-1)[1] === at - 1) runs.at(-1)[1] = at; else runs.push([at, at]);
+         }
+         return runs.map(run => run.map(at => at.toString(16)).join('-')).join(' ')",
+    );
+    assert_eq!(rule, "0-1f 7f-9f ad-ad 61c-61c 180e-180e 200b-200b 200e-200f 2028-202e 2060-206f feff-feff fff9-fffb e0000-e007f");
+    let letters = "שלום سلام क\u{94d}\u{200d}ष 🧑\u{200d}🚀";
+    assert_eq!(browser.run(&format!("return visible({})", json!(letters))), letters);
+    assert!(browser.complaints().is_empty());
 }

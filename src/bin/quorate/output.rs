@@ -43,7 +43,8 @@ pub fn printable(id: &str) -> String {
 pub fn is_acting(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let breaks = matches!(c, '\u{2028}' | '\u{2029}');
-    let hides = matches!(c, '\u{ad}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
+    let hides = matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
+        || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
     c.is_control() || turns || breaks || hides
 }
 
@@ -82,6 +83,23 @@ mod tests {
         assert_eq!(printable("a\u{200b}\u{feff}\u{2028}"), "a\\u{200b}\\u{feff}\\u{2028}");
         let letters = "שלום سلام क्\u{200d}ष 🧑\u{200d}🚀";
         assert_eq!(printable(letters), letters);
+    }
+
+    /// The page of a node has the same rule, and its test the same list.
+    #[test]
+    fn what_acts_is_this_and_nothing_else() {
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        for at in ('\0'..=char::MAX).filter(|c| is_acting(*c)).map(u32::from) {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == at => *last = at,
+                _ => runs.push((at, at)),
+            }
+        }
+        let runs: Vec<String> = runs.into_iter().map(|(first, last)| format!("{first:x}-{last:x}")).collect();
+        assert_eq!(
+            runs.join(" "),
+            "0-1f 7f-9f ad-ad 61c-61c 180e-180e 200b-200b 200e-200f 2028-202e 2060-206f feff-feff fff9-fffb e0000-e007f"
+        );
     }
 
     #[test]

@@ -9,8 +9,12 @@ function el(name, attributes = {}, ...children) {
   node.append(...children.filter((child) => child !== null));
   return node;
 }
-/** Names and ids on one line, with what can't be seen, or turns text around, made visible. */
-const visible = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+/** What acts instead of being seen, by the rule of the command line: it controls, turns text around, breaks a line or takes no room. */
+const ACTING = /[\p{Cc}\p{Cs}\u{ad}\u{61c}\u{180e}\u{200b}\u{200e}\u{200f}\u{2028}-\u{202e}\u{2060}-\u{206f}\u{feff}\u{fff9}-\u{fffb}\u{e0000}-\u{e007f}]/gu;
+/** Names, ids and messages on one line, with all of that made visible. */
+const visible = (text) => String(text).replace(ACTING, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+/** JSON in which that is escaped, as JSON may be: the same value, and nothing in it turns around what stands beside it. Line ends stay. */
+const escaped = (json) => json.replace(ACTING, (c) => (/[\t\n\r]/.test(c) ? c : [...Array(c.length).keys()].map((at) => `\\u${c.charCodeAt(at).toString(16).padStart(4, "0")}`).join("")));
 
 // --- JSON as it was written: numbers keep their digits, objects their order and repeated keys ---
 class Num { constructor(raw) { this.raw = raw; } }
@@ -54,7 +58,7 @@ function parsed(text) { try { return parse(text); } catch { return undefined; } 
 /** Indented; a list of plain values that is short stays on one line. */
 function format(value, indent = "") {
   if (value instanceof Num) return value.raw;
-  if (!Array.isArray(value) && !(value instanceof Obj)) return JSON.stringify(value);
+  if (!Array.isArray(value) && !(value instanceof Obj)) return escaped(JSON.stringify(value));
   const deeper = `${indent}  `;
   if (Array.isArray(value)) {
     const parts = value.map((one) => format(one, deeper));
@@ -62,7 +66,7 @@ function format(value, indent = "") {
     return line.length <= 60 && !/[\n{]/.test(line) ? line : `[\n${deeper}${parts.join(`,\n${deeper}`)}\n${indent}]`;
   }
   if (value.entries.length === 0) return "{}";
-  return `{\n${deeper}${value.entries.map(([key, one]) => `${JSON.stringify(key)}: ${format(one, deeper)}`).join(`,\n${deeper}`)}\n${indent}}`;
+  return `{\n${deeper}${value.entries.map(([key, one]) => `${escaped(JSON.stringify(key))}: ${format(one, deeper)}`).join(`,\n${deeper}`)}\n${indent}}`;
 }
 
 // --- shapes ---
@@ -126,7 +130,8 @@ function call(value) {
   const inner = of.object("function");
   const what = inner ? reader(inner) : of;
   const name = what.text("name"), id = of.text("id") ?? of.text("call_id"), input = what.any("arguments");
-  of.text("type");
+  // What it says of itself beside that is shown.
+  if (["function", "function_call", "tool_call"].includes(value.get("type"))) of.text("type");
   if (name === undefined) return raw;
   return { kind: "call", name, id, input, rest: inner ? [...what.rest(), ...of.rest()] : of.rest() };
 }
@@ -244,7 +249,7 @@ function bubble(content, number, ties) {
     as.addEventListener("click", () => {
       body.hidden = !body.hidden;
       stored.hidden = !body.hidden;
-      stored.textContent = content.text;
+      stored.textContent = escaped(content.text);
       as.setAttribute("aria-pressed", body.hidden);
     });
     ties.push(...known.parts.filter((part) => part.kind === "call" || part.kind === "result"));

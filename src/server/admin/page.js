@@ -72,7 +72,7 @@ function signIn(words) {
   if (!$("ask").open) $("ask").showModal();
 }
 function complain(words) {
-  $("token-error").textContent = words;
+  $("token-error").textContent = visible(words);
   $("token-error").hidden = !words;
 }
 $("enter").addEventListener("click", () => signIn(""));
@@ -200,7 +200,7 @@ function chart(into, lines, show) {
 // --- overview ---
 /** The one word on the whole cluster, the same above every view. */
 function pill(state, text) {
-  $("health").textContent = text;
+  $("health").textContent = visible(text);
   $("health").className = `pill ${state}`;
 }
 function tile(name, value, unit, more, state) {
@@ -231,11 +231,11 @@ function nodeCard(node, leader, asked) {
   const leads = leader !== undefined && node.id === leader.id;
   const role = !node.reachable ? "unreachable" : node.role === "leader" && !leads ? "leads without a majority" : node.role;
   const title = el("h3", {}, `Node ${node.id}`, el("span", { class: `badge ${leads ? "leader" : ""}` }, role), node.id === asked ? el("span", { class: "badge" }, "this page") : null);
-  const card = el("article", { class: `card node ${node.reachable ? "" : "dim"}`, "data-node": node.id }, title, el("div", { class: "address" }, node.client));
-  if (!node.reachable) { card.append(el("p", { class: "error" }, node.error || "it does not answer")); return card; }
+  const card = el("article", { class: `card node ${node.reachable ? "" : "dim"}`, "data-node": node.id }, title, el("div", { class: "address" }, visible(node.client)));
+  if (!node.reachable) { card.append(el("p", { class: "error" }, visible(node.error || "it does not answer"))); return card; }
   const facts = [["Applied", count(node.applied)], ["Flushed", count(node.flushed)], ["Log", bytes(node.log_bytes)], ["State", bytes(node.state_bytes)],
     ["Clock", node.clock_offset_ms == null ? "–" : `${node.clock_offset_ms > 0 ? "+" : ""}${node.clock_offset_ms} ms`], ["Slowest sync", `${millis(node.sync_us_max / 1000)} ms`],
-    ["Up", span(node.uptime_ms)], ["Release", node.version], ["Last scrub", node.scrubbed_ms ? `${span(clock() - node.scrubbed_ms)} ago` : "not yet"], ["Cluster version", `${node.cluster_version}`]];
+    ["Up", span(node.uptime_ms)], ["Release", visible(node.version)], ["Last scrub", node.scrubbed_ms ? `${span(clock() - node.scrubbed_ms)} ago` : "not yet"], ["Cluster version", `${node.cluster_version}`]];
   card.append(el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", name === "Last scrub" ? { title: moment(node.scrubbed_ms) } : {}, value)])));
   if (node.disk_total_bytes) {
     const used = 1 - node.disk_free_bytes / node.disk_total_bytes;
@@ -244,7 +244,7 @@ function nodeCard(node, leader, asked) {
     card.append(el("div", { class: "bar", title: "disk in use" }, fill), el("div", { class: "address" }, `${bytes(node.disk_free_bytes)} of ${bytes(node.disk_total_bytes)} free`));
   }
   const failing = node.checks.filter((check) => !check.ok);
-  if (failing.length) card.append(el("ul", { class: "checks" }, ...failing.map((check) => el("li", { class: check.required ? "bad" : "warn" }, `${check.name}: ${check.detail || "does not hold"}`))));
+  if (failing.length) card.append(el("ul", { class: "checks" }, ...failing.map((check) => el("li", { class: check.required ? "bad" : "warn" }, visible(`${check.name}: ${check.detail || "does not hold"}`)))));
   return card;
 }
 /** Asks once and shows what comes, whatever view is open. */
@@ -256,9 +256,10 @@ async function look() {
   record(status);
   $("leave").hidden = !token;
   pill(status.health.state, status.health.text);
-  $("cluster").textContent = `${status.cluster_name || "–"} · seen by node ${status.asked}`;
+  const name = visible(status.cluster_name || "");
+  $("cluster").textContent = `${name || "–"} · seen by node ${status.asked}`;
   $("cluster").title = status.cluster_id;
-  document.title = `${status.health.state === "good" ? "" : "⚠ "}${status.cluster_name || "quorate"} · quorate`;
+  document.title = `${status.health.state === "good" ? "" : "⚠ "}${name || "quorate"} · quorate`;
   if (!$("overview").hidden) overview(status);
   document.body.dataset.ready = "1";
 }
@@ -310,7 +311,7 @@ async function orStale(path, body, note) {
     return answer;
   }
 }
-const failed = (error) => (error.status === 401 ? "Sign in to see sessions." : error instanceof Refused ? error.message : "This node does not answer.");
+const failed = (error) => (error.status === 401 ? "Sign in to see sessions." : error instanceof Refused ? visible(error.message) : "This node does not answer.");
 async function list() {
   const prefix = listed;
   try {
@@ -329,7 +330,7 @@ async function list() {
   } catch (error) { rows = []; $("empty").hidden = true; $("rows").replaceChildren(el("tr", {}, el("td", { colspan: 5, class: "error" }, failed(error)))); }
 }
 function row(session) {
-  const link = el("a", { href: address(listed, session.id), title: session.id });
+  const link = el("a", { href: address(listed, session.id), title: visible(session.id) });
   const line = el("tr", { "aria-selected": session.id === chosen }, el("td", {}, link),
     el("td", { class: "num wide" }, count(session.version)), el("td", { class: "num wide" }, count(session.items)), el("td", { class: "num" }, bytes(session.raw_bytes)), el("td", { class: "num", title: moment(session.updated_ms) }, `${span(clock() - session.updated_ms)} ago`));
   line.addEventListener("click", (event) => {
