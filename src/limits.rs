@@ -114,7 +114,7 @@ pub const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
 pub const OPERATION_BYTES: u64 = 512;
 /// Loaded content that waits for its reader on one node; above it new reads are refused as overload.
 pub const LOADED_BYTES_MAX: u64 = 128 * MIB;
-/// What one token may take of that.
+/// What one connection, or one token over all connections, may take of that.
 pub const LOADED_SHARE_BYTES_MAX: u64 = LOADED_BYTES_MAX / 4;
 /// An answer up to this is small ...
 pub const SMALL_ANSWER_BYTES: u64 = 64 * KIB;

@@ -107,6 +107,8 @@ pub mod decisions {
     pub mod d0071_bincode_is_frozen {}
     #[doc = include_str!("decisions/0073-a-token-has-a-share.md")]
     pub mod d0073_a_token_has_a_share {}
+    #[doc = include_str!("decisions/0074-content-is-read-whole.md")]
+    pub mod d0074_content_is_read_whole {}
 }
 
 /// The README's code compiles.

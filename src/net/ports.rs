@@ -176,6 +176,8 @@ pub struct Connection {
     pub proof: Proof,
     /// Bytes of requests that have arrived on it and are no whole request yet.
     pub receiving: Arc<AtomicU64>,
+    /// Bytes of loaded content that wait for its readers.
+    pub loaded: Arc<AtomicU64>,
 }
 
 impl Accepted {

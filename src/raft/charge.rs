@@ -10,8 +10,8 @@ use crate::types::{Blob, ListPage, Loaded, LoadedContent};
 #[derive(Debug, Default)]
 pub struct Charge {
     counter: Option<Arc<AtomicU64>>,
-    /// A second one that counts the same.
-    also: Option<Arc<AtomicU64>>,
+    /// Others that count the same.
+    also: [Option<Arc<AtomicU64>>; 2],
     bytes: u64,
 }
 
@@ -19,27 +19,47 @@ impl Charge {
     /// Counts `bytes`, unless the counter then exceeds `limit`. A single charge always fits into an empty counter.
     pub fn within(counter: &Arc<AtomicU64>, bytes: u64, limit: u64) -> Option<Self> {
         let before = counter.fetch_add(bytes, Ordering::Relaxed);
-        let charge = Self { counter: Some(counter.clone()), also: None, bytes };
+        let charge = Self { counter: Some(counter.clone()), also: [None, None], bytes };
         (before == 0 || before.saturating_add(bytes) <= limit).then_some(charge)
     }
 
     /// Counts `bytes`, whatever is counted already.
     pub fn always(counter: &Arc<AtomicU64>, bytes: u64) -> Self {
         counter.fetch_add(bytes, Ordering::Relaxed);
-        Self { counter: Some(counter.clone()), also: None, bytes }
+        Self { counter: Some(counter.clone()), also: [None, None], bytes }
     }
 
     /// Counts the same in a second counter, which has it already, for as long as it lives.
     pub fn with(mut self, counted: &Arc<AtomicU64>) -> Self {
-        self.also = Some(counted.clone());
+        self.count_in(counted.clone());
         self
     }
 
-    /// Counts it in a share too, unless that then exceeds `limit`; whether it does not. A single charge always fits into an empty share.
-    pub fn share(&mut self, share: &Arc<AtomicU64>, limit: u64) -> bool {
+    /// Counts it in a share too, at most in two; whether that does not exceed `limit` then. A single charge always fits into an empty share.
+    pub fn share(&mut self, share: Arc<AtomicU64>, limit: u64) -> bool {
         let before = share.fetch_add(self.bytes, Ordering::Relaxed);
-        self.also = Some(share.clone());
+        self.count_in(share);
         before == 0 || before.saturating_add(self.bytes) <= limit
+    }
+
+    fn count_in(&mut self, counter: Arc<AtomicU64>) {
+        let free = self.also.iter_mut().find(|also| also.is_none()).expect("nothing is counted for more than two beside the whole");
+        *free = Some(counter);
+    }
+
+    /// Counts so much only from now on, where that is less: the rest is gone.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let gone = self.bytes.saturating_sub(bytes);
+        if gone > 0 {
+            self.give_back(gone);
+            self.bytes = bytes;
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        for counter in self.counter.iter().chain(self.also.iter().flatten()) {
+            counter.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// What it counts.
@@ -50,9 +70,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        for counter in self.counter.iter().chain(&self.also) {
-            counter.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
+        self.give_back(self.bytes);
     }
 }
 
@@ -128,11 +146,25 @@ mod tests {
     fn a_share_is_counted_beside_the_whole_and_given_back_with_it() {
         let (room, share) = (LoadedRoom::default(), Arc::new(AtomicU64::new(0)));
         let (mut first, mut second) = (room.charge(60), room.charge(60));
-        assert!(first.share(&share, 100) && !second.share(&share, 100));
+        assert!(first.share(share.clone(), 100) && !second.share(share.clone(), 100));
         drop(second);
         assert_eq!((room.bytes(), share.load(Ordering::Relaxed)), (60, 60));
         drop(first);
         assert_eq!((room.bytes(), share.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn what_is_gone_early_is_given_back_in_the_whole_and_in_both_shares_and_once() {
+        let (room, token, connection) = (LoadedRoom::default(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let now = || [room.bytes(), token.load(Ordering::Relaxed), connection.load(Ordering::Relaxed)];
+        let mut charge = room.charge(60);
+        assert!(charge.share(token.clone(), 100) && charge.share(connection.clone(), 100));
+        charge.shrink_to(90);
+        assert_eq!((now(), charge.bytes()), ([60; 3], 60), "it never counts more");
+        charge.shrink_to(20);
+        assert_eq!((now(), charge.bytes()), ([20; 3], 20));
+        drop(charge);
+        assert_eq!(now(), [0; 3]);
     }
 
     #[test]

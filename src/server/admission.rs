@@ -200,6 +200,7 @@ mod tests {
             operation,
             origin,
             caller: Caller::anyone(),
+            connection: None,
             cluster_id: Some(ClusterId([1; 16])),
             started: Duration::ZERO,
             deadline,

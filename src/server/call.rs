@@ -1,6 +1,7 @@
 //! One operation on its way through a node: what it asks, until when, and where its answer goes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::mpsc::OwnedPermit;
@@ -86,6 +87,8 @@ pub enum Origin {
 pub struct Asked {
     pub request: v1::SubmitRequest,
     pub caller: Caller,
+    /// Of a read by a client: what waits for the readers of its connection.
+    pub connection: Option<Arc<AtomicU64>>,
 }
 
 /// What a settled operation got, without a refusal.
@@ -143,6 +146,8 @@ pub struct Call {
     pub origin: Origin,
     /// On whose behalf; sent to the leader where the call is forwarded.
     pub caller: Caller,
+    /// As in [`Asked`].
+    pub connection: Option<Arc<AtomicU64>>,
     /// The cluster it is meant for, where it says so.
     pub cluster_id: Option<ClusterId>,
     /// By the node's monotonic clock, as the other times here.

@@ -27,7 +27,7 @@ use super::fair::{Fair, Round};
 use super::forward::{Links, Sent};
 use super::metrics::{Levels, Metrics, Wire};
 use super::park::Park;
-use super::readers::Readers;
+use super::readers::{Readers, Whose};
 use super::receiving::Receiving;
 use super::security;
 use super::shares::{self, Circumstances, Hold, Share, Usage};
@@ -130,14 +130,15 @@ impl Dispatcher {
     /// Takes an operation; its answer goes to `answerer`, perhaps before this returns. Never waits.
     pub fn submit(&self, asked: Asked, origin: Origin, answerer: Answerer) {
         let started = self.0.clock.now();
-        let Asked { request, caller } = asked;
-        match self.admit(request, &caller) {
+        let Asked { request, caller, connection } = asked;
+        match self.admit(request, &caller, connection.as_ref()) {
             Err(refusal) => answerer.answer(Err(refusal)),
             Ok((validated, share, charge)) => {
                 self.arrive(Box::new(Call {
                     operation: validated.operation,
                     origin,
                     caller,
+                    connection,
                     cluster_id: validated.cluster_id,
                     started,
                     deadline: started.saturating_add(validated.timeout),
@@ -153,14 +154,14 @@ impl Dispatcher {
         }
     }
 
-    fn admit(&self, request: v1::SubmitRequest, caller: &Caller) -> Result<Admitted, Refusal> {
+    fn admit(&self, request: v1::SubmitRequest, caller: &Caller, connection: Option<&Arc<AtomicU64>>) -> Result<Admitted, Refusal> {
         if self.is_stopping() {
             return Err(Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping"));
         }
         let validated = admission::validate(request)?;
         let share = self.guard().admit(caller, Need::of(&validated.operation))?;
         if !validated.operation.is_write() {
-            self.admit_read(caller)?;
+            self.admit_read(share.as_deref(), connection)?;
         }
         let bytes = validated.operation.bytes();
         let charge = match &share {
@@ -170,10 +171,11 @@ impl Dispatcher {
         Ok((validated, share, charge))
     }
 
-    /// Errors: readers hold so much that they do not take that nothing more is to be read, at all or for this caller's token.
-    fn admit_read(&self, caller: &Caller) -> Result<(), Refusal> {
-        self.0.readers.admit(caller)?;
+    /// Errors: readers hold so much that they do not take that nothing more is to be read, at all, for this caller's token or on its
+    /// connection.
+    fn admit_read(&self, share: Option<&Share>, connection: Option<&Arc<AtomicU64>>) -> Result<(), Refusal> {
         let room = self.0.node.loaded();
+        whose(share, connection).admit(room)?;
         while room.is_full() && self.0.readers.make_room(self.now()) {
             tracing::warn!("a reader that took nothing was cut off: others needed the room");
             self.0.metrics.cut_off(1);
@@ -308,7 +310,8 @@ impl Dispatcher {
 
     /// The one way out of every call that was admitted: counted, logged if it was slow or refused, answered.
     fn finish(&self, call: Box<Call>, result: Result<Done, Refusal>) {
-        let result = result.and_then(|done| self.0.readers.share(&call.caller, done));
+        let whose = whose(call.share.as_deref(), call.connection.as_ref());
+        let result = result.and_then(|done| whose.share(self.0.node.loaded(), done));
         let now = self.0.clock.now();
         self.0.metrics.ended(call.operation.kind(), &result, now.saturating_sub(call.started));
         if call.origin == Origin::Client {
@@ -682,6 +685,11 @@ impl Task {
             self.dispatcher.settle_open(open, Err(refusal));
         }
     }
+}
+
+/// Whose readers an answer waits for.
+fn whose<'a>(share: Option<&'a Share>, connection: Option<&'a Arc<AtomicU64>>) -> Whose<'a> {
+    Whose { connection, token: share.map(|share| (share.name(), share.loaded())) }
 }
 
 /// Whether another round may begin for `waiting` operations: at once if none is under way; up to `soft` of them if it is no smaller than

@@ -1,24 +1,24 @@
 //! Readers that stand still. A stream whose reader grants no room is not even asked for its next answer, so it can't find out by itself;
 //! what it holds would count against all others for ever.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::admission::RETRY_AFTER;
 use super::answers::Reader;
-use super::auth::Caller;
 use super::call::Done;
-use crate::limits::{LOADED_SHARE_BYTES_MAX, READER_PATIENCE, READER_STANDS_STILL, SMALL_ANSWER_BYTES};
+use crate::limits::{LOADED_BYTES_MAX, LOADED_SHARE_BYTES_MAX, READER_PATIENCE, READER_STANDS_STILL, SMALL_ANSWER_BYTES};
+use crate::raft::LoadedRoom;
 use crate::types::{Refusal, RefusalKind};
+
+/// While no more than this waits for readers in all, small answers are within every share.
+const SMALL_FREELY_BYTES: u64 = LOADED_BYTES_MAX / 2;
 
 /// All streams of one node that answer somebody.
 #[derive(Default)]
 pub struct Readers {
     watched: Mutex<Vec<Watched>>,
-    /// What waits for the readers of each token, by its name, while anything large does.
-    tokens: Mutex<BTreeMap<Arc<str>, Arc<AtomicU64>>>,
 }
 
 struct Watched {
@@ -66,36 +66,54 @@ impl Readers {
         longest.inspect(|(_, reader)| reader.cut_off("while others needed the room")).is_some()
     }
 
-    /// Whether more may be read for a caller. Errors: readers of its token hold its share already.
-    pub fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
-        let Some(name) = caller.token() else { return Ok(()) };
-        let held = self.tokens().get(&name).map_or(0, |held| held.load(Ordering::Relaxed));
-        if held > LOADED_SHARE_BYTES_MAX { Err(no_share(&name)) } else { Ok(()) }
-    }
-
-    /// Counts an answer for its caller's token. Small ones are not: they come and go. Errors: readers of the token hold too much.
-    pub fn share(&self, caller: &Caller, mut done: Done) -> Result<Done, Refusal> {
-        let Some(charge) = done.charge().filter(|charge| charge.bytes() > SMALL_ANSWER_BYTES) else { return Ok(done) };
-        let Some(name) = caller.token() else { return Ok(done) };
-        let held = {
-            let mut tokens = self.tokens();
-            tokens.retain(|_, held| Arc::strong_count(held) > 1);
-            tokens.entry(name.clone()).or_default().clone()
-        };
-        if charge.share(&held, LOADED_SHARE_BYTES_MAX) { Ok(done) } else { Err(no_share(&name)) }
-    }
-
     fn watched(&self) -> MutexGuard<'_, Vec<Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn tokens(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<AtomicU64>>> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whose readers an answer waits for: those who are one of a connection, and those of a token, have a share together.
+pub struct Whose<'a> {
+    /// What waits for the readers of its connection; `None` for a peer, which reads for all its clients.
+    pub connection: Option<&'a Arc<AtomicU64>>,
+    /// A token's name, and what waits for its readers; `None` where nobody asks for one.
+    pub token: Option<(&'a str, &'a Arc<AtomicU64>)>,
+}
+
+impl Whose<'_> {
+    /// Whether more may be read. Errors: the readers of the connection or the token hold more than their share, and much is held in all.
+    pub fn admit(&self, room: &LoadedRoom) -> Result<(), Refusal> {
+        let is_over = |held: &Arc<AtomicU64>| held.load(Ordering::Relaxed) > LOADED_SHARE_BYTES_MAX;
+        if room.bytes() <= SMALL_FREELY_BYTES {
+            return Ok(());
+        }
+        match self.token {
+            _ if self.connection.is_some_and(is_over) => Err(no_share("connection", None)),
+            Some((name, held)) if is_over(held) => Err(no_share("token", Some(name))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts an answer in both shares. Small ones may go beyond while half of the room is free, so that who is alone is not held back for
+    /// nobody. Errors: readers of the connection or the token hold too much.
+    pub fn share(self, room: &LoadedRoom, mut done: Done) -> Result<Done, Refusal> {
+        let Some(charge) = done.charge().filter(|charge| charge.bytes() > 0) else { return Ok(done) };
+        let freely = charge.bytes() <= SMALL_ANSWER_BYTES && room.bytes() <= SMALL_FREELY_BYTES;
+        let limit = if freely { u64::MAX } else { LOADED_SHARE_BYTES_MAX };
+        if let Some(held) = self.connection
+            && !charge.share(held.clone(), limit)
+        {
+            return Err(no_share("connection", None));
+        }
+        match self.token {
+            Some((name, held)) if !charge.share(held.clone(), limit) => Err(no_share("token", Some(name))),
+            _ => Ok(done),
+        }
     }
 }
 
-fn no_share(name: &str) -> Refusal {
-    let message = format!("too many loaded bytes wait for the readers of one token token={name:?} limit={LOADED_SHARE_BYTES_MAX}");
+fn no_share(of: &str, token: Option<&str>) -> Refusal {
+    let token = token.map_or_else(String::new, |name| format!(" token={name:?}"));
+    let message = format!("too many loaded bytes wait for the readers of one {of}{token} limit={LOADED_SHARE_BYTES_MAX}");
     Refusal::not_applied(RefusalKind::Overloaded { retry_after: RETRY_AFTER }, message)
 }
 
@@ -108,7 +126,6 @@ fn still(before: Option<(u64, Duration)>, waiting: Option<u64>, now: Duration) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::LoadedRoom;
 
     #[test]
     fn a_reader_stands_still_from_the_first_look_on_that_found_it_so() {
@@ -153,21 +170,75 @@ mod tests {
         drop((first, second));
     }
 
+    /// What two connections and two tokens hold, of one room.
+    #[derive(Default)]
+    struct Held {
+        room: LoadedRoom,
+        connections: [Arc<AtomicU64>; 2],
+        tokens: [Arc<AtomicU64>; 2],
+    }
+
+    impl Held {
+        fn whose(&self, connection: Option<usize>, token: Option<usize>) -> Whose<'_> {
+            let connection = connection.map(|at| &self.connections[at]);
+            Whose { connection, token: token.map(|at| (["one", "other"][at], &self.tokens[at])) }
+        }
+
+        fn share(&self, (connection, token): (Option<usize>, Option<usize>), bytes: u64) -> Result<Done, Refusal> {
+            let done = Done::Relayed { answers: Vec::new(), charge: self.room.charge(bytes) };
+            self.whose(connection, token).share(&self.room, done)
+        }
+
+        fn bytes(&self) -> Vec<u64> {
+            let counters = self.connections.iter().chain(&self.tokens).map(|held| held.load(Ordering::Relaxed));
+            std::iter::once(self.room.bytes()).chain(counters).collect()
+        }
+    }
+
+    const HALF: u64 = LOADED_SHARE_BYTES_MAX / 2;
+
     #[test]
-    fn the_readers_of_a_token_hold_its_share_and_no_more_and_small_answers_pass() {
-        let (room, readers) = (LoadedRoom::default(), Readers::default());
-        let caller = |name: &str| Caller::of_token(name);
-        let loaded = |bytes| Done::Relayed { answers: Vec::new(), charge: room.charge(bytes) };
-        let half = LOADED_SHARE_BYTES_MAX / 2;
-        let held = [readers.share(&caller("greedy"), loaded(half)), readers.share(&caller("greedy"), loaded(half))];
-        assert!(held.iter().all(Result::is_ok));
-        let refusal = readers.share(&caller("greedy"), loaded(half)).expect_err("above its share");
-        assert!(matches!(refusal.kind, RefusalKind::Overloaded { .. }) && refusal.message.contains("\"greedy\""), "{refusal:?}");
-        let small = readers.share(&caller("greedy"), loaded(SMALL_ANSWER_BYTES));
-        let other = readers.share(&caller("other"), loaded(half));
-        assert!(small.is_ok() && other.is_ok() && readers.admit(&caller("greedy")).is_ok());
-        drop((held, small, other));
-        assert_eq!(room.bytes(), 0);
-        assert!(readers.share(&caller("greedy"), loaded(2 * half)).is_ok());
+    fn the_readers_of_a_token_or_of_a_connection_hold_its_share_and_no_more() {
+        let all = Held::default();
+        for (greedy, elsewhere, name) in [
+            // A token over two connections; a connection of two tokens, and of callers whom nobody asks for one.
+            ([(Some(0), Some(0)), (Some(1), Some(0))], (Some(1), Some(1)), "\"one\""),
+            ([(Some(0), Some(0)), (Some(0), Some(1))], (Some(1), Some(1)), "one connection"),
+            ([(Some(0), None), (Some(0), None)], (Some(1), None), "one connection"),
+        ] {
+            let mut held: Vec<_> = greedy.map(|whose| all.share(whose, HALF)).into();
+            let refusal = all.share(greedy[0], HALF).expect_err("above the share");
+            assert!(matches!(refusal.kind, RefusalKind::Overloaded { .. }) && refusal.message.contains(name), "{refusal:?}");
+            held.extend([all.share(elsewhere, HALF), all.share(greedy[0], SMALL_ANSWER_BYTES)]);
+            assert!(held.iter().all(Result::is_ok), "others go on, and so do small answers while there is much room");
+            assert!(all.whose(greedy[0].0, greedy[0].1).admit(&all.room).is_ok());
+            drop(held);
+            assert_eq!(all.bytes(), [0; 5], "what is refused counts nowhere");
+            assert!(all.share(greedy[0], 4 * HALF).is_ok(), "a single answer always fits");
+        }
+    }
+
+    /// Many small answers are as much as a few large ones, and their reader may take one just often enough not to stand still.
+    #[test]
+    fn small_answers_are_within_every_share_only_while_half_of_the_room_is_free() {
+        let all = Held::default();
+        let mut held = Vec::new();
+        let refusal = loop {
+            match all.share((Some(0), Some(0)), SMALL_ANSWER_BYTES) {
+                Ok(done) => held.push(done),
+                Err(refusal) => break refusal,
+            }
+        };
+        assert!(matches!(refusal.kind, RefusalKind::Overloaded { .. }), "{refusal:?}");
+        assert_eq!(all.room.bytes(), SMALL_FREELY_BYTES);
+        let other = all.share((Some(1), Some(1)), 2 * HALF);
+        assert!(other.is_ok() && all.whose(Some(1), Some(1)).admit(&all.room).is_ok(), "the rest is free for others");
+        for whose in [(Some(0), Some(1)), (Some(1), Some(0)), (None, Some(0))] {
+            assert!(all.whose(whose.0, whose.1).admit(&all.room).is_err(), "nothing more is read for {whose:?}");
+        }
+        held.truncate(held.len() / 2);
+        assert!(all.whose(Some(0), Some(0)).admit(&all.room).is_ok());
+        drop((held, other));
+        assert_eq!(all.bytes(), [0; 5]);
     }
 }

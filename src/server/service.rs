@@ -1,6 +1,8 @@
 //! The `Sessions` service on the client port: messages in, messages out, all else in [`super::dispatch`].
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use super::call::{Asked, Origin};
 use super::dispatch::Dispatcher;
 use super::edge;
 use super::status::Reporter;
+use crate::net::Connection;
 use crate::types::Refusal;
 use crate::wire::v1::sessions_server::Sessions;
 use crate::wire::{self, v1};
@@ -39,16 +42,16 @@ impl SessionsService {
     }
 
     /// The frames of one answer, with its tag. Errors: the refusal, as a status.
-    async fn ask(&self, request: v1::SubmitRequest, caller: Caller) -> Result<(u64, Frames), Status> {
-        let answer = self.dispatcher.ask(Asked { request, caller }).await;
+    async fn ask(&self, asked: Asked) -> Result<(u64, Frames), Status> {
+        let answer = self.dispatcher.ask(asked).await;
         match answer.result {
             Ok(done) => Ok((answer.tag, Frames::new(Ok(done)))),
             Err(refusal) => Err(wire::status_from_refusal(&refusal)),
         }
     }
 
-    async fn ask_one(&self, request: v1::SubmitRequest, caller: Caller) -> Result<Response<v1::SubmitResponse>, Status> {
-        let (tag, frames) = self.ask(request, caller).await?;
+    async fn ask_one(&self, asked: Asked) -> Result<Response<v1::SubmitResponse>, Status> {
+        let (tag, frames) = self.ask(asked).await?;
         let missing = || wire::status_from_refusal(&Refusal::unknown(crate::types::RefusalKind::Unavailable, "no answer came"));
         let answer = frames.only().ok_or_else(missing)?;
         Ok(Response::new(response(&self.dispatcher, tag, answer)))
@@ -59,6 +62,8 @@ impl SessionsService {
 pub struct Requests {
     requests: Streaming<v1::SubmitRequest>,
     caller: Caller,
+    /// What waits for the readers of the connection.
+    loaded: Option<Arc<AtomicU64>>,
     dispatcher: Dispatcher,
     /// When the caller ends the stream, if it says so, less a margin; by the node's monotonic clock.
     until: Option<Duration>,
@@ -69,7 +74,7 @@ impl Requests {
         if let Some(until) = self.until {
             request.timeout_ms = edge::timeout_ms(request.timeout_ms, Some(until.saturating_sub(self.dispatcher.now())));
         }
-        Asked { request, caller: self.caller.clone() }
+        asked(request, self.caller.clone(), self.loaded.as_ref())
     }
 }
 
@@ -80,6 +85,17 @@ impl Stream for Requests {
         let polled = Pin::new(&mut self.requests).poll_next(cx);
         polled.map(|next| next.map(|request| request.map(|request| self.asked(request))))
     }
+}
+
+/// What waits for the readers of the connection a request came by.
+fn loaded<T>(request: &Request<T>) -> Option<Arc<AtomicU64>> {
+    request.extensions().get::<Connection>().map(|connection| connection.loaded.clone())
+}
+
+/// A write's answer is no content that could wait.
+fn asked(request: v1::SubmitRequest, caller: Caller, loaded: Option<&Arc<AtomicU64>>) -> Asked {
+    let is_write = matches!(request.operation, Some(v1::submit_request::Operation::Write(_)));
+    Asked { request, caller, connection: loaded.filter(|_| !is_write).cloned() }
 }
 
 /// The operation, with a deadline no later than the caller's.
@@ -103,7 +119,8 @@ impl Sessions for SessionsService {
         let caller = self.caller(&request)?;
         let dispatcher = self.dispatcher.clone();
         let until = edge::given(request.metadata()).map(|given| dispatcher.now().saturating_add(given));
-        let asked = Requests { requests: request.into_inner(), caller, dispatcher, until };
+        let loaded = loaded(&request);
+        let asked = Requests { requests: request.into_inner(), caller, loaded, dispatcher, until };
         Ok(Response::new(Answers::new(self.dispatcher.clone(), Origin::Client, asked, self.stop.clone())))
     }
 
@@ -111,26 +128,28 @@ impl Sessions for SessionsService {
         let caller = self.caller(&request)?;
         let request = operation(request);
         match &request.operation {
-            Some(v1::submit_request::Operation::Write(_)) => self.ask_one(request, caller).await,
+            Some(v1::submit_request::Operation::Write(_)) => self.ask_one(asked(request, caller, None)).await,
             _ => Err(not_a("write")),
         }
     }
 
     async fn load(&self, request: Request<v1::SubmitRequest>) -> Result<Response<Self::LoadStream>, Status> {
         let caller = self.caller(&request)?;
+        let loaded = loaded(&request);
         let request = operation(request);
         if !matches!(request.operation, Some(v1::submit_request::Operation::Load(_))) {
             return Err(not_a("load"));
         }
-        let (tag, frames) = self.ask(request, caller).await?;
+        let (tag, frames) = self.ask(asked(request, caller, loaded.as_ref())).await?;
         Ok(Response::new(Answers::of_one(self.dispatcher.clone(), tag, frames, self.stop.clone())))
     }
 
     async fn list(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let caller = self.caller(&request)?;
+        let loaded = loaded(&request);
         let request = operation(request);
         match &request.operation {
-            Some(v1::submit_request::Operation::List(_)) => self.ask_one(request, caller).await,
+            Some(v1::submit_request::Operation::List(_)) => self.ask_one(asked(request, caller, loaded.as_ref())).await,
             _ => Err(not_a("list")),
         }
     }

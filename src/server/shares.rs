@@ -48,6 +48,8 @@ struct Live {
     held: Arc<Held>,
     proposed: Proposed,
     in_flight: Arc<AtomicU64>,
+    /// Loaded content that waits for its readers.
+    loaded: Arc<AtomicU64>,
     /// When the next new id is due, in microseconds of the node's monotonic clock; see [`Share::take_new_id`].
     due_us: AtomicU64,
     refused: [AtomicU64; What::ALL.len()],
@@ -145,6 +147,11 @@ impl Share {
     /// Bytes of content in proposals that are not answered.
     pub fn proposed_bytes(&self) -> u64 {
         self.live.proposed.stored_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What waits for its readers, in bytes.
+    pub fn loaded(&self) -> &Arc<AtomicU64> {
+        &self.live.loaded
     }
 
     /// The address of what its token holds of the table of clients, which tells it from others'.

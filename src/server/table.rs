@@ -143,6 +143,7 @@ mod tests {
             operation,
             origin: Origin::Client,
             caller: Caller::anyone(),
+            connection: None,
             cluster_id: None,
             started: Duration::ZERO,
             deadline: Duration::from_millis(deadline_ms),

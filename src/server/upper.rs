@@ -54,7 +54,8 @@ impl Drop for Present {
 
 fn asked(guard: &Guard, may_lack_hash: bool, message: ForwardRequest) -> Option<Asked> {
     let ForwardRequest { request, principal, token_sha256, .. } = message;
-    request.map(|request| Asked { request, caller: guard.forwarded(principal, &token_sha256, may_lack_hash) })
+    let caller = |request| Asked { request, caller: guard.forwarded(principal, &token_sha256, may_lack_hash), connection: None };
+    request.map(caller)
 }
 
 #[tonic::async_trait]

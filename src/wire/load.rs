@@ -17,6 +17,10 @@ pub struct LoadFrames {
     start: Option<v1::LoadStart>,
     /// Blobs still to send, the next one last; what is left of it.
     blobs: Vec<(Option<v1::load_piece::Begin>, Bytes)>,
+    /// Bytes of those that are here yet: a blob is until its last piece was given, since all its pieces share its memory.
+    held_bytes: u64,
+    /// Of the blob that was begun, the whole of it.
+    begun_bytes: u64,
     done: bool,
 }
 
@@ -32,8 +36,14 @@ impl LoadFrames {
         };
         let mut blobs = content.map(pieces).unwrap_or_default();
         blobs.reverse();
+        let held_bytes = blobs.iter().map(|(_, data)| data.len() as u64).sum();
         let start = v1::LoadStart { revision: revision.0, loaded: Some(message), age_ms };
-        Self { start: Some(start), blobs, done: false }
+        Self { start: Some(start), blobs, held_bytes, begun_bytes: 0, done: false }
+    }
+
+    /// Bytes of content that are still in memory for the frames to come.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 }
 
@@ -66,10 +76,15 @@ impl Iterator for LoadFrames {
         while room > PIECE_OVERHEAD_BYTES
             && let Some((begin, mut data)) = self.blobs.pop()
         {
+            if begin.is_some() {
+                self.begun_bytes = data.len() as u64;
+            }
             let now = data.split_to(data.len().min(room - PIECE_OVERHEAD_BYTES));
             room -= PIECE_OVERHEAD_BYTES + now.len();
             pieces.push(v1::LoadPiece { begin, data: now });
-            if !data.is_empty() {
+            if data.is_empty() {
+                self.held_bytes -= self.begun_bytes;
+            } else {
                 self.blobs.push((None, data));
             }
         }

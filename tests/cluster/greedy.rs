@@ -2,28 +2,67 @@
 
 use bytes::Bytes;
 use quorate::limits::{
-    ADMIN_CONNECTIONS_MAX, LOADED_BYTES_MAX, PEER_CONNECTIONS_MAX, RECEIVING_SHARE_BYTES_MAX, WRITE_BYTES_MAX,
-    WRITE_MESSAGE_BYTES_MAX,
+    ADMIN_CONNECTIONS_MAX, LOADED_BYTES_MAX, LOADED_SHARE_BYTES_MAX, PEER_CONNECTIONS_MAX, RECEIVING_SHARE_BYTES_MAX,
+    WRITE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX,
 };
-use quorate::types::{Applied, Consistency, Load, Loaded, RefusalKind};
-use quorate::wire::{self, v1, v1::submit_request::Operation};
+use quorate::types::{Applied, Consistency, Load, Loaded, Refusal, RefusalKind};
+use quorate::wire::{self, v1, v1::submit_request::Operation, v1::submit_response::Answer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::raw;
-use super::rig::{Cluster, PATIENCE, session, submit};
+use super::rig::{Caller, Cluster, PATIENCE, session, submit};
 
 /// A gauge of a node, as its operators see it.
 async fn gauge(cluster: &Cluster, id: u64, name: &str) -> u64 {
-    let text = cluster.get(id, "/metrics").await;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the gauge is there");
-    line.trim().parse::<f64>().expect("a number") as u64
+    read(cluster, id, name).await.expect("the gauge is there")
 }
 
-/// Loads far more than may wait for readers, and takes none of it. What the node holds stays within its bound and one answer for each
-/// thread that reads; another reader is refused, definitely nothing else happens to it; and it is served once the greedy one was cut off, which is
-/// soon.
+/// A counter, which is there once it counts.
+async fn counter(cluster: &Cluster, id: u64, name: &str) -> u64 {
+    read(cluster, id, name).await.unwrap_or(0)
+}
+
+async fn read(cluster: &Cluster, id: u64, name: &str) -> Option<u64> {
+    let text = cluster.get(id, "/metrics").await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().parse::<f64>().expect("a number") as u64)
+}
+
+/// Loads of one session on a connection of its own, none of whose answers is ever taken. Held until it is dropped.
+struct Greedy {
+    _requests: tokio::sync::mpsc::Sender<v1::SubmitRequest>,
+    answers: tonic::Streaming<v1::SubmitResponse>,
+}
+
+impl Greedy {
+    async fn load(cluster: &Cluster, caller: &Caller, id: &str, times: u64) -> Self {
+        let (requests, queue) = tokio::sync::mpsc::channel(times as usize);
+        for tag in 0..times {
+            let load = Load { id: session(id), have: None, consistency: Consistency::Linearizable };
+            let request = submit(tag, &caller.cluster_id, Operation::Load(wire::load_to(&load)));
+            requests.try_send(request).expect("room for all");
+        }
+        let answers = cluster.raw(1).submit(ReceiverStream::new(queue)).await.expect("a stream").into_inner();
+        Self { _requests: requests, answers }
+    }
+
+    /// Takes all there is, up to how the stream ended.
+    async fn ended(mut self) -> Refusal {
+        loop {
+            match self.answers.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it is not said why the stream ended"),
+                Err(status) => return wire::refusal_from_status(&status),
+            }
+        }
+    }
+}
+
+/// Readers that load far more than may wait for readers, each on its own connection, and take none of it. What the node holds stays
+/// within its bound and one answer for each thread that reads; another reader is refused, definitely nothing else happens to it; and it is
+/// served once the greediest was cut off, which is soon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_takes_nothing_is_cut_off_when_another_needs_the_room_and_small_answers_never_wait_for_it() {
     let cluster = Cluster::start_for_large_writes(1).await;
@@ -32,16 +71,16 @@ async fn a_reader_that_takes_nothing_is_cut_off_when_another_needs_the_room_and_
     let write = caller.save_of("large", large.clone());
     caller.settle(&write).await;
 
-    let loads = 2 * LOADED_BYTES_MAX / WRITE_BYTES_MAX + 8;
-    let (requests, queue) = tokio::sync::mpsc::channel(loads as usize);
-    for tag in 0..loads {
-        let load = Load { id: session("large"), have: None, consistency: Consistency::Linearizable };
-        let request = submit(tag, &caller.cluster_id, Operation::Load(wire::load_to(&load)));
-        requests.try_send(request).expect("room for all");
+    // Each holds what its connection may, the last one a little: one after the other, so that the first has stood still longest.
+    let each = LOADED_SHARE_BYTES_MAX / WRITE_BYTES_MAX;
+    let connections = LOADED_BYTES_MAX / LOADED_SHARE_BYTES_MAX;
+    let (mut greedy, mut held) = (Vec::new(), 0);
+    for connection in 0..=connections {
+        let loads = if connection < connections { each } else { 1 };
+        greedy.push(Greedy::load(&cluster, &caller, "large", loads).await);
+        held += loads * large.len() as u64;
+        while gauge(&cluster, 1, "quorate_loaded_bytes").await < held {}
     }
-    let answers = cluster.raw(1).submit(ReceiverStream::new(queue)).await.expect("a stream").into_inner();
-    // Held, and never asked for its next answer.
-    let held = (requests, answers);
     let refusal = loop {
         match caller.load_within("large", Consistency::Linearizable, 2000).await {
             Ok(Loaded::Full(content)) => assert_eq!(content.head.expect("a value").data.len(), large.len()),
@@ -63,18 +102,45 @@ async fn a_reader_that_takes_nothing_is_cut_off_when_another_needs_the_room_and_
     // Where others need the room it is cut off, though it is still there, long before it would be for standing still alone.
     assert_eq!(caller.value("large").await.map(|value| value.len()), Some(large.len()));
     assert_eq!(gauge(&cluster, 1, "quorate_readers_cut_off_total").await, 1);
-    let (requests, mut answers) = held;
-    let status = loop {
-        match answers.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it is not said why the stream ended"),
-            Err(status) => break status,
-        }
-    };
-    let refusal = wire::refusal_from_status(&status);
+    let refusal = greedy.swap_remove(0).ended().await;
     assert_eq!(refusal.kind, RefusalKind::Unavailable, "{refusal:?}");
     assert!(refusal.message.contains("others needed the room"), "{refusal:?}");
-    drop(requests);
+}
+
+/// Without tokens a connection is all there is to tell callers apart by: one that takes nothing holds a quarter of the room, what it asks
+/// for beyond that is refused, definitely, and another connection is served as if it were not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_reader_takes_nothing_holds_its_share_of_what_is_loaded_and_stops_no_other() {
+    let cluster = Cluster::start_for_large_writes(1).await;
+    let mut caller = cluster.caller(1).await;
+    let large = Bytes::from(vec![7; WRITE_BYTES_MAX as usize - 4096]);
+    let write = caller.save_of("large", large.clone());
+    caller.settle(&write).await;
+
+    let loads = 2 * LOADED_BYTES_MAX / WRITE_BYTES_MAX;
+    let mut greedy = Greedy::load(&cluster, &caller, "large", loads).await;
+    let beyond = loads - LOADED_SHARE_BYTES_MAX / WRITE_BYTES_MAX;
+    while counter(&cluster, 1, "quorate_operations_total{operation=\"load\",result=\"overloaded\"}").await < beyond {}
+    // Refusals are small: once an answer is taken at all, they overtake the content.
+    let mut refused = 0;
+    while refused < beyond {
+        match greedy.answers.message().await.expect("nobody else needs the room").and_then(|response| response.answer) {
+            Some(Answer::Refusal(refusal)) => {
+                let refusal = wire::refusal_from(refusal);
+                assert!(matches!(refusal.kind, RefusalKind::Overloaded { .. }) && refusal.applied == Applied::No, "{refusal:?}");
+                assert!(refusal.message.contains("of one connection"), "{refusal:?}");
+                refused += 1;
+            }
+            Some(Answer::Load(_)) => {}
+            other => panic!("an answer to another question: {other:?}"),
+        }
+    }
+    for _ in 0..loads {
+        assert_eq!(caller.value("large").await.map(|value| value.len()), Some(large.len()));
+    }
+    let bytes = gauge(&cluster, 1, "quorate_loaded_bytes").await;
+    assert!(bytes <= LOADED_SHARE_BYTES_MAX, "{bytes}");
+    assert_eq!(gauge(&cluster, 1, "quorate_readers_cut_off_total").await, 0);
 }
 
 /// A connection of HTTP/1.1 to a node's admin port that asked once, got its answer and stays open; `None`: it was closed at once.

@@ -332,3 +332,36 @@ fn a_state_in_another_file_holds_nothing_that_was_deleted() {
     drop((before, rig));
     assert_eq!(Rig::open(dir.path()).unwrap().check().len(), 3);
 }
+
+/// Why content is not read from a view that lives as long as a slow reader (decision 0074): whatever is written meanwhile takes pages
+/// of its own, the file never gives them back, and what was frozen when the view was taken stays in memory.
+#[test]
+fn a_view_that_is_kept_costs_the_file_whatever_is_flushed_while_it_lives() {
+    const FLUSHES: u64 = 24;
+    let keys: Vec<String> = (0..64).map(|key| format!("key {key:02}")).collect();
+    let grown = |keeps_view: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let rig = Rig::open(dir.path()).unwrap();
+        let overwrite = |round: u64| {
+            let value = vec![round as u8; 16 << 10];
+            let rows: Vec<_> = keys.iter().map(|key| (1, key.as_str(), Some(&value[..]))).collect();
+            rig.apply(round, &rows);
+            assert!(matches!(rig.flush(), Some(Ok(()))));
+        };
+        (1..=3).for_each(overwrite);
+        let before = rig.state.bytes().file_bytes;
+        let view = keeps_view.then(|| rig.pin_all());
+        (4..4 + FLUSHES).for_each(overwrite);
+        if let Some((model, _, pinned)) = &view {
+            assert_eq!(collect(pinned).unwrap(), *model, "it shows its instant still");
+        }
+        drop(view);
+        overwrite(4 + FLUSHES);
+        let sizes = rig.state.bytes();
+        (sizes.file_bytes.saturating_sub(before), sizes.live_bytes)
+    };
+    let (without, live) = grown(false);
+    let (with, _) = grown(true);
+    assert!(without <= live, "{without} of {live}");
+    assert!(with >= live * (FLUSHES - 4), "{with} of {live}");
+}

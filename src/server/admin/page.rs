@@ -183,7 +183,7 @@ fn consistency(question: &Value) -> Consistency {
 
 async fn ask(context: &Context, caller: Caller, operation: v1::submit_request::Operation) -> Result<Frames, Refusal> {
     let request = v1::SubmitRequest { timeout_ms: TIMEOUT_MS, operation: Some(operation), ..Default::default() };
-    context.dispatcher.ask(Asked { request, caller }).await.result.map(|done| Frames::new(Ok(done)))
+    context.dispatcher.ask(Asked { request, caller, connection: None }).await.result.map(|done| Frames::new(Ok(done)))
 }
 
 fn unexpected(answer: Option<v1::submit_response::Answer>) -> Refusal {
