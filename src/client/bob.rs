@@ -21,10 +21,11 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::cache::Cache;
-use super::known::Rule;
+use super::cache::bases::Rule;
+use super::cache::pack;
+use super::cache::view::{Failure, Item, New, View};
 use super::sessions::{self, Found};
-use super::view::{Failure, Item, New, View};
-use super::{Client, Consistency, Counters, ErrorKind, Expected, Expiry, Version, pack};
+use super::{Client, Consistency, Counters, ErrorKind, Expected, Expiry, Version};
 use crate::types::OnConflict;
 
 const MESSAGES: &str = "messages";
@@ -261,7 +262,7 @@ fn usage(counters: &Counters) -> [u64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::Meter;
+    use super::super::cache::view::Meter;
     use super::*;
 
     fn view(head: Bytes, counters: Counters) -> View<Message> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::AdminPort;
-use super::connection::{self, Connector, Tcp};
+use super::config::Config;
 use super::credentials::{Credentials, Secured, Tls};
-use super::driver::Config;
+use super::driver::connection::{self, Connector, Tcp};
 use super::handle::Handle;
 use super::{Client, Error};
 use crate::env::{Clock, Random, SystemClock, SystemRandom, u64_from};

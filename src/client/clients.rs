@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Error;
-use super::driver::Config;
+use super::config::Config;
 use super::members::at_the_leader;
 use crate::types::ClientId;
 use crate::wire::v1;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::Error;
-use super::driver::{CALLS_MAX, Config, Driver};
-use super::operation::{Body, Call, Planned, Reply};
+use super::config::Config;
+use super::driver::operation::{Body, Call, Planned, Reply};
+use super::driver::{CALLS_MAX, Driver};
 use crate::limits::{KIB, MIB};
 use crate::types::{Outcome, Write};
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connection::Broken;
-use super::credentials::{Link, Worth, best_answer};
-use super::driver::Config;
+use super::ask::{Worth, best_answer};
+use super::config::Config;
+use super::credentials::Link;
+use super::driver::connection::Broken;
 use super::failures::Failures;
 use super::{Error, ErrorKind};
 use crate::types::{Applied, ClusterId, NodeId, Refusal, RefusalKind, Revision};

@@ -17,33 +17,23 @@
 //! ```
 
 mod admin;
+mod ask;
 #[cfg(feature = "bob")]
 pub mod bob;
 mod builder;
 mod cache;
 mod clients;
-mod connection;
+mod config;
 mod content;
 mod credentials;
 mod driver;
 mod error;
 mod failures;
-mod given_up;
 mod handle;
-mod known;
 mod members;
-mod operation;
 mod operations;
-mod pack;
-// Pure decisions, for explorers of them: no part of the interface.
-#[doc(hidden)]
-pub mod retry;
-#[doc(hidden)]
-pub mod router;
 mod sessions;
 mod status;
-mod table;
-mod view;
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -56,15 +46,18 @@ pub use admin::{AdminAnswer, AdminPort};
 pub use builder::Builder;
 #[doc(hidden)]
 pub use clients::{ClientFilter, Clients, Dropped, OpenedClient, TokenClients};
-pub use connection::{Connecting, Connector, DialError};
 pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
 pub use credentials::Tls;
+pub use driver::connection::{Connecting, Connector, DialError};
+// Pure decisions, for explorers of them: no part of the interface.
+#[doc(hidden)]
+pub use cache::pack::is_readable;
+#[doc(hidden)]
+pub use driver::{retry, router};
 pub use error::{Error, ErrorKind};
 pub use failures::EndpointFailure;
 pub use members::{Member, MemberChange, Members};
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents, Purge, PurgeProgress};
-#[doc(hidden)]
-pub use pack::is_readable;
 pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role, StatusOptions};
 
 pub use crate::types::{
@@ -74,10 +67,11 @@ pub use crate::types::{
 use crate::types::{ClientId, LoadedContent, Nonce, Outcome, Request, Sequence, Verdict, Write};
 use crate::wire::LoadAssembler;
 use cache::Cache;
+use cache::bases::Rule;
+use cache::pack;
+use cache::view::{Failure, New, View};
+use driver::operation::Body;
 use handle::Handle;
-use known::Rule;
-use operation::Body;
-use view::{Failure, New, View};
 
 /// Stands where the driver puts the identity of a write when it sends it.
 const NO_REQUEST: Request =

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tonic::Streaming;
 
 use super::Error;
-use super::connection::Broken;
-use super::credentials::first_answer;
-use super::driver::Config;
+use super::ask::first_answer;
+use super::config::Config;
+use super::driver::connection::Broken;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::types::{NodeId, Revision};
 use crate::wire::v1;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cache::bases::{Decision, Ended, Origin, Place, Plan, Rule};
+use super::cache::pack;
+use super::cache::view::{Decoded, Failure, Item, New, View};
 use super::cache::{Cache, Shared, lock};
 use super::content::{Content, Session};
+use super::driver::operation::{Body, Planned, Remake};
 use super::handle::Handle;
-use super::known::{Decision, Ended, Origin, Place, Plan, Rule};
-use super::operation::{Body, Planned, Remake};
-use super::pack;
-use super::view::{Decoded, Failure, Item, New, View};
 use super::{Error, ErrorKind, NO_REQUEST, Written, assembler, session_id, written};
 use crate::types::{
     Base, Change, ClusterId, Consistency, Expiry, Have, Load, Loaded, LoadedContent, OnConflict, Outcome, Revision, SessionId,

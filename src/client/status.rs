@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Error;
-use super::connection::sessions;
-use super::credentials::{Worth, best_answer};
-use super::driver::Config;
+use super::ask::{Worth, best_answer};
+use super::config::Config;
+use super::driver::connection::sessions;
 use crate::limits::{MESSAGE_BYTES_MAX, NODES_MAX};
 use crate::types::{ClusterId, NodeId, Revision};
 use crate::wire::v1;

@@ -1,12 +1,12 @@
 //! What arrives: answers, refusals, lost connections; and how operations end.
 
-use super::super::connection::{self, Broken, Event, Line};
-use super::super::failures::EndpointFailure;
-use super::super::given_up::Say;
-use super::super::operation::{Attempt, Body, Key, Operation, Via};
-use super::super::retry::{self, Decision, Situation};
-use super::super::{Error, ErrorKind};
+use super::connection::{self, Broken, Event, StreamId};
+use super::given_up::Say;
+use super::operation::{Attempt, Body, Key, Operation, Via};
+use super::retry::{self, Decision, Situation};
 use super::{CLOSE_AGAIN, Connection, Driver};
+use crate::client::failures::EndpointFailure;
+use crate::client::{Error, ErrorKind};
 use crate::env::u64_from;
 use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
@@ -50,12 +50,12 @@ impl Driver {
         }
     }
 
-    fn connection(&mut self, line: Line) -> Option<&mut Connection> {
+    fn connection(&mut self, line: StreamId) -> Option<&mut Connection> {
         self.connections.get_mut(&line.target).filter(|connection| connection.generation == line.generation)
     }
 
     /// A stream ended: everything on it without an answer is refused as the stream was.
-    fn down(&mut self, line: Line, broken: Broken) {
+    fn down(&mut self, line: StreamId, broken: Broken) {
         if self.connection(line).is_none() {
             return;
         }

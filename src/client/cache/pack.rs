@@ -12,8 +12,8 @@ use std::cell::RefCell;
 use bytes::{BufMut, Bytes, BytesMut};
 use zstd::zstd_safe::CParameter;
 
-use super::Error;
 use super::view::Append;
+use crate::client::Error;
 use crate::limits::{KIB, MIB, REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
 use crate::types::{Base, Blob, Change, Chunk, Codec, Counters, SessionInfo};
 
@@ -35,7 +35,7 @@ thread_local! {
 }
 
 /// A head as it is stored, unpacked.
-pub(super) fn tagged(is_transcript: bool, head: &[u8]) -> Bytes {
+pub(crate) fn tagged(is_transcript: bool, head: &[u8]) -> Bytes {
     let mut tagged = BytesMut::with_capacity(1 + head.len());
     tagged.put_u8(if is_transcript { TAG_TRANSCRIPT } else { TAG_VALUE });
     tagged.extend_from_slice(head);
@@ -43,14 +43,14 @@ pub(super) fn tagged(is_transcript: bool, head: &[u8]) -> Bytes {
 }
 
 /// Whether a tagged head is a transcript's, and the head.
-pub(super) fn untagged(head: &Bytes) -> (bool, Bytes) {
+pub(crate) fn untagged(head: &Bytes) -> (bool, Bytes) {
     (head.first() == Some(&TAG_TRANSCRIPT), head.slice(head.len().min(1)..))
 }
 
 /// The change that stores this, whatever was there; `head` is tagged.
 ///
 /// Errors: `Invalid` above the bounds of a session.
-pub(super) fn full(items: &[Bytes], head: &Bytes, counters: Counters) -> Result<Change, Error> {
+pub(crate) fn full(items: &[Bytes], head: &Bytes, counters: Counters) -> Result<Change, Error> {
     check_bounds(items, head)?;
     let change = Change::Full { chunks: pack_items(items), head: pack(head.clone()), counters };
     check_stored(&change)?;
@@ -60,7 +60,7 @@ pub(super) fn full(items: &[Bytes], head: &Bytes, counters: Counters) -> Result<
 /// The change that appends to `base`; `head` is tagged.
 ///
 /// Errors: `Invalid` above the bounds of a session.
-pub(super) fn delta(base: Base, append: Append) -> Result<Change, Error> {
+pub(crate) fn delta(base: Base, append: Append) -> Result<Change, Error> {
     let Append { items, head, counters } = append;
     check_bounds(&items, head.as_ref().unwrap_or(&Bytes::new()))?;
     let change = Change::Delta { base, chunks: pack_items(&items), head: head.map(pack), counters };
@@ -158,7 +158,7 @@ fn compress(raw: &[u8]) -> Option<Vec<u8>> {
 /// The items and the tagged head that were stored, from a load whose checksums hold; no head where the load has none.
 ///
 /// Errors: `Corrupt`, where the bytes are not what [`full`] and [`delta`] make, or would unpack to more than a session may have.
-pub(super) fn unpack(chunks: Vec<Chunk>, head: Option<Blob>) -> Result<(Vec<Bytes>, Option<Bytes>), Error> {
+pub(crate) fn unpack(chunks: Vec<Chunk>, head: Option<Blob>) -> Result<(Vec<Bytes>, Option<Bytes>), Error> {
     let head_raw = head.as_ref().map_or(0, |head| head.raw_bytes);
     let raw = chunks.iter().map(|chunk| chunk.blob.raw_bytes).fold(head_raw, u64::saturating_add);
     if raw > SESSION_RAW_BYTES_MAX {

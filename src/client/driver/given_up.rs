@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::table::Table;
+use super::window::RequestWindow;
 use crate::types::{Expected, Request, Sequence, SessionId, Write};
 
 /// What to send next for what was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Say {
+pub(crate) enum Say {
     /// That every sequence below is closed.
     Closed(Sequence),
     /// A write that changes nothing, under the sequence of one that can't be called closed yet, since an older one is open: what is
@@ -18,11 +18,11 @@ pub(super) enum Say {
 
 /// The writes that were given up and may still happen. At most one more than may be open.
 #[derive(Debug, Default)]
-pub(super) struct GivenUp(BTreeMap<Sequence, (Request, SessionId)>);
+pub(crate) struct GivenUp(BTreeMap<Sequence, (Request, SessionId)>);
 
 impl GivenUp {
     /// This write of the client in `table` was given up.
-    pub fn note(&mut self, request: Request, id: SessionId, table: &Table) {
+    pub fn note(&mut self, request: Request, id: SessionId, table: &RequestWindow) {
         self.forget_others(table);
         self.0.insert(request.sequence, (request, id));
         // Of those that one word closes the last stands for all.
@@ -38,7 +38,7 @@ impl GivenUp {
     }
 
     /// What to send next; `None`: nothing.
-    pub fn next(&mut self, table: &Table) -> Option<Say> {
+    pub fn next(&mut self, table: &RequestWindow) -> Option<Say> {
         self.forget_others(table);
         let (sequence, (request, id)) = self.0.first_key_value()?;
         let closed = table.acknowledged_below();
@@ -59,7 +59,7 @@ impl GivenUp {
     }
 
     /// Another client is open, or none: what an earlier one gave up can't be closed by it.
-    fn forget_others(&mut self, table: &Table) {
+    fn forget_others(&mut self, table: &RequestWindow) {
         self.0.retain(|_, (request, _)| table.is_ours(request));
     }
 }
@@ -74,8 +74,8 @@ mod tests {
     }
 
     /// A table with so many open writes.
-    fn open(count: usize) -> (Table, Vec<Request>) {
-        let mut table = Table::new(Nonce([1; 16]));
+    fn open(count: usize) -> (RequestWindow, Vec<Request>) {
+        let mut table = RequestWindow::new(Nonce([1; 16]));
         table.opened(ClientId(40));
         let requests = (0..count).map(|_| table.take().expect("room")).collect();
         (table, requests)

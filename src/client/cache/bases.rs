@@ -26,7 +26,7 @@ const STRIPPED_MAX: usize = 4;
 
 /// A content of a session, named for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub cluster: ClusterId,
     pub create_revision: Revision,
     pub version: Version,
@@ -53,7 +53,7 @@ impl Place {
 
 /// What a save is made against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// There is no session; in the cluster that said so, if one did.
     Absent(Option<ClusterId>),
     At(Place),
@@ -106,7 +106,7 @@ struct Known<T> {
 
 /// How a save is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(crate) enum Rule {
     /// Unconditionally.
     Blind,
     /// If the session is so.
@@ -117,7 +117,7 @@ pub(super) enum Rule {
 }
 
 /// How a save is to be sent.
-pub(super) struct Plan<T> {
+pub(crate) struct Plan<T> {
     pub view: Arc<View<T>>,
     /// The condition.
     pub expected: Option<Expected>,
@@ -133,7 +133,7 @@ pub(super) struct Plan<T> {
     pub own: Option<(Version, u64)>,
 }
 
-pub(super) enum Decision<T> {
+pub(crate) enum Decision<T> {
     Send(Plan<T>),
     /// The same turn is being saved: decide again when that has settled.
     Wait(watch::Receiver<()>),
@@ -145,7 +145,7 @@ pub(super) enum Decision<T> {
 
 /// How a planned save ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// Where; `None` if no cluster was named. And the first chunk of what is stored now.
     Saved { saved: Saved, cluster: Option<ClusterId>, first_chunk: u64 },
     /// Nothing changed.
@@ -155,7 +155,7 @@ pub(super) enum Ended {
 }
 
 /// What is known of one session.
-pub(super) struct Session<T> {
+pub(crate) struct Session<T> {
     known: Vec<Known<T>>,
     next: u64,
 }

@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::connection::Line;
+use super::connection::StreamId;
 use super::retry::History;
-use super::{Error, ErrorKind};
+use crate::client::{Error, ErrorKind};
 use crate::types::{Change, ClusterId, List, ListPage, Load, Nonce, Outcome, Refusal, RefusalKind, Request, SessionId, Write};
 use crate::wire::{self, Assembled, LoadAssembler, v1};
 
 /// Names an operation within a driver; a later one is greater.
-pub(super) type Key = u64;
+pub(crate) type Key = u64;
 /// Where an answer goes.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// Makes the whole content of a save; to be run beside the driver.
-pub(super) type Remake = Box<dyn FnOnce() -> Result<Change, Error> + Send>;
+pub(crate) type Remake = Box<dyn FnOnce() -> Result<Change, Error> + Send>;
 
 /// The part of a save that knows what it goes on from. All calls are short.
-pub(super) trait Planned: Send {
+pub(crate) trait Planned: Send {
     /// The cluster its base is of, if it has one.
     fn cluster(&self) -> Option<ClusterId>;
     /// How to make the whole, to be sent under the same identity: the base is not current, or is another cluster's (`elsewhere`).
@@ -36,7 +36,7 @@ pub(super) trait Planned: Send {
 }
 
 /// A call as the caller hands it over.
-pub(super) struct Call {
+pub(crate) struct Call {
     /// By the client's clock.
     pub deadline: Duration,
     pub body: Body,
@@ -45,7 +45,7 @@ pub(super) struct Call {
 }
 
 /// What was asked, and whom to answer.
-pub(super) enum Body {
+pub(crate) enum Body {
     /// A write of the user; its request identity is set with each attempt.
     Write {
         write: Write,
@@ -85,8 +85,8 @@ pub(super) enum Body {
 
 /// How an attempt was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Via {
-    Stream(Line),
+pub(crate) enum Via {
+    Stream(StreamId),
     Alone(usize),
 }
 
@@ -101,14 +101,14 @@ impl Via {
 
 /// An attempt without an answer so far.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     pub tag: u64,
     pub via: Via,
     /// The cluster it was sent to, where that was known.
     pub cluster: Option<ClusterId>,
 }
 
-pub(super) struct Operation {
+pub(crate) struct Operation {
     pub body: Body,
     pub deadline: Duration,
     /// The identity of a write that has one by now.

@@ -13,6 +13,13 @@
 //! waits for anything but its inbox, its events and its timers; what blocks runs in tasks of its own, which end with it.
 
 mod answers;
+pub(crate) mod connection;
+mod given_up;
+pub(crate) mod operation;
+// Pure decisions, for explorers of them: no part of the interface.
+pub mod retry;
+pub mod router;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -24,21 +31,22 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Error;
-use super::connection::{self, Connector, Dial, Event, Line};
-use super::credentials::{Credentials, Link};
+use super::config::Config;
+use super::credentials::Link;
 use super::failures::Failures;
-use super::given_up::{GivenUp, Say};
-use super::operation::{Attempt, Body, Call, Key, Operation, Via};
-use super::router::{Choice, Router};
-use super::table::Table;
-use crate::env::{Clock, Random, u64_from};
+use crate::env::u64_from;
 use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX, intervals};
 use crate::mutant::{self, Mutant};
-use crate::types::{ClusterId, Nonce, SessionId, Write};
+use crate::types::{ClusterId, SessionId, Write};
 use crate::wire::{self, v1};
+use connection::{Event, StreamId};
+use given_up::{GivenUp, Say};
+use operation::{Attempt, Body, Call, Key, Operation, Via};
+use router::{Choice, Router};
+use window::RequestWindow;
 
 /// Calls handed over and not taken up yet.
-pub(super) const CALLS_MAX: usize = 1024;
+pub(crate) const CALLS_MAX: usize = 1024;
 /// Operations open at once; above it calls wait to be taken up.
 const OPERATIONS_MAX: usize = 4 * OPEN_WRITES_MAX as usize;
 /// Reports of connections not taken up yet.
@@ -57,31 +65,6 @@ const GATE_LOOK_MIN: Duration = Duration::from_millis(50);
 const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 /// With nothing else to wait for.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// What a client is built with.
-pub(super) struct Config {
-    pub endpoints: Vec<String>,
-    pub write_deadline: Duration,
-    pub read_deadline: Duration,
-    pub connect_timeout: Duration,
-    pub connector: Arc<dyn Connector>,
-    pub credentials: Credentials,
-    pub clock: Arc<dyn Clock>,
-    pub random: Arc<dyn Random>,
-}
-
-impl Config {
-    pub fn dial(&self, address: &str) -> Dial {
-        let (connector, credentials) = (self.connector.clone(), self.credentials.clone());
-        Dial { connector, credentials, address: address.to_owned(), timeout: self.connect_timeout }
-    }
-
-    fn nonce(&self) -> Nonce {
-        let mut nonce = [0; 16];
-        self.random.fill(&mut nonce);
-        Nonce(nonce)
-    }
-}
 
 /// A stream to an endpoint.
 struct Connection {
@@ -115,7 +98,7 @@ impl Hasher for Spread {
 }
 
 /// See the module.
-pub(super) struct Driver {
+pub(crate) struct Driver {
     config: Arc<Config>,
     now: Duration,
     calls: mpsc::Receiver<Call>,
@@ -125,7 +108,7 @@ pub(super) struct Driver {
     router: Router,
     /// What became of endpoints since the last call that went well.
     failures: Failures,
-    table: Table,
+    table: RequestWindow,
     operations: HashMap<Key, Operation, Counted>,
     /// Attempts without an answer, by tag.
     attempts: BTreeMap<u64, Key>,
@@ -168,7 +151,7 @@ impl Driver {
         let router = Router::new(&config.endpoints, u64_from(&*config.random));
         Self {
             now: config.clock.now(),
-            table: Table::new(config.nonce()),
+            table: RequestWindow::new(config.nonce()),
             config,
             calls,
             events,
@@ -498,7 +481,7 @@ impl Driver {
             return false;
         };
         let Some(requests) = connection.requests.clone() else { return false };
-        let line = Line { target, generation: connection.generation };
+        let line = StreamId { target, generation: connection.generation };
         // A channel that takes no more belongs to a stream whose end is about to be reported.
         let Ok(place) = requests.try_reserve() else { return false };
         let Some(message) = self.attempt(key, Via::Stream(line)) else { return true };
@@ -585,7 +568,7 @@ impl Driver {
     }
 
     fn connect(&mut self, target: usize) {
-        let line = Line { target, generation: self.next_generation };
+        let line = StreamId { target, generation: self.next_generation };
         self.next_generation += 1;
         let remaining = self.ready.iter().filter_map(|key| self.operations.get(key)).map(|operation| operation.deadline).max();
         let remaining = remaining.map_or(OWN_DEADLINE, |deadline| deadline.saturating_sub(self.now));

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
-use super::Error;
+use crate::client::Error;
 use crate::types::Counters;
 
 /// What a view takes besides its items, and one item besides its bytes.
@@ -14,7 +14,7 @@ const ITEM_BYTES: u64 = 64;
 
 /// Why content could not be taken or given.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The call failed.
     Client(Error),
     /// The bytes are not of the caller's form, or what the caller gave has none.
@@ -28,7 +28,7 @@ impl From<Error> for Failure {
 }
 
 /// One element of a transcript, decoded.
-pub(super) trait Item: Clone + Send + Sync + 'static {
+pub(crate) trait Item: Clone + Send + Sync + 'static {
     /// By value.
     fn is_same(&self, other: &Self) -> bool;
     /// As it is stored. Error: why it can't be.
@@ -66,7 +66,7 @@ impl Item for Bytes {
 
 /// Counts the bytes of all items and views that live.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Meter(Arc<AtomicU64>);
+pub(crate) struct Meter(Arc<AtomicU64>);
 
 impl Meter {
     pub fn bytes(&self) -> u64 {
@@ -92,7 +92,7 @@ impl Drop for Counted {
 }
 
 /// An item out of its stored bytes.
-pub(super) struct Decoded<T> {
+pub(crate) struct Decoded<T> {
     value: T,
     /// What it takes.
     bytes: usize,
@@ -138,7 +138,7 @@ impl<T> Line<T> {
 
 /// One content of a session. Versions that share a prefix share its items.
 #[derive(Debug)]
-pub(super) struct View<T> {
+pub(crate) struct View<T> {
     line: Arc<Line<T>>,
     /// Items of the line that are its own.
     len: usize,
@@ -149,7 +149,7 @@ pub(super) struct View<T> {
 }
 
 /// Content a caller wants stored.
-pub(super) struct New<'a, T> {
+pub(crate) struct New<'a, T> {
     pub items: &'a [T],
     pub head: Bytes,
     pub counters: Counters,
@@ -227,7 +227,7 @@ impl<T: Item> View<T> {
 
 /// One content after another.
 #[derive(Debug)]
-pub(super) struct Step<T> {
+pub(crate) struct Step<T> {
     pub view: Arc<View<T>>,
     /// `None` if history was rewritten or a counter fell: then only the whole says it.
     pub append: Option<Append>,
@@ -235,7 +235,7 @@ pub(super) struct Step<T> {
 
 /// What a delta says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Append {
+pub(crate) struct Append {
     pub items: Vec<Bytes>,
     /// If it changed.
     pub head: Option<Bytes>,

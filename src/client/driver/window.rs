@@ -10,7 +10,7 @@ use crate::types::{ClientId, ClusterId, Nonce, Request, Sequence};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct RequestWindow {
     cluster: Option<ClusterId>,
     nonce: Nonce,
     client: Option<ClientId>,
@@ -19,7 +19,7 @@ pub(super) struct Table {
     open: BTreeSet<u64>,
 }
 
-impl Table {
+impl RequestWindow {
     /// No client yet; it is to be opened with `nonce`.
     pub fn new(nonce: Nonce) -> Self {
         Self { cluster: None, nonce, client: None, next: 1, open: BTreeSet::new() }
@@ -115,15 +115,15 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn open() -> Table {
-        let mut table = Table::new(Nonce([1; 16]));
+    fn open() -> RequestWindow {
+        let mut table = RequestWindow::new(Nonce([1; 16]));
         table.opened(ClientId(40));
         table
     }
 
     #[test]
     fn no_sequence_is_taken_before_the_client_is_open() {
-        assert_eq!(Table::new(Nonce([1; 16])).take(), None);
+        assert_eq!(RequestWindow::new(Nonce([1; 16])).take(), None);
         assert_eq!(open().take().expect("open").sequence, Sequence(1));
     }
 

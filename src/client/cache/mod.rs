@@ -1,13 +1,17 @@
 //! Bounded memory of sessions, shared by clones: contents by bytes, identities by number, least recently used first.
 
+pub(crate) mod bases;
+pub(crate) mod pack;
+pub(crate) mod view;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::known::Session;
-use super::view::{Item, Meter};
 use crate::limits::MIB;
 use crate::types::SessionId;
+use bases::Session;
+use view::{Item, Meter};
 
 /// Bytes of contents.
 const BYTES_MAX: u64 = 64 * MIB;
@@ -15,10 +19,10 @@ const BYTES_MAX: u64 = 64 * MIB;
 const SESSIONS_MAX: usize = 16_384;
 
 /// What is known of one session, under its own lock.
-pub(super) type Shared<T> = Arc<Mutex<Session<T>>>;
+pub(crate) type Shared<T> = Arc<Mutex<Session<T>>>;
 
 /// See the module. A session's lock may be taken under the cache's, never the other way round.
-pub(super) struct Cache<T> {
+pub(crate) struct Cache<T> {
     inner: Mutex<Inner<T>>,
     pub meter: Meter,
     bytes_max: u64,
@@ -128,7 +132,7 @@ impl<T: Item> Cache<T> {
 }
 
 /// A panic elsewhere can only have lost knowledge.
-pub(super) fn lock<T>(session: &Shared<T>) -> MutexGuard<'_, Session<T>> {
+pub(crate) fn lock<T>(session: &Shared<T>) -> MutexGuard<'_, Session<T>> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -138,8 +142,8 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::super::known::Place;
-    use super::super::view::{New, View};
+    use super::bases::Place;
+    use super::view::{New, View};
     use super::*;
     use crate::types::{ClusterId, Counters, Revision, Version};
 

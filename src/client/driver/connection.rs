@@ -14,8 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Streaming};
 
-use super::credentials::{Credentials, Link};
-use super::failures::EndpointFailure;
+use crate::client::credentials::{Credentials, Link};
+use crate::client::failures::EndpointFailure;
 use crate::limits::{BATCH_OPERATIONS_MAX, LARGE_OPERATION_BYTES, MESSAGE_BYTES_MAX, MIB, NODES_MAX, WRITE_MESSAGE_BYTES_MAX};
 use crate::mutant::{self, Mutant};
 #[doc(hidden)]
@@ -49,7 +49,7 @@ pub trait Connector: Send + Sync + 'static {
 
 /// The operating system's TCP.
 #[derive(Default)]
-pub(super) struct Tcp(Starts);
+pub(crate) struct Tcp(Starts);
 
 impl Connector for Tcp {
     fn connect(&self, endpoint: Endpoint, within: Duration) -> Connecting {
@@ -58,7 +58,7 @@ impl Connector for Tcp {
 }
 
 /// Connects and waits until a server has said what it says first: what accepts a connection and then stays silent does not count.
-pub(super) async fn connect(endpoint: Endpoint, dial: TcpDial) -> Result<Channel, DialError> {
+pub(crate) async fn connect(endpoint: Endpoint, dial: TcpDial) -> Result<Channel, DialError> {
     let heard = Heard::default();
     let channel = endpoint.connect_with_connector(dial.noting(heard.clone())).await;
     let channel = channel.map_err(|error| DialError::of(&error, None))?;
@@ -68,7 +68,7 @@ pub(super) async fn connect(endpoint: Endpoint, dial: TcpDial) -> Result<Channel
 
 /// Which stream to which endpoint: a later one to the same endpoint has a greater generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(crate) struct StreamId {
     /// The endpoint, as the router counts them.
     pub target: usize,
     /// Counts the streams of this client.
@@ -76,15 +76,15 @@ pub(super) struct Line {
 }
 
 /// What the tasks report to the driver.
-pub(super) enum Event {
+pub(crate) enum Event {
     /// The connection is up: requests may be sent. `channel` is the same connection, for calls.
-    Up { line: Line, requests: mpsc::Sender<v1::SubmitRequest>, channel: Link },
+    Up { line: StreamId, requests: mpsc::Sender<v1::SubmitRequest>, channel: Link },
     /// Where the members of the cluster are, as one of them said.
     Members { addresses: Vec<String> },
     /// What arrived together.
-    Answers { line: Line, answers: Vec<v1::SubmitResponse> },
+    Answers { line: StreamId, answers: Vec<v1::SubmitResponse> },
     /// The stream ended, or never came to be. Whatever was sent on it and not answered is refused so.
-    Down { line: Line, broken: Box<Broken> },
+    Down { line: StreamId, broken: Box<Broken> },
     /// A large write is answered; `channel` is worth keeping, if there.
     Alone { target: usize, tag: u64, answer: Box<Result<v1::SubmitResponse, Broken>>, channel: Option<Link> },
     /// The whole content of an operation is made.
@@ -93,7 +93,7 @@ pub(super) enum Event {
 
 /// What it takes to connect.
 #[derive(Clone)]
-pub(super) struct Dial {
+pub(crate) struct Dial {
     pub connector: std::sync::Arc<dyn Connector>,
     pub credentials: Credentials,
     pub address: String,
@@ -102,7 +102,7 @@ pub(super) struct Dial {
 
 /// Why an attempt at an endpoint came to nothing: for who decides what to do next, and for people.
 #[derive(Clone, Debug)]
-pub(super) struct Broken {
+pub(crate) struct Broken {
     pub refusal: Refusal,
     pub failure: EndpointFailure,
 }
@@ -174,7 +174,7 @@ impl Broken {
 }
 
 /// The endpoint of `host:port`. Errors: what is wrong with the address.
-pub(super) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
     Ok(Endpoint::from_shared(format!("http://{address}"))?
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -185,7 +185,7 @@ pub(super) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Erro
 }
 
 /// A client with our bounds on a channel.
-pub(super) fn sessions(channel: Link) -> SessionsClient<Link> {
+pub(crate) fn sessions(channel: Link) -> SessionsClient<Link> {
     SessionsClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX as usize)
         .max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX as usize)
@@ -211,7 +211,7 @@ impl Dial {
 }
 
 /// The innermost reason: tonic's own text is always "transport error".
-pub(super) fn cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -220,7 +220,7 @@ pub(super) fn cause(error: &dyn std::error::Error) -> String {
 }
 
 /// Opens the stream and reports everything that arrives on it, until it ends or the driver is gone.
-pub(super) async fn stream(dial: Dial, line: Line, capacity: usize, events: mpsc::Sender<Event>) {
+pub(crate) async fn stream(dial: Dial, line: StreamId, capacity: usize, events: mpsc::Sender<Event>) {
     let broken = match dial.connect().await {
         Ok(channel) => talk(&dial.address, channel, line, capacity, &events).await,
         Err(broken) => broken,
@@ -229,7 +229,7 @@ pub(super) async fn stream(dial: Dial, line: Line, capacity: usize, events: mpsc
     let _ = events.send(Event::Down { line, broken: Box::new(broken) }).await;
 }
 
-async fn talk(address: &str, channel: Link, line: Line, capacity: usize, events: &mpsc::Sender<Event>) -> Broken {
+async fn talk(address: &str, channel: Link, line: StreamId, capacity: usize, events: &mpsc::Sender<Event>) -> Broken {
     let applied = if mutant::is(Mutant::EndedStreamRefused) { Applied::No } else { Applied::Unknown };
     let gone = || Broken::new(RefusalKind::Unavailable, applied, address, "the connection ended");
     let (requests, outgoing) = mpsc::channel(capacity);
@@ -264,7 +264,7 @@ async fn talk(address: &str, channel: Link, line: Line, capacity: usize, events:
 }
 
 /// Asks who the members are and reports it; a node that does not say is not asked again on this connection.
-pub(super) async fn learn(channel: Link, events: mpsc::Sender<Event>) {
+pub(crate) async fn learn(channel: Link, events: mpsc::Sender<Event>) {
     let mut client = OperationsClient::new(channel);
     let asked = tokio::time::timeout(MEMBERS_TIMEOUT, client.members(v1::MembersRequest {})).await;
     let Ok(Ok(response)) = asked else { return };
@@ -313,7 +313,7 @@ fn frame_bytes(answer: &v1::SubmitResponse) -> u64 {
 }
 
 /// Sends one large write on `channel`, or on a new one, and reports its answer.
-pub(super) async fn alone(
+pub(crate) async fn alone(
     dial: Dial,
     target: usize,
     channel: Option<Link>,
