@@ -46,7 +46,6 @@ impl Driver {
                     self.refuse_tag(tag, refusal);
                 }
             },
-            Event::Remade { key, change } => self.remade(key, change),
         }
     }
 
@@ -79,20 +78,21 @@ impl Driver {
         // A node that does not take what we show will not by being asked again, nor does any that we do not fit.
         let all = (0..self.router.count()).map(|at| self.router.address(at));
         if refusal.kind == RefusalKind::Unauthenticated {
-            std::mem::take(&mut self.ready).into_iter().for_each(|key| self.give_up(key));
+            std::mem::take(&mut self.ready).into_iter().for_each(|key| self.give_up_key(key));
         } else if self.failures.are_settings_of_all(all) {
             let waiting = std::mem::take(&mut self.unsequenced).into_iter().chain(std::mem::take(&mut self.ready));
-            waiting.collect::<Vec<_>>().into_iter().for_each(|key| self.give_up(key));
+            waiting.collect::<Vec<_>>().into_iter().for_each(|key| self.give_up_key(key));
         }
     }
 
     /// An answer to an attempt. One with a tag we do not know belongs to an operation that ended, and is dropped.
     fn answer(&mut self, response: v1::SubmitResponse) {
         let Some(key) = self.attempts.get(&response.tag).copied() else { return };
-        let Some(attempt) = self.operations.get(&key).and_then(|operation| operation.attempt) else { return };
+        let Some(operation) = self.operations.remove(&key) else { return };
+        let Some(attempt) = operation.attempt else { return self.keep(key, operation) };
         let is_refusal = matches!(response.answer, Some(v1::submit_response::Answer::Refusal(_)));
         let cluster = match self.check_cluster(&response, attempt) {
-            Err(refusal) if !is_refusal => return self.refuse_tag(response.tag, refusal),
+            Err(refusal) if !is_refusal => return self.refuse(key, operation, refusal),
             checked => checked.ok().flatten(),
         };
         if let Some(leader) = &response.leader
@@ -102,19 +102,24 @@ impl Driver {
         }
         match response.answer {
             Some(v1::submit_response::Answer::Outcome(outcome)) => match wire::outcome_from(outcome) {
-                Ok(outcome) => self.outcome(key, attempt, outcome, cluster),
-                Err(refusal) => self.refuse_tag(response.tag, not_understood(refusal)),
+                Ok(outcome) => self.outcome(key, operation, outcome, cluster),
+                Err(refusal) => self.refuse(key, operation, not_understood(refusal)),
             },
-            Some(v1::submit_response::Answer::Load(frame)) => self.load_frame(key, attempt, frame, cluster),
-            Some(v1::submit_response::Answer::List(page)) => self.list_page(key, attempt, page),
+            Some(v1::submit_response::Answer::Load(frame)) => self.load_frame(key, operation, frame, cluster),
+            Some(v1::submit_response::Answer::List(page)) => self.list_page(key, operation, page),
             Some(v1::submit_response::Answer::Refusal(refusal)) => {
                 let refusal = wire::refusal_from(refusal);
                 let failure = EndpointFailure::new(self.router.address(attempt.via.target()), &refusal.message);
                 self.failures.note(EndpointFailure { answered: true, ..failure });
-                self.refuse_tag(response.tag, refusal);
+                self.refuse(key, operation, refusal);
             }
-            None => self.refuse_tag(response.tag, Refusal::unknown(RefusalKind::Unavailable, "answer is empty")),
+            None => self.refuse(key, operation, Refusal::unknown(RefusalKind::Unavailable, "answer is empty")),
         }
+    }
+
+    /// Puts an operation back that waits for more.
+    fn keep(&mut self, key: Key, operation: Operation) {
+        self.operations.insert(key, operation);
     }
 
     /// The cluster that answered. An outcome counts only if that is the one that was asked.
@@ -126,131 +131,114 @@ impl Driver {
                 Err(Refusal::unknown(RefusalKind::WrongCluster, message))
             }
             (_, Some(answered)) => {
-                self.table.learn(answered);
+                self.window.learn(answered);
                 Ok(Some(answered))
             }
             (_, None) => Ok(None),
         }
     }
 
-    fn load_frame(&mut self, key: Key, attempt: Attempt, frame: v1::LoadFrame, cluster: Option<ClusterId>) {
-        let Some(Operation { body: Body::Load { assembler, .. }, .. }) = self.operations.get_mut(&key) else {
-            return self.refuse_tag(attempt.tag, not_understood(Refusal::invalid("a load's frame answers another call")));
+    fn load_frame(&mut self, key: Key, mut operation: Operation, frame: v1::LoadFrame, cluster: Option<ClusterId>) {
+        let Body::Load { assembler, .. } = &mut operation.body else {
+            return self.refuse(key, operation, not_understood(Refusal::invalid("a load's frame answers another call")));
         };
         match assembler.push(frame) {
-            Ok(None) => {}
+            Ok(None) => self.keep(key, operation),
             Ok(Some(assembled)) => {
-                self.failures.clear();
-                self.end_attempt(key);
-                if let Some(Operation { body: Body::Load { reply, .. }, .. }) = self.remove(key) {
+                if let Body::Load { reply, .. } = self.succeeded(key, operation).body {
                     // The caller went away.
                     let _ = reply.send(Ok((assembled, cluster)));
                 }
             }
-            Err(refusal) if refusal.kind == RefusalKind::Corrupt => self.refuse_tag(attempt.tag, refusal),
-            Err(refusal) => self.refuse_tag(attempt.tag, not_understood(refusal)),
+            Err(refusal) if refusal.kind == RefusalKind::Corrupt => self.refuse(key, operation, refusal),
+            Err(refusal) => self.refuse(key, operation, not_understood(refusal)),
         }
     }
 
-    fn list_page(&mut self, key: Key, attempt: Attempt, page: v1::ListPage) {
+    fn list_page(&mut self, key: Key, operation: Operation, page: v1::ListPage) {
         let page = match wire::list_page_from(page) {
             Ok(page) => page,
-            Err(refusal) => return self.refuse_tag(attempt.tag, not_understood(refusal)),
+            Err(refusal) => return self.refuse(key, operation, not_understood(refusal)),
         };
-        self.failures.clear();
-        self.end_attempt(key);
-        if let Some(Operation { body: Body::List { reply, .. }, .. }) = self.remove(key) {
+        if let Body::List { reply, .. } = self.succeeded(key, operation).body {
             // The caller went away.
             let _ = reply.send(Ok(page));
         }
     }
 
-    fn outcome(&mut self, key: Key, attempt: Attempt, outcome: Outcome, cluster: Option<ClusterId>) {
+    /// An operation has its answer.
+    fn succeeded(&mut self, key: Key, mut operation: Operation) -> Operation {
         self.failures.clear();
-        let users_write = self.operations.get(&key).is_some_and(Operation::is_write);
+        self.end_attempt(&mut operation);
+        self.end(key, operation)
+    }
+
+    fn outcome(&mut self, key: Key, mut operation: Operation, outcome: Outcome, cluster: Option<ClusterId>) {
+        self.failures.clear();
+        let users_write = operation.is_write();
         match outcome.verdict {
-            Verdict::ClientUnknown => self.client_unknown(key, attempt),
+            Verdict::ClientUnknown => self.client_unknown(key, operation),
             // Not recorded, not executed: like an overload.
             Verdict::Busy => {
                 let kind = RefusalKind::Overloaded { retry_after: std::time::Duration::ZERO };
-                self.refuse_tag(attempt.tag, Refusal::not_applied(kind, "the table of outcomes is full"));
+                self.refuse(key, operation, Refusal::not_applied(kind, "the table of outcomes is full"));
             }
-            Verdict::Stale | Verdict::WindowExceeded if users_write => self.fail(key, Error::indeterminate(None)),
+            Verdict::Stale | Verdict::WindowExceeded if users_write => self.fail(key, operation, Error::indeterminate(None)),
             // Not recorded: the same request carries the whole. No earlier attempt can still happen: its base never becomes current.
             Verdict::BaseMismatch => {
                 tracing::debug!("a delta's base is not what is stored");
-                self.end_attempt(key);
-                self.remake(key, false);
+                self.end_attempt(&mut operation);
+                self.make_full(key, operation, false);
             }
-            Verdict::Conflict { .. } if self.send_instead(key) => {}
+            // As another write, since this one has its outcome.
+            Verdict::Conflict { .. } if operation.fall_back() => {
+                self.end_attempt(&mut operation);
+                operation.history = Default::default();
+                self.resequence(key, operation);
+            }
             Verdict::TooManyClients | Verdict::TooManySessions => {
                 let error =
                     Error::new(ErrorKind::Refused { retry_after: FULL_RETRY_AFTER }, "the cluster is full, nothing changed");
-                self.fail(key, error);
+                self.fail(key, operation, error);
             }
-            Verdict::TooLarge(what) => self.fail(key, Error::too_large(what, outcome.revision)),
-            _ if users_write => {
-                self.end_attempt(key);
-                if let Some(Operation { body: Body::Write { reply, plan, .. }, history, .. }) = self.remove(key) {
-                    if history.ambiguous {
-                        let is_conflict = matches!(outcome.verdict, Verdict::Conflict { .. });
-                        tracing::debug!(is_conflict, "an ambiguous write was settled by a retry");
-                    }
-                    if let Some(mut plan) = plan {
-                        plan.ended(Ok((&outcome, cluster)));
-                    }
-                    // The caller went away; the write happened all the same.
-                    let _ = reply.send(Ok(outcome));
-                }
-            }
-            verdict => self.own_outcome(key, &verdict),
+            Verdict::TooLarge(what) => self.fail(key, operation, Error::too_large(what, outcome.revision)),
+            _ if users_write => self.succeeded(key, operation).succeed(outcome, cluster),
+            verdict => self.own_outcome(key, operation, &verdict),
         }
     }
 
-    /// Has the whole content of a save made, which is then sent under the same identity; no attempt is open.
-    pub(super) fn remake(&mut self, key: Key, elsewhere: bool) {
-        let Some(Operation { body: Body::Write { plan, .. }, .. }) = self.operations.get_mut(&key) else { return };
+    /// Has the full change of a save made, which is then sent under the same identity; no attempt is open.
+    pub(super) fn make_full(&mut self, key: Key, mut operation: Operation, elsewhere: bool) {
+        // Only a user's write goes on from anything: another operation that is answered so ends with its deadline.
+        let Body::Write { plan, .. } = &mut operation.body else { return self.keep(key, operation) };
         let Some(make) = plan.as_mut().and_then(|plan| plan.remake(elsewhere)) else {
-            return self.fail(key, Error::forgotten(Version(0)));
+            return self.fail(key, operation, Error::forgotten(Version(0)));
         };
-        let reports = self.reports.clone();
+        self.keep(key, operation);
+        let made = self.make_full_changes.clone();
         self.tasks.spawn(async move {
             let change = make();
             // The driver ended.
-            let _ = reports.send(Event::Remade { key, change }).await;
+            let _ = made.send((key, change)).await;
         });
     }
 
-    fn remade(&mut self, key: Key, change: Result<Change, Error>) {
-        let Some(operation) = self.operations.get_mut(&key) else { return };
-        let Body::Write { write, plan: Some(plan), .. } = &mut operation.body else { return };
+    pub(super) fn full_change_made(&mut self, key: Key, change: Result<Change, Error>) {
+        let Some(mut operation) = self.operations.remove(&key) else { return };
         match change {
-            Err(error) => self.fail(key, error),
+            Err(error) => self.fail(key, operation, error),
             Ok(change) => {
-                plan.remade(&change);
-                operation.bytes = change.stored_bytes();
-                write.set_change(change);
-                self.proceed(key);
+                if let Body::Write { write, plan: Some(plan), .. } = &mut operation.body {
+                    plan.remade(&change);
+                    operation.bytes = change.stored_bytes();
+                    write.set_change(change);
+                }
+                self.proceed(key, operation);
             }
         }
     }
 
-    /// Whether there is something else to send after a conflict: as another write, since this one has its outcome.
-    fn send_instead(&mut self, key: Key) -> bool {
-        let Some(operation) = self.operations.get_mut(&key) else { return false };
-        let Body::Write { write, plan: Some(plan), .. } = &mut operation.body else { return false };
-        let Some(instead) = plan.instead() else { return false };
-        operation.bytes = instead.change().map_or(0, Change::stored_bytes);
-        *write = instead;
-        self.end_attempt(key);
-        if let Some(operation) = self.operations.get_mut(&key) {
-            operation.history = Default::default();
-        }
-        self.resequence(key);
-        true
-    }
-
-    fn own_outcome(&mut self, key: Key, verdict: &Verdict) {
+    fn own_outcome(&mut self, key: Key, mut operation: Operation, verdict: &Verdict) {
         // Any outcome settles a write under its sequence; only a client that was kept has closed those below.
         let is_heard = |say: &Say| matches!(say, Say::Settle(_)) || *verdict == Verdict::ClientKept;
         if let Some((_, say)) = self.closing.take_if(|(closing, say)| *closing == key && is_heard(say)) {
@@ -258,95 +246,90 @@ impl Driver {
             // The next one, if there is one, at once.
             self.close_at = self.now;
         }
-        self.end_attempt(key);
-        let removed = self.remove(key);
-        if let (Some(Operation { body: Body::Open { nonce }, .. }), Verdict::ClientOpened { client }) = (removed, verdict)
-            && nonce == self.table.nonce()
+        self.end_attempt(&mut operation);
+        let operation = self.end(key, operation);
+        if let (Body::Open { nonce }, Verdict::ClientOpened { client }) = (operation.body, verdict)
+            && nonce == self.window.nonce()
         {
-            self.table.opened(*client);
+            self.window.opened(*client);
             self.keep_alive_at = Some(self.now + intervals().keep_alive);
         }
     }
 
     /// The cluster does not know our client: this attempt changed nothing. An earlier one may have, before the client was dropped.
-    fn client_unknown(&mut self, key: Key, attempt: Attempt) {
-        let Some(request) = self.operations.get(&key).and_then(|operation| operation.request) else {
+    fn client_unknown(&mut self, key: Key, mut operation: Operation) {
+        let Some(request) = operation.request else {
             // A keep-alive: the next write opens another client. A close: there is nothing to close.
-            if let Some(client) = self.table.client() {
-                self.table.forget(client, self.config.nonce());
+            if let Some(client) = self.window.client() {
+                self.window.forget(client, self.config.nonce());
             }
-            let error = Error::refused("the client is not open");
-            return self.fail(key, error);
+            return self.fail(key, operation, Error::refused("the client is not open"));
         };
-        self.table.forget(request.client, self.config.nonce());
+        self.window.forget(request.client, self.config.nonce());
         tracing::debug!(client = request.client.0, "the cluster forgot this client, another is opened");
-        if self.operations.get(&key).is_some_and(|operation| operation.history.ambiguous) {
-            self.fail(key, Error::indeterminate(None));
+        if operation.history.ambiguous {
+            self.fail(key, operation, Error::indeterminate(None));
         } else {
-            self.end_attempt(key);
-            self.resequence(key);
+            self.end_attempt(&mut operation);
+            self.resequence(key, operation);
         }
-        assert!(!self.attempts.contains_key(&attempt.tag), "an answered attempt is open tag={}", attempt.tag);
     }
 
     /// Sends a write again under another identity: every attempt under the old one definitely changed nothing (L7).
-    fn resequence(&mut self, key: Key) {
-        let Some(operation) = self.operations.get_mut(&key) else { return };
+    fn resequence(&mut self, key: Key, mut operation: Operation) {
         assert!(!operation.history.ambiguous, "an ambiguous write got another identity");
         if let Some(request) = operation.request.take() {
-            self.table.close(&request);
+            self.window.close(&request);
         }
-        self.proceed(key);
+        self.proceed(key, operation);
     }
 
     fn refuse_tag(&mut self, tag: u64, refusal: Refusal) {
         let Some(key) = self.attempts.get(&tag).copied() else { return };
-        self.refuse(key, refusal);
+        let Some(operation) = self.operations.remove(&key) else { return };
+        self.refuse(key, operation, refusal);
     }
 
-    fn refuse(&mut self, key: Key, refusal: Refusal) {
-        let Some(attempt) = self.end_attempt(key) else { return };
+    fn refuse(&mut self, key: Key, mut operation: Operation, refusal: Refusal) {
+        let Some(attempt) = self.end_attempt(&mut operation) else { return self.keep(key, operation) };
         let target = attempt.via.target();
         let random = u64_from(&*self.config.random);
         if refusal.kind == RefusalKind::Unauthenticated {
             self.show_current(attempt.via);
         }
-        let Some(operation) = self.operations.get_mut(&key) else { return };
         if let Some(request) = operation.request.filter(|_| refusal.applied == Applied::No) {
             tracing::trace!(client = request.client.0, sequence = request.sequence.0, "an attempt of a write was refused");
         }
-        let remaining = operation.deadline.saturating_sub(self.now);
         if operation.is_write() && refusal.applied == Applied::Unknown {
             operation.history.ambiguous = true;
             if let Some(request) = operation.request.take_if(|_| mutant::is(Mutant::RetryWithNewRequest)) {
-                self.table.close(&request);
+                self.window.close(&request);
             }
         }
+        let remaining = operation.deadline.saturating_sub(self.now);
         let situation = Situation { remaining, endpoints: self.router.count(), random };
         let decision = retry::next(&refusal, &mut operation.history, situation);
-        operation.refusal = Some(refusal.clone());
         if matches!(operation.body, Body::Open { .. }) {
             self.explain_unsequenced(&refusal);
         }
+        operation.refusal = Some(refusal);
         match decision {
-            Decision::Follow(hint) if self.router.follow(&hint.address, self.now) => self.proceed(key),
+            Decision::Follow(hint) if self.router.follow(&hint.address, self.now) => self.proceed(key, operation),
             // The named leader just failed: give the others time to notice.
-            Decision::Follow(_) => self.rest(key, target, retry::jittered(std::time::Duration::ZERO, random)),
+            Decision::Follow(_) => self.retry_after(key, operation, target, retry::jittered(std::time::Duration::ZERO, random)),
             Decision::Elsewhere => {
                 self.router.failed(target, self.now);
-                self.proceed(key);
+                self.proceed(key, operation);
             }
-            Decision::After(wait) => self.rest(key, target, wait),
+            Decision::After(wait) => self.retry_after(key, operation, target, wait),
             Decision::Forget(wait) => {
-                if attempt.cluster == self.table.cluster() {
-                    self.table.forget_cluster(self.config.nonce());
+                if attempt.cluster == self.window.cluster() {
+                    self.window.forget_cluster(self.config.nonce());
                 }
-                if let Some(operation) = self.operations.get_mut(&key) {
-                    operation.request = None;
-                }
-                self.rest(key, target, wait);
+                operation.request = None;
+                self.retry_after(key, operation, target, wait);
             }
-            Decision::GiveUp => self.give_up(key),
+            Decision::GiveUp => self.give_up(key, operation),
         }
     }
 
@@ -361,13 +344,13 @@ impl Driver {
     }
 
     /// Waits, then tries again; elsewhere, if this endpoint still is the preferred one.
-    fn rest(&mut self, key: Key, target: usize, wait: std::time::Duration) {
+    fn retry_after(&mut self, key: Key, mut operation: Operation, target: usize, wait: std::time::Duration) {
         self.router.leave(target);
-        self.arm(key, self.now + wait);
+        self.timers.arm(key, &mut operation, self.now + wait);
+        self.keep(key, operation);
     }
 
-    fn end_attempt(&mut self, key: Key) -> Option<Attempt> {
-        let operation = self.operations.get_mut(&key)?;
+    fn end_attempt(&mut self, operation: &mut Operation) -> Option<Attempt> {
         let attempt = operation.attempt.take()?;
         if let Body::Load { assembler, .. } = &mut operation.body
             && !mutant::is(Mutant::LostFramesKept)
@@ -375,22 +358,28 @@ impl Driver {
             **assembler = Default::default();
         }
         self.attempts.remove(&attempt.tag);
-        if let Via::Stream(line) = attempt.via
-            && let Some(connection) = self.connection(line)
+        if let Via::Stream(stream) = attempt.via
+            && let Some(connection) = self.connection(stream)
         {
             connection.open = connection.open.saturating_sub(1);
         }
         Some(attempt)
     }
 
+    pub(super) fn fail_key(&mut self, key: Key, error: Error) {
+        if let Some(operation) = self.operations.remove(&key) {
+            self.fail(key, operation, error);
+        }
+    }
+
     /// Ends an operation with an error. Its sequence is closed: it will never be sent again.
-    pub(super) fn fail(&mut self, key: Key, error: Error) {
-        self.end_attempt(key);
-        let Some(operation) = self.remove(key) else { return };
+    pub(super) fn fail(&mut self, key: Key, mut operation: Operation, error: Error) {
+        self.end_attempt(&mut operation);
+        let operation = self.end(key, operation);
         if matches!(error.kind(), ErrorKind::Indeterminate)
             && let (Some(request), Some(id)) = (operation.request, operation.session())
         {
-            self.given_up.note(request, id.clone(), &self.table);
+            self.given_up.note(request, id.clone(), &self.window);
         }
         if let Body::Open { .. } = operation.body
             && !matches!(error.kind(), ErrorKind::Refused { retry_after } if retry_after < FULL_RETRY_AFTER)
@@ -412,19 +401,17 @@ impl Driver {
     /// The client can not be opened, and will not be by trying again now: the calls that wait for it fail.
     fn fail_unsequenced(&mut self, error: &Error) {
         for key in std::mem::take(&mut self.unsequenced) {
-            if let Some(operation) = self.remove(key) {
-                operation.fail(error.for_another());
+            if let Some(operation) = self.operations.remove(&key) {
+                self.end(key, operation).fail(error.for_another());
             }
         }
     }
 
-    /// Takes an operation out of everything but the queues, and lets go what waited for it.
-    fn remove(&mut self, key: Key) -> Option<Operation> {
-        self.disarm(key);
-        let operation = self.operations.remove(&key)?;
-        self.timers.remove(&(operation.deadline, key));
+    /// Takes an operation, which is out of the table, out of all else but the queues, and lets go what waited for it.
+    fn end(&mut self, key: Key, mut operation: Operation) -> Operation {
+        self.timers.end(key, &mut operation);
         if let Some(request) = &operation.request {
-            self.table.close(request);
+            self.window.close(request);
         }
         if operation.is_users() {
             self.users -= 1;
@@ -446,7 +433,7 @@ impl Driver {
             }
             self.open_gates(id);
         }
-        Some(operation)
+        operation
     }
 }
 

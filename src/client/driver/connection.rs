@@ -87,8 +87,6 @@ pub(crate) enum Event {
     Down { line: StreamId, broken: Box<Broken> },
     /// A large write is answered; `channel` is worth keeping, if there.
     Alone { target: usize, tag: u64, answer: Box<Result<v1::SubmitResponse, Broken>>, channel: Option<Link> },
-    /// The whole content of an operation is made.
-    Remade { key: super::operation::Key, change: Result<crate::types::Change, super::Error> },
 }
 
 /// What it takes to connect.

@@ -9,8 +9,9 @@
 //!                              └── timer <──┴── retry::next ──> finish
 //! ```
 //!
-//! A key may stay behind in a queue after its operation ended: the code that takes it out looks whether it still is there. The driver never
-//! waits for anything but its inbox, its events and its timers; what blocks runs in tasks of its own, which end with it.
+//! An operation is taken out of the table once, worked on, and put where it belongs: a save costs three look-ups (put in, sent, answered).
+//! Queues may hold keys of operations that ended: every pop checks the table. The driver never waits for anything but its inbox, its
+//! events and its timers; what blocks runs in tasks beside it, which end with it.
 
 mod answers;
 pub(crate) mod connection;
@@ -19,9 +20,10 @@ pub(crate) mod operation;
 // Pure decisions, for explorers of them: no part of the interface.
 pub mod retry;
 pub mod router;
+mod timers;
 mod window;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,13 +38,13 @@ use super::credentials::Link;
 use super::failures::Failures;
 use crate::env::u64_from;
 use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX, intervals};
-use crate::mutant::{self, Mutant};
-use crate::types::{ClusterId, SessionId, Write};
-use crate::wire::{self, v1};
+use crate::types::{Change, SessionId};
+use crate::wire::v1;
 use connection::{Event, StreamId};
 use given_up::{GivenUp, Say};
-use operation::{Attempt, Body, Call, Key, Operation, Via};
+use operation::{Body, Call, Key, Operation, Unsendable, Via};
 use router::{Choice, Router};
+use timers::Timers;
 use window::RequestWindow;
 
 /// Calls handed over and not taken up yet.
@@ -55,6 +57,8 @@ const EVENTS_MAX: usize = 16;
 const BATCH_MAX: usize = 256;
 /// What an endpoint may take to connect, however little time there is for each.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
+/// The most of a call's time that its endpoints share to connect.
+const CONNECT_SHARED_MAX: Duration = Duration::from_secs(5);
 /// How long an operation of our own may take.
 const OWN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long closing may take, after the last open operation ended.
@@ -74,6 +78,18 @@ struct Connection {
     /// Attempts on it without an answer.
     open: usize,
     task: AbortHandle,
+}
+
+/// A place for a request in a stream's channel, and the count of the stream's open attempts.
+type Place<'a> = (StreamId, mpsc::Permit<'a, v1::SubmitRequest>, &'a mut usize);
+
+impl Connection {
+    /// `None` while it is being made, or where its channel takes no more.
+    fn place(&mut self, target: usize) -> Option<Place<'_>> {
+        let stream = StreamId { target, generation: self.generation };
+        let permit = self.requests.as_ref()?.try_reserve().ok()?;
+        Some((stream, permit, &mut self.open))
+    }
 }
 
 /// Keys are counted up, by us: they need no hash that nobody can foresee.
@@ -97,6 +113,9 @@ impl Hasher for Spread {
     }
 }
 
+/// What became of the full change of an operation.
+type FullChange = (Key, Result<Change, Error>);
+
 /// See the module.
 pub(crate) struct Driver {
     config: Arc<Config>,
@@ -104,16 +123,18 @@ pub(crate) struct Driver {
     calls: mpsc::Receiver<Call>,
     events: mpsc::Receiver<Event>,
     reports: mpsc::Sender<Event>,
+    /// Full changes that were made for operations whose base the cluster did not have.
+    full_changes: mpsc::Receiver<FullChange>,
+    make_full_changes: mpsc::Sender<FullChange>,
     tasks: JoinSet<()>,
     router: Router,
     /// What became of endpoints since the last call that went well.
     failures: Failures,
-    table: RequestWindow,
+    window: RequestWindow,
     operations: HashMap<Key, Operation, Counted>,
     /// Attempts without an answer, by tag.
     attempts: BTreeMap<u64, Key>,
-    /// Deadlines, gates and waits.
-    timers: BTreeSet<(Duration, Key)>,
+    timers: Timers,
     /// Open writes of each session, oldest first.
     sessions: HashMap<SessionId, Vec<Key>>,
     /// Operations that wait for an abandoned write of their session, oldest first.
@@ -148,20 +169,23 @@ pub(crate) struct Driver {
 impl Driver {
     pub fn new(config: Arc<Config>, calls: mpsc::Receiver<Call>) -> Self {
         let (reports, events) = mpsc::channel(EVENTS_MAX);
+        let (make_full_changes, full_changes) = mpsc::channel(EVENTS_MAX);
         let router = Router::new(&config.endpoints, u64_from(&*config.random));
         Self {
             now: config.clock.now(),
-            table: RequestWindow::new(config.nonce()),
+            window: RequestWindow::new(config.nonce()),
             config,
             calls,
             events,
             reports,
+            full_changes,
+            make_full_changes,
             tasks: JoinSet::new(),
             router,
             failures: Failures::default(),
             operations: HashMap::default(),
             attempts: BTreeMap::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             sessions: HashMap::new(),
             gates: HashMap::new(),
             unsequenced: VecDeque::new(),
@@ -189,6 +213,7 @@ impl Driver {
     pub async fn run(mut self) {
         let mut calls = Vec::with_capacity(BATCH_MAX);
         let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut full_change = None;
         let mut armed = self.now + IDLE;
         let mut sleep = Box::pin(sleep_until(Instant::now() + IDLE));
         loop {
@@ -204,11 +229,15 @@ impl Driver {
             tokio::select! {
                 biased;
                 _ = self.events.recv_many(&mut events, EVENTS_MAX) => {}
+                made = self.full_changes.recv() => full_change = made,
                 taken = self.calls.recv_many(&mut calls, BATCH_MAX), if self.takes_calls() => self.leaving = taken == 0,
                 () = &mut sleep => armed = Duration::ZERO,
             }
             self.now = self.config.clock.now();
             events.drain(..).for_each(|event| self.report(event));
+            if let Some((key, change)) = full_change.take() {
+                self.full_change_made(key, change);
+            }
             calls.drain(..).for_each(|call| self.accept(call));
             self.fire();
             while self.tasks.try_join_next().is_some() {}
@@ -224,7 +253,7 @@ impl Driver {
     }
 
     fn wake_at(&self) -> Duration {
-        let timer = self.timers.first().map(|(at, _)| *at);
+        let timer = self.timers.first().map(|(at, _)| at);
         // The next look at the endpoints matters only to what waits for one.
         let wait = self.wait_until.filter(|_| !self.ready.is_empty());
         let close = Some(self.close_at).filter(|at| !self.given_up.is_empty() && self.closing.is_none() && *at > self.now);
@@ -248,24 +277,23 @@ impl Driver {
         }
         self.used = true;
         self.users += 1;
-        let key = self.enter(operation);
-        let Some(id) = self.operations[&key].session().cloned() else { return self.ready.push_back(key) };
-        let gated = self.is_gated(&id, key);
-        if self.operations[&key].is_write() {
-            self.sessions.entry(id.clone()).or_default().push(key);
+        let key = self.enter(&operation);
+        let session = operation.session().cloned();
+        let gate = session.clone().filter(|id| self.is_gated(id, key));
+        if let Some(id) = session.filter(|_| operation.is_write()) {
+            self.sessions.entry(id).or_default().push(key);
         }
-        if gated {
-            self.gate(id, key);
-        } else {
-            self.proceed(key);
+        match gate {
+            Some(id) => self.gate(id, key, operation),
+            None => self.proceed(key, operation),
         }
     }
 
-    fn enter(&mut self, operation: Operation) -> Key {
+    /// The key of a new operation, which is still outside the table.
+    fn enter(&mut self, operation: &Operation) -> Key {
         let key = self.next_key;
         self.next_key += 1;
-        self.timers.insert((operation.deadline, key));
-        self.operations.insert(key, operation);
+        self.timers.start(key, operation);
         key
     }
 
@@ -275,13 +303,12 @@ impl Driver {
         self.sessions.get(id).is_some_and(|writes| writes.iter().any(abandoned))
     }
 
-    fn gate(&mut self, id: SessionId, key: Key) {
-        let half = (self.operations[&key].deadline - self.now) / 2;
-        if let Some(operation) = self.operations.get_mut(&key) {
-            operation.gated = true;
-        }
-        self.arm(key, self.now + half);
+    fn gate(&mut self, id: SessionId, key: Key, mut operation: Operation) {
+        operation.gated = true;
+        let half = (operation.deadline - self.now) / 2;
+        self.timers.arm(key, &mut operation, self.now + half);
         self.gates.entry(id).or_default().push(key);
+        self.operations.insert(key, operation);
     }
 
     /// A write has waited long for an abandoned one of its session, which nobody waits for: that is given up, so that it can't land after
@@ -290,19 +317,19 @@ impl Driver {
         let Some(id) = self.operations.get(&key).and_then(Operation::session).cloned() else { return };
         while let Some(oldest) = self.oldest_abandoned(&id, key) {
             tracing::debug!("an abandoned write is given up for the next one of its session");
-            self.fail(oldest, Error::indeterminate(None));
+            self.fail_key(oldest, Error::indeterminate(None));
         }
-        let Some(operation) = self.operations.get(&key).filter(|operation| operation.gated) else { return };
+        let Some(operation) = self.operations.get_mut(&key).filter(|operation| operation.gated) else { return };
         let again = ((operation.deadline - self.now) / 2).max(GATE_LOOK_MIN);
-        self.arm(key, (self.now + again).min(operation.deadline));
+        let at = (self.now + again).min(operation.deadline);
+        self.timers.arm(key, operation, at);
     }
 
     /// The oldest abandoned write before `key` of a session, if every sequence below its own is closed: the next request then closes it.
     fn oldest_abandoned(&self, id: &SessionId, key: Key) -> Option<Key> {
         let abandoned = |write: &Key| self.operations.get(write).filter(|operation| *write < key && operation.is_abandoned());
-        let oldest = self.sessions.get(id)?.iter().copied().find(|write| abandoned(write).is_some())?;
-        let request = self.operations.get(&oldest)?.request?;
-        self.table.is_oldest(&request).then_some(oldest)
+        let (oldest, operation) = self.sessions.get(id)?.iter().find_map(|write| Some((*write, abandoned(write)?)))?;
+        operation.request.is_some_and(|request| self.window.is_oldest(&request)).then_some(oldest)
     }
 
     fn open_gates(&mut self, id: &SessionId) {
@@ -313,58 +340,45 @@ impl Driver {
             }
             if self.is_gated(id, key) {
                 self.gates.entry(id.clone()).or_default().push(key);
-            } else {
-                self.proceed(key);
+            } else if let Some(operation) = self.operations.remove(&key) {
+                self.proceed(key, operation);
             }
         }
     }
 
     /// On to a sequence, or straight to an endpoint.
-    fn proceed(&mut self, key: Key) {
-        self.disarm(key);
-        let Some(operation) = self.operations.get_mut(&key) else { return };
+    fn proceed(&mut self, key: Key, mut operation: Operation) {
+        self.timers.disarm(key, &mut operation);
         operation.gated = false;
-        if operation.is_write() && operation.request.is_none() {
-            self.unsequenced.push_back(key);
-        } else {
-            self.ready.push_back(key);
+        let needs_sequence = operation.is_write() && operation.request.is_none();
+        if needs_sequence && self.unsequenced.is_empty() {
+            operation.request = self.window.take();
         }
-    }
-
-    fn arm(&mut self, key: Key, at: Duration) {
-        self.disarm(key);
-        if let Some(operation) = self.operations.get_mut(&key) {
-            operation.timer = Some(at);
-            self.timers.insert((at, key));
-        }
-    }
-
-    fn disarm(&mut self, key: Key) {
-        let Some(operation) = self.operations.get_mut(&key) else { return };
-        if let Some(at) = operation.timer.take()
-            && at != operation.deadline
-        {
-            self.timers.remove(&(at, key));
-        }
+        let queue = if needs_sequence && operation.request.is_none() { &mut self.unsequenced } else { &mut self.ready };
+        queue.push_back(key);
+        self.operations.insert(key, operation);
     }
 
     /// Does what is due.
     fn fire(&mut self) {
-        while let Some((at, key)) = self.timers.first().copied().filter(|(at, _)| *at <= self.now) {
-            let Some(operation) = self.operations.get_mut(&key) else {
-                self.timers.remove(&(at, key));
+        while let Some((at, key)) = self.timers.first().filter(|(at, _)| *at <= self.now) {
+            let Some(operation) = self.operations.get(&key) else {
+                self.timers.forget(at, key);
                 continue;
             };
             let waits = operation.gated && operation.is_write();
             match operation.deadline <= self.now {
                 true if waits => {
-                    self.fail(key, Error::refused("an abandoned write of this session is still open, this one was not sent"));
+                    let error = Error::refused("an abandoned write of this session is still open, this one was not sent");
+                    self.fail_key(key, error);
                 }
-                true => self.give_up(key),
+                true => self.give_up_key(key),
                 false if waits => self.close_abandoned(key),
                 false => {
-                    self.timers.remove(&(at, key));
-                    self.proceed(key);
+                    self.timers.forget(at, key);
+                    if let Some(operation) = self.operations.remove(&key) {
+                        self.proceed(key, operation);
+                    }
                 }
             }
         }
@@ -373,9 +387,14 @@ impl Driver {
         }
     }
 
+    fn give_up_key(&mut self, key: Key) {
+        if let Some(operation) = self.operations.remove(&key) {
+            self.give_up(key, operation);
+        }
+    }
+
     /// Fails an operation for which nothing more is tried, with what became of the endpoints.
-    fn give_up(&mut self, key: Key) {
-        let Some(operation) = self.operations.get_mut(&key) else { return };
+    fn give_up(&mut self, key: Key, mut operation: Operation) {
         let connecting = self.connections.iter().filter(|(_, connection)| connection.requests.is_none()).map(|(at, _)| *at);
         let waited_for = operation.attempt.map(|attempt| attempt.via.target()).into_iter();
         for at in waited_for.chain(connecting.filter(|_| operation.attempt.is_none())) {
@@ -383,11 +402,11 @@ impl Driver {
         }
         let error =
             if operation.is_about_endpoints() { operation.failure().with_endpoints(&self.failures) } else { operation.failure() };
-        self.fail(key, error);
+        self.fail(key, operation, error);
     }
 
     fn keep_alive(&mut self) {
-        self.keep_alive_at = self.table.client().map(|_| self.now + intervals().keep_alive);
+        self.keep_alive_at = self.window.client().map(|_| self.now + intervals().keep_alive);
         if std::mem::take(&mut self.used) && self.keep_alive_at.is_some() {
             self.own(Body::KeepAlive, OWN_DEADLINE);
         }
@@ -395,8 +414,9 @@ impl Driver {
 
     /// Starts an operation of our own.
     fn own(&mut self, body: Body, within: Duration) -> Key {
-        let key = self.enter(Operation::new(Call { deadline: self.now + within, body, permit: None }));
-        self.ready.push_back(key);
+        let operation = Operation::new(Call { deadline: self.now + within, body, permit: None });
+        let key = self.enter(&operation);
+        self.proceed(key, operation);
         key
     }
 
@@ -408,9 +428,9 @@ impl Driver {
             // Nobody is left to use it.
             let ours = self.opening.into_iter().chain(self.closing.as_ref().map(|(key, _)| *key));
             for key in ours.collect::<Vec<_>>() {
-                self.fail(key, Error::refused("the client is closed"));
+                self.fail_key(key, Error::refused("the client is closed"));
             }
-            if self.table.client().is_some() {
+            if self.window.client().is_some() {
                 self.own(Body::CloseClient, CLOSE_DEADLINE);
             }
         }
@@ -425,7 +445,7 @@ impl Driver {
         if self.leaving || self.closing.is_some() || self.close_at > self.now {
             return;
         }
-        let Some(say) = self.given_up.next(&self.table) else { return };
+        let Some(say) = self.given_up.next(&self.window) else { return };
         let body = match &say {
             Say::Closed(_) => Body::KeepAlive,
             Say::Settle(write) => Body::Settle { write: write.clone() },
@@ -439,13 +459,13 @@ impl Driver {
                 self.unsequenced.pop_front();
                 continue;
             };
-            let Some(request) = self.table.take() else { break };
+            let Some(request) = self.window.take() else { break };
             operation.request = Some(request);
             self.unsequenced.pop_front();
             self.ready.push_back(key);
         }
-        if !self.unsequenced.is_empty() && self.table.client().is_none() && self.opening.is_none() {
-            let nonce = self.table.nonce();
+        if !self.unsequenced.is_empty() && self.window.client().is_none() && self.opening.is_none() {
+            let nonce = self.window.nonce();
             self.opening = Some(self.own(Body::Open { nonce }, OWN_DEADLINE));
         }
     }
@@ -464,115 +484,64 @@ impl Driver {
         };
         let mut waiting = VecDeque::new();
         while let Some(key) = self.ready.pop_front() {
-            let Some(operation) = self.operations.get(&key) else { continue };
+            let Some(operation) = self.operations.get_mut(&key) else { continue };
             if operation.bytes > LARGE_OPERATION_BYTES {
                 self.send_alone(key, target);
-            } else if !self.send(key, target) {
+                continue;
+            }
+            let connection = self.connections.get_mut(&target);
+            // A channel that takes no more belongs to a stream whose end is about to be reported.
+            let Some((stream, place, open)) = connection.and_then(|connection| connection.place(target)) else {
                 waiting.push_back(key);
+                continue;
+            };
+            match operation.attempt(self.next_tag, Via::Stream(stream), &self.window, self.now) {
+                Ok(request) => {
+                    self.attempts.insert(self.next_tag, key);
+                    self.next_tag += 1;
+                    place.send(request);
+                    *open += 1;
+                }
+                Err(unsendable) => {
+                    drop(place);
+                    self.not_sent(key, unsendable);
+                }
             }
         }
         self.ready = waiting;
-    }
-
-    /// Whether it is on its way; otherwise the connection is being made.
-    fn send(&mut self, key: Key, target: usize) -> bool {
-        let Some(connection) = self.connections.get(&target) else {
+        if !self.ready.is_empty() && !self.connections.contains_key(&target) {
             self.connect(target);
-            return false;
-        };
-        let Some(requests) = connection.requests.clone() else { return false };
-        let line = StreamId { target, generation: connection.generation };
-        // A channel that takes no more belongs to a stream whose end is about to be reported.
-        let Ok(place) = requests.try_reserve() else { return false };
-        let Some(message) = self.attempt(key, Via::Stream(line)) else { return true };
-        place.send(message);
-        if let Some(connection) = self.connections.get_mut(&target) {
-            connection.open += 1;
         }
-        true
     }
 
     fn send_alone(&mut self, key: Key, target: usize) {
-        let Some(message) = self.attempt(key, Via::Alone(target)) else { return };
-        let remaining = self.operations[&key].deadline.saturating_sub(self.now);
+        let Some(operation) = self.operations.get_mut(&key) else { return };
+        let remaining = operation.deadline.saturating_sub(self.now);
+        let request = match operation.attempt(self.next_tag, Via::Alone(target), &self.window, self.now) {
+            Ok(request) => request,
+            Err(unsendable) => return self.not_sent(key, unsendable),
+        };
+        self.attempts.insert(self.next_tag, key);
+        self.next_tag += 1;
         let channel = self.bulk.as_ref().filter(|(at, _)| *at == target).map(|(_, channel)| channel.clone());
         let dial = self.config.dial(self.router.address(target)).within(self.share(remaining));
-        self.tasks.spawn(connection::alone(dial, target, channel, message, remaining, self.reports.clone()));
+        self.tasks.spawn(connection::alone(dial, target, channel, request, remaining, self.reports.clone()));
     }
 
-    /// The message of a new attempt; `None` if the operation has come to nothing meanwhile.
-    fn attempt(&mut self, key: Key, via: Via) -> Option<v1::SubmitRequest> {
-        let cluster = self.table.cluster();
-        let own = self.own_message(key);
-        if !self.belongs(key, cluster) {
-            self.remake(key, true);
-            return None;
+    fn not_sent(&mut self, key: Key, unsendable: Unsendable) {
+        let Some(operation) = self.operations.remove(&key) else { return };
+        match unsendable {
+            Unsendable::OtherCluster => self.make_full(key, operation, true),
+            Unsendable::NotOpen => self.fail(key, operation, Error::refused("the client is not open")),
         }
-        let operation = self.operations.get_mut(&key)?;
-        if let (Body::Write { write, .. }, Some(request)) = (&mut operation.body, operation.request) {
-            let request = self.table.refresh(request);
-            operation.request = Some(request);
-            write.set_request(request);
-        }
-        let Some(message) = own.or_else(|| operation.message()) else {
-            self.fail(key, Error::refused("the client is not open"));
-            return None;
-        };
-        assert!(operation.attempt.is_none(), "an operation is sent while an attempt is open key={key}");
-        if let Body::Write { write, .. } | Body::Settle { write } = &operation.body
-            && let Some(request) = write.request()
-        {
-            tracing::trace!(client = request.client.0, sequence = request.sequence.0, "an attempt of a write begins");
-        }
-        let tag = self.next_tag;
-        self.next_tag += 1;
-        operation.attempt = Some(Attempt { tag, via, cluster });
-        self.attempts.insert(tag, key);
-        let remaining = operation.deadline.saturating_sub(self.now);
-        // A little less than what is left, so that a refusal at the deadline still arrives before it.
-        let timeout = remaining - (remaining / 10).min(Duration::from_millis(100));
-        Some(v1::SubmitRequest {
-            tag,
-            timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
-            cluster_id: cluster.map(|id| bytes::Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
-            operation: Some(message),
-        })
-    }
-
-    /// Whether what the operation goes on from is of this cluster. A load goes on from nothing instead.
-    fn belongs(&mut self, key: Key, here: Option<ClusterId>) -> bool {
-        match self.operations.get_mut(&key).map(|operation| &mut operation.body) {
-            Some(Body::Load { load, cluster, .. }) if cluster.is_some() && *cluster != here => {
-                (load.have, *cluster) = (None, None);
-                true
-            }
-            Some(Body::Write { plan: Some(plan), .. }) => plan.cluster().is_none_or(|cluster| Some(cluster) == here),
-            _ => true,
-        }
-    }
-
-    fn own_message(&self, key: Key) -> Option<v1::submit_request::Operation> {
-        let nonce = self.table.nonce();
-        let write = match (&self.operations.get(&key)?.body, self.table.client()) {
-            (Body::Open { nonce }, _) => Write::OpenClient { nonce: *nonce },
-            (Body::KeepAlive, Some(client)) => {
-                let is_planted = mutant::is(Mutant::KeepAliveCloses);
-                let closed = if is_planted { self.table.next() } else { self.table.acknowledged_below() };
-                Write::KeepAlive { client, nonce, acknowledged_below: closed }
-            }
-            (Body::CloseClient, Some(client)) => Write::CloseClient { client, nonce },
-            (Body::Settle { write }, _) if write.request().is_some_and(|request| self.table.is_ours(request)) => write.clone(),
-            _ => return None,
-        };
-        Some(v1::submit_request::Operation::Write(wire::write_to(&write)))
     }
 
     fn connect(&mut self, target: usize) {
         let line = StreamId { target, generation: self.next_generation };
         self.next_generation += 1;
-        let remaining = self.ready.iter().filter_map(|key| self.operations.get(key)).map(|operation| operation.deadline).max();
-        let remaining = remaining.map_or(OWN_DEADLINE, |deadline| deadline.saturating_sub(self.now));
-        let dial = self.config.dial(self.router.address(target)).within(self.share(remaining));
+        let deadlines = self.ready.iter().filter_map(|key| self.operations.get(key)).map(|operation| operation.deadline);
+        let remaining = deadlines.max().map_or(CONNECT_SHARED_MAX, |deadline| deadline.saturating_sub(self.now));
+        let dial = self.config.dial(self.router.address(target)).within(self.share(remaining.min(CONNECT_SHARED_MAX)));
         // Each open operation has one attempt at most, and our own are few: the stream's channel never fills.
         let stream = connection::stream(dial, line, OPERATIONS_MAX + BATCH_MAX, self.reports.clone());
         let task = self.tasks.spawn(stream);
@@ -597,6 +566,58 @@ impl Driver {
                 }
                 kept
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tonic::transport::Endpoint;
+
+    use super::connection::{Connecting, Connector};
+    use super::*;
+    use crate::client::credentials::Credentials;
+    use crate::env::{SystemClock, SystemRandom};
+    use crate::types::{Consistency, List};
+
+    /// Takes every connection and makes none; keeps how long each could take.
+    #[derive(Default)]
+    struct Silent(Mutex<Vec<Duration>>);
+
+    impl Connector for Silent {
+        fn connect(&self, _: Endpoint, within: Duration) -> Connecting {
+            self.0.lock().expect("no panic").push(within);
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn endpoints_share_the_time_of_the_only_call_too() {
+        for (left, share) in [(Duration::from_secs(1), 250), (Duration::from_secs(30), 1250), (Duration::from_millis(1), 200)] {
+            let connector = Arc::new(Silent::default());
+            let config = Config {
+                endpoints: ["a:1", "b:1", "c:1"].map(str::to_owned).to_vec(),
+                write_deadline: left,
+                read_deadline: left,
+                connect_timeout: Duration::from_secs(60),
+                connector: connector.clone(),
+                credentials: Credentials::default(),
+                clock: Arc::new(SystemClock::default()),
+                random: Arc::new(SystemRandom),
+            };
+            let (_calls, inbox) = mpsc::channel(1);
+            let mut driver = Driver::new(Arc::new(config), inbox);
+            let (reply, _answer) = oneshot::channel();
+            let list = List { prefix: String::new(), after: None, limit: 1, consistency: Consistency::Stale };
+            let body = Body::List { list, reply };
+            driver.accept(Call { deadline: driver.now + left, body, permit: None });
+            driver.pump();
+            while connector.0.lock().expect("no panic").is_empty() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(*connector.0.lock().expect("no panic"), [Duration::from_millis(share)], "left={left:?}");
         }
     }
 }

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::connection::StreamId;
 use super::retry::History;
+use super::window::RequestWindow;
 use crate::client::{Error, ErrorKind};
-use crate::types::{Change, ClusterId, List, ListPage, Load, Nonce, Outcome, Refusal, RefusalKind, Request, SessionId, Write};
+use crate::mutant::{self, Mutant};
+use crate::types::{
+    Change, ClusterId, List, ListPage, Load, Nonce, Outcome, Refusal, RefusalKind, Request, SessionId, Verdict, Write,
+};
 use crate::wire::{self, Assembled, LoadAssembler, v1};
 
 /// Names an operation within a driver; a later one is greater.
@@ -108,6 +113,15 @@ pub(crate) struct Attempt {
     pub cluster: Option<ClusterId>,
 }
 
+/// Why an operation can't be sent as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsendable {
+    /// What it goes on from is another cluster's.
+    OtherCluster,
+    /// It is about a client that is not open, or not any more.
+    NotOpen,
+}
+
 pub(crate) struct Operation {
     pub body: Body,
     pub deadline: Duration,
@@ -169,14 +183,87 @@ impl Operation {
         matches!(&self.body, Body::Write { reply, .. } if reply.is_closed())
     }
 
-    /// The message of a user's operation.
-    pub fn message(&self) -> Option<v1::submit_request::Operation> {
-        match &self.body {
-            Body::Write { write, .. } => Some(v1::submit_request::Operation::Write(wire::write_to(write))),
-            Body::Load { load, .. } => Some(v1::submit_request::Operation::Load(wire::load_to(load))),
-            Body::List { list, .. } => Some(v1::submit_request::Operation::List(wire::list_to(list))),
-            _ => None,
+    /// Begins an attempt: the request to send, with what is closed by now.
+    pub fn attempt(&mut self, tag: u64, via: Via, window: &RequestWindow, now: Duration) -> Result<v1::SubmitRequest, Unsendable> {
+        assert!(self.attempt.is_none(), "an operation is sent while an attempt is open tag={tag}");
+        let cluster = window.cluster();
+        if !self.matches_cluster(cluster) {
+            return Err(Unsendable::OtherCluster);
         }
+        if let (Body::Write { write, .. }, Some(request)) = (&mut self.body, &mut self.request) {
+            *request = window.refresh(*request);
+            write.set_request(*request);
+        }
+        let operation = self.message(window).ok_or(Unsendable::NotOpen)?;
+        if let Body::Write { write, .. } | Body::Settle { write } = &self.body
+            && let Some(request) = write.request()
+        {
+            tracing::trace!(client = request.client.0, sequence = request.sequence.0, "an attempt of a write begins");
+        }
+        self.attempt = Some(Attempt { tag, via, cluster });
+        let remaining = self.deadline.saturating_sub(now);
+        // A little less than what is left, so that a refusal at the deadline still arrives before it.
+        let timeout = remaining - (remaining / 10).min(Duration::from_millis(100));
+        Ok(v1::SubmitRequest {
+            tag,
+            timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+            cluster_id: cluster.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
+            operation: Some(operation),
+        })
+    }
+
+    /// Whether what the operation goes on from is of this cluster. A load goes on from nothing instead.
+    fn matches_cluster(&mut self, here: Option<ClusterId>) -> bool {
+        match &mut self.body {
+            Body::Load { load, cluster, .. } if cluster.is_some() && *cluster != here => {
+                (load.have, *cluster) = (None, None);
+                true
+            }
+            Body::Write { plan: Some(plan), .. } => plan.cluster().is_none_or(|cluster| Some(cluster) == here),
+            _ => true,
+        }
+    }
+
+    /// `None` where it is about a client that is not open.
+    fn message(&self, window: &RequestWindow) -> Option<v1::submit_request::Operation> {
+        let nonce = window.nonce();
+        let own = match (&self.body, window.client()) {
+            (Body::Write { write, .. }, _) => return Some(v1::submit_request::Operation::Write(wire::write_to(write))),
+            (Body::Load { load, .. }, _) => return Some(v1::submit_request::Operation::Load(wire::load_to(load))),
+            (Body::List { list, .. }, _) => return Some(v1::submit_request::Operation::List(wire::list_to(list))),
+            (Body::Open { nonce }, _) => Write::OpenClient { nonce: *nonce },
+            (Body::KeepAlive, Some(client)) => {
+                let is_planted = mutant::is(Mutant::KeepAliveCloses);
+                let closed = if is_planted { window.next() } else { window.acknowledged_below() };
+                Write::KeepAlive { client, nonce, acknowledged_below: closed }
+            }
+            (Body::CloseClient, Some(client)) => Write::CloseClient { client, nonce },
+            (Body::Settle { write }, _) if write.request().is_some_and(|request| window.is_ours(request)) => write.clone(),
+            _ => return None,
+        };
+        Some(v1::submit_request::Operation::Write(wire::write_to(&own)))
+    }
+
+    /// After a conflict: whether there is another write to send, which has taken this one's place.
+    pub fn fall_back(&mut self) -> bool {
+        let Body::Write { write, plan: Some(plan), .. } = &mut self.body else { return false };
+        let Some(instead) = plan.instead() else { return false };
+        self.bytes = instead.change().map_or(0, Change::stored_bytes);
+        *write = instead;
+        true
+    }
+
+    /// Answers the caller of a user's write with its outcome. A caller that is gone wants none; the write happened all the same.
+    pub fn succeed(self, outcome: Outcome, cluster: Option<ClusterId>) {
+        let Body::Write { reply, plan, .. } = self.body else { return };
+        if self.history.ambiguous {
+            let is_conflict = matches!(outcome.verdict, Verdict::Conflict { .. });
+            tracing::debug!(is_conflict, "an ambiguous write was settled by a retry");
+        }
+        if let Some(mut plan) = plan {
+            plan.ended(Ok((&outcome, cluster)));
+        }
+        drop(reply.send(Ok(outcome)));
     }
 
     /// Whether what it ended in is about who could be reached, and not one node's judgement of it.
@@ -215,5 +302,61 @@ impl Operation {
             Body::Open { .. } | Body::KeepAlive | Body::Settle { .. } | Body::CloseClient => {}
             Body::Close { reply } => drop(reply.send(())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ClientId, Consistency, Expected, Have, Revision, Sequence, Version};
+
+    const NONCE: Nonce = Nonce([1; 16]);
+    const CLUSTER: [u8; 16] = [7; 16];
+
+    fn operation(body: Body) -> Operation {
+        Operation::new(Call { deadline: Duration::from_secs(10), body, permit: None })
+    }
+
+    fn settle(nonce: Nonce) -> Body {
+        let request = Request { client: ClientId(40), nonce, sequence: Sequence(1), acknowledged_below: Sequence(1) };
+        let id = SessionId::new("s").expect("valid");
+        Body::Settle { write: Write::Delete { request, id, expected: Some(Expected::Absent) } }
+    }
+
+    /// What is about a client is sent while that one is open only, and what goes on from another cluster's content is not sent there.
+    #[test]
+    fn what_is_sent_fits_the_client_and_the_cluster() {
+        let closed = RequestWindow::new(NONCE);
+        let mut open = RequestWindow::new(NONCE);
+        open.opened(ClientId(40));
+        let cases: [(&str, Body, bool, bool); 5] = [
+            ("open", Body::Open { nonce: NONCE }, true, true),
+            ("keep alive", Body::KeepAlive, false, true),
+            ("close", Body::CloseClient, false, true),
+            ("settle", settle(NONCE), false, true),
+            ("settle of an earlier client", settle(Nonce([2; 16])), false, false),
+        ];
+        for (name, body, while_closed, while_open) in cases {
+            let mut operation = operation(body);
+            for (window, is_sent) in [(&closed, while_closed), (&open, while_open)] {
+                let attempt = operation.attempt(1, Via::Alone(0), window, Duration::ZERO);
+                assert_eq!(attempt.map(drop), if is_sent { Ok(()) } else { Err(Unsendable::NotOpen) }, "{name}");
+                assert_eq!(operation.attempt.take().is_some(), is_sent, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_load_asks_another_cluster_for_everything() {
+        let other = ClusterId::from_slice(&[8; 16]).expect("an id");
+        let mut window = RequestWindow::new(NONCE);
+        window.learn(ClusterId::from_slice(&CLUSTER).expect("an id"));
+        let have = Have { create_revision: Revision(1), version: Version(1), items: 0, next_chunk: 0 };
+        let load = Load { id: SessionId::new("s").expect("valid"), have: Some(have), consistency: Consistency::Linearizable };
+        let (reply, _answer) = oneshot::channel();
+        let mut operation = operation(Body::Load { load, cluster: Some(other), assembler: Box::default(), reply });
+        let request = operation.attempt(1, Via::Alone(0), &window, Duration::from_secs(9)).expect("sent");
+        assert_eq!((request.cluster_id, request.timeout_ms), (Bytes::copy_from_slice(&CLUSTER), 900));
+        assert!(matches!(&operation.body, Body::Load { load, cluster: None, .. } if load.have.is_none()));
     }
 }
