@@ -21,7 +21,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::cache::Cache;
-use super::cache::bases::Rule;
+use super::cache::bases::SaveMode;
 use super::cache::pack;
 use super::cache::view::{Failure, Item, New, View};
 use super::sessions::{self, Found};
@@ -94,9 +94,9 @@ impl Store {
         Self { concurrent_save, ..self }
     }
 
-    async fn save_by(&self, id: &str, state: &SessionState, rule: Rule) -> Result<u64, StoreError> {
+    async fn save_by(&self, id: &str, state: &SessionState, mode: SaveMode) -> Result<u64, StoreError> {
         let new = new_from(state)?;
-        let saved = sessions::save(&self.client.handle, &self.cache, id, new, rule, Expiry::Keep).await;
+        let saved = sessions::save(&self.client.handle, &self.cache, id, new, mode, Expiry::Keep).await;
         saved.map(|written| written.version.0).map_err(|failure| store_error(failure, state.version))
     }
 }
@@ -111,12 +111,12 @@ impl SessionStore for Store {
 
     async fn save(&self, id: &String, state: &SessionState) -> Result<(), StoreError> {
         let version = Version(state.version);
-        let rule = match self.concurrent_save {
-            ConcurrentSave::Overwrite => Rule::Blind,
-            ConcurrentSave::Reject => Rule::Turn(version, OnConflict::Reject),
-            ConcurrentSave::Rebase => Rule::Turn(version, OnConflict::Rebase),
+        let mode = match self.concurrent_save {
+            ConcurrentSave::Overwrite => SaveMode::Blind,
+            ConcurrentSave::Reject => SaveMode::Turn(version, OnConflict::Reject),
+            ConcurrentSave::Rebase => SaveMode::Turn(version, OnConflict::Rebase),
         };
-        self.save_by(id, state, rule).await.map(drop)
+        self.save_by(id, state, mode).await.map(drop)
     }
 
     async fn save_if_version(&self, id: &String, state: &SessionState, expected_version: u64) -> Result<u64, StoreError> {
@@ -124,7 +124,7 @@ impl SessionStore for Store {
             0 => Expected::Absent,
             version => Expected::At { version: Version(version), create_revision: None },
         };
-        self.save_by(id, state, Rule::Expect(expected)).await.map_err(|error| match error {
+        self.save_by(id, state, SaveMode::Expect(expected)).await.map_err(|error| match error {
             StoreError::VersionConflict { actual, .. } => StoreError::VersionConflict { expected: expected_version, actual },
             other => other,
         })
@@ -133,7 +133,7 @@ impl SessionStore for Store {
 
 fn store_error(failure: Failure, expected: u64) -> StoreError {
     match failure {
-        Failure::Form(why) => StoreError::Serialization(why),
+        Failure::Encoding(why) => StoreError::Serialization(why),
         Failure::Client(error) => match error.kind() {
             ErrorKind::Conflict { actual } => StoreError::VersionConflict { expected, actual: actual.0 },
             _ => StoreError::Other(Box::new(error)),

@@ -1,4 +1,4 @@
-//! The callers' side of the driver: hands calls over, bounded, and starts the driver with the first of them.
+//! The callers' side of the driver: enqueues calls, bounded, and starts the driver with the first of them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::driver::{CALLS_MAX, Driver};
 use crate::limits::{KIB, MIB};
 use crate::types::{Outcome, Write};
 
-/// Bytes of writes this client holds at once, handed over and not settled; above it callers wait.
+/// Bytes of writes this client holds at once, enqueued and not settled; above it callers wait.
 const HELD_BYTES_MAX: u64 = 128 * MIB;
 
 #[derive(Clone)]
@@ -37,24 +37,24 @@ impl Handle {
         &self.shared.config
     }
 
-    /// Hands a write over and waits for its outcome. Dropped before it is handed over, nothing was sent; after that it goes on.
+    /// Enqueues a write and waits for its outcome. Dropped before it is enqueued, nothing was sent; after that it goes on.
     pub async fn write(&self, write: Write, plan: Option<Box<dyn Planned>>) -> Result<Outcome, Error> {
         let config = self.config();
         let deadline = config.clock.now() + config.write_deadline;
         let (reply, answer) = oneshot::channel();
         let bytes = write.change().map_or(0, |change| change.stored_bytes());
         let permit = self.hold(bytes, config.write_deadline).await?;
-        self.hand_over(Call { deadline, body: Body::Write { write, plan, reply }, permit }, config.write_deadline).await?;
+        self.enqueue(Call { deadline, body: Body::Write { write, plan, reply }, permit }, config.write_deadline).await?;
         // The driver ended with its runtime, or by a bug of ours: what it sent is not known.
         answer.await.unwrap_or_else(|_| Err(Error::indeterminate(None)))
     }
 
-    /// Hands a read over and waits for its answer.
+    /// Enqueues a read and waits for its answer.
     pub async fn read<T>(&self, body: impl FnOnce(Reply<T>) -> Body) -> Result<T, Error> {
         let config = self.config();
         let deadline = config.clock.now() + config.read_deadline;
         let (reply, answer) = oneshot::channel();
-        self.hand_over(Call { deadline, body: body(reply), permit: None }, config.read_deadline).await?;
+        self.enqueue(Call { deadline, body: body(reply), permit: None }, config.read_deadline).await?;
         answer.await.unwrap_or_else(|_| Err(Error::refused("the client's task ended")))
     }
 
@@ -81,7 +81,7 @@ impl Handle {
         }
     }
 
-    async fn hand_over(&self, call: Call, within: Duration) -> Result<(), Error> {
+    async fn enqueue(&self, call: Call, within: Duration) -> Result<(), Error> {
         let calls = self.running()?;
         let call = match calls.try_send(call) {
             Ok(()) => return Ok(()),

@@ -67,7 +67,7 @@ pub use crate::types::{
 use crate::types::{ClientId, LoadedContent, Nonce, Outcome, Request, Sequence, Verdict, Write};
 use crate::wire::LoadAssembler;
 use cache::Cache;
-use cache::bases::Rule;
+use cache::bases::SaveMode;
 use cache::pack;
 use cache::view::{Failure, New, View};
 use driver::operation::Body;
@@ -122,7 +122,7 @@ impl Client {
     /// Errors: every [`ErrorKind`] but `Conflict`; after `Indeterminate` it may or may not have happened. Dropping the future does not
     /// cancel the save once it is handed over: the caller's next call on this session waits for it.
     pub async fn save(&self, id: &str, content: Content, options: WriteOptions) -> Result<Written, Error> {
-        self.save_by(id, content, Rule::Blind, options).await
+        self.save_by(id, content, SaveMode::Blind, options).await
     }
 
     /// Stores `content` if the session is as expected.
@@ -135,16 +135,16 @@ impl Client {
         expected: Expected,
         options: WriteOptions,
     ) -> Result<Written, Error> {
-        self.save_by(id, content, Rule::Expect(expected), options).await
+        self.save_by(id, content, SaveMode::Expect(expected), options).await
     }
 
-    async fn save_by(&self, id: &str, content: Content, rule: Rule, options: WriteOptions) -> Result<Written, Error> {
+    async fn save_by(&self, id: &str, content: Content, mode: SaveMode, options: WriteOptions) -> Result<Written, Error> {
         let (items, head, counters) = match content {
             Content::Value(bytes) => (Vec::new(), pack::tagged(false, &bytes), Counters::default()),
             Content::Transcript { messages, head, counters } => (messages, pack::tagged(true, &head), counters),
         };
         let new = New { items: &items, head, counters };
-        sessions::save(&self.handle, &self.cache, id, new, rule, options.expiry).await.map_err(failed)
+        sessions::save(&self.handle, &self.cache, id, new, mode, options.expiry).await.map_err(failed)
     }
 
     /// What an adapter remembers, shared by all clones. Only one adapter may use it.
@@ -259,7 +259,7 @@ impl Session {
 fn failed(failure: Failure) -> Error {
     match failure {
         Failure::Client(error) => error,
-        Failure::Form(why) => Error::corrupt(why),
+        Failure::Encoding(why) => Error::corrupt(why),
     }
 }
 

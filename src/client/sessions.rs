@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cache::bases::{Decision, Ended, Origin, Place, Plan, Rule};
+use super::cache::bases::{ContentVersion, Origin, Plan, SaveDecision, SaveMode, SaveResult};
 use super::cache::pack;
 use super::cache::view::{Decoded, Failure, Item, New, View};
 use super::cache::{Cache, Shared, lock};
 use super::content::{Content, Session};
-use super::driver::operation::{Body, Planned, Remake};
+use super::driver::operation::{Body, MakeChange, Planned};
 use super::handle::Handle;
 use super::{Error, ErrorKind, NO_REQUEST, Written, assembler, session_id, written};
 use crate::types::{
@@ -92,15 +92,15 @@ async fn ask(
     handle.read(|reply| Body::Load { load, cluster, assembler: assembler(), reply }).await
 }
 
-type Learned<T> = (Place, Arc<View<T>>, Option<SessionInfo>);
+type Learned<T> = (ContentVersion, Arc<View<T>>, Option<SessionInfo>);
 
 fn decoded<T: Item>(items: Vec<Bytes>) -> Result<Vec<Decoded<T>>, Failure> {
-    items.into_iter().map(|stored| Decoded::from_stored(stored).map_err(Failure::Form)).collect()
+    items.into_iter().map(|stored| Decoded::from_stored(stored).map_err(Failure::Encoding)).collect()
 }
 
-fn place(info: &SessionInfo, first_chunk: u64, cluster: ClusterId) -> Place {
+fn place(info: &SessionInfo, first_chunk: u64, cluster: ClusterId) -> ContentVersion {
     let SessionInfo { create_revision, version, items, next_chunk, .. } = *info;
-    Place { cluster, create_revision, version, items, first_chunk, next_chunk }
+    ContentVersion { cluster, create_revision, version, items, first_chunk, next_chunk }
 }
 
 fn whole<T: Item>(content: LoadedContent, cluster: Option<ClusterId>, cache: &Cache<T>) -> Result<Learned<T>, Failure> {
@@ -128,7 +128,12 @@ pub(super) fn from_stored(content: LoadedContent, revision: Revision) -> Result<
 }
 
 /// `None` if the tail does not go on from there.
-fn longer<T: Item>(content: LoadedContent, base: Place, view: &View<T>, cache: &Cache<T>) -> Result<Option<Learned<T>>, Failure> {
+fn longer<T: Item>(
+    content: LoadedContent,
+    base: ContentVersion,
+    view: &View<T>,
+    cache: &Cache<T>,
+) -> Result<Option<Learned<T>>, Failure> {
     let LoadedContent { info, chunks, head } = content;
     let (items, head) = pack::unpack(chunks, head)?;
     if info.create_revision != base.create_revision || (view.len() + items.len()) as u64 != info.items {
@@ -139,19 +144,19 @@ fn longer<T: Item>(content: LoadedContent, base: Place, view: &View<T>, cache: &
     Ok(Some((place(&info, base.first_chunk, base.cluster), Arc::new(view), Some(info))))
 }
 
-/// Stores what is new, by `rule`. Once handed over it goes on, whatever becomes of the future.
+/// Stores what is new, by `mode`. Once enqueued it goes on, whatever becomes of the future.
 pub(super) async fn save<T: Item>(
     handle: &Handle,
     cache: &Cache<T>,
     id: &str,
     new: New<'_, T>,
-    rule: Rule,
+    mode: SaveMode,
     expiry: Expiry,
 ) -> Result<Written, Failure> {
     let id = session_id(id)?;
     let session = cache.session(&id);
     let patience = handle.config().write_deadline / 2;
-    let plan = tokio::time::timeout(patience, decide(&session, &new, rule, cache));
+    let plan = tokio::time::timeout(patience, decide(&session, &new, mode, cache));
     let late = || Error::refused("the same turn is still being saved, this save was not sent");
     let mut save = Save::new(plan.await.map_err(|_| late())??, session);
     let write = save.write(id, expiry)?;
@@ -160,21 +165,21 @@ pub(super) async fn save<T: Item>(
     Ok(written(outcome?)?)
 }
 
-async fn decide<T: Item>(session: &Shared<T>, new: &New<'_, T>, rule: Rule, cache: &Cache<T>) -> Result<Plan<T>, Failure> {
+async fn decide<T: Item>(session: &Shared<T>, new: &New<'_, T>, mode: SaveMode, cache: &Cache<T>) -> Result<Plan<T>, Failure> {
     loop {
-        let decision = lock(session).decide(new, rule, &cache.meter).map_err(Failure::Form)?;
+        let decision = lock(session).decide(new, mode, &cache.meter).map_err(Failure::Encoding)?;
         match decision {
-            Decision::Send(plan) => return Ok(plan),
+            SaveDecision::Send(plan) => return Ok(plan),
             // It settles by its end being dropped.
-            Decision::Wait(mut settled) => drop(settled.changed().await),
-            Decision::Conflict { actual } => return Err(Error::forgotten(actual).into()),
+            SaveDecision::Wait(mut settled) => drop(settled.changed().await),
+            SaveDecision::Conflict { actual } => return Err(Error::forgotten(actual).into()),
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Not handed over: dropped now, it never happened.
+    /// Not enqueued: dropped now, it never happened.
     Ours,
     /// The driver has it: dropped now, nobody knows.
     Taken,
@@ -189,12 +194,12 @@ struct Save<T: Item> {
     /// Chunks of the whole, if that is what is sent.
     whole: Option<u64>,
     /// What to send if a repack conflicts.
-    instead: Option<Write>,
+    fallback: Option<Write>,
 }
 
 impl<T: Item> Save<T> {
     fn new(plan: Plan<T>, session: Shared<T>) -> Self {
-        Self { plan, session, stage: Stage::Ours, whole: None, instead: None }
+        Self { plan, session, stage: Stage::Ours, whole: None, fallback: None }
     }
 
     fn write(&mut self, id: SessionId, expiry: Expiry) -> Result<Write, Failure> {
@@ -205,16 +210,16 @@ impl<T: Item> Save<T> {
         let appended = self.plan.append.take().map(|append| pack::delta(base, append)).transpose()?;
         let Some(change) = appended.filter(|_| !self.plan.repack || self.plan.on_conflict == OnConflict::Rebase) else {
             let change = whole_change(&self.plan.view)?;
-            self.remade(&change);
+            self.on_full_change(&change);
             return Ok(self.request(id, change, OnConflict::Reject, expiry));
         };
         let append = self.request(id.clone(), change, self.plan.on_conflict, expiry);
         if !self.plan.repack {
             return Ok(append);
         }
-        self.instead = Some(append);
+        self.fallback = Some(append);
         let change = whole_change(&self.plan.view)?;
-        self.remade(&change);
+        self.on_full_change(&change);
         Ok(self.request(id, change, OnConflict::Reject, expiry))
     }
 
@@ -225,25 +230,25 @@ impl<T: Item> Save<T> {
         }
     }
 
-    fn end(&mut self, ended: Ended) {
+    fn end(&mut self, ended: SaveResult) {
         self.stage = Stage::Ended;
         lock(&self.session).settle(&self.plan, ended);
     }
 }
 
 fn whole_change<T: Item>(view: &View<T>) -> Result<Change, Failure> {
-    Ok(pack::full(&view.encoded().map_err(Failure::Form)?, &view.head, view.counters.clone())?)
+    Ok(pack::full(&view.encoded().map_err(Failure::Encoding)?, &view.head, view.counters.clone())?)
 }
 
 impl<T: Item> Planned for Save<T> {
     fn cluster(&self) -> Option<ClusterId> {
-        let is_turn = self.plan.own.is_some();
+        let is_turn = self.plan.save.is_some();
         self.plan.from.and_then(|from| from.cluster()).filter(|_| is_turn || self.whole.is_none())
     }
 
-    fn remake(&mut self, elsewhere: bool) -> Option<Remake> {
+    fn full_change(&mut self, elsewhere: bool) -> Option<MakeChange> {
         // A turn means the session it was loaded from; another cluster's may only look the same.
-        let is_turn = self.plan.own.is_some();
+        let is_turn = self.plan.save.is_some();
         if !self.plan.replaceable || (elsewhere && is_turn) {
             return None;
         }
@@ -251,26 +256,26 @@ impl<T: Item> Planned for Save<T> {
         Some(Box::new(move || {
             whole_change(&view).map_err(|failure| match failure {
                 Failure::Client(error) => error,
-                Failure::Form(why) => Error::invalid(why),
+                Failure::Encoding(why) => Error::invalid(why),
             })
         }))
     }
 
-    fn remade(&mut self, change: &Change) {
+    fn on_full_change(&mut self, change: &Change) {
         self.whole = Some(change.chunks().len() as u64);
     }
 
-    fn instead(&mut self) -> Option<Write> {
-        let write = self.instead.take()?;
+    fn fallback(&mut self) -> Option<Write> {
+        let write = self.fallback.take()?;
         self.whole = None;
         Some(write)
     }
 
-    fn taken(&mut self) {
+    fn on_accepted(&mut self) {
         self.stage = Stage::Taken;
     }
 
-    fn ended(&mut self, end: Result<(&Outcome, Option<ClusterId>), ErrorKind>) {
+    fn on_finished(&mut self, end: Result<(&Outcome, Option<ClusterId>), ErrorKind>) {
         self.end(match end {
             Ok((Outcome { verdict: Verdict::Saved(saved), .. }, cluster)) => {
                 let first_chunk = match (self.whole, self.plan.from) {
@@ -278,11 +283,11 @@ impl<T: Item> Planned for Save<T> {
                     (None, Some(Origin::At(place))) => place.first_chunk,
                     (None, _) => 0,
                 };
-                Ended::Saved { saved: *saved, cluster, first_chunk }
+                SaveResult::Saved { saved: *saved, cluster, first_chunk }
             }
-            Ok(_) => Ended::Nothing,
-            Err(ErrorKind::Indeterminate) => Ended::Unknown,
-            Err(_) => Ended::Nothing,
+            Ok(_) => SaveResult::Nothing,
+            Err(ErrorKind::Indeterminate) => SaveResult::Unknown,
+            Err(_) => SaveResult::Nothing,
         });
     }
 }
@@ -290,8 +295,8 @@ impl<T: Item> Planned for Save<T> {
 impl<T: Item> Drop for Save<T> {
     fn drop(&mut self) {
         match self.stage {
-            Stage::Ours => self.end(Ended::Nothing),
-            Stage::Taken => self.end(Ended::Unknown),
+            Stage::Ours => self.end(SaveResult::Nothing),
+            Stage::Taken => self.end(SaveResult::Unknown),
             Stage::Ended => {}
         }
     }

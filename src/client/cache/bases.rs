@@ -1,12 +1,12 @@
 //! What this client knows of sessions: which contents it saw, and what it saved from them. Decides how a save is sent; sends nothing.
 //!
 //! ```text
-//! Known ── session ── bases: contents the cluster holds or held, by version (loaded, or saved by us and not rebased)
+//! BaseVersion ── session ── bases: contents the cluster holds or held, by version (loaded, or saved by us and not rebased)
 //!                       └── own saves from that base: on their way, or done: a second save of a turn goes on from there
 //! ```
 //!
-//! Nothing is guessed: what is sent as a delta was compared by value with what it appends to; where that can't be done, the whole is
-//! sent, and under a policy that loses nothing only if the session is exactly as remembered.
+//! A delta is sent only against a base that this client has compared item by item. Otherwise the full content is sent, and in a turn only
+//! if the session is exactly at the remembered version.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::types::{Base, ClusterId, Expected, Have, OnConflict, Revision, Saved,
 
 /// Contents remembered of one session.
 const BASES_MAX: usize = 512;
-/// Own saves remembered of one base; above it the base is sent whole.
+/// LocalSave saves remembered of one base; above it the base is sent whole.
 const OWN_MAX: usize = 512;
 /// Identities kept of a session whose contents were dropped.
 const STRIPPED_MAX: usize = 4;
 
 /// A content of a session, named for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ContentVersion {
     pub cluster: ClusterId,
     pub create_revision: Revision,
     pub version: Version,
@@ -35,7 +35,7 @@ pub(crate) struct Place {
     pub next_chunk: u64,
 }
 
-impl Place {
+impl ContentVersion {
     pub fn have(&self) -> Have {
         let Self { create_revision, version, items, next_chunk, .. } = *self;
         Have { create_revision, version, items, next_chunk }
@@ -56,7 +56,7 @@ impl Place {
 pub(crate) enum Origin {
     /// There is no session; in the cluster that said so, if one did.
     Absent(Option<ClusterId>),
-    At(Place),
+    At(ContentVersion),
 }
 
 impl Origin {
@@ -82,23 +82,38 @@ impl Origin {
     }
 }
 
+/// Where a save ended.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    at: ContentVersion,
+    /// Whether the stored content is the view that was saved: not after a rebase.
+    is_exact: bool,
+}
+
+/// Names a save among those from one base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LocalSaveId {
+    base: Version,
+    token: u64,
+}
+
 /// A save from a base that is on its way or done.
-struct Own<T> {
+struct LocalSave<T> {
     token: u64,
     view: Arc<View<T>>,
-    /// Where it ended, and whether the stored content is the view: not after a rebase.
-    done: Option<(Place, bool)>,
+    /// Where it ended.
+    done: Option<Done>,
     /// Dropped when it settles.
     pending: Option<watch::Sender<()>>,
 }
 
-struct Known<T> {
+struct BaseVersion<T> {
     from: Origin,
     /// `None` once dropped for want of room.
     view: Option<Arc<View<T>>>,
     info: Option<SessionInfo>,
-    own: Vec<Own<T>>,
-    /// Own saves were dropped: a second save of their turn would not be recognized.
+    saves: Vec<LocalSave<T>>,
+    /// LocalSave saves were dropped: a second save of their turn would not be recognized.
     forgot: bool,
     /// A save from here ended without an outcome; the number of that event.
     unsettled: Option<u64>,
@@ -106,7 +121,7 @@ struct Known<T> {
 
 /// How a save is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
+pub(crate) enum SaveMode {
     /// Unconditionally.
     Blind,
     /// If the session is so.
@@ -129,11 +144,11 @@ pub(crate) struct Plan<T> {
     pub replaceable: bool,
     /// Replace many chunks by few; if that conflicts, append.
     pub repack: bool,
-    /// The base and the number of the own save.
-    pub own: Option<(Version, u64)>,
+    /// The save of a turn, as its base knows it.
+    pub save: Option<LocalSaveId>,
 }
 
-pub(crate) enum Decision<T> {
+pub(crate) enum SaveDecision<T> {
     Send(Plan<T>),
     /// The same turn is being saved: decide again when that has settled.
     Wait(watch::Receiver<()>),
@@ -145,7 +160,7 @@ pub(crate) enum Decision<T> {
 
 /// How a planned save ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum SaveResult {
     /// Where; `None` if no cluster was named. And the first chunk of what is stored now.
     Saved { saved: Saved, cluster: Option<ClusterId>, first_chunk: u64 },
     /// Nothing changed.
@@ -156,26 +171,26 @@ pub(crate) enum Ended {
 
 /// What is known of one session.
 pub(crate) struct Session<T> {
-    known: Vec<Known<T>>,
+    bases: Vec<BaseVersion<T>>,
     next: u64,
 }
 
 impl<T> Default for Session<T> {
     fn default() -> Self {
-        Self { known: Vec::new(), next: 1 }
+        Self { bases: Vec::new(), next: 1 }
     }
 }
 
 impl<T: Item> Session<T> {
     /// The newest content to load from; with its metadata, if that is needed.
-    pub fn newest(&self, with_info: bool) -> Option<(Place, Arc<View<T>>, Option<SessionInfo>)> {
+    pub fn newest(&self, with_info: bool) -> Option<(ContentVersion, Arc<View<T>>, Option<SessionInfo>)> {
         // Chosen first and copied after: there may be hundreds.
-        let usable = |known: &&Known<T>| known.view.is_some() && (!with_info || known.info.is_some());
-        let at = |known: &Known<T>| match known.from {
+        let usable = |known: &&BaseVersion<T>| known.view.is_some() && (!with_info || known.info.is_some());
+        let at = |known: &BaseVersion<T>| match known.from {
             Origin::At(place) => Some((place.create_revision, place.version)),
             Origin::Absent(_) => None,
         };
-        let newest = self.known.iter().filter(usable).max_by_key(|known| at(known))?;
+        let newest = self.bases.iter().filter(usable).max_by_key(|known| at(known))?;
         match (newest.from, &newest.view) {
             (Origin::At(place), Some(view)) => Some((place, view.clone(), newest.info.clone())),
             _ => None,
@@ -188,16 +203,16 @@ impl<T: Item> Session<T> {
     }
 
     /// A load that began at `began` found this content.
-    pub fn learn(&mut self, place: Place, view: Arc<View<T>>, info: Option<SessionInfo>, began: u64) {
+    pub fn learn(&mut self, place: ContentVersion, view: Arc<View<T>>, info: Option<SessionInfo>, began: u64) {
         // Another cluster: nothing known of the old one means anything.
-        self.known.retain(|known| known.from.cluster().is_none_or(|cluster| cluster == place.cluster));
+        self.bases.retain(|known| known.from.cluster().is_none_or(|cluster| cluster == place.cluster));
         self.put(Origin::At(place), view, info);
         self.settle_by_load(place.version, began);
     }
 
     /// A load that began at `began` found nothing.
     pub fn learn_absent(&mut self, cluster: ClusterId, meter: &Meter, began: u64) {
-        self.known.retain(|known| known.from.cluster().is_none_or(|at| at == cluster));
+        self.bases.retain(|known| known.from.cluster().is_none_or(|at| at == cluster));
         self.put(Origin::Absent(Some(cluster)), Arc::new(View::empty(meter)), None);
         self.settle_by_load(Version(0), began);
     }
@@ -209,36 +224,36 @@ impl<T: Item> Session<T> {
     }
 
     fn put(&mut self, from: Origin, view: Arc<View<T>>, info: Option<SessionInfo>) {
-        let same = |known: &Known<T>| match (known.from, from) {
+        let same = |known: &BaseVersion<T>| match (known.from, from) {
             (Origin::At(one), Origin::At(other)) => one.create_revision == other.create_revision && one.version == other.version,
             (Origin::Absent(_), Origin::Absent(_)) => true,
             _ => false,
         };
-        if let Some(known) = self.known.iter_mut().find(|known| same(known)) {
+        if let Some(known) = self.bases.iter_mut().find(|known| same(known)) {
             (known.from, known.view) = (from, Some(view));
             known.info = info.or(known.info.take());
             return;
         }
-        self.known.retain(|known| known.from.version() != from.version());
-        if self.known.len() >= BASES_MAX {
-            let oldest = self.known.iter().position(|known| known.own.iter().all(|own| own.pending.is_none()));
-            self.known.remove(oldest.unwrap_or(0));
+        self.bases.retain(|known| known.from.version() != from.version());
+        if self.bases.len() >= BASES_MAX {
+            let oldest = self.bases.iter().position(|known| known.saves.iter().all(|own| own.pending.is_none()));
+            self.bases.remove(oldest.unwrap_or(0));
         }
-        self.known.push(Known { from, view: Some(view), info, own: Vec::new(), forgot: false, unsettled: None });
+        self.bases.push(BaseVersion { from, view: Some(view), info, saves: Vec::new(), forgot: false, unsettled: None });
     }
 
-    fn at(&mut self, version: Version) -> Option<&mut Known<T>> {
-        self.known.iter_mut().find(|known| known.from.version() == version)
+    fn at(&mut self, version: Version) -> Option<&mut BaseVersion<T>> {
+        self.bases.iter_mut().find(|known| known.from.version() == version)
     }
 
     /// How to send `new`. Error: an item that can't be stored.
-    pub fn decide(&mut self, new: &New<'_, T>, rule: Rule, meter: &Meter) -> Result<Decision<T>, String> {
-        match rule {
-            Rule::Blind => {
+    pub fn decide(&mut self, new: &New<'_, T>, mode: SaveMode, meter: &Meter) -> Result<SaveDecision<T>, String> {
+        match mode {
+            SaveMode::Blind => {
                 let base = self.newest(false).map(|(place, view, _)| (place, view));
-                Ok(Decision::Send(from_base(base, None, new, meter)?))
+                Ok(SaveDecision::Send(from_base(base, None, new, meter)?))
             }
-            Rule::Expect(expected) => {
+            SaveMode::Expect(expected) => {
                 let base = match expected {
                     Expected::Absent => None,
                     Expected::At { version, .. } => self.at(version).and_then(|known| match known.from {
@@ -246,9 +261,9 @@ impl<T: Item> Session<T> {
                         Origin::Absent(_) => None,
                     }),
                 };
-                Ok(Decision::Send(from_base(base, Some(expected), new, meter)?))
+                Ok(SaveDecision::Send(from_base(base, Some(expected), new, meter)?))
             }
-            Rule::Turn(version, on_conflict) => self.decide_turn(new, version, on_conflict, meter),
+            SaveMode::Turn(version, on_conflict) => self.decide_turn(new, version, on_conflict, meter),
         }
     }
 
@@ -258,100 +273,101 @@ impl<T: Item> Session<T> {
         version: Version,
         on_conflict: OnConflict,
         meter: &Meter,
-    ) -> Result<Decision<T>, String> {
+    ) -> Result<SaveDecision<T>, String> {
         if version == Version(0) && new.items.is_empty() {
-            return Ok(Decision::Send(from_base(None, None, new, meter)?));
+            return Ok(SaveDecision::Send(from_base(None, None, new, meter)?));
         }
-        let actual = self.known.iter().map(|known| known.from.version()).max().unwrap_or_default();
+        let actual = self.bases.iter().map(|known| known.from.version()).max().unwrap_or_default();
         if self.at(version).is_none() {
             if version != Version(0) {
-                return Ok(Decision::Conflict { actual });
+                return Ok(SaveDecision::Conflict { actual });
             }
             // Nobody said that there is no session: it is created only if there is none.
             self.put(Origin::Absent(None), Arc::new(View::empty(meter)), None);
         }
         let token = self.next;
-        let Some(known) = self.at(version) else { return Ok(Decision::Conflict { actual }) };
+        let Some(known) = self.at(version) else { return Ok(SaveDecision::Conflict { actual }) };
         if known.unsettled.is_some() {
-            return Ok(Decision::Conflict { actual });
+            return Ok(SaveDecision::Conflict { actual });
         }
-        let begun = |own: &&Own<T>| own.pending.is_some() && own.view.is_prefix_of(new.items);
-        if let Some(pending) = known.own.iter().find(begun).and_then(|own| own.pending.as_ref()) {
-            return Ok(Decision::Wait(pending.subscribe()));
+        let begun = |own: &&LocalSave<T>| own.pending.is_some() && own.view.is_prefix_of(new.items);
+        if let Some(pending) = known.saves.iter().find(begun).and_then(|own| own.pending.as_ref()) {
+            return Ok(SaveDecision::Wait(pending.subscribe()));
         }
-        let continued = |own: &&Own<T>| own.view.len() < new.items.len() && own.view.is_prefix_of(new.items);
-        let longest = known.own.iter().filter(continued).max_by_key(|own| own.view.len());
+        let continued = |own: &&LocalSave<T>| own.view.len() < new.items.len() && own.view.is_prefix_of(new.items);
+        let longest = known.saves.iter().filter(continued).max_by_key(|own| own.view.len());
         let (from, view, exact) = match longest.and_then(|own| own.done.map(|done| (done, own.view.clone()))) {
-            Some(((place, exact), view)) => (Origin::At(place), Some(view), exact),
+            Some((Done { at, is_exact }, view)) => (Origin::At(at), Some(view), is_exact),
             None => (known.from, known.view.clone().filter(|_| !known.forgot), true),
         };
         let Some(mut plan) = turn(from, view, exact, on_conflict, new, meter)? else {
-            return Ok(Decision::Conflict { actual });
+            return Ok(SaveDecision::Conflict { actual });
         };
-        plan.own = Some((version, token));
-        let own = Own { token, view: plan.view.clone(), done: None, pending: Some(watch::Sender::new(())) };
-        known.own.push(own);
+        plan.save = Some(LocalSaveId { base: version, token });
+        let own = LocalSave { token, view: plan.view.clone(), done: None, pending: Some(watch::Sender::new(())) };
+        known.saves.push(own);
         self.next += 1;
-        Ok(Decision::Send(plan))
+        Ok(SaveDecision::Send(plan))
     }
 
     /// A save that was planned ended so.
-    pub fn settle(&mut self, plan: &Plan<T>, ended: Ended) {
-        let place = match ended {
-            Ended::Saved { saved, cluster: Some(cluster), first_chunk } => {
+    pub fn settle(&mut self, plan: &Plan<T>, result: SaveResult) {
+        let done = match result {
+            SaveResult::Saved { saved, cluster: Some(cluster), first_chunk } => {
                 let Saved { version, create_revision, items, next_chunk, rebased } = saved;
                 if rebased {
                     tracing::debug!("a turn was rebased");
                 }
                 // A view that says other than the cluster counts is no content of ours, nor is what was rebased (L12).
-                let exact = !rebased && items == plan.view.len() as u64 || mutant::is(Mutant::CacheAfterRebase);
-                Some((Place { cluster, create_revision, version, items, first_chunk, next_chunk }, exact))
+                let is_exact = !rebased && items == plan.view.len() as u64 || mutant::is(Mutant::CacheAfterRebase);
+                let at = ContentVersion { cluster, create_revision, version, items, first_chunk, next_chunk };
+                Some(Done { at, is_exact })
             }
             _ => None,
         };
-        if let Some((place, true)) = place {
-            if plan.own.is_none() && plan.from.is_none() && plan.view.len() == 0 {
+        if let Some(Done { at, is_exact: true }) = done {
+            if plan.save.is_none() && plan.from.is_none() && plan.view.len() == 0 {
                 // All that was there was replaced, and nothing can be appended to what came before: a value that is saved again and
                 // again would fill the cache with what it was.
-                self.known.retain(|known| !known.own.is_empty() || known.forgot || known.unsettled.is_some());
+                self.bases.retain(|known| !known.saves.is_empty() || known.forgot || known.unsettled.is_some());
             }
-            self.put(Origin::At(place), plan.view.clone(), None);
+            self.put(Origin::At(at), plan.view.clone(), None);
         }
         let event = self.next;
         self.next += 1;
-        let Some((version, token)) = plan.own else { return };
-        let Some(known) = self.at(version) else { return };
-        if place.is_none() {
-            known.own.retain(|own| own.token != token);
-        } else if let Some(own) = known.own.iter_mut().find(|own| own.token == token) {
-            (own.done, own.pending) = (place, None);
+        let Some(LocalSaveId { base, token }) = plan.save else { return };
+        let Some(known) = self.at(base) else { return };
+        if done.is_none() {
+            known.saves.retain(|own| own.token != token);
+        } else if let Some(own) = known.saves.iter_mut().find(|own| own.token == token) {
+            (own.done, own.pending) = (done, None);
         }
-        match ended {
-            Ended::Unknown => known.unsettled = Some(event),
+        match result {
+            SaveResult::Unknown => known.unsettled = Some(event),
             // It happened, and where is not known: nothing may be taken to go on from here.
-            Ended::Saved { cluster: None, .. } => known.forgot = true,
-            Ended::Saved { .. } | Ended::Nothing => {}
+            SaveResult::Saved { cluster: None, .. } => known.forgot = true,
+            SaveResult::Saved { .. } | SaveResult::Nothing => {}
         }
-        if known.own.len() > OWN_MAX
-            && let Some(oldest) = known.own.iter().position(|own| own.pending.is_none())
+        if known.saves.len() > OWN_MAX
+            && let Some(oldest) = known.saves.iter().position(|own| own.pending.is_none())
         {
-            known.own.remove(oldest);
+            known.saves.remove(oldest);
             known.forgot = true;
         }
     }
 
     /// Drops contents, and keeps some identities.
     pub fn strip(&mut self) {
-        let excess = self.known.len().saturating_sub(STRIPPED_MAX);
+        let excess = self.bases.len().saturating_sub(STRIPPED_MAX);
         let mut at = 0;
-        self.known.retain(|known| {
+        self.bases.retain(|known| {
             at += 1;
-            at > excess || known.own.iter().any(|own| own.pending.is_some())
+            at > excess || known.saves.iter().any(|own| own.pending.is_some())
         });
-        for known in &mut self.known {
-            let before = known.own.len();
-            known.own.retain(|own| own.pending.is_some());
-            known.forgot |= known.own.len() < before;
+        for known in &mut self.bases {
+            let before = known.saves.len();
+            known.saves.retain(|own| own.pending.is_some());
+            known.forgot |= known.saves.len() < before;
             (known.view, known.info) = (None, None);
         }
     }
@@ -359,7 +375,7 @@ impl<T: Item> Session<T> {
 
 /// A save whose condition does not depend on what is remembered: a base only makes it smaller.
 fn from_base<T: Item>(
-    base: Option<(Place, Arc<View<T>>)>,
+    base: Option<(ContentVersion, Arc<View<T>>)>,
     expected: Option<Expected>,
     new: &New<'_, T>,
     meter: &Meter,
@@ -374,7 +390,7 @@ fn from_base<T: Item>(
     let append = append.filter(|append| from.is_some_and(|place| !is_full_of_chunks(&place)) && is_smaller(append));
     let on_conflict = OnConflict::Reject;
     let from = from.map(Origin::At).filter(|_| append.is_some());
-    Ok(Plan { view, expected, on_conflict, from, append, replaceable: true, repack: false, own: None })
+    Ok(Plan { view, expected, on_conflict, from, append, replaceable: true, repack: false, save: None })
 }
 
 /// A turn that goes on from `from`. `None` where that would lose what others stored.
@@ -398,7 +414,7 @@ fn turn<T: Item>(
         Origin::At(_) => append,
     });
     let repack = exact && matches!(from, Origin::At(place) if is_full_of_chunks(&place));
-    let plan = Plan { view, expected, on_conflict, from: Some(from), append, replaceable: exact, repack, own: None };
+    let plan = Plan { view, expected, on_conflict, from: Some(from), append, replaceable: exact, repack, save: None };
     Ok(match plan.append {
         None if !exact => None,
         None => Some(Plan { on_conflict: OnConflict::Reject, repack: false, ..plan }),
@@ -406,7 +422,7 @@ fn turn<T: Item>(
     })
 }
 
-fn is_full_of_chunks(place: &Place) -> bool {
+fn is_full_of_chunks(place: &ContentVersion) -> bool {
     place.next_chunk.saturating_sub(place.first_chunk) >= SESSION_CHUNKS_REPACK
 }
 
@@ -423,36 +439,36 @@ mod tests {
         texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
     }
 
-    fn place(version: u64, items: u64) -> Place {
+    fn place(version: u64, items: u64) -> ContentVersion {
         let (cluster, create_revision) = (ClusterId([1; 16]), Revision(5));
-        Place { cluster, create_revision, version: Version(version), items, first_chunk: 0, next_chunk: version }
+        ContentVersion { cluster, create_revision, version: Version(version), items, first_chunk: 0, next_chunk: version }
     }
 
-    fn decide(session: &mut Session<Bytes>, texts: &[&'static str], rule: Rule) -> Decision<Bytes> {
+    fn decide(session: &mut Session<Bytes>, texts: &[&'static str], mode: SaveMode) -> SaveDecision<Bytes> {
         let items = items(texts);
         let new = New { items: &items, head: Bytes::from_static(b"h"), counters: Counters::default() };
-        session.decide(&new, rule, &Meter::default()).expect("bytes are always stored")
+        session.decide(&new, mode, &Meter::default()).expect("bytes are always stored")
     }
 
-    fn plan(session: &mut Session<Bytes>, texts: &[&'static str], rule: Rule) -> Plan<Bytes> {
-        match decide(session, texts, rule) {
-            Decision::Send(plan) => plan,
-            Decision::Wait(_) => panic!("it waits"),
-            Decision::Conflict { .. } => panic!("a conflict"),
+    fn plan(session: &mut Session<Bytes>, texts: &[&'static str], mode: SaveMode) -> Plan<Bytes> {
+        match decide(session, texts, mode) {
+            SaveDecision::Send(plan) => plan,
+            SaveDecision::Wait(_) => panic!("it waits"),
+            SaveDecision::Conflict { .. } => panic!("a conflict"),
         }
     }
 
     fn loaded(version: u64, texts: &[&'static str]) -> Session<Bytes> {
         let mut session = Session::default();
-        let view = plan(&mut Session::default(), texts, Rule::Blind).view;
+        let view = plan(&mut Session::default(), texts, SaveMode::Blind).view;
         session.learn(place(version, texts.len() as u64), view, None, 1);
         session
     }
 
-    fn saved(version: u64, items: u64, rebased: bool) -> Ended {
-        let Place { create_revision, next_chunk, .. } = place(version, items);
+    fn saved(version: u64, items: u64, rebased: bool) -> SaveResult {
+        let ContentVersion { create_revision, next_chunk, .. } = place(version, items);
         let saved = Saved { version: Version(version), create_revision, items, next_chunk, rebased };
-        Ended::Saved { saved, cluster: Some(ClusterId([1; 16])), first_chunk: 0 }
+        SaveResult::Saved { saved, cluster: Some(ClusterId([1; 16])), first_chunk: 0 }
     }
 
     #[test]
@@ -460,7 +476,7 @@ mod tests {
         let mut session = loaded(3, &["a"]);
         session.strip();
         assert!(session.newest(false).is_none());
-        let plan = plan(&mut session, &["a", "b"], Rule::Turn(Version(3), REBASE));
+        let plan = plan(&mut session, &["a", "b"], SaveMode::Turn(Version(3), REBASE));
         assert_eq!((plan.append, plan.expected, plan.on_conflict), (None, Some(place(3, 1).expected()), OnConflict::Reject));
     }
 
@@ -468,37 +484,37 @@ mod tests {
     #[test]
     fn after_own_saves_were_dropped_nothing_is_appended_to_their_base() {
         let mut session = loaded(3, &["a"]);
-        let first = plan(&mut session, &["a", "b"], Rule::Turn(Version(3), REBASE));
+        let first = plan(&mut session, &["a", "b"], SaveMode::Turn(Version(3), REBASE));
         session.settle(&first, saved(4, 2, false));
         session.strip();
-        let view = plan(&mut Session::default(), &["a"], Rule::Blind).view;
+        let view = plan(&mut Session::default(), &["a"], SaveMode::Blind).view;
         session.put(Origin::At(place(3, 1)), view, None);
-        let second = plan(&mut session, &["a", "b", "c"], Rule::Turn(Version(3), REBASE));
+        let second = plan(&mut session, &["a", "b", "c"], SaveMode::Turn(Version(3), REBASE));
         assert_eq!((second.append, second.on_conflict), (None, OnConflict::Reject));
     }
 
     #[test]
     fn what_was_rebased_is_no_content_of_ours_but_the_turn_goes_on_from_it() {
         let mut session = loaded(3, &["a"]);
-        let first = plan(&mut session, &["a", "b"], Rule::Turn(Version(3), REBASE));
+        let first = plan(&mut session, &["a", "b"], SaveMode::Turn(Version(3), REBASE));
         session.settle(&first, saved(5, 3, true));
         assert_eq!(session.newest(false).map(|(place, ..)| place.version), Some(Version(3)));
-        let second = plan(&mut session, &["a", "b", "c"], Rule::Turn(Version(3), REBASE));
+        let second = plan(&mut session, &["a", "b", "c"], SaveMode::Turn(Version(3), REBASE));
         assert_eq!((second.from, second.replaceable), (Some(Origin::At(place(5, 3))), false));
         assert_eq!(second.append.map(|append| append.items), Some(items(&["c"])));
-        assert!(matches!(decide(&mut session, &["a", "b"], Rule::Turn(Version(4), REBASE)), Decision::Conflict { .. }));
+        assert!(matches!(decide(&mut session, &["a", "b"], SaveMode::Turn(Version(4), REBASE)), SaveDecision::Conflict { .. }));
     }
 
     #[test]
     fn a_load_that_began_before_does_not_settle_what_was_lost_after() {
         let mut session = loaded(3, &["a"]);
-        let turn = Rule::Turn(Version(3), REBASE);
+        let turn = SaveMode::Turn(Version(3), REBASE);
         let lost = plan(&mut session, &["a", "b"], turn);
         let before = session.moment();
-        session.settle(&lost, Ended::Unknown);
-        let view = plan(&mut Session::default(), &["a"], Rule::Blind).view;
+        session.settle(&lost, SaveResult::Unknown);
+        let view = plan(&mut Session::default(), &["a"], SaveMode::Blind).view;
         session.learn(place(3, 1), view.clone(), None, before);
-        assert!(matches!(decide(&mut session, &["a", "b"], turn), Decision::Conflict { .. }));
+        assert!(matches!(decide(&mut session, &["a", "b"], turn), SaveDecision::Conflict { .. }));
         let after = session.moment();
         session.learn(place(3, 1), view, None, after);
         assert!(plan(&mut session, &["a", "b"], turn).append.is_some());
@@ -507,11 +523,11 @@ mod tests {
     #[test]
     fn the_same_turn_waits_for_its_first_save_and_another_does_not() {
         let mut session = loaded(3, &["a"]);
-        let turn = Rule::Turn(Version(3), REBASE);
+        let turn = SaveMode::Turn(Version(3), REBASE);
         let first = plan(&mut session, &["a", "b"], turn);
-        assert!(matches!(decide(&mut session, &["a", "b", "c"], turn), Decision::Wait(_)));
-        assert!(matches!(decide(&mut session, &["a", "x"], turn), Decision::Send(_)));
-        session.settle(&first, Ended::Nothing);
+        assert!(matches!(decide(&mut session, &["a", "b", "c"], turn), SaveDecision::Wait(_)));
+        assert!(matches!(decide(&mut session, &["a", "x"], turn), SaveDecision::Send(_)));
+        session.settle(&first, SaveResult::Nothing);
         let again = plan(&mut session, &["a", "b", "c"], turn);
         assert_eq!(again.append.map(|append| append.items), Some(items(&["b", "c"])));
     }
@@ -520,16 +536,16 @@ mod tests {
     fn the_number_of_bases_and_of_own_saves_is_bounded() {
         let mut session = loaded(1, &["a"]);
         for version in 2..2 * BASES_MAX as u64 {
-            let view = plan(&mut Session::default(), &["a"], Rule::Blind).view;
+            let view = plan(&mut Session::default(), &["a"], SaveMode::Blind).view;
             session.learn(place(version, 1), view, None, 1);
         }
         assert_eq!(session.known.len(), BASES_MAX);
         let newest = Version(2 * BASES_MAX as u64 - 1);
         for version in 0..2 * OWN_MAX as u64 {
-            let own = plan(&mut session, &["b"], Rule::Turn(newest, REBASE));
+            let own = plan(&mut session, &["b"], SaveMode::Turn(newest, REBASE));
             session.settle(&own, saved(newest.0 + 1 + version, 9, true));
         }
         let known = session.at(newest).expect("the newest");
-        assert_eq!((known.own.len(), known.forgot), (OWN_MAX, true));
+        assert_eq!((known.saves.len(), known.forgot), (OWN_MAX, true));
     }
 }

@@ -142,13 +142,13 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::bases::Place;
+    use super::bases::ContentVersion;
     use super::view::{New, View};
     use super::*;
     use crate::types::{ClusterId, Counters, Revision, Version};
 
     fn remember(cache: &Cache<Bytes>, id: &str, bytes: usize) {
-        let place = Place {
+        let place = ContentVersion {
             cluster: ClusterId([1; 16]),
             create_revision: Revision(1),
             version: Version(1),

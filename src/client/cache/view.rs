@@ -18,7 +18,7 @@ pub(crate) enum Failure {
     /// The call failed.
     Client(Error),
     /// The bytes are not of the caller's form, or what the caller gave has none.
-    Form(String),
+    Encoding(String),
 }
 
 impl From<Error> for Failure {
@@ -116,16 +116,16 @@ struct Kept<T> {
     _counted: Counted,
 }
 
-/// Items in order; more come only at the end. Contents that go on from each other are beginnings of one line.
+/// Items in order; more come only at the end. Contents that go on from each other are beginnings of one list.
 #[derive(Debug)]
-struct Line<T>(RwLock<Vec<Arc<Kept<T>>>>);
+struct ItemList<T>(RwLock<Vec<Arc<Kept<T>>>>);
 
-impl<T> Line<T> {
+impl<T> ItemList<T> {
     fn items(&self) -> RwLockReadGuard<'_, Vec<Arc<Kept<T>>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first `at` items, then `more`: on this line if it ends there, else on one of its own.
+    /// The first `at` items, then `more`: on this list if it ends there, else on a new one.
     fn followed_by(self: &Arc<Self>, at: usize, more: Vec<Arc<Kept<T>>>) -> Arc<Self> {
         let mut items = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if items.len() == at {
@@ -139,8 +139,8 @@ impl<T> Line<T> {
 /// One content of a session. Versions that share a prefix share its items.
 #[derive(Debug)]
 pub(crate) struct View<T> {
-    line: Arc<Line<T>>,
-    /// Items of the line that are its own.
+    list: Arc<ItemList<T>>,
+    /// How many items of the list, from the first, are in it.
     len: usize,
     /// As stored, unpacked.
     pub head: Bytes,
@@ -157,8 +157,8 @@ pub(crate) struct New<'a, T> {
 
 impl<T: Item> View<T> {
     pub fn empty(meter: &Meter) -> Self {
-        let line = Arc::new(Line(RwLock::default()));
-        Self { line, len: 0, head: Bytes::new(), counters: Counters::default(), _counted: meter.count(VIEW_BYTES) }
+        let list = Arc::new(ItemList(RwLock::default()));
+        Self { list, len: 0, head: Bytes::new(), counters: Counters::default(), _counted: meter.count(VIEW_BYTES) }
     }
 
     /// How many items there are.
@@ -168,7 +168,7 @@ impl<T: Item> View<T> {
 
     /// What `f` makes of each item.
     pub fn map<R, C: FromIterator<R>>(&self, mut f: impl FnMut(&T) -> R) -> C {
-        self.line.items()[..self.len].iter().map(|kept| f(&kept.value)).collect()
+        self.list.items()[..self.len].iter().map(|kept| f(&kept.value)).collect()
     }
 
     /// This view's items, then `more`.
@@ -182,21 +182,21 @@ impl<T: Item> View<T> {
             |Decoded { value, bytes, text }| Arc::new(Kept { value, text, _counted: meter.count(ITEM_BYTES + bytes as u64) });
         // What is cut off is not held by what remains.
         let is_same = at == self.len && more.is_empty();
-        let line = if is_same { self.line.clone() } else { self.line.followed_by(at, more.into_iter().map(kept).collect()) };
+        let list = if is_same { self.list.clone() } else { self.list.followed_by(at, more.into_iter().map(kept).collect()) };
         let bytes = VIEW_BYTES + head.len() as u64;
-        Self { line, len, head, counters, _counted: meter.count(bytes) }
+        Self { list, len, head, counters, _counted: meter.count(bytes) }
     }
 
     /// Leading items that are the same.
     fn common(&self, items: &[T]) -> usize {
-        let kept = self.line.items();
+        let kept = self.list.items();
         kept[..self.len].iter().zip(items).take_while(|(kept, item)| kept.value.is_same(item)).count()
     }
 
     /// Whether its items are the first of these, perhaps all of them. From the end: racing turns differ there.
     pub fn is_prefix_of(&self, items: &[T]) -> bool {
         let Some(items) = items.get(..self.len) else { return false };
-        let kept = self.line.items();
+        let kept = self.list.items();
         kept[..self.len].iter().zip(items).rev().all(|(kept, item)| kept.value.is_same(item))
     }
 
@@ -205,7 +205,7 @@ impl<T: Item> View<T> {
     /// Error: none for items that were stored or encoded before, by their own promise.
     pub fn encoded(&self) -> Result<Vec<Bytes>, String> {
         let encoded = |kept: &Arc<Kept<T>>| kept.text.clone().map_or_else(|| kept.value.to_bytes(), Ok);
-        self.line.items()[..self.len].iter().map(encoded).collect()
+        self.list.items()[..self.len].iter().map(encoded).collect()
     }
 
     /// What this content becomes with `new`, and what is new in it.
@@ -275,7 +275,7 @@ mod tests {
         let second = stepped(&first.view, &["a", "b", "c"], &[3, 4], &meter);
         assert_eq!(second.append, Some(Append { items: items(&["c"]), head: None, counters: counters(&[0, 4]) }));
         assert_eq!(second.view.encoded().expect("bytes"), items(&["a", "b", "c"]));
-        assert!(Arc::ptr_eq(&first.view.line, &second.view.line), "items are shared");
+        assert!(Arc::ptr_eq(&first.view.list, &second.view.list), "items are shared");
         assert_eq!(first.view.encoded().expect("bytes"), items(&["a", "b"]), "and each has its own");
     }
 
@@ -297,7 +297,7 @@ mod tests {
             assert_eq!(view.encoded().expect("bytes"), items(expected));
             assert_eq!(view.len(), expected.len());
         }
-        assert!(Arc::ptr_eq(&one.line.items()[1], &other.line.items()[1]));
+        assert!(Arc::ptr_eq(&one.list.items()[1], &other.list.items()[1]));
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl Driver {
     pub(super) fn make_full(&mut self, key: Key, mut operation: Operation, elsewhere: bool) {
         // Only a user's write goes on from anything: another operation that is answered so ends with its deadline.
         let Body::Write { plan, .. } = &mut operation.body else { return self.keep(key, operation) };
-        let Some(make) = plan.as_mut().and_then(|plan| plan.remake(elsewhere)) else {
+        let Some(make) = plan.as_mut().and_then(|plan| plan.full_change(elsewhere)) else {
             return self.fail(key, operation, Error::forgotten(Version(0)));
         };
         self.keep(key, operation);
@@ -229,7 +229,7 @@ impl Driver {
             Err(error) => self.fail(key, operation, error),
             Ok(change) => {
                 if let Body::Write { write, plan: Some(plan), .. } = &mut operation.body {
-                    plan.remade(&change);
+                    plan.on_full_change(&change);
                     operation.bytes = change.stored_bytes();
                     write.set_change(change);
                 }

@@ -273,7 +273,7 @@ impl Driver {
             return operation.fail(error);
         }
         if let Body::Write { plan: Some(plan), .. } = &mut operation.body {
-            plan.taken();
+            plan.on_accepted();
         }
         self.used = true;
         self.users += 1;

@@ -20,27 +20,27 @@ pub(crate) type Key = u64;
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
-/// Makes the whole content of a save; to be run beside the driver.
-pub(crate) type Remake = Box<dyn FnOnce() -> Result<Change, Error> + Send>;
+/// Makes the full change of a save; runs beside the driver.
+pub(crate) type MakeChange = Box<dyn FnOnce() -> Result<Change, Error> + Send>;
 
-/// The part of a save that knows what it goes on from. All calls are short.
+/// The part of a save that knows the base of its delta. All calls are short.
 pub(crate) trait Planned: Send {
-    /// The cluster its base is of, if it has one.
+    /// The cluster of the base; `None` without a base.
     fn cluster(&self) -> Option<ClusterId>;
-    /// How to make the whole, to be sent under the same identity: the base is not current, or is another cluster's (`elsewhere`).
-    /// `None` if that could lose what others stored: it is a conflict.
-    fn remake(&mut self, elsewhere: bool) -> Option<Remake>;
-    /// From now on this is sent.
-    fn remade(&mut self, change: &Change);
-    /// What to send after a conflict, as another write.
-    fn instead(&mut self) -> Option<Write>;
-    /// The driver has it.
-    fn taken(&mut self);
-    /// It ended, at the cluster that answered.
-    fn ended(&mut self, end: Result<(&Outcome, Option<ClusterId>), ErrorKind>);
+    /// Builds the full change that replaces a delta whose base the server rejected, or (`elsewhere`) whose base belongs to another cluster.
+    /// It is sent under the same request. `None` if that could lose what others stored: the save is a conflict.
+    fn full_change(&mut self, elsewhere: bool) -> Option<MakeChange>;
+    /// This full change is sent from now on.
+    fn on_full_change(&mut self, change: &Change);
+    /// The write to send after a conflict, under another request.
+    fn fallback(&mut self) -> Option<Write>;
+    /// The driver has the save.
+    fn on_accepted(&mut self);
+    /// The save ended, with the cluster that answered.
+    fn on_finished(&mut self, end: Result<(&Outcome, Option<ClusterId>), ErrorKind>);
 }
 
-/// A call as the caller hands it over.
+/// A call as its caller enqueues it.
 pub(crate) struct Call {
     /// By the client's clock.
     pub deadline: Duration,
@@ -60,7 +60,7 @@ pub(crate) enum Body {
     },
     Load {
         load: Load,
-        /// The cluster that what it has is of.
+        /// Cluster that the content known already came from.
         cluster: Option<ClusterId>,
         assembler: Box<LoadAssembler>,
         /// With the cluster that answered.
@@ -247,9 +247,9 @@ impl Operation {
     /// After a conflict: whether there is another write to send, which has taken this one's place.
     pub fn fall_back(&mut self) -> bool {
         let Body::Write { write, plan: Some(plan), .. } = &mut self.body else { return false };
-        let Some(instead) = plan.instead() else { return false };
-        self.bytes = instead.change().map_or(0, Change::stored_bytes);
-        *write = instead;
+        let Some(fallback) = plan.fallback() else { return false };
+        self.bytes = fallback.change().map_or(0, Change::stored_bytes);
+        *write = fallback;
         true
     }
 
@@ -261,7 +261,7 @@ impl Operation {
             tracing::debug!(is_conflict, "an ambiguous write was settled by a retry");
         }
         if let Some(mut plan) = plan {
-            plan.ended(Ok((&outcome, cluster)));
+            plan.on_finished(Ok((&outcome, cluster)));
         }
         drop(reply.send(Ok(outcome)));
     }
@@ -293,7 +293,7 @@ impl Operation {
         match self.body {
             Body::Write { reply, plan, .. } => {
                 if let Some(mut plan) = plan {
-                    plan.ended(Err(error.kind()));
+                    plan.on_finished(Err(error.kind()));
                 }
                 drop(reply.send(Err(error)));
             }
