@@ -43,7 +43,7 @@ pub struct Error {
     message: String,
     revision: Option<Revision>,
     endpoints: Vec<EndpointFailure>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    refusal: Option<Refusal>,
 }
 
 impl Error {
@@ -62,8 +62,13 @@ impl Error {
         &self.endpoints
     }
 
+    /// What a node, or the connection to it, gave as the last reason; the text of the error ends with it where it names one endpoint at most.
+    pub fn reason(&self) -> Option<&str> {
+        self.refusal.as_ref().map(|refusal| &*refusal.message)
+    }
+
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), revision: None, endpoints: Vec::new(), source: None }
+        Self { kind, message: message.into(), revision: None, endpoints: Vec::new(), refusal: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -90,7 +95,10 @@ impl Error {
 
     /// What the write goes on from is not remembered, or not known to be stored.
     pub(super) fn forgotten(actual: Version) -> Self {
-        Self::new(ErrorKind::Conflict { actual }, "what this save goes on from is not known to be stored, load again")
+        Self::new(
+            ErrorKind::Conflict { actual },
+            "the version this save is based on is not known to be stored, nothing changed: load the session again",
+        )
     }
 
     pub(super) fn too_large(what: TooLarge, revision: Revision) -> Self {
@@ -134,31 +142,46 @@ impl Error {
 
     /// The same, for another who waited for the same.
     pub(super) fn for_another(&self) -> Self {
-        let message = match &self.source {
-            Some(source) if self.endpoints.len() < 2 => format!("{}: {source}", self.message),
+        let message = match self.reason() {
+            Some(reason) if self.endpoints.len() < 2 => format!("{}: {reason}", self.message),
             _ => self.message.clone(),
         };
         Self { endpoints: self.endpoints.clone(), ..Self::new(self.kind, message) }
     }
 
     fn caused_by(self, refusal: Option<Refusal>) -> Self {
-        Self { source: refusal.map(|refusal| refusal.into()), ..self }
+        Self { refusal, ..self }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        match (&self.source, &self.endpoints[..]) {
-            (Some(source), [] | [_]) => write!(f, ": {source}"),
+        match (self.reason(), &self.endpoints[..]) {
+            (Some(reason), [] | [_]) => write!(f, ": {reason}"),
             (_, endpoints @ [_, _, ..]) => write!(f, ": {}", listed(endpoints)),
             (None, _) => Ok(()),
         }
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+/// Its text is whole: there is no source to print after it.
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As printers of chains do.
+    fn chain(error: &dyn std::error::Error) -> String {
+        let sources = std::iter::successors(error.source(), |error| error.source());
+        sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+    }
+
+    #[test]
+    fn a_chain_of_errors_names_the_reason_once() {
+        let error = Error::from_refusal(Refusal::not_applied(RefusalKind::Denied, "token=a scope=read"));
+        assert_eq!(error.reason(), Some("token=a scope=read"));
+        assert_eq!(chain(&error), "the credentials do not allow this call: token=a scope=read");
     }
 }

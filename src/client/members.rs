@@ -107,7 +107,7 @@ pub(super) async fn change(config: &Config, change: MemberChange, force: bool, w
     response.await.map(members_from)
 }
 
-pub(super) async fn hand_over(config: &Config, to: Option<NodeId>, within: Duration) -> Result<NodeId, Error> {
+pub(super) async fn transfer_leadership(config: &Config, to: Option<NodeId>, within: Duration) -> Result<NodeId, Error> {
     let to = to.map_or(0, |to| to.0);
     let response = at_the_leader(config, within, async |mut client, timeout_ms| {
         client.hand_over(v1::HandOverRequest { to, timeout_ms }).await.map(tonic::Response::into_inner)

@@ -192,12 +192,12 @@ impl Client {
         members::change(self.handle.config(), change, force, within).await
     }
 
-    /// Hands the leadership over to a voter, by default the one whose log is the longest; gives who leads then.
+    /// Transfers the leadership to a voter, by default the one whose log is the longest; gives the leader after it.
     ///
     /// Errors: `Invalid`: nobody can take over, with the reason; `Refused`: there is no leader; `Indeterminate`. Dropping the future does
     /// not stop it.
-    pub async fn hand_over(&self, to: Option<NodeId>, within: std::time::Duration) -> Result<NodeId, Error> {
-        members::hand_over(self.handle.config(), to, within).await
+    pub async fn transfer_leadership(&self, to: Option<NodeId>, within: std::time::Duration) -> Result<NodeId, Error> {
+        members::transfer_leadership(self.handle.config(), to, within).await
     }
 
     /// Who has how many clients, and at most `limit` of those that are meant, those with the most recorded outcomes first.

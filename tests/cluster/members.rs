@@ -268,9 +268,9 @@ async fn the_leadership_is_handed_over_and_a_removed_node_disturbs_nobody() {
     let client = cluster.client();
     let leader = cluster.leader().await.expect("a leader");
     let to = [1, 2, 3].map(NodeId).into_iter().find(|id| *id != leader).expect("two more");
-    assert_eq!(client.hand_over(Some(to), WITHIN).await.expect("it is up to date"), to);
+    assert_eq!(client.transfer_leadership(Some(to), WITHIN).await.expect("it is up to date"), to);
     assert_eq!(cluster.leader().await.expect("a leader"), to);
-    let error = client.hand_over(Some(NodeId(9)), WITHIN).await.expect_err("there is none");
+    let error = client.transfer_leadership(Some(NodeId(9)), WITHIN).await.expect_err("there is none");
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
 
     // Cut off while it is removed, it does not know: it asks when it is back, and is answered.

@@ -264,7 +264,7 @@ async fn an_id_is_never_used_again_though_its_node_is_gone_and_all_others_were_r
     }
     check_caught_up(&cluster, follower, removed, 2).await;
     let client = cluster.client();
-    assert_eq!(client.hand_over(Some(follower.into()), PATIENCE).await.expect("it has caught up").0, follower);
+    assert_eq!(client.transfer_leadership(Some(follower.into()), PATIENCE).await.expect("it has caught up").0, follower);
 
     // The node that was removed hears so again; one without data under its id is none.
     cluster.start_node(gone).await;

@@ -198,7 +198,7 @@ async fn a_node_that_was_away_while_a_member_joined_follows_it_as_a_leader() {
     let joined = cluster.add_learner().await;
     let client = cluster.client();
     client.change_members(MemberChange::Promote(joined.into()), false, PATIENCE).await.expect("it catches up");
-    assert_eq!(client.hand_over(Some(joined.into()), PATIENCE).await.expect("it is up to date").0, joined);
+    assert_eq!(client.transfer_leadership(Some(joined.into()), PATIENCE).await.expect("it is up to date").0, joined);
     cluster.start_node(away).await;
     cluster.converged().await.expect("it follows");
 }

@@ -25,7 +25,7 @@ fn hashed(tag: u64, principal: &str, token: &str) -> ForwardRequest {
 /// Node 1 leads, or it would answer who does.
 async fn lead_first(nodes: &Nodes) {
     let admin = nodes.client("admin");
-    let leads = async || admin.hand_over(Some(NodeId(1)), PATIENCE).await.is_ok_and(|leader| leader == NodeId(1));
+    let leads = async || admin.transfer_leadership(Some(NodeId(1)), PATIENCE).await.is_ok_and(|leader| leader == NodeId(1));
     nodes.until("node 1 leads", leads).await;
     admin.close().await;
 }

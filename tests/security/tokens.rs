@@ -43,7 +43,7 @@ async fn a_token_does_what_its_scopes_and_prefixes_say_and_nothing_else() {
     for refused in [
         kind(writer.backup(Default::default(), within).await),
         kind(writer.change_members(MemberChange::Remove(NodeId(1)), true, within).await),
-        kind(writer.hand_over(None, within).await),
+        kind(writer.transfer_leadership(None, within).await),
     ] {
         assert_eq!(refused, denied, "an admin call with a writer's token");
     }

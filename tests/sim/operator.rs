@@ -95,7 +95,7 @@ impl Operator {
             (3, _, Some(new), Some(old)) => MemberChange::Replace { old, new },
             (3 | 4, _, _, Some(voter)) if voters.len() > VOTERS_MIN => MemberChange::Remove(voter),
             (_, _, _, to) => {
-                let handed = client.hand_over(to, WITHIN).await;
+                let handed = client.transfer_leadership(to, WITHIN).await;
                 if handed.is_ok() {
                     sometimes("leadership transferred");
                 }

@@ -539,7 +539,7 @@ mod tests {
             let view = plan(&mut Session::default(), &["a"], SaveMode::Blind).view;
             session.learn(place(version, 1), view, None, 1);
         }
-        assert_eq!(session.known.len(), BASES_MAX);
+        assert_eq!(session.bases.len(), BASES_MAX);
         let newest = Version(2 * BASES_MAX as u64 - 1);
         for version in 0..2 * OWN_MAX as u64 {
             let own = plan(&mut session, &["b"], SaveMode::Turn(newest, REBASE));

@@ -44,7 +44,7 @@ pub async fn run(command: args::Member) -> Result<(), Failure> {
 pub async fn lead(command: args::Leader) -> Result<(), Failure> {
     let args::Leader::Transfer(args) = command;
     let client = connect(&args.cluster)?;
-    let handed = client.hand_over(args.to.map(NodeId), args.cluster.timeout.unwrap_or(TIMEOUT)).await;
+    let handed = client.transfer_leadership(args.to.map(NodeId), args.cluster.timeout.unwrap_or(TIMEOUT)).await;
     client.close().await;
     let leader = handed.map_err(failure)?;
     let done = format!("node {leader} leads");

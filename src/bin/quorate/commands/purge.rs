@@ -63,7 +63,7 @@ async fn leader(client: &Client) -> Option<NodeId> {
 async fn purge_one(client: &Client, args: &args::Purge, member: &Member, hands_over: bool) -> Result<Revision, Failure> {
     if hands_over {
         // Its updates wait while its state moves: those of another leader do not. Nobody to hand over to is no reason to stop.
-        let _ = client.hand_over(None, args.cluster.timeout.unwrap_or(HAND_OVER)).await;
+        let _ = client.transfer_leadership(None, args.cluster.timeout.unwrap_or(HAND_OVER)).await;
     }
     let cluster = args::Cluster { endpoints: vec![member.client_address.clone()], ..args.cluster.clone() };
     let node = connect(&cluster)?;

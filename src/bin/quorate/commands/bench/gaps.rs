@@ -67,7 +67,7 @@ impl Bench {
             let event = async {
                 match workload {
                     Workload::HandOver => {
-                        let handed = operator.hand_over(None, Duration::from_secs(5)).await;
+                        let handed = operator.transfer_leadership(None, Duration::from_secs(5)).await;
                         ended =
                             handed.map(drop).map_err(|error| Failure::failed(format!("the leader does not hand over: {error}")));
                     }

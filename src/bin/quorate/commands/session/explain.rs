@@ -1,7 +1,5 @@
 //! What an error of the client means for the one who typed the command: the exit code, whether anything changed, what to do.
 
-use std::error::Error as _;
-
 use quorate::client::{EndpointFailure, Error, ErrorKind};
 
 use crate::failure::{Code, Failure};
@@ -59,7 +57,7 @@ fn other(error: &Error) -> Failure {
     let (code, what, what_now) = match error.kind() {
         ErrorKind::Invalid => (Code::Usage, "wrong as written, nothing changed", "fix the call"),
         // Its checksums hold, or a node would have refused it.
-        ErrorKind::Corrupt if error.source().is_none() => (
+        ErrorKind::Corrupt if error.reason().is_none() => (
             Code::Failed,
             "the content has a form that this program does not know, nothing changed",
             "read it with the client that wrote it",
@@ -104,5 +102,5 @@ fn sentence(what: &str, error: &Error, what_now: &str) -> String {
 
 /// What lies behind an error; without that, the error itself.
 fn cause(error: &Error) -> String {
-    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+    error.reason().map_or_else(|| error.to_string(), str::to_owned)
 }
