@@ -10,7 +10,6 @@ use crate::source::{Source, words};
 
 /// Circles that are there. One that has changed or has gone is an error too, so that this list only shrinks.
 const KNOWN: &[&[&str]] = &[
-    &["src/client/connection.rs", "src/client/credentials.rs", "src/client/driver.rs", "src/client/operation.rs"],
     // A parent and its children.
     &["src/machine/invariants.rs", "src/machine/meter.rs", "src/machine/mod.rs", "src/machine/rows.rs", "src/machine/tables.rs"],
     &[
