@@ -13,7 +13,7 @@ use super::backup::Backup;
 use super::charge::LoadedRoom;
 use super::context::NodeContext;
 use super::members::outside::Outside;
-use super::members::{self, Ask, Members, Roster};
+use super::members::{self, MemberChange, Members, Roster};
 use super::peer::peer_table::PeerTable;
 use super::peer::peers::Purpose;
 use super::peer::transfer::{Failed, transfer_leadership};
@@ -210,8 +210,8 @@ impl Node {
     /// proposed to happen.
     ///
     /// Errors: this node does not lead, or the change may not be, or was not made within `timeout`. Asking again is always safe.
-    pub async fn change_members(&self, ask: &Ask, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
-        self.0.members.change(ask, force, timeout).await
+    pub async fn change_members(&self, asked: &MemberChange, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
+        self.0.members.change(asked, force, timeout).await
     }
 
     /// Hands the leadership over to another voter, by default the one whose log is the longest; gives who leads then. Dropping the

@@ -11,7 +11,7 @@ use super::auth::{Guard, Need};
 use super::clients::{self, Filter};
 use super::config::validate_address;
 use super::edge;
-use crate::raft::members::{Ask, Roster};
+use crate::raft::members::{MemberChange, Roster};
 use crate::raft::{Backup, Member, Node};
 use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::v1::operations_server::Operations;
@@ -143,20 +143,20 @@ impl Operations for OperationsService {
 }
 
 /// The change that is asked for. Errors: `Invalid`, naming the field.
-fn ask_from(change: Option<v1::change_members_request::Change>) -> Result<Ask, Refusal> {
+fn ask_from(change: Option<v1::change_members_request::Change>) -> Result<MemberChange, Refusal> {
     use v1::change_members_request::Change;
     let id = |field: &str, id: u64| match id {
         0 => Err(Refusal::invalid(format!("a node id is at least 1 field={field}"))),
         id => Ok(NodeId(id)),
     };
     Ok(match change.ok_or_else(|| Refusal::invalid("field is missing field=change"))? {
-        Change::Add(member) => Ask::Add(member_from(member)?),
-        Change::Promote(node) => Ask::Promote(id("promote", node)?),
-        Change::Remove(node) => Ask::Remove(id("remove", node)?),
+        Change::Add(member) => MemberChange::Add(member_from(member)?),
+        Change::Promote(node) => MemberChange::Promote(id("promote", node)?),
+        Change::Remove(node) => MemberChange::Remove(id("remove", node)?),
         Change::Replace(v1::change_members_request::Replace { old, new }) => {
-            Ask::Replace { old: id("old", old)?, new: id("new", new)? }
+            MemberChange::Replace { old: id("old", old)?, new: id("new", new)? }
         }
-        Change::Update(member) => Ask::Update(member_from(member)?),
+        Change::Update(member) => MemberChange::Update(member_from(member)?),
     })
 }
 

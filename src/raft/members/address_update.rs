@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::{Ask, Members};
+use super::{MemberChange, Members};
 use crate::env::Stop;
 use crate::raft::Member;
 use crate::raft::adapter::types::PeerNode;
@@ -34,7 +34,7 @@ pub async fn run(members: Arc<Members>, stop: Stop) {
             }
             if context.leadership.is_self() {
                 // No other node can be notified: all nodes may have moved at once.
-                if let Err(refusal) = members.change(&Ask::Update(own.clone()), false, TIMEOUT).await {
+                if let Err(refusal) = members.change(&MemberChange::Update(own.clone()), false, TIMEOUT).await {
                     tracing::debug!(%refusal, "the members can't have this node's new addresses yet");
                 }
             }
@@ -87,7 +87,7 @@ pub async fn receive(members: &Members, from: NodeId, request: peer::MovedReques
         admin_address: request.admin_address,
         voter: false,
     };
-    match members.change(&Ask::Update(member), false, TIMEOUT).await {
+    match members.change(&MemberChange::Update(member), false, TIMEOUT).await {
         Ok(_) => Ok(peer::MovedResponse {}),
         Err(refusal) => Err(Status::failed_precondition(refusal.message)),
     }

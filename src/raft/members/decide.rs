@@ -15,7 +15,7 @@ pub const NODE_ID_MAX: u64 = 1 << 53;
 
 /// What is asked for, with everything the world was asked about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ResolvedChange {
     /// A node without a vote.
     Add(NodeId, PeerNode),
     /// A vote for a member.
@@ -68,13 +68,13 @@ pub enum Step {
 }
 
 /// Decides.
-pub fn decide(change: &Change, now: &Situation) -> Step {
+pub fn decide(change: &ResolvedChange, now: &Situation) -> Step {
     match change {
-        Change::Add(id, node) => add(*id, node, now),
-        Change::Promote(id) => promote(*id, now),
-        Change::Remove(id) => remove(*id, now),
-        Change::Replace { old, new } => replace(*old, *new, now),
-        Change::Update(nodes) => update(nodes, now),
+        ResolvedChange::Add(id, node) => add(*id, node, now),
+        ResolvedChange::Promote(id) => promote(*id, now),
+        ResolvedChange::Remove(id) => remove(*id, now),
+        ResolvedChange::Replace { old, new } => replace(*old, *new, now),
+        ResolvedChange::Update(nodes) => update(nodes, now),
     }
 }
 
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    fn refusal(change: &Change, now: &Situation) -> String {
+    fn refusal(change: &ResolvedChange, now: &Situation) -> String {
         match decide(change, now) {
             Step::Refuse(why) => why,
             other => panic!("{change:?} must be refused: {other:?}"),
@@ -287,71 +287,73 @@ mod tests {
     fn a_new_node_needs_an_id_above_every_one_that_ever_was() {
         let now = situation(&[1, 2, 3]);
         for id in [0, 5] {
-            let why = refusal(&Change::Add(NodeId(id), node(9)), &now);
+            let why = refusal(&ResolvedChange::Add(NodeId(id), node(9)), &now);
             assert!(why.contains("above 5"), "{why}");
         }
-        assert!(refusal(&Change::Add(NodeId(NODE_ID_MAX + 1), node(9)), &now).contains("limit="));
-        let Step::Propose(ChangeMembers::AddNodes(nodes)) = decide(&Change::Add(NodeId(6), node(6)), &now) else { panic!("added") };
+        assert!(refusal(&ResolvedChange::Add(NodeId(NODE_ID_MAX + 1), node(9)), &now).contains("limit="));
+        let Step::Propose(ChangeMembers::AddNodes(nodes)) = decide(&ResolvedChange::Add(NodeId(6), node(6)), &now) else {
+            panic!("added")
+        };
         assert_eq!(nodes, BTreeMap::from([(NodeId(6), node(6))]));
     }
 
     #[test]
     fn a_member_is_added_once_and_never_with_other_data_or_anothers_address() {
         let now = situation(&[1, 2, 3]);
-        assert_eq!(decide(&Change::Add(NodeId(4), node(4)), &now), Step::Done);
+        assert_eq!(decide(&ResolvedChange::Add(NodeId(4), node(4)), &now), Step::Done);
         let other_disk = PeerNode { instance: InstanceId([9; 16]), ..node(4) };
-        assert!(refusal(&Change::Add(NodeId(4), other_disk), &now).contains("a new id"));
+        assert!(refusal(&ResolvedChange::Add(NodeId(4), other_disk), &now).contains("a new id"));
         let moved = PeerNode { client_address: "h9:9".into(), ..node(4) };
-        assert!(refusal(&Change::Add(NodeId(4), moved), &now).contains("member update 4"));
+        assert!(refusal(&ResolvedChange::Add(NodeId(4), moved), &now).contains("member update 4"));
         let stolen = PeerNode { client_address: "h2:1".into(), ..node(6) };
-        assert!(refusal(&Change::Add(NodeId(6), stolen), &now).contains("node 2"));
+        assert!(refusal(&ResolvedChange::Add(NodeId(6), stolen), &now).contains("node 2"));
     }
 
     #[test]
     fn only_a_member_that_has_caught_up_gets_a_vote() {
         let mut now = situation(&[1, 2, 3, 4]);
-        assert_eq!(decide(&Change::Promote(NodeId(4)), &now), Step::Propose(ChangeMembers::AddVoterIds(ids(&[4]))));
-        assert_eq!(decide(&Change::Promote(NodeId(2)), &now), Step::Done);
-        assert!(refusal(&Change::Promote(NodeId(7)), &now).contains("no member"));
+        assert_eq!(decide(&ResolvedChange::Promote(NodeId(4)), &now), Step::Propose(ChangeMembers::AddVoterIds(ids(&[4]))));
+        assert_eq!(decide(&ResolvedChange::Promote(NodeId(2)), &now), Step::Done);
+        assert!(refusal(&ResolvedChange::Promote(NodeId(7)), &now).contains("no member"));
         now.lag.insert(NodeId(4), LAG_MAX + 1);
-        assert_eq!(decide(&Change::Promote(NodeId(4)), &now), Step::Behind(NodeId(4), Some(LAG_MAX + 1)));
+        assert_eq!(decide(&ResolvedChange::Promote(NodeId(4)), &now), Step::Behind(NodeId(4), Some(LAG_MAX + 1)));
         now.lag.remove(&NodeId(4));
-        let replace = Change::Replace { old: NodeId(3), new: NodeId(4) };
+        let replace = ResolvedChange::Replace { old: NodeId(3), new: NodeId(4) };
         assert_eq!(decide(&replace, &now), Step::Behind(NodeId(4), None));
     }
 
     #[test]
     fn what_loses_the_quorum_is_refused_with_the_arithmetic_unless_forced() {
         let one_dead = situation(&[1, 2]);
-        let why = refusal(&Change::Remove(NodeId(2)), &one_dead);
+        let why = refusal(&ResolvedChange::Remove(NodeId(2)), &one_dead);
         assert!(why.contains("2 voters, of which 2 must answer and 1 do") && why.contains("bring back node 3"), "{why}");
         let forced = Situation { force: true, ..one_dead.clone() };
-        assert_eq!(decide(&Change::Remove(NodeId(2)), &forced), Step::Propose(ChangeMembers::RemoveVoters(ids(&[2]))));
-        assert_eq!(decide(&Change::Remove(NodeId(3)), &one_dead), Step::Propose(ChangeMembers::RemoveVoters(ids(&[3]))));
+        assert_eq!(decide(&ResolvedChange::Remove(NodeId(2)), &forced), Step::Propose(ChangeMembers::RemoveVoters(ids(&[2]))));
+        assert_eq!(decide(&ResolvedChange::Remove(NodeId(3)), &one_dead), Step::Propose(ChangeMembers::RemoveVoters(ids(&[3]))));
         // A vote for one more that is silent: 2 of 4.
-        let why = refusal(&Change::Promote(NodeId(4)), &one_dead);
+        let why = refusal(&ResolvedChange::Promote(NodeId(4)), &one_dead);
         assert!(why.contains("4 voters, of which 3 must answer and 2 do"), "{why}");
         // The new one answers: 3 of 4.
-        assert!(matches!(decide(&Change::Promote(NodeId(4)), &situation(&[1, 2, 4])), Step::Propose(_)));
+        assert!(matches!(decide(&ResolvedChange::Promote(NodeId(4)), &situation(&[1, 2, 4])), Step::Propose(_)));
     }
 
     #[test]
     fn the_last_voter_is_never_removed() {
         let mut now = situation(&[1]);
         (now.voters, now.force) = (ids(&[1]), true);
-        assert!(refusal(&Change::Remove(NodeId(1)), &now).contains("only voter"));
+        assert!(refusal(&ResolvedChange::Remove(NodeId(1)), &now).contains("only voter"));
     }
 
     #[test]
     fn a_dead_voter_is_replaced_in_one_step() {
         let now = situation(&[1, 2, 4]);
         let batch = vec![ChangeMembers::AddVoterIds(ids(&[4])), ChangeMembers::RemoveVoters(ids(&[3]))];
-        let replace = Change::Replace { old: NodeId(3), new: NodeId(4) };
+        let replace = ResolvedChange::Replace { old: NodeId(3), new: NodeId(4) };
         assert_eq!(decide(&replace, &now), Step::Propose(ChangeMembers::Batch(batch)));
-        assert_eq!(decide(&Change::Replace { old: NodeId(1), new: NodeId(4) }, &now), Step::Transfer);
-        assert!(refusal(&Change::Replace { old: NodeId(4), new: NodeId(4) }, &now).contains("own place"));
+        assert_eq!(decide(&ResolvedChange::Replace { old: NodeId(1), new: NodeId(4) }, &now), Step::Transfer);
+        assert!(refusal(&ResolvedChange::Replace { old: NodeId(4), new: NodeId(4) }, &now).contains("own place"));
         // Two operators want the same spare for two places (seed 152441488026): the second would merely take a vote away.
-        let why = refusal(&Change::Replace { old: NodeId(2), new: NodeId(3) }, &now);
+        let why = refusal(&ResolvedChange::Replace { old: NodeId(2), new: NodeId(3) }, &now);
         assert!(why.contains("node 3 has a vote already") && why.contains("member remove 2"), "{why}");
         let mut after = now;
         after.nodes.remove(&NodeId(3));
@@ -362,17 +364,17 @@ mod tests {
     #[test]
     fn a_leader_that_is_to_leave_hands_over_and_a_learner_just_goes() {
         let now = situation(&[1, 2, 3]);
-        assert_eq!(decide(&Change::Remove(NodeId(1)), &now), Step::Transfer);
-        assert_eq!(decide(&Change::Remove(NodeId(4)), &now), Step::Propose(ChangeMembers::RemoveNodes(ids(&[4]))));
-        assert_eq!(decide(&Change::Remove(NodeId(5)), &now), Step::Done, "it was removed before");
-        assert!(refusal(&Change::Remove(NodeId(6)), &now).contains("no member"));
+        assert_eq!(decide(&ResolvedChange::Remove(NodeId(1)), &now), Step::Transfer);
+        assert_eq!(decide(&ResolvedChange::Remove(NodeId(4)), &now), Step::Propose(ChangeMembers::RemoveNodes(ids(&[4]))));
+        assert_eq!(decide(&ResolvedChange::Remove(NodeId(5)), &now), Step::Done, "it was removed before");
+        assert!(refusal(&ResolvedChange::Remove(NodeId(6)), &now).contains("no member"));
     }
 
     #[test]
     fn addresses_change_only_with_the_same_data() {
         let now = situation(&[1, 2, 3]);
         let moved = PeerNode { peer_address: "h9:1".into(), ..node(3) };
-        let update = |id: u64, node: PeerNode| Change::Update(BTreeMap::from([(NodeId(id), node)]));
+        let update = |id: u64, node: PeerNode| ResolvedChange::Update(BTreeMap::from([(NodeId(id), node)]));
         let step = decide(&update(3, moved.clone()), &now);
         assert_eq!(step, Step::Propose(ChangeMembers::SetNodes(BTreeMap::from([(NodeId(3), moved.clone())]))));
         assert_eq!(decide(&update(3, node(3)), &now), Step::Done);
@@ -391,11 +393,11 @@ mod tests {
         assert_eq!(displaced(&one, &now), Some(NodeId(2)));
         let both = BTreeMap::from([at(3, 2), at(2, 3)]);
         assert_eq!(displaced(&both, &now), None);
-        assert_eq!(decide(&Change::Update(both.clone()), &now), Step::Propose(ChangeMembers::SetNodes(both)));
+        assert_eq!(decide(&ResolvedChange::Update(both.clone()), &now), Step::Propose(ChangeMembers::SetNodes(both)));
         // Three may go round; one that went where nobody was leaves the place to another.
         let round = BTreeMap::from([at(1, 2), at(2, 3), at(3, 1)]);
-        assert_eq!(decide(&Change::Update(round.clone()), &now), Step::Propose(ChangeMembers::SetNodes(round)));
-        let why = refusal(&Change::Update(BTreeMap::from([at(1, 3), at(2, 3)])), &now);
+        assert_eq!(decide(&ResolvedChange::Update(round.clone()), &now), Step::Propose(ChangeMembers::SetNodes(round)));
+        let why = refusal(&ResolvedChange::Update(BTreeMap::from([at(1, 3), at(2, 3)])), &now);
         assert!(why.contains("the address is that of node"), "{why}");
     }
 }

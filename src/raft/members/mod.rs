@@ -31,7 +31,7 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError};
 use openraft::raft::Precondition;
 use tokio::time::{Instant, timeout_at};
 
-use self::decide::{Change, Situation, Step};
+use self::decide::{ResolvedChange, Situation, Step};
 use super::adapter::types::{PeerNode, RaftLogId, StoredMembership, members_of};
 use super::context::NodeContext;
 use super::peer::peer_table::PeerTable;
@@ -56,7 +56,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A change as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum MemberChange {
     /// A node that runs at these addresses and has no data becomes a member without a vote.
     Add(Member),
     /// A member that has caught up gets a vote.
@@ -115,7 +115,7 @@ impl Members {
     ///
     /// Errors: not the leader; it may not be; not within `timeout`. What is marked `applied: no` changed nothing; after anything else it
     /// may have happened, and may be asked for again. Dropping the future leaves a change that was proposed to happen.
-    pub async fn change(&self, ask: &Ask, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
+    pub async fn change(&self, asked: &MemberChange, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
         let busy = |_| {
             let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
             Refusal::not_applied(kind, "another change of the members is under way; nothing was changed")
@@ -123,7 +123,7 @@ impl Members {
         let _only = self.one_at_a_time.try_lock().map_err(busy)?;
         let deadline = Instant::now() + timeout;
         let Self { context, table, room, .. } = self;
-        Changing { context, table, room, force, deadline }.make(ask).await
+        Changing { context, table, room, force, deadline }.make(asked).await
     }
 }
 
@@ -136,11 +136,11 @@ struct Changing<'a> {
 }
 
 impl Changing<'_> {
-    async fn make(&self, ask: &Ask) -> Result<Roster, Refusal> {
+    async fn make(&self, asked: &MemberChange) -> Result<Roster, Refusal> {
         let invalid = |why: String| Refusal::not_applied(RefusalKind::Invalid, format!("{why}; nothing was changed"));
         loop {
             let (situation, membership) = self.situation().await?;
-            let change = self.resolve(ask, &situation).await?;
+            let change = self.resolve(asked, &situation).await?;
             match decide::decide(&change, &situation) {
                 Step::Done => return Ok(roster(self.context)),
                 Step::Refuse(why) => return Err(invalid(why)),
@@ -156,8 +156,8 @@ impl Changing<'_> {
                     return Err(self.context.leadership.not_leader());
                 }
                 Step::Propose(changes) => {
-                    if let Change::Add(_, node) = &change {
-                        self.adopt(ask, node).await?;
+                    if let ResolvedChange::Add(_, node) = &change {
+                        self.adopt(asked, node).await?;
                     }
                     if self.propose(changes, &membership).await? {
                         return Ok(roster(self.context));
@@ -214,20 +214,20 @@ impl Changing<'_> {
     }
 
     /// Asks the node that is meant who it is.
-    async fn resolve(&self, ask: &Ask, now: &Situation) -> Result<Change, Refusal> {
-        Ok(match ask {
-            Ask::Promote(id) => Change::Promote(*id),
-            Ask::Remove(id) => Change::Remove(*id),
-            Ask::Replace { old, new } => Change::Replace { old: *old, new: *new },
-            Ask::Add(member) => {
+    async fn resolve(&self, asked: &MemberChange, now: &Situation) -> Result<ResolvedChange, Refusal> {
+        Ok(match asked {
+            MemberChange::Promote(id) => ResolvedChange::Promote(*id),
+            MemberChange::Remove(id) => ResolvedChange::Remove(*id),
+            MemberChange::Replace { old, new } => ResolvedChange::Replace { old: *old, new: *new },
+            MemberChange::Add(member) => {
                 let known = now.nodes.get(&member.id).map(|node| node.instance);
-                Change::Add(member.id, self.ask(member, known).await?)
+                ResolvedChange::Add(member.id, self.ask(member, known).await?)
             }
-            Ask::Update(member) => {
+            MemberChange::Update(member) => {
                 let known = now.nodes.get(&member.id).map(|node| node.instance);
                 let mut nodes = BTreeMap::from([(member.id, self.ask(member, known).await?)]);
                 self.follow(&mut nodes, now).await;
-                Change::Update(nodes)
+                ResolvedChange::Update(nodes)
             }
         })
     }
@@ -264,8 +264,8 @@ impl Changing<'_> {
     }
 
     /// Gives a new node this cluster's id. It echoes the node's own configuration: its file knows it, ours may not.
-    async fn adopt(&self, ask: &Ask, node: &PeerNode) -> Result<(), Refusal> {
-        let Ask::Add(member) = ask else { return Ok(()) };
+    async fn adopt(&self, asked: &MemberChange, node: &PeerNode) -> Result<(), Refusal> {
+        let MemberChange::Add(member) = asked else { return Ok(()) };
         let refused = |why: &str| {
             Refusal::not_applied(RefusalKind::Unavailable, format!("node {} did not join: {why}; nothing was changed", member.id))
         };

@@ -17,7 +17,7 @@ const STRIDES: [u64; 3] = [1, 16, 256];
 const _: () = assert!(STRIDES[2] < DIGESTS_KEPT as u64, "the digest after the last multiple is still kept");
 
 /// The entries to tell the digests of, where `applied` is the last one. Ascending, each once, none is 0.
-pub fn reported(applied: u64) -> Vec<u64> {
+pub fn digest_indexes(applied: u64) -> Vec<u64> {
     let strides = STRIDES.iter().map(|stride| stride * intervals().digest_entries);
     let mut indexes: Vec<u64> = strides.map(|stride| applied - applied % stride).chain([applied]).collect();
     indexes.retain(|index| *index != 0);
@@ -182,10 +182,10 @@ mod tests {
 
     #[test]
     fn what_is_reported_is_still_kept_by_everyone_else() {
-        assert_eq!(reported(0), [] as [u64; 0]);
-        assert_eq!(reported(63), [63]);
-        assert_eq!(reported(64), [64]);
-        assert_eq!(reported(20_000), [16_384, 19_456, 19_968, 20_000]);
+        assert_eq!(digest_indexes(0), [] as [u64; 0]);
+        assert_eq!(digest_indexes(63), [63]);
+        assert_eq!(digest_indexes(64), [64]);
+        assert_eq!(digest_indexes(20_000), [16_384, 19_456, 19_968, 20_000]);
     }
 
     #[test]

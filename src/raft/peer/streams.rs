@@ -342,7 +342,7 @@ fn message(context: &NodeContext, room: &Room, read: &Read) -> peer::PresenceMes
     let ms = |age: Duration| u64::try_from(age.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
     let (version, digests) = context.state.view(|core, applied, _| {
         let digest = |index| Some(peer::Digest { index, digest: core.machine.digest_at(index)? });
-        let indexes = divergence::reported(applied.map_or(0, |applied| applied.index));
+        let indexes = divergence::digest_indexes(applied.map_or(0, |applied| applied.index));
         (core.machine.cluster_version(), indexes.into_iter().filter_map(digest).collect::<Vec<_>>())
     });
     // What a release before the list reads.
