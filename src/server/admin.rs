@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::auth::Need;
+use super::context::ServerContext;
 use super::dispatch::Dispatcher;
 use super::health::Facts;
 use super::logging;
@@ -34,29 +35,29 @@ const SEE_LOG: &str = "the last good ones stay in force: the node's log and `quo
 const SEE_DOCTOR: &str = "nearly used up: `quorate doctor` says which and by whom";
 
 /// The routes of one node.
-pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
-    let page = page::router(dispatcher.clone(), reporter);
+pub fn router(context: ServerContext, dispatcher: Dispatcher, reporter: Reporter) -> Router {
+    let page = page::router(context.clone(), dispatcher, reporter);
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .route("/log-level", get(log_level).put(change_log_level))
-        .with_state(dispatcher.clone())
+        .with_state(context.clone())
         .merge(page)
-        .layer(middleware::from_fn_with_state(dispatcher.clone(), bodies::check))
-        .layer(middleware::from_fn_with_state(dispatcher, hosts::check))
+        .layer(middleware::from_fn_with_state(context.clone(), bodies::check))
+        .layer(middleware::from_fn_with_state(context, hosts::check))
 }
 
-async fn livez(State(dispatcher): State<Dispatcher>) -> (StatusCode, String) {
-    match dispatcher.node().failed() {
+async fn livez(State(context): State<ServerContext>) -> (StatusCode, String) {
+    match context.node().failed() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
-async fn readyz(State(dispatcher): State<Dispatcher>, RawQuery(query): RawQuery) -> (StatusCode, String) {
-    let facts = Facts::of(&dispatcher);
+async fn readyz(State(context): State<ServerContext>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let facts = Facts::of(&context);
     let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
     let code = if facts.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, readiness(&facts, verbose))
@@ -92,14 +93,14 @@ fn version_text() -> String {
     format!("quorate {} cluster_version_min={oldest} cluster_version_max={newest}\n", env!("QUORATE_VERSION"))
 }
 
-async fn version(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Result<String, Refused> {
-    dispatcher.guard().authorize_admin(&headers)?;
+async fn version(State(context): State<ServerContext>, headers: HeaderMap) -> Result<String, Refused> {
+    context.guard().authorize_admin(&headers)?;
     Ok(version_text())
 }
 
 /// The filter of this process's log.
-async fn log_level(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Result<(StatusCode, String), Refused> {
-    dispatcher.guard().authorize_admin(&headers)?;
+async fn log_level(State(context): State<ServerContext>, headers: HeaderMap) -> Result<(StatusCode, String), Refused> {
+    context.guard().authorize_admin(&headers)?;
     Ok(match logging::control() {
         Some(control) => (StatusCode::OK, format!("{}\n", control.filter())),
         None => no_log(),
@@ -108,11 +109,11 @@ async fn log_level(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> 
 
 /// Another, until the process ends. By PUT: a browser lets no foreign page send one.
 async fn change_log_level(
-    State(dispatcher): State<Dispatcher>,
+    State(context): State<ServerContext>,
     headers: HeaderMap,
     wanted: String,
 ) -> Result<(StatusCode, String), Refused> {
-    dispatcher.guard().authorize_admin(&headers)?;
+    context.guard().authorize_admin(&headers)?;
     let Some(control) = logging::control() else { return Ok(no_log()) };
     if wanted.len() > logging::FILTER_BYTES_MAX {
         return Ok((StatusCode::BAD_REQUEST, format!("the log filter is too long limit={}\n", logging::FILTER_BYTES_MAX)));
@@ -121,7 +122,7 @@ async fn change_log_level(
         Ok(filter) => {
             // As a warning, so that few filters hide it.
             tracing::warn!(filter, "the log filter was changed");
-            dispatcher.node().events().note("log", format!("the filter is now {filter}"));
+            context.node().events().note("log", format!("the filter is now {filter}"));
             (StatusCode::OK, format!("{filter}\n"))
         }
         Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")),
@@ -132,9 +133,9 @@ fn no_log() -> (StatusCode, String) {
     (StatusCode::NOT_IMPLEMENTED, "this process does not let its log be changed\n".to_owned())
 }
 
-async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Result<impl IntoResponse, Refused> {
-    dispatcher.guard().authorize_headers(&headers, Need::Metrics)?;
-    let node = dispatcher.node();
+async fn metrics(State(context): State<ServerContext>, headers: HeaderMap) -> Result<impl IntoResponse, Refused> {
+    context.guard().authorize_headers(&headers, Need::Metrics)?;
+    let node = context.node();
     let status = node.status();
     let levels = Levels {
         leads: status.role == Role::Leader,
@@ -153,20 +154,20 @@ async fn metrics(State(dispatcher): State<Dispatcher>, headers: HeaderMap) -> Re
         differing: status.differing.len() as u64,
         clock_offset_ms: status.clock_offset_ms,
         machine_ahead_ms: status.machine_ahead_ms,
-        refused_credentials: dispatcher.guard().refused(),
+        refused_credentials: context.guard().refused(),
         disk: status.disk,
         syncs: status.syncs,
         scrubbed: status.scrubbed,
         cluster_version: status.cluster_version.into(),
-        uptime: dispatcher.uptime(),
-        wall_ms: dispatcher.wall_ms(),
+        uptime: context.uptime(),
+        wall_ms: context.wall_ms(),
         process: own_usage(),
-        credentials: dispatcher.credentials().report(),
-        tables: dispatcher.tables(),
-        tokens: shares::tokens(node, dispatcher.guard()),
-        ..dispatcher.levels()
+        credentials: context.credentials().report(),
+        tables: context.tables(),
+        tokens: shares::tokens(node, context.guard()),
+        ..context.levels()
     };
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], dispatcher.metrics().render(&levels)))
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], context.metrics().render(&levels)))
 }
 
 /// A request without the credentials it needs: 401 with what to send, or 403.

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::dispatch::Dispatcher;
+use super::context::ServerContext;
 use super::security::{EXPIRES_SOON, Report};
 use super::shares;
 use crate::raft::AHEAD_MS_MAX;
@@ -58,13 +58,13 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub fn of(dispatcher: &Dispatcher) -> Self {
-        let node = dispatcher.node();
+    pub fn of(context: &ServerContext) -> Self {
+        let node = context.node();
         let status = node.status();
         let leadership = node.leadership().borrow().clone();
         Self {
             failed: node.failed(),
-            stopping: dispatcher.is_stopping(),
+            stopping: context.calls().is_stopping(),
             bootstrapped: node.cluster_id().is_some(),
             estranged: node.estranged(),
             leader: leadership.leader.map(|leader| leader.node.0),
@@ -75,9 +75,9 @@ impl Facts {
             machine_ahead_ms: status.machine_ahead_ms,
             disk_low: node.disk_low(),
             disk_free_bytes: status.disk.0,
-            credentials: dispatcher.credentials().report(),
-            used_up: shares::nearly_used_up(&dispatcher.tables(), &shares::tokens(node, dispatcher.guard())),
-            now_s: dispatcher.wall_ms() / 1000,
+            credentials: context.credentials().report(),
+            used_up: shares::nearly_used_up(&context.tables(), &shares::tokens(node, context.guard())),
+            now_s: context.wall_ms() / 1000,
         }
     }
 
@@ -137,10 +137,10 @@ impl Facts {
 }
 
 /// Keeps the gRPC health service current until `stop`; its spawner joins it.
-pub async fn run(dispatcher: Dispatcher, reporter: HealthReporter, mut stop: watch::Receiver<bool>) {
-    let mut leadership = dispatcher.node().leadership();
+pub async fn run(context: ServerContext, reporter: HealthReporter, mut stop: watch::Receiver<bool>) {
+    let mut leadership = context.node().leadership();
     while !*stop.borrow() {
-        let status = if Facts::of(&dispatcher).is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if Facts::of(&context).is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
         reporter.set_service_status("", status).await;
         reporter.set_service_status(SERVICE, status).await;
         tokio::select! {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::admission::RETRY_AFTER;
-use super::answers::Reader;
 use super::call::Done;
+use super::reader::Reader;
 use crate::limits::{LOADED_BYTES_MAX, LOADED_SHARE_BYTES_MAX, READER_PATIENCE, READER_STANDS_STILL, SMALL_ANSWER_BYTES};
 use crate::raft::LoadedRoom;
 use crate::types::{Refusal, RefusalKind};

@@ -10,11 +10,13 @@ use futures_util::Stream;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::answers::{Answers, Frames, response};
+use super::answers::{Answers, response};
 use super::auth::{Caller, Need};
 use super::call::{Asked, Origin};
+use super::context::ServerContext;
 use super::dispatch::Dispatcher;
 use super::edge;
+use super::frames::Frames;
 use super::status::Reporter;
 use crate::net::Connection;
 use crate::types::Refusal;
@@ -23,21 +25,22 @@ use crate::wire::{self, v1};
 
 /// The service of one node.
 pub struct SessionsService {
+    context: ServerContext,
     dispatcher: Dispatcher,
     reporter: Reporter,
     stop: watch::Receiver<bool>,
 }
 
 impl SessionsService {
-    pub fn new(dispatcher: Dispatcher, reporter: Reporter, stop: watch::Receiver<bool>) -> Self {
-        Self { dispatcher, reporter, stop }
+    pub fn new(context: ServerContext, dispatcher: Dispatcher, reporter: Reporter, stop: watch::Receiver<bool>) -> Self {
+        Self { context, dispatcher, reporter, stop }
     }
 
     /// Who calls, as the gate found out. Errors: `Unauthenticated`, as a status.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         match request.extensions().get::<Caller>() {
             Some(caller) => Ok(caller.clone()),
-            None => self.dispatcher.guard().caller(request.metadata()),
+            None => self.context.guard().caller(request.metadata()),
         }
     }
 
@@ -64,7 +67,7 @@ pub struct Requests {
     caller: Caller,
     /// What waits for the readers of the connection.
     loaded: Option<Arc<AtomicU64>>,
-    dispatcher: Dispatcher,
+    context: ServerContext,
     /// When the caller ends the stream, if it says so, less a margin; by the node's monotonic clock.
     until: Option<Duration>,
 }
@@ -72,7 +75,7 @@ pub struct Requests {
 impl Requests {
     fn asked(&self, mut request: v1::SubmitRequest) -> Asked {
         if let Some(until) = self.until {
-            request.timeout_ms = edge::timeout_ms(request.timeout_ms, Some(until.saturating_sub(self.dispatcher.now())));
+            request.timeout_ms = edge::timeout_ms(request.timeout_ms, Some(until.saturating_sub(self.context.now())));
         }
         asked(request, self.caller.clone(), self.loaded.as_ref())
     }
@@ -117,10 +120,10 @@ impl Sessions for SessionsService {
 
     async fn submit(&self, request: Request<Streaming<v1::SubmitRequest>>) -> Result<Response<Self::SubmitStream>, Status> {
         let caller = self.caller(&request)?;
-        let dispatcher = self.dispatcher.clone();
-        let until = edge::given(request.metadata()).map(|given| dispatcher.now().saturating_add(given));
+        let context = self.context.clone();
+        let until = edge::given(request.metadata()).map(|given| context.now().saturating_add(given));
         let loaded = loaded(&request);
-        let asked = Requests { requests: request.into_inner(), caller, loaded, dispatcher, until };
+        let asked = Requests { requests: request.into_inner(), caller, loaded, context, until };
         Ok(Response::new(Answers::new(self.dispatcher.clone(), Origin::Client, asked, self.stop.clone())))
     }
 
@@ -155,7 +158,7 @@ impl Sessions for SessionsService {
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        self.dispatcher.guard().require(request.metadata(), Need::Admin)?;
+        self.context.guard().require(request.metadata(), Need::Admin)?;
         let given = edge::given(request.metadata());
         let mut request = request.into_inner();
         request.timeout_ms = edge::timeout_ms(request.timeout_ms, given);

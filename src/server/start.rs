@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use super::config::{Config, is_loopback};
-use super::dispatch::{Access, Dispatcher};
+use super::context::{Access, ServerContext};
+use super::dispatch::{Calls, Dispatcher};
 use super::edge::Named;
 use super::gate::Gate;
 use super::metrics::Wire;
@@ -22,7 +23,7 @@ use super::service::SessionsService;
 use super::status::Reporter;
 use super::upper::{Above, Present};
 use super::{Error, StartError, admin, health, http, shares, sweeper};
-use crate::env::{Clock, Env};
+use crate::env::Env;
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX, MIB, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX,
     intervals,
@@ -130,7 +131,7 @@ impl Tuning {
 /// A started node: it listens, and serves once [`Server::run`] is polled.
 pub struct Server {
     node: Node,
-    clock: Arc<dyn Clock>,
+    context: ServerContext,
     dispatcher: Dispatcher,
     reporter: Reporter,
     security: Security,
@@ -202,11 +203,13 @@ impl Server {
         }
         let node = opened.start(incoming).await.map_err(|error| StartError(error.to_string()))?;
         let access = Access { guard: security.guard.clone(), state: security.state.clone() };
-        let dispatcher = Dispatcher::new(node.clone(), access, clock.clone(), wire, config.observe.slow_operation);
-        let reporter = Reporter::new(dispatcher.clone(), clock.clone(), &config.name);
+        let calls = Calls::new(node.clone(), clock.clone(), wire, config.observe.slow_operation);
+        let context = ServerContext::new(access, clock, calls);
+        let dispatcher = Dispatcher::new(context.clone());
+        let reporter = Reporter::new(context.clone(), &config.name);
         let (stop, stopped) = watch::channel(false);
-        let present = above.set(dispatcher.clone(), reporter.clone(), stopped);
-        Ok(Self { node, clock, dispatcher, reporter, security, client_port, admin_port, stop, present })
+        let present = above.set(context.clone(), dispatcher.clone(), reporter.clone(), stopped);
+        Ok(Self { node, context, dispatcher, reporter, security, client_port, admin_port, stop, present })
     }
 
     /// This node.
@@ -233,23 +236,27 @@ impl Server {
     ///
     /// Errors: the node had to stop by itself. Dropping the future is a crash: nothing acknowledged is lost.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { node, clock, dispatcher, reporter, security, client_port, admin_port, stop, present } = self;
+        let Self { node, context, dispatcher, reporter, security, client_port, admin_port, stop, present } = self;
         let (end, ended) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut core = JoinSet::new();
         core.spawn(dispatcher.clone().run(ended));
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
-        tasks.spawn(health::run(dispatcher.clone(), health_reporter, stop.subscribe()));
+        tasks.spawn(health::run(context.clone(), health_reporter, stop.subscribe()));
         tasks.spawn(reporter.clone().run(stop.subscribe()));
         tasks.spawn(security.run(node.clone(), stop.subscribe()));
-        tasks.spawn(dispatcher.receiving().clone().run(stop.subscribe()));
+        tasks.spawn(context.receiving().clone().run(stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
-        tasks.spawn(shares::run(node.clone(), dispatcher.guard().clone(), stop.subscribe()));
-        tasks.spawn(http::serve(admin_port, admin::router(dispatcher.clone(), reporter.clone()), stop.subscribe()));
-        let operations = OperationsService::new(node.clone(), dispatcher.guard().clone());
-        let service = SessionsService::new(dispatcher.clone(), reporter, stop.subscribe());
+        tasks.spawn(shares::run(node.clone(), context.guard().clone(), stop.subscribe()));
+        tasks.spawn(http::serve(
+            admin_port,
+            admin::router(context.clone(), dispatcher.clone(), reporter.clone()),
+            stop.subscribe(),
+        ));
+        let operations = OperationsService::new(node.clone(), context.guard().clone());
+        let service = SessionsService::new(context.clone(), dispatcher, reporter, stop.subscribe());
         // It may end while calls drain, and is waited for again below.
-        let gate = |routes| Gate::new(routes, dispatcher.guard().clone(), dispatcher.receiving().clone());
+        let gate = |routes| Gate::new(routes, context.guard().clone(), context.receiving().clone());
         let serving = serve_clients(client_port, service, operations, health_service, gate, stop.subscribe());
         let mut serving = Box::pin(maybe_done(serving));
         let failure = tokio::select! {
@@ -265,10 +272,10 @@ impl Server {
             // While it still takes calls: what comes meanwhile is sent on to the next leader, and nobody waits for what drains.
             node.give_up_leadership().await;
         }
-        dispatcher.stop_admitting();
+        context.calls().stop_admitting();
         stop.send_replace(true);
         if failure.is_none() {
-            drain(&dispatcher, &*clock, &mut serving).await;
+            drain(context.calls(), &mut serving).await;
         }
         if mutant::is(Mutant::FinishedServerPolled) {
             // Without its output it panics when it is waited for again.
@@ -289,10 +296,10 @@ impl Server {
 }
 
 /// Waits for open operations to end, while their answers are still being sent.
-async fn drain(dispatcher: &Dispatcher, clock: &dyn Clock, serving: &mut (impl Future<Output = ()> + Unpin)) {
-    let deadline = clock.now().saturating_add(DRAIN_TIMEOUT);
+async fn drain(calls: &Calls, serving: &mut (impl Future<Output = ()> + Unpin)) {
+    let deadline = calls.now().saturating_add(DRAIN_TIMEOUT);
     let mut serving = Some(serving);
-    while dispatcher.has_open() && clock.now() < deadline {
+    while calls.has_open() && calls.now() < deadline {
         match &mut serving {
             None => tokio::time::sleep(DRAIN_LOOK).await,
             Some(running) => tokio::select! {

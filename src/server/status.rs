@@ -7,10 +7,9 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::answers::cluster_bytes;
-use super::dispatch::Dispatcher;
+use super::context::ServerContext;
 use super::health::{Check, Facts};
 use super::history::{self, Counted, History};
-use crate::env::Clock;
 use crate::machine::newest_version;
 use crate::raft::{CLUSTER_VERSION_MIN, Member, Node, Role, reason};
 use crate::types::NodeId;
@@ -28,17 +27,14 @@ const DIGEST_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Reporter {
     node: Node,
-    dispatcher: Dispatcher,
-    clock: Arc<dyn Clock>,
+    context: ServerContext,
     name: Arc<str>,
-    started: Duration,
     history: Arc<History>,
 }
 
 impl Reporter {
-    pub fn new(dispatcher: Dispatcher, clock: Arc<dyn Clock>, name: &str) -> Self {
-        let started = clock.now();
-        Self { node: dispatcher.node().clone(), dispatcher, clock, name: name.into(), started, history: Arc::default() }
+    pub fn new(context: ServerContext, name: &str) -> Self {
+        Self { node: context.node().clone(), context, name: name.into(), history: Arc::default() }
     }
 
     /// Counts what happens in each interval, until `stop`; the one who spawns it joins it.
@@ -46,9 +42,9 @@ impl Reporter {
         let counted = || {
             let status = self.node.status();
             Counted {
-                at: self.clock.now(),
-                answered: self.dispatcher.metrics().answered(),
-                spread: self.dispatcher.metrics().spread(),
+                at: self.context.now(),
+                answered: self.context.metrics().answered(),
+                spread: self.context.metrics().spread(),
                 syncs: status.syncs.count,
                 sync_us: micros(status.syncs.total),
                 leads: status.role == Role::Leader && status.leader == Some(self.node.id()),
@@ -66,7 +62,7 @@ impl Reporter {
             index => Some((index, self.node.digest_at(index, timeout).await)),
         };
         let status = self.node.status();
-        let [writes, reads] = self.dispatcher.metrics().answered();
+        let [writes, reads] = self.context.metrics().answered();
         let (digest_index, digest) = match waited {
             Some((index, Some(digest))) => (Some(index), Some(digest)),
             Some((_, None)) => (None, None),
@@ -97,10 +93,10 @@ impl Reporter {
             log_bytes: status.log_bytes,
             state_bytes: status.state_bytes,
             machine_time_ms: status.machine_time_ms,
-            wall_ms: self.clock.wall_ms(),
+            wall_ms: self.context.wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_version: status.cluster_version.into(),
-            uptime_ms: self.clock.now().saturating_sub(self.started).as_millis() as u64,
+            uptime_ms: self.context.uptime().as_millis() as u64,
             pid: std::process::id().into(),
             checks: self.checks(),
             clock_offset_ms: status.clock_offset_ms,
@@ -118,12 +114,12 @@ impl Reporter {
             scrub_bytes: status.scrubbed.bytes,
             scrubbed_ms: status.scrubbed.ended_ms,
             voter,
-            samples: self.history.newest(samples as usize, self.clock.now()),
+            samples: self.history.newest(samples as usize, self.context.now()),
         }
     }
 
     fn checks(&self) -> Vec<v1::Check> {
-        let checks = Facts::of(&self.dispatcher).checks().into_iter();
+        let checks = Facts::of(&self.context).checks().into_iter();
         let check =
             |check: Check| v1::Check { name: check.name.into(), ok: check.ok, required: check.required, detail: check.detail };
         checks.map(check).collect()

@@ -11,6 +11,7 @@ use tonic::Status;
 use super::answers::Answers;
 use super::auth::Guard;
 use super::call::{Asked, Origin};
+use super::context::ServerContext;
 use super::dispatch::Dispatcher;
 use super::status::Reporter;
 use crate::raft::{Forwarder, Upper};
@@ -24,6 +25,7 @@ pub struct Above(Mutex<Option<Parts>>);
 
 #[derive(Clone)]
 struct Parts {
+    context: ServerContext,
     dispatcher: Dispatcher,
     reporter: Reporter,
     stop: watch::Receiver<bool>,
@@ -31,8 +33,14 @@ struct Parts {
 
 impl Above {
     /// The server is there, until the guard is dropped.
-    pub fn set(self: &Arc<Self>, dispatcher: Dispatcher, reporter: Reporter, stop: watch::Receiver<bool>) -> Present {
-        *self.parts() = Some(Parts { dispatcher, reporter, stop });
+    pub fn set(
+        self: &Arc<Self>,
+        context: ServerContext,
+        dispatcher: Dispatcher,
+        reporter: Reporter,
+        stop: watch::Receiver<bool>,
+    ) -> Present {
+        *self.parts() = Some(Parts { context, dispatcher, reporter, stop });
         Present(self.clone())
     }
 
@@ -70,7 +78,7 @@ impl Upper for Above {
             let refusal = Refusal::not_applied(RefusalKind::Unavailable, "the node is starting");
             return Box::pin(stream::once(future::ready(Err(wire::status_from_refusal(&refusal)))));
         };
-        let guard = parts.dispatcher.guard().clone();
+        let guard = parts.context.guard().clone();
         if let Err(refusal) = guard.admit_forwards(from.authenticated) {
             tracing::warn!(from = %from.node, reason = %refusal, "a forward stream was refused");
             return Box::pin(stream::once(future::ready(Err(wire::status_from_refusal(&refusal)))));

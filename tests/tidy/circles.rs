@@ -21,7 +21,6 @@ const KNOWN: &[&[&str]] = &[
         "src/server/shares.rs",
         "src/server/shares/count.rs",
     ],
-    &["src/server/answers.rs", "src/server/batch.rs", "src/server/dispatch.rs", "src/server/forward.rs", "src/server/readers.rs"],
     // A parent and its children.
     &[
         "src/storage/log/live.rs",

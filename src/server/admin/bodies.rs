@@ -8,18 +8,18 @@ use axum::response::{IntoResponse, Response};
 
 use super::{Refused, page};
 use crate::limits::GREETING_PATIENCE;
-use crate::server::dispatch::Dispatcher;
+use crate::server::context::ServerContext;
 
 /// A question is an id, a prefix and a few numbers, or a log filter.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// Answers 401 or 403 before a body is read, 413 to one that is too large, 408 to one that is not whole in time.
-pub async fn check(State(dispatcher): State<Dispatcher>, request: Request, next: Next) -> Response {
+pub async fn check(State(context): State<ServerContext>, request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         // Whatever it brings is not read, and its connection ends with it.
         return next.run(request).await;
     }
-    if let Err(refusal) = dispatcher.guard().authorize_admin(request.headers()) {
+    if let Err(refusal) = context.guard().authorize_admin(request.headers()) {
         let of_page = request.uri().path().starts_with("/api/");
         return if of_page { page::Refused::from(refusal).into_response() } else { Refused(refusal).into_response() };
     }

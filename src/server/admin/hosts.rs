@@ -8,14 +8,14 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::server::dispatch::Dispatcher;
+use crate::server::context::ServerContext;
 use crate::tls::host_of;
 
 /// Answers 403 to requests under a foreign name, where no tokens are in force. Probes are answered under any.
-pub async fn check(State(dispatcher): State<Dispatcher>, request: Request, next: Next) -> Response {
+pub async fn check(State(context): State<ServerContext>, request: Request, next: Next) -> Response {
     let is_probe = ["/livez", "/readyz"].contains(&request.uri().path());
-    if dispatcher.guard().is_open() && !is_probe {
-        let members = dispatcher.node().members();
+    if context.guard().is_open() && !is_probe {
+        let members = context.node().members();
         let own: Vec<&str> = members.iter().map(|member| host_of(&member.admin_address)).collect();
         let foreign =
             request.headers().get_all(header::HOST).iter().find(|host| !host.to_str().is_ok_and(|host| is_own(host, &own)));

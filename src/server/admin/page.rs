@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 use super::unpacking::Unpacking;
 use super::view;
 use crate::client::Session;
-use crate::server::answers::Frames;
 use crate::server::auth::Caller;
 use crate::server::call::Asked;
+use crate::server::context::ServerContext;
 use crate::server::dispatch::Dispatcher;
+use crate::server::frames::Frames;
 use crate::server::status::Reporter;
 use crate::types::{Consistency, List, ListPage, Load, Loaded, Refusal, RefusalKind, SessionId};
 use crate::wire::{self, v1};
@@ -41,6 +42,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 #[derive(Clone)]
 struct Context {
+    server: ServerContext,
     dispatcher: Dispatcher,
     reporter: Reporter,
     unpacking: Unpacking,
@@ -51,14 +53,14 @@ impl Context {
     ///
     /// Errors: `Unauthenticated` or `Denied`.
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let guard = self.dispatcher.guard();
+        let guard = self.server.guard();
         guard.authorize_admin(headers)?;
         guard.caller_of(headers)
     }
 }
 
 /// The routes of the page.
-pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
+pub fn router(server: ServerContext, dispatcher: Dispatcher, reporter: Reporter) -> Router {
     Router::new()
         .route("/", get(|| async { file("text/html; charset=utf-8", HTML) }))
         .route("/page.css", get(|| async { file("text/css; charset=utf-8", CSS) }))
@@ -68,7 +70,7 @@ pub fn router(dispatcher: Dispatcher, reporter: Reporter) -> Router {
         .route("/api/status", get(status))
         .route("/api/sessions", post(sessions))
         .route("/api/session", post(session))
-        .with_state(Context { dispatcher, reporter, unpacking: Unpacking::new() })
+        .with_state(Context { server, dispatcher, reporter, unpacking: Unpacking::new() })
 }
 
 fn file(kind: &'static str, content: &'static str) -> Response {
@@ -119,7 +121,7 @@ async fn status(State(context): State<Context>, RawQuery(query): RawQuery, heade
     let samples = query.as_deref().unwrap_or_default().split('&').find_map(|part| part.strip_prefix("samples=")?.parse().ok());
     let request = v1::StatusRequest { digest_at: 0, timeout_ms: 1000, local: false };
     let cluster = context.reporter.cluster_with_samples(&request, samples.unwrap_or(0)).await;
-    Ok(data(&view::cluster(&cluster, context.dispatcher.node().id(), context.dispatcher.wall_ms())))
+    Ok(data(&view::cluster(&cluster, context.server.node().id(), context.server.wall_ms())))
 }
 
 async fn sessions(State(context): State<Context>, headers: HeaderMap, body: Bytes) -> Result<Response, Refused> {
@@ -136,7 +138,7 @@ async fn sessions(State(context): State<Context>, headers: HeaderMap, body: Byte
     match ask(&context, caller, operation).await?.only() {
         Some(v1::submit_response::Answer::List(page)) => {
             let page: ListPage = wire::list_page_from(page)?;
-            Ok(data(&view::page(&page, context.dispatcher.wall_ms())))
+            Ok(data(&view::page(&page, context.server.wall_ms())))
         }
         other => Err(unexpected(other).into()),
     }

@@ -11,15 +11,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::call::{Call, Done, Operation};
-use super::dispatch::Dispatcher;
-use super::table::LinkId;
+use super::calls::Calls;
 use crate::limits::{
     ENTRY_OVERHEAD_BYTES_MAX, FORWARD_QUEUE_MAX, LARGE_OPERATION_BYTES, LISTED_BYTES, SESSION_STORED_BYTES_MAX,
     WRITE_MESSAGE_BYTES_MAX,
 };
 use crate::mutant::{self, Mutant};
 use crate::raft::{Charge, Peer, no_room};
+use crate::server::call::{Call, Done, Operation};
+use crate::server::table::LinkId;
 use crate::types::{NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::{ForwardRequest, peer_client::PeerClient};
 use crate::wire::{self, v1};
@@ -62,7 +62,7 @@ struct Link {
 
 /// The streams to the present leader. Owned by the dispatcher's task; dropping it ends them.
 pub struct Links {
-    dispatcher: Dispatcher,
+    calls: Calls,
     links: BTreeMap<(NodeId, Class), Link>,
     next: LinkId,
     tasks: JoinSet<()>,
@@ -70,8 +70,8 @@ pub struct Links {
 }
 
 impl Links {
-    pub fn new(dispatcher: Dispatcher) -> Self {
-        Self { dispatcher, links: BTreeMap::new(), next: 0, tasks: JoinSet::new(), events: mpsc::channel(16) }
+    pub fn new(calls: Calls) -> Self {
+        Self { calls, links: BTreeMap::new(), next: 0, tasks: JoinSet::new(), events: mpsc::channel(16) }
     }
 
     /// The next event. Cancel safe.
@@ -95,11 +95,11 @@ impl Links {
             if self.links.contains_key(&(leader, class)) {
                 continue;
             }
-            let Some(peer) = self.dispatcher.node().peer(leader) else { return };
+            let Some(peer) = self.calls.node().peer(leader) else { return };
             let id = self.next;
             self.next += 1;
             let capacity = if class == Class::Small { FORWARD_QUEUE_MAX } else { LARGE_QUEUE_MAX };
-            let stream = LinkTask { dispatcher: self.dispatcher.clone(), id, events: self.events.0.clone() };
+            let stream = LinkTask { calls: self.calls.clone(), id, events: self.events.0.clone() };
             self.tasks.spawn(stream.run(peer, capacity));
             self.links.insert((leader, class), Link { id, requests: None });
         }
@@ -125,14 +125,14 @@ impl Links {
             return Sent::NotYet(call);
         };
         let Ok(room) = requests.try_reserve() else { return Sent::NotYet(call) };
-        let now = self.dispatcher.now();
+        let now = self.calls.now();
         let mut request = request(&call, now);
         let principal = call.caller.principal().to_owned();
         let token_sha256 = bytes::Bytes::copy_from_slice(call.caller.token_hash());
         let is_write = call.operation.is_write();
         call.handed = Some((now, true));
         // Entered before it is sent: the answer must find it.
-        match self.dispatcher.table().enter_link(call, *id) {
+        match self.calls.table().enter_link(call, *id) {
             Err(call) => Sent::NotYet(call),
             Ok(key) => {
                 request.tag = key;
@@ -162,7 +162,7 @@ fn request(call: &Call, now: Duration) -> v1::SubmitRequest {
 
 /// One stream: opens it, then settles what is answered on it until it ends.
 struct LinkTask {
-    dispatcher: Dispatcher,
+    calls: Calls,
     id: LinkId,
     events: mpsc::Sender<Event>,
 }
@@ -179,7 +179,7 @@ impl LinkTask {
         let opened = tokio::time::timeout(OPEN_TIMEOUT, client.forward(ReceiverStream::new(queue))).await;
         match opened {
             Ok(Ok(response)) => {
-                self.dispatcher.table().link_opened(self.id);
+                self.calls.table().link_opened(self.id);
                 let why = match self.events.send(Event::Opened { id: self.id, requests }).await {
                     Ok(()) => self.answers(response.into_inner()).await,
                     Err(_) => "the node is stopping".to_owned(),
@@ -205,7 +205,7 @@ impl LinkTask {
     fn answered(&self, response: v1::SubmitResponse) {
         use v1::submit_response::Answer as Message;
         let key = response.tag;
-        let mut table = self.dispatcher.table();
+        let mut table = self.calls.table();
         let Some(open) = table.arriving(key, self.id) else { return };
         let Some(answer) = response.answer else { return };
         let result = match answer {
@@ -218,7 +218,7 @@ impl LinkTask {
                 if !last && !too_large {
                     return;
                 }
-                let room = self.dispatcher.node().loaded();
+                let room = self.calls.node().loaded();
                 match too_large {
                     true => Err(Refusal::not_applied(RefusalKind::Corrupt, "the leader's answer is larger than any session")),
                     false if !room.has_room_for(open.frame_bytes) => Err(no_room()),
@@ -230,25 +230,25 @@ impl LinkTask {
             }
             Message::List(page) => {
                 let bytes = page.sessions.iter().map(|session| session.id.len() as u64 + LISTED_BYTES).sum();
-                let charge = self.dispatcher.node().loaded().charge(bytes);
+                let charge = self.calls.node().loaded().charge(bytes);
                 Ok(Done::Relayed { answers: vec![Message::List(page)], charge })
             }
             other => Ok(Done::Relayed { answers: vec![other], charge: Charge::default() }),
         };
         drop(table);
-        self.dispatcher.settle(key, result);
+        self.calls.settle(key, result);
     }
 
     fn broke(&self, why: &str) {
-        let open = self.dispatcher.table().link_broke(self.id);
+        let open = self.calls.table().link_broke(self.id);
         if open.is_empty() {
             return;
         }
         tracing::warn!(operations = open.len(), %why, "a forward stream broke");
-        self.dispatcher.metrics().forward_broke();
+        self.calls.metrics().forward_broke();
         for open in open {
             let refusal = Refusal::unknown_unless(mutant::is(Mutant::ForwardBrokenRefused), RefusalKind::Unavailable, why);
-            self.dispatcher.settle_open(open, Err(refusal));
+            self.calls.settle_open(open, Err(refusal));
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::call::Call;
 use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX};
+use crate::server::call::Call;
 
 /// What the park needs to know of what it keeps.
 pub trait Parked {

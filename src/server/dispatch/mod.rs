@@ -1,0 +1,162 @@
+//! The one place every operation goes through, whether it came by stream, by a call of its own, or forwarded by a peer.
+//!
+//! ```text
+//! submit: validate -> count bytes in flight -> arrived
+//! the task: arrived -> route -> writes ─ batches ─> Raft ──┐
+//!                        │      reads ── batches ─> Raft ──┤ settle: answer, or arrived again if it changed nothing and
+//!                        │      leader ── forward stream ──┘         the leadership is to blame
+//!                        └──> park (a leader is awaited, or the stream to it)
+//! ```
+//!
+//! One operation costs no task and no timer: the task takes what has arrived since its last turn, and one coarse tick finds what is
+//! past its deadline. Batches in flight are bounded, so operations gather while Raft is busy. Each call is answered exactly once.
+//!
+//! [`Calls`] holds what is between admission and answer, [`task::Task`] decides where each call goes, and the streams and batches below
+//! it know only the former.
+
+mod batches;
+mod calls;
+mod fair;
+mod forward;
+mod park;
+mod task;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::admission::{self, Validated};
+use super::auth::{Caller, Need};
+use super::call::{Answer, Answerer, Asked, Call, Origin};
+use super::context::ServerContext;
+use super::readers::Readers;
+use super::shares::Share;
+use crate::limits::IN_FLIGHT_BYTES_MAX;
+use crate::raft::Charge;
+use crate::types::{Refusal, RefusalKind};
+use crate::wire::v1;
+pub use calls::Calls;
+use task::Task;
+
+/// A request that may go on, what its token may hold, and what is counted of it.
+type Admitted = (Validated, Option<Arc<Share>>, Charge);
+
+/// What answers say of the leader, where that is another node.
+#[derive(Default)]
+struct LeaderHint(Mutex<Option<v1::Leader>>);
+
+impl LeaderHint {
+    fn get(&self) -> Option<v1::Leader> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, leader: Option<v1::Leader>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = leader;
+    }
+}
+
+/// Takes operations. Cheap to clone.
+#[derive(Clone)]
+pub struct Dispatcher(Arc<Inner>);
+
+struct Inner {
+    context: ServerContext,
+    hint: Arc<LeaderHint>,
+    cluster_id: OnceLock<Bytes>,
+}
+
+impl Dispatcher {
+    pub fn new(context: ServerContext) -> Self {
+        Self(Arc::new(Inner { context, hint: Arc::default(), cluster_id: OnceLock::new() }))
+    }
+
+    fn calls(&self) -> &Calls {
+        self.0.context.calls()
+    }
+
+    /// Takes an operation; its answer goes to `answerer`, perhaps before this returns. Never waits.
+    pub fn submit(&self, asked: Asked, origin: Origin, answerer: Answerer) {
+        let started = self.calls().now();
+        let Asked { request, caller, connection } = asked;
+        match self.admit(request, &caller, connection.as_ref()) {
+            Err(refusal) => answerer.answer(Err(refusal)),
+            Ok((validated, share, charge)) => {
+                self.calls().arrive(Box::new(Call {
+                    operation: validated.operation,
+                    origin,
+                    caller,
+                    connection,
+                    cluster_id: validated.cluster_id,
+                    started,
+                    deadline: started.saturating_add(validated.timeout),
+                    handed: None,
+                    parked_until: None,
+                    epoch: 0,
+                    refusal: None,
+                    answerer: Some(answerer),
+                    charge,
+                    share,
+                }));
+            }
+        }
+    }
+
+    fn admit(&self, request: v1::SubmitRequest, caller: &Caller, connection: Option<&Arc<AtomicU64>>) -> Result<Admitted, Refusal> {
+        if self.calls().is_stopping() {
+            return Err(Refusal::not_applied(RefusalKind::Unavailable, "the node is stopping"));
+        }
+        let validated = admission::validate(request)?;
+        let share = self.0.context.guard().admit(caller, Need::of(&validated.operation))?;
+        if !validated.operation.is_write() {
+            self.calls().admit_read(share.as_deref(), connection)?;
+        }
+        let bytes = validated.operation.bytes();
+        let charge = match &share {
+            Some(share) => share.charge(self.calls().in_flight(), bytes)?,
+            None => Charge::within(self.calls().in_flight(), bytes, IN_FLIGHT_BYTES_MAX).ok_or_else(admission::too_many_bytes)?,
+        };
+        Ok((validated, share, charge))
+    }
+
+    /// The answer to one operation. Dropping the future loses the answer, not the operation.
+    pub async fn ask(&self, asked: Asked) -> Answer {
+        let tag = asked.request.tag;
+        let (sender, mut answers) = mpsc::channel(1);
+        let gone = || Refusal::unknown(RefusalKind::Unavailable, "the node stopped before the operation was settled");
+        let Ok(room) = sender.try_reserve_owned() else { return Answer { tag, result: Err(gone()) } };
+        self.submit(asked, Origin::Client, Answerer::new(tag, room));
+        answers.recv().await.unwrap_or_else(|| Answer { tag, result: Err(gone()) })
+    }
+
+    /// 16 bytes, or none before the cluster was bootstrapped.
+    pub fn cluster_id(&self) -> Bytes {
+        if let Some(id) = self.0.cluster_id.get() {
+            return id.clone();
+        }
+        match self.calls().node().cluster_id() {
+            None => Bytes::new(),
+            // A node's cluster never changes once it serves: adopting ends before a leader can be.
+            Some(id) if self.calls().node().leadership().borrow().leader.is_some() => {
+                self.0.cluster_id.get_or_init(|| Bytes::copy_from_slice(id.as_bytes())).clone()
+            }
+            Some(id) => Bytes::copy_from_slice(id.as_bytes()),
+        }
+    }
+
+    /// Who leads, where that is another node.
+    pub fn leader_hint(&self) -> Option<v1::Leader> {
+        self.0.hint.get()
+    }
+
+    /// The streams that answer somebody.
+    pub fn readers(&self) -> &Readers {
+        self.calls().readers()
+    }
+
+    /// Runs until `stop`; its spawner joins it. What is open then is answered as Raft lets go of it.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        Task::new(self.calls().clone(), self.0.hint.clone()).run(stop).await;
+    }
+}
