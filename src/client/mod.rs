@@ -48,7 +48,7 @@ pub use builder::Builder;
 pub use clients::{ClientFilter, Clients, Dropped, OpenedClient, TokenClients};
 pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
 pub use credentials::Tls;
-pub use driver::connection::{Connecting, Connector, DialError};
+pub use driver::connection::{Connecting, Connector, DialError, Tcp};
 // Pure decisions, for explorers of them: no part of the interface.
 #[doc(hidden)]
 pub use cache::pack::is_readable;

@@ -10,10 +10,14 @@ use quorate::testing::history::{self, Answer, Ask, Op, Recorder};
 use quorate::testing::inline::SeededRandom;
 use tokio::time::Instant;
 
+use crate::reach::Reach;
+
 /// Sessions that all callers share.
 pub const KEYS: usize = 24;
 /// Callers at once.
 pub const CALLERS: usize = 8;
+/// Agents whose turns race on one session.
+pub const AGENTS: usize = 4;
 /// A caller pauses between two calls for less than this.
 const PAUSE_MS_MAX: u64 = 24;
 
@@ -59,7 +63,7 @@ impl Shared {
 pub struct Caller {
     id: usize,
     shared: Arc<Shared>,
-    endpoints: Vec<String>,
+    reach: Reach,
     random: SeededRandom,
     client: Client,
     /// The version seen last of each key; 0: none.
@@ -68,10 +72,10 @@ pub struct Caller {
 
 impl Caller {
     /// The caller with this number.
-    pub fn new(id: usize, seed: u64, endpoints: &[String], shared: &Arc<Shared>) -> Self {
+    pub fn new(id: usize, seed: u64, reach: Reach, shared: &Arc<Shared>) -> Self {
         let random = SeededRandom::new(seed.wrapping_mul(7919).wrapping_add(id as u64));
-        let client = connect(endpoints, &random, shared.is_patient);
-        Self { id, shared: shared.clone(), endpoints: endpoints.to_vec(), random, client, seen: vec![0; KEYS] }
+        let client = connect(&reach, &random, shared.is_patient);
+        Self { id, shared: shared.clone(), reach, random, client, seen: vec![0; KEYS] }
     }
 
     /// Works until it is stopped.
@@ -84,7 +88,7 @@ impl Caller {
             let patience = if walks_away { self.random.below(300) } else { 60_000 };
             self.call(key, ask, 0, Duration::from_millis(patience)).await;
             if self.random.below(200) == 0 {
-                self.client = connect(&self.endpoints, &self.random, self.shared.is_patient);
+                self.client = connect(&self.reach, &self.random, self.shared.is_patient);
             }
             tokio::time::sleep(Duration::from_millis(self.random.below(PAUSE_MS_MAX))).await;
         }
@@ -205,13 +209,12 @@ impl Caller {
     }
 }
 
-/// A new client, with deadlines short enough to be missed at times, or with the client's own.
-fn connect(endpoints: &[String], random: &SeededRandom, is_patient: bool) -> Client {
-    let mut endpoints = endpoints.to_vec();
-    let first = random.below(endpoints.len() as u64) as usize;
-    endpoints.rotate_left(first);
-    let deadline = || Duration::from_millis([1000, 3000, 8000, 15_000][random.below(4) as usize]);
-    let mut builder = Client::builder().endpoints(endpoints);
+/// A new client, with deadlines short enough to be missed at times, or with the client's own. Where only one node is reached they are
+/// short always: a node that is away holds up nobody for longer than others wait.
+fn connect(reach: &Reach, random: &SeededRandom, is_patient: bool) -> Client {
+    let mut builder = reach.builder(random.below(64) as usize);
+    let choices = if reach.is_pinned() { 2 } else { 4 };
+    let deadline = || Duration::from_millis([1000, 3000, 8000, 15_000][random.below(choices) as usize]);
     if !is_patient {
         builder = builder.write_deadline(deadline()).read_deadline(deadline()).connect_timeout(Duration::from_millis(500));
     }

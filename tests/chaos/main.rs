@@ -24,6 +24,7 @@ mod plan;
 #[path = "../process/ports.rs"]
 mod ports;
 mod proxy;
+mod reach;
 mod report;
 mod strace;
 mod turns;
@@ -40,18 +41,19 @@ use audit::Audited;
 use cut::Cut;
 use disks::Disks;
 use figures::Figures;
-use load::{CALLERS, Caller, Shared};
+use load::{AGENTS, CALLERS, Caller, Shared};
 use nemesis::{Fault, Nemesis, Status};
 use nodes::Nodes;
 use plan::{Deck, Kind};
 use quorate::limits;
 use quorate::testing::history::{self, Lister};
 use quorate::testing::inline::SeededRandom;
+use reach::Reach;
 use report::{Report, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use turns::{AGENTS, End, Turns};
+use turns::{End, Turns};
 use world::World;
 
 /// Nodes of a new cluster serve within so long.
@@ -113,7 +115,7 @@ async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
     verify::prepare(&endpoints).await?;
     let turns = Arc::new(Turns::default());
     let (load, lister) = start_load(options, &endpoints, &shared, &turns);
-    say(&format!("load began: {CALLERS} callers, {AGENTS} agents"));
+    say(&format!("load began: {CALLERS} callers, {AGENTS} agents, {} of them pinned to one node each", reach::pinned(options)));
     let mut faults = Vec::new();
     match options.control {
         true => faults.extend(control(&mut nemesis).await?),
@@ -158,10 +160,10 @@ fn file_systems(options: &Options, world: &World, nodes: &Nodes) -> Result<Optio
 fn start_load(options: &Options, endpoints: &[String], shared: &Arc<Shared>, turns: &Arc<Turns>) -> (JoinSet<()>, Lister) {
     let mut load = JoinSet::new();
     for id in 0..CALLERS {
-        load.spawn(Caller::new(id, options.seed, endpoints, shared).run());
+        load.spawn(Caller::new(id, options.seed, Reach::of(id, options, endpoints), shared).run());
     }
     for number in 0..AGENTS {
-        load.spawn(turns::agent(number, endpoints.to_vec(), shared.clone(), turns.clone()));
+        load.spawn(turns::agent(number, Reach::of(number, options, endpoints), shared.clone(), turns.clone()));
     }
     let lister = Lister::new(verify::client(endpoints), LISTED, shared.began);
     let (mut listing, shared) = (lister.clone(), shared.clone());
@@ -242,6 +244,7 @@ fn conclude(
         turns: (turns.len(), count(End::Kept), count(End::Unknown)),
         findings: &findings,
         audited,
+        pinned: (reach::pinned(options), reach::acknowledged(&ops, options)),
         lasted,
     };
     let text = report.text();

@@ -14,6 +14,7 @@ use crate::load::{CALLERS, Caller, KEYS, Shared};
 use crate::nodes::Nodes;
 use crate::plan::{Kind, between};
 use crate::proxy::Rule;
+use crate::reach::Reach;
 use crate::strace::Injection;
 
 /// A healthy cluster serves again within so long after a fault.
@@ -72,7 +73,7 @@ impl Nemesis {
     /// Faults to these nodes.
     pub fn new(nodes: Nodes, cut: Cut, disks: Option<Disks>, options: &Options, shared: &Arc<Shared>) -> Self {
         let (seed, hold) = (options.seed, options.hold);
-        let prober = Caller::new(CALLERS, seed, &nodes.endpoints(), shared);
+        let prober = Caller::new(CALLERS, seed, Reach::any(&nodes.endpoints()), shared);
         Self { nodes, prober, cut, disks, random: SeededRandom::new(seed), shared: shared.clone(), injections: 0, hold }
     }
 
@@ -405,7 +406,8 @@ impl Nemesis {
         let stop = Arc::new(AtomicBool::new(false));
         let fillers: Vec<_> = (1..=2)
             .map(|n| {
-                let filler = Caller::new(CALLERS + n, self.random.next(), &self.nodes.endpoints(), &self.shared);
+                let reach = Reach::any(&self.nodes.endpoints());
+                let filler = Caller::new(CALLERS + n, self.random.next(), reach, &self.shared);
                 tokio::spawn(filler.fill(KEYS + n, BULK_BYTES, stop.clone()))
             })
             .collect();

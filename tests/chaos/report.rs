@@ -36,6 +36,8 @@ pub struct Report<'a> {
     pub turns: (usize, usize, usize),
     /// What became of attempts.
     pub audited: &'a Audited,
+    /// Clients that reach one node only, and the writes of such callers that were acknowledged.
+    pub pinned: (usize, usize),
     /// What is wrong.
     pub findings: &'a [String],
     /// How long faults went on.
@@ -52,7 +54,9 @@ impl Report<'_> {
     pub fn verdict(&self) -> Verdict {
         // Where something was refused, it was judged.
         let judged_min = self.options.attempts_min.max(u64::from(self.audited.refused > 0));
-        let is_enough = self.installed() >= self.options.faults_min.max(1) && self.audited.judged >= judged_min;
+        let (pinned, served) = self.pinned;
+        let is_enough =
+            self.installed() >= self.options.faults_min.max(1) && self.audited.judged >= judged_min && (pinned == 0 || served > 0);
         match (self.findings.is_empty(), is_enough) {
             (false, _) => Verdict::Failed,
             (true, true) => Verdict::Passed,
@@ -97,6 +101,7 @@ impl Report<'_> {
             figures.longest_call().as_secs_f64()
         );
         let _ = writeln!(text, "{} short_intervals={}", self.audited.line(), options.short_intervals());
+        let _ = writeln!(text, "pinned_clients={} acknowledged_writes_of_pinned_callers={}", self.pinned.0, self.pinned.1);
         for finding in self.findings.iter().take(50) {
             let _ = writeln!(text, "FINDING: {finding}");
         }

@@ -12,9 +12,8 @@ use quorate::client::bob::{ConcurrentSave, Store};
 use quorate::client::{Client, Error, ErrorKind};
 
 use crate::load::Shared;
+use crate::reach::Reach;
 
-/// Turns that race on one session.
-pub const AGENTS: usize = 4;
 /// A session is left behind after so many turns.
 const TURNS_PER_SESSION: usize = 200;
 const PROMPT: u32 = 10;
@@ -66,9 +65,9 @@ impl Turns {
 }
 
 /// An agent takes turns until it is stopped.
-pub async fn agent(number: usize, endpoints: Vec<String>, shared: Arc<Shared>, turns: Arc<Turns>) {
+pub async fn agent(number: usize, reach: Reach, shared: Arc<Shared>, turns: Arc<Turns>) {
     let client = || {
-        let builder = Client::builder().endpoints(endpoints.clone()).connect_timeout(Duration::from_millis(500));
+        let builder = reach.builder(0).connect_timeout(Duration::from_millis(500));
         builder.build().expect("valid endpoints").session_store().concurrent_save(ConcurrentSave::Rebase)
     };
     let mut store = client();

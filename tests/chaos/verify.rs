@@ -10,6 +10,7 @@ use quorate::testing::history::{self, Op};
 use crate::figures::Figures;
 use crate::load::{CALLERS, Caller, KEYS, Shared};
 use crate::nemesis::Nemesis;
+use crate::reach::Reach;
 use crate::turns::{self, Turns};
 
 /// A healed cluster serves new writes, and its nodes agree, within so long each.
@@ -37,13 +38,13 @@ pub async fn at_the_end(nemesis: &mut Nemesis, shared: &Arc<Shared>, turns: &Tur
     }
     let endpoints = nemesis.nodes.endpoints();
     for node in nemesis.nodes.all() {
-        let mut caller = Caller::new(CALLERS + 8, node as u64, &[nemesis.nodes.endpoint(node)], shared);
+        let mut caller = Caller::new(CALLERS + 8, node as u64, Reach::only(&nemesis.nodes.endpoint(node)), shared);
         let served = tokio::time::timeout(BOUND, async { while !caller.prove(KEYS + 3).await {} });
         if served.await.is_err() {
             shared.surprise(format!("a client of node {node} alone is not served within {BOUND:?}"));
         }
     }
-    let mut caller = Caller::new(CALLERS + 8, 0, &endpoints, shared);
+    let mut caller = Caller::new(CALLERS + 8, 0, Reach::any(&endpoints), shared);
     for key in 0..KEYS + 4 {
         caller.read(key).await;
     }

@@ -47,9 +47,10 @@ pub trait Connector: Send + Sync + 'static {
     fn connect(&self, endpoint: Endpoint, within: Duration) -> Connecting;
 }
 
-/// The operating system's TCP.
+/// The operating system's TCP: what clients have without another connector.
+#[doc(hidden)]
 #[derive(Default)]
-pub(crate) struct Tcp(Starts);
+pub struct Tcp(Starts);
 
 impl Connector for Tcp {
     fn connect(&self, endpoint: Endpoint, within: Duration) -> Connecting {
