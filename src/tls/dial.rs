@@ -42,6 +42,11 @@ const ADDRESSES_MAX: usize = 16;
 const FRAME_HEADER_BYTES: usize = 9;
 /// The first frame is of this type (RFC 9113 §3.4).
 const SETTINGS: u8 = 4;
+/// A connection that is about to end says so by this type, with an error code (RFC 9113 §6.8, §7).
+const GOAWAY: u8 = 7;
+const HTTP_1_1_REQUIRED: [u8; 4] = [0, 0, 0, 0x0d];
+/// Empty settings and such a farewell.
+const FAREWELL_BYTES: usize = 2 * FRAME_HEADER_BYTES + 8;
 
 /// What stands between two ends that can't connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -384,7 +389,7 @@ struct Listening {
 
 impl Listening {
     fn new(heard: Heard, own: Option<String>) -> Self {
-        Self { heard, own, first: Vec::with_capacity(FRAME_HEADER_BYTES) }
+        Self { heard, own, first: Vec::with_capacity(FAREWELL_BYTES) }
     }
 
     /// Whether that was enough.
@@ -393,20 +398,39 @@ impl Listening {
             self.heard.say(Err(DialError::of(error, self.own.as_deref())));
             return true;
         }
-        let room = FRAME_HEADER_BYTES - self.first.len();
+        let room = FAREWELL_BYTES - self.first.len();
         self.first.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        let judged = match self.first[..] {
+        match judge(&self.first) {
+            Some(judged) => self.heard.say(judged),
             // Nothing more comes.
-            [] if bytes.is_empty() => Err(ended()),
-            [0x15, 0x03, ..] => Err(DialError::new(Obstacle::SpeaksTls, "it speaks TLS")),
-            [b'H', b'T', b'T', b'P', ..] => Err(DialError::settings("it answers as a web server does: use the node's client port")),
-            [_, _, _, SETTINGS, ..] => Ok(()),
-            [_, _, _, _, ..] => Err(DialError::settings("what answers there is no node: it speaks another protocol")),
-            _ if bytes.is_empty() => Err(ended()),
-            _ => return false,
-        };
-        self.heard.say(judged);
+            None if bytes.is_empty() => self.heard.say(Err(ended())),
+            None => return false,
+        }
         true
+    }
+}
+
+/// What the first bytes of a connection show; `None`: more are needed.
+fn judge(first: &[u8]) -> Option<Result<(), DialError>> {
+    match first {
+        [0x15, 0x03, ..] => Some(Err(DialError::new(Obstacle::SpeaksTls, "it speaks TLS"))),
+        [b'H', b'T', b'T', b'P', ..] => {
+            Some(Err(DialError::settings("it answers as a web server does: use the node's client port")))
+        }
+        // Empty settings: a port that speaks HTTP/1.1 only says so next, and a call that comes later would learn no more than that the
+        // connection is closed. Any other server acknowledges our settings.
+        [0, 0, 0, SETTINGS, rest @ ..] => match rest.get(FRAME_HEADER_BYTES - 4..)? {
+            [_, _, _, GOAWAY, farewell @ ..] => {
+                let code = farewell.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + 4)?;
+                let is_http1 = code == HTTP_1_1_REQUIRED;
+                Some(if is_http1 { Err(DialError::settings("that is an admin port: use the node's client port")) } else { Ok(()) })
+            }
+            [_, _, _, _, ..] => Some(Ok(())),
+            _ => None,
+        },
+        [_, _, _, SETTINGS, ..] => Some(Ok(())),
+        [_, _, _, _, ..] => Some(Err(DialError::settings("what answers there is no node: it speaks another protocol"))),
+        _ => None,
     }
 }
 
@@ -557,13 +581,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_answers_there_is_recognised_by_its_first_bytes() {
-        let settings: &[u8] = &[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0];
+        let settings: &[u8] = &[0, 0, 6, SETTINGS, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1];
+        let no_settings: &[u8] = &[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0];
+        let acknowledged: &[u8] = &[0, 0, 0, SETTINGS, 1, 0, 0, 0, 0];
+        let farewell: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d";
         for (said, expected) in [
-            (settings, None),
-            (&b"\x15\x03\x03\x00\x02"[..], Some("it speaks TLS")),
-            (b"HTTP/1.1 400", Some("a web server")),
-            (b"+OK redis here", Some("another protocol")),
-            (b"", Some("closed the connection")),
+            (settings.to_vec(), None),
+            ([no_settings, acknowledged].concat(), None),
+            ([no_settings, farewell].concat(), Some("an admin port")),
+            ([no_settings, &farewell[..FRAME_HEADER_BYTES + 4], &[0; 4]].concat(), None),
+            (no_settings.to_vec(), Some("closed the connection")),
+            (b"\x15\x03\x03\x00\x02".to_vec(), Some("it speaks TLS")),
+            (b"HTTP/1.1 400".to_vec(), Some("a web server")),
+            (b"+OK redis here".to_vec(), Some("another protocol")),
+            (Vec::new(), Some("closed the connection")),
         ] {
             // In two parts, wherever they are cut.
             for cut in 0..=said.len() {
