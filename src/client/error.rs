@@ -28,7 +28,8 @@ pub enum ErrorKind {
     /// It may or may not have happened: the client retried with the same request id until the deadline. Load again and decide; saving
     /// again is a new operation.
     Indeterminate,
-    /// The bytes to be read fail their checksum, or are no session of this client. Nothing changed. Page a human.
+    /// The bytes to be read fail their checksum wherever they were asked for until the deadline, or are no session of this client. Nothing
+    /// changed. Page a human.
     Corrupt,
     /// No or bad credentials. Nothing changed.
     Unauthenticated,

@@ -299,6 +299,8 @@ async fn loaded(client: &Client, id: &str) -> Answer {
                 Answer::Found { version: session.info.version.0, value, revision: read.revision.0 }
             }
         },
+        // A node that finds damage ends, which is judged there; a client that reaches no other one in time has no answer.
+        Err(error) if error.kind() == ErrorKind::Corrupt => Answer::Refused,
         Err(error) => match failed(&error) {
             Answer::Refused => Answer::Refused,
             answer => panic!("no read ends so: {answer:?}"),

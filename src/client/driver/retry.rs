@@ -20,7 +20,7 @@ pub struct History {
     pub backoff: Duration,
     /// Hints followed without a wait.
     pub hints: u32,
-    /// Nodes that had only damaged bytes.
+    /// Answers that there were only damaged bytes.
     pub corrupt: usize,
 }
 
@@ -71,7 +71,11 @@ pub fn next(refusal: &Refusal, history: &mut History, situation: Situation) -> D
         }
         RefusalKind::Corrupt => {
             history.corrupt += 1;
-            if history.corrupt < situation.endpoints { Decision::Elsewhere } else { Decision::GiveUp }
+            if !history.corrupt.is_multiple_of(situation.endpoints.max(1)) {
+                return Decision::Elsewhere;
+            }
+            // A node that finds damage ends, to be rebuilt, and another one leads: until then each endpoint may have sent us to that node.
+            wait(history, Duration::ZERO).map_or(Decision::GiveUp, Decision::After)
         }
         RefusalKind::Unavailable => Decision::Elsewhere,
         RefusalKind::Overloaded { retry_after } | RefusalKind::DiskLow { retry_after } => {
@@ -139,11 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bytes_are_looked_for_on_every_endpoint_once() {
+    fn damaged_bytes_are_looked_for_on_every_endpoint_and_after_a_wait_again() {
         let mut history = History::default();
-        assert_eq!(decide(RefusalKind::Corrupt, &mut history), Decision::Elsewhere);
-        assert_eq!(decide(RefusalKind::Corrupt, &mut history), Decision::Elsewhere);
-        assert_eq!(decide(RefusalKind::Corrupt, &mut history), Decision::GiveUp);
+        for _ in 0..2 {
+            assert_eq!(decide(RefusalKind::Corrupt, &mut history), Decision::Elsewhere);
+            assert_eq!(decide(RefusalKind::Corrupt, &mut history), Decision::Elsewhere);
+            assert!(matches!(decide(RefusalKind::Corrupt, &mut history), Decision::After(_)));
+        }
+        let late = Situation { remaining: Duration::ZERO, endpoints: 1, random: 0 };
+        assert_eq!(next(&Refusal::not_applied(RefusalKind::Corrupt, "damaged"), &mut history, late), Decision::GiveUp);
     }
 
     proptest! {
