@@ -11,6 +11,7 @@ mod runtime;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bob_core::error::StoreError;
 use bob_core::ports::SessionStore;
@@ -60,15 +61,20 @@ async fn a_deleted_session_goes_on_counting() {
 async fn failures_are_ours_to_downcast_and_never_none() {
     let cluster = Cluster::new();
     let nodes = cluster.start(1).await;
-    let store = client(&nodes).session_store();
-    nodes[0].then(Fault::Refuse(Refusal::not_applied(RefusalKind::Corrupt, "checksum mismatch")));
-    nodes[0].then(Fault::Answer(Verdict::Stale));
+    let hasty = Client::builder().endpoints(nodes.iter().map(Node::address)).read_deadline(Duration::from_millis(400)).build();
+    let store = hasty.expect("valid").session_store();
+    // As often as it asks until its deadline.
+    for _ in 0..1000 {
+        nodes[0].then(Fault::Refuse(Refusal::not_applied(RefusalKind::Corrupt, "checksum mismatch")));
+    }
     let id = "a".to_owned();
     let kind = |error: StoreError| match error {
         StoreError::Other(error) => error.downcast_ref::<quorate::client::Error>().expect("ours").kind(),
         other => panic!("not ours: {other:?}"),
     };
     assert_eq!(kind(store.load(&id).await.expect_err("damaged")), ErrorKind::Corrupt);
+    nodes[0].forget_faults();
+    nodes[0].then(Fault::Answer(Verdict::Stale));
     assert_eq!(kind(store.save(&id, &state("x")).await.expect_err("unsettled")), ErrorKind::Indeterminate);
     assert_eq!(kind(store.load(&"x".repeat(1025)).await.expect_err("too long")), ErrorKind::Invalid);
 }
