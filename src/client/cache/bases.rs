@@ -1,8 +1,8 @@
 //! What this client knows of sessions: which contents it saw, and what it saved from them. Decides how a save is sent; sends nothing.
 //!
 //! ```text
-//! BaseVersion ── session ── bases: contents the cluster holds or held, by version (loaded, or saved by us and not rebased)
-//!                       └── own saves from that base: on their way, or done: a second save of a turn goes on from there
+//! Session ── bases: contents the cluster holds or held, by version (loaded, or saved by us and not rebased)
+//!               └── own saves from that base: on their way, or done: a second save of a turn goes on from there
 //! ```
 //!
 //! A delta is sent only against a base that this client has compared item by item. Otherwise the full content is sent, and in a turn only
@@ -19,7 +19,7 @@ use crate::types::{Base, ClusterId, Expected, Have, OnConflict, Revision, Saved,
 
 /// Contents remembered of one session.
 const BASES_MAX: usize = 512;
-/// LocalSave saves remembered of one base; above it the base is sent whole.
+/// Own saves remembered of one base; above it the base is sent whole.
 const OWN_MAX: usize = 512;
 /// Identities kept of a session whose contents were dropped.
 const STRIPPED_MAX: usize = 4;
@@ -113,7 +113,7 @@ struct BaseVersion<T> {
     view: Option<Arc<View<T>>>,
     info: Option<SessionInfo>,
     saves: Vec<LocalSave<T>>,
-    /// LocalSave saves were dropped: a second save of their turn would not be recognized.
+    /// Own saves were dropped: a second save of their turn would not be recognized.
     forgot: bool,
     /// A save from here ended without an outcome; the number of that event.
     unsettled: Option<u64>,

@@ -145,7 +145,8 @@ impl Driver {
         match assembler.push(frame) {
             Ok(None) => self.keep(key, operation),
             Ok(Some(assembled)) => {
-                if let Body::Load { reply, .. } = self.succeeded(key, operation).body {
+                self.failures.clear();
+                if let Body::Load { reply, .. } = self.end(key, operation).body {
                     // The caller went away.
                     let _ = reply.send(Ok((assembled, cluster)));
                 }
@@ -160,17 +161,11 @@ impl Driver {
             Ok(page) => page,
             Err(refusal) => return self.refuse(key, operation, not_understood(refusal)),
         };
-        if let Body::List { reply, .. } = self.succeeded(key, operation).body {
+        self.failures.clear();
+        if let Body::List { reply, .. } = self.end(key, operation).body {
             // The caller went away.
             let _ = reply.send(Ok(page));
         }
-    }
-
-    /// An operation has its answer.
-    fn succeeded(&mut self, key: Key, mut operation: Operation) -> Operation {
-        self.failures.clear();
-        self.end_attempt(&mut operation);
-        self.end(key, operation)
     }
 
     fn outcome(&mut self, key: Key, mut operation: Operation, outcome: Outcome, cluster: Option<ClusterId>) {
@@ -202,7 +197,7 @@ impl Driver {
                 self.fail(key, operation, error);
             }
             Verdict::TooLarge(what) => self.fail(key, operation, Error::too_large(what, outcome.revision)),
-            _ if users_write => self.succeeded(key, operation).succeed(outcome, cluster),
+            _ if users_write => self.end(key, operation).succeed(outcome, cluster),
             verdict => self.own_outcome(key, operation, &verdict),
         }
     }
@@ -238,7 +233,7 @@ impl Driver {
         }
     }
 
-    fn own_outcome(&mut self, key: Key, mut operation: Operation, verdict: &Verdict) {
+    fn own_outcome(&mut self, key: Key, operation: Operation, verdict: &Verdict) {
         // Any outcome settles a write under its sequence; only a client that was kept has closed those below.
         let is_heard = |say: &Say| matches!(say, Say::Settle(_)) || *verdict == Verdict::ClientKept;
         if let Some((_, say)) = self.closing.take_if(|(closing, say)| *closing == key && is_heard(say)) {
@@ -246,7 +241,6 @@ impl Driver {
             // The next one, if there is one, at once.
             self.close_at = self.now;
         }
-        self.end_attempt(&mut operation);
         let operation = self.end(key, operation);
         if let (Body::Open { nonce }, Verdict::ClientOpened { client }) = (operation.body, verdict)
             && nonce == self.window.nonce()
@@ -373,8 +367,7 @@ impl Driver {
     }
 
     /// Ends an operation with an error. Its sequence is closed: it will never be sent again.
-    pub(super) fn fail(&mut self, key: Key, mut operation: Operation, error: Error) {
-        self.end_attempt(&mut operation);
+    pub(super) fn fail(&mut self, key: Key, operation: Operation, error: Error) {
         let operation = self.end(key, operation);
         if matches!(error.kind(), ErrorKind::Indeterminate)
             && let (Some(request), Some(id)) = (operation.request, operation.session())
@@ -407,8 +400,9 @@ impl Driver {
         }
     }
 
-    /// Takes an operation, which is out of the table, out of all else but the queues, and lets go what waited for it.
+    /// Takes an operation, which is out of the table, with its attempt out of all else but the queues, and lets go what waited for it.
     fn end(&mut self, key: Key, mut operation: Operation) -> Operation {
+        self.end_attempt(&mut operation);
         self.timers.end(key, &mut operation);
         if let Some(request) = &operation.request {
             self.window.close(request);
