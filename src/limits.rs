@@ -120,12 +120,12 @@ pub const LOADED_SHARE_BYTES_MAX: u64 = LOADED_BYTES_MAX / 4;
 pub const SMALL_ANSWER_BYTES: u64 = 64 * KIB;
 /// ... and finds room above [`LOADED_BYTES_MAX`] too, so that large answers nobody takes stop no small ones.
 pub const LOADED_RESERVE_BYTES: u64 = 16 * MIB;
-/// A reader that took nothing for so long is cut off where others need the room.
-pub const READER_STANDS_STILL: Duration = Duration::from_millis(50);
+/// A reader that took nothing for so long is cut off if others need the room.
+pub const READER_STALL_MIN: Duration = Duration::from_millis(50);
 /// What every session on a page counts for against [`LOADED_BYTES_MAX`], besides its id.
 pub const LISTED_BYTES: u64 = 128;
-/// A reader that holds loaded content and takes none of it for so long is cut off, and what it holds is dropped.
-pub const READER_PATIENCE: Duration = Duration::from_secs(30);
+/// A reader that holds loaded content and takes none of it for so long is cut off, and the content is dropped.
+pub const READER_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open operations of one stream; the next is read from the network only when one of them is answered.
 pub const STREAM_OPEN_MAX: usize = 2048;
 /// Operations queued towards the leader on one forward stream.

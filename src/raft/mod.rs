@@ -2,7 +2,7 @@
 //!
 //! This module owns openraft; nothing else names it. It proposes encoded commands, applies what is committed to the machine and
 //! its rows under one view lock, and answers reads from one view after a read index. It knows nothing of clients' connections:
-//! [`Upper`] is what the peer port asks of the server above it.
+//! [`PeerRequests`] is what the peer port asks of the server.
 //!
 //! ```text
 //! propose ─ encode, stamp ─> openraft ─> log_store (append, sync) ─> network ─> peers
@@ -25,7 +25,7 @@
 
 pub(crate) mod adapter;
 mod backup;
-mod charge;
+mod byte_permit;
 mod confirm;
 mod context;
 mod data_dir;
@@ -45,7 +45,7 @@ pub use adapter::fuzz_codecs;
 #[doc(hidden)]
 pub use adapter::state_machine::{Applied, Observer};
 pub use backup::Backup;
-pub use charge::{Charge, LoadedRoom};
+pub use byte_permit::{BytePermit, ReadBudget};
 pub use members::bootstrap::reason;
 pub use node::{Node, Peer, Role, Status};
 pub use peer::failover;
@@ -113,10 +113,10 @@ pub struct Forwarder {
     pub sends_hashes: bool,
 }
 
-/// What the peer port asks of the server above it.
+/// Answers what the peer port can't: operations that peers forward, and the status of this node's server.
 #[tonic::async_trait]
-pub trait Upper: Send + Sync + 'static {
-    /// Operations a peer forwards, until it is no member any more. `first` was read already, and its route checked.
+pub trait PeerRequests: Send + Sync + 'static {
+    /// Answers the operations that a peer forwards, until the peer is no member any more. `first` was read already, and its route checked.
     fn forward(
         &self,
         from: Forwarder,
@@ -124,7 +124,7 @@ pub trait Upper: Send + Sync + 'static {
         first: ForwardRequest,
     ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, tonic::Status>> + Send>>;
 
-    /// What this node says of itself; `digest_at` 0 means at `applied`, another index is waited for within `timeout`. Of the
-    /// `samples` asked for, those that are there.
+    /// The status of this node, with the digest at `digest_at`: 0 means at `applied`, another index is waited for within `timeout`. It has
+    /// at most `samples` samples.
     async fn status(&self, digest_at: u64, timeout: Duration, samples: u32) -> v1::NodeStatus;
 }

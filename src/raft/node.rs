@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use super::adapter::types::{PeerNode, members_of};
 use super::backup::Backup;
-use super::charge::LoadedRoom;
+use super::byte_permit::ReadBudget;
 use super::context::NodeContext;
 use super::members::outside::Outside;
 use super::members::{self, MemberChange, Members, Roster};
@@ -184,7 +184,7 @@ impl Node {
     }
 
     /// Content that was read and waits for its readers.
-    pub fn loaded(&self) -> &LoadedRoom {
+    pub fn loaded(&self) -> &ReadBudget {
         &self.0.reads.loaded
     }
 

@@ -8,7 +8,7 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 
 use super::adapter::state_machine::AppliedState;
-use super::charge::{Charge, LoadedRoom};
+use super::byte_permit::{BytePermit, ReadBudget};
 use super::confirm::Confirmer;
 use super::context::NodeContext;
 use crate::limits::LOADED_BYTES_MAX;
@@ -23,18 +23,18 @@ use crate::types::{
 const READ_RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// Takes the answer to a load and what it counts for until it is sent; called exactly once.
-pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded, Age, Charge), Refusal>) + Send>;
+pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded, Age, BytePermit), Refusal>) + Send>;
 /// Of a stale read: everything acknowledged so many milliseconds before it is in it; `None`: that is unknown, or the read is not stale.
 pub type Age = Option<u64>;
 /// Takes the answer to a listing and what it counts for until it is sent; called exactly once.
-pub type ReplyList = Box<dyn FnOnce(Result<(ListPage, Charge), Refusal>) + Send>;
+pub type ReplyList = Box<dyn FnOnce(Result<(ListPage, BytePermit), Refusal>) + Send>;
 
 /// What answers reads.
 pub struct Reads {
     pub context: Arc<NodeContext>,
     pub confirmer: Arc<Confirmer>,
     /// Content that was read and waits for its readers.
-    pub loaded: LoadedRoom,
+    pub loaded: ReadBudget,
 }
 
 /// One read.
@@ -130,15 +130,15 @@ async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
             Read::List(_, reply) if !reads.loaded.has_room_for(0) => reply(Err(no_room())),
             Read::List(list, reply) => {
                 let page = page(context, &list, age);
-                let charge = reads.loaded.charge_page(&page);
-                reply(Ok((page, charge)));
+                let permit = reads.loaded.charge_page(&page);
+                reply(Ok((page, permit)));
             }
         }
     }
     if pending.is_empty() {
         return;
     }
-    let (state, room) = (context.state.clone(), reads.loaded.clone());
+    let (state, budget) = (context.state.clone(), reads.loaded.clone());
     let later = mutant::is(Mutant::ViewNotOneInstant).then(|| context.state.clone());
     let job = move || {
         for mut content in pending {
@@ -147,15 +147,15 @@ async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
             }
             let reply = content.reply;
             // Looked at before each: a batch of large sessions must not be in memory at once while nobody takes them.
-            if !room.has_room_for(content.info.stored_bytes) {
+            if !budget.has_room_for(content.info.stored_bytes) {
                 reply(Err(no_room()));
                 continue;
             }
             match read_content(&content.pinned, content.wants_head, content.info) {
                 Ok(loaded) => {
                     let loaded = if content.tail { Loaded::Tail(loaded) } else { Loaded::Full(loaded) };
-                    let charge = room.charge_loaded(&loaded);
-                    reply(Ok((content.revision, loaded, content.age, charge)));
+                    let permit = budget.charge_loaded(&loaded);
+                    reply(Ok((content.revision, loaded, content.age, permit)));
                 }
                 Err(error) if !error.is_final() => {
                     reply(Err(Refusal::not_applied(RefusalKind::Unavailable, error.to_string())));
@@ -193,7 +193,7 @@ fn answer_or_pin(context: &NodeContext, load: &Load, age: Age, reply: ReplyLoad)
     });
     match planned {
         Err((revision, loaded)) => {
-            reply(Ok((revision, loaded, age, Charge::default())));
+            reply(Ok((revision, loaded, age, BytePermit::default())));
             None
         }
         Ok((revision, info, tail, _, wants_head, pinned)) => Some(Pending { revision, info, tail, wants_head, pinned, age, reply }),

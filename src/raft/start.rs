@@ -12,7 +12,7 @@ use super::adapter::log_store::LogStore;
 use super::adapter::raft_network::NetworkFactory;
 use super::adapter::state_machine::{AppliedState, Observer, StateMachine};
 use super::adapter::types::Runtime;
-use super::charge::LoadedRoom;
+use super::byte_permit::ReadBudget;
 use super::confirm::Confirmer;
 use super::context::{Facts, NodeContext};
 use super::data_dir::{OpenOptions, Storage, open_dir, open_state};
@@ -33,7 +33,7 @@ use super::rebuild::{self, Mark, Rebuild};
 use super::upkeep::purge::{self, Eraser};
 use super::upkeep::room::Room;
 use super::upkeep::{ahead, disk_space, hung_disk, scrub, upgrade};
-use super::{Member, Upper};
+use super::{Member, PeerRequests};
 use crate::env::{Blocking, Env, Stop, Tasks, u64_from};
 use crate::events::{self, Events};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
@@ -90,8 +90,8 @@ pub struct Options {
     pub observer: Option<Observer>,
     /// How everything on disk is read over time.
     pub scrub: scrub::Options,
-    /// The server above the peer port.
-    pub upper: Arc<dyn Upper>,
+    /// The server behind the peer port.
+    pub peer_requests: Arc<dyn PeerRequests>,
 }
 
 /// Why a node did not start. Nothing was changed, except that a missing data directory may have been made.
@@ -290,7 +290,7 @@ fn begin(context: Arc<NodeContext>, room: Arc<Room>, options: Options, incoming:
         members: members.clone(),
         room: room.clone(),
         outside: outside.clone(),
-        upper: options.upper,
+        peer_requests: options.peer_requests,
         rebuilds: Arc::new(Semaphore::new(1)),
         spawner: tasks.spawner(),
         refused: Arc::default(),
@@ -315,7 +315,7 @@ fn begin(context: Arc<NodeContext>, room: Arc<Room>, options: Options, incoming:
     if options.bootstrap {
         tasks.spawn(|stop| bootstrap::run(context.clone(), stop));
     }
-    let reads = Arc::new(Reads { context: context.clone(), confirmer, loaded: LoadedRoom::default() });
+    let reads = Arc::new(Reads { context: context.clone(), confirmer, loaded: ReadBudget::default() });
     let eraser = Eraser::new(context.clone());
     let backups = Arc::new(Semaphore::new(1));
     Node::new(Parts { context, table, members, room, outside, reads, scrub, eraser, backups, tasks })

@@ -153,7 +153,7 @@ fn lacks_quorum() -> Refusal {
     Refusal::not_applied(RefusalKind::NoLeader, "no quorum: this node led, and no majority of the voters answers it")
 }
 
-/// Whether a refused attempt is worth another one by this node, once the leadership is settled: it definitely changed nothing, and the
+/// Whether a refused attempt is worth another one by this node, once a leader is known: it definitely changed nothing, and the
 /// reason lies with who leads. A call that was forwarded to us is left to the node that forwarded it.
 pub fn may_try_again(origin: Origin, refusal: &Refusal) -> bool {
     let kind = matches!(refusal.kind, RefusalKind::NotLeader(_) | RefusalKind::NoLeader | RefusalKind::Unavailable);
@@ -165,8 +165,8 @@ pub fn parked_until(first: Option<Duration>, now: Duration, deadline: Duration) 
     first.unwrap_or_else(|| now.saturating_add(PARKED_FOR_MAX)).min(deadline)
 }
 
-/// A read changes nothing, however its attempt ended.
-pub fn settle_read(mut refusal: Refusal) -> Refusal {
+/// The refusal of a read: nothing was changed, however the attempt ended.
+pub fn refused_read(mut refusal: Refusal) -> Refusal {
     refusal.applied = Applied::No;
     refusal
 }
@@ -204,12 +204,12 @@ mod tests {
             cluster_id: Some(ClusterId([1; 16])),
             started: Duration::ZERO,
             deadline,
-            handed: None,
+            dispatched: None,
             parked_until: None,
             epoch: 0,
             refusal: None,
             answerer: Some(answerer),
-            charge: crate::raft::Charge::default(),
+            permit: crate::raft::BytePermit::default(),
             share: None,
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
-use super::call::{Answer, Answerer, Asked, Origin};
+use super::call::{Answer, Answerer, IncomingRequest, Origin};
 use super::dispatch::Dispatcher;
 use super::edge;
 use super::frames::Frames;
@@ -81,7 +81,7 @@ fn cut_off(why: &str) -> Status {
 
 impl<S> Answers<S>
 where
-    S: Stream<Item = Result<Asked, Status>> + Unpin,
+    S: Stream<Item = Result<IncomingRequest, Status>> + Unpin,
 {
     /// Takes requests while there are any and room for their answers. Whether it took some.
     fn take_requests(&mut self, cx: &mut Context<'_>) -> bool {
@@ -90,9 +90,9 @@ where
             let Ok(room) = sender.clone().try_reserve_owned() else { return taken > 0 };
             match requests.poll_next_unpin(cx) {
                 Poll::Pending => return taken > 0,
-                Poll::Ready(Some(Ok(asked))) => {
-                    let answerer = Answerer::new(asked.request.tag, room);
-                    self.dispatcher.submit(asked, self.origin, answerer);
+                Poll::Ready(Some(Ok(incoming))) => {
+                    let answerer = Answerer::new(incoming.request.tag, room);
+                    self.dispatcher.submit(incoming, self.origin, answerer);
                 }
                 Poll::Ready(None) => {
                     drop(room);
@@ -112,7 +112,7 @@ where
 
 impl<S> Stream for Answers<S>
 where
-    S: Stream<Item = Result<Asked, Status>> + Unpin,
+    S: Stream<Item = Result<IncomingRequest, Status>> + Unpin,
 {
     type Item = Result<v1::SubmitResponse, Status>;
 

@@ -10,7 +10,7 @@ use super::auth::Caller;
 use super::metrics::Kind;
 use super::shares::Share;
 use crate::limits::OPERATION_BYTES;
-use crate::raft::Charge;
+use crate::raft::BytePermit;
 use crate::types::{ClusterId, Consistency, List, ListPage, Load, Loaded, Outcome, Refusal, Revision, Write};
 use crate::wire::v1;
 
@@ -83,33 +83,33 @@ pub enum Origin {
     Peer,
 }
 
-/// What came in, and from whom.
-pub struct Asked {
+/// A request as it arrived, with its caller.
+pub struct IncomingRequest {
     pub request: v1::SubmitRequest,
     pub caller: Caller,
     /// Of a read by a client: what waits for the readers of its connection.
     pub connection: Option<Arc<AtomicU64>>,
 }
 
-/// What a settled operation got, without a refusal.
+/// The answer to an operation that was not refused.
 #[derive(Debug)]
-pub enum Done {
+pub enum Response {
     /// From this node's machine.
     Outcome(Outcome),
-    /// From this node's state; `age_ms` of a stale read; `charge` counts the content until it is sent.
-    Loaded { revision: Revision, loaded: Loaded, age_ms: Option<u64>, charge: Charge },
-    /// From this node's state; `charge` likewise.
-    Listed { page: ListPage, charge: Charge },
-    /// From the leader, untouched; a load may have come in several frames. `charge` likewise.
-    Relayed { answers: Vec<v1::submit_response::Answer>, charge: Charge },
+    /// Content from this node's state. `age_ms` is set for a stale read; `permit` counts the content until it is sent.
+    Loaded { revision: Revision, loaded: Loaded, age_ms: Option<u64>, permit: BytePermit },
+    /// Sessions from this node's state; `permit` counts the page until it is sent.
+    Listed { page: ListPage, permit: BytePermit },
+    /// Frames from the leader, unchanged: several for a large load. `permit` counts them until they are sent.
+    Relayed { answers: Vec<v1::submit_response::Answer>, permit: BytePermit },
 }
 
-impl Done {
-    /// What counts its content, where it has any.
-    pub fn charge(&mut self) -> Option<&mut Charge> {
+impl Response {
+    /// The permit of its content; `None`: it has none.
+    pub fn permit(&mut self) -> Option<&mut BytePermit> {
         match self {
-            Done::Outcome(_) => None,
-            Done::Loaded { charge, .. } | Done::Listed { charge, .. } | Done::Relayed { charge, .. } => Some(charge),
+            Response::Outcome(_) => None,
+            Response::Loaded { permit, .. } | Response::Listed { permit, .. } | Response::Relayed { permit, .. } => Some(permit),
         }
     }
 }
@@ -120,7 +120,7 @@ pub struct Answer {
     /// The caller's tag.
     pub tag: u64,
     /// The answer.
-    pub result: Result<Done, Refusal>,
+    pub result: Result<Response, Refusal>,
 }
 
 /// Where one answer goes: room for it is kept from the beginning, so giving it never waits.
@@ -135,37 +135,46 @@ impl Answerer {
     }
 
     /// Gives the answer. A caller that is gone loses it, and retries elsewhere.
-    pub fn answer(self, result: Result<Done, Refusal>) {
+    pub fn answer(self, result: Result<Response, Refusal>) {
         self.room.send(Answer { tag: self.tag, result });
     }
+}
+
+/// An attempt of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Dispatched {
+    /// By the node's monotonic clock.
+    pub at: Duration,
+    /// Sent to the leader, not given to this node's Raft.
+    pub forwarded: bool,
 }
 
 /// An admitted operation.
 pub struct Call {
     pub operation: Operation,
     pub origin: Origin,
-    /// On whose behalf; sent to the leader where the call is forwarded.
+    /// Sent to the leader with a forwarded call.
     pub caller: Caller,
-    /// As in [`Asked`].
+    /// Of a read by a client: what waits for the readers of its connection.
     pub connection: Option<Arc<AtomicU64>>,
-    /// The cluster it is meant for, where it says so.
+    /// The cluster it is meant for; `None`: any.
     pub cluster_id: Option<ClusterId>,
     /// By the node's monotonic clock, as the other times here.
     pub started: Duration,
     pub deadline: Duration,
-    /// When it was handed to Raft or sent to the leader last, and whether it was sent.
-    pub handed: Option<(Duration, bool)>,
-    /// Set when it was parked first: then it is refused.
+    /// The last attempt; `None`: there was none yet.
+    pub dispatched: Option<Dispatched>,
+    /// When a parked call is refused; set when it is parked first.
     pub parked_until: Option<Duration>,
     /// Which leadership it was tried under last; see [`super::dispatch`].
     pub epoch: u64,
-    /// Why it was parked, the answer if nothing better comes.
+    /// Why it was parked; the answer if no attempt succeeds.
     pub refusal: Option<Refusal>,
     /// `None` once it was answered.
     pub answerer: Option<Answerer>,
-    /// Its share of what is in flight.
-    pub charge: Charge,
-    /// What its token may hold; `None` where nobody asks.
+    /// Counts its bytes while it is in flight.
+    pub permit: BytePermit,
+    /// The share of its token; `None`: without a tokens file.
     pub share: Option<Arc<Share>>,
 }
 

@@ -15,8 +15,8 @@ use crate::raft::Node;
 use crate::types::{Applied, ClientId, Outcome, Refusal, Verdict, Write};
 use crate::wire::v1;
 
-/// Clients looked at in one instant: nothing is applied meanwhile.
-const LOOKED_AT_ONCE: usize = 2048;
+/// Clients read in one instant: nothing is applied meanwhile.
+const CLIENTS_AT_ONCE: usize = 2048;
 /// Clients that one answer lists.
 pub const LISTED_MAX: usize = 10_000;
 /// Clients that one call ends; who asks for more asks again.
@@ -155,7 +155,7 @@ async fn each(node: &Node, shares: &Shares, mut f: impl FnMut(&OpenedClient, Opt
     let names: BTreeMap<usize, &str> = shares.values().map(|share| (share.held_at(), share.name())).collect();
     let mut after = None;
     loop {
-        let clients = node.clients_after(after, LOOKED_AT_ONCE);
+        let clients = node.clients_after(after, CLIENTS_AT_ONCE);
         let Some(last) = clients.last().map(|client| client.id) else { return };
         for client in &clients {
             let token = client.held.as_ref().and_then(|held| names.get(&Arc::as_ptr(held).addr()));

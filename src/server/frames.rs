@@ -1,7 +1,7 @@
 //! One answer as the messages it is sent in, and what of its content still counts as loaded.
 
-use crate::raft::Charge;
-use crate::server::call::Done;
+use crate::raft::BytePermit;
+use crate::server::call::Response;
 use crate::types::Refusal;
 use crate::wire::{self, LoadFrames, v1};
 
@@ -10,7 +10,7 @@ pub struct Frames {
     source: Source,
     finished: bool,
     /// Loaded content counts for as long as it is here: what a reader took is given back with each frame.
-    charge: Charge,
+    permit: BytePermit,
 }
 
 enum Source {
@@ -38,23 +38,25 @@ fn relayed_bytes(answer: &v1::submit_response::Answer) -> u64 {
 }
 
 impl Frames {
-    pub fn new(result: Result<Done, Refusal>) -> Self {
+    pub fn new(result: Result<Response, Refusal>) -> Self {
         use v1::submit_response::Answer as Message;
-        let (source, charge) = match result {
-            Err(refusal) => (Source::One(Some(Message::Refusal(wire::refusal_to(&refusal)))), Charge::default()),
-            Ok(Done::Outcome(outcome)) => (Source::One(Some(Message::Outcome(wire::outcome_to(&outcome)))), Charge::default()),
-            Ok(Done::Listed { page, charge }) => (Source::One(Some(Message::List(wire::list_page_to(&page)))), charge),
-            Ok(Done::Loaded { revision, loaded, age_ms, charge }) => {
-                (Source::Own(LoadFrames::new(revision, loaded, age_ms)), charge)
+        let (source, permit) = match result {
+            Err(refusal) => (Source::One(Some(Message::Refusal(wire::refusal_to(&refusal)))), BytePermit::default()),
+            Ok(Response::Outcome(outcome)) => {
+                (Source::One(Some(Message::Outcome(wire::outcome_to(&outcome)))), BytePermit::default())
             }
-            Ok(Done::Relayed { answers, charge }) => (Source::Relayed(answers.into_iter()), charge),
+            Ok(Response::Listed { page, permit }) => (Source::One(Some(Message::List(wire::list_page_to(&page)))), permit),
+            Ok(Response::Loaded { revision, loaded, age_ms, permit }) => {
+                (Source::Own(LoadFrames::new(revision, loaded, age_ms)), permit)
+            }
+            Ok(Response::Relayed { answers, permit }) => (Source::Relayed(answers.into_iter()), permit),
         };
-        Self { source, finished: false, charge }
+        Self { source, finished: false, permit }
     }
 
     /// Bytes of loaded content that count for this answer.
     pub fn loaded_bytes(&self) -> u64 {
-        self.charge.bytes()
+        self.permit.bytes()
     }
 
     /// Whether the last message was given.
@@ -84,7 +86,7 @@ impl Iterator for Frames {
         if !self.finished
             && let Some(held) = self.source.held_bytes()
         {
-            self.charge.shrink_to(held);
+            self.permit.shrink_to(held);
         }
         answer
     }
@@ -96,7 +98,7 @@ mod tests {
 
     use super::*;
     use crate::limits::FRAME_BYTES_MAX;
-    use crate::raft::LoadedRoom;
+    use crate::raft::ReadBudget;
     use crate::types::{Blob, Chunk, Counters, Loaded, LoadedContent, Revision, SessionInfo, Version};
 
     #[test]
@@ -104,7 +106,7 @@ mod tests {
         let info = SessionInfo { version: Version(1), counters: Counters::default(), ..SessionInfo::default() };
         let head = Some(Blob::plain(Bytes::from(vec![7; 3 << 20])));
         let loaded = Loaded::Full(LoadedContent { info, chunks: vec![], head });
-        let done = Done::Loaded { revision: Revision(1), loaded, age_ms: None, charge: Charge::default() };
+        let done = Response::Loaded { revision: Revision(1), loaded, age_ms: None, permit: BytePermit::default() };
         let mut frames = Frames::new(Ok(done));
         let mut count = 0;
         while !frames.is_finished() {
@@ -122,29 +124,29 @@ mod tests {
         let info = SessionInfo { version: Version(1), counters: Counters::default(), ..SessionInfo::default() };
         let chunks = (0..12).map(|_| Chunk { item_count: 1, blob: blob() }).collect();
         let loaded = Loaded::Full(LoadedContent { info, chunks, head: Some(blob()) });
-        let (room, frame_bytes) = (LoadedRoom::default(), FRAME_BYTES_MAX as u64);
-        let done = Done::Loaded { revision: Revision(1), loaded, age_ms: None, charge: room.charge(13 << 20) };
+        let (budget, frame_bytes) = (ReadBudget::default(), FRAME_BYTES_MAX as u64);
+        let done = Response::Loaded { revision: Revision(1), loaded, age_ms: None, permit: budget.charge(13 << 20) };
         let mut frames = Frames::new(Ok(done));
         let mut taken = Vec::new();
         while !frames.is_finished() {
-            let before = room.bytes();
+            let before = budget.bytes();
             taken.push(frames.next().expect("another frame"));
             // A chunk that was begun is there until its end; the last frame's goes with the answer.
-            assert!(room.bytes() <= (13 << 20) - (taken.len() as u64 - 1) * (frame_bytes - 1024) || frames.is_finished());
-            assert!(room.bytes() < before || taken.len() == 1 || frames.is_finished(), "frame {}", taken.len());
+            assert!(budget.bytes() <= (13 << 20) - (taken.len() as u64 - 1) * (frame_bytes - 1024) || frames.is_finished());
+            assert!(budget.bytes() < before || taken.len() == 1 || frames.is_finished(), "frame {}", taken.len());
         }
         assert!(taken.len() > 12);
         drop(frames);
-        assert_eq!(room.bytes(), 0);
+        assert_eq!(budget.bytes(), 0);
 
         let bytes = taken.iter().map(relayed_bytes).sum();
         assert_eq!(bytes, 13 << 20);
         let count = taken.len();
-        let mut relayed = Frames::new(Ok(Done::Relayed { answers: taken, charge: room.charge(bytes) }));
+        let mut relayed = Frames::new(Ok(Response::Relayed { answers: taken, permit: budget.charge(bytes) }));
         let mut left = Vec::new();
         while !relayed.is_finished() {
             assert!(relayed.next().is_some());
-            left.push(room.bytes());
+            left.push(budget.bytes());
         }
         assert!(left.len() == count && left.is_sorted_by(|one, next| next <= one) && left[count / 2] < 7 << 20, "{left:?}");
     }

@@ -17,8 +17,8 @@ const CLOCK_OFFSET_MS_MAX: u64 = 10_000;
 /// The services a health check may name besides the empty one.
 const SERVICE: &str = "quorate.v1.Sessions";
 
-/// How often it is looked at, besides every change of the leadership.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often readiness is checked, besides every change of the leadership.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One thing that must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ pub async fn run(context: ServerContext, reporter: HealthReporter, mut stop: wat
             changed = leadership.changed() => if changed.is_err() { break },
             _ = stop.changed() => {}
             // What else readiness is made of tells nobody when it changes.
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
     }
     reporter.set_service_status("", ServingStatus::NotServing).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Label, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::call::{Done, Operation};
+use super::call::{Operation, Response};
 use super::security::Report;
 use super::shares::Usage;
 use super::slow::{CAUSES, Cause};
@@ -233,7 +233,7 @@ impl Metrics {
     }
 
     /// An operation ended.
-    pub fn ended(&self, kind: Kind, result: &Result<Done, Refusal>, took: Duration) {
+    pub fn ended(&self, kind: Kind, result: &Result<Response, Refusal>, took: Duration) {
         let at = result_index(result);
         let counter = self.operations[kind as usize][at].get_or_init(|| {
             metrics::with_local_recorder(&self.recorder, || {
@@ -250,8 +250,8 @@ impl Metrics {
     }
 
     /// Counts a save that this node's machine applied, by how it was sent.
-    pub fn saved(&self, operation: &Operation, result: &Result<Done, Refusal>) {
-        let Ok(Done::Outcome(outcome)) = result else { return };
+    pub fn saved(&self, operation: &Operation, result: &Result<Response, Refusal>) {
+        let Ok(Response::Outcome(outcome)) = result else { return };
         let (Operation::Write(write), Verdict::Saved(_)) = (operation, &outcome.verdict) else { return };
         match write.change() {
             Some(Change::Delta { .. }) => self.saves[0].increment(1),
@@ -448,23 +448,23 @@ fn documented() -> impl Iterator<Item = (&'static str, &'static str, &'static st
     })
 }
 
-fn result_index(result: &Result<Done, Refusal>) -> usize {
+fn result_index(result: &Result<Response, Refusal>) -> usize {
     let name = result_name(result);
     RESULTS.iter().position(|result| *result == name).unwrap_or(RESULTS.len() - 1)
 }
 
 /// A word for how an operation ended.
-pub fn result_name(result: &Result<Done, Refusal>) -> &'static str {
+pub fn result_name(result: &Result<Response, Refusal>) -> &'static str {
     match result {
-        Ok(Done::Outcome(outcome)) => verdict_name(&outcome.verdict),
-        Ok(Done::Loaded { loaded, .. }) => match loaded {
+        Ok(Response::Outcome(outcome)) => verdict_name(&outcome.verdict),
+        Ok(Response::Loaded { loaded, .. }) => match loaded {
             Loaded::NotFound { .. } => "not_found",
             Loaded::NotModified => "not_modified",
             Loaded::Tail(_) => "tail",
             Loaded::Full(_) => "full",
         },
-        Ok(Done::Listed { .. }) => "page",
-        Ok(Done::Relayed { .. }) => "relayed",
+        Ok(Response::Listed { .. }) => "page",
+        Ok(Response::Relayed { .. }) => "relayed",
         Err(refusal) => refusal_name(&refusal.kind),
     }
 }
@@ -530,7 +530,7 @@ mod tests {
     #[test]
     fn operations_are_counted_by_kind_and_result_and_two_nodes_are_counted_apart() {
         let (one, two) = (Metrics::new(Wire::default()), Metrics::new(Wire::default()));
-        let kept = || Ok(Done::Outcome(Outcome { revision: Revision(1), verdict: Verdict::ClientKept }));
+        let kept = || Ok(Response::Outcome(Outcome { revision: Revision(1), verdict: Verdict::ClientKept }));
         one.ended(Kind::Client, &kept(), Duration::from_millis(1));
         one.ended(Kind::Load, &Err(Refusal::invalid("no")), Duration::ZERO);
         let text = one.render(&Levels { applied: 17, log_written_bytes: 5, ..Levels::default() });

@@ -4,9 +4,9 @@
 //! leader where that is another node, and answers. It knows nothing of how a log or a state is kept.
 //!
 //! ```text
-//! client port ─ service ─┐                                ┌─ raft (propose, read)
-//!                        ├─> dispatch ─ admit ─ route ────┼─ forward ──> the leader's peer port
-//! peer port ─── upper ───┘                                └─ park (no leader known)
+//! client port ─ service ─────┐                               ┌─ raft (propose, read)
+//!                            ├─> dispatch ─ admit ─ route ───┼─ forward ──> the leader's peer port
+//! peer port ─ peer_requests ─┘                               └─ park (no leader known)
 //! admin port ─ livez, readyz, metrics          sweeper ───> raft
 //! ```
 
@@ -29,10 +29,12 @@ mod gate;
 mod health;
 mod history;
 mod http;
+mod in_flight;
 mod logging;
 mod metrics;
 pub mod offline;
 mod operations;
+mod peer_requests;
 mod reader;
 mod readers;
 mod receiving;
@@ -44,8 +46,6 @@ mod slow;
 mod start;
 mod status;
 mod sweeper;
-mod table;
-mod upper;
 
 #[doc(hidden)]
 pub use crate::machine::allow_test_version;

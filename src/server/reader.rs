@@ -31,8 +31,8 @@ impl Reader {
 
     /// One that holds a loaded answer of so many bytes.
     #[cfg(test)]
-    pub fn holding(room: &crate::raft::LoadedRoom, bytes: u64) -> Self {
-        let done = super::call::Done::Relayed { answers: Vec::new(), charge: room.charge(bytes) };
+    pub fn holding(budget: &crate::raft::ReadBudget, bytes: u64) -> Self {
+        let done = super::call::Response::Relayed { answers: Vec::new(), permit: budget.charge(bytes) };
         let (_, none) = mpsc::channel(1);
         Self { held: Mutex::new(Held::new(none, VecDeque::from([(1, Frames::new(Ok(done)))]))), is_client: true }
     }

@@ -33,8 +33,8 @@ use crate::wire;
 const HEADER_BYTES: usize = 5;
 /// A piece below this is copied beside those before it: each piece that is kept as it came keeps what it was read into.
 const PIECE_BYTES_MIN: usize = 4 * KIB as usize;
-/// How often requests are looked at that do not become whole.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often requests that are not complete are checked.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All requests of one node that are arriving. Cheap to clone.
 #[derive(Clone)]
@@ -94,7 +94,7 @@ impl Receiving {
         while !*stop.borrow() {
             tokio::select! {
                 _ = stop.changed() => {}
-                () = tokio::time::sleep(LOOK) => {
+                () = tokio::time::sleep(POLL_INTERVAL) => {
                     let late = self.look(self.0.clock.now());
                     if late > 0 {
                         tracing::warn!(requests = late, limit = ?REQUEST_PATIENCE, "requests did not arrive whole in time and were ended");

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::answers::{Answers, response};
 use super::auth::{Caller, Need};
-use super::call::{Asked, Origin};
+use super::call::{IncomingRequest, Origin};
 use super::context::ServerContext;
 use super::dispatch::Dispatcher;
 use super::edge;
@@ -45,16 +45,16 @@ impl SessionsService {
     }
 
     /// The frames of one answer, with its tag. Errors: the refusal, as a status.
-    async fn ask(&self, asked: Asked) -> Result<(u64, Frames), Status> {
-        let answer = self.dispatcher.ask(asked).await;
+    async fn ask(&self, incoming: IncomingRequest) -> Result<(u64, Frames), Status> {
+        let answer = self.dispatcher.ask(incoming).await;
         match answer.result {
             Ok(done) => Ok((answer.tag, Frames::new(Ok(done)))),
             Err(refusal) => Err(wire::status_from_refusal(&refusal)),
         }
     }
 
-    async fn ask_one(&self, asked: Asked) -> Result<Response<v1::SubmitResponse>, Status> {
-        let (tag, frames) = self.ask(asked).await?;
+    async fn ask_one(&self, incoming: IncomingRequest) -> Result<Response<v1::SubmitResponse>, Status> {
+        let (tag, frames) = self.ask(incoming).await?;
         let missing = || wire::status_from_refusal(&Refusal::unknown(crate::types::RefusalKind::Unavailable, "no answer came"));
         let answer = frames.only().ok_or_else(missing)?;
         Ok(Response::new(response(&self.dispatcher, tag, answer)))
@@ -73,20 +73,20 @@ pub struct Requests {
 }
 
 impl Requests {
-    fn asked(&self, mut request: v1::SubmitRequest) -> Asked {
+    fn incoming(&self, mut request: v1::SubmitRequest) -> IncomingRequest {
         if let Some(until) = self.until {
             request.timeout_ms = edge::timeout_ms(request.timeout_ms, Some(until.saturating_sub(self.context.now())));
         }
-        asked(request, self.caller.clone(), self.loaded.as_ref())
+        incoming(request, self.caller.clone(), self.loaded.as_ref())
     }
 }
 
 impl Stream for Requests {
-    type Item = Result<Asked, Status>;
+    type Item = Result<IncomingRequest, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let polled = Pin::new(&mut self.requests).poll_next(cx);
-        polled.map(|next| next.map(|request| request.map(|request| self.asked(request))))
+        polled.map(|next| next.map(|request| request.map(|request| self.incoming(request))))
     }
 }
 
@@ -95,10 +95,10 @@ fn loaded<T>(request: &Request<T>) -> Option<Arc<AtomicU64>> {
     request.extensions().get::<Connection>().map(|connection| connection.loaded.clone())
 }
 
-/// A write's answer is no content that could wait.
-fn asked(request: v1::SubmitRequest, caller: Caller, loaded: Option<&Arc<AtomicU64>>) -> Asked {
+/// A request with its caller. Only reads are counted for their connection: the answer to a write is no content that could wait.
+fn incoming(request: v1::SubmitRequest, caller: Caller, loaded: Option<&Arc<AtomicU64>>) -> IncomingRequest {
     let is_write = matches!(request.operation, Some(v1::submit_request::Operation::Write(_)));
-    Asked { request, caller, connection: loaded.filter(|_| !is_write).cloned() }
+    IncomingRequest { request, caller, connection: loaded.filter(|_| !is_write).cloned() }
 }
 
 /// The operation, with a deadline no later than the caller's.
@@ -123,15 +123,15 @@ impl Sessions for SessionsService {
         let context = self.context.clone();
         let until = edge::given(request.metadata()).map(|given| context.now().saturating_add(given));
         let loaded = loaded(&request);
-        let asked = Requests { requests: request.into_inner(), caller, loaded, context, until };
-        Ok(Response::new(Answers::new(self.dispatcher.clone(), Origin::Client, asked, self.stop.clone())))
+        let requests = Requests { requests: request.into_inner(), caller, loaded, context, until };
+        Ok(Response::new(Answers::new(self.dispatcher.clone(), Origin::Client, requests, self.stop.clone())))
     }
 
     async fn write(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let caller = self.caller(&request)?;
         let request = operation(request);
         match &request.operation {
-            Some(v1::submit_request::Operation::Write(_)) => self.ask_one(asked(request, caller, None)).await,
+            Some(v1::submit_request::Operation::Write(_)) => self.ask_one(incoming(request, caller, None)).await,
             _ => Err(not_a("write")),
         }
     }
@@ -143,7 +143,7 @@ impl Sessions for SessionsService {
         if !matches!(request.operation, Some(v1::submit_request::Operation::Load(_))) {
             return Err(not_a("load"));
         }
-        let (tag, frames) = self.ask(asked(request, caller, loaded.as_ref())).await?;
+        let (tag, frames) = self.ask(incoming(request, caller, loaded.as_ref())).await?;
         Ok(Response::new(Answers::of_one(self.dispatcher.clone(), tag, frames, self.stop.clone())))
     }
 
@@ -152,7 +152,7 @@ impl Sessions for SessionsService {
         let loaded = loaded(&request);
         let request = operation(request);
         match &request.operation {
-            Some(v1::submit_request::Operation::List(_)) => self.ask_one(asked(request, caller, loaded.as_ref())).await,
+            Some(v1::submit_request::Operation::List(_)) => self.ask_one(incoming(request, caller, loaded.as_ref())).await,
             _ => Err(not_a("list")),
         }
     }

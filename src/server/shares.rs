@@ -22,7 +22,7 @@ pub use count::{Usage, nearly_used_up, run, tables, tokens};
 use super::auth::{Grant, Portion, Portions, Scope, What};
 use crate::limits::{IN_FLIGHT_BYTES_MAX, METADATA_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX, SHARE_RETRY_AFTER};
 use crate::machine::{Held, Metered};
-use crate::raft::Charge;
+use crate::raft::BytePermit;
 use crate::types::{Base, Change, Refusal, RefusalKind, Request, SessionId, Write};
 
 /// The part of the tables of clients and outcomes that only operators may fill: one of so many.
@@ -168,7 +168,7 @@ impl Share {
     /// is alone is not held back for nobody.
     ///
     /// Errors: too much is in flight, of this token or in all. Nothing changed.
-    pub fn charge(&self, total: &Arc<AtomicU64>, bytes: u64) -> Result<Charge, Refusal> {
+    pub fn charge(&self, total: &Arc<AtomicU64>, bytes: u64) -> Result<BytePermit, Refusal> {
         let own = &self.live.in_flight;
         let used = own.fetch_add(bytes, Ordering::Relaxed);
         let limit = self.portions.of(What::InFlightBytes).of(IN_FLIGHT_BYTES_MAX).unwrap_or(IN_FLIGHT_BYTES_MAX);
@@ -177,8 +177,8 @@ impl Share {
             own.fetch_sub(bytes, Ordering::Relaxed);
             return Err(self.refuse(What::InFlightBytes, used.saturating_add(bytes), limit, "fewer or smaller writes at once"));
         }
-        match Charge::within(total, bytes, IN_FLIGHT_BYTES_MAX) {
-            Some(charge) => Ok(charge.with(own)),
+        match BytePermit::within(total, bytes, IN_FLIGHT_BYTES_MAX) {
+            Some(permit) => Ok(permit.with(own)),
             None => {
                 own.fetch_sub(bytes, Ordering::Relaxed);
                 Err(super::admission::too_many_bytes())

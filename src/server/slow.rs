@@ -13,8 +13,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub struct Timing {
     /// It was admitted.
     pub started: Duration,
-    /// It was handed to this node's Raft, or sent to the leader; `None`: neither ever happened.
-    pub handed: Option<Duration>,
+    /// The last attempt began; `None`: there was none.
+    pub dispatched: Option<Duration>,
     /// It was answered.
     pub ended: Duration,
     /// No leader was known for some of the time.
@@ -62,9 +62,9 @@ pub const CAUSES: [Cause; 6] = [Cause::NoLeader, Cause::Queue, Cause::Leader, Ca
 
 /// Names the cause. Pure.
 pub fn cause(timing: &Timing) -> Cause {
-    let handed = timing.handed.unwrap_or(timing.ended);
-    let before = handed.saturating_sub(timing.started);
-    let after = timing.ended.saturating_sub(handed);
+    let dispatched = timing.dispatched.unwrap_or(timing.ended);
+    let before = dispatched.saturating_sub(timing.started);
+    let after = timing.ended.saturating_sub(dispatched);
     if before > after {
         return if timing.parked { Cause::NoLeader } else { Cause::Queue };
     }
@@ -76,7 +76,7 @@ pub fn cause(timing: &Timing) -> Cause {
     }
 }
 
-/// Says what was slow.
+/// Logs slow operations.
 pub struct Slow {
     /// Answers that took longer are logged; zero: none.
     threshold: Duration,
@@ -100,19 +100,19 @@ impl Slow {
         !self.threshold.is_zero() && took >= self.threshold
     }
 
-    /// Logs one of them, or counts it for the next line. Gives the cause.
-    pub fn tell(&self, operation: &'static str, result: &'static str, timing: &Timing) -> Cause {
+    /// Logs a slow operation, or counts it for the next line. Gives the cause.
+    pub fn report(&self, operation: &'static str, result: &'static str, timing: &Timing) -> Cause {
         let cause = cause(timing);
         if let Some(left_out) = self.may_log(timing.ended) {
             let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-            let handed = timing.handed.unwrap_or(timing.ended);
+            let dispatched = timing.dispatched.unwrap_or(timing.ended);
             tracing::warn!(
                 operation,
                 result,
                 cause = cause.name(),
                 took_ms = ms(timing.ended.saturating_sub(timing.started)),
-                waited_ms = ms(handed.saturating_sub(timing.started)),
-                raft_ms = ms(timing.ended.saturating_sub(handed)),
+                waited_ms = ms(dispatched.saturating_sub(timing.started)),
+                raft_ms = ms(timing.ended.saturating_sub(dispatched)),
                 slowest_sync_ms = ms(timing.slowest_sync),
                 parked = timing.parked,
                 forwarded = timing.forwarded,
@@ -148,11 +148,11 @@ mod tests {
 
     #[test]
     fn the_cause_is_where_most_of_the_time_went() {
-        let write = Timing { handed: Some(ms(10)), ended: ms(1000), is_write: true, ..Timing::default() };
+        let write = Timing { dispatched: Some(ms(10)), ended: ms(1000), is_write: true, ..Timing::default() };
         let cases = [
-            (Timing { handed: Some(ms(900)), parked: true, ..write }, Cause::NoLeader),
-            (Timing { handed: None, parked: true, ..write }, Cause::NoLeader),
-            (Timing { handed: Some(ms(900)), ..write }, Cause::Queue),
+            (Timing { dispatched: Some(ms(900)), parked: true, ..write }, Cause::NoLeader),
+            (Timing { dispatched: None, parked: true, ..write }, Cause::NoLeader),
+            (Timing { dispatched: Some(ms(900)), ..write }, Cause::Queue),
             (Timing { slowest_sync: ms(800), ..write }, Cause::Sync),
             (Timing { slowest_sync: ms(80), ..write }, Cause::Commit),
             (Timing { parked: true, ..write }, Cause::Commit),

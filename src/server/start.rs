@@ -18,10 +18,10 @@ use super::edge::Named;
 use super::gate::Gate;
 use super::metrics::Wire;
 use super::operations::OperationsService;
+use super::peer_requests::{LateServer, ServerGuard};
 use super::security::{self, Reload, Security};
 use super::service::SessionsService;
 use super::status::Reporter;
-use super::upper::{Above, Present};
 use super::{Error, StartError, admin, health, http, shares, sweeper};
 use crate::env::Env;
 use crate::limits::{
@@ -48,7 +48,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_STREAMS_MAX: u32 = 1024;
 /// How long a stopping node, which leads no more, lets open operations end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-const DRAIN_LOOK: Duration = Duration::from_millis(5);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long connections may take to end after that.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -138,7 +138,7 @@ pub struct Server {
     client_port: Incoming,
     admin_port: Incoming,
     stop: watch::Sender<bool>,
-    present: Present,
+    server_guard: ServerGuard,
 }
 
 impl Server {
@@ -185,11 +185,14 @@ impl Server {
         let security = Security::load(&config, node, clock.clone()).map_err(StartError)?;
         let tls = security.ports.as_ref().map(|ports| ports.connecting.clone());
         let wire = Wire::default();
-        let above = Arc::new(Above::default());
-        let below =
-            raft_options(&config, tuning, Below { node, data_dir, bootstrap, env, net: net.clone(), tls, upper: above.clone() });
+        let late_server = Arc::new(LateServer::default());
+        let inputs = raft_options(
+            &config,
+            tuning,
+            RaftInputs { node, data_dir, bootstrap, env, net: net.clone(), tls, peer_requests: late_server.clone() },
+        );
         // What is damaged is rebuilt here: meanwhile nobody must be kept waiting at an open port.
-        let opened = raft::open(below).await.map_err(|error| StartError(error.to_string()))?;
+        let opened = raft::open(inputs).await.map_err(|error| StartError(error.to_string()))?;
         let [client, peer, admin] = ports(&wire, &security);
         let [at_client, at_peer, at_admin] = member.listens();
         let client_port = listen(&*net, node, client, at_client).await.map_err(StartError)?;
@@ -208,8 +211,8 @@ impl Server {
         let dispatcher = Dispatcher::new(context.clone());
         let reporter = Reporter::new(context.clone(), &config.name);
         let (stop, stopped) = watch::channel(false);
-        let present = above.set(context.clone(), dispatcher.clone(), reporter.clone(), stopped);
-        Ok(Self { node, context, dispatcher, reporter, security, client_port, admin_port, stop, present })
+        let server_guard = late_server.set(context.clone(), dispatcher.clone(), reporter.clone(), stopped);
+        Ok(Self { node, context, dispatcher, reporter, security, client_port, admin_port, stop, server_guard })
     }
 
     /// This node.
@@ -236,7 +239,7 @@ impl Server {
     ///
     /// Errors: the node had to stop by itself. Dropping the future is a crash: nothing acknowledged is lost.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { node, context, dispatcher, reporter, security, client_port, admin_port, stop, present } = self;
+        let Self { node, context, dispatcher, reporter, security, client_port, admin_port, stop, server_guard } = self;
         let (end, ended) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut core = JoinSet::new();
@@ -290,7 +293,7 @@ impl Server {
         // A client that keeps its connection open does not keep the node from ending.
         let closing = async { tokio::join!(joined, serving) };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
-        drop(present);
+        drop(server_guard);
         failure.map_or(Ok(()), Err)
     }
 }
@@ -301,24 +304,24 @@ async fn drain(calls: &Calls, serving: &mut (impl Future<Output = ()> + Unpin)) 
     let mut serving = Some(serving);
     while calls.has_open() && calls.now() < deadline {
         match &mut serving {
-            None => tokio::time::sleep(DRAIN_LOOK).await,
+            None => tokio::time::sleep(DRAIN_POLL_INTERVAL).await,
             Some(running) => tokio::select! {
                 () = &mut **running => serving = None,
-                () = tokio::time::sleep(DRAIN_LOOK) => {}
+                () = tokio::time::sleep(DRAIN_POLL_INTERVAL) => {}
             },
         }
     }
 }
 
 /// All that Raft is given besides the configuration.
-struct Below {
+struct RaftInputs {
     node: NodeId,
     data_dir: PathBuf,
     bootstrap: bool,
     env: Env,
     net: Arc<dyn Net>,
     tls: Option<Connecting>,
-    upper: Arc<Above>,
+    peer_requests: Arc<LateServer>,
 }
 
 /// The three ports: how many connections each takes, and whom it lets in.
@@ -382,17 +385,17 @@ where
         .map_err(|error| Error::new(format!("the client port failed: {error}")))
 }
 
-fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options {
+fn raft_options(config: &Config, tuning: Tuning, inputs: RaftInputs) -> raft::Options {
     raft::Options {
-        env: below.env,
-        net: below.net,
-        tls: below.tls,
-        node: below.node,
-        data_dir: below.data_dir,
+        env: inputs.env,
+        net: inputs.net,
+        tls: inputs.tls,
+        node: inputs.node,
+        data_dir: inputs.data_dir,
         name: config.name.clone(),
         configuration_hash: config.configuration_hash(),
         members: super::backup::members_of(config),
-        bootstrap: below.bootstrap,
+        bootstrap: inputs.bootstrap,
         heartbeat: config.raft.heartbeat_interval,
         election_timeout_min: config.raft.election_timeout_min,
         election_timeout_max: config.raft.election_timeout_max,
@@ -402,6 +405,6 @@ fn raft_options(config: &Config, tuning: Tuning, below: Below) -> raft::Options 
         state: tuning.state,
         observer: tuning.observer,
         scrub: tuning.scrub,
-        upper: below.upper,
+        peer_requests: inputs.peer_requests,
     }
 }

@@ -9,10 +9,10 @@ use crate::machine::Command;
 use crate::raft::Node;
 use crate::types::{Refusal, Swept, Verdict};
 
-/// How long at most until something due is noticed.
-const LOOK_AT_MOST_AFTER: Duration = Duration::from_millis(500);
+/// Something due is noticed after this at the latest.
+const POLL_INTERVAL_MAX: Duration = Duration::from_millis(500);
 /// How long at least between two sweeps that dropped all there was.
-const LOOK_AT_LEAST_AFTER: Duration = Duration::from_millis(50);
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// After a sweep that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -20,7 +20,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Sweep,
-    Look(Duration),
+    /// Nothing is due: check again after so long.
+    Wait(Duration),
     /// Another node's business.
     AwaitLeadership,
 }
@@ -29,7 +30,7 @@ fn next(leads: bool, due_in: Option<Duration>) -> Next {
     match (leads, due_in) {
         (false, _) => Next::AwaitLeadership,
         (true, Some(Duration::ZERO)) => Next::Sweep,
-        (true, due_in) => Next::Look(due_in.unwrap_or(LOOK_AT_MOST_AFTER).clamp(LOOK_AT_LEAST_AFTER, LOOK_AT_MOST_AFTER)),
+        (true, due_in) => Next::Wait(due_in.unwrap_or(POLL_INTERVAL_MAX).clamp(POLL_INTERVAL_MIN, POLL_INTERVAL_MAX)),
     }
 }
 
@@ -39,7 +40,7 @@ fn rest(swept: Option<Swept>) -> Duration {
         None => AFTER_FAILURE,
         Some(swept) => {
             let dropped = u64::from(swept.sessions) + u64::from(swept.clients) + u64::from(swept.tombstones);
-            if dropped >= u64::from(SWEEP_COUNT_MAX) { Duration::ZERO } else { LOOK_AT_LEAST_AFTER }
+            if dropped >= u64::from(SWEEP_COUNT_MAX) { Duration::ZERO } else { POLL_INTERVAL_MIN }
         }
     }
 }
@@ -56,7 +57,7 @@ pub async fn run(node: Node, mut stop: watch::Receiver<bool>) {
                 swept = sweep(&node) => rest(swept),
                 _ = stop.changed() => return,
             },
-            Next::Look(after) => after,
+            Next::Wait(after) => after,
             Next::AwaitLeadership => Duration::MAX,
         };
         tokio::select! {
@@ -100,20 +101,20 @@ mod tests {
     fn only_a_leader_sweeps_and_only_when_something_is_due() {
         assert_eq!(next(false, Some(Duration::ZERO)), Next::AwaitLeadership);
         assert_eq!(next(true, Some(Duration::ZERO)), Next::Sweep);
-        assert_eq!(next(true, None), Next::Look(LOOK_AT_MOST_AFTER));
+        assert_eq!(next(true, None), Next::Wait(POLL_INTERVAL_MAX));
     }
 
     #[test]
     fn what_is_due_is_noticed_within_a_second() {
-        assert_eq!(next(true, Some(Duration::from_secs(3600))), Next::Look(LOOK_AT_MOST_AFTER));
-        assert_eq!(next(true, Some(Duration::from_millis(200))), Next::Look(Duration::from_millis(200)));
-        assert!(LOOK_AT_MOST_AFTER < Duration::from_secs(1));
+        assert_eq!(next(true, Some(Duration::from_secs(3600))), Next::Wait(POLL_INTERVAL_MAX));
+        assert_eq!(next(true, Some(Duration::from_millis(200))), Next::Wait(Duration::from_millis(200)));
+        assert!(POLL_INTERVAL_MAX < Duration::from_secs(1));
     }
 
     #[test]
     fn a_full_sweep_is_followed_by_another_at_once() {
         assert_eq!(rest(Some(Swept { sessions: SWEEP_COUNT_MAX, ..Swept::default() })), Duration::ZERO);
-        assert_eq!(rest(Some(Swept { sessions: 1, ..Swept::default() })), LOOK_AT_LEAST_AFTER);
+        assert_eq!(rest(Some(Swept { sessions: 1, ..Swept::default() })), POLL_INTERVAL_MIN);
         assert_eq!(rest(None), AFTER_FAILURE);
     }
 }

@@ -47,8 +47,8 @@ use crate::types::NodeId;
 
 /// How long anything here waits before it is an error.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a condition is looked at while it is waited for.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// How often an awaited condition is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long each node may take to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Segments as small as the largest entry allows: those of a [`SimDisk`] are memory.
@@ -455,7 +455,7 @@ impl Cluster {
             match status {
                 Ok(status) if wanted(&status) => return Ok(status),
                 seen if Instant::now() >= deadline => return Err(Error(format!("waited in vain for {what} seen={seen:?}"))),
-                _ => tokio::time::sleep(LOOK_INTERVAL).await,
+                _ => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }
@@ -477,7 +477,7 @@ impl Cluster {
             if Instant::now() >= deadline {
                 return Err(Error(format!("the members did not come to one index index={index} seen={status:?}")));
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

@@ -32,7 +32,7 @@ pub const EPOCH_MS: u64 = 1_800_000_000_000;
 /// Work in the background, e.g. a sync, begins up to so late.
 const DISK_DELAY_MAX: Duration = Duration::from_millis(4);
 /// How often a node is asked what it knows of itself.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Every so many looks, what it shows without a quorum is read.
 const STALE_EVERY: u64 = 10;
@@ -272,7 +272,7 @@ impl Host {
                 if looks % STALE_EVERY == 0 {
                     read_stale(&node, &clock, &slot);
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         tokio::select! {

@@ -63,8 +63,8 @@ const CONNECT_SHARED_MAX: Duration = Duration::from_secs(5);
 const OWN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long closing may take, after the last open operation ended.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// How often a write that waits for an abandoned one looks whether that can be given up.
-const GATE_LOOK_MIN: Duration = Duration::from_millis(50);
+/// How often a write that waits for an abandoned one checks whether that one can be given up.
+const GATE_POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// Between two attempts to say that what was given up is closed.
 const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 /// With nothing else to wait for.
@@ -320,7 +320,7 @@ impl Driver {
             self.fail_key(oldest, Error::indeterminate(None));
         }
         let Some(operation) = self.operations.get_mut(&key).filter(|operation| operation.gated) else { return };
-        let again = ((operation.deadline - self.now) / 2).max(GATE_LOOK_MIN);
+        let again = ((operation.deadline - self.now) / 2).max(GATE_POLL_INTERVAL_MIN);
         let at = (self.now + again).min(operation.deadline);
         self.timers.arm(key, operation, at);
     }

@@ -14,8 +14,8 @@ use crate::types::NodeId;
 
 /// Pause between two rounds that no majority confirmed.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// How often it is looked at who leads, besides every change, and whether Raft goes on.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the leader and the health of Raft are checked, besides every change.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 fn membership_text(membership: &StoredMembership) -> String {
     let (voters, members) = (membership.voter_ids(), membership.nodes().map(|(id, _)| *id));
@@ -106,5 +106,5 @@ fn publish(context: &NodeContext, hung: bool) -> Duration {
         _ => {}
     }
     context.leadership.publish(known);
-    leader.map_or(LOOK, |(_, left)| left.min(LOOK))
+    leader.map_or(POLL_INTERVAL, |(_, left)| left.min(POLL_INTERVAL))
 }

@@ -46,8 +46,8 @@ pub use address_update::{receive as receive_moved, run as announce_moved};
 pub use finish_joint::run as finish_joint;
 pub use found::run as find_moved;
 
-/// How often what is waited for is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often an awaited condition is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// When to ask again while another change is under way.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often a node is asked who it is before it counts as not there, and the pause between.
@@ -169,11 +169,11 @@ impl Changing<'_> {
 
     /// What is waited for, if the deadline comes first: nothing was changed by waiting.
     async fn wait(&self, what: &str) -> Result<(), Refusal> {
-        if Instant::now() + LOOK >= self.deadline {
+        if Instant::now() + POLL_INTERVAL >= self.deadline {
             let message = format!("{what}; nothing was changed");
             return Err(Refusal::not_applied(RefusalKind::DeadlineExceeded, message));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         Ok(())
     }
 

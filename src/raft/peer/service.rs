@@ -24,7 +24,7 @@ use crate::raft::members::outside::{IN_NO_CLUSTER, Outside};
 use crate::raft::members::standing::{Standing, standing};
 use crate::raft::members::{self, Members, bootstrap};
 use crate::raft::upkeep::room::{self, Room};
-use crate::raft::{Forwarder, Upper, confirm, rebuild};
+use crate::raft::{Forwarder, PeerRequests, confirm, rebuild};
 use crate::tls::host_of;
 use crate::types::{ClusterId, InstanceId, NodeId, bounded};
 use crate::wire::peer::v1::{self as peer, peer_server::Peer};
@@ -47,7 +47,7 @@ pub struct PeerService {
     pub members: Arc<Members>,
     pub room: Arc<Room>,
     pub outside: Arc<Outside>,
-    pub upper: Arc<dyn Upper>,
+    pub peer_requests: Arc<dyn PeerRequests>,
     /// One snapshot for a member that is rebuilt at a time.
     pub rebuilds: Arc<Semaphore>,
     pub spawner: Spawner,
@@ -302,7 +302,7 @@ impl Peer for PeerService {
         let from = Forwarder { node, authenticated: proof.0.is_some(), sends_hashes: self.table.sends_hashes(node) };
         let service = self.clone();
         let requests = requests.map(move |request| request.and_then(|request| service.check_standing(node).map(|()| request)));
-        Ok(Response::new(self.upper.forward(from, Box::pin(requests), first)))
+        Ok(Response::new(self.peer_requests.forward(from, Box::pin(requests), first)))
     }
 
     type ConfirmStream = BoxStream<peer::ConfirmResponse>;
@@ -334,7 +334,7 @@ impl Peer for PeerService {
         self.check_member(&proof, request.route.as_ref())?;
         bounded("digest_at", request.digest_at).map_err(|error| bad(error.into()))?;
         let timeout = Duration::from_millis(request.timeout_ms.into()).min(DIGEST_WAIT_MAX);
-        Ok(Response::new(self.upper.status(request.digest_at, timeout, request.samples).await))
+        Ok(Response::new(self.peer_requests.status(request.digest_at, timeout, request.samples).await))
     }
 
     async fn moved(&self, request: Request<peer::MovedRequest>) -> Result<Response<peer::MovedResponse>, Status> {

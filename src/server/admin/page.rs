@@ -17,7 +17,7 @@ use super::unpacking::Unpacking;
 use super::view;
 use crate::client::Session;
 use crate::server::auth::Caller;
-use crate::server::call::Asked;
+use crate::server::call::IncomingRequest;
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Dispatcher;
 use crate::server::frames::Frames;
@@ -185,7 +185,7 @@ fn consistency(question: &Value) -> Consistency {
 
 async fn ask(context: &Context, caller: Caller, operation: v1::submit_request::Operation) -> Result<Frames, Refusal> {
     let request = v1::SubmitRequest { timeout_ms: TIMEOUT_MS, operation: Some(operation), ..Default::default() };
-    context.dispatcher.ask(Asked { request, caller, connection: None }).await.result.map(|done| Frames::new(Ok(done)))
+    context.dispatcher.ask(IncomingRequest { request, caller, connection: None }).await.result.map(|done| Frames::new(Ok(done)))
 }
 
 fn unexpected(answer: Option<v1::submit_response::Answer>) -> Refusal {

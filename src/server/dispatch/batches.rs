@@ -1,5 +1,5 @@
-//! Batches of calls: when one begins, what goes into it, and its replies. Each reply settles its operation exactly once: if Raft drops one
-//! uncalled, the operation is unknown.
+//! Batches of calls: when one begins, what goes into it, and its replies. Each reply ends one attempt: if Raft drops a
+//! reply uncalled, the outcome is unknown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::fair::{Fair, Round};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX};
 use crate::mutant::{self, Mutant};
 use crate::raft::{self, ReplyList, ReplyLoad};
-use crate::server::call::{Call, Done};
+use crate::server::call::{Call, Response};
 use crate::server::shares::Hold;
 use crate::types::{Refusal, RefusalKind};
 
@@ -34,7 +34,7 @@ impl Drop for Batch {
     }
 }
 
-/// Settles one open operation, by its key.
+/// Ends the attempt of one operation in flight, by its key.
 pub struct Reply {
     batch: Arc<Batch>,
     key: Option<u64>,
@@ -54,32 +54,32 @@ impl Reply {
     }
 
     pub fn of_write(mut self) -> raft::Reply {
-        Box::new(move |result| self.settle(result.map(Done::Outcome)))
+        Box::new(move |result| self.end(result.map(Response::Outcome)))
     }
 
     pub fn of_load(mut self) -> ReplyLoad {
         Box::new(move |result| {
-            self.settle(result.map(|(revision, loaded, age_ms, charge)| Done::Loaded { revision, loaded, age_ms, charge }));
+            self.end(result.map(|(revision, loaded, age_ms, permit)| Response::Loaded { revision, loaded, age_ms, permit }));
         })
     }
 
     pub fn of_list(mut self) -> ReplyList {
-        Box::new(move |result| self.settle(result.map(|(page, charge)| Done::Listed { page, charge })))
+        Box::new(move |result| self.end(result.map(|(page, permit)| Response::Listed { page, permit })))
     }
 
-    fn settle(&mut self, result: Result<Done, Refusal>) {
+    fn end(&mut self, result: Result<Response, Refusal>) {
         if let Some(key) = self.key.take() {
             // Before the answer: what it asked for is applied and counted, and the caller may come again at once.
             self.hold = None;
-            self.batch.calls.settle(key, result);
+            self.batch.calls.end_attempt(key, result);
         }
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        let why = "the node stopped before the operation was settled";
-        self.settle(Err(Refusal::unknown_unless(mutant::is(Mutant::StoppedRefused), RefusalKind::Unavailable, why)));
+        let why = "the node stopped before the operation was answered";
+        self.end(Err(Refusal::unknown_unless(mutant::is(Mutant::StoppedRefused), RefusalKind::Unavailable, why)));
     }
 }
 

@@ -12,15 +12,15 @@ use tokio::sync::Notify;
 use crate::env::Clock;
 use crate::raft::{Node, no_room};
 use crate::server::admission;
-use crate::server::call::{Call, Done, Origin};
+use crate::server::call::{Call, Origin, Response};
+use crate::server::in_flight::{InFlight, InFlightTable};
 use crate::server::metrics::{self, Metrics, Wire};
 use crate::server::readers::{Readers, Whose};
 use crate::server::shares::Share;
 use crate::server::slow::{Slow, Timing};
-use crate::server::table::{Open, Table};
 use crate::types::Refusal;
 
-/// See the module. Cheap to clone.
+/// The calls of a node, from admission to answer. Cheap to clone.
 #[derive(Clone)]
 pub struct Calls(Arc<Inner>);
 
@@ -29,7 +29,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     arrived: Mutex<VecDeque<Box<Call>>>,
     wake: Notify,
-    table: Mutex<Table>,
+    table: Mutex<InFlightTable>,
     in_flight: Arc<AtomicU64>,
     readers: Readers,
     stopping: AtomicBool,
@@ -53,7 +53,7 @@ impl Calls {
         }))
     }
 
-    /// The node below.
+    /// The consensus node.
     pub fn node(&self) -> &Node {
         &self.0.node
     }
@@ -66,7 +66,7 @@ impl Calls {
         &self.0.metrics
     }
 
-    /// The streams that answer somebody.
+    /// The streams of answers to clients.
     pub fn readers(&self) -> &Readers {
         &self.0.readers
     }
@@ -91,7 +91,7 @@ impl Calls {
         self.table().len() > 0 || !self.arrived().is_empty()
     }
 
-    /// A call is to be sent where it belongs, by the task.
+    /// Leaves a call to the task, which sends it where it belongs.
     pub fn arrive(&self, call: Box<Call>) {
         self.arrived().push_back(call);
         self.wake();
@@ -106,11 +106,11 @@ impl Calls {
         self.0.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn table(&self) -> MutexGuard<'_, Table> {
+    pub fn table(&self) -> MutexGuard<'_, InFlightTable> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the task a turn.
+    /// Wakes the dispatcher's task.
     pub fn wake(&self) {
         self.0.wake.notify_one();
     }
@@ -123,28 +123,28 @@ impl Calls {
     /// Errors: readers hold so much that they do not take that nothing more is to be read, at all, for this caller's token or on its
     /// connection.
     pub fn admit_read(&self, share: Option<&Share>, connection: Option<&Arc<AtomicU64>>) -> Result<(), Refusal> {
-        let room = self.node().loaded();
-        whose(share, connection).admit(room)?;
-        while room.is_full() && self.0.readers.make_room(self.now()) {
+        let budget = self.node().loaded();
+        whose(share, connection).admit(budget)?;
+        while budget.is_full() && self.0.readers.make_room(self.now()) {
             tracing::warn!("a reader that took nothing was cut off: others needed the room");
             self.0.metrics.cut_off(1);
             self.node().events().refused("slow_reader");
         }
-        if room.has_room_for(0) { Ok(()) } else { Err(no_room()) }
+        if budget.has_room_for(0) { Ok(()) } else { Err(no_room()) }
     }
 
-    /// An attempt ended: answers, or tries again where that is safe and may help. Does nothing if it was settled before.
-    pub fn settle(&self, key: u64, result: Result<Done, Refusal>) {
-        let open = self.table().take(key);
-        if let Some(open) = open {
-            self.settle_open(open, result);
+    /// An attempt ended: answers, or tries again where that is safe and may help. Does nothing if its call was answered before.
+    pub fn end_attempt(&self, key: u64, result: Result<Response, Refusal>) {
+        let in_flight = self.table().take(key);
+        if let Some(in_flight) = in_flight {
+            self.end_attempt_of(in_flight, result);
         }
     }
 
-    pub fn settle_open(&self, open: Open, result: Result<Done, Refusal>) {
-        let Some(mut call) = open.into_call() else { return };
+    pub fn end_attempt_of(&self, in_flight: InFlight, result: Result<Response, Refusal>) {
+        let Some(mut call) = in_flight.into_call() else { return };
         let result = match result {
-            Err(refusal) if !call.operation.is_write() => Err(admission::settle_read(refusal)),
+            Err(refusal) if !call.operation.is_write() => Err(admission::refused_read(refusal)),
             other => other,
         };
         match result {
@@ -157,7 +157,7 @@ impl Calls {
     }
 
     /// The one way out of every call that was admitted: counted, logged if it was slow or refused, answered.
-    pub fn finish(&self, call: Box<Call>, result: Result<Done, Refusal>) {
+    pub fn finish(&self, call: Box<Call>, result: Result<Response, Refusal>) {
         let whose = whose(call.share.as_deref(), call.connection.as_ref());
         let result = result.and_then(|done| whose.share(self.node().loaded(), done));
         let now = self.now();
@@ -170,32 +170,32 @@ impl Calls {
         if let Err(refusal) = &result {
             self.node().events().refused(metrics::refusal_name(&refusal.kind));
         }
-        let Call { answerer, charge, .. } = *call;
-        drop(charge);
+        let Call { answerer, permit, .. } = *call;
+        drop(permit);
         if let Some(answerer) = answerer {
             answerer.answer(result);
         }
     }
 
-    fn report_if_slow(&self, call: &Call, result: &Result<Done, Refusal>, now: Duration) {
+    fn report_if_slow(&self, call: &Call, result: &Result<Response, Refusal>, now: Duration) {
         if self.0.slow.is(now.saturating_sub(call.started)) {
             let timing = Timing {
                 started: call.started,
-                handed: call.handed.map(|(at, _)| at),
+                dispatched: call.dispatched.map(|last| last.at),
                 ended: now,
                 parked: call.parked_until.is_some(),
-                forwarded: call.handed.is_some_and(|(_, forwarded)| forwarded),
+                forwarded: call.dispatched.is_some_and(|last| last.forwarded),
                 is_write: call.operation.is_write(),
                 slowest_sync: self.node().slowest_sync_since(call.started),
             };
-            let cause = self.0.slow.tell(call.operation.kind().name(), metrics::result_name(result), &timing);
+            let cause = self.0.slow.report(call.operation.kind().name(), metrics::result_name(result), &timing);
             self.0.metrics.slow(cause);
         }
     }
 
-    /// Cuts off readers that stand still.
-    pub fn look_at_readers(&self) {
-        let cut_off = self.0.readers.look(self.now());
+    /// Cuts off the streams whose clients take nothing.
+    pub fn cut_off_stalled_readers(&self) {
+        let cut_off = self.0.readers.cut_off_stalled(self.now());
         if cut_off > 0 {
             tracing::warn!(streams = cut_off, "readers that took nothing were cut off");
             self.0.metrics.cut_off(cut_off);

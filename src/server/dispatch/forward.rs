@@ -17,9 +17,9 @@ use crate::limits::{
     WRITE_MESSAGE_BYTES_MAX,
 };
 use crate::mutant::{self, Mutant};
-use crate::raft::{Charge, Peer, no_room};
-use crate::server::call::{Call, Done, Operation};
-use crate::server::table::LinkId;
+use crate::raft::{BytePermit, Peer, no_room};
+use crate::server::call::{Call, Dispatched, Operation, Response};
+use crate::server::in_flight::LinkId;
 use crate::types::{NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::{ForwardRequest, peer_client::PeerClient};
 use crate::wire::{self, v1};
@@ -48,7 +48,7 @@ pub enum Event {
 
 /// Whether a call is on its way.
 pub enum Sent {
-    /// It is in the table, and will be settled.
+    /// The call is in the in-flight table; its attempt ends with an answer or with the stream.
     Yes,
     /// Nothing was sent: the stream is not open yet, or full.
     NotYet(Box<Call>),
@@ -119,7 +119,7 @@ impl Links {
 
     /// Sends a call to the leader, if its stream is open; otherwise sees to it that it will be.
     pub fn send(&mut self, leader: NodeId, mut call: Box<Call>) -> Sent {
-        let class = if call.charge.bytes() > LARGE_OPERATION_BYTES { Class::Large } else { Class::Small };
+        let class = if call.permit.bytes() > LARGE_OPERATION_BYTES { Class::Large } else { Class::Small };
         let Some(Link { id, requests: Some(requests) }) = self.links.get(&(leader, class)) else {
             self.open(leader);
             return Sent::NotYet(call);
@@ -130,7 +130,7 @@ impl Links {
         let principal = call.caller.principal().to_owned();
         let token_sha256 = bytes::Bytes::copy_from_slice(call.caller.token_hash());
         let is_write = call.operation.is_write();
-        call.handed = Some((now, true));
+        call.dispatched = Some(Dispatched { at: now, forwarded: true });
         // Entered before it is sent: the answer must find it.
         match self.calls.table().enter_link(call, *id) {
             Err(call) => Sent::NotYet(call),
@@ -160,7 +160,7 @@ fn request(call: &Call, now: Duration) -> v1::SubmitRequest {
     }
 }
 
-/// One stream: opens it, then settles what is answered on it until it ends.
+/// One stream: opens it, then passes on its answers until it ends.
 struct LinkTask {
     calls: Calls,
     id: LinkId,
@@ -218,25 +218,25 @@ impl LinkTask {
                 if !last && !too_large {
                     return;
                 }
-                let room = self.calls.node().loaded();
+                let budget = self.calls.node().loaded();
                 match too_large {
                     true => Err(Refusal::not_applied(RefusalKind::Corrupt, "the leader's answer is larger than any session")),
-                    false if !room.has_room_for(open.frame_bytes) => Err(no_room()),
+                    false if !budget.has_room_for(open.frame_bytes) => Err(no_room()),
                     false => {
-                        let charge = room.charge(open.frame_bytes);
-                        Ok(Done::Relayed { answers: std::mem::take(&mut open.frames), charge })
+                        let permit = budget.charge(open.frame_bytes);
+                        Ok(Response::Relayed { answers: std::mem::take(&mut open.frames), permit })
                     }
                 }
             }
             Message::List(page) => {
                 let bytes = page.sessions.iter().map(|session| session.id.len() as u64 + LISTED_BYTES).sum();
-                let charge = self.calls.node().loaded().charge(bytes);
-                Ok(Done::Relayed { answers: vec![Message::List(page)], charge })
+                let permit = self.calls.node().loaded().charge(bytes);
+                Ok(Response::Relayed { answers: vec![Message::List(page)], permit })
             }
-            other => Ok(Done::Relayed { answers: vec![other], charge: Charge::default() }),
+            other => Ok(Response::Relayed { answers: vec![other], permit: BytePermit::default() }),
         };
         drop(table);
-        self.calls.settle(key, result);
+        self.calls.end_attempt(key, result);
     }
 
     fn broke(&self, why: &str) {
@@ -246,9 +246,9 @@ impl LinkTask {
         }
         tracing::warn!(operations = open.len(), %why, "a forward stream broke");
         self.calls.metrics().forward_broke();
-        for open in open {
+        for in_flight in open {
             let refusal = Refusal::unknown_unless(mutant::is(Mutant::ForwardBrokenRefused), RefusalKind::Unavailable, why);
-            self.calls.settle_open(open, Err(refusal));
+            self.calls.end_attempt_of(in_flight, Err(refusal));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! submit: validate -> count bytes in flight -> arrived
 //! the task: arrived -> route -> writes ─ batches ─> Raft ──┐
-//!                        │      reads ── batches ─> Raft ──┤ settle: answer, or arrived again if it changed nothing and
+//!                        │      reads ── batches ─> Raft ──┤ end of an attempt: answer, or arrived again if it changed nothing and
 //!                        │      leader ── forward stream ──┘         the leadership is to blame
 //!                        └──> park (a leader is awaited, or the stream to it)
 //! ```
@@ -29,19 +29,19 @@ use tokio::sync::{mpsc, watch};
 
 use super::admission::{self, Validated};
 use super::auth::{Caller, Need};
-use super::call::{Answer, Answerer, Asked, Call, Origin};
+use super::call::{Answer, Answerer, Call, IncomingRequest, Origin};
 use super::context::ServerContext;
 use super::readers::Readers;
 use super::shares::Share;
 use crate::limits::IN_FLIGHT_BYTES_MAX;
-use crate::raft::Charge;
+use crate::raft::BytePermit;
 use crate::types::{Refusal, RefusalKind};
 use crate::wire::v1;
 pub use calls::Calls;
 use task::Task;
 
 /// A request that may go on, what its token may hold, and what is counted of it.
-type Admitted = (Validated, Option<Arc<Share>>, Charge);
+type Admitted = (Validated, Option<Arc<Share>>, BytePermit);
 
 /// What answers say of the leader, where that is another node.
 #[derive(Default)]
@@ -77,12 +77,12 @@ impl Dispatcher {
     }
 
     /// Takes an operation; its answer goes to `answerer`, perhaps before this returns. Never waits.
-    pub fn submit(&self, asked: Asked, origin: Origin, answerer: Answerer) {
+    pub fn submit(&self, incoming: IncomingRequest, origin: Origin, answerer: Answerer) {
         let started = self.calls().now();
-        let Asked { request, caller, connection } = asked;
+        let IncomingRequest { request, caller, connection } = incoming;
         match self.admit(request, &caller, connection.as_ref()) {
             Err(refusal) => answerer.answer(Err(refusal)),
-            Ok((validated, share, charge)) => {
+            Ok((validated, share, permit)) => {
                 self.calls().arrive(Box::new(Call {
                     operation: validated.operation,
                     origin,
@@ -91,12 +91,12 @@ impl Dispatcher {
                     cluster_id: validated.cluster_id,
                     started,
                     deadline: started.saturating_add(validated.timeout),
-                    handed: None,
+                    dispatched: None,
                     parked_until: None,
                     epoch: 0,
                     refusal: None,
                     answerer: Some(answerer),
-                    charge,
+                    permit,
                     share,
                 }));
             }
@@ -113,20 +113,22 @@ impl Dispatcher {
             self.calls().admit_read(share.as_deref(), connection)?;
         }
         let bytes = validated.operation.bytes();
-        let charge = match &share {
+        let permit = match &share {
             Some(share) => share.charge(self.calls().in_flight(), bytes)?,
-            None => Charge::within(self.calls().in_flight(), bytes, IN_FLIGHT_BYTES_MAX).ok_or_else(admission::too_many_bytes)?,
+            None => {
+                BytePermit::within(self.calls().in_flight(), bytes, IN_FLIGHT_BYTES_MAX).ok_or_else(admission::too_many_bytes)?
+            }
         };
-        Ok((validated, share, charge))
+        Ok((validated, share, permit))
     }
 
     /// The answer to one operation. Dropping the future loses the answer, not the operation.
-    pub async fn ask(&self, asked: Asked) -> Answer {
-        let tag = asked.request.tag;
+    pub async fn ask(&self, incoming: IncomingRequest) -> Answer {
+        let tag = incoming.request.tag;
         let (sender, mut answers) = mpsc::channel(1);
-        let gone = || Refusal::unknown(RefusalKind::Unavailable, "the node stopped before the operation was settled");
+        let gone = || Refusal::unknown(RefusalKind::Unavailable, "the node stopped before the operation was answered");
         let Ok(room) = sender.try_reserve_owned() else { return Answer { tag, result: Err(gone()) } };
-        self.submit(asked, Origin::Client, Answerer::new(tag, room));
+        self.submit(incoming, Origin::Client, Answerer::new(tag, room));
         answers.recv().await.unwrap_or_else(|| Answer { tag, result: Err(gone()) })
     }
 

@@ -15,7 +15,7 @@ pub trait Parked {
 
 impl Parked for Box<Call> {
     fn bytes(&self) -> u64 {
-        self.charge.bytes()
+        self.permit.bytes()
     }
 
     fn until(&self) -> Duration {

@@ -16,7 +16,7 @@ use crate::machine::Command;
 use crate::mutant::{self, Mutant};
 use crate::raft::{Leadership, Read};
 use crate::server::admission::{self, RETRY_AFTER, Route, Situation};
-use crate::server::call::{Call, Operation};
+use crate::server::call::{Call, Dispatched, Operation};
 use crate::server::shares::{Circumstances, Hold};
 use crate::types::{Refusal, RefusalKind};
 use crate::wire::v1;
@@ -84,7 +84,7 @@ impl Task {
                 biased;
                 changed = leadership.changed() => match changed {
                     Ok(()) => self.leadership_changed(&leadership.borrow_and_update().clone()),
-                    // Raft is gone: nothing more will be settled by it.
+                    // Raft is gone: it answers nothing more.
                     Err(_) => break,
                 },
                 event = self.links.event() => self.links_changed(event),
@@ -95,7 +95,7 @@ impl Task {
                         self.calls.metrics().keep_up();
                     }
                     if ticks % READERS_EVERY == 0 {
-                        self.calls.look_at_readers();
+                        self.calls.cut_off_stalled_readers();
                     }
                 }
                 () = self.calls.woken() => {}
@@ -150,7 +150,7 @@ impl Task {
             Route::Here => {
                 let waiting = if call.operation.is_write() { &mut self.writes } else { &mut self.reads };
                 let flow = call.share.as_ref().map(|share| share.flow());
-                waiting.push(flow, call.charge.bytes(), call, situation.now);
+                waiting.push(flow, call.permit.bytes(), call, situation.now);
             }
             Route::Forward(leader) => match self.links.send(leader, call) {
                 Sent::Yes => self.calls.metrics().forwarded(),
@@ -223,14 +223,14 @@ impl Task {
         self.unpark();
     }
 
-    /// Answers what this node's Raft has open and won't settle soon: the caller goes elsewhere with the same request.
+    /// Answers what this node's Raft has in flight and won't answer soon: the caller goes elsewhere with the same request.
     ///
-    /// A write that was handed over may be in the logs of others already: nothing but an outcome settles it.
+    /// A write that was proposed may be in the logs of others already: nothing but an outcome settles it.
     fn let_go(&self, why: &str, wanted: impl Fn(&Operation) -> bool) {
         let open = self.calls.table().take_local(wanted);
-        for open in open {
+        for in_flight in open {
             let refusal = Refusal::unknown_unless(mutant::is(Mutant::CutLeaderSaysNotApplied), RefusalKind::Unavailable, why);
-            self.calls.settle_open(open, Err(refusal));
+            self.calls.end_attempt_of(in_flight, Err(refusal));
         }
     }
 
@@ -251,7 +251,7 @@ impl Task {
         let now = self.calls.now();
         let expired = self.calls.table().expire(now);
         for call in expired {
-            let message = "the deadline passed before the operation was settled: no quorum, or too slow a one";
+            let message = "the deadline passed before the operation was answered: no quorum, or too slow a one";
             let kind = RefusalKind::DeadlineExceeded;
             let refusal = match call.operation {
                 Operation::Write(_) => Refusal::unknown_unless(mutant::is(Mutant::LateRefused), kind, message),
@@ -292,7 +292,7 @@ impl Task {
             let mut table = self.calls.table();
             let mut commands = Vec::with_capacity(calls.len());
             for (mut call, hold) in calls {
-                call.handed = Some((now, false));
+                call.dispatched = Some(Dispatched { at: now, forwarded: false });
                 let Operation::Write(write) = &call.operation else { continue };
                 let command = Command::Client(write.clone());
                 let reply = Reply::new(&batch, table.enter(call)).holding(hold);
@@ -337,7 +337,7 @@ impl Task {
             let mut table = self.calls.table();
             let mut reads = Vec::with_capacity(calls.len());
             for mut call in calls {
-                call.handed = Some((now, false));
+                call.dispatched = Some(Dispatched { at: now, forwarded: false });
                 let operation = call.operation.clone();
                 let reply = Reply::new(&batch, table.enter(call));
                 match operation {
@@ -359,10 +359,10 @@ impl Task {
             self.calls.finish(call, Err(refusal));
         }
         let open = self.calls.table().drain();
-        for open in open {
-            let why = "the node stopped before the operation was settled";
+        for in_flight in open {
+            let why = "the node stopped before the operation was answered";
             let refusal = Refusal::unknown_unless(mutant::is(Mutant::StoppedRefused), RefusalKind::Unavailable, why);
-            self.calls.settle_open(open, Err(refusal));
+            self.calls.end_attempt_of(in_flight, Err(refusal));
         }
     }
 }

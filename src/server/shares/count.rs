@@ -10,8 +10,8 @@ use crate::limits::{IN_FLIGHT_BYTES_MAX, LOADED_BYTES_MAX, NEW_IDS_PER_SECOND, S
 use crate::raft::Node;
 use crate::server::auth::{Guard, What};
 
-/// How often it is looked at whether the tokens or the machine were replaced.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the task checks whether the tokens or the machine were replaced.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Sessions counted at once: nothing is applied meanwhile.
 const COUNTED_AT_ONCE: usize = 1024;
 /// From this part of a table or a share on it is reported, in per cent.
@@ -34,7 +34,7 @@ pub struct Usage {
 /// Counts what was there before, and again whenever the tokens or the machine change; until `stop`. Its spawner joins it.
 pub async fn run(node: Node, guard: Guard, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
-        let wait = if look(&node, &guard) { Duration::from_millis(1) } else { LOOK };
+        let wait = if update(&node, &guard) { Duration::from_millis(1) } else { POLL_INTERVAL };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = stop.changed() => {}
@@ -43,7 +43,7 @@ pub async fn run(node: Node, guard: Guard, mut stop: watch::Receiver<bool>) {
 }
 
 /// Sets the grounds where they are not those of the tokens in force, and counts on; whether there is more to count.
-fn look(node: &Node, guard: &Guard) -> bool {
+fn update(node: &Node, guard: &Guard) -> bool {
     let Some((generation, shares)) = guard.shares() else { return false };
     if node.grounds_generation() != generation {
         let beginnings: Vec<Box<str>> = shares.values().flat_map(|share| share.beginnings().map(Box::from)).collect();

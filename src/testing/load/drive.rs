@@ -16,8 +16,8 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(20);
 const TIMER_STEP: Duration = Duration::from_millis(2);
 /// Open loop: how long after the window callers may still begin calls that were due within it.
 const CATCH_UP: Duration = Duration::from_secs(10);
-/// How often to look whether enough has ended.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// How often the number of ended calls is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What callers do again and again.
 pub trait Work: Send + Sync + 'static {
@@ -114,7 +114,7 @@ impl Progress {
     /// Waits until so many operations have ended, or until it is cut.
     async fn reached(&self, operations: u64) {
         while self.operations() < operations && !*self.cut.borrow() {
-            sleep(LOOK_INTERVAL).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::progress::Progress;
 
 /// How long a change may take, where nobody says.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a node that catches up is looked at.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the position of a node that catches up is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// It has caught up: no more than what is under way is missing.
 const LAG_MAX: u64 = 1000;
 
@@ -135,7 +135,7 @@ async fn caught_up(client: &Client, id: NodeId, within: Duration) -> Result<(), 
     let deadline = Instant::now() + within;
     let mut seen = "no node that leads was seen".to_owned();
     loop {
-        let status = client.status(StatusOptions { timeout: LOOK * 10, ..StatusOptions::default() }).await;
+        let status = client.status(StatusOptions { timeout: POLL_INTERVAL * 10, ..StatusOptions::default() }).await;
         if let Ok(status) = status {
             let goal =
                 status.nodes.iter().filter(|node| node.reachable && node.role == Role::Leader).filter_map(|node| node.last_log);
@@ -154,7 +154,7 @@ async fn caught_up(client: &Client, id: NodeId, within: Duration) -> Result<(), 
                  this again"
             )));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -8,19 +8,19 @@ use crate::types::{Blob, ListPage, Loaded, LoadedContent};
 
 /// Bytes counted in a shared counter for as long as this lives.
 #[derive(Debug, Default)]
-pub struct Charge {
+pub struct BytePermit {
     counter: Option<Arc<AtomicU64>>,
     /// Others that count the same.
     also: [Option<Arc<AtomicU64>>; 2],
     bytes: u64,
 }
 
-impl Charge {
-    /// Counts `bytes`, unless the counter then exceeds `limit`. A single charge always fits into an empty counter.
+impl BytePermit {
+    /// Counts `bytes`, unless the counter then exceeds `limit`. A single one always fits into an empty counter.
     pub fn within(counter: &Arc<AtomicU64>, bytes: u64, limit: u64) -> Option<Self> {
         let before = counter.fetch_add(bytes, Ordering::Relaxed);
-        let charge = Self { counter: Some(counter.clone()), also: [None, None], bytes };
-        (before == 0 || before.saturating_add(bytes) <= limit).then_some(charge)
+        let permit = Self { counter: Some(counter.clone()), also: [None, None], bytes };
+        (before == 0 || before.saturating_add(bytes) <= limit).then_some(permit)
     }
 
     /// Counts `bytes`, whatever is counted already.
@@ -35,7 +35,7 @@ impl Charge {
         self
     }
 
-    /// Counts it in a share too, at most in two; whether that does not exceed `limit` then. A single charge always fits into an empty share.
+    /// Counts it in a share too, at most in two; whether that does not exceed `limit` then. A single one always fits into an empty share.
     pub fn share(&mut self, share: Arc<AtomicU64>, limit: u64) -> bool {
         let before = share.fetch_add(self.bytes, Ordering::Relaxed);
         self.count_in(share);
@@ -68,7 +68,7 @@ impl Charge {
     }
 }
 
-impl Drop for Charge {
+impl Drop for BytePermit {
     fn drop(&mut self) {
         self.give_back(self.bytes);
     }
@@ -76,9 +76,9 @@ impl Drop for Charge {
 
 /// Content that was read and waits for its reader, over all readers of a node. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct LoadedRoom(Arc<AtomicU64>);
+pub struct ReadBudget(Arc<AtomicU64>);
 
-impl LoadedRoom {
+impl ReadBudget {
     /// Bytes held now.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -97,20 +97,20 @@ impl LoadedRoom {
     }
 
     /// Counts so many bytes more.
-    pub fn charge(&self, bytes: u64) -> Charge {
-        Charge::always(&self.0, bytes)
+    pub fn charge(&self, bytes: u64) -> BytePermit {
+        BytePermit::always(&self.0, bytes)
     }
 
     /// Counts an answer.
-    pub(super) fn charge_loaded(&self, loaded: &Loaded) -> Charge {
+    pub(super) fn charge_loaded(&self, loaded: &Loaded) -> BytePermit {
         match loaded {
-            Loaded::NotFound { .. } | Loaded::NotModified => Charge::default(),
+            Loaded::NotFound { .. } | Loaded::NotModified => BytePermit::default(),
             Loaded::Tail(content) | Loaded::Full(content) => self.charge(content_bytes(content)),
         }
     }
 
     /// Counts a page.
-    pub(super) fn charge_page(&self, page: &ListPage) -> Charge {
+    pub(super) fn charge_page(&self, page: &ListPage) -> BytePermit {
         self.charge(page.sessions.iter().map(|session| session.id.as_str().len() as u64 + LISTED_BYTES).sum())
     }
 }
@@ -125,63 +125,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_charge_above_the_limit_is_refused_and_counts_nothing() {
+    fn a_permit_above_the_limit_is_refused_and_counts_nothing() {
         let counter = Arc::new(AtomicU64::new(0));
-        let first = Charge::within(&counter, 60, 100).expect("room for it");
-        assert!(Charge::within(&counter, 60, 100).is_none());
+        let first = BytePermit::within(&counter, 60, 100).expect("room for it");
+        assert!(BytePermit::within(&counter, 60, 100).is_none());
         assert_eq!(counter.load(Ordering::Relaxed), 60);
         drop(first);
         assert_eq!(counter.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn a_single_charge_above_the_limit_fits_into_an_empty_counter() {
+    fn a_single_permit_above_the_limit_fits_into_an_empty_counter() {
         let counter = Arc::new(AtomicU64::new(0));
-        let large = Charge::within(&counter, 1000, 100).expect("nothing else is in flight");
+        let large = BytePermit::within(&counter, 1000, 100).expect("nothing else is in flight");
         assert_eq!(large.bytes(), 1000);
-        assert!(Charge::within(&counter, 1, 100).is_none());
+        assert!(BytePermit::within(&counter, 1, 100).is_none());
     }
 
     #[test]
     fn a_share_is_counted_beside_the_whole_and_given_back_with_it() {
-        let (room, share) = (LoadedRoom::default(), Arc::new(AtomicU64::new(0)));
-        let (mut first, mut second) = (room.charge(60), room.charge(60));
+        let (budget, share) = (ReadBudget::default(), Arc::new(AtomicU64::new(0)));
+        let (mut first, mut second) = (budget.charge(60), budget.charge(60));
         assert!(first.share(share.clone(), 100) && !second.share(share.clone(), 100));
         drop(second);
-        assert_eq!((room.bytes(), share.load(Ordering::Relaxed)), (60, 60));
+        assert_eq!((budget.bytes(), share.load(Ordering::Relaxed)), (60, 60));
         drop(first);
-        assert_eq!((room.bytes(), share.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((budget.bytes(), share.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]
     fn what_is_gone_early_is_given_back_in_the_whole_and_in_both_shares_and_once() {
-        let (room, token, connection) = (LoadedRoom::default(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let now = || [room.bytes(), token.load(Ordering::Relaxed), connection.load(Ordering::Relaxed)];
-        let mut charge = room.charge(60);
-        assert!(charge.share(token.clone(), 100) && charge.share(connection.clone(), 100));
-        charge.shrink_to(90);
-        assert_eq!((now(), charge.bytes()), ([60; 3], 60), "it never counts more");
-        charge.shrink_to(20);
-        assert_eq!((now(), charge.bytes()), ([20; 3], 20));
-        drop(charge);
+        let (budget, token, connection) = (ReadBudget::default(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let now = || [budget.bytes(), token.load(Ordering::Relaxed), connection.load(Ordering::Relaxed)];
+        let mut permit = budget.charge(60);
+        assert!(permit.share(token.clone(), 100) && permit.share(connection.clone(), 100));
+        permit.shrink_to(90);
+        assert_eq!((now(), permit.bytes()), ([60; 3], 60), "it never counts more");
+        permit.shrink_to(20);
+        assert_eq!((now(), permit.bytes()), ([20; 3], 20));
+        drop(permit);
         assert_eq!(now(), [0; 3]);
     }
 
     #[test]
-    fn room_is_full_only_above_its_limit_and_until_enough_is_gone() {
-        let room = LoadedRoom::default();
-        let half = room.charge(LOADED_BYTES_MAX / 2);
-        let rest = room.charge(LOADED_BYTES_MAX / 2);
-        assert!(!room.is_full());
-        let more = room.charge(1);
-        assert!(room.is_full() && !room.has_room_for(SMALL_ANSWER_BYTES + 1));
-        assert!(room.has_room_for(SMALL_ANSWER_BYTES), "small answers have a reserve");
-        let reserve = room.charge(LOADED_RESERVE_BYTES);
-        assert!(!room.has_room_for(0));
+    fn the_budget_is_full_only_above_its_limit_and_until_enough_is_gone() {
+        let budget = ReadBudget::default();
+        let half = budget.charge(LOADED_BYTES_MAX / 2);
+        let rest = budget.charge(LOADED_BYTES_MAX / 2);
+        assert!(!budget.is_full());
+        let more = budget.charge(1);
+        assert!(budget.is_full() && !budget.has_room_for(SMALL_ANSWER_BYTES + 1));
+        assert!(budget.has_room_for(SMALL_ANSWER_BYTES), "small answers have a reserve");
+        let reserve = budget.charge(LOADED_RESERVE_BYTES);
+        assert!(!budget.has_room_for(0));
         drop(reserve);
         drop((half, more));
-        assert!(!room.is_full());
+        assert!(!budget.is_full());
         drop(rest);
-        assert_eq!(room.bytes(), 0);
+        assert_eq!(budget.bytes(), 0);
     }
 }

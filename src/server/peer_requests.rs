@@ -10,18 +10,18 @@ use tonic::Status;
 
 use super::answers::Answers;
 use super::auth::Guard;
-use super::call::{Asked, Origin};
+use super::call::{IncomingRequest, Origin};
 use super::context::ServerContext;
 use super::dispatch::Dispatcher;
 use super::status::Reporter;
-use crate::raft::{Forwarder, Upper};
+use crate::raft::{Forwarder, PeerRequests};
 use crate::types::{Refusal, RefusalKind};
 use crate::wire::peer::v1::ForwardRequest;
 use crate::wire::{self, v1};
 
-/// The server above the peer port. The port listens before the server is there: until [`Above::set`], it refuses.
+/// The server behind the peer port. The port listens before the server is built: until [`LateServer::set`], requests are refused.
 #[derive(Default)]
-pub struct Above(Mutex<Option<Parts>>);
+pub struct LateServer(Mutex<Option<Parts>>);
 
 #[derive(Clone)]
 struct Parts {
@@ -31,17 +31,17 @@ struct Parts {
     stop: watch::Receiver<bool>,
 }
 
-impl Above {
-    /// The server is there, until the guard is dropped.
+impl LateServer {
+    /// Requests reach this server from now on, until the guard is dropped.
     pub fn set(
         self: &Arc<Self>,
         context: ServerContext,
         dispatcher: Dispatcher,
         reporter: Reporter,
         stop: watch::Receiver<bool>,
-    ) -> Present {
+    ) -> ServerGuard {
         *self.parts() = Some(Parts { context, dispatcher, reporter, stop });
-        Present(self.clone())
+        ServerGuard(self.clone())
     }
 
     fn parts(&self) -> MutexGuard<'_, Option<Parts>> {
@@ -49,25 +49,26 @@ impl Above {
     }
 }
 
-/// While this lives, the server is there. The node below holds the server above it, and the server the node: without an end to the one
-/// or the other both would stay in memory, with the node's files and threads, for as long as the process lives.
-pub struct Present(Arc<Above>);
+/// Breaks the cycle of references `Node` → peer service → dispatcher → `Node` when it is dropped. Without it the node's files and threads
+/// would stay for as long as the process lives.
+pub struct ServerGuard(Arc<LateServer>);
 
-impl Drop for Present {
+impl Drop for ServerGuard {
     fn drop(&mut self) {
         let parts = self.0.parts().take();
         drop(parts);
     }
 }
 
-fn asked(guard: &Guard, may_lack_hash: bool, message: ForwardRequest) -> Option<Asked> {
+fn incoming(guard: &Guard, may_lack_hash: bool, message: ForwardRequest) -> Option<IncomingRequest> {
     let ForwardRequest { request, principal, token_sha256, .. } = message;
-    let caller = |request| Asked { request, caller: guard.forwarded(principal, &token_sha256, may_lack_hash), connection: None };
-    request.map(caller)
+    let with_caller =
+        |request| IncomingRequest { request, caller: guard.forwarded(principal, &token_sha256, may_lack_hash), connection: None };
+    request.map(with_caller)
 }
 
 #[tonic::async_trait]
-impl Upper for Above {
+impl PeerRequests for LateServer {
     fn forward(
         &self,
         from: Forwarder,
@@ -85,14 +86,14 @@ impl Upper for Above {
         }
         tracing::debug!(from = %from.node, "a peer forwards");
         let all = stream::once(future::ready(Ok(first))).chain(requests);
-        // A node that has sent one always does.
+        // A node that has sent one hash sends them always.
         let mut may_lack_hash = !from.sends_hashes;
         let all = all.filter_map(move |message| {
-            let asked = message.map(|message| {
+            let incoming = message.map(|message| {
                 may_lack_hash &= message.token_sha256.is_empty();
-                asked(&guard, may_lack_hash, message)
+                incoming(&guard, may_lack_hash, message)
             });
-            future::ready(asked.transpose())
+            future::ready(incoming.transpose())
         });
         Box::pin(Answers::new(parts.dispatcher, Origin::Peer, all, parts.stop))
     }

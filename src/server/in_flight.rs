@@ -1,55 +1,55 @@
-//! The open operations of a node: those handed to Raft or sent to the leader, and not yet settled.
+//! The attempts of a node in flight: proposed to Raft or sent to the leader.
 //!
-//! An operation is settled once: the taker of its answerer gives the answer. One that outlives its deadline is answered by
-//! [`Table::expire`]'s caller, and its place stays until Raft or the leader is done with it, so that its bytes stay counted.
+//! A call is answered once: by the owner of its answerer. One that outlives its deadline is answered by the caller of
+//! [`InFlightTable::expire`]; its entry stays until Raft or the leader is done with it, so that its bytes stay counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::call::{Call, Operation};
-use crate::raft::Charge;
+use crate::raft::BytePermit;
 use crate::wire::v1;
 
 /// One forward stream of this process.
 pub type LinkId = u64;
 
-/// An open operation.
-pub struct Open {
+/// One attempt of a call.
+pub struct InFlight {
     /// `None`: it is answered.
     call: Option<Box<Call>>,
-    /// What an answered one counts for, until nothing holds it any more.
-    charge: Charge,
-    /// The forward stream it was sent on; `None`: handed to this node's Raft.
+    /// Counts the bytes of a call that is answered, until Raft or the leader is done with it.
+    permit: BytePermit,
+    /// The forward stream it was sent on; `None`: proposed or read here.
     link: Option<LinkId>,
     /// Frames of a load that is arriving.
     pub frames: Vec<v1::submit_response::Answer>,
     pub frame_bytes: u64,
 }
 
-impl Open {
+impl InFlight {
     /// The call again; `None` if it was answered meanwhile.
     pub fn into_call(self) -> Option<Box<Call>> {
         self.call
     }
 }
 
-/// The open operations, by a key that is never used twice. The key is also the tag on a forward stream.
+/// The attempts in flight, by a key that is never used twice. The key is also the tag on a forward stream.
 #[derive(Default)]
-pub struct Table {
+pub struct InFlightTable {
     next: u64,
-    open: BTreeMap<u64, Open>,
+    open: BTreeMap<u64, InFlight>,
     links: BTreeSet<LinkId>,
-    /// No operation that is still to be answered has an earlier deadline.
+    /// No call that is still to be answered has an earlier deadline.
     earliest: Option<Duration>,
 }
 
-impl Table {
-    /// Enters an operation before it is handed to this node's Raft.
+impl InFlightTable {
+    /// Enters a call before it is given to this node's Raft.
     pub fn enter(&mut self, call: Box<Call>) -> u64 {
         self.insert(call, None)
     }
 
-    /// Enters an operation before it is sent on a stream. Errors: the stream is broken, nothing was sent; the call comes back.
+    /// Enters a call before it is sent on a stream. Errors: the stream is broken, nothing was sent; the call comes back.
     pub fn enter_link(&mut self, call: Box<Call>, link: LinkId) -> Result<u64, Box<Call>> {
         if !self.links.contains(&link) {
             return Err(call);
@@ -61,19 +61,20 @@ impl Table {
         let key = self.next;
         self.next += 1;
         self.earliest = Some(self.earliest.map_or(call.deadline, |earliest| earliest.min(call.deadline)));
-        let before =
-            self.open.insert(key, Open { call: Some(call), charge: Charge::default(), link, frames: Vec::new(), frame_bytes: 0 });
+        let before = self
+            .open
+            .insert(key, InFlight { call: Some(call), permit: BytePermit::default(), link, frames: Vec::new(), frame_bytes: 0 });
         assert!(before.is_none(), "a key was used twice key={key}");
         key
     }
 
-    /// Takes an operation out.
-    pub fn take(&mut self, key: u64) -> Option<Open> {
+    /// Takes an attempt out.
+    pub fn take(&mut self, key: u64) -> Option<InFlight> {
         self.open.remove(&key)
     }
 
-    /// An operation that was sent on a stream, while its answer arrives.
-    pub fn arriving(&mut self, key: u64, link: LinkId) -> Option<&mut Open> {
+    /// An attempt that was sent on this stream, while its answer arrives.
+    pub fn arriving(&mut self, key: u64, link: LinkId) -> Option<&mut InFlight> {
         self.open.get_mut(&key).filter(|open| open.link == Some(link))
     }
 
@@ -82,14 +83,14 @@ impl Table {
         self.links.insert(link);
     }
 
-    /// A stream is broken; all that was sent on it, oldest first.
-    pub fn link_broke(&mut self, link: LinkId) -> Vec<Open> {
+    /// A stream is broken: takes out the attempts that were sent on it, oldest first.
+    pub fn link_broke(&mut self, link: LinkId) -> Vec<InFlight> {
         self.links.remove(&link);
         let keys: Vec<u64> = self.open.iter().filter(|(_, open)| open.link == Some(link)).map(|(key, _)| *key).collect();
         keys.into_iter().filter_map(|key| self.open.remove(&key)).collect()
     }
 
-    /// Takes out the operations whose deadline has passed and that are still to be answered. Their bytes stay counted.
+    /// Takes out the calls whose deadline has passed and that are still to be answered. Their bytes stay counted.
     pub fn expire(&mut self, now: Duration) -> Vec<Box<Call>> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
@@ -101,22 +102,22 @@ impl Table {
             if deadline > now {
                 self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
             } else if let Some(mut call) = open.call.take() {
-                open.charge = std::mem::take(&mut call.charge);
+                open.permit = std::mem::take(&mut call.permit);
                 expired.push(call);
             }
         }
         expired
     }
 
-    /// Takes out what was handed to this node's Raft and is `wanted`, oldest first.
-    pub fn take_local(&mut self, wanted: impl Fn(&Operation) -> bool) -> Vec<Open> {
-        let is_wanted = |open: &Open| open.link.is_none() && open.call.as_ref().is_some_and(|call| wanted(&call.operation));
+    /// Takes out the `wanted` of those given to this node's Raft, oldest first.
+    pub fn take_local(&mut self, wanted: impl Fn(&Operation) -> bool) -> Vec<InFlight> {
+        let is_wanted = |open: &InFlight| open.link.is_none() && open.call.as_ref().is_some_and(|call| wanted(&call.operation));
         let keys: Vec<u64> = self.open.iter().filter(|(_, open)| is_wanted(open)).map(|(key, _)| *key).collect();
         keys.into_iter().filter_map(|key| self.open.remove(&key)).collect()
     }
 
     /// Takes all out, oldest first.
-    pub fn drain(&mut self) -> Vec<Open> {
+    pub fn drain(&mut self) -> Vec<InFlight> {
         self.links.clear();
         std::mem::take(&mut self.open).into_values().collect()
     }
@@ -147,12 +148,12 @@ mod tests {
             cluster_id: None,
             started: Duration::ZERO,
             deadline: Duration::from_millis(deadline_ms),
-            handed: None,
+            dispatched: None,
             parked_until: None,
             epoch: 0,
             refusal: None,
             answerer: Some(Answerer::new(1, sender.try_reserve_owned().ok().expect("room"))),
-            charge: crate::raft::Charge::default(),
+            permit: crate::raft::BytePermit::default(),
             share: None,
         };
         (Box::new(call), answers)
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn an_operation_past_its_deadline_is_answered_once_and_stays_until_it_is_done() {
-        let mut table = Table::default();
+        let mut table = InFlightTable::default();
         let key = table.enter(call(100).0);
         table.enter(call(200).0);
         assert!(table.expire(Duration::from_millis(99)).is_empty());
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_this_nodes_raft_is_kept_apart_from_what_was_sent_on() {
-        let mut table = Table::default();
+        let mut table = InFlightTable::default();
         table.link_opened(7);
         let here = table.enter(call(1).0);
         let sent = table.enter_link(call(1).0, 7).ok().expect("an open stream");
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_broken_stream_gives_back_what_was_sent_on_it_and_takes_nothing_more() {
-        let mut table = Table::default();
+        let mut table = InFlightTable::default();
         table.link_opened(7);
         table.link_opened(8);
         table.enter(call(1).0);
