@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::Error;
 use super::credentials::Credentials;
-use crate::tls::Connecting;
+use crate::tls::TlsConnector;
 
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// The admin port of one node.
 pub struct AdminPort {
     address: String,
-    tls: Option<Connecting>,
+    tls: Option<TlsConnector>,
     credentials: Credentials,
     timeout: Duration,
 }
@@ -33,7 +33,7 @@ pub struct AdminAnswer {
 }
 
 impl AdminPort {
-    pub(super) fn new(address: String, tls: Option<Connecting>, credentials: Credentials, timeout: Duration) -> Self {
+    pub(super) fn new(address: String, tls: Option<TlsConnector>, credentials: Credentials, timeout: Duration) -> Self {
         Self { address, tls, credentials, timeout }
     }
 

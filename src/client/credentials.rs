@@ -18,7 +18,7 @@ use tonic::{Request, Status};
 use super::Error;
 use super::driver::connection::{self, Connector};
 use crate::env::{Clock, read_file};
-use crate::tls::{Connecting, Identity, Obstacle, Roots, Starts, TcpDial};
+use crate::tls::{Identity, Obstacle, Roots, Starts, TcpDial, TlsConnector};
 
 /// Largest file of certificates, of a key or of a token.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -59,9 +59,9 @@ impl Tls {
     }
 
     /// For a port that speaks HTTP/1. Errors: what can't be read or used.
-    pub(super) fn for_http1(&self, clock: Arc<dyn Clock>) -> Result<Connecting, Error> {
+    pub(super) fn for_http1(&self, clock: Arc<dyn Clock>) -> Result<TlsConnector, Error> {
         let (roots, identity) = self.load().map_err(|why| Error::invalid(format!("tls: {why}")))?;
-        Connecting::for_http1(&roots, identity.as_ref(), clock).map_err(|error| Error::invalid(format!("tls: {error}")))
+        TlsConnector::for_http1(&roots, identity.as_ref(), clock).map_err(|error| Error::invalid(format!("tls: {error}")))
     }
 
     fn load(&self) -> Result<(Roots, Option<Identity>), String> {
@@ -104,7 +104,7 @@ impl Pem {
 pub(super) struct Secured {
     tls: Tls,
     clock: Arc<dyn Clock>,
-    connecting: Connecting,
+    connector: TlsConnector,
     starts: Starts,
 }
 
@@ -112,16 +112,16 @@ impl Secured {
     /// Errors: what can't be read or used.
     pub fn new(tls: Tls, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let (roots, identity) = tls.load().map_err(|why| Error::invalid(format!("tls: {why}")))?;
-        let connecting = Connecting::new(&roots, identity.as_ref(), clock.clone());
-        let connecting = connecting.map_err(|error| Error::invalid(format!("tls: {error}")))?;
-        Ok(Self { tls, clock, connecting, starts: Starts::default() })
+        let connector = TlsConnector::new(&roots, identity.as_ref(), clock.clone());
+        let connector = connector.map_err(|error| Error::invalid(format!("tls: {error}")))?;
+        Ok(Self { tls, clock, connector, starts: Starts::default() })
     }
 
     /// Puts in force what the files hold now.
-    async fn refresh(connecting: &Connecting, tls: Tls, clock: Arc<dyn Clock>) {
+    async fn refresh(connector: &TlsConnector, tls: Tls, clock: Arc<dyn Clock>) {
         let loaded = tokio::task::spawn_blocking(move || tls.load()).await;
         let replaced = match loaded {
-            Ok(Ok((roots, identity))) => connecting.replace(&roots, identity.as_ref(), clock).map_err(|error| error.to_string()),
+            Ok(Ok((roots, identity))) => connector.replace(&roots, identity.as_ref(), clock).map_err(|error| error.to_string()),
             Ok(Err(why)) => Err(why),
             Err(_) => Err("reading was cancelled".to_owned()),
         };
@@ -133,16 +133,16 @@ impl Secured {
 
 impl Connector for Secured {
     fn connect(&self, endpoint: Endpoint, within: Duration) -> connection::Connecting {
-        let (connecting, tls, clock) = (self.connecting.clone(), self.tls.clone(), self.clock.clone());
+        let (connector, tls, clock) = (self.connector.clone(), self.tls.clone(), self.clock.clone());
         let starts = self.starts.clone();
         Box::pin(async move {
-            Self::refresh(&connecting, tls.clone(), clock).await;
+            Self::refresh(&connector, tls.clone(), clock).await;
             let place = endpoint.uri().authority().map_or("", |place| place.as_str());
             let endpoint = match format!("https://{place}").parse::<Uri>() {
                 Ok(origin) => endpoint.origin(origin),
                 Err(_) => endpoint,
             };
-            let mut connected = connection::connect(endpoint, TcpDial::new(Some(connecting), within, starts)).await;
+            let mut connected = connection::connect(endpoint, TcpDial::new(Some(connector), within, starts)).await;
             if let (Err(error), Pem::File(path)) = (&mut connected, &tls.cas)
                 && error.obstacle == Obstacle::NotSigned
             {

@@ -1,13 +1,13 @@
-//! Who holds how much of the tables: counted as they change, beside the state and no part of it.
+//! The usage of the tables by holder and by prefix, counted as they change: beside the state and no part of it.
 //!
-//! No outcome, row or digest depends on it, and replicas need not agree: a node counts what it was asked to count since. A *holder* is
-//! whatever the caller makes of it, a token for example. Clients, and with them their outcomes, count for the holder they were given to;
-//! sessions and tombstones count for every *ground*, a beginning of ids, that theirs start with.
+//! No outcome, row or digest depends on these counts, and replicas need not agree: each node counts from its own start. A *holder* is a
+//! token, for the server. Clients, and with them their outcomes, count for their holder; sessions and tombstones count for each *counted
+//! prefix* that their ids start with.
 //!
 //! ```text
 //! expect(nonce, holder) ... OpenClient applied ──> the client is the holder's
-//! claim(client, nonce, holder) ─────────────────> the same for one that was there before
-//! set_grounds ─> count_on, count_on ... Counted ─> ground(beginning) is complete; before, it counts the ids up to where it is
+//! claim(client, nonce, holder) ─────────────────> an earlier client is the holder's
+//! set_prefixes ─> count_on, count_on ... ────────> prefix_usage(prefix) is complete; before, ids up to the last counted one are in it
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use crate::types::{ClientId, Nonce, Request, SessionId};
 /// Nonces that are proposed to become clients, at most: more than can be in flight. Those of proposals that were lost go when it is full.
 const EXPECTED_MAX: usize = 8192;
 
-/// What one holder holds of the table of clients.
+/// The part of the client table that counts for one holder.
 #[derive(Debug, Default)]
 pub struct Held {
     clients: AtomicU64,
@@ -29,7 +29,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Clients given to it.
+    /// Its clients.
     pub fn clients(&self) -> u64 {
         self.clients.load(Ordering::Relaxed)
     }
@@ -40,7 +40,7 @@ impl Held {
     }
 }
 
-/// Whose a client is. It gives back what it counts when it goes, and a copy counts for nobody: one machine is the one that counts.
+/// The holder of a client. Dropping it takes its counts back; a clone has no holder, since one machine is the one that counts.
 #[derive(Debug, Default)]
 pub(super) struct Owner(Option<Arc<Held>>, u64);
 
@@ -55,7 +55,7 @@ impl Owner {
         self.0.as_ref().is_some_and(|own| Arc::ptr_eq(own, held))
     }
 
-    /// An outcome was recorded.
+    /// Counts a recorded outcome.
     pub fn recorded(&mut self) {
         if let Some(held) = &self.0 {
             held.outcomes.fetch_add(1, Ordering::Relaxed);
@@ -63,7 +63,7 @@ impl Owner {
         }
     }
 
-    /// One was closed.
+    /// Takes a closed outcome back.
     pub fn closed(&mut self) {
         if let Some(held) = &self.0 {
             held.outcomes.fetch_sub(1, Ordering::Relaxed);
@@ -87,9 +87,9 @@ impl Drop for Owner {
     }
 }
 
-/// What lies under one beginning of ids.
+/// The usage under one prefix of ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ground {
+pub struct PrefixUsage {
     /// Sessions and tombstones.
     pub records: u64,
     /// Bytes of their ids.
@@ -98,7 +98,7 @@ pub struct Ground {
     pub stored_bytes: u64,
 }
 
-impl Ground {
+impl PrefixUsage {
     /// What it counts for against the bound on metadata.
     pub fn metadata_bytes(&self, rules: &Rules) -> u64 {
         self.records.saturating_mul(rules.session_metadata_bytes).saturating_add(self.id_bytes)
@@ -136,19 +136,19 @@ enum Progress {
     All,
 }
 
-/// The grounds, and who opens which client.
+/// The counted prefixes, and the holders of clients that are being opened.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Meter {
-    /// Who set the grounds sees by it whether they are still those.
+    /// Given by the caller that set the prefixes, which sees by it whether they are still in force.
     generation: u64,
-    grounds: BTreeMap<Box<str>, Ground>,
-    /// Of the beginnings, ascending, each once.
+    counted: BTreeMap<Box<str>, PrefixUsage>,
+    /// The lengths of the prefixes, ascending, each once.
     lengths: Vec<usize>,
     progress: Progress,
     expected: Expected,
 }
 
-/// Like [`Owner`], of no use to a copy.
+/// The holders of clients by nonce. A clone is empty, like that of [`Owner`].
 #[derive(Debug, Default)]
 struct Expected(BTreeMap<Nonce, Arc<Held>>);
 
@@ -159,28 +159,28 @@ impl Clone for Expected {
 }
 
 impl Meter {
-    /// A record of this id is there now.
+    /// Counts a record that was added.
     pub fn added(&mut self, id: &SessionId, stored_bytes: u64) {
         if self.counts(id) {
-            self.each(id, |ground| ground.add(id, stored_bytes));
+            self.each(id, |usage| usage.add(id, stored_bytes));
         }
     }
 
-    /// A record of this id is gone.
+    /// Takes a removed record back.
     pub fn removed(&mut self, id: &SessionId, stored_bytes: u64) {
         if self.counts(id) {
-            self.each(id, |ground| ground.subtract(id, stored_bytes));
+            self.each(id, |usage| usage.subtract(id, stored_bytes));
         }
     }
 
-    /// A session's content has another size.
+    /// Counts a session's content at its new size.
     pub fn resized(&mut self, id: &SessionId, from: u64, to: u64) {
         if from != to && self.counts(id) {
-            self.each(id, |ground| ground.stored_bytes = ground.stored_bytes.saturating_sub(from).saturating_add(to));
+            self.each(id, |usage| usage.stored_bytes = usage.stored_bytes.saturating_sub(from).saturating_add(to));
         }
     }
 
-    /// Whose a client is that was opened just now.
+    /// The holder of a client that was opened just now.
     pub fn opened(&mut self, nonce: &Nonce) -> Owner {
         if self.expected.0.is_empty() {
             return Owner::default();
@@ -196,24 +196,24 @@ impl Meter {
         }
     }
 
-    fn each(&mut self, id: &SessionId, mut change: impl FnMut(&mut Ground)) {
+    fn each(&mut self, id: &SessionId, mut change: impl FnMut(&mut PrefixUsage)) {
         for length in &self.lengths {
-            // No beginning ends within a character of this id, if it ends there.
-            let Some(beginning) = id.as_str().get(..*length) else { continue };
-            if let Some(ground) = self.grounds.get_mut(beginning) {
-                change(ground);
+            // No prefix ends within a character of this id, if it ends there.
+            let Some(prefix) = id.as_str().get(..*length) else { continue };
+            if let Some(usage) = self.counted.get_mut(prefix) {
+                change(usage);
             }
         }
     }
 }
 
-/// A client, for operators. It holds the nonce, by which anybody could be it: it goes nowhere else.
+/// A client, for operators. The nonce is a credential and must stay inside this process.
 pub struct OpenedClient {
     /// Its id.
     pub id: ClientId,
     /// Its nonce.
     pub nonce: Nonce,
-    /// Whose it is, as far as this node knows.
+    /// Its holder, if this node knows it.
     pub held: Option<Arc<Held>>,
     /// Its recorded outcomes.
     pub outcomes: u64,
@@ -221,7 +221,7 @@ pub struct OpenedClient {
     pub idle_ms: u64,
 }
 
-/// A machine, to be asked who holds what, and to learn whose a client is. Nothing that is replicated changes by it.
+/// A machine, to read and set holders and counted prefixes. No replicated state changes.
 pub struct Metered<'m>(&'m mut Machine);
 
 impl Machine {
@@ -230,17 +230,17 @@ impl Machine {
         Metered(self)
     }
 
-    /// What lies under these beginnings, of which none begins with another; `None`: they were never asked to be counted, or the records
-    /// that were there before are not all counted.
-    pub fn ground<'a>(&self, beginnings: impl IntoIterator<Item = &'a str>) -> Option<Ground> {
+    /// The usage under these prefixes together; none may begin with another. `None`: one of them is not counted, or not all earlier
+    /// records are yet.
+    pub fn prefix_usage<'a>(&self, prefixes: impl IntoIterator<Item = &'a str>) -> Option<PrefixUsage> {
         let meter = &self.tables.meter;
         let complete = matches!(meter.progress, Progress::All);
-        let mut grounds = beginnings.into_iter().map(|beginning| meter.grounds.get(beginning).copied());
-        grounds.try_fold(Ground::default(), |sum, ground| Some(sum.join(ground?))).filter(|_| complete)
+        let mut counted = prefixes.into_iter().map(|prefix| meter.counted.get(prefix).copied());
+        counted.try_fold(PrefixUsage::default(), |sum, usage| Some(sum.join(usage?))).filter(|_| complete)
     }
 
-    /// See [`Metered::set_grounds`]; 0: never set.
-    pub fn grounds_generation(&self) -> u64 {
+    /// The generation given to [`Metered::set_prefixes`]; 0: never set.
+    pub fn prefixes_generation(&self) -> u64 {
         self.tables.meter.generation
     }
 
@@ -264,7 +264,7 @@ impl Machine {
 }
 
 impl Metered<'_> {
-    /// How much there is in all.
+    /// The counts of all tables.
     pub fn counts(&self) -> Counts {
         self.0.counts()
     }
@@ -274,17 +274,17 @@ impl Metered<'_> {
         self.0.rules
     }
 
-    /// See [`Machine::ground`].
-    pub fn ground<'a>(&self, beginnings: impl IntoIterator<Item = &'a str>) -> Option<Ground> {
-        self.0.ground(beginnings)
+    /// The usage under these prefixes together, as by [`Machine::prefix_usage`].
+    pub fn prefix_usage<'a>(&self, prefixes: impl IntoIterator<Item = &'a str>) -> Option<PrefixUsage> {
+        self.0.prefix_usage(prefixes)
     }
 
-    /// Counts under these beginnings from now on, in place of those before. What is there is counted by [`Metered::count_on`].
-    pub fn set_grounds(&mut self, generation: u64, beginnings: impl Iterator<Item = Box<str>>) {
+    /// Counts under these prefixes from now on, in place of those before. [`Metered::count_on`] counts the records that are there.
+    pub fn set_prefixes(&mut self, generation: u64, prefixes: impl Iterator<Item = Box<str>>) {
         let meter = &mut self.0.tables.meter;
         meter.generation = generation;
-        meter.grounds = beginnings.map(|beginning| (beginning, Ground::default())).collect();
-        let mut lengths: Vec<usize> = meter.grounds.keys().map(|beginning| beginning.len()).collect();
+        meter.counted = prefixes.map(|prefix| (prefix, PrefixUsage::default())).collect();
+        let mut lengths: Vec<usize> = meter.counted.keys().map(|prefix| prefix.len()).collect();
         lengths.sort_unstable();
         lengths.dedup();
         meter.lengths = lengths;
@@ -309,14 +309,14 @@ impl Metered<'_> {
         let sessions = tables.sessions.range(range.clone()).map(|(id, session)| (id, session.value.stored_bytes));
         let tombstones = tables.tombstones.range(range).map(|(id, _)| (id, 0));
         for (id, stored_bytes) in sessions.take_while(|(id, _)| within(id)).chain(tombstones.take_while(|(id, _)| within(id))) {
-            tables.meter.each(id, |ground| ground.add(id, stored_bytes));
+            tables.meter.each(id, |usage| usage.add(id, stored_bytes));
         }
         let Some(last) = last else { return false };
         tables.meter.progress = Progress::Until(last);
         true
     }
 
-    /// A client that is opened with this nonce will be its holder's.
+    /// Makes a client that is opened with this nonce the holder's.
     pub fn expect(&mut self, nonce: Nonce, held: &Arc<Held>) {
         let expected = &mut self.0.tables.meter.expected.0;
         if expected.len() >= EXPECTED_MAX {

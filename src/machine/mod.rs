@@ -25,7 +25,7 @@ mod sweep;
 mod tables;
 mod write;
 
-pub use meter::{Ground, Held, Metered, OpenedClient};
+pub use meter::{Held, Metered, OpenedClient, PrefixUsage};
 pub use read::Plan;
 pub use rows::{Effects, RowChange};
 pub use rules::{Rules, TEST_VERSION, VERSION_MAX, allow_test_version, newest_version, rules};

@@ -38,8 +38,8 @@ pub const CHUNKS: u8 = 6;
 /// The tables the machine holds in memory, in the order it is rebuilt from them.
 pub const METADATA_TABLES: [u8; 5] = [GLOBAL, SESSIONS, CLIENTS, OUTCOMES, TOMBSTONES];
 
-/// Tables whose rows are put, deleted and read one by one, many of them between two flushes.
-pub const SOUGHT_SINGLY: [u8; 2] = [SESSIONS, HEADS];
+/// Tables whose rows are put, deleted and read by key, many of them between two flushes.
+pub const POINT_LOOKUP_TABLES: [u8; 2] = [SESSIONS, HEADS];
 
 /// What a table is called in reports; a number this release does not know is `other`.
 pub fn table_name(table: u8) -> &'static str {

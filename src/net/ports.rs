@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::tls::{Connecting, Shown, Starts, TcpDial};
+use crate::tls::{PeerCertificate, Starts, TcpDial, TlsConnector};
 
 /// A byte stream between two nodes.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -167,7 +167,7 @@ impl Quiet {
 
 /// What the other end of a connection has proved: it holds this certificate of what it may speak for; on a peer port, of a member.
 #[derive(Clone, Debug, Default)]
-pub struct Proof(pub Option<Arc<Shown>>);
+pub struct Proof(pub Option<Arc<PeerCertificate>>);
 
 /// What every call knows of the connection it came by.
 #[derive(Clone, Debug, Default)]
@@ -315,7 +315,7 @@ pub trait Net: Send + Sync + 'static {
     fn channel(&self, endpoint: Endpoint) -> Channel;
 
     /// The same by TLS, over TCP: other networks are tests', which configure no certificates.
-    fn secured(&self, endpoint: Endpoint, tls: Connecting) -> Channel {
+    fn secured(&self, endpoint: Endpoint, tls: TlsConnector) -> Channel {
         let within = endpoint.get_connect_timeout().unwrap_or(Duration::MAX);
         endpoint.connect_with_connector_lazy(TcpDial::new(Some(tls), within, Starts::default()))
     }

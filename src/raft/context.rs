@@ -103,7 +103,7 @@ impl NodeContext {
     /// Whether that node was a member once and is none any more, by what this node has applied. Ids are never used twice, so one at or
     /// below the largest that was ever used is known for good.
     pub fn is_removed(&self, id: NodeId) -> bool {
-        self.state.view(|core, _, _| core.is_removed(id))
+        self.state.view(|state, _, _| state.is_removed(id))
     }
 
     /// Whether anything that has to be written first would only wait: its log has no room. What is refused then looks to others as if

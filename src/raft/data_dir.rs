@@ -101,9 +101,9 @@ pub fn open_dir(env: &Env, options: &OpenOptions) -> Result<Storage, Error> {
 /// Opens the state. Blocks on the disk. Errors: the disk's, or of a damaged state.
 pub fn open_state(env: &Env, options: &OpenOptions, log: &Log) -> Result<Arc<State<AppliedState>>, state::Error> {
     let cover = Arc::new(LogCover(log.clone()));
-    let tuned = state::Options { sought_singly: &rows::SOUGHT_SINGLY, ..options.state };
+    let tuned = state::Options { hashed_tables: &rows::POINT_LOOKUP_TABLES, ..options.state };
     let state = State::open(env, &options.data_dir.join("state"), tuned, cover, AppliedState::from_rows)?;
-    state.mark_flushes(|core| core.machine.digest());
+    state.mark_flushes(|state| state.machine.digest());
     Ok(state)
 }
 

@@ -24,7 +24,7 @@ use super::upkeep::room::Room;
 use super::upkeep::scrub;
 use super::{Leadership, Member, Reply, Scrubbed, Syncs};
 use crate::env::Tasks;
-use crate::machine::{Command, Counts, Ground, Metered, OpenedClient, Rules};
+use crate::machine::{Command, Counts, Metered, OpenedClient, PrefixUsage, Rules};
 use crate::types::{ClientId, ClusterId, NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::Route;
 
@@ -280,27 +280,27 @@ impl Node {
 
     /// Lets `f` ask this node's machine who holds what, and say whose a client is. It must be short: nothing is applied meanwhile.
     pub fn metered<R>(&self, f: impl FnOnce(&mut Metered<'_>) -> R) -> R {
-        self.0.context.state.adjust(|core| f(&mut core.machine.metered()))
+        self.0.context.state.adjust(|state| f(&mut state.machine.metered()))
     }
 
     /// How much this node's machine holds, and what may be held.
     pub fn counts(&self) -> (Counts, &'static Rules) {
-        self.0.context.state.view(|core, _, _| (core.machine.counts(), core.machine.rules()))
+        self.0.context.state.view(|state, _, _| (state.machine.counts(), state.machine.rules()))
     }
 
-    /// See [`crate::machine::Machine::ground`].
-    pub fn ground<'a>(&self, beginnings: impl IntoIterator<Item = &'a str>) -> Option<Ground> {
-        self.0.context.state.view(|core, _, _| core.machine.ground(beginnings))
+    /// The usage under these prefixes, as by [`crate::machine::Machine::prefix_usage`].
+    pub fn prefix_usage<'a>(&self, prefixes: impl IntoIterator<Item = &'a str>) -> Option<PrefixUsage> {
+        self.0.context.state.view(|state, _, _| state.machine.prefix_usage(prefixes))
     }
 
-    /// See [`crate::machine::Machine::grounds_generation`].
-    pub fn grounds_generation(&self) -> u64 {
-        self.0.context.state.view(|core, _, _| core.machine.grounds_generation())
+    /// The generation of the counted prefixes; 0: never set.
+    pub fn prefixes_generation(&self) -> u64 {
+        self.0.context.state.view(|state, _, _| state.machine.prefixes_generation())
     }
 
     /// See [`crate::machine::Machine::clients_after`].
     pub fn clients_after(&self, after: Option<ClientId>, limit: usize) -> Vec<OpenedClient> {
-        self.0.context.state.view(|core, _, _| core.machine.clients_after(after, limit))
+        self.0.context.state.view(|state, _, _| state.machine.clients_after(after, limit))
     }
 
     /// Errors: this node does not lead, with who does.
@@ -335,8 +335,8 @@ impl Node {
         let position = context.log.position();
         let last_log = position.last.map(|id| id.index);
         let behind = matched.into_iter().map(|(id, matched)| (id, last_log.unwrap_or(0).saturating_sub(matched))).collect();
-        let (digest, counts, machine_time_ms, cluster_version, applied) = context.state.view(|core, applied, _| {
-            let machine = &core.machine;
+        let (digest, counts, machine_time_ms, cluster_version, applied) = context.state.view(|state, applied, _| {
+            let machine = &state.machine;
             (machine.digest(), machine.counts(), machine.now_ms(), machine.cluster_version(), applied.map(|id| id.index))
         });
         Status {
@@ -374,12 +374,12 @@ impl Node {
     pub async fn digest_at(&self, index: u64, timeout: Duration) -> Option<u64> {
         let wait = self.0.context.raft.wait(Some(timeout));
         wait.applied_index_at_least(Some(index), "digest").await.ok()?;
-        self.0.context.state.view(|core, _, _| core.machine.digest_at(index))
+        self.0.context.state.view(|state, _, _| state.machine.digest_at(index))
     }
 
     /// How long until a sweep has something to drop, by the stamp this node would propose; `None`: nothing ever will.
     pub fn due_in(&self) -> Option<Duration> {
-        let due = self.0.context.state.view(|core, _, _| core.machine.due_at_ms())?;
+        let due = self.0.context.state.view(|state, _, _| state.machine.due_at_ms())?;
         Some(Duration::from_millis(due.saturating_sub(stamp(&self.0.context))))
     }
 

@@ -13,7 +13,7 @@ use crate::types::{Refusal, RefusalKind};
 
 /// The time an entry proposed now would carry.
 pub fn stamp(context: &NodeContext) -> u64 {
-    let machine_ms = context.state.view(|core, _, _| core.machine.now_ms());
+    let machine_ms = context.state.view(|state, _, _| state.machine.now_ms());
     let term = context.leadership.term();
     context.clocks.stamp_ms(term, machine_ms, &context.voters())
 }
@@ -22,7 +22,7 @@ pub fn stamp(context: &NodeContext) -> u64 {
 pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
     let stamp_ms = stamp(context);
     // A new format is used only once this node has applied the change to it (L17).
-    let version = context.state.view(|core, _, _| core.machine.cluster_version());
+    let version = context.state.view(|state, _, _| state.machine.cluster_version());
     let format = rules(version).expect("the version in force has rules").entry_format;
     let mut replies = Vec::with_capacity(batch.len());
     let mut payloads = Vec::with_capacity(batch.len());

@@ -173,14 +173,14 @@ async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
 
 /// Everything one load needs of one instant; answers at once what needs no rows.
 fn answer_or_pin(context: &NodeContext, load: &Load, age: Age, reply: ReplyLoad) -> Option<Pending> {
-    let planned = context.state.view(|core: &AppliedState, applied, pinner: &Pinner<'_>| {
+    let planned = context.state.view(|state: &AppliedState, applied, pinner: &Pinner<'_>| {
         let revision = Revision(applied.map_or(0, |applied| applied.index));
-        let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(context, core));
-        match local.as_ref().unwrap_or(&core.machine).plan(load) {
+        let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(context, state));
+        match local.as_ref().unwrap_or(&state.machine).plan(load) {
             Plan::NotFound { tombstone } => Err((revision, Loaded::NotFound { tombstone })),
             Plan::NotModified => Err((revision, Loaded::NotModified)),
             Plan::Read { mut info, tail, chunks, head } => {
-                info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(cluster_now_ms(context, core)));
+                info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(cluster_now_ms(context, state)));
                 let created = info.create_revision;
                 let mut ranges = vec![(rows::CHUNKS, rows::chunk_key(created, chunks.start), rows::chunk_key(created, chunks.end))];
                 if head {
@@ -201,13 +201,13 @@ fn answer_or_pin(context: &NodeContext, load: &Load, age: Age, reply: ReplyLoad)
 }
 
 /// The time that deadlines are measured by: machine time, which the median of the voters' clocks leads while nobody writes.
-fn cluster_now_ms(context: &NodeContext, core: &AppliedState) -> u64 {
-    context.clocks.median_now_ms(&context.voters()).unwrap_or(0).max(core.machine.now_ms())
+fn cluster_now_ms(context: &NodeContext, state: &AppliedState) -> u64 {
+    context.clocks.median_now_ms(&context.voters()).unwrap_or(0).max(state.machine.now_ms())
 }
 
 /// The machine as if its time were this node's clock: what [`Mutant::ExpiryByLocalClock`] reads.
-fn at_local_time(context: &NodeContext, core: &AppliedState) -> Machine {
-    let mut machine = core.machine.clone();
+fn at_local_time(context: &NodeContext, state: &AppliedState) -> Machine {
+    let mut machine = state.machine.clone();
     let applied = machine.applied().unwrap_or_default();
     let entry = Entry { stamp_ms: context.clocks.wall_ms(), command: Command::Sweep { limit: 0 } };
     machine.apply(LogId { index: applied.index + 1, ..applied }, &entry);
@@ -240,9 +240,9 @@ fn read_content(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<
 }
 
 fn page(context: &NodeContext, list: &List, age_ms: Age) -> ListPage {
-    context.state.view(|core, applied, _| {
-        let (mut sessions, more) = core.machine.list(list.prefix.as_str(), list.after.as_ref().map(|id| id.as_str()), list.limit);
-        let now_ms = cluster_now_ms(context, core);
+    context.state.view(|state, applied, _| {
+        let (mut sessions, more) = state.machine.list(list.prefix.as_str(), list.after.as_ref().map(|id| id.as_str()), list.limit);
+        let now_ms = cluster_now_ms(context, state);
         for Listed { info, .. } in &mut sessions {
             info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms));
         }

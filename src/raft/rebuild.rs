@@ -224,7 +224,7 @@ pub fn state_failed(context: &Arc<NodeContext>, error: &state::Error) {
     if !is_damage(error) {
         return context.failure.fail(format!("the state failed: {error}"));
     }
-    let named = context.state.view(|core, _, _| name_damage(&core.machine, error));
+    let named = context.state.view(|state, _, _| name_damage(&state.machine, error));
     context.events.note("damaged", named.clone());
     stop_to_rebuild(context, named);
 }

@@ -43,7 +43,7 @@ use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
 use crate::storage::log::{self, Log};
 use crate::storage::state::{self, State};
-use crate::tls::Connecting;
+use crate::tls::TlsConnector;
 use crate::types::NodeId;
 use crate::wire::peer::v1::peer_server::PeerServer;
 
@@ -58,7 +58,7 @@ pub struct Options {
     /// The network.
     pub net: Arc<dyn Net>,
     /// What connections to peers believe and show; without, they are open.
-    pub tls: Option<Connecting>,
+    pub tls: Option<TlsConnector>,
     /// This node.
     pub node: NodeId,
     /// Its data directory, made if it is missing.

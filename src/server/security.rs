@@ -18,7 +18,7 @@ use super::auth::{Guard, Tokens};
 use super::config::{ClientCerts, Config, TlsConfig};
 use crate::env::{Clock, read_file};
 use crate::raft::Node;
-use crate::tls::{self, Acceptor, ClientCertificates, Connecting, Hosts, Identity, Port, Roots, Validity, host_of};
+use crate::tls::{self, Acceptor, ClientCertificates, Hosts, Identity, Port, Roots, TlsConnector, Validity, host_of};
 use crate::types::NodeId;
 
 /// How often the files are looked at.
@@ -71,7 +71,7 @@ pub struct Ports {
     pub client: Acceptor,
     pub peer: Acceptor,
     pub admin: Acceptor,
-    pub connecting: Connecting,
+    pub connector: TlsConnector,
     hosts: Hosts,
 }
 
@@ -331,9 +331,9 @@ impl Ports {
     fn new(tls: &TlsConfig, parsed: &Parsed, hosts: Hosts, clock: &Arc<dyn Clock>) -> Result<Self, String> {
         let acceptor = |port: Port| Acceptor::new(&parsed.identity, &port, clock.clone()).map_err(|error| error.to_string());
         let [client, peer, admin] = ports(tls, parsed, &hosts);
-        let connecting =
-            Connecting::new(&parsed.peers, Some(&parsed.identity), clock.clone()).map_err(|error| error.to_string())?;
-        Ok(Self { client: acceptor(client)?, peer: acceptor(peer)?, admin: acceptor(admin)?, connecting, hosts })
+        let connector =
+            TlsConnector::new(&parsed.peers, Some(&parsed.identity), clock.clone()).map_err(|error| error.to_string())?;
+        Ok(Self { client: acceptor(client)?, peer: acceptor(peer)?, admin: acceptor(admin)?, connector, hosts })
     }
 
     fn replace(&self, tls: &TlsConfig, parsed: &Parsed, clock: &Arc<dyn Clock>) -> Result<(), String> {
@@ -344,7 +344,7 @@ impl Ports {
         replace(&self.client, client)
             .and_then(|()| replace(&self.peer, peer))
             .and_then(|()| replace(&self.admin, admin))
-            .and_then(|()| self.connecting.replace(&parsed.peers, Some(&parsed.identity), clock.clone()))
+            .and_then(|()| self.connector.replace(&parsed.peers, Some(&parsed.identity), clock.clone()))
             .map_err(|error| error.to_string())
     }
 }

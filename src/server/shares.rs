@@ -1,4 +1,4 @@
-//! What each token may hold of the cluster, and what it holds: judged before anything is proposed (decision 0073).
+//! The shares of tokens: their limits and usage, judged before a write is proposed (decision 0073).
 //!
 //! ```text
 //! every node   submit ── bytes in flight ──> admitted
@@ -6,8 +6,8 @@
 //! the machine  counts what is applied; a Hold counts what is proposed and not yet answered
 //! ```
 //!
-//! It promises that nothing is proposed for a token beyond its shares, as far as this node knows whose things are: after a change of the
-//! leader a client is nobody's until it calls. Without a tokens file nothing is counted and nothing is refused here.
+//! Nothing is proposed for a token beyond its shares, as far as this node knows the holders: after a change of the leader a client has no
+//! holder until it calls. Without a tokens file nothing is counted and nothing is refused here.
 
 mod count;
 #[cfg(test)]
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use count::{Usage, nearly_used_up, run, tables, tokens};
 
-use super::auth::{Grant, Portion, Portions, Scope, What};
+use super::auth::{Grant, Portion, Portions, Resource, Scope};
 use crate::limits::{IN_FLIGHT_BYTES_MAX, METADATA_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX, SHARE_RETRY_AFTER};
 use crate::machine::{Held, Metered};
 use crate::raft::BytePermit;
@@ -31,18 +31,18 @@ const OUTCOMES_RESERVE: u64 = 50;
 /// New ids may come in bursts, of what comes in so many seconds.
 const BURST_SECONDS: u64 = 10;
 
-/// One token's shares. What it holds outlives a change of the tokens file.
+/// The shares of one token. Its counts outlive a change of the tokens file.
 pub struct Share {
     name: Arc<str>,
     portions: Portions,
-    /// Whether it may use what is kept in reserve.
+    /// Whether it may use the reserves.
     is_admin: bool,
-    /// What ids of its sessions begin with; none begins with another.
-    beginnings: Vec<Box<str>>,
+    /// The ids of its sessions start with one of these; none starts with another.
+    prefixes: Vec<Box<str>>,
     live: Arc<Live>,
 }
 
-/// What is counted of one token.
+/// The counts of one token.
 #[derive(Default)]
 struct Live {
     held: Arc<Held>,
@@ -52,10 +52,10 @@ struct Live {
     loaded: Arc<AtomicU64>,
     /// When the next new id is due, in microseconds of the node's monotonic clock; see [`Share::take_new_id`].
     due_us: AtomicU64,
-    refused: [AtomicU64; What::ALL.len()],
+    refused: [AtomicU64; Resource::ALL.len()],
 }
 
-/// What proposals that are not answered yet may add.
+/// The most that unanswered proposals may add.
 #[derive(Default)]
 struct Proposed {
     clients: AtomicU64,
@@ -64,7 +64,7 @@ struct Proposed {
     stored_bytes: AtomicU64,
 }
 
-/// What one proposal may add, counted until it is answered.
+/// The most that one proposal may add, counted until it is answered.
 pub struct Hold {
     live: Arc<Live>,
     adds: Adds,
@@ -112,34 +112,34 @@ pub struct Circumstances {
 }
 
 impl Share {
-    /// The shares of a token; what it holds is taken over from the one before, if there is one.
+    /// The shares of a token, with the counts of `before`.
     pub fn new(grant: &Grant, before: Option<&Share>) -> Self {
-        let mut beginnings: Vec<Box<str>> = Vec::new();
+        let mut prefixes: Vec<Box<str>> = Vec::new();
         let mut sorted: Vec<&str> = grant.prefixes().iter().map(String::as_str).collect();
         sorted.sort_unstable();
         for prefix in sorted {
-            if beginnings.last().is_none_or(|last| !prefix.starts_with(&**last)) {
-                beginnings.push(prefix.into());
+            if prefixes.last().is_none_or(|last| !prefix.starts_with(&**last)) {
+                prefixes.push(prefix.into());
             }
         }
-        if beginnings.is_empty() {
-            beginnings.push("".into());
+        if prefixes.is_empty() {
+            prefixes.push("".into());
         }
         Self {
             name: grant.name.clone(),
             portions: grant.portions,
             is_admin: grant.has(Scope::Admin),
-            beginnings,
+            prefixes,
             live: before.map(|before| before.live.clone()).unwrap_or_default(),
         }
     }
 
-    /// Of the token.
+    /// The token's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Tells its operations from others' where they wait.
+    /// The flow of its operations, for fair queueing.
     pub fn flow(&self) -> Arc<str> {
         self.name.clone()
     }
@@ -149,33 +149,32 @@ impl Share {
         self.live.proposed.stored_bytes.load(Ordering::Relaxed)
     }
 
-    /// What waits for its readers, in bytes.
+    /// Loaded bytes that wait for its readers.
     pub fn loaded(&self) -> &Arc<AtomicU64> {
         &self.live.loaded
     }
 
-    /// The address of what its token holds of the table of clients, which tells it from others'.
+    /// Identifies its holder in the client table.
     pub fn held_at(&self) -> usize {
         Arc::as_ptr(&self.live.held).addr()
     }
 
-    /// What its sessions' ids begin with.
-    pub fn beginnings(&self) -> impl Iterator<Item = &str> {
-        self.beginnings.iter().map(|beginning| &**beginning)
+    /// The ids of its sessions start with one of these.
+    pub fn prefixes(&self) -> impl Iterator<Item = &str> {
+        self.prefixes.iter().map(|prefix| &**prefix)
     }
 
-    /// Counts an operation's bytes from now on, in `total` too. A token may go beyond its share while half of all is free, so that one that
-    /// is alone is not held back for nobody.
+    /// Counts an operation's bytes from now on, in `total` too. While half of the total is free a token may exceed its share.
     ///
     /// Errors: too much is in flight, of this token or in all. Nothing changed.
     pub fn charge(&self, total: &Arc<AtomicU64>, bytes: u64) -> Result<BytePermit, Refusal> {
         let own = &self.live.in_flight;
         let used = own.fetch_add(bytes, Ordering::Relaxed);
-        let limit = self.portions.of(What::InFlightBytes).of(IN_FLIGHT_BYTES_MAX).unwrap_or(IN_FLIGHT_BYTES_MAX);
+        let limit = self.portions.of(Resource::InFlightBytes).of(IN_FLIGHT_BYTES_MAX).unwrap_or(IN_FLIGHT_BYTES_MAX);
         let in_all = total.load(Ordering::Relaxed).saturating_add(bytes);
         if used > 0 && used.saturating_add(bytes) > limit && in_all > IN_FLIGHT_BYTES_MAX / 2 {
             own.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(self.refuse(What::InFlightBytes, used.saturating_add(bytes), limit, "fewer or smaller writes at once"));
+            return Err(self.refuse(Resource::InFlightBytes, used.saturating_add(bytes), limit, "fewer or smaller writes at once"));
         }
         match BytePermit::within(total, bytes, IN_FLIGHT_BYTES_MAX) {
             Some(permit) => Ok(permit.with(own)),
@@ -229,9 +228,9 @@ impl Share {
 
     fn own_room_for_client(&self, machine: &Metered<'_>) -> Result<(), Refusal> {
         let used = self.live.held.clients() + self.live.proposed.clients.load(Ordering::Relaxed);
-        match self.portions.of(What::Clients).of(machine.rules().clients_max) {
+        match self.portions.of(Resource::Clients).of(machine.rules().clients_max) {
             Some(limit) if used >= limit => {
-                Err(self.refuse(What::Clients, used, limit, "close clients, or wait for idle ones to end within the hour"))
+                Err(self.refuse(Resource::Clients, used, limit, "close clients, or wait for idle ones to end within the hour"))
             }
             _ => Ok(()),
         }
@@ -240,14 +239,14 @@ impl Share {
     fn room_for_client(&self, machine: &Metered<'_>) -> Result<(), Refusal> {
         self.own_room_for_client(machine)?;
         let (used, all) = (machine.counts().clients, machine.rules().clients_max);
-        self.beside_reserve(What::Clients, used, all - all / CLIENTS_RESERVE)
+        self.beside_reserve(Resource::Clients, used, all - all / CLIENTS_RESERVE)
     }
 
     fn room_for_outcome(&self, request: &Request, machine: &Metered<'_>) -> Result<(), Refusal> {
         let rules = machine.rules();
         let used = self.live.held.outcomes() + self.live.proposed.outcomes.load(Ordering::Relaxed);
         let in_all = machine.counts().outcomes;
-        let limit = self.portions.of(What::Outcomes).of(rules.outcomes_max);
+        let limit = self.portions.of(Resource::Outcomes).of(rules.outcomes_max);
         let most = rules.outcomes_max - rules.outcomes_max / OUTCOMES_RESERVE;
         if limit.is_none_or(|limit| used < limit) && (in_all < most || self.is_admin) {
             return Ok(());
@@ -257,13 +256,18 @@ impl Share {
             return Ok(());
         }
         if let Some(limit) = limit.filter(|limit| used >= *limit) {
-            return Err(self.refuse(What::Outcomes, used, limit, "let its clients acknowledge what was answered, or close them"));
+            return Err(self.refuse(
+                Resource::Outcomes,
+                used,
+                limit,
+                "let its clients acknowledge what was answered, or close them",
+            ));
         }
-        self.beside_reserve(What::Outcomes, in_all, most)
+        self.beside_reserve(Resource::Outcomes, in_all, most)
     }
 
     /// What an operator needs to look after a cluster is never another's.
-    fn beside_reserve(&self, what: What, used: u64, most: u64) -> Result<(), Refusal> {
+    fn beside_reserve(&self, what: Resource, used: u64, most: u64) -> Result<(), Refusal> {
         if used < most || self.is_admin {
             return Ok(());
         }
@@ -287,33 +291,33 @@ impl Share {
     ) -> Result<(), Refusal> {
         let bytes = change.stored_bytes();
         adds.stored_bytes = bytes;
-        let stored = self.portions.of(What::StoredBytes).of(at.disk_bytes).filter(|_| at.disk_bytes > 0 || !self.is_part());
-        let sessions = self.portions.of(What::Sessions);
-        let rate = self.portions.of(What::NewIds).of(NEW_IDS_PER_SECOND);
+        let stored = self.portions.of(Resource::StoredBytes).of(at.disk_bytes).filter(|_| at.disk_bytes > 0 || !self.is_part());
+        let sessions = self.portions.of(Resource::Sessions);
+        let rate = self.portions.of(Resource::NewIds).of(NEW_IDS_PER_SECOND);
         let may_create = matches!(change, Change::Full { .. } | Change::Delta { base: Base::Absent, .. });
         let creates = may_create && (rate.is_some() || sessions != Portion::ALL) && !machine.has_record(id);
         if stored.is_none() && !creates {
             return Ok(());
         }
         // Not all is counted yet, after a start or a change of the tokens: then nothing is refused for it.
-        if let Some(ground) = machine.ground(self.beginnings()) {
+        if let Some(usage) = machine.prefix_usage(self.prefixes()) {
             let proposed = &self.live.proposed;
             if let Some(limit) = stored {
-                let used = ground.stored_bytes + proposed.stored_bytes.load(Ordering::Relaxed);
+                let used = usage.stored_bytes + proposed.stored_bytes.load(Ordering::Relaxed);
                 let replaced = if matches!(change, Change::Full { .. }) { machine.stored_bytes(id) } else { 0 };
                 if used.saturating_add(bytes) > limit && bytes > replaced {
                     let now = (used + bytes).saturating_sub(replaced);
-                    return Err(self.refuse(What::StoredBytes, now, limit, "delete sessions, or let them expire"));
+                    return Err(self.refuse(Resource::StoredBytes, now, limit, "delete sessions, or let them expire"));
                 }
             }
             if let Some(limit) = sessions.of(SESSIONS_MAX as u64).filter(|_| creates) {
-                let used = ground.records + proposed.records.load(Ordering::Relaxed);
+                let used = usage.records + proposed.records.load(Ordering::Relaxed);
                 let rules = machine.rules();
-                let metadata = ground.metadata_bytes(rules) + rules.session_metadata_bytes + id.as_str().len() as u64;
+                let metadata = usage.metadata_bytes(rules) + rules.session_metadata_bytes + id.as_str().len() as u64;
                 let is_long = metadata > portion_of(METADATA_BYTES_MAX, limit);
                 if used >= limit || is_long {
                     let what = "tombstones of deleted sessions count for 7 days, and ids above 150 bytes for more than one";
-                    return Err(self.refuse(What::Sessions, used, limit, what));
+                    return Err(self.refuse(Resource::Sessions, used, limit, what));
                 }
             }
         }
@@ -328,7 +332,7 @@ impl Share {
 
     /// Whether stored bytes are a part of the disk, not a number.
     fn is_part(&self) -> bool {
-        matches!(self.portions.of(What::StoredBytes), Portion::Of(_))
+        matches!(self.portions.of(Resource::StoredBytes), Portion::Of(_))
     }
 
     /// A bucket that leaks: each new id makes the next one due a little later, and what is due within the burst's time may come now.
@@ -340,13 +344,13 @@ impl Share {
         let most_us = gap_us.saturating_mul(rate.saturating_mul(BURST_SECONDS).saturating_sub(1).max(u64::from(rate > 0)));
         if rate == 0 || ahead_us > most_us {
             let used = (ahead_us / gap_us).max(rate);
-            return Err(self.refuse(What::NewIds, used, rate, "create sessions more slowly"));
+            return Err(self.refuse(Resource::NewIds, used, rate, "create sessions more slowly"));
         }
         self.live.due_us.store(due_us + gap_us, Ordering::Relaxed);
         Ok(())
     }
 
-    fn refuse(&self, what: What, used: u64, limit: u64, advice: &str) -> Refusal {
+    fn refuse(&self, what: Resource, used: u64, limit: u64, advice: &str) -> Refusal {
         self.live.refused[what as usize].fetch_add(1, Ordering::Relaxed);
         let name = what.name();
         let message = format!(

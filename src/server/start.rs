@@ -32,7 +32,7 @@ use crate::mutant::{self, Mutant};
 use crate::net::{Incoming, Net, Port, Speaks, TcpNet, Traffic, listen};
 use crate::raft::{self, Node};
 use crate::storage::{log, state};
-use crate::tls::{Acceptor, Connecting};
+use crate::tls::{Acceptor, TlsConnector};
 use crate::types::{ClusterId, NodeId};
 use crate::wire;
 use crate::wire::v1::operations_server::OperationsServer;
@@ -183,7 +183,7 @@ impl Server {
         let member = config.member(node).map_err(|error| StartError(error.to_string()))?;
         let clock = env.clock.clone();
         let security = Security::load(&config, node, clock.clone()).map_err(StartError)?;
-        let tls = security.ports.as_ref().map(|ports| ports.connecting.clone());
+        let tls = security.ports.as_ref().map(|ports| ports.connector.clone());
         let wire = Wire::default();
         let late_server = Arc::new(LateServer::default());
         let inputs = raft_options(
@@ -320,7 +320,7 @@ struct RaftInputs {
     bootstrap: bool,
     env: Env,
     net: Arc<dyn Net>,
-    tls: Option<Connecting>,
+    tls: Option<TlsConnector>,
     peer_requests: Arc<LateServer>,
 }
 

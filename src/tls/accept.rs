@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::server::TlsStream;
 
 use super::material::{Error, Identity, Roots, Time, VERSIONS, provider, unix_time};
-use super::nodes::{Shown, nodes_of};
+use super::nodes::{PeerCertificate, nodes_of};
 use crate::env::Clock;
 
 /// Reads of what a refused connection still sends: some 64 KiB.
@@ -82,7 +82,7 @@ impl Acceptor {
 
     /// TLS on an accepted connection, and the certificate that the other end has shown, if any: it is believed. Errors: it spoke no TLS, or
     /// has nothing to show that is believed. It may take as long as the other end likes: bound it. Dropping the future ends the connection.
-    pub async fn accept<S>(&self, stream: S) -> io::Result<(TlsStream<S>, Option<Shown>)>
+    pub async fn accept<S>(&self, stream: S) -> io::Result<(TlsStream<S>, Option<PeerCertificate>)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -94,7 +94,7 @@ impl Acceptor {
                 return Err(error);
             }
         };
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(Shown::new);
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(PeerCertificate::new);
         Ok((stream, shown))
     }
 }

@@ -1,10 +1,9 @@
-//! The end that connects: it believes its CAs and no other, and the name it connects to must be in the certificate.
+//! The client's end of a connection: it trusts its own CAs and no other, and the name it dials must be in the certificate.
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -14,13 +13,13 @@ use super::material::{Error, Identity, Roots, Time, VERSIONS, provider};
 use super::validity::{self, Validity};
 use crate::env::Clock;
 
-/// What every connection from here believes and shows. Cheap to clone; all clones change together.
+/// Opens TLS connections that trust these CAs and present this certificate. Cheap to clone; all clones change together.
 #[derive(Clone)]
-pub struct Connecting(Arc<RwLock<Current>>);
+pub struct TlsConnector(Arc<RwLock<Current>>);
 
 struct Current {
     config: Arc<ClientConfig>,
-    /// Of what is shown.
+    /// Of the certificate that is presented.
     validity: Option<Validity>,
     clock: Arc<dyn Clock>,
 }
@@ -32,13 +31,13 @@ impl Current {
     }
 }
 
-impl Connecting {
-    /// With these CAs, and a certificate to show where there is one. Errors: the certificate can't be used.
+impl TlsConnector {
+    /// Trusts these CAs and presents a certificate, if one is given. Errors: the certificate can't be used.
     pub fn new(roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         Ok(Self(Arc::new(RwLock::new(Current::new(roots, identity, clock)?))))
     }
 
-    /// The same for a port that speaks HTTP/1.
+    /// As [`TlsConnector::new`], for a port that speaks HTTP/1.
     pub fn for_http1(roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let mut current = Current::new(roots, identity, clock)?;
         // Nobody else has it yet.
@@ -48,14 +47,14 @@ impl Connecting {
         Ok(Self(Arc::new(RwLock::new(current))))
     }
 
-    /// From now on with these. Errors: as [`Connecting::new`]; then nothing changed.
+    /// Trusts and presents these from now on. Errors: as [`TlsConnector::new`]; then nothing changed.
     pub fn replace(&self, roots: &Roots, identity: Option<&Identity>, clock: Arc<dyn Clock>) -> Result<(), Error> {
         let current = Current::new(roots, identity, clock)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = current;
         Ok(())
     }
 
-    /// Since when what is shown has expired, in words; `None`: it has not.
+    /// Since when the presented certificate has expired, in words; `None`: it has not.
     pub(super) fn expired(&self) -> Option<String> {
         let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (not_after, now) = (current.validity?.not_after, current.clock.wall_ms() / 1000);
@@ -71,13 +70,13 @@ impl Connecting {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| io::Error::other(format!("no name for a certificate host={host}")))?;
         let config = self.0.read().unwrap_or_else(PoisonError::into_inner).config.clone();
-        TlsConnector::from(config).connect(name, stream).await
+        tokio_rustls::TlsConnector::from(config).connect(name, stream).await
     }
 }
 
-impl std::fmt::Debug for Connecting {
+impl std::fmt::Debug for TlsConnector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Connecting")
+        f.write_str("TlsConnector")
     }
 }
 

@@ -29,7 +29,7 @@ use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as RustlsEr
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 
-use super::connect::Connecting;
+use super::connect::TlsConnector;
 use super::validity;
 
 /// The next address is begun after this at the latest (RFC 8305 §8), while the one before goes on.
@@ -226,7 +226,7 @@ impl Starts {
 /// Connects channels: to each address of a name, and by TLS where there is some.
 #[derive(Clone, Debug)]
 pub struct TcpDial {
-    tls: Option<Connecting>,
+    tls: Option<TlsConnector>,
     within: Duration,
     starts: Starts,
     heard: Option<Heard>,
@@ -234,7 +234,7 @@ pub struct TcpDial {
 
 impl TcpDial {
     /// Each address gets a share of `within`.
-    pub fn new(tls: Option<Connecting>, within: Duration, starts: Starts) -> Self {
+    pub fn new(tls: Option<TlsConnector>, within: Duration, starts: Starts) -> Self {
         Self { tls, within, starts, heard: None }
     }
 
@@ -252,7 +252,7 @@ impl TcpDial {
             resolved.map_err(|error| DialError::unreachable(format!("the name {host} is not known: {}", plain(&error))))?;
         let mut addresses: Vec<SocketAddr> = resolved.take(ADDRESSES_MAX).collect();
         self.starts.order(&host, &mut addresses);
-        let own = self.tls.as_ref().and_then(Connecting::expired);
+        let own = self.tls.as_ref().and_then(TlsConnector::expired);
         let (tls, name) = (self.tls, host.clone());
         let connect = move |address| one(address, tls.clone(), name.clone());
         let (address, io) = first(addresses, self.within, connect).await?;
@@ -279,7 +279,7 @@ impl Service<Uri> for TcpDial {
     }
 }
 
-async fn one(address: SocketAddr, tls: Option<Connecting>, host: String) -> Result<Box<dyn Io>, DialError> {
+async fn one(address: SocketAddr, tls: Option<TlsConnector>, host: String) -> Result<Box<dyn Io>, DialError> {
     let failed = |error: io::Error| DialError::of(&error, None);
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
@@ -554,7 +554,7 @@ mod tests {
         let addresses = vec![silent, other.local_addr().expect("an address")];
         let ca = rcgen::CertificateParams::default().self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("signed");
         let roots = super::super::Roots::from_pem(ca.pem().as_bytes()).expect("a certificate");
-        let tls = Connecting::new(&roots, None, Arc::new(crate::env::SystemClock::new())).expect("nothing to show");
+        let tls = TlsConnector::new(&roots, None, Arc::new(crate::env::SystemClock::new())).expect("nothing to show");
         let connect = |address| one(address, Some(tls.clone()), "localhost".to_owned());
         tokio::select! {
             ended = first(addresses, Duration::from_secs(60), connect) => panic!("{:?}", ended.map(|(address, _)| address)),

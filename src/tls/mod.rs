@@ -17,10 +17,10 @@ mod validity;
 
 #[cfg(feature = "server")]
 pub use accept::{Acceptor, ClientCertificates, Hosts, Port, check_member};
-pub use connect::{Connecting, refused_by_peer};
+pub use connect::{TlsConnector, refused_by_peer};
 pub use dial::{DialError, Heard, Obstacle, Starts, TcpDial};
 pub use material::{Error, Identity, Roots};
 #[cfg(feature = "server")]
-pub use nodes::{Shown, host_of, node_uri};
+pub use nodes::{PeerCertificate, host_of, node_uri};
 #[cfg(feature = "server")]
 pub use validity::{Validity, day};

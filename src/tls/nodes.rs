@@ -29,21 +29,21 @@ pub fn host_of(address: &str) -> &str {
     address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
 
-/// The certificate that the other end of a connection has shown, and that was believed.
+/// The verified certificate of the other end of a connection.
 #[derive(Clone)]
-pub struct Shown {
+pub struct PeerCertificate {
     certificate: CertificateDer<'static>,
     /// `None`: it names no node.
     nodes: Option<BTreeSet<u64>>,
 }
 
-impl Shown {
+impl PeerCertificate {
     pub(super) fn new(certificate: &CertificateDer<'_>) -> Self {
         Self { certificate: certificate.clone().into_owned(), nodes: nodes_of(certificate) }
     }
 
-    /// Whether it is that of a node: it names it, or it names none and is good for one of the hosts the node is reached at. With neither
-    /// names nor hosts nothing speaks against it. Errors: whose it is instead.
+    /// Whether the certificate is this node's: it names the node, or names none and is valid for one of `hosts`. One that names no node is
+    /// anybody's where `hosts` is empty. Errors: whose it is instead.
     pub fn speaks_for<'a>(&self, node: u64, hosts: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
         if let Some(nodes) = &self.nodes {
             return if nodes.contains(&node) { Ok(()) } else { Err(Error::Named(nodes.clone())) };
@@ -62,9 +62,9 @@ impl Shown {
     }
 }
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for PeerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shown").field("nodes", &self.nodes).finish_non_exhaustive()
+        f.debug_struct("PeerCertificate").field("nodes", &self.nodes).finish_non_exhaustive()
     }
 }
 
@@ -124,11 +124,11 @@ mod tests {
 
     use super::*;
 
-    fn shown(hosts: &[&str], uris: &[&str]) -> Shown {
+    fn shown(hosts: &[&str], uris: &[&str]) -> PeerCertificate {
         let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).expect("names");
         params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("ASCII"))));
         let certificate = params.self_signed(&KeyPair::generate().expect("a key")).expect("signed");
-        Shown::new(certificate.der())
+        PeerCertificate::new(certificate.der())
     }
 
     #[test]

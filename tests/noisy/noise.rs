@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate::client::{Client, Content, WriteOptions};
 use quorate::env::SystemClock;
 use quorate::testing::inline::SeededRandom;
-use quorate::tls::{Connecting, Roots, Starts, TcpDial};
+use quorate::tls::{Roots, Starts, TcpDial, TlsConnector};
 use quorate::types::{Consistency, Load, SessionId};
 use quorate::wire::v1::{SubmitRequest, sessions_client::SessionsClient, submit_request::Operation};
 use tokio::io::AsyncWriteExt as _;
@@ -201,7 +201,7 @@ async fn hold(cluster: &Cluster, port: u16, number: u64) -> Result<impl Sized + 
     let failed = |error: String| Status::unavailable(error);
     let pem = std::fs::read(cluster.ca()).map_err(|error| failed(error.to_string()))?;
     let roots = Roots::from_pem(&pem).map_err(|error| failed(error.to_string()))?;
-    let connecting = Connecting::new(&roots, None, Arc::new(SystemClock::new())).map_err(|error| failed(error.to_string()))?;
+    let connecting = TlsConnector::new(&roots, None, Arc::new(SystemClock::new())).map_err(|error| failed(error.to_string()))?;
     let dial = TcpDial::new(Some(connecting), Duration::from_secs(5), Starts::default());
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).map_err(|error| failed(error.to_string()))?;
     let channel = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);

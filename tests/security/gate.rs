@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate::env::SystemClock;
-use quorate::tls::{Connecting, Identity, Roots, Starts, TcpDial};
+use quorate::tls::{Identity, Roots, Starts, TcpDial, TlsConnector};
 use quorate::types::Applied;
 use quorate::wire;
 use tonic::Code;
@@ -36,7 +36,7 @@ async fn channel(nodes: &Nodes) -> Channel {
     let roots = Roots::from_pem(nodes.ca.pem().as_bytes()).expect("a CA");
     let pair = nodes.ca.client(Good::Now);
     let identity = Identity::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("both fit");
-    let connecting = Connecting::new(&roots, Some(&identity), Arc::new(SystemClock::new())).expect("usable");
+    let connecting = TlsConnector::new(&roots, Some(&identity), Arc::new(SystemClock::new())).expect("usable");
     let endpoint = Endpoint::from_shared(format!("http://{}", nodes.client_address(1))).expect("an address");
     let dial = TcpDial::new(Some(connecting), PATIENCE, Starts::default());
     endpoint.connect_with_connector(dial).await.expect("the port listens")

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use quorate::env::SystemClock;
-use quorate::tls::{Connecting, Identity, Roots, Starts, TcpDial, host_of};
+use quorate::tls::{Identity, Roots, Starts, TcpDial, TlsConnector, host_of};
 use quorate::wire::peer::v1::{HelloRequest, HelloResponse, peer_client::PeerClient};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -27,7 +26,7 @@ pub async fn peer(address: &str, ca: &Ca, shown: Option<&Pair>) -> Result<PeerCl
 pub async fn channel(address: &str, ca: &Ca, shown: Option<&Pair>) -> Result<Channel, String> {
     let roots = Roots::from_pem(ca.pem().as_bytes()).expect("a CA");
     let identity = shown.map(|pair| Identity::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("both fit"));
-    let connecting = Connecting::new(&roots, identity.as_ref(), Arc::new(SystemClock::new())).expect("usable");
+    let connecting = TlsConnector::new(&roots, identity.as_ref(), Arc::new(SystemClock::new())).expect("usable");
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").timeout(PATIENCE);
     let dial = TcpDial::new(Some(connecting), PATIENCE, Starts::default());
     endpoint.connect_with_connector(dial).await.map_err(|error| format!("{error:?}"))
@@ -70,7 +69,7 @@ async fn send(address: &str, ca: &str, what: &str, shown: &[&str], (says, body):
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let stream = tokio::net::TcpStream::connect(address).await.expect("the port listens");
     let name = ServerName::try_from(host_of(address).to_owned()).expect("a name");
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
     let token: String = shown.iter().map(|shown| format!("authorization: {shown}\r\n")).collect();
     let head = format!("{what} HTTP/1.1\r\nhost: {address}\r\n{token}connection: close\r\ncontent-type: application/json\r\n");
     let request = format!("{head}content-length: {says}\r\n\r\n{body}");

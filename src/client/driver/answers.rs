@@ -289,7 +289,7 @@ impl Driver {
         let target = attempt.via.target();
         let random = u64_from(&*self.config.random);
         if refusal.kind == RefusalKind::Unauthenticated {
-            self.show_current(attempt.via);
+            self.drop_stale_stream(attempt.via);
         }
         if let Some(request) = operation.request.filter(|_| refusal.applied == Applied::No) {
             tracing::trace!(client = request.client.0, sequence = request.sequence.0, "an attempt of a write was refused");
@@ -327,8 +327,8 @@ impl Driver {
         }
     }
 
-    /// The token shown on a stream is no longer good: the next stream shows what is current then.
-    fn show_current(&mut self, via: Via) {
+    /// Drops a stream whose token is no longer good, once nothing is open on it: the next one is opened with the current token.
+    fn drop_stale_stream(&mut self, via: Via) {
         if let Via::Stream(line) = via
             && self.connection(line).is_some_and(|connection| connection.open == 0)
             && let Some(connection) = self.connections.remove(&line.target)

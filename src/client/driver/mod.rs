@@ -408,12 +408,12 @@ impl Driver {
     fn keep_alive(&mut self) {
         self.keep_alive_at = self.window.client().map(|_| self.now + intervals().keep_alive);
         if std::mem::take(&mut self.used) && self.keep_alive_at.is_some() {
-            self.own(Body::KeepAlive, OWN_DEADLINE);
+            self.start_internal(Body::KeepAlive, OWN_DEADLINE);
         }
     }
 
-    /// Starts an operation of our own.
-    fn own(&mut self, body: Body, within: Duration) -> Key {
+    /// Starts an operation of the driver itself.
+    fn start_internal(&mut self, body: Body, within: Duration) -> Key {
         let operation = Operation::new(Call { deadline: self.now + within, body, permit: None });
         let key = self.enter(&operation);
         self.proceed(key, operation);
@@ -431,7 +431,7 @@ impl Driver {
                 self.fail_key(key, Error::refused("the client is closed"));
             }
             if self.window.client().is_some() {
-                self.own(Body::CloseClient, CLOSE_DEADLINE);
+                self.start_internal(Body::CloseClient, CLOSE_DEADLINE);
             }
         }
         self.close_given_up();
@@ -450,7 +450,7 @@ impl Driver {
             Say::Closed(_) => Body::KeepAlive,
             Say::Settle(write) => Body::Settle { write: write.clone() },
         };
-        self.closing = Some((self.own(body, OWN_DEADLINE), say));
+        self.closing = Some((self.start_internal(body, OWN_DEADLINE), say));
     }
 
     fn sequence(&mut self) {
@@ -466,7 +466,7 @@ impl Driver {
         }
         if !self.unsequenced.is_empty() && self.window.client().is_none() && self.opening.is_none() {
             let nonce = self.window.nonce();
-            self.opening = Some(self.own(Body::Open { nonce }, OWN_DEADLINE));
+            self.opening = Some(self.start_internal(Body::Open { nonce }, OWN_DEADLINE));
         }
     }
 

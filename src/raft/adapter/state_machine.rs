@@ -205,11 +205,11 @@ impl StateMachine {
         let log_id = log_id_from(&entry.log_id);
         Ok(match entry.payload {
             EntryPayload::Normal(payload) => {
-                let version = self.state.view(|core, _, _| core.machine.cluster_version());
+                let version = self.state.view(|state, _, _| state.machine.cluster_version());
                 let command = codec::decode(&payload.0, version).map_err(io::Error::other)?;
                 require_known(&command)?;
-                let outcome = self.state.update(|core, batch| {
-                    let (outcome, effects) = core.machine.apply(log_id, &command);
+                let outcome = self.state.update(|state, batch| {
+                    let (outcome, effects) = state.machine.apply(log_id, &command);
                     put_rows(batch, effects.rows);
                     batch.set_applied(log_id);
                     outcome
@@ -224,19 +224,19 @@ impl StateMachine {
 
     /// An entry of Raft's own. Its outcome says only where it stands; nobody acts on the version.
     fn skip(&self, log_id: crate::types::LogId, membership: Option<StoredMembership>) -> Outcome {
-        let outcome = self.state.update(|core, batch| {
-            let effects = core.machine.skip(log_id);
+        let outcome = self.state.update(|state, batch| {
+            let effects = state.machine.skip(log_id);
             put_rows(batch, effects.rows);
             if let Some(membership) = membership {
                 batch.put(RAFT_TABLE, Bytes::from_static(MEMBERSHIP_KEY), stored_membership_to(&membership));
-                let largest = core.largest_node.max(largest_of(&membership));
+                let largest = state.largest_node.max(largest_of(&membership));
                 batch.put(RAFT_TABLE, Bytes::from_static(LARGEST_NODE_KEY), Bytes::copy_from_slice(&largest.0.to_be_bytes()));
-                (core.membership, core.largest_node) = (membership, largest);
+                (state.membership, state.largest_node) = (membership, largest);
             }
             batch.set_applied(log_id);
             Outcome {
                 revision: crate::types::Revision(log_id.index),
-                verdict: crate::types::Verdict::ClusterVersion { version: core.machine.cluster_version() },
+                verdict: crate::types::Verdict::ClusterVersion { version: state.machine.cluster_version() },
             }
         });
         self.tell(log_id, None, &outcome);
@@ -304,7 +304,7 @@ impl RaftStateMachine<Types> for StateMachine {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, StoredMembership)> {
-        Ok(self.state.view(|core, applied, _| (applied.map(log_id_to), core.membership.clone())))
+        Ok(self.state.view(|state, applied, _| (applied.map(log_id_to), state.membership.clone())))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>

@@ -89,7 +89,7 @@ pub struct Roster {
 
 /// The members by what this node has applied.
 pub fn roster(context: &NodeContext) -> Roster {
-    let (membership, largest) = context.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
+    let (membership, largest) = context.state.view(|state, _, _| (state.membership.clone(), state.largest_node));
     let configs = membership.membership().get_joint_config();
     let staying: BTreeSet<NodeId> = configs.last().cloned().unwrap_or_default();
     let leaving = membership.voter_ids().filter(|id| !staying.contains(id)).collect();
@@ -189,7 +189,7 @@ impl Changing<'_> {
             if context.leadership.live_leader() != Some(context.me()) {
                 return Err(context.leadership.not_leader());
             }
-            let (applied, largest) = context.state.view(|core, _, _| (core.membership.clone(), core.largest_node));
+            let (applied, largest) = context.state.view(|state, _, _| (state.membership.clone(), state.largest_node));
             let last = &metrics.membership_config;
             if applied.log_id() != last.log_id() || applied.membership().get_joint_config().len() != 1 {
                 self.wait("another change of the members is under way").await?;
@@ -246,7 +246,7 @@ impl Changing<'_> {
     async fn ask(&self, member: &Member, known: Option<InstanceId>) -> Result<PeerNode, Refusal> {
         let context = self.context;
         let asked = timeout_at(self.deadline, patiently(context, member)).await;
-        let in_force = context.state.view(|core, _, _| core.machine.cluster_version());
+        let in_force = context.state.view(|state, _, _| state.machine.cluster_version());
         let unavailable = |why: String| {
             let address = &member.peer_address;
             Refusal::not_applied(RefusalKind::Invalid, format!("node {} {why} peer={address}; nothing was changed", member.id))

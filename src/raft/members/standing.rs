@@ -48,10 +48,10 @@ pub fn standing(context: &NodeContext, id: NodeId) -> Standing {
         return Standing::Member;
     }
     let nobody = in_force.nodes().next().is_none();
-    context.state.view(|core, _, _| {
-        if core.membership.get_node(&id).is_some() || nobody && core.membership.nodes().next().is_none() {
+    context.state.view(|state, _, _| {
+        if state.membership.get_node(&id).is_some() || nobody && state.membership.nodes().next().is_none() {
             Standing::Member
-        } else if core.is_removed(id) {
+        } else if state.is_removed(id) {
             Standing::Removed
         } else {
             Standing::Unheard

@@ -72,7 +72,7 @@ impl PeerTable {
         for (index, digest) in digests {
             known.digests.heard(from, index, digest);
         }
-        self.context.state.view(|core, _, _| known.digests.compare(&voters, |index| core.machine.digest_at(index)))
+        self.context.state.view(|state, _, _| known.digests.compare(&voters, |index| state.machine.digest_at(index)))
     }
 
     /// Whether this node's stream to a peer is open.

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
 use crate::net::{Net, to_peer};
 use crate::raft::adapter::types::PeerNode;
-use crate::tls::Connecting;
+use crate::tls::TlsConnector;
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{Route, peer_client::PeerClient};
 
@@ -36,7 +36,7 @@ pub struct Peers(Arc<Inner>);
 struct Inner {
     me: NodeId,
     net: Arc<dyn Net>,
-    tls: Option<Connecting>,
+    tls: Option<TlsConnector>,
     cluster_id: RwLock<Option<ClusterId>>,
     channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
     /// The members of the last membership: openraft goes on with the address a stream of its own was begun with.
@@ -46,7 +46,7 @@ struct Inner {
 }
 
 impl Peers {
-    pub fn new(me: NodeId, cluster_id: Option<ClusterId>, net: Arc<dyn Net>, tls: Option<Connecting>) -> Self {
+    pub fn new(me: NodeId, cluster_id: Option<ClusterId>, net: Arc<dyn Net>, tls: Option<TlsConnector>) -> Self {
         Self(Arc::new(Inner {
             me,
             net,

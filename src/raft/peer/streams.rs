@@ -245,7 +245,7 @@ impl Streams {
     ///
     /// The leader raises the version only once every member reads the next one, so only a release that was put back is refused here.
     pub fn check_versions(&self, message: &peer::PresenceMessage) -> Result<(), String> {
-        let in_force = self.context.state.view(|core, _, _| core.machine.cluster_version());
+        let in_force = self.context.state.view(|state, _, _| state.machine.cluster_version());
         versions(in_force, message)
     }
 
@@ -340,10 +340,10 @@ fn message(context: &NodeContext, room: &Room, read: &Read) -> peer::PresenceMes
     let answers_ms = read.0.load(Ordering::Relaxed);
     let complete = context.leadership.complete();
     let ms = |age: Duration| u64::try_from(age.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-    let (version, digests) = context.state.view(|core, applied, _| {
-        let digest = |index| Some(peer::Digest { index, digest: core.machine.digest_at(index)? });
+    let (version, digests) = context.state.view(|state, applied, _| {
+        let digest = |index| Some(peer::Digest { index, digest: state.machine.digest_at(index)? });
         let indexes = divergence::digest_indexes(applied.map_or(0, |applied| applied.index));
-        (core.machine.cluster_version(), indexes.into_iter().filter_map(digest).collect::<Vec<_>>())
+        (state.machine.cluster_version(), indexes.into_iter().filter_map(digest).collect::<Vec<_>>())
     });
     // What a release before the list reads.
     let first =

@@ -21,7 +21,7 @@ pub async fn run(context: Arc<NodeContext>, stop: Stop) {
         let mut said = false;
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let machine_ms = context.state.view(|core, _, _| core.machine.now_ms());
+            let machine_ms = context.state.view(|state, _, _| state.machine.now_ms());
             let ahead_ms = context.clocks.machine_ahead_ms(machine_ms, &context.voters());
             let is_ahead = ahead_ms > AHEAD_MS_MAX;
             if is_ahead == said {

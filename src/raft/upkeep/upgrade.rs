@@ -24,7 +24,7 @@ pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, stop: Stop) {
     stop.or(async {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let in_force = context.state.view(|core, _, _| core.machine.cluster_version());
+            let in_force = context.state.view(|state, _, _| state.machine.cluster_version());
             let leadership = context.leadership.published();
             if !leadership.is_self || newest_version() <= in_force {
                 continue;

@@ -23,7 +23,7 @@ use tonic::Status;
 use tonic::codegen::http::{HeaderMap, header::AUTHORIZATION};
 use tonic::metadata::MetadataMap;
 
-pub use portions::{Portion, Portions, What};
+pub use portions::{Portion, Portions, Resource};
 pub use tokens::{Error, Grant, Scope, Tokens, hash_of};
 
 use super::call::Operation;

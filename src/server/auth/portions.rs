@@ -15,7 +15,7 @@ const DEFAULT: Portion = Portion::Of(WHOLE / 4);
 
 /// What is shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum What {
+pub enum Resource {
     /// Rows of the table of clients.
     Clients,
     /// Recorded outcomes of all clients.
@@ -30,25 +30,31 @@ pub enum What {
     InFlightBytes,
 }
 
-impl What {
+impl Resource {
     /// All, in order.
-    pub const ALL: [What; 6] =
-        [What::Clients, What::Outcomes, What::NewIds, What::Sessions, What::StoredBytes, What::InFlightBytes];
+    pub const ALL: [Resource; 6] = [
+        Resource::Clients,
+        Resource::Outcomes,
+        Resource::NewIds,
+        Resource::Sessions,
+        Resource::StoredBytes,
+        Resource::InFlightBytes,
+    ];
 
     /// Its key in the file, and its label in metrics.
     pub fn name(self) -> &'static str {
         match self {
-            What::Clients => "clients",
-            What::Outcomes => "outcomes",
-            What::NewIds => "new_ids_per_second",
-            What::Sessions => "sessions",
-            What::StoredBytes => "stored_bytes",
-            What::InFlightBytes => "in_flight_bytes",
+            Resource::Clients => "clients",
+            Resource::Outcomes => "outcomes",
+            Resource::NewIds => "new_ids_per_second",
+            Resource::Sessions => "sessions",
+            Resource::StoredBytes => "stored_bytes",
+            Resource::InFlightBytes => "in_flight_bytes",
         }
     }
 
     fn is_bytes(self) -> bool {
-        matches!(self, What::StoredBytes | What::InFlightBytes)
+        matches!(self, Resource::StoredBytes | Resource::InFlightBytes)
     }
 }
 
@@ -77,11 +83,11 @@ impl Portion {
 
 /// The portions of one token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Portions([Portion; What::ALL.len()]);
+pub struct Portions([Portion; Resource::ALL.len()]);
 
 impl Portions {
     /// Of this.
-    pub fn of(&self, what: What) -> Portion {
+    pub fn of(&self, what: Resource) -> Portion {
         self.0[what as usize]
     }
 
@@ -90,9 +96,9 @@ impl Portions {
     pub(super) fn new(file: Option<File>, is_admin: bool, has_prefixes: bool) -> Result<Self, String> {
         let file = file.unwrap_or_default();
         let said = [file.clients, file.outcomes, file.new_ids_per_second, file.sessions, file.stored_bytes, file.in_flight_bytes];
-        let mut portions = [DEFAULT; What::ALL.len()];
-        for ((what, said), portion) in What::ALL.into_iter().zip(said).zip(&mut portions) {
-            let of_ids = matches!(what, What::Sessions | What::StoredBytes);
+        let mut portions = [DEFAULT; Resource::ALL.len()];
+        for ((what, said), portion) in Resource::ALL.into_iter().zip(said).zip(&mut portions) {
+            let of_ids = matches!(what, Resource::Sessions | Resource::StoredBytes);
             *portion = match said {
                 Some(value) => parse(what, value)?,
                 None if is_admin || (of_ids && !has_prefixes) => Portion::ALL,
@@ -122,7 +128,7 @@ enum Value {
     Text(String),
 }
 
-fn parse(what: What, value: Value) -> Result<Portion, String> {
+fn parse(what: Resource, value: Value) -> Result<Portion, String> {
     let text = match value {
         Value::Number(count) => return Ok(Portion::Count(count)),
         Value::Text(text) => text,
@@ -160,27 +166,27 @@ mod tests {
     #[test]
     fn a_token_has_a_quarter_by_default_and_an_operator_everything() {
         let quarter = portions("", false, true).expect("nothing is wrong");
-        assert_eq!(What::ALL.map(|what| quarter.of(what).of(100_000)), [Some(25_000); 6]);
+        assert_eq!(Resource::ALL.map(|what| quarter.of(what).of(100_000)), [Some(25_000); 6]);
         let any_id = portions("", false, false).expect("nothing is wrong");
         assert_eq!(
-            (any_id.of(What::Sessions).of(100), any_id.of(What::StoredBytes).of(100)),
+            (any_id.of(Resource::Sessions).of(100), any_id.of(Resource::StoredBytes).of(100)),
             (None, None),
             "it may delete them all"
         );
-        assert_eq!(any_id.of(What::Clients).of(100), Some(25));
+        assert_eq!(any_id.of(Resource::Clients).of(100), Some(25));
         let operator = portions("", true, false).expect("nothing is wrong");
-        assert_eq!(What::ALL.map(|what| operator.of(what).of(100)), [None; 6]);
+        assert_eq!(Resource::ALL.map(|what| operator.of(what).of(100)), [None; 6]);
     }
 
     #[test]
     fn a_portion_is_a_share_or_a_number_or_of_bytes_a_size() {
         let text = "clients = 7\noutcomes = \"0.25%\"\nsessions = \"100%\"\nstored_bytes = \"2 GiB\"\nin_flight_bytes = 4096";
         let said = portions(text, false, true).expect("well formed");
-        assert_eq!(said.of(What::Clients).of(100_000), Some(7));
-        assert_eq!(said.of(What::Outcomes).of(1_000_000), Some(2500));
-        assert_eq!(said.of(What::Sessions).of(10), None);
-        assert_eq!(said.of(What::StoredBytes).of(10), Some(2 << 30));
-        assert_eq!(said.of(What::InFlightBytes).of(10), Some(4096));
+        assert_eq!(said.of(Resource::Clients).of(100_000), Some(7));
+        assert_eq!(said.of(Resource::Outcomes).of(1_000_000), Some(2500));
+        assert_eq!(said.of(Resource::Sessions).of(10), None);
+        assert_eq!(said.of(Resource::StoredBytes).of(10), Some(2 << 30));
+        assert_eq!(said.of(Resource::InFlightBytes).of(10), Some(4096));
         for wrong in ["\"\"", "\"%\"", "\"0%\"", "\"101%\"", "\"1.234%\"", "\"-1%\"", "\"7\"", "\"7 GiB\""] {
             let why = portions(&format!("clients = {wrong}"), false, true).expect_err(wrong);
             assert!(why.starts_with("shares.clients must be"), "{why}");

@@ -1,4 +1,4 @@
-//! Keeps what is counted by beginnings of ids current, and tells who holds how much.
+//! Keeps the counts by prefix current, and reports the usage of each token.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::Share;
 use crate::limits::{IN_FLIGHT_BYTES_MAX, LOADED_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX};
 use crate::raft::Node;
-use crate::server::auth::{Guard, What};
+use crate::server::auth::{Guard, Resource};
 
 /// How often the task checks whether the tokens or the machine were replaced.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub struct Usage {
     pub refused: u64,
 }
 
-/// Counts what was there before, and again whenever the tokens or the machine change; until `stop`. Its spawner joins it.
+/// Counts the stored records, and again whenever the tokens or the machine change; until `stop`. Its spawner joins it.
 pub async fn run(node: Node, guard: Guard, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         let wait = if update(&node, &guard) { Duration::from_millis(1) } else { POLL_INTERVAL };
@@ -42,12 +42,12 @@ pub async fn run(node: Node, guard: Guard, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Sets the grounds where they are not those of the tokens in force, and counts on; whether there is more to count.
+/// Sets the prefixes of the tokens in force where others are counted, and counts on; whether there is more to count.
 fn update(node: &Node, guard: &Guard) -> bool {
     let Some((generation, shares)) = guard.shares() else { return false };
-    if node.grounds_generation() != generation {
-        let beginnings: Vec<Box<str>> = shares.values().flat_map(|share| share.beginnings().map(Box::from)).collect();
-        node.metered(|machine| machine.set_grounds(generation, beginnings.into_iter()));
+    if node.prefixes_generation() != generation {
+        let prefixes: Vec<Box<str>> = shares.values().flat_map(|share| share.prefixes().map(Box::from)).collect();
+        node.metered(|machine| machine.set_prefixes(generation, prefixes.into_iter()));
     }
     node.metered(|machine| machine.count_on(COUNTED_AT_ONCE))
 }
@@ -75,21 +75,21 @@ pub fn tokens(node: &Node, guard: &Guard) -> Vec<(String, Vec<Usage>)> {
 impl Share {
     fn usage(&self, node: &Node) -> Vec<Usage> {
         let (_, rules) = node.counts();
-        let ground = node.ground(self.beginnings()).unwrap_or_default();
-        let usage = |what: What| {
+        let usage = node.prefix_usage(self.prefixes()).unwrap_or_default();
+        let usage = |what: Resource| {
             let (used, total) = match what {
-                What::Clients => (self.live.held.clients(), rules.clients_max),
-                What::Outcomes => (self.live.held.outcomes(), rules.outcomes_max),
-                What::NewIds => (0, NEW_IDS_PER_SECOND),
-                What::Sessions => (ground.records, SESSIONS_MAX as u64),
-                What::StoredBytes => (ground.stored_bytes, node.disk().1),
-                What::InFlightBytes => (self.live.in_flight.load(Ordering::Relaxed), IN_FLIGHT_BYTES_MAX),
+                Resource::Clients => (self.live.held.clients(), rules.clients_max),
+                Resource::Outcomes => (self.live.held.outcomes(), rules.outcomes_max),
+                Resource::NewIds => (0, NEW_IDS_PER_SECOND),
+                Resource::Sessions => (usage.records, SESSIONS_MAX as u64),
+                Resource::StoredBytes => (usage.stored_bytes, node.disk().1),
+                Resource::InFlightBytes => (self.live.in_flight.load(Ordering::Relaxed), IN_FLIGHT_BYTES_MAX),
             };
             let limit = self.portions.of(what).of(total).unwrap_or(total);
             let refused = self.live.refused[what as usize].load(Ordering::Relaxed);
             Usage { what: what.name(), used, limit, refused }
         };
-        What::ALL.into_iter().map(usage).collect()
+        Resource::ALL.into_iter().map(usage).collect()
     }
 }
 

@@ -38,8 +38,8 @@ impl Small {
     }
 
     fn counted(mut self, shares: &[&Share]) -> Self {
-        let beginnings = shares.iter().flat_map(|share| share.beginnings().map(Box::from)).collect::<Vec<_>>();
-        self.machine.metered().set_grounds(1, beginnings.into_iter());
+        let prefixes = shares.iter().flat_map(|share| share.prefixes().map(Box::from)).collect::<Vec<_>>();
+        self.machine.metered().set_prefixes(1, prefixes.into_iter());
         while self.machine.metered().count_on(2) {}
         self
     }
@@ -243,7 +243,7 @@ fn a_token_may_have_more_in_flight_than_its_share_while_half_of_all_is_free() {
     a.charge(&total, 2 * IN_FLIGHT_BYTES_MAX).expect("a single one always fits, alone");
 }
 
-/// What is there is counted in steps while writes go on; at the end it is what a count from the beginning has.
+/// What is there is counted in steps while writes go on; at the end it is what a count from the start has.
 #[test]
 fn what_was_there_before_is_counted_once_whatever_is_written_meanwhile() {
     let shares = ["a/", "b/", ""].map(|prefix| {
@@ -265,9 +265,9 @@ fn what_was_there_before_is_counted_once_whatever_is_written_meanwhile() {
     }
     let mut late = Small { machine: whole.machine.clone(), index: whole.index };
     let mut second = client;
-    late.machine.metered().set_grounds(2, all.iter().flat_map(|share| share.beginnings().map(Box::from)));
+    late.machine.metered().set_prefixes(2, all.iter().flat_map(|share| share.prefixes().map(Box::from)));
     for n in 40..80 {
-        assert_eq!(late.machine.ground(["a/"]).is_none(), n < 50, "an incomplete count is none");
+        assert_eq!(late.machine.prefix_usage(["a/"]).is_none(), n < 50, "an incomplete count is none");
         if n % 3 == 0 || n > 47 {
             late.machine.metered().count_on(1);
         }
@@ -278,13 +278,13 @@ fn what_was_there_before_is_counted_once_whatever_is_written_meanwhile() {
         write(&mut whole, &mut client, n);
     }
     for prefix in ["a/", "b/", ""] {
-        let ground = whole.machine.ground([prefix]).expect("counted");
-        assert_eq!(late.machine.ground([prefix]), Some(ground), "{prefix:?}");
-        assert!(ground.records > 0 && ground.stored_bytes > 0);
+        let usage = whole.machine.prefix_usage([prefix]).expect("counted");
+        assert_eq!(late.machine.prefix_usage([prefix]), Some(usage), "{prefix:?}");
+        assert!(usage.records > 0 && usage.stored_bytes > 0);
     }
     let counts = whole.machine.counts();
-    let ground = whole.machine.ground([""]).expect("counted");
-    assert_eq!(ground.records, counts.sessions + counts.tombstones);
-    assert_eq!(ground.metadata_bytes(whole.machine.rules()), counts.metadata_bytes);
-    assert_eq!(whole.machine.ground(["d/"]), None, "nobody asked for it");
+    let usage = whole.machine.prefix_usage([""]).expect("counted");
+    assert_eq!(usage.records, counts.sessions + counts.tombstones);
+    assert_eq!(usage.metadata_bytes(whole.machine.rules()), counts.metadata_bytes);
+    assert_eq!(whole.machine.prefix_usage(["d/"]), None, "nobody asked for it");
 }

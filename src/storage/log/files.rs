@@ -184,8 +184,8 @@ fn allocate(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Makes blank spare files in the background.
-pub(super) struct Maker {
+/// Allocates blank spare segments in the background.
+pub(super) struct SpareAllocator {
     pool: Arc<Pool>,
     number: u64,
     broken: bool,
@@ -193,7 +193,7 @@ pub(super) struct Maker {
 
 const PAUSE_WHEN_FULL: Duration = Duration::from_secs(10);
 
-impl Maker {
+impl SpareAllocator {
     pub fn new(pool: Arc<Pool>) -> Self {
         Self { pool, number: 0, broken: false }
     }

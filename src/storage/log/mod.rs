@@ -31,7 +31,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::error::Error;
-use self::files::{Maker, Pool, segment_path};
+use self::files::{Pool, SpareAllocator, segment_path};
 use self::frame::{Content, HEADER_BYTES, START_BYTES_MAX, VOTE_BYTES_MAX, decode_at, frame_bytes};
 pub use self::inspect::{Inspection, inspect};
 use self::live::{Live, Stored};
@@ -148,7 +148,7 @@ impl Log {
         env.disk.create_dir_all(dir).map_err(|error| Error::io("make its directory", dir, &error))?;
         let listing = files::list(&*env.disk, dir)?;
         let found = recover::recover(&*env.disk, dir, &listing)?;
-        if !found.goes_on && !found.segments.is_empty() {
+        if !found.can_append && !found.segments.is_empty() {
             tracing::info!(end = found.end, "the log ends in a torn batch, which is cut");
         }
         // A killed process leaves frames that only the page cache has. Nobody may hear of them before they are on disk.
@@ -170,7 +170,7 @@ impl Log {
             state.segments = found.segments;
         }
         let failed = |error: std::io::Error| Error::io("start its worker", dir, &error);
-        let mut maker = Maker::new(pool.clone());
+        let mut maker = SpareAllocator::new(pool.clone());
         let maker = env.workers.start("log-spare", Box::new(move || maker.step())).map_err(failed)?;
         // Set once, right here.
         let _ = pool.maker.set(maker.waker());

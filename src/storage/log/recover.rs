@@ -37,12 +37,12 @@ pub(super) struct Recovered {
     pub end: u32,
     /// Where the newest segment's zeros begin, at or behind its end: written or not, nobody knows.
     pub blank_from: u64,
-    /// Whether the log goes on in the newest segment, rather than in a new one.
-    pub goes_on: bool,
+    /// Whether the newest segment can take more frames; else a new one is begun.
+    pub can_append: bool,
     /// Whether the last batch is followed by a later one, so that corruption in it would be seen.
     pub covered: bool,
     /// Segment files that are not part of the log. To be retired only after a newer segment is synced.
-    pub strays: Vec<u64>,
+    pub orphan_segments: Vec<u64>,
     /// Greater than every id seen.
     pub next_id: u64,
 }
@@ -53,7 +53,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, listing: &Listing) -> Result<
     let next_id = listing.segments.last().map_or(1, |id| id + 1);
     let torn_above = chain.segments.back().map(|segment| segment.id) != listing.segments.last().copied();
     let mut replay = Replay::default();
-    let (mut end, mut blank_from, mut goes_on) = (0, 0, false);
+    let (mut end, mut blank_from, mut can_append) = (0, 0, false);
     // One for all: memory that was touched once costs nothing the second time.
     let mut buffer = BytesMut::new();
     while let Some(segment) = chain.segments.pop_front() {
@@ -62,7 +62,7 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, listing: &Listing) -> Result<
         let bytes = read_whole(&*segment.file, &path, SEGMENT_BYTES_MAX, buffer)?;
         end = replay.segment(&segment, &bytes, next_start, &path)?;
         if next_start.is_none() {
-            goes_on = !is_cut(&bytes, segment.id, end, &path)? && !torn_above;
+            can_append = !is_cut(&bytes, segment.id, end, &path)? && !torn_above;
             blank_from = zeros_from(&bytes).max(end).into();
         }
         replay.segments.insert(segment.id, Segment { file: segment.file, index_max: replay.index_max.take() });
@@ -76,9 +76,9 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, listing: &Listing) -> Result<
             "the segments before this one are missing, and their entries are live",
         ));
     }
-    let strays = listing.segments.iter().copied().filter(|id| !replay.segments.contains_key(id)).collect();
+    let orphan_segments = listing.segments.iter().copied().filter(|id| !replay.segments.contains_key(id)).collect();
     let Replay { head, stored, segments, covered, .. } = replay;
-    Ok(Recovered { head, stored: stored.into(), segments, end, blank_from, goes_on, covered, strays, next_id })
+    Ok(Recovered { head, stored: stored.into(), segments, end, blank_from, can_append, covered, orphan_segments, next_id })
 }
 
 struct Link {

@@ -51,7 +51,7 @@ pub(super) struct Writer {
     /// Whether the last batch is followed by a later one.
     covered: bool,
     written_at: Duration,
-    strays: Vec<u64>,
+    orphan_segments: Vec<u64>,
     /// Whether the last step found no room.
     full: bool,
 }
@@ -91,12 +91,12 @@ impl Writer {
             end: found.end,
             blank_from: found.blank_from,
             head: found.head.clone(),
-            rolls: !found.goes_on,
+            rolls: !found.can_append,
             next_id: found.next_id,
             starting: None,
             pending: None,
             covered: found.covered,
-            strays: found.strays.clone(),
+            orphan_segments: found.orphan_segments.clone(),
             full: false,
         }
     }
@@ -318,7 +318,7 @@ impl Writer {
         self.file = Some(file.clone());
         self.shared.locked().segments.insert(id, Segment { file, index_max: None });
         // Only now: the greatest id must always be on disk, or it would be given twice.
-        std::mem::take(&mut self.strays).into_iter().try_for_each(|id| self.pool.retire(id))
+        std::mem::take(&mut self.orphan_segments).into_iter().try_for_each(|id| self.pool.retire(id))
     }
 }
 

@@ -128,13 +128,13 @@ fn prepare(disk: &dyn Disk, new: &Path, current: Current) -> Result<(), Error> {
 }
 
 /// A file that is removed when dropped, unless kept.
-pub(super) struct Fresh {
+pub(super) struct UnkeptFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     kept: bool,
 }
 
-impl Fresh {
+impl UnkeptFile {
     pub fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
         Self { disk, path, kept: false }
     }
@@ -148,7 +148,7 @@ impl Fresh {
     }
 }
 
-impl Drop for Fresh {
+impl Drop for UnkeptFile {
     fn drop(&mut self) {
         if !self.kept {
             // What cannot be removed now is removed by the next open.

@@ -116,7 +116,7 @@ impl<M: Send + Sync + 'static> Inner<M> {
         if !asked && !self.options.is_due(&live) && age < self.options.flush_after {
             return Err(Step::After(self.options.flush_after - age));
         }
-        let overlay = std::mem::replace(&mut live.unflushed, Overlay::new(self.options.sought_singly));
+        let overlay = std::mem::replace(&mut live.unflushed, Overlay::new(self.options.hashed_tables));
         let frozen = Arc::new(Frozen { overlay, applied: live.applied, mark: self.mark.get().map(|mark| mark(&live.machine)) });
         live.frozen = Some(frozen.clone());
         live.put_bytes = 0;

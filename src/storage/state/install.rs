@@ -11,7 +11,7 @@ use std::sync::{Arc, MutexGuard, mpsc};
 
 use bytes::Bytes;
 
-use super::current::{self, Current, Fresh};
+use super::current::{self, Current, UnkeptFile};
 use super::engine::{Base, File, Head};
 use super::error::Error;
 use super::flusher::Phase;
@@ -58,12 +58,12 @@ impl<M> Received<M> {
 struct Incoming {
     file: Arc<File>,
     number: u64,
-    fresh: Fresh,
+    file_guard: UnkeptFile,
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if !self.fresh.is_kept() {
+        if !self.file_guard.is_kept() {
             self.file.close();
         }
     }
@@ -72,9 +72,9 @@ impl Drop for Incoming {
 impl<M> Receiver<M> {
     fn create(env: &Env, dir: &Path, cache_bytes: usize, number: u64) -> Result<Self, Error> {
         let name = current::file_name(number);
-        let fresh = Fresh::new(env.disk.clone(), dir.join(&name));
+        let file_guard = UnkeptFile::new(env.disk.clone(), dir.join(&name));
         let file = File::create(&*env.disk, dir, &name, cache_bytes)?;
-        let incoming = Incoming { file, number, fresh };
+        let incoming = Incoming { file, number, file_guard };
         Ok(Self {
             decoder: Decoder::default(),
             rows: Vec::new(),
@@ -135,7 +135,7 @@ impl<M> Received<M> {
     /// The log of the node must be synced. Errors: of the disk; the directory then holds either state.
     pub fn put_in_place(mut self, env: &Env, dir: &Path) -> Result<(), Error> {
         // From here on the pointer may be moved; the file it may name stays.
-        self.incoming.fresh.keep();
+        self.incoming.file_guard.keep();
         current::write(&*env.disk, dir, Current::Open(self.incoming.number))
     }
 }
@@ -152,9 +152,9 @@ pub fn receive_in<M>(env: &Env, dir: &Path, options: Options) -> Result<Receiver
 impl<M: Send + Sync + 'static> State<M> {
     /// Makes a new file for an incoming snapshot. Blocking. Errors: those of the disk; nothing was changed.
     pub fn receive(&self) -> Result<Receiver<M>, Error> {
-        let core = &self.core;
-        let number = core.last_file.fetch_add(1, Ordering::Relaxed) + 1;
-        Receiver::create(&core.env, &core.dir, core.options.cache_bytes, number)
+        let inner = &self.inner;
+        let number = inner.last_file.fetch_add(1, Ordering::Relaxed) + 1;
+        Receiver::create(&inner.env, &inner.dir, inner.options.cache_bytes, number)
     }
 
     /// Puts a received snapshot in place of the state: file, machine and `applied` in one step. Blocking: it waits for the log too.
@@ -165,7 +165,7 @@ impl<M: Send + Sync + 'static> State<M> {
         let (sender, synced) = mpsc::sync_channel(1);
         self.sync_log(move |result| drop(sender.send(result)));
         let ended = || Error::Io { kind: std::io::ErrorKind::BrokenPipe, what: "the log has ended".into() };
-        let synced = synced.recv().map_err(|_| ended()).inspect_err(|error| self.core.fault.fail(error.clone()))?;
+        let synced = synced.recv().map_err(|_| ended()).inspect_err(|error| self.inner.fault.fail(error.clone()))?;
         self.install_synced(received, synced?)
     }
 
@@ -176,42 +176,42 @@ impl<M: Send + Sync + 'static> State<M> {
         if mutant::is(Mutant::InstallWithoutLogSync) {
             return done(Ok(LogSynced(())));
         }
-        let core = self.core.clone();
-        self.core.cover.sync(Box::new(move |result| {
+        let inner = self.inner.clone();
+        self.inner.cover.sync(Box::new(move |result| {
             let result = result.map_err(|error| Error::sync("the log failed", &error));
-            done(result.inspect_err(|error| core.fault.fail(error.clone())).map(|()| LogSynced(())));
+            done(result.inspect_err(|error| inner.fault.fail(error.clone())).map(|()| LogSynced(())));
         }));
     }
 
     /// The same as [`State::install`] after the log, so that no thread has to wait for it. Blocking.
     pub fn install_synced(&self, mut received: Received<M>, _: LogSynced) -> Result<(), Error> {
-        let core = &self.core;
+        let inner = &self.inner;
         let before = self.applied();
         let applied = received.applied();
         if applied.map(|id| id.index) < before.map(|id| id.index) {
             return Err(Error::invalid(format!("it is older than what is applied found={applied:?} applied={before:?}")));
         }
-        let mut phase = core.phase.lock().expect(HEALTHY);
-        if let Some(error) = core.fault.failed() {
+        let mut phase = inner.phase.lock().expect(HEALTHY);
+        if let Some(error) = inner.fault.failed() {
             return Err(error);
         }
         phase = self.point_to(phase, &mut received.incoming)?;
         let machine = received.machine;
         let old = {
-            let mut live = core.live.write().expect(HEALTHY);
+            let mut live = inner.live.write().expect(HEALTHY);
             assert!(live.applied == before, "an entry was applied while a snapshot was installed: {before:?}, {:?}", live.applied);
             let machine =
                 if mutant::is(Mutant::MachineNotSwapped) { machine } else { std::mem::replace(&mut live.machine, machine) };
             live.applied = applied;
-            live = core.split(live, Mutant::InstallInTwoSteps);
+            live = inner.split(live, Mutant::InstallInTwoSteps);
             let base = std::mem::replace(&mut live.base, received.base);
-            let unflushed = Overlay::new(core.options.sought_singly);
+            let unflushed = Overlay::new(inner.options.hashed_tables);
             let rows = (std::mem::replace(&mut live.unflushed, unflushed), live.frozen.take());
             live.base_mark = None;
             live.flushed = applied;
             live.put_bytes = 0;
             live.dirty_since = None;
-            core.fault.set_pending_bytes(0);
+            inner.fault.set_pending_bytes(0);
             (machine, base, rows)
         };
         // An answer still to come belongs to the old file's flush, and finds nobody.
@@ -219,8 +219,8 @@ impl<M: Send + Sync + 'static> State<M> {
         drop(phase);
         self.leave(&old.1.file);
         drop(old);
-        core.fault.settle(applied);
-        core.wake.wake();
+        inner.fault.settle(applied);
+        inner.wake.wake();
         Ok(())
     }
 
@@ -231,16 +231,16 @@ impl<M: Send + Sync + 'static> State<M> {
     /// Errors: of the disk, [`Error::NoSpace`] among them (it takes as much room as the live rows): nothing was changed; but one that
     /// moving `CURRENT` met ends the state.
     pub fn rewrite(&self, mut progress: impl FnMut(u64, u64)) -> Result<(), Error> {
-        let core = &self.core;
+        let inner = &self.inner;
         // Held to the end: a flush would go to the old file, and be lost with it.
-        let phase = core.phase.lock().expect(HEALTHY);
-        if let Some(error) = core.fault.failed() {
+        let phase = inner.phase.lock().expect(HEALTHY);
+        if let Some(error) = inner.fault.failed() {
             return Err(error);
         }
-        let base = core.live.read().expect(HEALTHY).base.clone();
+        let base = inner.live.read().expect(HEALTHY).base.clone();
         let Some(applied) = base.head.applied else { return Ok(()) };
         let mut receiver = self.receive()?;
-        let mut rows = Snapshot::new(base.clone(), core.fault.clone());
+        let mut rows = Snapshot::new(base.clone(), inner.fault.clone());
         while let Some(frame) = rows.next_frame(FRAME_BYTES_MAX)? {
             receiver.frame(&frame)?;
             progress(rows.done(), rows.total());
@@ -249,7 +249,7 @@ impl<M: Send + Sync + 'static> State<M> {
         assert!(new.head == base.head, "a state was written again as another one: {:?}, {:?}", base.head, new.head);
         let phase = self.point_to(phase, &mut incoming)?;
         // What is not flushed lies over the one as over the other.
-        let old = std::mem::replace(&mut core.live.write().expect(HEALTHY).base, new);
+        let old = std::mem::replace(&mut inner.live.write().expect(HEALTHY).base, new);
         drop((phase, base, rows));
         self.leave(&old.file);
         Ok(())
@@ -257,17 +257,17 @@ impl<M: Send + Sync + 'static> State<M> {
 
     /// Moves `CURRENT` to a file that came in. Errors: if they are final the state ends, and the next start finds one of both files.
     fn point_to<'p>(&self, phase: MutexGuard<'p, Phase>, incoming: &mut Incoming) -> Result<MutexGuard<'p, Phase>, Error> {
-        let core = &self.core;
-        if let Err(error) = current::write(&*core.env.disk, &core.dir, Current::Open(incoming.number)) {
+        let inner = &self.inner;
+        if let Err(error) = current::write(&*inner.env.disk, &inner.dir, Current::Open(incoming.number)) {
             // From here on the pointer may be moved; the file it may name stays.
             if error.is_final() {
-                incoming.fresh.keep();
+                incoming.file_guard.keep();
                 drop(phase);
-                core.fault.fail(error.clone());
+                inner.fault.fail(error.clone());
             }
             return Err(error);
         }
-        incoming.fresh.keep();
+        incoming.file_guard.keep();
         Ok(phase)
     }
 
@@ -275,6 +275,6 @@ impl<M: Send + Sync + 'static> State<M> {
     fn leave(&self, file: &File) {
         file.stop_writes();
         // What cannot be removed now is removed by the next open.
-        let _ = self.core.env.disk.remove(&self.core.dir.join(file.name()));
+        let _ = self.inner.env.disk.remove(&self.inner.dir.join(file.name()));
     }
 }

@@ -46,21 +46,21 @@ impl Batch {
     }
 }
 
-/// Rows that are not in the base yet; without a value: deleted.
+/// Rows that are not in the base yet; a row without a value is deleted there.
 ///
-/// A table of its own for each: those that hold little, which every write changes, stay small and in the processor's caches.
+/// One map per table, so that the small tables, which every write changes, stay in the CPU's caches.
 #[derive(Default)]
 pub(super) struct Overlay {
     tables: BTreeMap<u8, Cells>,
     bytes: u64,
-    /// See [`super::Options::sought_singly`].
-    sought_singly: &'static [u8],
+    /// See [`super::Options::hashed_tables`].
+    hashed_tables: &'static [u8],
 }
 
 /// The rows of one table.
 enum Cells {
     Ordered(BTreeMap<Key, Cell>),
-    /// Found with one miss in the processor's caches where a tree takes one for each level. Never walked in its own order.
+    /// One cache miss per look-up, where a tree has one per level. An iteration must sort.
     Hashed(HashMap<Key, Cell>),
 }
 
@@ -189,8 +189,8 @@ impl Cell {
 }
 
 impl Overlay {
-    pub fn new(sought_singly: &'static [u8]) -> Self {
-        Self { sought_singly, ..Self::default() }
+    pub fn new(hashed_tables: &'static [u8]) -> Self {
+        Self { hashed_tables, ..Self::default() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -216,7 +216,7 @@ impl Overlay {
 
     fn set(&mut self, table: u8, key: Bytes, cell: Cell) {
         let key_bytes = key.len() as u64 + ROW_OVERHEAD_BYTES;
-        let singly = self.sought_singly.contains(&table);
+        let singly = self.hashed_tables.contains(&table);
         let rows = self.tables.entry(table).or_insert_with(|| match singly {
             true => Cells::Hashed(HashMap::new()),
             false => Cells::Ordered(BTreeMap::new()),
@@ -451,13 +451,13 @@ mod tests {
 
     #[test]
     fn a_first_row_that_is_deleted_before_the_flush_leaves_nothing_and_any_other_leaves_its_deletion() {
-        for sought_singly in [&[][..], &[1, 2]] {
+        for hashed_tables in [&[][..], &[1, 2]] {
             let (key, value) = (Bytes::from_static(b"key"), Bytes::from_static(b"value"));
             let mut batch = Batch::default();
             batch.put_first(1, key.clone(), value.clone());
             batch.put(1, key.clone(), value.clone());
             batch.put(2, key.clone(), value);
-            let rows = overlay(batch, Overlay::new(sought_singly));
+            let rows = overlay(batch, Overlay::new(hashed_tables));
             assert_eq!(rows.rows().count(), 2);
             let mut batch = Batch::default();
             batch.delete(1, key.clone());

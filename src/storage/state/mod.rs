@@ -69,9 +69,8 @@ pub struct Options {
     pub flush_after: Duration,
     /// Room set aside on the disk, for flushes that find none; 0: none.
     pub reserve_bytes: u64,
-    /// Tables whose rows are put and pinned one by one: until they are flushed they lie in hash tables. A range of one costs a walk over
-    /// all its unflushed rows.
-    pub sought_singly: &'static [u8],
+    /// Tables whose unflushed rows are kept in hash tables: for point look-ups. A range over such a table walks all its unflushed rows.
+    pub hashed_tables: &'static [u8],
 }
 
 impl Default for Options {
@@ -83,7 +82,7 @@ impl Default for Options {
             unflushed_bytes_hard: 64 * MIB,
             flush_after: Duration::from_secs(10),
             reserve_bytes: 64 * MIB,
-            sought_singly: &[],
+            hashed_tables: &[],
         }
     }
 }
@@ -159,7 +158,7 @@ impl<M> Inner<M> {
 
 /// A machine with its rows. See the module's words.
 pub struct State<M> {
-    core: Arc<Inner<M>>,
+    inner: Arc<Inner<M>>,
     /// Dropped with the state; dropping waits for a write in progress.
     _flusher: Worker,
 }
@@ -180,7 +179,7 @@ impl<M: Send + Sync + 'static> State<M> {
         let (base, last_file) = open_base(env, dir, options)?;
         let machine = build(Rows(&base))?;
         let applied = base.head.applied;
-        let unflushed = Overlay::new(options.sought_singly);
+        let unflushed = Overlay::new(options.hashed_tables);
         let live = Live {
             machine,
             unflushed,
@@ -192,7 +191,7 @@ impl<M: Send + Sync + 'static> State<M> {
             flushed: applied,
             dirty_since: None,
         };
-        let core = Arc::new(Inner {
+        let inner = Arc::new(Inner {
             env: env.clone(),
             dir: dir.to_owned(),
             options,
@@ -209,24 +208,24 @@ impl<M: Send + Sync + 'static> State<M> {
             last_file: AtomicU64::new(last_file),
             mark: OnceLock::new(),
         });
-        let flusher = core.clone();
+        let flusher = inner.clone();
         let worker =
             env.workers.start("flush", Box::new(move || flusher.step())).map_err(|error| Error::io("start the flusher", &error))?;
         let waker = worker.waker();
-        let _ = core.wake.0.set(Box::new(move || waker.wake()));
+        let _ = inner.wake.0.set(Box::new(move || waker.wake()));
         // It may have begun to wait before it could be woken.
-        core.wake.wake();
-        Ok(Arc::new(Self { core, _flusher: worker }))
+        inner.wake.wake();
+        Ok(Arc::new(Self { inner, _flusher: worker }))
     }
 
     /// The last entry applied.
     pub fn applied(&self) -> Option<LogId> {
-        self.core.live.read().expect(HEALTHY).applied
+        self.inner.live.read().expect(HEALTHY).applied
     }
 
     /// The last entry whose rows are durable. The log may be purged up to it, never beyond.
     pub fn flushed(&self) -> Option<LogId> {
-        self.core.live.read().expect(HEALTHY).flushed
+        self.inner.live.read().expect(HEALTHY).flushed
     }
 
     /// Applies one entry: `f` changes the machine and says which rows change; all of it is seen at once. Blocking while more than
@@ -234,21 +233,21 @@ impl<M: Send + Sync + 'static> State<M> {
     ///
     /// After a final failure it still applies, in memory only, so that nobody hangs while the process ends.
     pub fn update<R>(&self, f: impl FnOnce(&mut M, &mut Batch) -> R) -> R {
-        self.core.fault.wait_for_room(self.core.options.unflushed_bytes_hard);
-        let now = self.core.env.clock.now();
+        self.inner.fault.wait_for_room(self.inner.options.unflushed_bytes_hard);
+        let now = self.inner.env.clock.now();
         let (result, wake) = {
-            let mut live = self.core.live.write().expect(HEALTHY);
+            let mut live = self.inner.live.write().expect(HEALTHY);
             let mut batch = Batch::default();
             let result = f(&mut live.machine, &mut batch);
             let was_clean = live.dirty_since.is_none();
-            let was_due = self.core.options.is_due(&live);
+            let was_due = self.inner.options.is_due(&live);
             live.absorb(batch, now);
-            self.core.fault.set_pending_bytes(live.pending_bytes());
+            self.inner.fault.set_pending_bytes(live.pending_bytes());
             let began = was_clean && live.dirty_since.is_some();
-            (result, began || (!was_due && self.core.options.is_due(&live)))
+            (result, began || (!was_due && self.inner.options.is_due(&live)))
         };
         if wake {
-            self.core.wake.wake();
+            self.inner.wake.wake();
         }
         result
     }
@@ -256,60 +255,60 @@ impl<M: Send + Sync + 'static> State<M> {
     /// Shows `f` one instant: the machine, the last entry applied, and rows to pin. Cheap: no disk is touched. Updates wait for `f`,
     /// which must not call this state.
     pub fn view<R>(&self, f: impl FnOnce(&M, Option<LogId>, &Pinner<'_>) -> R) -> R {
-        let live = self.core.live.read().expect(HEALTHY);
-        let pinner = Pinner { unflushed: &live.unflushed, frozen: &live.frozen, base: &live.base, fault: &self.core.fault };
+        let live = self.inner.live.read().expect(HEALTHY);
+        let pinner = Pinner { unflushed: &live.unflushed, frozen: &live.frozen, base: &live.base, fault: &self.inner.fault };
         f(&live.machine, live.applied, &pinner)
     }
 
     /// Lets `f` change what the machine keeps beside what is stored; no row changes by it. As short as [`State::view`] must be.
     pub fn adjust<R>(&self, f: impl FnOnce(&mut M) -> R) -> R {
-        f(&mut self.core.live.write().expect(HEALTHY).machine)
+        f(&mut self.inner.live.write().expect(HEALTHY).machine)
     }
 
     /// Calls `done` once everything applied by now is durable, or with the final error. Never blocks; `done` may be
     /// called at once, or by the flusher between two steps, so it must not wait for anything.
     pub fn flush(&self, done: Done) {
         let applied = self.applied();
-        self.core.fault.wait_flushed(applied, done);
-        self.core.fault.settle(self.flushed());
-        self.core.wake.wake();
+        self.inner.fault.wait_flushed(applied, done);
+        self.inner.fault.settle(self.flushed());
+        self.inner.wake.wake();
     }
 
     /// The content at the last flush, to stream from. Blocking calls only; it pins that content while it lives.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        let base = self.core.live.read().expect(HEALTHY).base.clone();
-        Ok(Snapshot::new(base, self.core.fault.clone()))
+        let base = self.inner.live.read().expect(HEALTHY).base.clone();
+        Ok(Snapshot::new(base, self.inner.fault.clone()))
     }
 
     /// Has `mark` taken of the machine with every flush from now on, for [`State::marked_snapshot`]. Later calls change nothing.
     pub fn mark_flushes(&self, mark: fn(&M) -> u64) {
-        let _ = self.core.mark.set(mark);
+        let _ = self.inner.mark.set(mark);
     }
 
     /// As [`State::snapshot`], with the mark of the machine these rows came from; without one if nothing was flushed since
     /// [`State::mark_flushes`] and more was applied.
     pub fn marked_snapshot(&self) -> (Snapshot, Option<u64>) {
-        let live = self.core.live.read().expect(HEALTHY);
+        let live = self.inner.live.read().expect(HEALTHY);
         let unchanged = live.applied == live.base.head.applied && live.unflushed.is_empty() && live.frozen.is_none();
-        let now = || self.core.mark.get().filter(|_| unchanged).map(|mark| mark(&live.machine));
-        (Snapshot::new(live.base.clone(), self.core.fault.clone()), live.base_mark.or_else(now))
+        let now = || self.inner.mark.get().filter(|_| unchanged).map(|mark| mark(&live.machine));
+        (Snapshot::new(live.base.clone(), self.inner.fault.clone()), live.base_mark.or_else(now))
     }
 
     /// Ends the state with an error that its reader found, e.g. a value that does not decode. Only the first error counts.
     pub fn fail(&self, error: Error) {
         assert!(error.is_final(), "a state does not end for an error that heals: {error}");
-        self.core.fault.fail(error);
+        self.inner.fault.fail(error);
     }
 
     /// Whether the hard limit of unflushed bytes is reached: the next update would block until a flush is through.
     pub fn is_full(&self) -> bool {
-        self.core.fault.pending_bytes() > self.core.options.unflushed_bytes_hard
+        self.inner.fault.pending_bytes() > self.inner.options.unflushed_bytes_hard
     }
 
     /// Room taken.
     pub fn bytes(&self) -> Sizes {
         let (base, unflushed_bytes) = {
-            let live = self.core.live.read().expect(HEALTHY);
+            let live = self.inner.live.read().expect(HEALTHY);
             (live.base.clone(), live.pending_bytes())
         };
         Sizes { file_bytes: base.file.len(), live_bytes: base.head.bytes, unflushed_bytes }
@@ -317,12 +316,12 @@ impl<M: Send + Sync + 'static> State<M> {
 
     /// The final error, if the state has ended.
     pub fn failed(&self) -> Option<Error> {
-        self.core.fault.failed()
+        self.inner.fault.failed()
     }
 
     /// Calls `f` with the first final error; at once if there already is one.
     pub fn on_failure(&self, f: Box<dyn FnOnce(Error) + Send>) {
-        self.core.fault.on_failure(f);
+        self.inner.fault.on_failure(f);
     }
 }
 
