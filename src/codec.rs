@@ -42,11 +42,11 @@ const _: () = assert!(ENTRY_CHUNKS_MAX as u64 >= SESSION_CHUNKS_MAX);
 pub struct Error {
     /// The field that could not be read.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// What is wrong with a field.
+/// A problem with a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// The first byte names a format that is unknown, or not allowed yet.
@@ -137,8 +137,8 @@ pub fn decode(payload: &Bytes, cluster_version: u16) -> Result<Entry, Error> {
     Ok(Entry { stamp_ms, command })
 }
 
-/// Checks the one number of an entry that the machine's time becomes, without decoding the rest. What does not decode is left to
-/// [`decode`]. Errors: it is out of range.
+/// Checks the one number of an entry that the machine's time becomes, without decoding the rest. A malformed entry is left to
+/// [`decode`]. Errors: the number is out of range.
 pub fn check_stamp(payload: &Bytes) -> Result<(), OutOfRange> {
     let stamp_ms = match payload.first() {
         Some(&FORMAT) => decode_number(&payload[1..]),
@@ -207,7 +207,7 @@ fn problem(error: DecodeError) -> Problem {
     }
 }
 
-/// What decoding carries along: the payload, to slice content out of it, and the field being read, to name it in an error.
+/// The decoder's input: the payload, to slice content out of it, and the name of the field being read, for errors.
 pub(crate) struct Source<'c> {
     payload: &'c Bytes,
     field: &'c Cell<&'static str>,
@@ -390,7 +390,7 @@ mod tests {
         }
     }
 
-    /// What the library takes besides is no other value in disguise: a number that does not fit its type is an error.
+    /// The library's other encodings are no value in disguise: a number that does not fit its type is an error.
     #[test]
     fn a_number_above_its_type_is_an_error_with_the_field() {
         for value in [0x1_0000, u64::MAX] {

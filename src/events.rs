@@ -1,4 +1,4 @@
-//! What a node remembers of its past: its last 1 000 events, in a bounded file of its own that survives a restart.
+//! A node's memory of its past: its last 1 000 events, in a bounded file that survives a restart.
 //!
 //! Notes are taken in memory and written at most once a second, the whole file at a time beside the old one: a crash loses the last
 //! second of them, never the file. It is for people: whatever the file holds, and whatever the disk says, the node goes on.

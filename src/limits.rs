@@ -67,7 +67,7 @@ pub const OUTCOMES_MAX: usize = 1_000_000;
 pub const SESSIONS_MAX: usize = 2_000_000;
 /// Most bytes of metadata, by the fixed formula of [`SESSION_METADATA_BYTES`] plus the id.
 pub const METADATA_BYTES_MAX: u64 = 1024 * MIB;
-/// What one session or tombstone counts for against [`METADATA_BYTES_MAX`], besides the bytes of its id.
+/// The bytes one session or tombstone counts against [`METADATA_BYTES_MAX`], besides its id.
 pub const SESSION_METADATA_BYTES: u64 = 384;
 /// Longest deadline a write may ask for.
 pub const WRITE_DEADLINE_MAX: Duration = Duration::from_secs(120);
@@ -105,16 +105,16 @@ pub const SHARE_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Bytes of requests that have arrived at a node's port for clients and are no whole request yet; above it the request that grew is
 /// refused as overload.
 pub const RECEIVING_BYTES_MAX: u64 = 256 * MIB;
-/// What one connection, or one token over all connections, may take of that.
+/// The most of [`RECEIVING_BYTES_MAX`] for one connection, or for one token over all connections.
 pub const RECEIVING_SHARE_BYTES_MAX: u64 = RECEIVING_BYTES_MAX / 4;
 /// A request of which a part has arrived, and not all of it within so long, is ended.
 pub const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What every operation counts for against [`IN_FLIGHT_BYTES_MAX`], besides its content.
+/// The bytes every operation counts against [`IN_FLIGHT_BYTES_MAX`], besides its content.
 pub const OPERATION_BYTES: u64 = 512;
 /// Loaded content that waits for its reader on one node; above it new reads are refused as overload.
 pub const LOADED_BYTES_MAX: u64 = 128 * MIB;
-/// What one connection, or one token over all connections, may take of that.
+/// The most of [`LOADED_BYTES_MAX`] for one connection, or for one token over all connections.
 pub const LOADED_SHARE_BYTES_MAX: u64 = LOADED_BYTES_MAX / 4;
 /// An answer up to this is small ...
 pub const SMALL_ANSWER_BYTES: u64 = 64 * KIB;
@@ -122,7 +122,7 @@ pub const SMALL_ANSWER_BYTES: u64 = 64 * KIB;
 pub const LOADED_RESERVE_BYTES: u64 = 16 * MIB;
 /// A reader that took nothing for so long is cut off if others need the room.
 pub const READER_STALL_MIN: Duration = Duration::from_millis(50);
-/// What every session on a page counts for against [`LOADED_BYTES_MAX`], besides its id.
+/// The bytes every session on a page counts against [`LOADED_BYTES_MAX`], besides its id.
 pub const LISTED_BYTES: u64 = 128;
 /// A reader that holds loaded content and takes none of it for so long is cut off, and the content is dropped.
 pub const READER_STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -138,7 +138,7 @@ pub const READ_DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 /// Connections open at once on a node's port for clients, of which no address has more than half; one more is closed at once, and its
 /// client goes to another node.
 pub const CLIENT_CONNECTIONS_MAX: u64 = 4096;
-/// The same on its port for peers ...
+/// Connections at once on a node's port for peers ...
 pub const PEER_CONNECTIONS_MAX: u64 = 256;
 /// ... and on its port for operators.
 pub const ADMIN_CONNECTIONS_MAX: u64 = 64;

@@ -23,7 +23,7 @@ pub struct AdminPort {
     timeout: Duration,
 }
 
-/// What it answered.
+/// An admin port's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminAnswer {
     /// The HTTP status.

@@ -22,12 +22,12 @@ pub(super) async fn first_answer<T, F: Future<Output = Result<Response<T>, Statu
     best_answer(config, within, ask, |_| Worth { is_all: true, ..Worth::default() }).await
 }
 
-/// What an answer is worth. The greatest is taken, of equal ones the first.
+/// The worth of an answer. The greatest is taken, of equal ones the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Worth {
     /// No other could be worth more: nobody else is asked.
     pub is_all: bool,
-    /// It is of a node that is in a cluster.
+    /// The node is in a cluster.
     pub has_cluster: bool,
     /// Its node reaches a majority.
     pub has_majority: bool,

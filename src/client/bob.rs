@@ -2,8 +2,8 @@
 //!
 //! A state is stored as a transcript: each message is JSON of its own, the rest of the state is the head, token usage the counters. Bob's
 //! types leave out empty fields and hold any JSON: no binary format ever sees them. Saves send what is new since what this client
-//! knows, loads get what is new, by the messages' values. What other programs stored beside, in a message or in the head, is kept as the
-//! text it was, unless a save replaces content that this client did not know.
+//! knows, loads get what is new, by the messages' values. Members that other programs stored in a message or in the
+//! head are kept as text, unless a save replaces content that this client did not know.
 //!
 //! ```text
 //! {"messages": [m, ..], "memory_summary": s, "total_usage": {"prompt_tokens": p, "completion_tokens": c}, ..}
@@ -36,7 +36,7 @@ const COMPLETION: &str = "completion_tokens";
 /// In a head: the usage is in the counters.
 const IN_COUNTERS: &str = "counters";
 
-/// What a plain `save` does when another turn was saved since this one loaded.
+/// The effect of a plain `save` after another turn was saved since this one loaded.
 ///
 /// Bob's runtime loads, thinks for seconds, and saves without a condition: of 20 turns at once on one session, all acknowledged, the
 /// port's literal meaning keeps one. `Reject` and `Rebase` go on from the version in the state: the one it was loaded at, 0 for a new
@@ -88,7 +88,7 @@ impl Store {
         &self.client
     }
 
-    /// The same store with this policy for plain saves. Stores of one client that save the same sessions should have the same.
+    /// This store with another policy for plain saves. Stores of one client that save the same sessions should have the same policy.
     #[must_use]
     pub fn concurrent_save(self, concurrent_save: ConcurrentSave) -> Self {
         Self { concurrent_save, ..self }
@@ -188,7 +188,7 @@ impl Item for Message {
     }
 }
 
-/// What is written is compared with what is left, and differs by an error.
+/// Compares written bytes with the rest of a text; a difference is an error.
 struct Compared<'t>(&'t [u8]);
 
 impl std::io::Write for Compared<'_> {

@@ -15,7 +15,7 @@ use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, WRITE_DEADLINE_MAX};
 use crate::mutant::{self, Mutant};
 use crate::types::set_log_hash_key;
 
-/// What a client is built from.
+/// Builds a client.
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
     endpoints: Vec<String>,
@@ -90,7 +90,7 @@ impl Builder {
         self
     }
 
-    /// The same from a file, read again with each new connection.
+    /// The token of a file, read again with each new connection.
     pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.token = Some(Token::File(path.into()));
         self

@@ -1,4 +1,4 @@
-//! What operators ask of the table of clients: who has how many, and to end some.
+//! The client table, for operators: its holders, and how to end clients.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub struct TokenClients {
 pub struct OpenedClient {
     /// Its id.
     pub id: ClientId,
-    /// Whose it is, as in [`TokenClients`].
+    /// The holder's token, as in [`TokenClients`].
     pub token: Option<String>,
     /// Its recorded outcomes.
     pub outcomes: u64,
@@ -58,7 +58,7 @@ pub struct Clients {
     pub outcomes: (u64, u64),
 }
 
-/// What [`crate::client::Client::drop_clients`] did.
+/// The result of [`crate::client::Client::drop_clients`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Clients that were ended.

@@ -1,4 +1,4 @@
-//! What a client is built with; its parts share it.
+//! The configuration of a client, shared by its parts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::driver::connection::{Connector, Dial};
 use crate::env::{Clock, Random};
 use crate::types::Nonce;
 
-/// What a client is built with.
+/// The configuration of a client.
 pub(super) struct Config {
     pub endpoints: Vec<String>,
     pub write_deadline: Duration,

@@ -1,4 +1,4 @@
-//! What is stored, and what calls take and give.
+//! Stored content, and the arguments and results of calls.
 
 use std::fmt;
 use std::time::Duration;

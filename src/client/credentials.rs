@@ -1,4 +1,4 @@
-//! What a client believes and shows: TLS and a token, from bytes or from files that may change while it runs.
+//! A client's credentials: the CAs it trusts, the certificate and the token it presents, from bytes or from files that may change.
 //!
 //! Files are read when the client is built, so that a mistake shows there, and again with each new connection, so that a certificate or
 //! token that is renewed in time needs no restart. A file that can't be used then leaves the last good one in force.
@@ -41,7 +41,7 @@ impl Tls {
         Self { cas: Pem::File(path.into()), identity: None }
     }
 
-    /// The same from PEM.
+    /// Trusts the CAs of this PEM text.
     pub fn ca_pem(pem: impl Into<Vec<u8>>) -> Self {
         Self { cas: Pem::Bytes(pem.into().into()), identity: None }
     }
@@ -52,7 +52,7 @@ impl Tls {
         self
     }
 
-    /// The same from PEM.
+    /// Presents the certificate of this PEM text, with its key.
     pub fn identity_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.identity = Some([Pem::Bytes(certificate.into().into()), Pem::Bytes(key.into().into())]);
         self
@@ -175,7 +175,7 @@ impl Credentials {
         Ok(Self(Some(Arc::new(Held { file: Some(path), last }))))
     }
 
-    /// What a new connection shows.
+    /// The credentials that a new connection presents.
     pub async fn bearer(&self) -> Bearer {
         let Some(held) = self.0.clone() else { return Bearer::default() };
         if let Some(path) = held.file.clone() {
@@ -195,7 +195,7 @@ impl Credentials {
 }
 
 impl Bearer {
-    /// What an HTTP header says of it.
+    /// The value of the HTTP header; `None`: there is no token.
     pub fn header(&self) -> Option<&str> {
         self.0.as_ref()?.to_str().ok()
     }

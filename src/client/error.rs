@@ -25,8 +25,8 @@ pub enum ErrorKind {
         /// When to try again.
         retry_after: Duration,
     },
-    /// It may or may not have happened: the client retried with the same request id until the deadline. Load again and decide; saving
-    /// again is a new operation.
+    /// The operation may or may not have happened: the client retried with the same request id until the deadline. Load again and decide;
+    /// saving again is a new operation.
     Indeterminate,
     /// The bytes to be read fail their checksum wherever they were asked for until the deadline, or are no session of this client. Nothing
     /// changed. Page a human.
@@ -48,7 +48,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// What to do next.
+    /// The kind, by what to do next.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -63,7 +63,7 @@ impl Error {
         &self.endpoints
     }
 
-    /// What a node, or the connection to it, gave as the last reason; the text of the error ends with it where it names one endpoint at most.
+    /// The last reason a node or the connection gave; the text of the error ends with it if it names one endpoint at most.
     pub fn reason(&self) -> Option<&str> {
         self.refusal.as_ref().map(|refusal| &*refusal.message)
     }
@@ -94,7 +94,7 @@ impl Error {
         Self { revision: Some(revision), ..error }
     }
 
-    /// What the write goes on from is not remembered, or not known to be stored.
+    /// The base of the write is not remembered, or not known to be stored.
     pub(super) fn forgotten(actual: Version) -> Self {
         Self::new(
             ErrorKind::Conflict { actual },
@@ -141,7 +141,7 @@ impl Error {
         }
     }
 
-    /// The same, for another who waited for the same.
+    /// This error for another caller that waited for the same operation.
     pub(super) fn for_another(&self) -> Self {
         let message = match self.reason() {
             Some(reason) if self.endpoints.len() < 2 => format!("{}: {reason}", self.message),

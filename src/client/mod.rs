@@ -81,9 +81,9 @@ const NO_REQUEST: Request =
 #[derive(Clone)]
 pub struct Client {
     handle: Handle,
-    /// What is known of sessions stored as bytes.
+    /// The bases of sessions stored as bytes.
     cache: Arc<Cache<Bytes>>,
-    /// The same of an adapter's, by its own form.
+    /// The bases of an adapter's sessions, in its own form.
     adapter: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -147,7 +147,7 @@ impl Client {
         sessions::save(&self.handle, &self.cache, id, new, mode, options.expiry).await.map_err(failed)
     }
 
-    /// What an adapter remembers, shared by all clones. Only one adapter may use it.
+    /// The memory of an adapter, shared by all clones. Only one adapter may use it.
     #[allow(dead_code, reason = "without an adapter nobody uses it")]
     fn adapters<T: Any + Send + Sync + Default>(&self) -> Arc<T> {
         let known = self.adapter.get_or_init(|| Arc::new(T::default())).clone();
@@ -171,14 +171,14 @@ impl Client {
         self.handle.read(|reply| Body::List { list, reply }).await
     }
 
-    /// What the first endpoint that can be reached knows of the cluster; answered without a quorum.
+    /// The cluster's status as the first reachable endpoint knows it; answered without a quorum.
     ///
     /// Errors: `Refused` if no endpoint answers within the timeout. Dropping the future cancels it.
     pub async fn status(&self, options: StatusOptions) -> Result<ClusterStatus, Error> {
         status::ask(self.handle.config(), options).await
     }
 
-    /// Who belongs to the cluster, as the first endpoint that answers has applied it. Needs no quorum. Errors: none answers. Cancel safe.
+    /// The members, as the first endpoint that answers has applied them. Needs no quorum. Errors: none answers. Cancel safe.
     pub async fn members(&self) -> Result<Members, Error> {
         members::members(self.handle.config()).await
     }
@@ -200,7 +200,7 @@ impl Client {
         members::transfer_leadership(self.handle.config(), to, within).await
     }
 
-    /// Who has how many clients, and at most `limit` of those that are meant, those with the most recorded outcomes first.
+    /// The holders of clients, and at most `limit` of the clients that `filter` names, those with the most recorded outcomes first.
     ///
     /// Errors: `Denied` without the scope `admin`; `Refused`: there is no leader. Dropping the future cancels it.
     pub async fn clients(&self, filter: &ClientFilter, limit: u32, within: std::time::Duration) -> Result<Clients, Error> {
@@ -216,7 +216,7 @@ impl Client {
         clients::drop_some(self.handle.config(), filter, within).await
     }
 
-    /// What the first endpoint that answers remembers of its past; needs no quorum.
+    /// The past of the first endpoint that answers; needs no quorum.
     ///
     /// Errors: `Refused` if none answers. Dropping the future cancels it.
     pub async fn events(&self) -> Result<NodeEvents, Error> {

@@ -1,4 +1,4 @@
-//! What operators ask of one node: answered without a quorum, by the first endpoint that can be reached.
+//! Operators' questions to one node: answered without a quorum, by the first endpoint that can be reached.
 
 use std::fmt;
 use std::time::Duration;
@@ -89,7 +89,7 @@ pub enum PurgeProgress {
 }
 
 impl Purge {
-    /// What is next; after [`PurgeProgress::Done`] nothing is. Dropping the future loses nothing.
+    /// The next progress; none after [`PurgeProgress::Done`]. Dropping the future loses nothing.
     ///
     /// Errors: the node could not end it, or the connection broke: ask again, it begins from the start. Nothing stored is lost.
     pub async fn next(&mut self) -> Result<PurgeProgress, Error> {
@@ -103,7 +103,7 @@ impl Purge {
     }
 }
 
-/// What one node remembers of its past.
+/// One node's memory of its past.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeEvents {
     /// The node.

@@ -193,7 +193,7 @@ struct Save<T: Item> {
     stage: Stage,
     /// Chunks of the whole, if that is what is sent.
     whole: Option<u64>,
-    /// What to send if a repack conflicts.
+    /// The write to send if a repack conflicts.
     fallback: Option<Write>,
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Room on a file system, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// What this process may still allocate.
+    /// Bytes this process may still allocate.
     pub free: u64,
     /// The size of the file system.
     pub total: u64,

@@ -14,8 +14,8 @@ pub fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The mode of what lies at `path`, if every user of this machine may read or change it, or enter it if it is a directory. A link is
-/// followed. What is not there, or can't be looked at, is open to nobody.
+/// The mode of the file at `path`, if every user of this machine may read or change it, or enter it as a directory. Links are followed.
+/// `None` also if there is no file, or it can't be read.
 pub fn open_to_all(path: &Path) -> Option<u32> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
     (mode & 0o007 != 0).then_some(mode)

@@ -155,7 +155,7 @@ impl DiskFile for FrozenFile {
         Ok(())
     }
 
-    /// What was cut off reads as zeros should the file grow again.
+    /// The removed part reads as zeros should the file grow again.
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut over = self.over();
         (over.len, over.own) = (len, over.own.min(len));

@@ -1,8 +1,8 @@
 //! The only place that touches clocks, entropy, files and threads.
 //!
 //! Everything else takes these as traits, so that a simulation can own them: time that stands still, randomness from a seed, a disk
-//! that loses what was not synced, background work that runs inline. What processes
-//! use is read here too, for measurements.
+//! that loses what was not synced, background work that runs inline. The usage of
+//! processes is read here too, for measurements.
 
 #[cfg(feature = "server")]
 mod all;

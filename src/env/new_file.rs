@@ -1,7 +1,7 @@
 //! Files that commands write for people: a backup, an export, a key, the file of tokens. Each is either whole or not there.
 //!
-//! Every run writes into a temporary file of its own: a drawn name, made with `create_new` (so that no link is followed and no other
-//! run's file is taken), mode 0600 from its first moment, locked as long as its writer lives. What is whole is synced and gets its name by
+//! Every run writes into a temporary file: a drawn name, made with `create_new` (so that no link is followed and no other
+//! run's file is taken), mode 0600 from its first moment, locked as long as its writer lives. A whole file is synced and gets its name by
 //! a link or a rename that replaces nothing. A killed writer's temporary file is known by its name and by its lock being free, and the
 //! next run for the same file removes it.
 //!
@@ -59,7 +59,7 @@ impl NewFile {
         &self.temporary
     }
 
-    /// What was written, from its first byte, synced: the same file, whatever its name leads to. Errors: with the temporary file's path.
+    /// The written file, from its first byte, synced; other files of its name don't matter. Errors: with the temporary file's path.
     pub fn written(&mut self) -> io::Result<File> {
         let again = || {
             self.file.sync_all()?;
@@ -79,7 +79,7 @@ impl NewFile {
         })
     }
 
-    /// Likewise in place of what has that name.
+    /// Gives the file its name in place of another file. Errors: with the temporary file's path.
     fn replace(self) -> io::Result<()> {
         self.named_for_good(|temporary, target| std::fs::rename(temporary, target))
     }
@@ -161,14 +161,14 @@ fn remove_left_over(path: &Path) -> io::Result<bool> {
 /// Kept are its owner, its group and its mode; a symbolic link stays one, and the file that it leads to is replaced.
 #[derive(Debug)]
 pub struct Replacing {
-    /// What a link leads to.
+    /// The target of a link.
     target: PathBuf,
     before: Option<(Vec<u8>, Metadata)>,
     /// Its directory, locked.
     _directory: File,
 }
 
-/// What is to replace it, synced and not yet there.
+/// A synced file that is to replace another, and has not yet.
 #[derive(Debug)]
 pub struct Prepared(NewFile);
 
@@ -202,7 +202,7 @@ impl Replacing {
         Ok(Self { target, before, _directory: directory })
     }
 
-    /// What is in it; `None`: there is no such file.
+    /// The replaced file's content; `None`: there is no such file.
     pub fn before(&self) -> Option<&[u8]> {
         self.before.as_ref().map(|(bytes, _)| &bytes[..])
     }

@@ -1,6 +1,6 @@
 //! How a worker's thread is woken and stopped.
 //!
-//! One thread waits, any number wakes. What a thread did before it woke the worker is seen by the step that follows. The locks are those
+//! One thread waits, any number wakes. The step that follows a wake sees everything the waking thread did before it. The locks are those
 //! that `super::sync` names: `tests/threads` puts loom's there, and tries every order of steps that threads can see.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What processes of this machine have used, as Linux counts it.
+//! The usage of this machine's processes, as Linux counts it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Clock ticks per second in `/proc`: fixed by the kernel's interface on every architecture Rust's std runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// What one process has used since it was started, or several of them together.
+/// The usage of one process since it was started, or of several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUsage {
     /// User and system time, counted in steps of 10 ms.
@@ -43,7 +43,7 @@ impl ProcessUsage {
     }
 }
 
-/// What this process uses, as far as it may always ask for it.
+/// The usage of this process, as far as it may always ask for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnUsage {
     /// User and system time, counted in steps of 10 ms.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::signal::Signal;
 
-/// What a worker wants after one step.
+/// A worker's wish after one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// There is more to do: call again at once.
@@ -65,7 +65,7 @@ impl Worker {
         Self::manual_of(Signal::new(None))
     }
 
-    /// The same; `changed` is called after every wake and when the handle is dropped. It must be short and never panic.
+    /// A worker without a thread, run by its owner; `changed` is called after every wake and when the handle is dropped. It must be short and never panic.
     pub fn manual_with(changed: impl Fn() + Send + Sync + 'static) -> (Worker, Manual) {
         Self::manual_of(Signal::new(Some(Box::new(changed))))
     }
@@ -81,7 +81,7 @@ pub fn yield_thread() {
     std::thread::yield_now();
 }
 
-/// What the owner of a worker without a thread asks before it runs a step.
+/// The owner's side of a worker without a thread, asked before each step.
 pub struct Manual(Arc<Signal>);
 
 impl Manual {

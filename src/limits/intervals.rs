@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-/// See the module.
+/// The intervals of a node and a client; a test may shorten them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intervals {
     /// How often a client in use says so. A write says it too, but not to a cluster that waits for an older one.
@@ -21,14 +21,14 @@ pub struct Intervals {
     pub scrub_delay: Duration,
     /// Its disk is read once in this, or in what the operator chose, if that is less.
     pub scrub_at_least: Duration,
-    /// What is purged of the log by age is at most so old, or as old as the operator chose, if that is less.
+    /// Log entries are purged by age at this age, or at the operator's if that is less.
     pub log_kept_at_most: Duration,
     /// Refusals of one kind are noted at once and then so often, with how many there were.
     pub refusals: Duration,
 }
 
 impl Intervals {
-    /// What every release has.
+    /// The intervals of every release.
     pub const PRODUCTION: Self = Self {
         keep_alive: Duration::from_secs(300),
         client_idle_ttl: Duration::from_secs(3600),
@@ -59,7 +59,7 @@ impl Intervals {
 const _: () = assert!(Intervals::PRODUCTION.client_idle_ttl.as_secs() >= 6 * Intervals::PRODUCTION.keep_alive.as_secs());
 const _: () = assert!(Intervals::SHORT.client_idle_ttl.as_secs() >= 6 * Intervals::SHORT.keep_alive.as_secs());
 
-/// What a test shortens.
+/// An interval that a test shortens.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortened {

@@ -28,7 +28,7 @@ struct Content {
     hash: u64,
 }
 
-/// What all sessions hold together.
+/// The content of all sessions together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Chunks.
@@ -168,7 +168,7 @@ impl RowsDigest {
         Ok(())
     }
 
-    /// What [`Machine::digest`] says of a machine with these rows.
+    /// The digest: that of [`Machine::digest`] for a machine with these rows.
     pub fn finish(self) -> u64 {
         self.sum.wrapping_add(self.start)
     }

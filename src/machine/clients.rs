@@ -9,9 +9,9 @@ use crate::types::{ClientId, Nonce, Outcome, Request, Sequence, Verdict};
 /// The first sequence a client may use.
 const SEQUENCE_FIRST: Sequence = Sequence(1);
 
-/// What to do with a request.
+/// The decision about a request.
 pub(super) enum Admission {
-    /// It is new: execute it, and record its outcome if that is an answer.
+    /// The request is new: execute it, and record its outcome if that is an answer.
     Execute,
     /// Answer this and execute nothing: the recorded outcome, or why not.
     Answer(Outcome),
@@ -76,7 +76,7 @@ impl Machine {
         (is_same && header.deadline_ms > moment.now_ms).then_some(header)
     }
 
-    /// The same nonce again gives the same client, so that a lost answer costs no row.
+    /// Opens a client. A repeated nonce gives the same client, so that a lost answer costs no row.
     pub(super) fn open_client(&mut self, nonce: Nonce, moment: Moment, effects: &mut Effects) -> Verdict {
         if let Some(client) = self.tables.nonces.get(&nonce).copied() {
             if self.touch(client, nonce, SEQUENCE_FIRST, moment, effects).is_some() {

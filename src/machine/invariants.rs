@@ -1,4 +1,4 @@
-//! What must hold after every entry, numbered, so that code, simulation and documents cite the same sentence.
+//! The invariants that hold after every entry, numbered, so that code, simulation and documents cite the same sentence.
 //!
 //! | | |
 //! |---|---|

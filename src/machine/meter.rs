@@ -99,7 +99,7 @@ pub struct PrefixUsage {
 }
 
 impl PrefixUsage {
-    /// What it counts for against the bound on metadata.
+    /// The bytes that count against the bound on metadata.
     pub fn metadata_bytes(&self, rules: &Rules) -> u64 {
         self.records.saturating_mul(rules.session_metadata_bytes).saturating_add(self.id_bytes)
     }

@@ -39,11 +39,11 @@ use tables::Tables;
 pub struct Entry {
     /// The proposing leader's stamp, in milliseconds since the Unix epoch. Need not be ordered: machine time is the largest so far.
     pub stamp_ms: u64,
-    /// What to do.
+    /// The command.
     pub command: Command,
 }
 
-/// What an entry asks the machine to do.
+/// An entry's command to the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "nearly every command is a client's write, and a box for each would cost more")]
 pub enum Command {

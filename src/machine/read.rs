@@ -12,7 +12,7 @@ use crate::types::{Have, Listed, Load, SessionId, SessionInfo, Version};
 /// Expired records a listing passes over at most, once it has found something.
 const LIST_EXPIRED_MAX: usize = 65_536;
 
-/// What to answer a load, and which rows that takes.
+/// The answer to a load, and the rows it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// There is no such session at machine time.
@@ -24,7 +24,7 @@ pub enum Plan {
     NotModified,
     /// Rows to read.
     Read {
-        /// What is known of the session.
+        /// The session's metadata.
         info: SessionInfo,
         /// Whether the reader's items are a prefix, and only what is new is read.
         tail: bool,
@@ -55,7 +55,7 @@ impl Machine {
         }
     }
 
-    /// What is known of a session that exists at machine time.
+    /// The metadata of a session that exists at machine time.
     pub fn info(&self, id: &SessionId) -> Option<SessionInfo> {
         match self.find(id) {
             Found::Live(session) => Some(session.info()),

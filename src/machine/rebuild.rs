@@ -13,7 +13,7 @@ use crate::types::{LogId, Outcome, bounded};
 impl Machine {
     /// Rebuilds the machine from rows in order of (table, key): those of [`rows::METADATA_TABLES`]; others are passed over.
     ///
-    /// Without rows it is [`Machine::new`]. Digests of the past are not kept in rows. What it gives keeps every invariant.
+    /// Without rows it is [`Machine::new`]. Digests of the past are not kept in rows. The machine keeps every invariant.
     /// Errors: the iterator's own, or [`rows::Error`]: a row is damaged, contradicts another, or breaks an invariant; this node must
     /// not serve from them.
     pub fn from_rows<E: From<rows::Error>>(rows: impl Iterator<Item = Result<(u8, Bytes, Bytes), E>>) -> Result<Self, E> {
@@ -117,7 +117,8 @@ impl Machine {
     }
 }
 
-/// Errors: the first number that no machine counts to. What is kept of a client's sequences is its own choice, and only compared.
+/// Checks the numbers of a row. The closed sequences of a client are its own choice, and only compared. Errors: the first number that no
+/// machine counts to.
 fn in_range(table: u8, numbers: &[(&'static str, u64)]) -> Result<(), rows::Error> {
     let all = numbers.iter().try_for_each(|(field, number)| bounded(field, *number).map(drop));
     all.map_err(|error| rows::Error { table, problem: Problem::OutOfRange(error) })

@@ -41,7 +41,7 @@ pub const METADATA_TABLES: [u8; 5] = [GLOBAL, SESSIONS, CLIENTS, OUTCOMES, TOMBS
 /// Tables whose rows are put, deleted and read by key, many of them between two flushes.
 pub const POINT_LOOKUP_TABLES: [u8; 2] = [SESSIONS, HEADS];
 
-/// What a table is called in reports; a number this release does not know is `other`.
+/// A table's name in reports; a number this release does not know is `other`.
 pub fn table_name(table: u8) -> &'static str {
     const NAMES: [&str; 7] = ["global", "sessions", "clients", "outcomes", "tombstones", "heads", "chunks"];
     NAMES.get(usize::from(table)).unwrap_or(&"other")
@@ -93,11 +93,11 @@ impl Effects {
 pub struct Error {
     /// The row's table.
     pub table: u8,
-    /// What is wrong.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// What is wrong with a row.
+/// A problem with a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// The key has the wrong length or is no UTF-8.

@@ -33,7 +33,7 @@ pub struct Rules {
     pub sessions_max: u64,
     /// Most bytes of metadata, by the fixed formula.
     pub metadata_bytes_max: u64,
-    /// What a session or tombstone counts for besides its id, in bytes.
+    /// The bytes a session or tombstone counts for besides its id.
     pub session_metadata_bytes: u64,
     /// Most clients.
     pub clients_max: u64,

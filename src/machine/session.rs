@@ -1,4 +1,4 @@
-//! What is kept of one session, and what a change makes of it. Pure functions over one record.
+//! The record of one session, and the effect of a change on it. Pure functions over one record.
 
 use super::digest;
 use super::rules::Rules;
@@ -86,7 +86,7 @@ fields!(Session {
     deadline_ms,
 });
 
-/// What a deleted or expired session leaves: it goes on counting versions until its deadline.
+/// The rest of a deleted or expired session: the next save continues its versions until its deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tombstone {
     /// The version the delete or the expiry took.

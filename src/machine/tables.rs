@@ -25,7 +25,7 @@ pub(super) struct Client {
     pub header: ClientHeader,
     pub hash: u64,
     pub outcomes: BTreeMap<Sequence, Kept<Outcome>>,
-    /// Whose it is, as far as this node knows; no part of the state.
+    /// Its holder, as far as this node knows; no part of the state.
     pub owner: Owner,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Tables {
     pub id_bytes: u64,
     /// Sum of the hashes of all records.
     pub digest: u64,
-    /// Who holds how much; no part of the state.
+    /// The usage by holder and prefix; no part of the state.
     pub meter: Meter,
 }
 
@@ -62,7 +62,7 @@ impl Tables {
         effects.put(rows::SESSIONS, key, value);
     }
 
-    /// The same for a session whose row is there already, as it is encoded.
+    /// Keeps a session whose row is encoded and there already.
     pub fn keep_session(&mut self, id: &SessionId, session: Session, (key, value): (&Bytes, &Bytes)) {
         let hash = self.joined(rows::SESSIONS, key, value);
         if let Some(deadline_ms) = session.deadline_ms {
@@ -191,7 +191,7 @@ impl Tables {
         }
     }
 
-    /// What sessions and tombstones count for, by the fixed formula.
+    /// The bytes of sessions and tombstones, by the fixed formula.
     pub fn metadata_bytes(&self, rules: &Rules) -> u64 {
         self.record_count().saturating_mul(rules.session_metadata_bytes).saturating_add(self.id_bytes)
     }

@@ -12,12 +12,12 @@ use crate::types::{
     Version, Write,
 };
 
-/// What a session is at machine time.
+/// A session's state at machine time.
 #[derive(Clone, Copy)]
 pub(super) enum Found<'m> {
-    /// It exists.
+    /// The session exists.
     Live(&'m Session),
-    /// It does not; a save counts on from the tombstone's version (0 without one).
+    /// The session does not exist; a save continues from the tombstone's version (0 without one).
     Absent { tombstone: Version },
 }
 
@@ -30,7 +30,7 @@ struct SaveRequest<'e> {
     expiry: Expiry,
 }
 
-/// What a save stores.
+/// The change of a save.
 struct Plan<'e> {
     session: Session,
     chunks: &'e [Chunk],

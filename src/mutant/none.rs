@@ -1,4 +1,4 @@
-//! What is shipped: no bug is planted.
+//! The shipped side: no bug is planted.
 
 use super::Mutant;
 

@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::ports::{Accepted, Incoming, Traffic};
 use crate::limits::GREETINGS_MAX;
 
-/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+/// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Its first line, which is no request of HTTP/1.
 const PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
@@ -34,12 +34,12 @@ const LINGER_READS_MAX: usize = 16;
 const END_OF_HEADERS: &[u8] = b"\r\n\r\n";
 /// Longest headers of a request to the operators' port.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
-/// What probes ask for.
+/// The paths that probes ask for.
 const PROBES: [&[u8]; 2] = [b"/livez", b"/readyz"];
 /// Connections taken at one go before others get their turn.
 const ACCEPTED_AT_ONCE: usize = 64;
 
-/// What a port speaks.
+/// The protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaks {
     /// HTTP/2, once its preface has come.

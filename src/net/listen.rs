@@ -17,15 +17,15 @@ const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
 /// One of a node's ports.
 pub struct Port {
-    /// What the configuration calls it.
+    /// Its name in the configuration.
     pub key: &'static str,
-    /// What it speaks, by TLS or not.
+    /// Its protocol, by TLS or not.
     pub speaks: Speaks,
     /// One more than so many connections is closed at once.
     pub connections_max: u64,
     /// Counts its connections and what they carry.
     pub traffic: Arc<Traffic>,
-    /// Whom it lets in, and a count of whom it did not; without, everyone who connects.
+    /// Accepts its TLS connections, with a count of refused ones; `None`: the port is open.
     pub tls: Option<(Acceptor, Arc<AtomicU64>)>,
 }
 
@@ -48,8 +48,8 @@ pub async fn listen(net: &dyn Net, node: NodeId, port: Port, (named, address): (
     }
 }
 
-/// The same connections without the failures between them, which are logged: a failed accept must not end the service. Those that bring
-/// nothing for long are closed.
+/// The connections without the failures between them, which are logged: a failed accept must not end the service. Silent ones are closed
+/// after a while.
 fn patient(incoming: Incoming, traffic: Arc<Traffic>) -> Incoming {
     let accepted = incoming.filter_map(move |connection| {
         let traffic = traffic.clone();
@@ -67,7 +67,7 @@ fn patient(incoming: Incoming, traffic: Arc<Traffic>) -> Incoming {
     Box::pin(accepted)
 }
 
-/// The same connections, once TLS stands on them where the port has it, and their first bytes have come.
+/// The connections, once TLS stands on them where the port has it, and their first bytes have come.
 fn greeted(incoming: Incoming, port: &Port) -> Incoming {
     let (key, speaks) = (port.key, port.speaks);
     let tls = port.tls.clone();
@@ -116,7 +116,7 @@ async fn secured(accepted: Accepted, key: &str, acceptor: &Acceptor, refused: &A
     }
 }
 
-/// The same connections, as far as there are places for them.
+/// The connections, as far as there are places for them.
 fn placed(incoming: Incoming, port: Port) -> Incoming {
     let Port { key, connections_max, traffic, .. } = port;
     let placed = incoming.filter_map(move |accepted| {

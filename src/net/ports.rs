@@ -25,7 +25,7 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
-/// What one port carries: its connections, and the bytes that came in and went out by them, counted as they do.
+/// The traffic of one port: its connections, and the bytes that came in and went out by them, counted as they do.
 #[derive(Debug, Default)]
 pub struct Traffic {
     bytes_in: AtomicU64,
@@ -111,7 +111,7 @@ pub struct Accepted {
     connection: Connection,
     /// Where it comes from.
     source: Option<IpAddr>,
-    /// What was read of it already.
+    /// Bytes that were read already.
     read: Bytes,
     probe: bool,
     _place: Option<Place>,
@@ -165,14 +165,14 @@ impl Quiet {
     }
 }
 
-/// What the other end of a connection has proved: it holds this certificate of what it may speak for; on a peer port, of a member.
+/// The proof of a connection's other end: the certificate whose key it holds; on a peer port, a member's.
 #[derive(Clone, Debug, Default)]
 pub struct Proof(pub Option<Arc<PeerCertificate>>);
 
-/// What every call knows of the connection it came by.
+/// A connection, as its calls see it.
 #[derive(Clone, Debug, Default)]
 pub struct Connection {
-    /// What its other end has proved.
+    /// The proof of its other end.
     pub proof: Proof,
     /// Bytes of requests that have arrived on it and are no whole request yet.
     pub receiving: Arc<AtomicU64>,
@@ -195,7 +195,7 @@ impl Accepted {
         }
     }
 
-    /// It comes from there.
+    /// The source address of the connection.
     pub fn from(self, source: IpAddr) -> Self {
         Self { source: Some(source.to_canonical()), ..self }
     }
@@ -210,7 +210,7 @@ impl Accepted {
         Self { read, ..self }
     }
 
-    /// It asks only whether the node lives or is ready.
+    /// The connection only asks whether the node lives or is ready.
     pub fn probing(self) -> Self {
         Self { probe: true, ..self }
     }
@@ -220,7 +220,7 @@ impl Accepted {
         self.probe
     }
 
-    /// It has this place until it is gone.
+    /// The connection keeps this place until it is gone.
     pub fn placed(self, place: Place) -> Self {
         Self { _place: Some(place), ..self }
     }
@@ -314,7 +314,7 @@ pub trait Net: Send + Sync + 'static {
     /// A channel that connects when first used and again when broken.
     fn channel(&self, endpoint: Endpoint) -> Channel;
 
-    /// The same by TLS, over TCP: other networks are tests', which configure no certificates.
+    /// A channel by TLS, over TCP: other networks are tests', which configure no certificates.
     fn secured(&self, endpoint: Endpoint, tls: TlsConnector) -> Channel {
         let within = endpoint.get_connect_timeout().unwrap_or(Duration::MAX);
         endpoint.connect_with_connector_lazy(TcpDial::new(Some(tls), within, Starts::default()))

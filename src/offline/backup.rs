@@ -1,4 +1,4 @@
-//! What a backup file holds, and whether it is whole.
+//! The content of a backup file, and whether the file is whole.
 
 use std::io::Read;
 
@@ -12,7 +12,7 @@ use crate::raft::adapter::types::{StoredMembership, members_of};
 use crate::storage::backup::{Error, Reader};
 use crate::types::LogId;
 
-/// What a whole, verified backup or state holds.
+/// The content of a whole, verified backup or state.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// The last entry in it.
@@ -29,7 +29,7 @@ pub struct Summary {
     pub clients: u64,
     /// Rows.
     pub rows: u64,
-    /// What the sessions hold.
+    /// The content of the sessions.
     pub totals: Totals,
     /// The members.
     pub members: Vec<Member>,

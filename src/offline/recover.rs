@@ -1,11 +1,11 @@
-//! What one node still has of a cluster whose majority is lost, and a new cluster made of it (law L38).
+//! The rest of a cluster whose majority is lost, in one node's files, and a new cluster made of it (law L38).
 //!
 //! Read from the stopped node's files, which are never written: the rows of its state, and on top of them every entry of its log. An
-//! acknowledged write that this node had is in one of the two. The log's last entries may never have been acknowledged: nobody is left
-//! who could tell, so they are kept. What only the lost nodes had is lost.
+//! acknowledged write that this node had is in one of the two. The log's last entries may never have been acknowledged: no node is left
+//! to tell, so they are kept. Writes that only the lost nodes had are lost.
 //!
-//! The new cluster has an id of its own, and its log begins far above everything this node has: what the others may have had beyond is
-//! skipped, so that no revision is given twice.
+//! The new cluster has a new id, and its log begins far above everything this node has: revisions that the others may have used are
+//! skipped, so that none is given twice.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,7 +34,7 @@ const NEVER: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 /// A stopped node's data, with its log applied. Holds the directory's lock: no node can start from it meanwhile.
 pub struct Survivor {
     files: StoppedFiles,
-    /// What the log changes in the rows of the state; `None`: the row is gone.
+    /// The rows of the state that the log changes; `None`: the row is gone.
     changed: BTreeMap<(u8, Bytes), Option<Bytes>>,
     membership: StoredMembership,
     flushed: LogId,
@@ -44,7 +44,7 @@ pub struct Survivor {
     digest: u64,
 }
 
-/// What is there.
+/// The content of the survivor.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The last entry that the node's state held: known to be committed.
@@ -53,7 +53,7 @@ pub struct Report {
     pub last: LogId,
     /// The members it knew.
     pub members: Vec<Member>,
-    /// What is kept.
+    /// The counts of kept rows.
     pub counts: Counts,
 }
 
@@ -88,12 +88,12 @@ impl Survivor {
         Ok(survivor)
     }
 
-    /// Whose data it is.
+    /// The identity of the node.
     pub fn identity(&self) -> &Identity {
         &self.files.identity
     }
 
-    /// What is there.
+    /// The content of the survivor.
     pub fn report(&self) -> Report {
         Report {
             flushed: self.flushed,

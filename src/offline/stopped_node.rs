@@ -31,12 +31,12 @@ impl StoppedNode {
         Ok(Self { files, log })
     }
 
-    /// Whose directory it is.
+    /// The identity of its directory.
     pub fn identity(&self) -> &Identity {
         &self.files.identity
     }
 
-    /// What its log holds.
+    /// The content of its log.
     pub fn log(&self) -> &log::Inspection {
         &self.log
     }

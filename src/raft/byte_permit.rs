@@ -62,7 +62,7 @@ impl BytePermit {
         }
     }
 
-    /// What it counts.
+    /// The bytes it counts.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -90,8 +90,8 @@ impl ReadBudget {
         self.bytes() <= LOADED_BYTES_MAX + reserve
     }
 
-    /// Whether so much is held that nothing more is to be read before some of it is gone. What is read then exceeds
-    /// [`LOADED_BYTES_MAX`] by at most one answer for each thread that reads.
+    /// Whether nothing more may be read until some bytes are gone. Reads under way then exceed [`LOADED_BYTES_MAX`] by at most one answer
+    /// for each thread that reads.
     pub fn is_full(&self) -> bool {
         self.bytes() > LOADED_BYTES_MAX
     }

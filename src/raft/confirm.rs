@@ -161,7 +161,7 @@ impl Rounds {
     }
 }
 
-/// Whom this node's vote is for, as its log last stored it.
+/// The leader that this node's vote is for, as its log last stored it.
 fn voted_for(context: &NodeContext) -> Option<Leader> {
     Some(vote_from_bytes(&context.log.position().vote?).ok()?.leader_id)
 }

@@ -1,4 +1,4 @@
-//! What every task of one node needs: facts that never change, and handles.
+//! The context of a node's tasks: facts that never change, and handles.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::storage::log::Log;
 use crate::storage::state::State;
 use crate::types::{LogId, NodeId};
 
-/// What a node was started as.
+/// The facts that a node was started with.
 pub struct Facts {
     /// This node.
     pub me: NodeId,
@@ -36,15 +36,15 @@ pub struct Facts {
     pub data_dir: PathBuf,
 }
 
-/// One node, as its tasks see it. Nothing in it is ever replaced. What only one of them needs is that one's own.
+/// One node, as its tasks see it. Nothing in it is ever replaced. Handles that only one task needs belong to that task.
 pub struct NodeContext {
     /// The outside world.
     pub env: Env,
-    /// What it was started as.
+    /// The facts that the node was started with.
     pub facts: Facts,
     /// openraft.
     pub raft: Raft,
-    /// What was applied.
+    /// The applied state.
     pub state: Arc<State<AppliedState>>,
     /// The log.
     pub log: Log,
@@ -56,9 +56,9 @@ pub struct NodeContext {
     pub clocks: Arc<Clocks>,
     /// Work that may wait for a disk.
     pub blocking: Blocking,
-    /// What this node remembers of its past.
+    /// The node's memory of its past.
     pub events: Arc<Events>,
-    /// Who leads.
+    /// The leadership, as far as this node knows.
     pub leadership: LeadershipState,
     /// Whether this node is to stop.
     pub failure: Failure,
@@ -106,8 +106,8 @@ impl NodeContext {
         self.state.view(|state, _, _| state.is_removed(id))
     }
 
-    /// Whether anything that has to be written first would only wait: its log has no room. What is refused then looks to others as if
-    /// this node were down, and nothing piles up in front of its Raft.
+    /// Whether a write to the log would only wait: the log has no room. A refusal then looks to other nodes as if this node were down, and
+    /// nothing piles up in front of its Raft.
     pub fn would_wait_for_room(&self, vote: &Vote) -> bool {
         self.log.waits_for_room() && self.vote() != *vote
     }

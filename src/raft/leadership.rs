@@ -1,4 +1,4 @@
-//! Who leads, as far as this node can know.
+//! The leadership, as far as this node can know it.
 //!
 //! ```text
 //! appends heard ──────┐
@@ -28,7 +28,7 @@ use crate::mutant::{self, Mutant};
 use crate::storage::state::State;
 use crate::types::{LeaderHint, NodeId, Refusal, RefusalKind};
 
-/// What this node knows of the leadership.
+/// The leadership, as this node knows it.
 pub struct LeadershipState {
     me: NodeId,
     raft: Raft,
@@ -43,7 +43,7 @@ pub struct LeadershipState {
     published: watch::Sender<Leadership>,
 }
 
-/// What wakes the task that publishes who leads.
+/// Inputs that wake the task that publishes the leader.
 struct Inputs {
     heard: watch::Receiver<Option<Vote>>,
     lost: watch::Receiver<Option<Vote>>,
@@ -97,17 +97,17 @@ impl LeadershipState {
         self.hung.send_replace(hung);
     }
 
-    /// What is known of the majority behind the leader.
+    /// The majority behind the leader, as this node knows it.
     pub fn quorum(&self) -> &Quorum {
         &self.quorum
     }
 
-    /// Who leads, as last published.
+    /// The leadership as last published.
     pub fn published(&self) -> Leadership {
         self.published.borrow().clone()
     }
 
-    /// The same, as it changes.
+    /// The published leadership, as it changes.
     pub fn subscribe(&self) -> watch::Receiver<Leadership> {
         self.published.subscribe()
     }

@@ -84,7 +84,7 @@ pub struct Member {
     pub voter: bool,
 }
 
-/// Who leads, as far as this node knows.
+/// The leadership, as far as this node knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// The current term.

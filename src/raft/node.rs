@@ -33,27 +33,27 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stopping node waits for its last flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a node is in Raft's eyes.
+/// A node's role in Raft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It leads.
+    /// Leads, with a majority behind it.
     Leader,
-    /// It follows.
+    /// Follows a leader.
     Follower,
-    /// It has no vote.
+    /// Has no vote.
     Learner,
-    /// It asks for votes, or leads by its term and no majority answers it.
+    /// Asks for votes, or leads by its term without an answer of a majority.
     Candidate,
 }
 
-/// What a node says of itself. Indexes are `None` before anything is there.
+/// The status of a node. Indexes are `None` before anything is stored.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// Its role.
     pub role: Role,
     /// Its term.
     pub term: u64,
-    /// Who leads, if known: one that a majority stands behind.
+    /// The leader, if known: one that a majority stands behind.
     pub leader: Option<NodeId>,
     /// Last log index.
     pub last_log: Option<u64>,
@@ -105,7 +105,7 @@ pub struct Status {
 pub struct Peer {
     /// A lazy channel.
     pub channel: Channel,
-    /// What each call to it carries.
+    /// The route that each call carries.
     pub route: Route,
 }
 
@@ -113,7 +113,7 @@ pub struct Peer {
 #[derive(Clone)]
 pub struct Node(Arc<Parts>);
 
-/// What a handle reaches.
+/// The parts that a handle reaches.
 pub(super) struct Parts {
     pub context: Arc<NodeContext>,
     pub table: Arc<PeerTable>,
@@ -166,7 +166,7 @@ impl Node {
         others.filter_map(elsewhere).collect()
     }
 
-    /// Who leads, as it changes.
+    /// The leadership, as it changes.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.0.context.leadership.subscribe()
     }
@@ -194,12 +194,12 @@ impl Node {
         if members.iter().any(|member| member.voter) { members } else { self.0.context.facts.configured.clone() }
     }
 
-    /// Who belongs to the cluster, by what this node has applied; before bootstrap nobody does.
+    /// The members, as this node has applied them; none before bootstrap.
     pub fn roster(&self) -> Roster {
         members::roster(&self.0.context)
     }
 
-    /// The same, once this node has applied any entry, of which the first says it; `None`: it has not within `timeout`. Cancel safe.
+    /// The members, once this node has applied an entry; `None`: it has not within `timeout`. Cancel safe.
     pub async fn roster_within(&self, timeout: Duration) -> Option<Roster> {
         let wait = self.0.context.raft.wait(Some(timeout));
         wait.applied_index_at_least(Some(0), "members").await.ok()?;
@@ -251,7 +251,7 @@ impl Node {
         self.0.context.failure.was_removed()
     }
 
-    /// What this node remembers of its past.
+    /// The node's memory of its past.
     pub fn events(&self) -> &crate::events::Events {
         &self.0.context.events
     }
@@ -313,7 +313,7 @@ impl Node {
         self.0.room.space()
     }
 
-    /// What this node says of itself.
+    /// The status of this node.
     pub fn status(&self) -> Status {
         let context = &self.0.context;
         let leader = context.leadership.live_leader();
@@ -388,7 +388,7 @@ impl Node {
         self.0.room.is_low()
     }
 
-    /// Whose disks keep this node, if it leads, from taking saves, for people; `None`: the voters with room are a majority.
+    /// The voters whose full disks keep this node, if it leads, from taking saves, for people; `None`: a majority has room.
     pub fn saves_wait_for(&self) -> Option<String> {
         self.0.room.verdict().waits_for()
     }
@@ -418,7 +418,7 @@ impl Node {
         }
     }
 
-    /// Hands leadership over, flushes, stops. What was acknowledged is durable before, with or without this.
+    /// Hands leadership over, flushes, stops. Acknowledged writes are durable with or without this call.
     pub async fn shutdown(&self) {
         self.give_up_leadership().await;
         if let Err(error) = self.0.context.raft.shutdown().await {

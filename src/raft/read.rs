@@ -29,7 +29,7 @@ pub type Age = Option<u64>;
 /// Takes the answer to a listing and what it counts for until it is sent; called exactly once.
 pub type ReplyList = Box<dyn FnOnce(Result<(ListPage, BytePermit), Refusal>) + Send>;
 
-/// What answers reads.
+/// Answers reads.
 pub struct Reads {
     pub context: Arc<NodeContext>,
     pub confirmer: Arc<Confirmer>,

@@ -1,4 +1,4 @@
-//! Rebuilding a node whose state is damaged, or is not what a majority has (L37): from the leader's, before Raft starts.
+//! Rebuilding a node whose state is damaged, or differs from a majority's (L37): from the leader's state, before Raft starts.
 //!
 //! ```text
 //! damage or divergence while serving ─> mark, process ends ─> start ─┐
@@ -6,9 +6,9 @@
 //!   everything this node's log holds, applies it, sends a snapshot ─> new state file ─> CURRENT moved ─> mark removed ─> Raft starts
 //! ```
 //!
-//! Log and vote are kept: this node may have promised them. The snapshot ends behind the last entry of this log, and is of entries that
-//! are committed: whatever this log holds is in it, or was never acknowledged. What it then lacks is purged by openraft at its start.
-//! Until then the node serves nothing: its ports are closed, and its clients go elsewhere.
+//! Log and vote are kept: this node may have promised them. The snapshot ends behind the last entry of this log and holds committed entries
+//! only: every acknowledged entry of this log is in it. openraft purges the entries that the log then lacks at its start. Until then the
+//! node serves nothing: its ports are closed, and its clients go elsewhere.
 
 mod leader;
 mod mark;
@@ -69,19 +69,19 @@ pub struct Rebuild {
     pub options: state::Options,
     /// Where its log ends.
     pub last_index: u64,
-    /// Who may have the state: as configured, and as was known when the mark was made, or by the damaged state. A member that
-    /// does not lead names the leader.
+    /// The members that may have the state: the configured ones, and those known when the mark was made or by the damaged state. A member
+    /// that does not lead names the leader.
     pub members: Vec<(NodeId, String)>,
 }
 
-/// The members by a state that is damaged elsewhere; nobody where that can't be read either. Blocks on the disk.
+/// Members read from the damaged state's membership row; empty if that row is damaged too. Blocks on the disk.
 pub fn members_in(env: &Env, state_dir: &Path) -> Vec<(NodeId, String)> {
     let found = state::StoppedState::open(env, state_dir).and_then(|stopped| raft_rows(&stopped.rows()));
     let membership = found.map(|(membership, _)| membership).unwrap_or_default();
     membership.nodes().map(|(id, node)| (*id, node.peer_address.clone())).collect()
 }
 
-/// The members to ask, each once: those of the mark go before the configured ones, whose addresses may be older.
+/// The members to ask, each once. Marked addresses override configured ones, which may be older.
 pub fn members_to_ask(me: NodeId, marked: &[(NodeId, String)], configured: &[Member]) -> Vec<(NodeId, String)> {
     let configured = configured.iter().map(|member| (member.id, member.peer_address.clone()));
     let all: BTreeMap<NodeId, String> = configured.chain(marked.iter().cloned()).collect();

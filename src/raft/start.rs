@@ -51,13 +51,13 @@ use crate::wire::peer::v1::peer_server::PeerServer;
 const API_QUEUE: u64 = 8192;
 const PURGE_BATCH: u64 = 256;
 
-/// What a node is started with.
+/// The options a node is started with.
 pub struct Options {
     /// The outside world.
     pub env: Env,
     /// The network.
     pub net: Arc<dyn Net>,
-    /// What connections to peers believe and show; without, they are open.
+    /// The CAs and the certificate of connections to peers; `None`: they are open.
     pub tls: Option<TlsConnector>,
     /// This node.
     pub node: NodeId,
@@ -80,7 +80,7 @@ pub struct Options {
     /// Whether a leader that is gone is replaced at once (see [`super::failover`]). Without, elections wait out their timeouts: safety
     /// must not need it, and tests show that.
     pub early_elections: bool,
-    /// What is kept of the log.
+    /// How much of the log is kept.
     pub log_kept: purge::Kept,
     /// How the log is kept.
     pub log: log::Options,

@@ -29,7 +29,7 @@ use crate::machine::newest_version;
 use crate::raft::{CLUSTER_VERSION_MIN, Role};
 use crate::types::{Refusal, RefusalKind};
 
-/// What those hear who may not know more.
+/// The text for callers that may not see more.
 const SEE_LOG: &str = "the last good ones stay in force: the node's log and `quorate doctor` say why";
 
 const SEE_DOCTOR: &str = "nearly used up: `quorate doctor` says which and by whom";

@@ -20,7 +20,7 @@ pub const DISK_LOW_RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Validated {
     pub operation: Operation,
     pub cluster_id: Option<ClusterId>,
-    /// What is left until the caller's deadline.
+    /// The time left until the caller's deadline.
     pub timeout: Duration,
 }
 
@@ -65,7 +65,7 @@ fn validate_write(write: Write) -> Result<Write, Refusal> {
     Ok(write)
 }
 
-/// What a node knows when it decides where a call goes.
+/// The facts that decide where a call goes.
 #[derive(Clone, Debug)]
 pub struct Situation {
     pub now: Duration,
@@ -76,9 +76,9 @@ pub struct Situation {
     /// Of everything: one has it as a member, and it won't be led here.
     pub is_estranged: bool,
     pub leads: bool,
-    /// Who leads, where that is known.
+    /// The leader, if known.
     pub leader: Option<LeaderHint>,
-    /// Whose disks saves must wait for, since too few voters have room; `None` where this node does not lead.
+    /// The voters whose disks saves wait for, since too few have room; `None` where this node does not lead.
     pub saves_wait_for: Option<String>,
     /// This node leads by its term, and no majority answers it: nothing can be settled here, and clients had better ask the others.
     pub lacks_quorum: bool,
@@ -95,7 +95,7 @@ pub enum Route {
     Here,
     /// To the leader.
     Forward(NodeId),
-    /// It waits for a leader.
+    /// The call waits for a leader.
     Park,
     /// Nothing was proposed.
     Refuse(Refusal),

@@ -1,5 +1,5 @@
 //! A stream of operations and their answers, driven as one: it reads requests when no answer waits, so it needs no task of its own.
-//! What it holds for its reader is shared with [`super::readers`], which takes it away from a reader that stands still.
+//! It shares the content it holds with [`super::readers`], which takes it away from a stalled reader.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What a node applied, in the few numbers that a trial compares with what its clients sent.
+//! The numbers of applied requests, which a trial compares with those its clients sent.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub struct AppliedWrite {
     pub client: u64,
     /// See `client`.
     pub sequence: u64,
-    /// It found no entry of this client.
+    /// The entry named an unknown client.
     pub client_unknown: bool,
 }
 

@@ -21,7 +21,7 @@ pub use crate::storage::backup::{Error, Header};
 /// drawn at, so a command line that lies around is refused.
 const CLUSTER_ID_FRESH: Duration = Duration::from_secs(24 * 3600);
 
-/// What a new cluster is made of: a checksum over all of it. The nodes of one cluster must be made of one and the same.
+/// A checksum over the whole source of a new cluster. All nodes of the cluster must start from one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(pub u32);
 

@@ -23,7 +23,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// What it is called in metrics.
+    /// Its name in metrics.
     pub fn kind(&self) -> Kind {
         match self {
             Operation::Write(Write::Save { .. }) => Kind::Save,
@@ -55,7 +55,7 @@ impl Operation {
         consistency == Consistency::Stale
     }
 
-    /// What it counts for while it is in flight, in bytes.
+    /// Its size in bytes, while it is in flight.
     pub fn bytes(&self) -> u64 {
         let content = match self {
             Operation::Write(write) => write.change().map_or(0, crate::types::Change::stored_bytes),

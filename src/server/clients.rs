@@ -60,7 +60,7 @@ impl Filter {
     }
 }
 
-/// Who has clients, and at most `limit` of them, those with the most outcomes first. Cancel safe.
+/// The holders of clients, and at most `limit` clients, those with the most outcomes first. Cancel safe.
 ///
 /// Errors: this node does not lead.
 pub async fn list(node: &Node, guard: &Guard, filter: &Filter, limit: usize) -> Result<v1::ClientsResponse, Refusal> {
@@ -95,10 +95,10 @@ pub async fn list(node: &Node, guard: &Guard, filter: &Filter, limit: usize) -> 
     })
 }
 
-/// Ends the clients that are meant, a bounded number of them; says how many, and whether there may be more. What one of them has open is
-/// then answered as by a client that is unknown. Dropping the future leaves what was proposed to happen.
+/// Ends a bounded number of the named clients; gives their number, and whether there may be more. Open requests of an ended client are
+/// answered as those of an unknown one. Dropping the future leaves a proposed change to happen.
 ///
-/// Errors: this node does not lead, or nobody in particular is meant: nothing changed. What ends midway is an unknown: asking again is safe.
+/// Errors: this node does not lead, or the filter names no client: nothing changed. A failure midway is an unknown: asking again is safe.
 pub async fn drop_clients(node: &Node, guard: &Guard, filter: &Filter) -> Result<v1::DropClientsResponse, Refusal> {
     if filter.is_all() {
         return Err(Refusal::invalid("say which clients: nothing was changed; some of token, unknown, idle_ms, clients"));

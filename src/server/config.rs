@@ -43,7 +43,7 @@ pub struct Config {
     /// Disk and memory of a node.
     #[serde(default)]
     pub storage: StorageConfig,
-    /// What a node tells of itself.
+    /// The node's logs and metrics.
     #[serde(default)]
     pub observe: ObserveConfig,
     /// Certificates; without them the ports are open.
@@ -70,10 +70,10 @@ pub struct MemberConfig {
     /// Where it listens for clients, if not at `client`: `0.0.0.0` and `[::]` are every address of the machine. Of no interest to others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_listen: Option<String>,
-    /// The same for `peer`.
+    /// The address to listen at for peers, where it differs from `peer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_listen: Option<String>,
-    /// The same for `admin`.
+    /// The address to listen at for the admin port, where it differs from `admin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_listen: Option<String>,
 }
@@ -141,7 +141,7 @@ pub struct StorageConfig {
     /// least 1 s.
     #[serde(with = "humantime_serde")]
     pub scrub_interval: Duration,
-    /// What that reads in a second, at most. Default 8 MiB, 64 KiB to 16 GiB.
+    /// The scrubber's reads in a second, at most. Default 8 MiB, 64 KiB to 16 GiB.
     pub scrub_rate: ByteSize,
 }
 
@@ -195,7 +195,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Config {
-    /// What a size like "20 GiB" is in bytes; `None`: it is none.
+    /// The bytes of a size like "20 GiB"; `None`: it is not a size.
     pub(super) fn bytes_of(text: &str) -> Option<u64> {
         text.parse().ok().map(|size: ByteSize| size.as_u64())
     }
@@ -210,7 +210,7 @@ impl Config {
         Self::parse(&text).map_err(|error| Error(format!("{}: {error}", path.display())))
     }
 
-    /// The same from text, members then ordered by id.
+    /// Parses a configuration and checks it; members are then ordered by id. Errors: the key and both sides.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
@@ -384,7 +384,7 @@ fn host_ip(address: &str) -> Option<IpAddr> {
     host.trim_matches(['[', ']']).parse().ok()
 }
 
-/// The same of an address to listen at, which may be every address of the machine.
+/// Checks an address to listen at, which may be every address of the machine.
 fn validate_host_and_port(address: &str) -> Result<(), &'static str> {
     if address.len() > ADDRESS_BYTES_MAX {
         return Err("is too long for an address");
@@ -574,7 +574,7 @@ mod tests {
         assert_eq!(loopback.expect("valid").require_loopback(), Ok(()));
     }
 
-    /// What the others connect to and what a node listens at: behind published ports of a container they differ.
+    /// A node's own address differs from the one it is reached at behind a container's published ports.
     #[test]
     fn a_node_may_listen_elsewhere_than_it_is_reached() {
         let apart = |keys: &str| three().replacen("id = 2\n", &format!("id = 2\n{keys}\n"), 1);

@@ -1,4 +1,4 @@
-//! What the parts of a server share: the node below, the credentials in force, the clock, and what is counted.
+//! Shared by the parts of a server: the node, the credentials in force, the clock, and the counters.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,13 +13,13 @@ use super::shares::{self, Usage};
 use crate::env::Clock;
 use crate::raft::Node;
 
-/// Who may do what, and what is known of the credentials in force.
+/// The rights of callers, and the state of the credentials in force.
 pub struct Access {
     pub guard: Guard,
     pub state: Arc<security::State>,
 }
 
-/// See the module. Cheap to clone.
+/// Shared by the parts of a server. Cheap to clone.
 #[derive(Clone)]
 pub struct ServerContext(Arc<Inner>);
 
@@ -42,7 +42,7 @@ impl ServerContext {
         self.0.calls.node()
     }
 
-    /// Who may do what here.
+    /// Checks the rights of callers.
     pub fn guard(&self) -> &Guard {
         &self.0.access.guard
     }
@@ -80,7 +80,7 @@ impl ServerContext {
         self.now().saturating_sub(self.0.began)
     }
 
-    /// What is counted here, of [`Levels`].
+    /// The [`Levels`] of the parts that this context reaches.
     pub fn levels(&self) -> Levels {
         Levels {
             in_flight_bytes: self.0.calls.in_flight().load(Ordering::Relaxed),

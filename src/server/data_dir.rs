@@ -7,12 +7,12 @@ use crate::env::Env;
 use crate::storage::directory::{self, Found, own_of};
 use crate::types::NodeId;
 
-/// What a node is started for: only one that is meant to begin may find nothing.
+/// Whether a node may start on an empty data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// It has data.
+    /// No: the node has data.
     No,
-    /// It forms a new cluster, or joins one.
+    /// Yes: the node forms a new cluster, or joins one.
     Yes,
 }
 

@@ -1,4 +1,4 @@
-//! What the transport knows of a call and the services do not: the caller's deadline in its header, and refusals that it makes itself.
+//! The transport's part of a call: the caller's deadline in its header, and refusals that the transport makes itself.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -17,12 +17,12 @@ use crate::wire;
 
 /// The header with what is left until the caller's deadline when it sent the call (gRPC over HTTP/2, "Requests").
 const TIMEOUT: &str = "grpc-timeout";
-/// What a refusal needs to be made and to arrive: then the caller ends the call by itself, and learns nothing.
+/// The time a refusal needs to reach the caller before the caller gives up.
 const MARGIN: Duration = Duration::from_millis(500);
 /// Digits of a timeout.
 const DIGITS_MAX: usize = 8;
 
-/// What an operation may take so that its answer arrives before the caller ends the call; `None` where it does not say when it does.
+/// The time for an operation, so that its answer arrives before the caller gives up; `None`: the caller names no deadline.
 pub fn given(metadata: &MetadataMap) -> Option<Duration> {
     let timeout = parse(metadata.get(TIMEOUT)?.to_str().ok()?)?;
     Some(timeout - (timeout / 3).min(MARGIN))

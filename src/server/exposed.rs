@@ -1,12 +1,12 @@
-//! What every user of this machine may read, and only the node's should.
+//! Files that every user of this machine may read, and only the node's should.
 
 use super::config::Config;
 use crate::env::open_to_all;
 use crate::types::NodeId;
 
-/// One line for each: the private key, the tokens, the data directory that is there already. A new one is made for its owner alone.
+/// One line for each: the private key, the tokens, an existing data directory. A new one is made for its owner alone.
 ///
-/// What may be read is used all the same: a host on which nobody else has an account loses nothing by it.
+/// The files are used all the same: a host with one account loses nothing by it.
 pub fn exposed(config: &Config, node: NodeId) -> Vec<String> {
     let key = config.tls.as_ref().map(|tls| ("the private key", tls.of_node(node).key, "chmod o-rwx"));
     let tokens = config.auth.as_ref().map(|auth| ("the file of tokens", auth.tokens.clone(), "chmod o-rwx"));

@@ -18,7 +18,7 @@ use crate::net::Connection;
 use crate::types::Refusal;
 use crate::wire;
 
-/// Who may make a call, as far as its headers tell.
+/// The right to make a call, as far as its headers tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     /// Everyone who can connect.
@@ -35,7 +35,7 @@ struct Rule {
     takes: Takes,
 }
 
-/// What each call may be. A method without a row takes as little as any and a token.
+/// The right that each call needs. A method without a row needs the least, and a token.
 fn rule(path: &str) -> Rule {
     row(path).unwrap_or(Rule { who: Who::Holder, takes: Takes { message_bytes: ASK_MESSAGE_BYTES_MAX, one: true } })
 }

@@ -30,7 +30,7 @@ pub struct Check {
     pub detail: String,
 }
 
-/// What the checks are made of.
+/// The facts that the checks are made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     pub failed: Option<String>,
@@ -39,7 +39,7 @@ pub struct Facts {
     /// Why it is in no cluster, though one has it as a member.
     pub estranged: Option<String>,
     pub leader: Option<u64>,
-    /// It leads by its term, and no majority answers it.
+    /// The node leads by its term, and no majority answers it.
     pub lacks_quorum: bool,
     /// Nodes in another state than this one.
     pub differing: Vec<u64>,

@@ -1,5 +1,5 @@
-//! What a node counted in each short interval of its last minutes, for the charts of the admin page: they show what came before the page
-//! was opened. It is in memory only, bounded, and asked for by any node of the cluster.
+//! The counts of a node in each short interval of its last minutes, for the charts of the admin page: they show the time before the page
+//! was opened. In memory only, bounded; any node of the cluster may ask for it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ pub const INTERVAL: Duration = Duration::from_secs(2);
 /// Samples kept: five minutes.
 pub const SAMPLES_MAX: usize = 150;
 
-/// What a node counts from its start on, at one moment.
+/// The counters of a node at one moment, from its start on.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
     /// By the node's clock that does not jump.

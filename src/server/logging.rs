@@ -1,4 +1,4 @@
-//! What this process logs: shown and changed through the admin port.
+//! The log level of this process: shown and changed through the admin port.
 //!
 //! The program that set its logging up says here how to change it; a process that embeds the server need not.
 

@@ -1,4 +1,4 @@
-//! What a node counts. One registry per node, so several nodes in one process stay apart. No session id ever becomes a label.
+//! The metrics of a node. One registry per node, so several nodes in one process stay apart. No session id ever becomes a label.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,7 +44,7 @@ pub fn quantile_us(spread: &Spread<u64>, q: f64) -> Option<u64> {
     (spread[SECONDS.len()] > 0).then_some((low * 1e6) as u64)
 }
 
-/// What an operation is called in metrics.
+/// An operation's name in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Save,
@@ -144,16 +144,16 @@ pub struct Levels {
     pub credentials: Report,
     /// How full the tables are.
     pub tables: Vec<Usage>,
-    /// What each token has used of its shares, by its name.
+    /// The usage of each token, by its name.
     pub tokens: Vec<(String, Vec<Usage>)>,
 }
 
-/// What this process uses now, where the system says.
+/// The usage of this process, if the system reports it.
 pub fn own_usage() -> Option<OwnUsage> {
     OwnUsage::read().ok()
 }
 
-/// What the connections of a node's ports carry. Each connection is counted where it was accepted, so all nodes together count every
+/// The traffic of a node's ports. Each connection is counted where it was accepted, so all nodes together count every
 /// byte between two of them once in and once out of one node.
 #[derive(Clone, Debug, Default)]
 pub struct Wire {
@@ -415,7 +415,7 @@ impl Metrics {
         }
     }
 
-    /// What every program that Prometheus knows says of its process, under the names that dashboards expect.
+    /// The usage of the process, under the names that dashboards for Prometheus expect.
     fn process(&self, levels: &Levels) {
         let since = || levels.wall_ms as f64 / 1000.0 - levels.uptime.as_secs_f64();
         metrics::gauge!("process_start_time_seconds").set(*self.started_s.get_or_init(since));
@@ -427,7 +427,7 @@ impl Metrics {
     }
 }
 
-/// What `# HELP` says is what the documentation says, so no metric is without.
+/// Sets `# HELP` from the documentation, so that no metric is without.
 fn describe() {
     for (name, kind, text) in documented() {
         let text = SharedString::from_owned(text.replace('`', ""));

@@ -74,7 +74,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Why a node stopped by itself. What it acknowledged is on disk; the text says what a person must look at.
+/// Why a node stopped by itself. Acknowledged writes are on disk; the text says what to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     message: String,

@@ -189,7 +189,7 @@ fn members_to(cluster: Option<ClusterId>, roster: Roster) -> v1::MembersResponse
     }
 }
 
-/// What the caller asks for, within bounds.
+/// The caller's timeout, within bounds.
 fn within(timeout_ms: u32) -> Duration {
     if timeout_ms == 0 { CHANGE_DEFAULT } else { Duration::from_millis(timeout_ms.into()).min(CHANGE_MAX) }
 }

@@ -1,4 +1,4 @@
-//! What the peer port asks of the server: operations that a peer forwards, and this node's own status.
+//! The server's side of the peer port: operations that a peer forwards, and this node's own status.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

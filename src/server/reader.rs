@@ -1,4 +1,4 @@
-//! What one stream of answers holds for its reader. The stream takes from it; [`super::readers`] takes it away from a stalled reader.
+//! The content that one stream of answers holds for its reader. The stream takes from it; [`super::readers`] drops it if the reader stalls.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::wire::v1;
 /// Answers of several frames under way at once; while fewer are, small answers overtake them.
 const MANY_FRAMES_MAX: usize = 4;
 
-/// What a stream holds for its reader.
+/// The content that a stream holds for its reader.
 pub struct Reader {
     held: Mutex<Held>,
     /// Not a peer, which reads for all its clients.
@@ -68,7 +68,7 @@ pub struct Held {
     cut_off: Option<&'static str>,
 }
 
-/// What there is for a reader.
+/// The next thing for a reader.
 pub enum Next {
     Frame(u64, v1::submit_response::Answer),
     /// Nothing, at the moment.

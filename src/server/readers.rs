@@ -171,7 +171,7 @@ mod tests {
         drop((first, second));
     }
 
-    /// What two connections and two tokens hold, of one room.
+    /// The bytes of two connections and two tokens, in one budget.
     #[derive(Default)]
     struct Held {
         budget: ReadBudget,

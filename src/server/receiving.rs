@@ -1,14 +1,14 @@
-//! Requests while they arrive: what is there of one that is not whole is counted, bounded and ended when it takes too long.
+//! Requests while they arrive: the part of an incomplete one is counted, bounded and dropped when the rest takes too long.
 //!
 //! ```text
 //! body ── whole in what came ───────────────────────────> the service
 //!   └──── a part ── held here, counted for node, connection and token ── whole ──> the service
-//!                     │ above a bound: refused        │ not whole in time: ended by look()
+//!                     │ above a bound: refused        │ not whole in time: ended by end_late()
 //! ```
 //!
-//! The transport above reserves what a message says to have as soon as it says so, and holds what has come of it for as long as it likes.
-//! So a part stays here, as it came, until the rest has come, and nothing is reserved for what was only announced. What arrives whole at
-//! once, as most requests do, is passed on untouched and counts nothing here. A request that is refused changed nothing.
+//! The transport reserves the announced size of a message at once, and holds a part of it for as long as the rest takes. So a part stays
+//! here until the rest has come, and nothing is reserved for an announcement. A request that arrives whole, as most do, is passed on
+//! untouched and counts nothing here. A refused request changed nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -29,7 +29,7 @@ use crate::limits::{KIB, RECEIVING_BYTES_MAX, RECEIVING_SHARE_BYTES_MAX, REQUEST
 use crate::types::{Refusal, RefusalKind};
 use crate::wire;
 
-/// What precedes every message: a flag and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
+/// The prefix of every message: a flag and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
 const HEADER_BYTES: usize = 5;
 /// A piece below this is copied beside those before it: each piece that is kept as it came keeps what it was read into.
 const PIECE_BYTES_MIN: usize = 4 * KIB as usize;
@@ -81,8 +81,8 @@ impl Receiving {
         Received { receiving: self.clone(), body, takes, from, part, framing, ready, watched: None, begun: false, ended: false }
     }
 
-    /// Ends requests that are not whole [`REQUEST_PATIENCE`] after they began. How many.
-    pub fn look(&self, now: Duration) -> usize {
+    /// Ends requests that are not whole [`REQUEST_PATIENCE`] after they began. Gives their number.
+    pub fn end_late(&self, now: Duration) -> usize {
         let waiting: Vec<_> = self.waiting().requests.values().filter_map(Weak::upgrade).collect();
         let late = waiting.iter().filter(|part| locked(part).end_if_late(now)).count();
         self.0.ended[0].fetch_add(late as u64, Ordering::Relaxed);
@@ -95,7 +95,7 @@ impl Receiving {
             tokio::select! {
                 _ = stop.changed() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {
-                    let late = self.look(self.0.clock.now());
+                    let late = self.end_late(self.0.clock.now());
                     if late > 0 {
                         tracing::warn!(requests = late, limit = ?REQUEST_PATIENCE, "requests did not arrive whole in time and were ended");
                     }
@@ -143,7 +143,7 @@ impl Drop for Watched {
     }
 }
 
-/// What a call takes.
+/// The limits of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Takes {
     /// The largest message.
@@ -152,7 +152,7 @@ pub struct Takes {
     pub one: bool,
 }
 
-/// Whose a body is.
+/// The origin of a body.
 pub struct From {
     /// Counts for its connection.
     pub connection: Arc<AtomicU64>,
@@ -160,7 +160,7 @@ pub struct From {
     pub token: Option<Arc<str>>,
 }
 
-/// What is held of a request.
+/// The part of a request that has arrived.
 #[derive(Default)]
 struct Part {
     pieces: Vec<Bytes>,
@@ -358,7 +358,7 @@ impl Received {
         Ok(())
     }
 
-    /// What was held is whole, or all that comes.
+    /// Releases the held part: the request is complete, or ends.
     fn release(&mut self) {
         let mut part = locked(&self.part);
         part.end_small();
@@ -474,7 +474,7 @@ mod tests {
         (sender, receiving.of(Body::new(Pieces(pieces)), takes, from))
     }
 
-    /// What the body gives now: its bytes, and how it ended, if it did.
+    /// The bytes that the body gives now, and its end, if it ended.
     fn taken(received: &mut Received) -> (Vec<u8>, Option<Result<(), Status>>) {
         let mut bytes = Vec::new();
         loop {
@@ -587,12 +587,12 @@ mod tests {
             sender.send(message(1000)[..500].to_vec().into()).expect("it is read");
             assert!(taken(&mut received).1.is_none());
             let now = receiving.0.clock.now();
-            assert_eq!((receiving.look(now), receiving.bytes()), (0, 500));
+            assert_eq!((receiving.end_late(now), receiving.bytes()), (0, 500));
             // It drips on, and is as late.
             sender.send(message(1000)[500..501].to_vec().into()).expect("it is read");
             assert!(taken(&mut received).1.is_none());
             let late = now + REQUEST_PATIENCE;
-            assert_eq!((receiving.look(late), receiving.bytes(), receiving.look(late)), (1, 0, 0));
+            assert_eq!((receiving.end_late(late), receiving.bytes(), receiving.end_late(late)), (1, 0, 0));
             assert_eq!(refusal(taken(&mut received).1).kind, RefusalKind::DeadlineExceeded);
         }
         assert_eq!(receiving.ended(), [2, 0]);
@@ -601,7 +601,7 @@ mod tests {
         let (sender, mut idle) = begin(&receiving, false, "t");
         sender.send(message(10).into()).expect("it is read");
         assert!(taken(&mut nothing).1.is_none() && taken(&mut idle).1.is_none());
-        assert_eq!(receiving.look(receiving.0.clock.now() + REQUEST_PATIENCE), 1);
+        assert_eq!(receiving.end_late(receiving.0.clock.now() + REQUEST_PATIENCE), 1);
         assert_eq!(refusal(taken(&mut nothing).1).kind, RefusalKind::DeadlineExceeded);
         assert!(taken(&mut idle).1.is_none());
     }

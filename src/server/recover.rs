@@ -8,7 +8,7 @@ use crate::types::{ClusterId, NodeId};
 
 pub use crate::offline::{Error, REVISIONS_SKIPPED, Report, Survivor};
 
-/// What a new cluster is made of.
+/// The source of a new cluster from a survivor.
 pub fn source_of(survivor: &Survivor) -> Source {
     Source(survivor.checksum())
 }

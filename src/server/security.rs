@@ -1,9 +1,9 @@
 //! Certificates and tokens of a running node: read when it starts, and again while it runs.
 //!
-//! The files are looked at every [`RELOAD_INTERVAL`]. What changed is put in force for connections made from then on, and tokens for
-//! open ones too. What can't be used leaves what was in force, and is reported: in the log once, in `/readyz?verbose` and in the metrics for
-//! as long as it lasts. A signal would be one more thing to remember, and would not find the files of a mounted secret (decision 0045); who
-//! is used to one may send it, and reads in the log what came of it.
+//! The files are read every [`RELOAD_INTERVAL`]. Changed certificates are put in force for new connections, and tokens for open ones too.
+//! A file that can't be used leaves the last good one in force, and is reported: in the log once, in `/readyz?verbose` and in the metrics
+//! for as long as it lasts. A signal would be one more thing to remember, and would not find the files of a mounted secret (decision 0045);
+//! it reloads at once all the same, and the log shows the result.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// A certificate that ends so soon is reported.
 pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// What is known of the credentials in force; for health and metrics.
+/// The state of the credentials in force; for health and metrics.
 #[derive(Debug, Default)]
 pub struct State {
     /// Why what the files hold now is not in force.
@@ -40,7 +40,7 @@ pub struct State {
     pub refused: [Arc<AtomicU64>; 3],
 }
 
-/// What [`State`] held at one instant.
+/// The [`State`] at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Why what the files hold now is not in force.
@@ -92,7 +92,7 @@ pub struct Security {
 pub struct Reload(Arc<Notify>);
 
 impl Reload {
-    /// Now. What comes of it is in the log.
+    /// Reads the files now. The result is in the log.
     pub fn ask(&self) {
         self.0.notify_one();
     }
@@ -153,7 +153,7 @@ impl Security {
         Reload(self.asked.clone())
     }
 
-    /// What came of reading the files because somebody asked, who waits for a word even if nothing is new.
+    /// Logs the result of a requested reload, even if nothing is new.
     fn answer(&self, before: u64) {
         let report = self.state.report();
         match report.problem {
@@ -238,7 +238,7 @@ struct Files {
     host: String,
 }
 
-/// What the files hold.
+/// The contents of the files.
 #[derive(Clone, Default, PartialEq, Eq)]
 struct Contents {
     certificate: Vec<u8>,

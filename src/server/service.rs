@@ -36,7 +36,7 @@ impl SessionsService {
         Self { context, dispatcher, reporter, stop }
     }
 
-    /// Who calls, as the gate found out. Errors: `Unauthenticated`, as a status.
+    /// The caller, as the gate found. Errors: `Unauthenticated`, as a status.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         match request.extensions().get::<Caller>() {
             Some(caller) => Ok(caller.clone()),
@@ -61,11 +61,11 @@ impl SessionsService {
     }
 }
 
-/// What one caller asks on a stream.
+/// The requests of one caller on a stream.
 pub struct Requests {
     requests: Streaming<v1::SubmitRequest>,
     caller: Caller,
-    /// What waits for the readers of the connection.
+    /// Bytes that wait for the readers of the connection.
     loaded: Option<Arc<AtomicU64>>,
     context: ServerContext,
     /// When the caller ends the stream, if it says so, less a margin; by the node's monotonic clock.
@@ -90,7 +90,7 @@ impl Stream for Requests {
     }
 }
 
-/// What waits for the readers of the connection a request came by.
+/// The counter of bytes that wait for the readers of a request's connection.
 fn loaded<T>(request: &Request<T>) -> Option<Arc<AtomicU64>> {
     request.extensions().get::<Connection>().map(|connection| connection.loaded.clone())
 }

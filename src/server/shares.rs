@@ -266,7 +266,7 @@ impl Share {
         self.beside_reserve(Resource::Outcomes, in_all, most)
     }
 
-    /// What an operator needs to look after a cluster is never another's.
+    /// Refuses what would take the operators' reserve.
     fn beside_reserve(&self, what: Resource, used: u64, most: u64) -> Result<(), Refusal> {
         if used < most || self.is_admin {
             return Ok(());

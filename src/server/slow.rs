@@ -11,15 +11,15 @@ const SECOND: Duration = Duration::from_secs(1);
 /// One operation that was answered, by the node's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
-    /// It was admitted.
+    /// The admission.
     pub started: Duration,
     /// The last attempt began; `None`: there was none.
     pub dispatched: Option<Duration>,
-    /// It was answered.
+    /// The answer.
     pub ended: Duration,
     /// No leader was known for some of the time.
     pub parked: bool,
-    /// It was sent to the leader.
+    /// The call was sent to the leader.
     pub forwarded: bool,
     pub is_write: bool,
     /// The slowest sync of this node's log meanwhile.
@@ -31,7 +31,7 @@ pub struct Timing {
 pub enum Cause {
     /// No leader was known.
     NoLeader,
-    /// It waited for its turn: more came than rounds under way let through.
+    /// The call waited for its turn: more came than rounds under way let through.
     Queue,
     /// The leader, or the way there; its own log says more.
     Leader,

@@ -52,7 +52,7 @@ const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long connections may take to end after that.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a node is started with.
+/// The options of a node.
 pub struct Options {
     /// The whole cluster.
     pub config: Config,
@@ -70,13 +70,13 @@ pub struct Options {
 const SMALL_SEGMENT_BYTES: u64 = PEER_MESSAGE_BYTES_MAX + MIB;
 /// Its segments in reserve.
 const SMALL_SPARES: usize = 1;
-/// What it holds back for a disk that fills up: two flushes that are due by their size.
+/// The reserve for a disk that fills up: two flushes that are due by their size.
 const SMALL_RESERVE_BYTES: u64 = 32 * MIB;
-/// What a node takes on the disk at once that takes little, in bytes: the log's first segment, those in reserve, and what is held back.
+/// The room a small node takes on the disk at once, in bytes: the log's first segment, the spare ones, and the reserve.
 #[doc(hidden)]
 pub const SMALL_BYTES: u64 = (1 + SMALL_SPARES as u64) * SMALL_SEGMENT_BYTES + SMALL_RESERVE_BYTES;
 
-/// What operators have no choice of, or in a test another one.
+/// Settings that operators don't have, and tests do.
 #[doc(hidden)]
 #[derive(Clone)]
 pub struct Tuning {
@@ -95,7 +95,7 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// What an operator chose, and our own choices for the rest.
+    /// The operator's settings, and our own for the rest.
     pub fn of(config: &Config) -> Self {
         let cache_bytes = config.storage.cache.as_u64() as usize;
         let state = state::Options { cache_bytes, ..state::Options::default() };
@@ -161,7 +161,7 @@ impl Server {
         Self::start_tuned(options, Arc::new(TcpNet { via }), tuning).await
     }
 
-    /// The same over any network.
+    /// Starts a node on any network. Errors: as [`Server::start`].
     pub async fn start_on(options: Options, net: Arc<dyn Net>) -> Result<Self, StartError> {
         let tuning = Tuning::of(&options.config);
         Self::start_tuned(options, net, tuning).await
@@ -176,7 +176,7 @@ impl Server {
         Self::start_tuned(options, Arc::new(TcpNet { via }), tuning).await
     }
 
-    /// The same with sizes that no configuration allows, for tests.
+    /// Starts a node with sizes that no configuration allows, for tests. Errors: as [`Server::start`].
     #[doc(hidden)]
     pub async fn start_tuned(options: Options, net: Arc<dyn Net>, tuning: Tuning) -> Result<Self, StartError> {
         let Options { config, node, data_dir, bootstrap, env } = options;

@@ -1,4 +1,4 @@
-//! What the nodes say of themselves, gathered by any one of them, without a quorum.
+//! The status of all nodes, gathered by any one of them, without a quorum.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +54,8 @@ impl Reporter {
         history::run(&self.history, counted, stop).await;
     }
 
-    /// What this node says of itself. `digest_at` 0: at `applied`; another index is waited for within `timeout`. With so many of the
-    /// newest samples.
+    /// The status of this node. `digest_at` 0: at `applied`; another index is waited for within `timeout`. With at most `samples` of the newest
+    /// samples.
     pub async fn local(&self, digest_at: u64, timeout: Duration, samples: u32) -> v1::NodeStatus {
         let waited = match digest_at {
             0 => None,
@@ -125,12 +125,12 @@ impl Reporter {
         checks.map(check).collect()
     }
 
-    /// What all members say, in order of ids; of those that do not answer in time, why. Cancel safe.
+    /// The status of all members, in order of ids; for those that do not answer in time, the reason. Cancel safe.
     pub async fn cluster(&self, request: &v1::StatusRequest) -> v1::StatusResponse {
         self.cluster_with_samples(request, 0).await
     }
 
-    /// The same, with so many of the newest samples of each.
+    /// The status of all members, with so many of the newest samples of each. Cancel safe.
     pub async fn cluster_with_samples(&self, request: &v1::StatusRequest, samples: u32) -> v1::StatusResponse {
         let timeout = match request.timeout_ms {
             0 => DIGEST_TIMEOUT,

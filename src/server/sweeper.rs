@@ -16,7 +16,7 @@ const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// After a sweep that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Sweep,

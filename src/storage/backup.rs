@@ -24,7 +24,7 @@ const HEADER_BYTES_MAX: u32 = 4096;
 /// Bytes before the header.
 const PREFIX_BYTES: usize = 16;
 
-/// Whose state it is, and when it was taken.
+/// The origin and time of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The cluster.
@@ -79,7 +79,7 @@ pub struct Error {
     pub offset: u64,
     /// Its number; 0 is the header.
     pub record: u64,
-    /// What is wrong.
+    /// The problem.
     pub what: String,
 }
 
@@ -151,7 +151,7 @@ impl<R: Read> Read for Summed<'_, R> {
     }
 }
 
-/// The same checksum of bytes that are no file.
+/// The checksum of bytes that are no file.
 pub fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
@@ -200,7 +200,7 @@ impl<R: Read> Reader<R> {
         Ok(reader)
     }
 
-    /// Whose it is.
+    /// The origin and time of the backup.
     pub fn header(&self) -> &Header {
         &self.header
     }

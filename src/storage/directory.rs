@@ -1,4 +1,4 @@
-//! What a directory is, before anything is opened or made in it, and before anything is said about what to do with it.
+//! The kind of a directory, before anything is opened or made in it, and before anything is said about what to do with it.
 //!
 //! A data directory is known by its `identity`. An empty one is as good as a missing one: a mount point whose disk is missing is empty.
 
@@ -11,10 +11,10 @@ use super::identity::Identity;
 use crate::env::Disk;
 use crate::types::NodeId;
 
-/// What may lie in a directory that no node has used: a lock, what a start that was killed left, what an empty file system has.
+/// Files in a directory that no node has used: a lock, the rest of a killed start, the content of an empty file system.
 const NOTHING: [&str; 3] = ["LOCK", "identity.tmp", "lost+found"];
 
-/// What is at a path.
+/// The thing at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Nothing.
@@ -68,7 +68,7 @@ pub fn look(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Found> {
 pub struct Own {
     /// Where.
     pub dir: PathBuf,
-    /// Whose; `None`: its identity is damaged.
+    /// The node's id; `None`: its identity is damaged.
     pub node: Option<NodeId>,
 }
 
@@ -81,7 +81,7 @@ impl fmt::Display for Own {
     }
 }
 
-/// The nearest node's own directory that `dir` is, or is in. What can't be read counts as none.
+/// The nearest node's own directory that `dir` is, or is in. One that can't be read counts as none.
 pub fn own_of(disk: &Arc<dyn Disk>, dir: &Path) -> Option<Own> {
     let dirs = dir.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
     dirs.into_iter().find_map(|dir| {

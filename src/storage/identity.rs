@@ -1,4 +1,4 @@
-//! Who this data directory is: written first, before the log exists, and replaced as a whole.
+//! The identity of a data directory: written first, before the log exists, and replaced as a whole.
 //!
 //! A peer refuses calls for another instance, so a wiped disk cannot vote. The cluster id is absent until the node adopts one, and
 //! never changes once the node was initialized: it may hold acknowledged writes of that cluster then.
@@ -27,16 +27,16 @@ pub enum Error {
     Damaged {
         /// The file.
         file: PathBuf,
-        /// What is wrong.
+        /// The problem.
         what: Cow<'static, str>,
     },
     /// The directory belongs to another node. Fix the node id or the directory in the configuration.
     OtherNode {
         /// The file.
         file: PathBuf,
-        /// Whose directory it is.
+        /// The directory's node.
         found: NodeId,
-        /// Who asked.
+        /// The node that opened it.
         expected: NodeId,
     },
     /// There is data and no identity: the file was lost.
@@ -196,7 +196,7 @@ impl Identity {
         self.fields.cluster
     }
 
-    /// What session ids are hashed with in logs.
+    /// The key that session ids are hashed with in logs.
     pub fn log_hash_key(&self) -> u64 {
         self.fields.log_hash_key
     }

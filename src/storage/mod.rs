@@ -1,4 +1,4 @@
-//! What a node keeps on its disk: meaning-free keys and bytes, every record with a checksum of its own.
+//! A node's disk: meaning-free keys and bytes, every record with a checksum.
 //!
 //! Nothing here knows what an entry or a row says. Every file operation goes through [`crate::env::Disk`]; [`lock`] is the one
 //! exception.

@@ -40,7 +40,7 @@ impl Hosts {
     }
 }
 
-/// What clients have to show.
+/// The certificates that clients must present.
 #[derive(Clone, Debug)]
 pub enum ClientCertificates {
     /// Nothing; what they show is not looked at.
@@ -51,7 +51,7 @@ pub enum ClientCertificates {
     Require(Roots),
 }
 
-/// Whose port it is.
+/// The kind of port.
 #[derive(Clone, Debug)]
 pub enum Port {
     /// Clients'.

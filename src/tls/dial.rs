@@ -48,7 +48,7 @@ const HTTP_1_1_REQUIRED: [u8; 4] = [0, 0, 0, 0x0d];
 /// Empty settings and such a farewell.
 const FAREWELL_BYTES: usize = 2 * FRAME_HEADER_BYTES + 8;
 
-/// What stands between two ends that can't connect.
+/// An obstacle between two ends that can't connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// Nobody is there, nobody answers, or the connection broke: another time it may do.
@@ -70,7 +70,7 @@ pub enum Obstacle {
 /// Why there is no connection.
 #[derive(Clone, Debug)]
 pub struct DialError {
-    /// What kind of reason.
+    /// The kind of reason.
     pub obstacle: Obstacle,
     /// For people, without an address.
     pub text: String,
@@ -201,7 +201,7 @@ impl Starts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts first what to begin with. What is good must prove so again.
+    /// Puts the addresses first that answered last; each must prove itself again.
     fn order(&self, host: &str, addresses: &mut [SocketAddr]) {
         if addresses.len() < 2 {
             return;
@@ -336,7 +336,7 @@ fn all_of(count: usize, mut failed: Vec<(SocketAddr, DialError)>) -> DialError {
     DialError { obstacle, text: texts.join(", ") }
 }
 
-/// What the other end of one connection says first. Cheap to clone; clones share.
+/// The first bytes from the other end of one connection. Cheap to clone; clones share.
 #[derive(Clone, Debug)]
 pub struct Heard(Arc<Note>);
 
@@ -410,7 +410,7 @@ impl Listening {
     }
 }
 
-/// What the first bytes of a connection show; `None`: more are needed.
+/// The verdict on the first bytes of a connection; `None`: more are needed.
 fn judge(first: &[u8]) -> Option<Result<(), DialError>> {
     match first {
         [0x15, 0x03, ..] => Some(Err(DialError::new(Obstacle::SpeaksTls, "it speaks TLS"))),

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{RootCertStore, SupportedProtocolVersion, version};
 
 use crate::env::Clock;
 
-/// What both ends speak.
+/// The versions that both ends speak.
 pub const VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
 /// Why certificates or keys can't be used: one line, without anything of a key.
@@ -33,7 +33,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(crypto::ring::default_provider())
 }
 
-/// What a process shows of itself: a certificate with its intermediates, and its key.
+/// A process's certificate with its intermediates, and its key.
 pub struct Identity {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
@@ -64,7 +64,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Whom a process believes: certificates of CAs.
+/// The CAs that a process trusts.
 #[derive(Clone)]
 pub struct Roots(pub(super) Arc<RootCertStore>);
 

@@ -1,4 +1,4 @@
-//! Whom a certificate on the peer port speaks for: the nodes it names, or, if it names none, those at its hosts.
+//! The nodes that a certificate on the peer port speaks for: those it names, or, if it names none, those at its hosts.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -71,9 +71,9 @@ impl fmt::Debug for PeerCertificate {
 /// Why a certificate does not speak for a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// It names these nodes; none, if what it names is no id.
+    /// The certificate names these nodes; none, if a name in it is no id.
     Named(BTreeSet<u64>),
-    /// It is not good for these hosts, at which the node is reached.
+    /// The certificate is not valid for these hosts, at which the node is reached.
     Elsewhere(String),
 }
 

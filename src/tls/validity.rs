@@ -55,7 +55,7 @@ pub fn expired(not_after_s: u64, now_s: u64) -> String {
     format!("expired on {}, {count} {unit}{} ago", day(not_after_s), if count == 1 { "" } else { "s" })
 }
 
-/// What a certificate holds from its validity on.
+/// A certificate's fields from its validity on.
 ///
 /// RFC 5280 §4.1: `Certificate { tbs { [0] version?, serial, signature, issuer, validity { notBefore, notAfter }, subject, key, … }, … }`.
 pub(super) fn from_validity(der: &[u8]) -> Option<&[u8]> {

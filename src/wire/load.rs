@@ -7,9 +7,9 @@ use super::v1;
 use crate::limits::{FRAME_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_STORED_BYTES_MAX};
 use crate::types::{Blob, Chunk, Codec, Loaded, LoadedContent, Refusal, RefusalKind, Revision, Version};
 
-/// What a piece may take besides its data; an upper bound of its encoding.
+/// The bytes a piece takes besides its data; an upper bound of its encoding.
 const PIECE_OVERHEAD_BYTES: usize = 96;
-/// What the start of a load may take.
+/// The bytes the start of a load takes.
 const START_BYTES: usize = 512;
 
 /// The frames of one answer, each at most [`FRAME_BYTES_MAX`] encoded; at least one. Data is shared, not copied.

@@ -1,6 +1,6 @@
 //! Content from and to JSON: what the command line and other programs store.
 //!
-//! What is inside a message, or a member beside them, is kept as the text it was: numbers, the order of keys and keys that come twice too.
+//! The inside of a message, and members beside the messages, are kept as text: numbers, the order of keys and repeated keys too.
 //! Nothing here reads values into numbers or maps, so nothing is rounded, sorted or dropped, and no depth is too deep.
 
 use std::borrow::Cow;
@@ -313,7 +313,7 @@ mod tests {
         }
     }
 
-    /// What earlier builds and the adapter store has its own head, without a place for the messages.
+    /// Content of earlier builds and of the adapter has its own head, without a place for the messages.
     #[test]
     fn a_head_without_a_place_for_the_messages_has_them_first() {
         let head = r#"{"memory_summary":null,"total_usage":"counters"}"#;
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(Content::from_json(&json), stored);
     }
 
-    /// What an earlier build reads from what this one stores: it takes a head for a map and puts the messages in.
+    /// An earlier build reads this one's content: it takes a head for a map and puts the messages in.
     #[test]
     fn the_place_of_the_messages_is_a_member_that_earlier_builds_replace() {
         let Content::Transcript { head, .. } = Content::from_json(br#"{"a":1,"messages":[1],"b":2}"#) else {

@@ -1,4 +1,4 @@
-//! What this client knows of sessions: which contents it saw, and what it saved from them. Decides how a save is sent; sends nothing.
+//! This client's knowledge of sessions: the contents it saw and its own saves from them. Decides how a save is sent; sends nothing.
 //!
 //! ```text
 //! Session ── bases: contents the cluster holds or held, by version (loaded, or saved by us and not rebased)
@@ -51,7 +51,7 @@ impl ContentVersion {
     }
 }
 
-/// What a save is made against.
+/// The content a save is made against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// There is no session; in the cluster that said so, if one did.
@@ -137,7 +137,7 @@ pub(crate) struct Plan<T> {
     /// The condition.
     pub expected: Option<Expected>,
     pub on_conflict: OnConflict,
-    /// What it goes on from, if anything: the whole may replace it only if `replaceable`.
+    /// Its base, if any: the full content may replace it only if `replaceable`.
     pub from: Option<Origin>,
     pub append: Option<Append>,
     /// The whole may be sent where the base is not what was thought.
@@ -150,7 +150,7 @@ pub(crate) struct Plan<T> {
 
 pub(crate) enum SaveDecision<T> {
     Send(Plan<T>),
-    /// The same turn is being saved: decide again when that has settled.
+    /// This turn is being saved already: decide again when that save has ended.
     Wait(watch::Receiver<()>),
     /// The base is not remembered, or it is not known what is stored.
     Conflict {
@@ -165,11 +165,11 @@ pub(crate) enum SaveResult {
     Saved { saved: Saved, cluster: Option<ClusterId>, first_chunk: u64 },
     /// Nothing changed.
     Nothing,
-    /// It may have happened.
+    /// The save may have happened.
     Unknown,
 }
 
-/// What is known of one session.
+/// The bases of one session.
 pub(crate) struct Session<T> {
     bases: Vec<BaseVersion<T>>,
     next: u64,

@@ -18,10 +18,10 @@ const BYTES_MAX: u64 = 64 * MIB;
 /// Sessions of which anything is known.
 const SESSIONS_MAX: usize = 16_384;
 
-/// What is known of one session, under its own lock.
+/// One session's bases, under their own lock.
 pub(crate) type Shared<T> = Arc<Mutex<Session<T>>>;
 
-/// See the module. A session's lock may be taken under the cache's, never the other way round.
+/// The bases of all sessions, within a bound on memory. A session's lock may be taken under the cache's, never the other way round.
 pub(crate) struct Cache<T> {
     inner: Mutex<Inner<T>>,
     pub meter: Meter,
@@ -34,7 +34,7 @@ struct Inner<T> {
     /// All, by a use that is their last or an earlier one: a use costs nothing here, and the search for the oldest puts right what
     /// it finds.
     order: Queue,
-    /// Likewise those that were used since their contents were dropped: all that have any.
+    /// Sessions that were used since their contents were dropped: all that have contents.
     full: Queue,
     tick: u64,
 }
@@ -76,7 +76,7 @@ impl<T> Cache<T> {
 }
 
 impl<T: Item> Cache<T> {
-    /// What is known of this session, perhaps nothing.
+    /// The bases of this session, perhaps none.
     pub fn session(&self, id: &SessionId) -> Shared<T> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Inner { sessions, order, full, tick } = &mut *inner;

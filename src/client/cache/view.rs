@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::client::Error;
 use crate::types::Counters;
 
-/// What a view takes besides its items, and one item besides its bytes.
+/// The memory of a view besides its items, and of an item besides its bytes, in bytes.
 const VIEW_BYTES: u64 = 256;
 const ITEM_BYTES: u64 = 64;
 
@@ -94,7 +94,7 @@ impl Drop for Counted {
 /// An item out of its stored bytes.
 pub(crate) struct Decoded<T> {
     value: T,
-    /// What it takes.
+    /// Its memory, in bytes.
     bytes: usize,
     /// As it was stored, where the value alone does not give that.
     text: Option<Bytes>,
@@ -166,7 +166,7 @@ impl<T: Item> View<T> {
         self.len
     }
 
-    /// What `f` makes of each item.
+    /// Collects `f` of each item.
     pub fn map<R, C: FromIterator<R>>(&self, mut f: impl FnMut(&T) -> R) -> C {
         self.list.items()[..self.len].iter().map(|kept| f(&kept.value)).collect()
     }
@@ -208,7 +208,7 @@ impl<T: Item> View<T> {
         self.list.items()[..self.len].iter().map(encoded).collect()
     }
 
-    /// What this content becomes with `new`, and what is new in it.
+    /// The content after `new`, and the new part of it.
     ///
     /// Errors: an item that can't be stored.
     pub fn step(&self, new: &New<'_, T>, meter: &Meter) -> Result<Step<T>, String> {
@@ -233,7 +233,7 @@ pub(crate) struct Step<T> {
     pub append: Option<Append>,
 }
 
-/// What a delta says.
+/// The content of a delta.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Append {
     pub items: Vec<Bytes>,
@@ -243,7 +243,7 @@ pub(crate) struct Append {
     pub counters: Counters,
 }
 
-/// What was added to each counter, as far as the caller can count; `None` if one fell.
+/// The increment of each counter, as far as the caller can count; `None` if one fell.
 fn increments(old: &Counters, new: &Counters, max: u64) -> Option<Counters> {
     let count = old.as_slice().len().max(new.as_slice().len());
     let added = (0..count).map(|position| new.at(position).checked_sub(old.at(position).min(max)));

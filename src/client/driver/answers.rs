@@ -1,4 +1,4 @@
-//! What arrives: answers, refusals, lost connections; and how operations end.
+//! The driver's inputs from the network: answers, refusals, lost connections; and the ends of operations.
 
 use super::connection::{self, Broken, Event, StreamId};
 use super::given_up::Say;
@@ -431,7 +431,7 @@ impl Driver {
     }
 }
 
-/// What arrived makes no sense: nothing is known of what that node did.
+/// The refusal of an answer that can't be understood: the effect of the attempt is unknown.
 fn not_understood(refusal: Refusal) -> Refusal {
     Refusal::unknown(RefusalKind::Unavailable, format!("answer is not understood: {}", refusal.message))
 }

@@ -76,13 +76,13 @@ pub(crate) struct StreamId {
     pub generation: u64,
 }
 
-/// What the tasks report to the driver.
+/// A report of a connection's task to the driver.
 pub(crate) enum Event {
     /// The connection is up: requests may be sent. `channel` is the same connection, for calls.
     Up { line: StreamId, requests: mpsc::Sender<v1::SubmitRequest>, channel: Link },
     /// Where the members of the cluster are, as one of them said.
     Members { addresses: Vec<String> },
-    /// What arrived together.
+    /// Answers that arrived together.
     Answers { line: StreamId, answers: Vec<v1::SubmitResponse> },
     /// The stream ended, or never came to be. Whatever was sent on it and not answered is refused so.
     Down { line: StreamId, broken: Box<Broken> },
@@ -90,7 +90,7 @@ pub(crate) enum Event {
     Alone { target: usize, tag: u64, answer: Box<Result<v1::SubmitResponse, Broken>>, channel: Option<Link> },
 }
 
-/// What it takes to connect.
+/// The parts of a dial.
 #[derive(Clone)]
 pub(crate) struct Dial {
     pub connector: std::sync::Arc<dyn Connector>,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::window::RequestWindow;
 use crate::types::{Expected, Request, Sequence, SessionId, Write};
 
-/// What to send next for what was given up.
+/// The next message for a write that was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Say {
     /// That every sequence below is closed.
@@ -37,7 +37,7 @@ impl GivenUp {
         self.0.is_empty()
     }
 
-    /// What to send next; `None`: nothing.
+    /// The next message; `None`: nothing is to be sent.
     pub fn next(&mut self, table: &RequestWindow) -> Option<Say> {
         self.forget_others(table);
         let (sequence, (request, id)) = self.0.first_key_value()?;

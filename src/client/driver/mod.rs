@@ -55,7 +55,7 @@ const OPERATIONS_MAX: usize = 4 * OPEN_WRITES_MAX as usize;
 const EVENTS_MAX: usize = 16;
 /// Taken up in one go.
 const BATCH_MAX: usize = 256;
-/// What an endpoint may take to connect, however little time there is for each.
+/// The least time for an endpoint to connect, however short its share.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// The most of a call's time that its endpoints share to connect.
 const CONNECT_SHARED_MAX: Duration = Duration::from_secs(5);
@@ -113,10 +113,10 @@ impl Hasher for Spread {
     }
 }
 
-/// What became of the full change of an operation.
+/// The full change of an operation, once it is made.
 type FullChange = (Key, Result<Change, Error>);
 
-/// See the module.
+/// The driver's task: owns every operation of a client from its call to its answer.
 pub(crate) struct Driver {
     config: Arc<Config>,
     now: Duration,
@@ -128,7 +128,7 @@ pub(crate) struct Driver {
     make_full_changes: mpsc::Sender<FullChange>,
     tasks: JoinSet<()>,
     router: Router,
-    /// What became of endpoints since the last call that went well.
+    /// The failures of endpoints since the last call that succeeded.
     failures: Failures,
     window: RequestWindow,
     operations: HashMap<Key, Operation, Counted>,
@@ -548,8 +548,8 @@ impl Driver {
         self.connections.insert(target, Connection { generation: line.generation, requests: None, open: 0, task });
     }
 
-    /// What one endpoint may take of so much time: each gets as much, and one more is left for the call, so that an endpoint that swallows
-    /// everything leaves some for the others.
+    /// An endpoint's share of the remaining time: equal for each, with one more left for the call, so that an endpoint that swallows
+    /// everything leaves time for the others.
     fn share(&self, remaining: Duration) -> Duration {
         (remaining / (self.router.count() as u32 + 1)).max(CONNECT_TIMEOUT_MIN)
     }

@@ -49,7 +49,7 @@ pub(crate) struct Call {
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// What was asked, and whom to answer.
+/// The operation and its answerer.
 pub(crate) enum Body {
     /// A write of the user; its request identity is set with each attempt.
     Write {
@@ -116,9 +116,9 @@ pub(crate) struct Attempt {
 /// Why an operation can't be sent as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unsendable {
-    /// What it goes on from is another cluster's.
+    /// The base of the write belongs to another cluster.
     OtherCluster,
-    /// It is about a client that is not open, or not any more.
+    /// The operation needs a client that is not open, or not any more.
     NotOpen,
 }
 
@@ -276,7 +276,7 @@ impl Operation {
         })
     }
 
-    /// What the caller gets when there is nothing more to try.
+    /// The error for the caller when no attempt is left.
     pub fn failure(&mut self) -> Error {
         let pending = self.attempt.is_some() && self.is_write();
         if pending || self.history.ambiguous {
@@ -323,7 +323,7 @@ mod tests {
         Body::Settle { write: Write::Delete { request, id, expected: Some(Expected::Absent) } }
     }
 
-    /// What is about a client is sent while that one is open only, and what goes on from another cluster's content is not sent there.
+    /// An operation about a client is sent while that one is open only, and one with a base of another cluster is not sent there.
     #[test]
     fn what_is_sent_fits_the_client_and_the_cluster() {
         let closed = RequestWindow::new(NONCE);

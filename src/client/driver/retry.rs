@@ -1,4 +1,4 @@
-//! What to do after a refused attempt: pure.
+//! The decision after a refused attempt: pure.
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ pub struct History {
     pub corrupt: usize,
 }
 
-/// What is known when deciding.
+/// The facts of the decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation {
-    /// What is left until the deadline.
+    /// The time left until the deadline.
     pub remaining: Duration,
     /// How many endpoints there are to ask.
     pub endpoints: usize,
@@ -35,7 +35,7 @@ pub struct Situation {
     pub random: u64,
 }
 
-/// What to do.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Go to the leader, at once.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::operation::{Key, Operation};
 
-/// See the module.
+/// The deadlines and retries of operations, in order.
 #[derive(Default)]
 pub(crate) struct Timers(BTreeSet<(Duration, Key)>);
 

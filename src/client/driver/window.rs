@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::limits::OPEN_WRITES_MAX;
 use crate::types::{ClientId, ClusterId, Nonce, Request, Sequence};
 
-/// See the module.
+/// The sequences of one client: open ones, closed ones, and the next.
 #[derive(Debug)]
 pub(crate) struct RequestWindow {
     cluster: Option<ClusterId>,
@@ -79,7 +79,7 @@ impl RequestWindow {
         Sequence(self.next)
     }
 
-    /// The same request with what is closed by now, for another attempt. A request of a client forgotten since stays as it is.
+    /// The request for another attempt, with the sequences closed by now. A request of an earlier client stays as it is.
     pub fn refresh(&self, request: Request) -> Request {
         let ours = self.is_ours(&request);
         Request { acknowledged_below: if ours { self.acknowledged_below() } else { request.acknowledged_below }, ..request }

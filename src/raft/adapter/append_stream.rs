@@ -179,7 +179,7 @@ struct Sender<S> {
     input: Option<S>,
     requests: mpsc::Sender<peer::AppendRequest>,
     answers: Streaming<peer::AppendResponse>,
-    /// What waits for an answer, in order.
+    /// Entries that wait for an answer, in order.
     open: VecDeque<Open>,
     open_bytes: usize,
     /// The last entry sent on this stream.

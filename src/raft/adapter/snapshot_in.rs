@@ -115,7 +115,7 @@ pub async fn rows(
     }
 }
 
-/// What a sender is answered.
+/// The answer to the sender of a snapshot that failed.
 pub fn refused(error: state::Error) -> Status {
     Status::invalid_argument(format!("snapshot refused: {error}"))
 }

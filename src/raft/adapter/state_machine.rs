@@ -32,7 +32,7 @@ const _: () = assert!(RAFT_TABLE > rows::HEADS && RAFT_TABLE > rows::CHUNKS);
 /// openraft on our log and our state.
 pub type Raft = openraft::Raft<Types, StateMachine>;
 
-/// What lives under the view lock: everything `apply` changes in memory.
+/// The state under the view lock: everything `apply` changes in memory.
 pub struct AppliedState {
     /// The machine.
     pub machine: Machine,
@@ -61,7 +61,7 @@ fn largest_of(membership: &StoredMembership) -> NodeId {
     membership.nodes().map(|(id, _)| *id).max().unwrap_or_default()
 }
 
-/// What a row of Raft's own says.
+/// The content of a row that belongs to Raft.
 pub enum RaftRow {
     Membership(StoredMembership),
     LargestNode(NodeId),
@@ -152,9 +152,9 @@ pub enum SnapshotData {
 pub struct Applied<'a> {
     /// Its position.
     pub log_id: crate::types::LogId,
-    /// What it says; `None`: an entry of Raft's own.
+    /// The command; `None`: an entry of Raft itself.
     pub entry: Option<&'a Entry>,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: &'a Outcome,
 }
 
@@ -272,7 +272,7 @@ fn require_known(entry: &Entry) -> io::Result<()> {
     }
 }
 
-/// Outcomes of applied entries on their way to the proposer. What is here when this goes is sent: it happened, whatever failed later.
+/// Outcomes of applied entries on their way to the proposer. Dropping this sends them: the entries are applied, whatever failed later.
 struct Answers(Vec<(ApplyResponder<Types>, Outcome)>);
 
 impl Answers {

@@ -31,7 +31,7 @@ impl fmt::Display for Payload {
     }
 }
 
-/// What the membership says of one node.
+/// One node in the membership.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerNode {
     /// Where its peers reach it, `host:port`.
@@ -212,7 +212,7 @@ pub fn network_error(error: &(impl std::error::Error + 'static)) -> RpcError {
     RPCError::Network(NetworkError::new(error))
 }
 
-/// What a peer answered, as openraft wants it: what cannot be reached backs off, the rest is tried again.
+/// A peer's answer as openraft's error: an unreachable peer backs off, anything else is tried again.
 pub fn rpc_error(status: &Status) -> RpcError {
     match status.code() {
         Code::Cancelled | Code::DeadlineExceeded | Code::Internal | Code::Unknown => network_error(status),
@@ -285,7 +285,7 @@ mod tests {
         }
     }
 
-    /// What no cluster counts to is refused where it comes in, by its field and both sides; the largest that is allowed passes.
+    /// Numbers that no cluster counts to are refused where they come in, by field and both sides; the largest allowed one passes.
     #[test]
     fn numbers_that_are_out_of_range_are_refused_by_name() {
         use crate::limits::NUMBER_MAX;

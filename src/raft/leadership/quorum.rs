@@ -23,7 +23,7 @@ use crate::raft::adapter::types::Leader;
 /// Statements of leaders that wait for their entry to be applied.
 const STATEMENTS_MAX: usize = 64;
 
-/// What is known of the majority behind the leader.
+/// The majority behind the leader, as this node knows it.
 pub struct Quorum {
     clock: Arc<dyn Clock>,
     /// A leader that no majority confirmed for so long is none.
@@ -55,7 +55,7 @@ enum Standing {
     Confirmed(Duration),
     /// No majority does.
     Alone,
-    /// It is of a release that does not say.
+    /// A release that does not say it.
     Unsaid,
 }
 
@@ -66,7 +66,7 @@ struct Statement {
     at: Duration,
 }
 
-/// What a leader says of itself.
+/// A leader's statement about its majority.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Word {
     /// How long ago a majority last confirmed it; `None` from a release that does not say.
@@ -181,7 +181,7 @@ impl Quorum {
         Some(self.clock.now().saturating_sub(known.complete?))
     }
 
-    /// What to send, so that the answer can be distinguished from earlier ones.
+    /// The time to send, so that the answer can be distinguished from earlier ones.
     pub fn sent_ms(&self) -> u64 {
         u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX).max(1)
     }

@@ -74,7 +74,7 @@ pub fn adopt(context: &NodeContext, request: &peer::AdoptRequest) -> Result<(), 
     Ok(())
 }
 
-/// What one round of asking found.
+/// The result of one round of questions.
 #[derive(Debug, PartialEq, Eq)]
 enum Round {
     /// Every member is there, empty and of one mind.
@@ -135,7 +135,7 @@ pub async fn ask(context: &NodeContext, member: &Member) -> Result<peer::HelloRe
     }
 }
 
-/// What a status says, with what lies behind it: the transport's own text names no cause.
+/// A status in words, with its cause: the transport's own text names none.
 pub fn reason(status: &Status) -> String {
     let mut innermost: &dyn std::error::Error = status;
     while let Some(source) = innermost.source() {

@@ -13,7 +13,7 @@ pub const LAG_MAX: u64 = 1000;
 /// No id beyond: a JSON number holds no more digits in many readers.
 pub const NODE_ID_MAX: u64 = 1 << 53;
 
-/// What is asked for, with everything the world was asked about it.
+/// A requested change, with the answers of everything that had to be asked about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResolvedChange {
     /// A node without a vote.
@@ -33,7 +33,7 @@ pub enum ResolvedChange {
     Update(BTreeMap<NodeId, PeerNode>),
 }
 
-/// What the leader knows. The membership is committed and applied, and no change is under way.
+/// The leader's knowledge. The membership is committed and applied, and no change is under way.
 #[derive(Clone, Debug)]
 pub struct Situation {
     /// The leader.
@@ -52,12 +52,12 @@ pub struct Situation {
     pub force: bool,
 }
 
-/// What to do.
+/// The next step of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Propose this.
     Propose(ChangeMembers<NodeId, PeerNode>),
-    /// It is so already.
+    /// The members are already as requested.
     Done,
     /// The leader is to leave: it hands over, and the next one does it.
     Transfer,

@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, and how that changes (`quorate::docs::membership`).
+//! The members of the cluster, and how they change (`quorate::docs::membership`).
 //!
 //! ```text
 //! add      Hello (who is there?) -> Adopt (take this cluster's id) -> a member without a vote, which catches up
@@ -74,7 +74,7 @@ pub enum MemberChange {
     Update(Member),
 }
 
-/// Who belongs to the cluster, as one node has applied it.
+/// The members of the cluster, as one node has applied them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
     /// The members, in order of ids.
@@ -113,8 +113,8 @@ impl Members {
 
     /// Makes a change, on the leader; gives the members after it.
     ///
-    /// Errors: not the leader; it may not be; not within `timeout`. What is marked `applied: no` changed nothing; after anything else it
-    /// may have happened, and may be asked for again. Dropping the future leaves a change that was proposed to happen.
+    /// Errors: not the leader; the change is refused; not within `timeout`. A refusal marked `applied: no` changed nothing; after any other the
+    /// change may have happened, and may be asked for again. Dropping the future leaves a proposed change to happen.
     pub async fn change(&self, asked: &MemberChange, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
         let busy = |_| {
             let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
@@ -167,7 +167,7 @@ impl Changing<'_> {
         }
     }
 
-    /// What is waited for, if the deadline comes first: nothing was changed by waiting.
+    /// Waits one poll interval. Errors: the deadline comes first; waiting changed nothing.
     async fn wait(&self, what: &str) -> Result<(), Refusal> {
         if Instant::now() + POLL_INTERVAL >= self.deadline {
             let message = format!("{what}; nothing was changed");
@@ -177,7 +177,7 @@ impl Changing<'_> {
         Ok(())
     }
 
-    /// What this leader knows, once the last membership is applied and none is under way.
+    /// The leader's knowledge, once the last membership is applied and no change is under way.
     async fn situation(&self) -> Result<(Situation, StoredMembership), Refusal> {
         let context = self.context;
         loop {
@@ -320,7 +320,7 @@ async fn patiently(context: &NodeContext, member: &Member) -> Result<peer::Hello
     }
 }
 
-/// Who is to answer at an address.
+/// The node that is to answer at an address.
 struct Expected<'a> {
     id: NodeId,
     name: &'a str,

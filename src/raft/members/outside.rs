@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use crate::raft::context::NodeContext;
 use crate::types::ClusterId;
 
-/// What a node says that belongs to no cluster.
+/// The message of a node that belongs to no cluster.
 pub const IN_NO_CLUSTER: &str = "this node is in no cluster: it waits to be part of one, or its disk is empty; put the right disk back, or replace the \
                                  node under a new id";
 

@@ -18,18 +18,18 @@ use std::collections::BTreeSet;
 use crate::raft::context::NodeContext;
 use crate::types::NodeId;
 
-/// What this node's own membership says of a caller.
+/// A caller's standing by this node's own membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It belongs to the cluster, or this node does not know yet who does.
+    /// A member, or this node does not know the members yet.
     Member,
-    /// It did once.
+    /// A former member.
     Removed,
     /// Its id was never used, as far as this node has heard.
     Unheard,
 }
 
-/// What the members that this node reaches say of an id.
+/// An id's standing by the members that this node reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
     /// One of them has it among the members.
@@ -40,7 +40,7 @@ pub enum Word {
     Unclear,
 }
 
-/// What this node's own membership says of a caller.
+/// A caller's standing by this node's own membership.
 pub fn standing(context: &NodeContext, id: NodeId) -> Standing {
     let in_force = context.membership();
     // The rule: no lock of the state is needed for it.

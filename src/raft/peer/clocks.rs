@@ -9,7 +9,7 @@ use crate::env::Clock;
 use crate::mutant::{self, Mutant};
 use crate::types::{NodeId, bounded};
 
-/// What is known of the clocks, and since when this node leads.
+/// The clocks of the members, and since when this node leads.
 pub struct Clocks {
     clock: Arc<dyn Clock>,
     me: NodeId,

@@ -26,7 +26,7 @@ pub fn digest_indexes(applied: u64) -> Vec<u64> {
     indexes
 }
 
-/// What this node makes of one entry's digests.
+/// This node's verdict on the digests of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nobody says anything else.
@@ -55,7 +55,7 @@ pub fn judge(mine: u64, voters: &[NodeId], said: &BTreeMap<NodeId, u64>) -> Verd
     }
 }
 
-/// What the peers said, and which of them differ from this node.
+/// The peers' digests, and the peers that differ from this node.
 #[derive(Debug, Default)]
 pub struct Watch {
     said: BTreeMap<u64, BTreeMap<NodeId, u64>>,
@@ -63,7 +63,7 @@ pub struct Watch {
     differ: BTreeMap<NodeId, u64>,
 }
 
-/// What a comparison brought.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// Peers that agreed until now, or were not compared, and differ after this entry.

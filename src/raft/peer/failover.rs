@@ -1,4 +1,4 @@
-//! Who takes over when the leader is gone, and who calls an election after a restart (`quorate::docs::membership`). Pure.
+//! The successor of a lost leader, and the caller of an election after a restart (`quorate::docs::membership`). Pure.
 //!
 //! A wrong verdict costs an election, never safety: the node that is named here still needs the votes of a majority, and reads never rely
 //! on a lease.
@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use crate::types::{LogId, NodeId};
 
-/// How long each later one waits for those before it.
+/// Delay per rank before the next candidate campaigns.
 pub const RANK_DELAY: Duration = Duration::from_millis(150);
 
-/// What a voter knows of the others, and what it wants to decide.
+/// A voter's knowledge of the others, and the question it wants to decide.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Why it decides.
@@ -46,23 +46,23 @@ pub enum Cause {
         /// The leader that is gone.
         leader: NodeId,
     },
-    /// It has just started, and no leader is known.
+    /// This node has just started and knows no leader.
     Started,
 }
 
-/// What another voter said.
+/// Another voter's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It lost that leader too, under the same vote; or, after a start, knows of none.
+    /// The voter lost that leader too, under the same vote; or, after a start, knows none.
     Yes {
         /// Its last log id.
         last_log: Option<LogId>,
     },
-    /// It still hears the leader, or another one.
+    /// The voter still hears the leader, or another one.
     No,
 }
 
-/// What to do.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Too few have answered; more may come.

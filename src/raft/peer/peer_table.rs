@@ -1,4 +1,4 @@
-//! What this node's peers last said of themselves, and to which of them its streams are open.
+//! The last statements of this node's peers, and the peers to which its streams are open.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use crate::types::{LogId, NodeId};
 /// Peers whose last message is kept: the members, and some that joined while this node was away.
 const PEERS_MAX: usize = 4 * NODES_MAX;
 
-/// What this node knows of its peers.
+/// This node's knowledge of its peers.
 pub struct PeerTable {
     context: Arc<NodeContext>,
     known: Mutex<Known>,
@@ -48,7 +48,7 @@ pub struct Seen {
     pub term: u64,
     /// When, by this node's monotonic clock.
     pub at: Duration,
-    /// Who belongs to the cluster, as it says; nobody where it does not.
+    /// The members by its word; empty if it knows none.
     pub members: Vec<NodeId>,
 }
 
@@ -175,7 +175,7 @@ impl PeerTable {
         known.peers.iter().any(elsewhere)
     }
 
-    /// What the peers say of their disks. One that is gone, or silent for long, says nothing.
+    /// The state of the peers' disks. A peer that is gone, or silent for long, is not in it.
     pub fn disks(&self) -> BTreeMap<NodeId, Disk> {
         let now = self.context.env.clock.now();
         let known = self.known();

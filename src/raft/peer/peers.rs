@@ -14,7 +14,7 @@ use crate::tls::TlsConnector;
 use crate::types::{ClusterId, InstanceId, NodeId};
 use crate::wire::peer::v1::{Route, peer_client::PeerClient};
 
-/// What a connection is for. Each has its own, so that a large append never delays a heartbeat.
+/// The purpose of a connection. Each has one, so that a large append never delays a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// Appends and votes.
@@ -29,7 +29,7 @@ pub enum Purpose {
     Control,
 }
 
-/// Who this node is to its peers, and how it reaches them. Cheap to clone.
+/// This node's identity towards its peers, and its connections to them. Cheap to clone.
 #[derive(Clone)]
 pub struct Peers(Arc<Inner>);
 

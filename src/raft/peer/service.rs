@@ -115,7 +115,7 @@ impl PeerService {
         Ok(from)
     }
 
-    /// The same, for what only a member may do: one that was removed gets that answer, and one that never was a member is refused.
+    /// Checks a call that only members may make: a removed member is answered so, and a node that never was a member is refused.
     fn check_member(&self, proof: &Proof, route: Option<&peer::Route>) -> Result<NodeId, Status> {
         let from = self.check(proof, route)?;
         self.check_standing(from)?;
@@ -160,7 +160,7 @@ impl PeerService {
     }
 }
 
-/// What the connection that a call came by has proved.
+/// The proof given by the connection of a call.
 fn proof<T>(request: &Request<T>) -> Proof {
     request.extensions().get::<Connection>().map(|connection| connection.proof.clone()).unwrap_or_default()
 }

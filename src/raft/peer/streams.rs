@@ -1,5 +1,5 @@
-//! Presence: each node holds a stream to every other member, over which both tell who leads, where their logs end and what their
-//! clocks say. What a peer says lies in [`super::peer_table`]; when the stream to the leader ends, [`super::takeover`] acts.
+//! Presence: each node holds a stream to every other member, over which both report the leader, the ends of their logs and their clocks.
+//! [`super::peer_table`] keeps a peer's reports; when the stream to the leader ends, [`super::takeover`] acts.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -212,7 +212,7 @@ impl Streams {
         self.table.notify();
     }
 
-    /// What the leader that this node follows says of itself.
+    /// Takes in the statement of the leader that this node follows.
     fn hear_leader(&self, from: NodeId, message: &peer::PresenceMessage) {
         let Ok(vote) = vote_from_wire(message.vote.as_ref()) else { return };
         let leads = vote.is_committed() && vote.leader_id.node_id == from && message.leader == Some(from.0);

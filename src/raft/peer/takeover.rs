@@ -24,7 +24,7 @@ const HOLD: Duration = Duration::from_millis(100);
 /// How long answers to that question are waited for.
 const ASK_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What this node does when a leader is missing.
+/// The steps of this node when a leader is missing.
 pub struct Takeover {
     context: Arc<NodeContext>,
     room: Arc<Room>,
@@ -37,7 +37,7 @@ pub struct Takeover {
 
 #[derive(Default)]
 struct Known {
-    /// Who asked about a lost leader: the question is an answer too.
+    /// Nodes that asked about a lost leader: the question is an answer too.
     asked: BTreeMap<NodeId, (Vote, Option<LogId>)>,
     last_take_over: Option<Duration>,
 }

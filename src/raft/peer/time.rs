@@ -1,4 +1,4 @@
-//! What time a leader stamps into entries (L15). Pure.
+//! The time that a leader stamps into entries (L15). Pure.
 //!
 //! Machine time is the largest stamp applied. One wrong clock must neither expire what is alive nor freeze expiry for years, so the
 //! leader stamps the lower median of the voters' clocks, and where that is behind machine time, half the speed of its own monotonic
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// A voter's wall clock, as it was heard.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// What the voter's wall clock said, in milliseconds since the Unix epoch.
+    /// The voter's wall clock, in milliseconds since the Unix epoch.
     pub wall_ms: u64,
     /// When that arrived, by this node's monotonic clock.
     pub arrived: Duration,

@@ -25,7 +25,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// The same for the caller.
+    /// The failure as a refusal for the caller.
     pub fn refusal(self) -> Refusal {
         match self.began {
             true => Refusal::unknown(RefusalKind::Unavailable, self.why),

@@ -1,5 +1,5 @@
-//! Who leads, in the refusal of a member that does not: a node whose state is damaged may know of no member that joined after the
-//! configuration it was started with.
+//! The leader's address, in the refusal of a member that does not lead: a node whose state is damaged may know no member that joined
+//! after its configuration was written.
 
 use tonic::Status;
 use tonic::metadata::MetadataValue;

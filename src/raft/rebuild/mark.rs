@@ -15,10 +15,10 @@ use crate::types::NodeId;
 
 const FILE: &str = "REBUILD";
 const TEMPORARY: &str = "REBUILD.tmp";
-/// What is read of it.
+/// The most that is read of the file.
 const BYTES_MAX: u64 = 64 * 1024;
 
-/// What a mark says.
+/// The content of a mark.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     pub reason: String,

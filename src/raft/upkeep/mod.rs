@@ -1,4 +1,4 @@
-//! What every node does beside consensus for as long as it runs: its disk, its log, its state, its version.
+//! A node's upkeep beside consensus, for as long as it runs: its disk, its log, its state, its version.
 
 pub mod ahead;
 pub mod disk_space;

@@ -22,7 +22,7 @@ const SLACK_SHARE: u64 = 4;
 /// How long each step of a purge may take before it is given up, to be tried again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is kept of the log.
+/// How much of the log is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept {
     /// Bytes, for followers that lag.

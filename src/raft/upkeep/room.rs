@@ -31,18 +31,18 @@ const LOW_SHARE: u64 = 20;
 /// Room is back once there is more than that by this share of it: what a member catches up with must not fill it at once.
 const SLACK_SHARE: u64 = 4;
 
-/// What is known of one member's disk.
+/// The state of one member's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disk {
-    /// It says that it has room.
+    /// The member says that it has room.
     Roomy,
-    /// It says that it is short of it.
+    /// The member says that it is short of room.
     Full,
-    /// It says nothing: it counts as one without room, and as nobody to be spared.
+    /// The member says nothing: counts as one without room, and is never spared.
     Silent,
 }
 
-/// What follows from the disks of all members.
+/// The verdict on the disks of all members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Whether saves must wait: some disk is full, and the voters with room are no majority.
@@ -80,7 +80,7 @@ pub fn decide(me: NodeId, configs: &[BTreeSet<NodeId>], disks: &BTreeMap<NodeId,
 }
 
 impl Verdict {
-    /// Whose disks keep saves from being taken, for people; `None`: they are taken.
+    /// The members whose full disks keep saves from being taken, for people; `None`: saves are taken.
     pub fn waits_for(&self) -> Option<String> {
         if !self.saves_wait {
             return None;
@@ -104,7 +104,7 @@ struct Word {
     at: Duration,
 }
 
-/// What the tasks of one node share of it.
+/// The verdict as the tasks of one node share it.
 #[derive(Default)]
 pub struct Room {
     verdict: Mutex<Arc<Verdict>>,
@@ -121,7 +121,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Room {
-    /// What follows from the disks of all members, as this node sees it; it counts where this node leads.
+    /// The verdict on the disks of all members, as this node sees it; only a leader's counts.
     pub fn verdict(&self) -> Arc<Verdict> {
         locked(&self.verdict).clone()
     }

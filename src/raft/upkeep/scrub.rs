@@ -2,8 +2,8 @@
 //!
 //! A pass first reads all metadata rows of one flush point and compares their digest with the machine's at that point; then, session
 //! by session, every content row, its checksums, and the session's chunks against its metadata; then the log, entry by entry. It reads
-//! at most so many bytes a second, and looks at a fresh flush point again and again, so that it pins none for long. What it finds ends
-//! the node, named; the next start rebuilds it.
+//! at most so many bytes a second, and pins a fresh flush point again and again, so that it pins none for long. Damage ends the node,
+//! named; the next start rebuilds it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ pub struct Progress {
     ended_ms: AtomicU64,
 }
 
-/// The same at one moment.
+/// The scrubber's progress at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {
     /// Whole passes.

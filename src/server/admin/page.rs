@@ -1,7 +1,7 @@
 //! A read-only page for people on the admin port: the cluster at a glance, sessions, one session's transcript.
 //!
 //! The page itself, a few files compiled in, holds no data and is open to everyone who can connect; it loads nothing from elsewhere, and
-//! the headers forbid it to. What it shows comes from `/api/…`, behind the admin token, which it sends as a header and keeps for no
+//! the headers forbid it to. Its data comes from `/api/…`, behind the admin token, which it sends as a header and keeps for no
 //! longer than its tab. Ids are credentials: they travel in bodies of requests, and in the page's own address only behind the `#`, which
 //! a browser sends to nobody, so that no log has them. Everything the answers hold is data to the page, never markup.
 
@@ -36,7 +36,7 @@ const SESSIONS_MAX: u64 = 200;
 /// How long the cluster may take to answer.
 const TIMEOUT_MS: u32 = 5000;
 
-/// What a page of this origin may do: use its own files, ask this node, and nothing else.
+/// The rights of a page of this origin: use its own files and ask this node, nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
@@ -49,7 +49,7 @@ struct Context {
 }
 
 impl Context {
-    /// Who asks, if they may operate the cluster; what they may read and list is asked again for each question.
+    /// The caller, if it may operate the cluster; its rights to read and list are checked again for each question.
     ///
     /// Errors: `Unauthenticated` or `Denied`.
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {

@@ -1,6 +1,6 @@
 //! Unpacking sessions for the page: off the node's async threads, and few at a time.
 //!
-//! What a session unpacks to is another's choice, up to 64 MiB: beside it the node goes on serving.
+//! A session's author chooses its unpacked size, up to 64 MiB: meanwhile the node serves.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::types::{Refusal, RefusalKind};
 /// Sessions unpacked at once; further ones wait for their turn.
 const AT_ONCE: usize = 2;
 
-/// Who may unpack. Cheap to clone.
+/// Permits to unpack. Cheap to clone.
 #[derive(Clone)]
 pub struct Unpacking(Arc<Semaphore>);
 

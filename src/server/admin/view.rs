@@ -1,4 +1,4 @@
-//! What the page is given, as JSON. Pure. What sessions hold goes as the text it is, so that no number in it changes on its way.
+//! The page's data, as JSON. Pure. The content of a session is passed on as text, so that no number in it changes on its way.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ pub fn cluster(cluster: &v1::StatusResponse, asked: NodeId, now_ms: u64) -> Valu
     })
 }
 
-/// Who leads: the node that says so of itself and is ready for it, with the newest term. One that leads without a majority does not.
+/// The leader: the ready node that calls itself leader with the newest term. A node that leads without a majority is not ready.
 fn leader(nodes: &[v1::NodeStatus]) -> Option<&v1::NodeStatus> {
     let heard = |node: &v1::NodeStatus| node.checks.iter().all(|check| check.ok || check.name != "leader");
     let leads =
@@ -127,7 +127,7 @@ fn info(id: &SessionId, info: &SessionInfo) -> Value {
     })
 }
 
-/// One session; of a transcript the messages from `from` on, or the last ones. What it holds is for the page to read.
+/// One session; of a transcript the messages from `from` on, or the last ones. The page parses its content.
 pub fn session(id: &SessionId, session: &Session, from: Option<u64>) -> Value {
     let mut all = info(id, &session.info);
     let more = match &session.content {

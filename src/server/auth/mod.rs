@@ -1,4 +1,4 @@
-//! Who may do what: the one place that knows tokens, and that every service asks.
+//! Authentication and authorization: the one module that knows tokens, asked by every service.
 //!
 //! ```text
 //! client port ── caller(headers) ──> Caller ── authorize(caller, need) ──> served, or Unauthenticated / Denied
@@ -36,7 +36,7 @@ use crate::wire;
 /// Longest token that is looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 512;
 
-/// What a call needs.
+/// The right that a call needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Need<'a> {
     /// To read this session.
@@ -54,7 +54,7 @@ pub enum Need<'a> {
 }
 
 impl<'a> Need<'a> {
-    /// What an operation on sessions needs.
+    /// The right that an operation on sessions needs.
     pub fn of(operation: &'a Operation) -> Self {
         match operation {
             Operation::Write(write) => Self::of_write(write),
@@ -87,7 +87,7 @@ impl<'a> Need<'a> {
     }
 }
 
-/// Who calls. Only [`Guard`] makes one.
+/// An authenticated caller. Only [`Guard`] makes one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Caller(Who);
 
@@ -97,7 +97,7 @@ enum Who {
     Anyone,
     /// The holder of this token.
     Holder(Arc<Holder>),
-    /// Whom another node authenticated, by the name of the token and its hash. Without a hash only the name is looked at.
+    /// A caller authenticated by another node: the name of its token, and the token's hash. Without a hash only the name is checked.
     Forwarded(Arc<str>, Option<[u8; 32]>),
 }
 
@@ -168,7 +168,7 @@ struct Inner {
     refused: [AtomicU64; 2],
 }
 
-/// What each token may hold, by the token's name.
+/// The share of each token, by the token's name.
 pub type Shares = BTreeMap<Arc<str>, Arc<Share>>;
 
 /// The tokens in force, and what each may hold.
@@ -221,17 +221,17 @@ impl Guard {
         self.0.refused.each_ref().map(|refused| refused.load(Ordering::Relaxed))
     }
 
-    /// Who calls the client port. Errors: `Unauthenticated`, as a status; nothing changed.
+    /// The caller on the client port. Errors: `Unauthenticated`, as a status; nothing changed.
     pub fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
         self.holder(metadata.as_ref()).map_err(|refusal| wire::status_from_refusal(&refusal))
     }
 
-    /// Who calls the admin port. Errors: `Unauthenticated`; nothing changed.
+    /// The caller on the admin port. Errors: `Unauthenticated`; nothing changed.
     pub fn caller_of(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         self.holder(headers)
     }
 
-    /// Who calls, if the call is allowed. Errors: `Unauthenticated` or `Denied`, as a status; nothing changed.
+    /// The caller, if the call is allowed. Errors: `Unauthenticated` or `Denied`, as a status; nothing changed.
     pub fn require(&self, metadata: &MetadataMap, need: Need<'_>) -> Result<Caller, Status> {
         let checked = self.holder(metadata.as_ref()).and_then(|caller| self.authorize(&caller, need).map(|()| caller));
         checked.map_err(|refusal| wire::status_from_refusal(&refusal))
@@ -260,8 +260,8 @@ impl Guard {
         Err(self.unauthenticated("a node's word is taken only on a connection that proves who it is"))
     }
 
-    /// Who a forwarded call is for, as the node that forwards it says: the name of the token, and its hash. It counts only for what this
-    /// node's own tokens allow. `may_lack_hash`: the node is of a release that sends none; by the name alone it is then.
+    /// The caller of a forwarded call, by the forwarding node's word: the name of the token, and its hash. Its rights are those of this node's
+    /// own tokens. `may_lack_hash`: the node is of a release that sends none; the name alone decides then.
     pub fn forwarded(&self, principal: String, hash: &[u8], may_lack_hash: bool) -> Caller {
         if self.is_open() {
             return Caller(Who::Anyone);
@@ -280,7 +280,7 @@ impl Guard {
         self.in_force().map_or(Ok(()), |in_force| self.judge(&in_force.tokens, caller, need))
     }
 
-    /// The same, and what the caller's token may hold; `None`: nobody asks.
+    /// The share of the caller's token, if the call is allowed; `None`: no tokens file. Errors: `Unauthenticated` or `Denied`.
     pub fn admit(&self, caller: &Caller, need: Need<'_>) -> Result<Option<Arc<Share>>, Refusal> {
         let Some(in_force) = self.in_force() else { return Ok(None) };
         self.judge(&in_force.tokens, caller, need)?;

@@ -10,10 +10,10 @@ use crate::server::config::Config;
 
 /// A hundred per cent, in hundredths of one.
 const WHOLE: u32 = 10_000;
-/// What a token may hold that says nothing else.
+/// The portion of a token that names none.
 const DEFAULT: Portion = Portion::Of(WHOLE / 4);
 
-/// What is shared out.
+/// A resource of which each token has a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
     /// Rows of the table of clients.
@@ -91,8 +91,8 @@ impl Portions {
         self.0[what as usize]
     }
 
-    /// What the file says, and for the rest: everything for an operator of the cluster, who can end it anyway; a quarter for anybody else,
-    /// but everything of what is stored for one who may write every id, and so delete it.
+    /// The file's portions, and defaults for the rest: everything for a cluster's operator, a quarter for any other token, but all stored
+    /// bytes and sessions for one that may write every id, and so delete it.
     pub(super) fn new(file: Option<File>, is_admin: bool, has_prefixes: bool) -> Result<Self, String> {
         let file = file.unwrap_or_default();
         let said = [file.clients, file.outcomes, file.new_ids_per_second, file.sessions, file.stored_bytes, file.in_flight_bytes];

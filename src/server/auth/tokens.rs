@@ -29,7 +29,7 @@ pub fn hash_of(token: &str) -> [u8; 32] {
     hash
 }
 
-/// What a token may be good for. None includes another, but `admin` includes `list` and `metrics`.
+/// The right a token gives. None includes another, but `admin` includes `list` and `metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Loading sessions.
@@ -193,7 +193,7 @@ impl Tokens {
         self.by_name.values()
     }
 
-    /// The same without the token of this name.
+    /// These tokens without the one of this name.
     pub fn without(&self, name: &str) -> Self {
         let kept = self.by_name.iter().filter(|(other, _)| &***other != name);
         Self { by_name: kept.map(|(name, grant)| (name.clone(), grant.clone())).collect() }

@@ -1,4 +1,4 @@
-//! `[tls]` and `[auth]`: which files hold certificates and tokens. What they hold is checked where they are read.
+//! `[tls]` and `[auth]`: the files with certificates and tokens. Their content is checked where they are read.
 
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,7 @@ pub struct TlsPaths {
 }
 
 impl TlsConfig {
-    /// The same with the node's id where a path asks for it.
+    /// The paths with the node's id filled in.
     pub fn of_node(&self, node: NodeId) -> Self {
         let id = node.to_string();
         let of = |path: &Path| match path.to_str() {

@@ -38,7 +38,7 @@ impl Drop for Batch {
 pub struct Reply {
     batch: Arc<Batch>,
     key: Option<u64>,
-    /// What a write counts for in its token's shares until it is answered.
+    /// Counts a write in its token's share until the answer.
     hold: Option<Hold>,
 }
 
@@ -95,8 +95,8 @@ pub fn is_full(waiting: &Fair<Box<Call>>) -> bool {
     waiting.len() >= BATCH_OPERATIONS_MAX || waiting.bytes() >= BATCH_BYTES_MAX
 }
 
-/// What goes into one proposal or one read index, in turn by token: at most [`BATCH_OPERATIONS_MAX`], and beyond the first at most
-/// [`BATCH_BYTES_MAX`]. Nothing only where all that waits is large writes of tokens that have one under way.
+/// The calls of one proposal or one read index, in turn by token: at most [`BATCH_OPERATIONS_MAX`], and beyond the first at most
+/// [`BATCH_BYTES_MAX`]. Empty if only large writes wait, of tokens that have one under way.
 pub fn take_batch(waiting: &mut Fair<Box<Call>>, now: Duration) -> Vec<Box<Call>> {
     let round = Round { operations_max: BATCH_OPERATIONS_MAX, bytes_max: BATCH_BYTES_MAX, now };
     waiting.take(round, |call| call.share.as_ref().is_some_and(|share| share.proposed_bytes() > BATCH_BYTES_MAX))

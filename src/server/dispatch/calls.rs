@@ -204,7 +204,7 @@ impl Calls {
     }
 }
 
-/// Whose readers an answer waits for.
+/// The shares that an answer counts in.
 fn whose<'a>(share: Option<&'a Share>, connection: Option<&'a Arc<AtomicU64>>) -> Whose<'a> {
     Whose { connection, token: share.map(|share| (share.name(), share.loaded())) }
 }

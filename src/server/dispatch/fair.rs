@@ -1,8 +1,8 @@
-//! What waits for a round of Raft, taken in turn by token, by bytes: one that brings much waits for itself, not the others for it.
+//! A fair queue: calls that wait for a round of Raft are taken in turn by token, by bytes, so that a busy token delays only itself.
 //!
-//! Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each operation begins, in virtual bytes, where the one before it of its token
-//! ended or where the clock of the queue is, whichever is later; the smallest beginning goes next. Those of one token, and all where there are
-//! no tokens, keep their order.
+//! Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each operation begins, in virtual bytes, at the end of the one before it in
+//! its flow or at the clock of the queue, whichever is later; the smallest beginning goes next. A flow, one token's operations, keeps its
+//! order; without tokens all are one flow.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// So long after one token followed another both are expected to come again.
 const CONTESTED_FOR: Duration = Duration::from_secs(1);
 
-/// Whose an operation is; `None`: nobody asks.
+/// The flow of an operation: its token's name; `None`: no tokens file.
 pub type Flow = Option<Arc<str>>;
 
 /// The queue.
@@ -21,7 +21,7 @@ pub struct Fair<T> {
     now_bytes: u64,
     len: usize,
     bytes: u64,
-    /// Whose the last one was that came.
+    /// The flow of the call that came last.
     last: Flow,
     contested_until: Duration,
 }

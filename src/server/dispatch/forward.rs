@@ -31,18 +31,18 @@ const REOPEN_AFTER: Duration = Duration::from_millis(50);
 /// Large operations queued on their stream.
 const LARGE_QUEUE_MAX: usize = 16;
 
-/// What a stream carries.
+/// The calls that a stream carries, by size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
     Small,
     Large,
 }
 
-/// What happened to a stream.
+/// A change of a stream.
 pub enum Event {
-    /// It may be used.
+    /// The stream may be used.
     Opened { id: LinkId, requests: mpsc::Sender<ForwardRequest> },
-    /// It is gone, or was never there.
+    /// The stream is gone, or was never there.
     Closed { id: LinkId },
 }
 

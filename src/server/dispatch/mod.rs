@@ -43,7 +43,7 @@ use task::Task;
 /// A request that may go on, what its token may hold, and what is counted of it.
 type Admitted = (Validated, Option<Arc<Share>>, BytePermit);
 
-/// What answers say of the leader, where that is another node.
+/// The leader that answers name; `None`: this node.
 #[derive(Default)]
 struct LeaderHint(Mutex<Option<v1::Leader>>);
 
@@ -147,7 +147,7 @@ impl Dispatcher {
         }
     }
 
-    /// Who leads, where that is another node.
+    /// The leader, where that is another node.
     pub fn leader_hint(&self) -> Option<v1::Leader> {
         self.0.hint.get()
     }
@@ -157,7 +157,7 @@ impl Dispatcher {
         self.calls().readers()
     }
 
-    /// Runs until `stop`; its spawner joins it. What is open then is answered as Raft lets go of it.
+    /// Runs until `stop`; its spawner joins it. Calls in flight then are answered as Raft drops them.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         Task::new(self.calls().clone(), self.0.hint.clone()).run(stop).await;
     }

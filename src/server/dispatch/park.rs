@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX};
 use crate::server::call::Call;
 
-/// What the park needs to know of what it keeps.
+/// A call, as the park sees it.
 pub trait Parked {
     /// Its share of the bound on bytes.
     fn bytes(&self) -> u64;

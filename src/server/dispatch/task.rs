@@ -34,10 +34,10 @@ const METRICS_EVERY: u32 = 100;
 /// How often readers are looked at, in ticks.
 const READERS_EVERY: u32 = 20;
 
-/// See the module.
+/// The dispatcher's task: decides where each call goes.
 pub struct Task {
     calls: Calls,
-    /// What answers say of the leader.
+    /// The leader that answers name.
     hint: Arc<LeaderHint>,
     leadership: Leadership,
     /// Counts changes of the leadership, from 1.
@@ -71,7 +71,7 @@ impl Task {
         }
     }
 
-    /// Runs until `stop`; its spawner joins it. What is open then is answered as Raft lets go of it.
+    /// Runs until `stop`; its spawner joins it. Calls in flight then are answered as Raft drops them.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut leadership = self.calls.node().leadership();
         leadership.mark_changed();

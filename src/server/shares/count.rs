@@ -93,8 +93,8 @@ impl Share {
     }
 }
 
-/// Tables and shares that are nearly used up, in words, the fullest first; `None`: none is. What comes and goes within a second is left to
-/// the metrics.
+/// Tables and shares that are nearly used up, in words, the fullest first; `None`: none is. Resources that are free again within a second
+/// are left to the metrics.
 pub fn nearly_used_up(tables: &[Usage], tokens: &[(String, Vec<Usage>)]) -> Option<String> {
     let lasting = |usage: &&Usage| !matches!(usage.what, "in_flight_bytes" | "loaded_bytes" | "new_ids_per_second");
     let part = |usage: &Usage| (u128::from(usage.used) * 100).checked_div(u128::from(usage.limit)).unwrap_or(0) as u64;

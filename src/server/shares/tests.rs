@@ -243,7 +243,7 @@ fn a_token_may_have_more_in_flight_than_its_share_while_half_of_all_is_free() {
     a.charge(&total, 2 * IN_FLIGHT_BYTES_MAX).expect("a single one always fits, alone");
 }
 
-/// What is there is counted in steps while writes go on; at the end it is what a count from the start has.
+/// Stored records are counted in steps while writes go on; at the end the counts are those of a count from the start.
 #[test]
 fn what_was_there_before_is_counted_once_whatever_is_written_meanwhile() {
     let shares = ["a/", "b/", ""].map(|prefix| {

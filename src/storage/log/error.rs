@@ -17,12 +17,12 @@ pub enum Error {
         file: String,
         /// The first byte that does not verify.
         offset: u64,
-        /// What is wrong there.
+        /// The problem there.
         what: Cow<'static, str>,
     },
     /// The disk failed. Once a write or sync failed so, nothing is known of what was not yet reported: end the process.
     Io {
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
         /// On which file.
         file: String,
@@ -33,9 +33,9 @@ pub enum Error {
     },
     /// A payload or vote above its limit. Nothing changed. Refuse it earlier.
     TooLarge {
-        /// What it has.
+        /// Its size.
         bytes: u64,
-        /// What it may have.
+        /// The largest size.
         limit: u64,
     },
     /// The options cannot work. Nothing changed.

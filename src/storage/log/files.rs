@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use super::Error;
 use crate::env::{Disk, DiskFile, Step, Waker, is_full};
 
-/// What lies in the directory.
+/// The files in the directory.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Ids of the segments, ascending.
@@ -30,7 +30,7 @@ pub(super) struct Listing {
     pub unfinished: Vec<String>,
 }
 
-/// What the names of files begin with in which nothing was written.
+/// The prefix of files in which nothing was written.
 const BLANK: &str = "blank-";
 
 /// The file of a segment.

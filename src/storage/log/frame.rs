@@ -26,7 +26,7 @@ pub(super) const START_BYTES_MAX: u32 = frame_bytes(START_FIXED_BYTES + VOTE_BYT
 const MAGIC: u32 = u32::from_le_bytes(*b"QLG1");
 const START_FIXED_BYTES: usize = 8 + 4 + 1 + 25 + 25 + 8 + 2;
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// The first frame of a segment: what the log was before it.
@@ -73,7 +73,7 @@ pub(super) struct Frame {
     pub batch_start: u32,
     /// Bytes up to the next frame.
     pub bytes: u32,
-    /// What it says.
+    /// Its content.
     pub content: Content,
 }
 

@@ -1,4 +1,4 @@
-//! What the log is, without its payloads: vote, purged, first and last. Pure; shared by the writer, recovery and readers.
+//! The log without its payloads: vote, purged, first and last. Pure; shared by the writer, recovery and readers.
 
 use bytes::Bytes;
 

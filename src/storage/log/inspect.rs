@@ -1,4 +1,4 @@
-//! What a log holds, found without opening it: nothing is written, no worker is started.
+//! The content of a log, read without opening it: nothing is written, no worker is started.
 
 use std::path::Path;
 

@@ -63,7 +63,7 @@ impl fmt::Debug for Record {
     }
 }
 
-/// What the log is.
+/// The positions of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// The latest vote.
@@ -188,7 +188,7 @@ impl Log {
     /// Appends entries without a hole behind the last. They are readable when this returns; `done` is called once they are synced.
     ///
     /// Errors, to `done`: [`Error::TooLarge`], and then nothing was appended; or the one that ended the log. Panics if the indexes do
-    /// not follow the last one: that is the caller's mistake. What waits here is bounded by what the caller lets be in flight.
+    /// not follow the last one: that is the caller's mistake. The caller bounds the entries that wait here.
     pub fn append(&self, records: Vec<Record>, done: Done) {
         let limit = self.0.options.payload_bytes_max();
         if let Some(bytes) = records.iter().map(|record| record.payload.len() as u64).find(|bytes| *bytes > limit) {
@@ -387,7 +387,7 @@ impl Log {
         self.0.shared.locked().live.purge_point(bytes_kept)
     }
 
-    /// What ended the log: a failed sync, or a failed write other than on a full disk. It stays, and answers all that follows.
+    /// The error that ended the log: a failed sync, or a failed write other than on a full disk. It stays, and answers all later calls.
     pub fn failed(&self) -> Option<Error> {
         self.0.shared.locked().failed.clone()
     }

@@ -25,7 +25,7 @@ pub(super) struct Segment {
     pub index_max: Option<u64>,
 }
 
-/// What the directory holds.
+/// The content of the directory.
 pub(super) struct Recovered {
     /// The log.
     pub head: Head,

@@ -1,4 +1,4 @@
-//! What callers and the writer share, under one lock that nobody holds across IO or a callback.
+//! The state that callers and the writer share, under one lock that nobody holds across IO or a callback.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,12 +26,12 @@ pub(super) enum Op {
     Done(Done),
 }
 
-/// See the module.
+/// The shared state; see [`Shared::lock`].
 #[derive(Default)]
 pub(super) struct State {
     /// The log as appended.
     pub live: Live,
-    /// What the writer has not taken yet.
+    /// Operations that the writer has not taken yet.
     pub queue: VecDeque<Op>,
     /// Numbers the appends.
     pub sequence: u64,
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub covered_last: Option<u64>,
     /// The synced purge.
     pub covered_purged: Option<u64>,
-    /// Who waits for an index to be covered.
+    /// Callbacks that wait for an index to be covered.
     pub waiters: Vec<(u64, Done)>,
     /// Open files of the log.
     pub segments: BTreeMap<u64, Segment>,
@@ -69,7 +69,7 @@ impl State {
     }
 }
 
-/// See the module.
+/// The lock on [`State`], and the writer's waker.
 #[derive(Default)]
 pub(super) struct Shared {
     state: Mutex<State>,

@@ -10,7 +10,7 @@ const SLOW_MAX: usize = 128;
 /// The slowest is reported of so long a time, and at most twice as long.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// What was measured since the log was opened.
+/// The syncs measured since the log was opened.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
     count: u64,
@@ -20,7 +20,7 @@ pub(super) struct Measured {
     slow: VecDeque<(Duration, Duration)>,
 }
 
-/// The same at one moment.
+/// The measurements at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Syncs {
     /// Syncs of batches since the log was opened.

@@ -24,7 +24,7 @@ use crate::env::{Clock, DiskFile, Step};
 use crate::limits::KIB;
 use crate::mutant::{self, Mutant};
 
-/// See the module.
+/// The writer's worker: takes queued operations and makes them durable, one batch a step.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
@@ -163,7 +163,7 @@ impl Writer {
         Ok(Step::Again)
     }
 
-    /// What is queued, as far as it fits into the segment. `None`: nothing, or `rolls` is set since not even the first fits.
+    /// The queued operations that fit into the segment. `None`: nothing is queued, or `rolls` is set since not even the first fits.
     fn take_batch(&mut self) -> Option<Batch> {
         let mut taken = 0;
         let mut ops;
@@ -230,7 +230,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What to fill with zeros behind a batch. Zeros are no frame to any reader, and whether they reach the disk does not matter.
+    /// The range to fill with zeros behind a batch. Zeros are no frame to any reader, and whether they reach the disk does not matter.
     fn zeros_behind(&self, batch: &Batch) -> Range<u64> {
         let end = u64::from(self.end) + u64::from(batch.bytes);
         let is_due = end > self.blank_from && batch.bytes < LARGE_BATCH_BYTES;

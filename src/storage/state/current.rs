@@ -17,7 +17,7 @@ const CURRENT_NEW: &str = "CURRENT.new";
 /// Longer content is damage.
 const CURRENT_BYTES_MAX: u64 = 128;
 
-/// What the directory says.
+/// The file that the directory points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Current {
     /// The first file was never finished.

@@ -25,7 +25,7 @@ const HEAD_FORMAT: u32 = 1;
 const HEAD_BYTES: usize = 4 + 1 + 5 * 8 + 4;
 const HEALTHY: &str = "no thread panics while it holds this lock";
 
-/// What a file says about itself; written in every transaction.
+/// A file's statement about itself; written in every transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     /// The last entry whose rows are in the file.

@@ -1,4 +1,4 @@
-//! What can go wrong with the state, by what the caller does next.
+//! Errors of the state, by what the caller does next.
 
 use std::fmt;
 use std::io;
@@ -19,31 +19,31 @@ pub enum Error {
         table: Option<u8>,
         /// The row's key; printed only as a checksum, since keys may be credentials.
         key: Option<Bytes>,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
     /// The file system is full. Nothing was changed that counts; it heals by itself once there is room.
     NoSpace {
-        /// What needed room.
+        /// The writer that needed room.
         what: String,
     },
     /// The disk failed. From the flusher and an install this is final: what is on disk is not known, and the process must end.
     Io {
         /// The operating system's kind.
         kind: io::ErrorKind,
-        /// What failed, and how.
+        /// The operation that failed, and how.
         what: String,
     },
     /// The view's file was closed under it, after the disk had been full. Nothing was changed. Take a new view and read again.
     Superseded,
     /// The rows are a later release's. Nothing was changed; that release reads them.
     Newer {
-        /// What this one does not read, and what to do.
+        /// The format this release does not read, and what to do.
         what: String,
     },
     /// A snapshot stream is not one, or does not fit. Nothing was changed; ask for another.
     Invalid {
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
 }

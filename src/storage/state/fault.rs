@@ -1,4 +1,4 @@
-//! Who waits for a flush, who wants to know of the end, and the end itself.
+//! Flush waiters, failure hooks, and the first fatal error of a state.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 

@@ -23,7 +23,7 @@ use crate::mutant::{self, Mutant};
 /// How long a full disk is left alone before the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What the log answered, once it has.
+/// The log's answer, once there is one.
 type Answer = Arc<Mutex<Option<Result<(), io::Error>>>>;
 
 /// Where the flusher is. Its lock is held through every write, so taking it stops the flusher.

@@ -183,7 +183,7 @@ impl<M: Send + Sync + 'static> State<M> {
         }));
     }
 
-    /// The same as [`State::install`] after the log, so that no thread has to wait for it. Blocking.
+    /// Installs received rows once the log is synced: [`State::install`] after its wait. Blocking.
     pub fn install_synced(&self, mut received: Received<M>, _: LogSynced) -> Result<(), Error> {
         let inner = &self.inner;
         let before = self.applied();

@@ -14,7 +14,7 @@ use super::fault::Fault;
 use super::rows::{Found, Row, Scan};
 use crate::types::LogId;
 
-/// What a row counts for in memory besides its key and value, in bytes.
+/// A row's memory besides its key and value, in bytes.
 const ROW_OVERHEAD_BYTES: u64 = 96;
 
 /// The changes of one entry.

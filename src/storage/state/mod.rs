@@ -1,6 +1,6 @@
 //! Rows durable in redb under an in-memory machine, all seen at one instant.
 //!
-//! Promises: a view sees machine, rows and `applied` of one instant (L19). What is on disk is the exact state after one entry, never one that
+//! Promises: a view sees machine, rows and `applied` of one instant (L19). The disk holds the exact state after one entry, never after one that
 //! the log does not cover. Damage is an error that names the row, never a missing row. Leaves to others: what rows mean, the log, and
 //! the order of entries. Calls marked blocking belong off the async threads. Only `raft` may use it.
 //!
@@ -126,7 +126,7 @@ impl Wake {
     }
 }
 
-/// What the flusher and the callers share. Locks are taken in this order: `phase`, `live`, those inside `fault`.
+/// The state that the flusher and the callers share. Locks are taken in this order: `phase`, `live`, those inside `fault`.
 struct Inner<M> {
     env: Env,
     dir: PathBuf,
@@ -140,7 +140,7 @@ struct Inner<M> {
     wake: Arc<Wake>,
     /// The greatest number a state file was given.
     last_file: AtomicU64,
-    /// What is noted of the machine with every flush.
+    /// The number noted of the machine with every flush.
     mark: OnceLock<fn(&M) -> u64>,
 }
 

@@ -1,7 +1,7 @@
 //! Messages to and from [`crate::types`], one file for each kind of operation.
 //!
-//! What comes in is validated: an error is a [`Refusal`] of kind `Invalid` that names the field and both sides. What goes out is our
-//! own and converts without a check.
+//! Incoming messages are validated: an error is a [`Refusal`] of kind `Invalid` that names the field and both sides. Outgoing ones are our
+//! own and convert without a check.
 
 mod change;
 mod outcome;

@@ -6,7 +6,7 @@ use crate::types::{ClientId, Outcome, Refusal, Revision, Saved, TooLarge, Verdic
 
 /// The message of an outcome.
 ///
-/// What only a cluster says to itself (`Swept`, `ClusterVersion`) has no message and leaves the verdict empty, which a reader refuses.
+/// Outcomes that only a cluster says to itself (`Swept`, `ClusterVersion`) have no message and leave the verdict empty, which a reader refuses.
 pub fn outcome_to(outcome: &Outcome) -> v1::Outcome {
     v1::Outcome { revision: outcome.revision.0, verdict: verdict_to(&outcome.verdict) }
 }
