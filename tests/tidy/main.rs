@@ -3,6 +3,7 @@
 //! The table of [`imports`] is the one of `src/docs/architecture.md`. Every rule is a function from a file to its violations, and has a
 //! test that shows it failing: a rule that can't fail checks nothing.
 
+mod api;
 mod circles;
 mod cited;
 mod claims;
@@ -97,6 +98,19 @@ fn openrafts_traits_are_named_in_the_adapter_only() {
 fn no_three_files_of_a_module_import_each_other_in_a_circle() {
     let violations = circles::violations(&sources());
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn the_interface_is_the_one_that_was_agreed_on() {
+    let path = root().join("tests/tidy/api.txt");
+    let sources = sources();
+    if std::env::var_os("REWRITE").is_some() {
+        std::fs::write(&path, api::listing(&sources)).expect("a writable file");
+    }
+    let violations = api::violations(&sources, &std::fs::read_to_string(&path).expect("a readable file"));
+    let what_to_do = "The public interface is not the one of tests/tidy/api.txt (- gone, + new). If that is meant, write it again and \
+        commit it with the reason:\n\n    REWRITE=1 cargo test --locked --test tidy the_interface";
+    assert!(violations.is_empty(), "\n{}\n\n{what_to_do}\n", violations.join("\n"));
 }
 
 #[test]
