@@ -6,6 +6,7 @@ mod deploy;
 mod dev;
 mod directories;
 mod files;
+mod package;
 #[path = "../process/ports.rs"]
 mod ports;
 mod readme;

@@ -1,7 +1,9 @@
-//! The README's code for an embedder, as an embedder has it: a crate with these dependencies and no others.
+//! The README's code for an embedder, as an embedder has it: a crate with these dependencies and no others, of the package's files alone.
 
 use std::path::Path;
 use std::process::Command;
+
+use crate::package;
 
 /// The first fenced block in this language behind a heading.
 fn block<'a>(text: &'a str, heading: &str, language: &str) -> &'a str {
@@ -16,7 +18,9 @@ fn what_the_readme_has_an_embedder_write_compiles_with_only_what_it_names() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = std::fs::read_to_string(root.join("README.md")).expect("it is there");
     let dependencies = block(&readme, "Embed it", "toml");
-    let here = format!("path = \"{}\"", root.display());
+    let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
+    package::unpack(&package);
+    let here = format!("path = \"{}\"", package.display());
     assert!(dependencies.contains("path = \"../quorate\""), "{dependencies}");
     let manifest = format!(
         "[package]\nname = \"embedder\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n{}\n\n[workspace]\n",
