@@ -58,6 +58,17 @@ pub fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     }
 }
 
+/// In builds that unwind too. Here the runtime panics, before there is a task; the hook is every thread's.
+#[test]
+fn a_panic_ends_the_process_and_not_a_task_alone() {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    let output = quorate(&["status"]).env("TOKIO_WORKER_THREADS", "0").output().expect("the binary runs");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.signal(), output.status.code()), (Some(6), None), "{message}");
+    assert!(message.contains("panicked at"), "{message}");
+}
+
 #[test]
 fn an_unknown_flag_or_command_is_wrong_usage() {
     for args in [&["--nonsense"][..], &["frobnicate"], &["session", "frobnicate"], &["dev", "--nodes", "4"], &["serve"], &[]] {

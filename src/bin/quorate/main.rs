@@ -10,6 +10,7 @@ mod progress;
 mod signals;
 
 use std::io::Write as _;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,6 +19,7 @@ use crate::args::{Cli, Command};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
+    end_at_a_panic();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(mut error) => {
@@ -47,7 +49,8 @@ fn run(command: Command) -> Result<(), Failure> {
         runtime.worker_threads(workers);
     }
     let runtime = runtime.enable_all().build().map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
-    runtime.block_on(async {
+    // In a box: else each place where the runtime polls it has all commands compiled into it.
+    let ended: Pin<Box<dyn Future<Output = Result<(), Failure>>>> = Box::pin(async {
         match command {
             Command::Bench(args) => commands::bench::run(args).await,
             Command::Dev(args) => commands::dev::run(args).await,
@@ -68,7 +71,17 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Completions(args) => commands::completions::run(&args),
             Command::Help(args) => commands::help::run(&args),
         }
-    })
+    });
+    runtime.block_on(ended)
+}
+
+/// A panic ends the process, however it was built: one that ended a task of Raft alone would leave a node that takes writes and answers none.
+fn end_at_a_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// Async workers of a node: half of the processors, since its log, its flushes and its kernel's sync need the others. With more, every
