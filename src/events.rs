@@ -1,7 +1,7 @@
 //! A node's memory of its past: its last 1 000 events, in a bounded file that survives a restart.
 //!
 //! Notes are taken in memory and written at most once a second, the whole file at a time beside the old one: a crash loses the last
-//! second of them, never the file. It is for people: whatever the file holds, and whatever the disk says, the node goes on.
+//! second of them, never the file. It is for people: whatever the file holds, and whatever the disk says, the node continues.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;

@@ -87,7 +87,7 @@ pub const DIGESTS_KEPT: usize = 1024;
 pub const BATCH_OPERATIONS_MAX: usize = 256;
 /// Bytes drained into one proposal.
 pub const BATCH_BYTES_MAX: u64 = 256 * KIB;
-/// Operations above this travel on a connection of their own.
+/// Operations above this travel on a separate connection.
 pub const LARGE_OPERATION_BYTES: u64 = 64 * KIB;
 /// Calls parked while no leader is known ...
 pub const PARKED_CALLS_MAX: usize = 4096;

@@ -1,6 +1,6 @@
 //! Bob's `SessionStore` over a [`Client`], and JSON forms of content.
 //!
-//! A state is stored as a transcript: each message is JSON of its own, the rest of the state is the head, token usage the counters. Bob's
+//! A state is stored as a transcript: each message is separate JSON, the rest of the state is the head, token usage the counters. Bob's
 //! types leave out empty fields and hold any JSON: no binary format ever sees them. Saves send what is new since what this client
 //! knows, loads get what is new, by the messages' values. Members that other programs stored in a message or in the
 //! head are kept as text, unless a save replaces content that this client did not know.
@@ -39,9 +39,9 @@ const IN_COUNTERS: &str = "counters";
 /// The effect of a plain `save` after another turn was saved since this one loaded.
 ///
 /// Bob's runtime loads, thinks for seconds, and saves without a condition: of 20 turns at once on one session, all acknowledged, the
-/// port's literal meaning keeps one. `Reject` and `Rebase` go on from the version in the state: the one it was loaded at, 0 for a new
+/// port's literal meaning keeps one. `Reject` and `Rebase` continue from the version in the state: the one it was loaded at, 0 for a new
 /// session. They answer `VersionConflict` for a version this client does not remember, or from which a save ended `Indeterminate`:
-/// load again. A second save of the same turn goes on from the first. A state with version 0 and no messages is a reset, and is stored
+/// load again. A second save of the same turn continues from the first. A state with version 0 and no messages is a reset, and is stored
 /// whatever was there, under every policy. `save_if_version` is the same under all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConcurrentSave {

@@ -84,7 +84,7 @@ impl Builder {
         self
     }
 
-    /// Shows this token with every call. Only with [`Builder::tls`]: on an open connection anybody could read it.
+    /// Shows this token with every call. Only with [`Builder::tls`]: on an open connection everyone on the way could read it.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Token::Text(token.into()));
         self
@@ -170,7 +170,7 @@ fn credentials(token: Option<Token>, secured: bool) -> Result<Credentials, Error
         Some(Token::File(path)) => Credentials::token_file(path)?,
     };
     if credentials.is_some() && !secured {
-        return Err(Error::invalid("a token needs tls: on an open connection anybody could read it"));
+        return Err(Error::invalid("a token needs tls: on an open connection everyone on the way could read it"));
     }
     Ok(credentials)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::failures::{EndpointFailure, Failures, listed};
 use crate::types::{Refusal, RefusalKind, Revision, TooLarge, Version};
 
-/// How long to wait after a refusal that names no delay of its own.
+/// How long to wait after a refusal that names no delay.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(100);
 
 /// Why a call failed, by what to do next.

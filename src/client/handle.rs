@@ -37,7 +37,7 @@ impl Handle {
         &self.shared.config
     }
 
-    /// Enqueues a write and waits for its outcome. Dropped before it is enqueued, nothing was sent; after that it goes on.
+    /// Enqueues a write and waits for its outcome. Dropped before it is enqueued, nothing was sent; after that it continues.
     pub async fn write(&self, write: Write, plan: Option<Box<dyn Planned>>) -> Result<Outcome, Error> {
         let config = self.config();
         let deadline = config.clock.now() + config.write_deadline;

@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, and changes of that: asked of one endpoint after the other until the leader has answered.
+//! The members of the cluster, and changes of them: one endpoint after the other is asked until the leader has answered.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub struct Member {
     pub voter: bool,
 }
 
-/// Who belongs to the cluster, as the node that answered has applied it.
+/// The members of the cluster, as the node that answered has applied them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     /// `None` before the cluster is formed.

@@ -240,7 +240,7 @@ impl Client {
 
     /// Waits for the writes that are open, for all clones, and tells the cluster that this client is gone; best effort.
     ///
-    /// A later call opens the client again. Dropping the future changes nothing: the closing goes on.
+    /// A later call opens the client again. Dropping the future changes nothing: the closing continues.
     pub async fn close(&self) {
         let (reply, closed) = oneshot::channel();
         self.handle.close(reply).await;

@@ -77,7 +77,7 @@ pub struct Purge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PurgeProgress {
-    /// So many rows of the state are in a file of their own.
+    /// So many rows of the state are in a new file.
     Rows {
         /// So many.
         done: u64,

@@ -127,7 +127,7 @@ pub(super) fn from_stored(content: LoadedContent, revision: Revision) -> Result<
     Ok(Session { info, revision, content })
 }
 
-/// `None` if the tail does not go on from there.
+/// `None` if the tail does not continue from there.
 fn longer<T: Item>(
     content: LoadedContent,
     base: ContentVersion,
@@ -144,7 +144,7 @@ fn longer<T: Item>(
     Ok(Some((place(&info, base.first_chunk, base.cluster), Arc::new(view), Some(info))))
 }
 
-/// Stores what is new, by `mode`. Once enqueued it goes on, whatever becomes of the future.
+/// Stores what is new, by `mode`. Once enqueued it continues, whatever becomes of the future.
 pub(super) async fn save<T: Item>(
     handle: &Handle,
     cache: &Cache<T>,

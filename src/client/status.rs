@@ -1,4 +1,4 @@
-//! What a node knows of the cluster: asked of any endpoint, needs no quorum and no driver.
+//! The cluster's status: any endpoint gives it, without a quorum or a driver.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::wire::v1;
 
 const _: () = assert!(NODES_MAX as u64 * 4096 < MESSAGE_BYTES_MAX);
 
-/// What to ask.
+/// The options of a status call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusOptions {
     /// Ask each node for the digest of its state at this entry.
@@ -40,19 +40,19 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeStatus>,
 }
 
-/// What a node is in its cluster.
+/// A node's role in its cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// It did not say, or says what this client does not know.
+    /// A role that was not sent, or that this client does not know.
     #[default]
     Unknown,
-    /// It proposes.
+    /// Proposes.
     Leader,
-    /// It votes.
+    /// Votes.
     Follower,
-    /// It only follows.
+    /// Follows without a vote.
     Learner,
-    /// It wants to lead.
+    /// Wants to lead.
     Candidate,
 }
 
@@ -69,11 +69,11 @@ pub struct NodeStatus {
     pub reachable: bool,
     /// Why it did not.
     pub error: String,
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// Its Raft term.
     pub term: u64,
-    /// Who leads, as far as it knows.
+    /// The leader, as far as this node knows.
     pub leader: Option<NodeId>,
     /// The last entry of its log.
     pub last_log: Option<u64>,
@@ -99,7 +99,7 @@ pub struct NodeStatus {
     pub state_bytes: u64,
     /// Machine time, in milliseconds since the Unix epoch.
     pub machine_time_ms: u64,
-    /// Its own clock, likewise.
+    /// Its own clock, in milliseconds.
     pub wall_ms: u64,
     /// Its build.
     pub version: String,
@@ -109,7 +109,7 @@ pub struct NodeStatus {
     pub uptime: Duration,
     /// Its process id.
     pub pid: u64,
-    /// What must hold on it, and whether it does.
+    /// Its checks, with their results.
     pub checks: Vec<NodeCheck>,
     /// Its clock minus the median of the voters', in milliseconds.
     pub clock_offset_ms: Option<i64>,
@@ -170,7 +170,7 @@ pub(super) async fn ask(config: &Config, options: StatusOptions) -> Result<Clust
     })
 }
 
-/// What a node says of the cluster is worth the most if it reaches a majority of the voters, then by the term it knows.
+/// An answer is worth the most if its node reaches a majority of the voters, then by the term it knows.
 fn worth(answer: &v1::StatusResponse) -> Worth {
     // A release that does not say who votes names its learners where they answer.
     let voters = answer.nodes.iter().filter(|node| node.voter.unwrap_or(node.role() != v1::Role::Learner));

@@ -38,7 +38,7 @@ pub mod metrics {}
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}
 
-/// The lab book: what was measured, tried and run, by build. What holds now is in [`performance`] and [`testing`].
+/// The lab book: measurements, attempts and runs, by build. The current figures are in [`performance`] and [`testing`].
 pub mod notes {
     #[doc = include_str!("notes/performance-history.md")]
     pub mod performance_history {}
@@ -46,7 +46,7 @@ pub mod notes {
     pub mod testing_history {}
 }
 
-/// What was decided, what else was considered, and why. A decision is changed by a new record, not by editing an old one. Numbers are
+/// The decisions: what else was considered, and why. A decision is changed by a new record, not by editing an old one. Numbers are
 /// given out in blocks, so some are not there.
 pub mod decisions {
     #[doc = include_str!("decisions/0001-own-log.md")]

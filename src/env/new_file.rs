@@ -220,7 +220,7 @@ impl Replacing {
         Ok(Prepared(new))
     }
 
-    /// Puts it in place. Errors: the file was changed by somebody else meanwhile, or the disk failed; nothing changed.
+    /// Puts it in place. Errors: the file was changed meanwhile, or the disk failed; nothing changed.
     pub fn replace(self, prepared: Prepared) -> io::Result<()> {
         let Some((before, _)) = &self.before else { return prepared.0.publish() };
         let same = File::open(&self.target).and_then(|file| {
@@ -245,7 +245,7 @@ fn keep_owner(new: &NewFile, found: &Metadata) -> io::Result<()> {
     new.file.set_permissions(found.permissions()).map_err(|error| named(&error, error.kind(), &new.temporary))
 }
 
-/// File systems without hard links: FAT, some in user space. The kernel's protection of links refuses likewise.
+/// File systems without hard links: FAT, some in user space. The kernel's protection of links refuses in the same way.
 fn has_no_links(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let refusals = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS, Errno::ACCESS, Errno::MLINK, Errno::INVAL];

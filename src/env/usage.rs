@@ -19,7 +19,7 @@ pub struct ProcessUsage {
 }
 
 impl ProcessUsage {
-    /// Of a process that runs. Errors: it has gone, or is somebody else's.
+    /// Of a process that runs. Errors: it has gone, or is another user's.
     pub fn of(pid: u32) -> io::Result<Self> {
         let dir = Path::new("/proc").join(pid.to_string());
         let read = |name: &str| std::fs::read_to_string(dir.join(name));

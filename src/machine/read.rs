@@ -67,7 +67,7 @@ impl Machine {
     /// and whether more may follow.
     ///
     /// Expired sessions are passed over. A page that found something ends after 65 536 of them; an empty page comes only at the end,
-    /// so a caller that goes on after the last id gets through.
+    /// so a caller that continues after the last id gets through.
     pub fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> (Vec<Listed>, bool) {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),

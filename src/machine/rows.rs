@@ -199,7 +199,7 @@ pub fn decode_global(value: &Bytes) -> Result<Global, Error> {
     decode(GLOBAL, value)
 }
 
-/// Encodes the value of the one row of [`GLOBAL`]; a restore writes one of its own.
+/// Encodes the value of the one row of [`GLOBAL`]; a restore writes its own.
 pub fn encode_global(global: &Global) -> Bytes {
     codec::encode_row(global)
 }

@@ -196,7 +196,7 @@ impl Machine {
         }
     }
 
-    /// Drops a session with its content; the tombstone, if any, goes on counting.
+    /// Drops a session with its content; the tombstone, if any, continues counting.
     pub(super) fn remove(&mut self, id: &SessionId, tombstone: Option<Tombstone>, effects: &mut Effects) {
         let Some(old) = self.tables.remove_session(id, effects) else {
             return;

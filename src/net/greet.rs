@@ -1,5 +1,5 @@
 //! Connections that have not shown yet what they are. Everyone who can reach a port can open them, so they are few, take no place of a
-//! connection that serves somebody, and the oldest goes first.
+//! connection that serves a client, and the oldest goes first.
 //!
 //! ```text
 //! accepted ──> TLS, where the port has it ──> the first bytes of HTTP ──> a place ──> served

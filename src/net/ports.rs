@@ -73,7 +73,7 @@ impl Traffic {
         self.greetings_dropped.fetch_add(dropped, Ordering::Relaxed);
     }
 
-    /// A place for one more beside those that are open, of which no address has more than half; probes have places of their own. `None`:
+    /// A place for one more beside those that are open, of which no address has more than half; probes have separate places. `None`:
     /// there is none, and it is counted as refused.
     pub fn place(self: &Arc<Self>, accepted: &Accepted, connections_max: u64) -> Option<Place> {
         let Accepted { source, probe, .. } = *accepted;
@@ -215,7 +215,7 @@ impl Accepted {
         Self { probe: true, ..self }
     }
 
-    /// See [`Accepted::probing`].
+    /// Whether the connection only asks whether the node lives or is ready.
     pub fn is_probe(&self) -> bool {
         self.probe
     }
@@ -417,7 +417,7 @@ mod tests {
         assert!(others.iter().all(Option::is_some) && open(Some(3)).is_none());
         assert_eq!((traffic.connections(), traffic.refused()), (4, 2));
         let probe = Accepted::new(tokio::io::duplex(1).1).from([127, 0, 0, 1].into()).probing();
-        assert!(traffic.place(&probe, 4).is_some(), "probes have places of their own");
+        assert!(traffic.place(&probe, 4).is_some(), "probes have separate places");
         drop(first);
         assert!(open(Some(1)).is_some());
         drop(others);

@@ -172,7 +172,7 @@ fn kept_rows(
     rows.filter(is_kept).chain(std::iter::once(Ok(own)))
 }
 
-/// A log without entries that goes on behind `applied`, with a vote that no leader of the old cluster's terms can undercut.
+/// A log without entries that continues behind `applied`, with a vote that no leader of the old cluster's terms can undercut.
 fn begin_log(env: &Env, dir: &Path, applied: LogId) -> Result<(), log::Error> {
     let log = Log::open(env, dir, log::Options::default())?;
     let vote = Vote { leader_id: log_id_to(applied).leader_id, committed: false };

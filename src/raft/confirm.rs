@@ -1,4 +1,4 @@
-//! Whether this node still leads, asked of the voters over streams of its own (Raft dissertation §6.4; L18).
+//! Whether this node still leads, asked of the voters over separate streams (Raft dissertation §6.4; L18).
 //!
 //! ```text
 //! reads ── a round: who leads for us? ──┬──> this node's own vote ───────────────┐

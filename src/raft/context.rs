@@ -112,7 +112,7 @@ impl NodeContext {
         self.log.waits_for_room() && self.vote() != *vote
     }
 
-    /// Flushes everything applied so far, durably. Cancel safe: the flush goes on.
+    /// Flushes everything applied so far, durably. Cancel safe: the flush continues.
     pub async fn flush(&self) -> io::Result<()> {
         state_machine::flush(&self.state).await
     }

@@ -11,7 +11,7 @@ use crate::events::Events;
 pub const REMOVED: &str = "this node was removed from the cluster: it takes no part any more; to bring the machine back, empty the data directory and \
      add it under a new id";
 
-/// The first failure of a node that it can't go on with.
+/// The first failure of a node that it can't continue with.
 pub struct Failure {
     events: Arc<Events>,
     reason: watch::Sender<Option<String>>,

@@ -123,7 +123,7 @@ pub(super) struct Parts {
     pub reads: Arc<Reads>,
     pub scrub: Arc<scrub::Progress>,
     pub eraser: Eraser,
-    /// One backup at a time: each pins a state of its own.
+    /// One backup at a time: each pins a state.
     pub backups: Arc<Semaphore>,
     /// All of the node's, and what they and this handle spawn.
     pub tasks: Tasks,
@@ -217,7 +217,7 @@ impl Node {
     /// Hands the leadership over to another voter, by default the one whose log is the longest; gives who leads then. Dropping the
     /// future does not stop it.
     ///
-    /// Errors: this node does not lead, nobody can take over, or nobody did within 4 s: then somebody still may.
+    /// Errors: this node does not lead, no voter can take over, or none did within 4 s: then one still may.
     pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
         if !self.0.context.leadership.is_self() {
             return Err(self.0.context.leadership.not_leader());
@@ -228,7 +228,7 @@ impl Node {
         transfer_leadership(&self.0.context, &self.0.table, &self.0.room, to).await.map_err(Failed::refusal)
     }
 
-    /// The voters of each configuration in force, for tests of our own.
+    /// The voters of each configuration in force, for our tests.
     #[doc(hidden)]
     pub fn voter_sets(&self) -> Vec<std::collections::BTreeSet<NodeId>> {
         self.0.context.membership().membership().get_joint_config().clone()
@@ -240,7 +240,7 @@ impl Node {
         self.0.context.raft.runtime_config().elect(false);
     }
 
-    /// Waits until this node hears nothing of a peer any more, for tests of our own. Cancel safe.
+    /// Waits until this node hears nothing of a peer any more, for our tests. Cancel safe.
     #[doc(hidden)]
     pub async fn wait_disconnected(&self, peer: NodeId) {
         self.0.table.disconnected(peer).await;
@@ -298,7 +298,7 @@ impl Node {
         self.0.context.state.view(|state, _, _| state.machine.prefixes_generation())
     }
 
-    /// See [`crate::machine::Machine::clients_after`].
+    /// At most `limit` clients, in order of their ids, beyond `after`.
     pub fn clients_after(&self, after: Option<ClientId>, limit: usize) -> Vec<OpenedClient> {
         self.0.context.state.view(|state, _, _| state.machine.clients_after(after, limit))
     }

@@ -1,4 +1,4 @@
-//! Proposing: commands are stamped with one time, encoded, and handed to openraft; each caller gets what came of its own.
+//! Proposing: commands are stamped with one time, encoded, and given to openraft; each caller gets its outcome.
 
 use futures_util::StreamExt as _;
 use openraft::errors::ClientWriteError;

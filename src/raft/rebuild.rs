@@ -201,7 +201,7 @@ pub fn is_damage(error: &state::Error) -> bool {
 
 /// This node's state is wrong or damaged: the process is to end, and the next start is to rebuild it from the leader's.
 ///
-/// Raft goes on until then; what it acknowledges is in the log, which is kept.
+/// Raft continues until then; what it acknowledges is in the log, which is kept.
 pub fn stop_to_rebuild(context: &Arc<NodeContext>, reason: String) {
     if !context.failure.begin_rebuild() {
         return;

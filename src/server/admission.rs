@@ -12,7 +12,7 @@ use crate::wire::{self, v1};
 
 /// When to try again after an overload.
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);
-/// When to try again while a disk is low: somebody has to make room.
+/// When to try again while a disk is low: an operator has to make room.
 pub const DISK_LOW_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A request that is well formed.

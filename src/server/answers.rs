@@ -1,4 +1,4 @@
-//! A stream of operations and their answers, driven as one: it reads requests when no answer waits, so it needs no task of its own.
+//! A stream of operations and their answers, driven as one: it reads requests when no answer waits, so it needs no task.
 //! It shares the content it holds with [`super::readers`], which takes it away from a stalled reader.
 
 use std::collections::VecDeque;

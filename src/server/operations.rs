@@ -75,7 +75,7 @@ impl Operations for OperationsService {
         self.guard.require(request.metadata(), Need::Admin)?;
         self.require_cluster()?;
         let (sender, stream) = mpsc::channel(PIECES_AHEAD);
-        // Not the caller's: it goes on to its end, heard or not.
+        // Not the caller's: it continues to its end, heard or not.
         tokio::spawn(purge(self.node.clone(), sender));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -194,7 +194,7 @@ fn within(timeout_ms: u32) -> Duration {
     if timeout_ms == 0 { CHANGE_DEFAULT } else { Duration::from_millis(timeout_ms.into()).min(CHANGE_MAX) }
 }
 
-/// Erases, and says how far it is as long as somebody listens.
+/// Erases, and reports its progress to its caller for as long as that listens.
 async fn purge(node: Node, listener: mpsc::Sender<Result<v1::PurgeProgress, Status>>) {
     let hears = listener.clone();
     let progress = move |rows_done, rows_total| {

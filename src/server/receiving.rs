@@ -257,7 +257,7 @@ struct Framing {
 }
 
 impl Framing {
-    /// Goes on by `data`: where in it the present message ends; `None`: not in it. Errors: how large the message says to be, above
+    /// Continues by `data`: where in it the present message ends; `None`: not in it. Errors: how large the message says to be, above
     /// `message_bytes`.
     fn next(&mut self, data: &[u8], message_bytes: u64) -> Result<Option<usize>, u64> {
         let begun = usize::try_from(self.got).unwrap_or(HEADER_BYTES).min(HEADER_BYTES);

@@ -251,7 +251,7 @@ impl Share {
         if limit.is_none_or(|limit| used < limit) && (in_all < most || self.is_admin) {
             return Ok(());
         }
-        // What repeats a request, or makes room for itself, always goes on.
+        // What repeats a request, or makes room for itself, always continues.
         if machine.adds_no_outcome(request) {
             return Ok(());
         }

@@ -82,11 +82,11 @@ pub const SMALL_BYTES: u64 = (1 + SMALL_SPARES as u64) * SMALL_SEGMENT_BYTES + S
 pub struct Tuning {
     /// Bytes of log kept behind the last flush.
     pub log_kept: raft::LogKept,
-    /// See [`raft::Options::early_elections`].
+    /// Whether elections begin early, as [`raft::Options::early_elections`].
     pub early_elections: bool,
-    /// How its log lies on disk.
+    /// The log's layout on the disk.
     pub log: log::Options,
-    /// How its state does.
+    /// The state's layout on the disk.
     pub state: state::Options,
     /// Called for every entry that is applied; only by tests.
     pub observer: Option<raft::Observer>,

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! magic "quorbkup" | header bytes u32 | crc32c u32 of the header | header (text, see `Header`)
-//! then records:  frame bytes u32 | frame     the frames of `state::Snapshot`, each numbered and with a checksum of its own
+//! then records:  frame bytes u32 | frame     the frames of `state::Snapshot`, each numbered and with its own checksum
 //! ```
 //! Little-endian. The last frame ends the file, and carries the number of rows and a checksum over all the frames before it: a file
-//! that was cut off, even between two records, is refused, and so is one that goes on behind its end.
+//! that was cut off, even between two records, is refused, and so is one that continues behind its end.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -237,7 +237,7 @@ impl<R: Read> Reader<R> {
             let mut one = [0; 1];
             match self.from.read(&mut one) {
                 Ok(0) => {}
-                Ok(_) => return Err(self.damaged("it goes on behind its end")),
+                Ok(_) => return Err(self.damaged("it continues behind its end")),
                 Err(error) => return Err(self.damaged(unread(&error))),
             }
         }

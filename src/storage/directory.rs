@@ -21,7 +21,7 @@ pub enum Found {
     Missing,
     /// A file.
     NoDirectory,
-    /// A directory without anything of a node or of anybody else.
+    /// A directory without files of a node or of anything else.
     Empty,
     /// A node's own directory.
     Node,

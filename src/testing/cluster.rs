@@ -1,6 +1,6 @@
 //! A whole cluster in this process, for tests: real servers, real sockets on loopback, and by default disks in memory.
 //!
-//! Each node has a runtime and a thread of its own, so that it can be ended whole: stopped as an operator does, killed as the kernel
+//! Each node has its own runtime and thread, so that it can be ended whole: stopped as an operator does, killed as the kernel
 //! does, or cut off from power, with what was not synced lost. It comes back on what its disk then holds.
 //!
 //! ```
@@ -54,7 +54,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Segments as small as the largest entry allows: those of a [`SimDisk`] are memory.
 const SEGMENT_BYTES: u64 = PEER_MESSAGE_BYTES_MAX + (1 << 20);
 
-/// What went wrong, in one line.
+/// The failure, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(String);
 
@@ -70,7 +70,7 @@ fn failed(error: impl fmt::Display) -> Error {
     Error(error.to_string())
 }
 
-/// What a cluster is built from.
+/// Builds a cluster.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
@@ -265,7 +265,7 @@ pub struct Cluster {
     disks: BTreeMap<NodeId, Option<SimDisk>>,
     running: BTreeMap<NodeId, Running>,
     ahead_ms: Arc<AtomicU64>,
-    /// What stands between the nodes, if they can be cut off.
+    /// The proxies between the nodes, if they can be cut off.
     proxies: Option<Proxies>,
 }
 
@@ -293,7 +293,7 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Puts the wall clocks of all nodes ahead by so much, or right again; for tests of our own.
+    /// Puts the wall clocks of all nodes ahead by so much, or right again; for our tests.
     #[doc(hidden)]
     pub fn set_clocks_ahead(&self, by: Duration) {
         self.ahead_ms.store(by.as_millis() as u64, Ordering::Relaxed);
@@ -413,18 +413,18 @@ impl Cluster {
         self.disks.get(&node.into()).cloned().flatten()
     }
 
-    /// The consensus of a running node, for tests of our own. It keeps the node's files open: drop it before the node is ended.
+    /// The consensus of a running node, for our tests. It keeps the node's files open: drop it before the node is ended.
     #[doc(hidden)]
     pub fn node(&self, node: impl Into<NodeId>) -> Option<&Node> {
         self.running.get(&node.into()).map(|running| &running.node)
     }
 
-    /// What all members say of themselves, gathered by the first running one that answers. Errors: none does. Cancel safe.
+    /// The status of all members, gathered by the first running one that answers. Errors: none does. Cancel safe.
     pub async fn status(&self) -> Result<ClusterStatus, Error> {
         self.ask(None).await
     }
 
-    /// What one node says of itself. Errors: as [`Cluster::status`], or it does not answer. Cancel safe.
+    /// The status of one node. Errors: as [`Cluster::status`], or the node does not answer. Cancel safe.
     pub async fn status_of(&self, node: impl Into<NodeId>) -> Result<NodeStatus, Error> {
         let id = node.into();
         let found = self.status().await?.nodes.into_iter().find(|node| node.id == id && node.reachable);
@@ -437,7 +437,7 @@ impl Cluster {
         client.status(StatusOptions { digest_at, timeout: STATUS_TIMEOUT }).await.map_err(failed)
     }
 
-    /// Who leads; waits for it. Errors: nobody does in time. Cancel safe.
+    /// The leader, once there is one. Errors: there is none in time. Cancel safe.
     pub async fn leader(&self) -> Result<NodeId, Error> {
         let leads = |node: &&NodeStatus| node.reachable && node.role == Role::Leader;
         // One that was deposed and does not know yet has a smaller term.
@@ -517,7 +517,7 @@ impl Cluster {
         self.set_cut_off(node.into(), true)
     }
 
-    /// Ends what [`Cluster::cut_off`] began. Errors: likewise.
+    /// Ends what [`Cluster::cut_off`] began. Errors: as [`Cluster::cut_off`].
     pub fn reconnect(&self, node: impl Into<NodeId>) -> Result<(), Error> {
         self.set_cut_off(node.into(), false)
     }
@@ -604,7 +604,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Starts a server on a runtime of its own.
+/// Starts a server on its own runtime.
 async fn launch(options: Options, tuning: Tuning, via: BTreeMap<String, String>) -> Result<Running, Error> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(1).thread_name(format!("node-{}", options.node)).enable_all().build().map_err(failed)?;

@@ -8,7 +8,7 @@
 //! # }
 //! ```
 //!
-//! Each case gets a store of its own from the caller and uses ids nobody used before, so all of them may be the same store.
+//! Each case gets its own store from the caller and uses ids nobody used before, so all of them may be the same store.
 
 mod cases;
 mod compare;
@@ -28,7 +28,7 @@ use crate::env::{Random, SystemRandom};
 type Failure = String;
 type Running = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 
-/// What one case gets.
+/// The store and the session of one case.
 #[derive(Clone)]
 struct Subject {
     store: Arc<dyn SessionStore>,
@@ -47,7 +47,7 @@ impl Subject {
 pub struct Case {
     /// The promise, as a sentence.
     pub name: &'static str,
-    /// What was seen instead, if it was not kept.
+    /// The observation that broke the promise; `None`: it was kept.
     pub failure: Option<String>,
 }
 

@@ -29,16 +29,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::inline::SeededRandom;
 use crate::env::{Disk, DiskFile, Held, Space};
 
-/// What a power cut leaves of what was not synced.
+/// The part of unsynced writes that survives a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// Nothing.
     Lost,
     /// Everything.
     Kept,
-    /// What happened before a random moment.
+    /// The writes before a random moment survive.
     Prefix,
-    /// The same, with part of the write of that moment, up to a sector of so many bytes.
+    /// The writes before a random moment survive, with part of the write of that moment, up to a sector of so many bytes.
     Torn {
         /// 512 or 4096.
         sector: usize,
@@ -50,7 +50,7 @@ pub enum Crash {
     },
 }
 
-/// What can be made to fail. All but `Read` are counted by [`SimDisk::operations`].
+/// An operation that can be made to fail. All but `Read` are counted by [`SimDisk::operations`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// `read_at`.
@@ -269,7 +269,7 @@ impl SimDisk {
         data.current[offset as usize] ^= mask;
     }
 
-    /// The disk after a power cut now. This one goes on as if nothing had happened. Faults, halt, holds, locks and capacity are not taken over.
+    /// The disk after a power cut now. This one continues as if nothing had happened. Faults, halt, holds, locks and capacity are not taken over.
     pub fn crash(&self, crash: Crash, seed: u64) -> SimDisk {
         let inner = self.locked();
         let random = SeededRandom::new(seed);
@@ -304,7 +304,7 @@ impl SimDisk {
         SimDisk { inner: Arc::new(Mutex::new(after)), released: Arc::default() }
     }
 
-    /// The disk after the process died now: everything written is there, and what was not synced still isn't. This one goes on as if
+    /// The disk after the process died now: everything written is there, and what was not synced still isn't. This one continues as if
     /// nothing had happened. Faults, halt, holds, locks and capacity are not taken over.
     pub fn kill(&self) -> SimDisk {
         let inner = self.locked();

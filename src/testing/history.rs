@@ -1,4 +1,4 @@
-//! What clients asked and were answered, and whether a linearizable store can have said so.
+//! The calls of clients and their answers, and whether a linearizable store can have given them.
 //!
 //! ```text
 //! clients ── Recorder ──> Vec<Op> ── resolve (committed log, if at hand) ──> check::exact, check::windows ──> Vec<Violation>
@@ -40,14 +40,14 @@ pub enum Ask {
     LoadStale,
     /// An unconditional save.
     Save {
-        /// What it stores; no history stores a value twice.
+        /// The stored value; no history stores a value twice.
         value: u64,
     },
     /// A conditional save.
     SaveIf {
         /// The version that must be there; 0: there must be no session.
         expected: u64,
-        /// What it stores; no history stores a value twice.
+        /// The stored value; no history stores a value twice.
         value: u64,
     },
     /// An unconditional delete.
@@ -56,7 +56,7 @@ pub enum Ask {
     Expire,
 }
 
-/// What the caller knows afterwards.
+/// The caller's knowledge after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Of a load.
@@ -93,7 +93,7 @@ pub enum Answer {
     },
     /// Nothing changed: *every* attempt ended in a marked refusal before proposing.
     Refused,
-    /// It may have happened, or may happen yet.
+    /// The call may have happened, or may happen yet.
     Unknown,
 }
 
@@ -104,9 +104,9 @@ pub struct Op {
     pub client: usize,
     /// The session, by number.
     pub key: usize,
-    /// What was asked.
+    /// The call.
     pub ask: Ask,
-    /// What was answered.
+    /// Its answer.
     pub answer: Answer,
     /// When it was asked.
     pub invoked: Duration,
@@ -129,7 +129,7 @@ pub struct Request {
     pub sequence: u64,
 }
 
-/// What is wrong.
+/// The kind of a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Two operations with one version.
@@ -138,7 +138,7 @@ pub enum Kind {
     AppliedTwice,
     /// A value nobody stored there.
     PhantomValue,
-    /// What a refused or conflicted write would have stored was read, or a write was answered as done that had to fail.
+    /// The value of a refused or conflicted write was read, or a write was answered as done that had to fail.
     EffectOfRefused,
     /// A conflict with the very version that was expected, or with nothing where there was something.
     SpuriousConflict,
@@ -185,7 +185,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What both checkers find.
+/// The violations that both checkers find.
 #[must_use]
 pub fn verdict(ops: &[Op]) -> Vec<Violation> {
     let mut found = exact(ops);
@@ -217,7 +217,7 @@ impl Op {
 }
 
 impl Ask {
-    /// What it stores.
+    /// The stored value.
     #[must_use]
     pub fn value(self) -> Option<u64> {
         match self {

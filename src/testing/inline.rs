@@ -138,7 +138,7 @@ pub struct SeededRandom {
 }
 
 impl SeededRandom {
-    /// The same seed gives the same numbers.
+    /// Numbers from a seed: equal seeds give equal numbers.
     pub fn new(seed: u64) -> Self {
         Self { state: AtomicU64::new(seed) }
     }
@@ -171,7 +171,7 @@ impl Random for SeededRandom {
 /// An [`Env`] of these parts, with handles to drive them.
 #[derive(Clone)]
 pub struct SimEnv {
-    /// What the code under test gets.
+    /// The environment of the code under test.
     pub env: Env,
     /// Its clock.
     pub clock: ManualClock,

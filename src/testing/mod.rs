@@ -1,4 +1,4 @@
-//! What tests stand on, users' and ours: a cluster in this process, the conformance suite for any session store, a disk that loses and
+//! Support for tests, users' and ours: a cluster in this process, the conformance suite for any session store, a disk that loses and
 //! fails, background work that runs inline, and load to measure any store with.
 
 pub mod cluster;

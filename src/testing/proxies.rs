@@ -1,4 +1,4 @@
-//! What stands between the nodes of a cluster that can be cut off: a proxy for each direction in which one dials another.
+//! Proxies between the nodes of a cluster that can be cut off: one for each direction in which one node dials another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

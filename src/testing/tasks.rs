@@ -27,7 +27,7 @@ impl TaskWorkers {
         workers
     }
 
-    /// The same for what begins from now on: a disk that has become slow, or fast again.
+    /// Sets the delay of steps that begin from now on: the disk has become slow, or fast again.
     pub fn set_delay_max(&self, delay_max: Duration) {
         self.delay_max_us.store(delay_max.as_micros() as u64, Ordering::Relaxed);
     }

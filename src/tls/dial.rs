@@ -32,7 +32,7 @@ use tonic::codegen::http::Uri;
 use super::connect::TlsConnector;
 use super::validity;
 
-/// The next address is begun after this at the latest (RFC 8305 §8), while the one before goes on.
+/// The next address is begun after this at the latest (RFC 8305 §8), while the one before continues.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// Hosts remembered.
 const HOSTS_MAX: usize = 256;

@@ -43,7 +43,7 @@ impl PeerCertificate {
     }
 
     /// Whether the certificate is this node's: it names the node, or names none and is valid for one of `hosts`. One that names no node is
-    /// anybody's where `hosts` is empty. Errors: whose it is instead.
+    /// any node's where `hosts` is empty. Errors: whose it is instead.
     pub fn speaks_for<'a>(&self, node: u64, hosts: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
         if let Some(nodes) = &self.nodes {
             return if nodes.contains(&node) { Ok(()) } else { Err(Error::Named(nodes.clone())) };

@@ -1,4 +1,4 @@
-//! What a write asks for: chunks, changes, expectations, and the request identity that makes a retry exact.
+//! The content of a write: chunks, changes, expectations, and the request identity that makes a retry exact.
 
 use std::fmt;
 use std::time::Duration;
@@ -118,7 +118,7 @@ pub enum Base {
     },
 }
 
-/// What a save does to the content.
+/// The effect of a save on the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The whole new content; also how a plain value is stored (no chunks, everything in the head).
@@ -132,13 +132,13 @@ pub enum Change {
     },
     /// Appends to the base; never anything else.
     Delta {
-        /// What this was made against.
+        /// The base of the delta.
         base: Base,
         /// New items, in order.
         chunks: Vec<Chunk>,
         /// The new head, if it changed. Required where the base is [`Base::Absent`].
         head: Option<Blob>,
-        /// What to add to the counters.
+        /// The increments of the counters.
         counters: Counters,
     },
 }
@@ -182,7 +182,7 @@ pub enum Expiry {
     After(Duration),
 }
 
-/// What a conditional write expects to find.
+/// The condition of a conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// No session: it never existed, or is deleted or expired.
@@ -196,7 +196,7 @@ pub enum Expected {
     },
 }
 
-/// What `SaveIfVersion` does when the stored version is not the expected one.
+/// The effect of `SaveIfVersion` when the stored version is not the expected one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnConflict {
     /// `Conflict`; nothing changes.
@@ -228,9 +228,9 @@ pub enum Write {
         request: Request,
         /// The session.
         id: SessionId,
-        /// What to do to the content.
+        /// The change of the content.
         change: Change,
-        /// What to do to the deadline.
+        /// The change of the deadline.
         expiry: Expiry,
     },
     /// Stores only if the session is as expected.
@@ -239,16 +239,16 @@ pub enum Write {
         request: Request,
         /// The session.
         id: SessionId,
-        /// What must be stored.
+        /// The version that must be stored.
         expected: Expected,
-        /// What to do to the content.
+        /// The change of the content.
         change: Change,
-        /// What to do when it is not.
+        /// The effect if another version is stored.
         on_conflict: OnConflict,
-        /// What to do to the deadline.
+        /// The change of the deadline.
         expiry: Expiry,
     },
-    /// Deletes; a tombstone goes on counting versions.
+    /// Deletes; a tombstone continues counting versions.
     Delete {
         /// The request's identity.
         request: Request,

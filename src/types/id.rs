@@ -1,4 +1,4 @@
-//! Identities and positions. Every id and count has a type of its own, so that two of them cannot be swapped.
+//! Identities and positions. Every id and count has its own type, so that two of them cannot be swapped.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;

@@ -1,4 +1,4 @@
-//! What client and server both speak of: identities, positions, changes, outcomes and refusals.
+//! The words that client and server share: identities, positions, changes, outcomes and refusals.
 //!
 //! Plain data with its own validation; no IO, no serialization format. The wire's messages are converted to these types before
 //! anything else looks at them, and the machine's commands are made of them.

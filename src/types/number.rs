@@ -12,7 +12,7 @@ use crate::limits::NUMBER_MAX;
 /// A number that none of ours can be. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfRange {
-    /// What it was to be.
+    /// The field that was to hold it.
     pub field: &'static str,
     /// The number.
     pub value: u64,

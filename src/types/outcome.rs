@@ -1,4 +1,4 @@
-//! What the machine answers. An outcome is the only thing that settles a write.
+//! The machine's answers. An outcome is the only thing that settles a write.
 
 use super::{ClientId, Revision, Version};
 
@@ -8,7 +8,7 @@ pub struct Outcome {
     /// Index of the entry that executed the write; a retry answers the original one. For `Conflict` and `NotFound`: where it was
     /// evaluated.
     pub revision: Revision,
-    /// What happened.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
@@ -33,35 +33,35 @@ pub struct Saved {
 pub enum TooLarge {
     /// Stored bytes of the session after the write.
     StoredBytes {
-        /// What it would be.
+        /// The size after the write.
         now: u64,
         /// The limit.
         limit: u64,
     },
     /// Raw bytes of the session after the write.
     RawBytes {
-        /// What it would be.
+        /// The size after the write.
         now: u64,
         /// The limit.
         limit: u64,
     },
     /// Items of the session after the write.
     Items {
-        /// What it would be.
+        /// The number after the write.
         now: u64,
         /// The limit.
         limit: u64,
     },
     /// Chunks of the session after the write; a client repacks.
     Chunks {
-        /// What it would be.
+        /// The number after the write.
         now: u64,
         /// The limit.
         limit: u64,
     },
     /// Bytes of the write itself.
     Write {
-        /// What they are.
+        /// The size of the write.
         now: u64,
         /// The limit.
         limit: u64,
@@ -69,7 +69,7 @@ pub enum TooLarge {
 }
 
 impl TooLarge {
-    /// What was measured, its value, the limit.
+    /// The measured quantity, its value, the limit.
     pub fn parts(&self) -> (&'static str, u64, u64) {
         match *self {
             TooLarge::StoredBytes { now, limit } => ("stored_bytes", now, limit),
@@ -81,7 +81,7 @@ impl TooLarge {
     }
 }
 
-/// What one `Sweep` dropped.
+/// The counts of one `Sweep`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Expired sessions (each left a tombstone).
@@ -92,7 +92,7 @@ pub struct Swept {
     pub tombstones: u32,
 }
 
-/// What happened to one command.
+/// The verdict on one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Stored.
@@ -140,7 +140,7 @@ pub enum Verdict {
     WindowExceeded,
     /// The table of outcomes is full. Not executed; not recorded: retry like an overload.
     Busy,
-    /// What a sweep dropped.
+    /// The counts of a sweep.
     Swept(Swept),
     /// The cluster version now in force.
     ClusterVersion {

@@ -1,4 +1,4 @@
-//! What a read asks for and gets.
+//! The arguments and results of reads.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub enum Consistency {
     Stale,
 }
 
-/// What the reader knows already.
+/// The content that the reader has already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Have {
     /// The log index that created the session it knows.
@@ -32,7 +32,7 @@ pub struct Have {
 pub struct Load {
     /// The session.
     pub id: SessionId,
-    /// What the reader knows already, to get only what is new.
+    /// The content that the reader has, to get only what is new.
     pub have: Option<Have>,
     /// The guarantee asked for.
     pub consistency: Consistency,
@@ -65,7 +65,7 @@ impl Default for List {
     }
 }
 
-/// What is known of a session without its content.
+/// A session's metadata, without its content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionInfo {
     /// The log index that created it.
@@ -86,9 +86,9 @@ pub struct SessionInfo {
     pub counters: Counters,
     /// Machine time of its creation, in milliseconds since the Unix epoch.
     pub created_ms: u64,
-    /// Machine time of the last write, likewise.
+    /// Machine time of the last write, in milliseconds.
     pub updated_ms: u64,
-    /// Machine time it expires at, likewise.
+    /// Machine time it expires at, in milliseconds.
     pub deadline_ms: Option<u64>,
     /// Milliseconds until then, when it was read; `None`: it never expires, or the node that answered does not say.
     pub remaining_ms: Option<u64>,
@@ -126,7 +126,7 @@ pub enum Loaded {
 pub struct Listed {
     /// The session.
     pub id: SessionId,
-    /// What is known of it.
+    /// Its metadata.
     pub info: SessionInfo,
 }
 

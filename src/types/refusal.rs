@@ -11,7 +11,7 @@ use super::NodeId;
 pub enum Applied {
     /// Definitely not.
     No,
-    /// It may have, or may yet.
+    /// The attempt may have been applied, or may be yet.
     Unknown,
 }
 

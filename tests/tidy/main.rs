@@ -7,6 +7,7 @@ mod api;
 mod circles;
 mod cited;
 mod claims;
+mod docs;
 mod headings;
 mod imports;
 mod laws;
@@ -136,6 +137,11 @@ fn no_word_stands_where_a_plainer_one_would() {
     assert!(texts.len() > 100, "the walk found only {} files", texts.len());
     let violations: Violations = texts.iter().flat_map(|(path, text)| words::banned(path, text)).collect();
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn every_item_doc_stands_alone_and_its_subject_is_a_noun() {
+    check(docs::violations);
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use snapshot::{NewCluster, Restore, Save, Snapshot};
 #[command(name = "quorate", version = env!("QUORATE_VERSION"), about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
 #[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -247,9 +247,9 @@ const EXPORT_HELP: &str =
     "Exit codes: 0 written; 2 wrong usage, or the file is there already; 4 unavailable; 1 anything else; 130 interrupted.";
 
 const IMPORT_HELP: &str = "PATH is a file that `session export` or `offline export` wrote, `-` for stdin, or a directory with one JSON file per session, \
-named by the id in hex digits. Up to 64 sessions are saved at once. What can't be read is reported on stderr and skipped, and the exit \
-code is 1. Versions start again at 1; a session whose time has passed since the export is skipped. Interrupted, it says how many \
-were imported. A second import stores everything again, which is safe; with --if-absent it goes on with the rest.
+named by the id in hex digits. Up to 64 sessions are saved at once. Records that can't be read are reported on stderr and skipped, and the \
+exit code is 1. Versions start again at 1; a session whose time has passed since the export is skipped. Interrupted, the command says how many \
+were imported. A second import stores everything again, which is safe; with --if-absent it continues with the rest.
 
 Exit codes: 0 imported; 2 wrong usage; 4 unavailable; 1 anything else, or something was skipped; 130 interrupted.";
 
@@ -351,7 +351,7 @@ pub struct Rm {
     /// The sessions; `-` reads one id from stdin
     #[arg(value_parser = session::id, value_name = "ID", required_unless_present_any = ["named", "prefix"])]
     pub ids: Vec<String>,
-    /// The same, for an id that is empty or begins with `-`
+    /// The session, for an id that is empty or begins with `-`
     #[arg(long = "id", value_name = "ID")]
     pub named: Option<String>,
     /// All sessions with this prefix
@@ -404,7 +404,7 @@ pub struct ContentArgs {
     /// The content; `-` is stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
-    /// What other stores take here; refused, with where it comes from.
+    /// Arguments of other stores' commands; refused, with the place to name them.
     #[arg(hide = true, value_name = "CONTENT")]
     pub typed: Vec<String>,
 }
@@ -413,7 +413,7 @@ pub struct ContentArgs {
 #[derive(Debug, Args)]
 #[command(after_help = BENCH_HELP)]
 pub struct Bench {
-    /// What to measure, in this order [default: save load turn]
+    /// The measurements, in this order [default: save load turn]
     #[arg(value_enum, value_name = "WORKLOAD", hide_possible_values = true)]
     pub workloads: Vec<Workload>,
     /// Calls at once; several numbers make several measurements [default: by workload]
@@ -472,7 +472,7 @@ pub struct Bench {
     pub output: Output,
 }
 
-const BENCH_HELP: &str = "Workloads (each on a new cluster of its own, unless --endpoints names one):
+const BENCH_HELP: &str = "Workloads (each on a new cluster, unless --endpoints names one):
   save (w1)         unconditional saves of 1 KiB to 10000 keys, by 1, 16, 64, 256 callers
   update (w2)       load, then save if the version still is the same, again after a conflict; 64 callers
   update-hot        the same on 8 keys
@@ -496,7 +496,7 @@ within a run only, and leave the machine alone meanwhile.
 
 A token for --endpoints needs the scopes read and write, and admin for the nodes' processes to be counted.";
 
-/// What `quorate bench` measures.
+/// A measurement of `quorate bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
     /// Unconditional saves
@@ -505,7 +505,7 @@ pub enum Workload {
     /// Load, then save if unchanged
     #[value(alias = "w2")]
     Update,
-    /// The same on few keys
+    /// Update on few keys
     #[value(alias = "w2hot")]
     UpdateHot,
     /// Conditional saves alone
@@ -568,7 +568,7 @@ pub enum Output {
     Json,
 }
 
-/// What `session ls` prints.
+/// The output of `session ls`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LsOutput {
     /// For people
@@ -580,7 +580,7 @@ pub enum LsOutput {
     Ids,
 }
 
-/// What `session get` prints.
+/// The output of `session get`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum GetOutput {
     /// The content alone

@@ -26,7 +26,7 @@ pub enum Code {
     Interrupted = 130,
 }
 
-/// What `main` reports: what happened, whether anything changed, what to do. One line, and perhaps some below it for the parts.
+/// The failure that `main` reports: what happened, whether anything changed, what to do. One line, and perhaps more for the parts.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit code.
@@ -36,12 +36,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Anything that has no code of its own.
+    /// Any failure without a more specific code.
     pub fn failed(message: impl fmt::Display) -> Self {
         Self { code: Code::Failed, message: message.to_string() }
     }
 
-    /// The same for what is no failure of the command: it did what it was asked to, and found something.
+    /// A finding, not a failure of the command: it did its work, and found something.
     pub fn warning(message: impl fmt::Display) -> Self {
         Self { code: Code::Failed, message: format!("{WARNING}{message}") }
     }

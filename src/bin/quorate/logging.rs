@@ -1,4 +1,4 @@
-//! What this process says on stderr, in which form, and how that changes while it runs.
+//! The log of this process on stderr: its form, and changes of its level while it runs.
 
 use std::ffi::OsStr;
 use std::io::IsTerminal;
@@ -12,11 +12,11 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use crate::args::LogFormat;
 use crate::failure::Failure;
 
-/// What a node logs unless asked for something else. openraft's own errors matter, except those of calls that reach it while it stops.
+/// The level of a node by default. openraft's own errors matter, except those of calls that reach it while it stops.
 const OF_A_NODE: &str = "info,openraft=error,openraft::raft::raft_inner=off";
-/// What the other commands do.
+/// The level of other commands.
 const OF_A_COMMAND: &str = "error";
-/// What a bare level says of the crates below: they stay as quiet as they are by default.
+/// A bare level keeps these crates as quiet as they are by default.
 const BELOW: &str = ",openraft=error,openraft::raft::raft_inner=off,h2=warn,hyper=warn,rustls=warn";
 
 /// Logs what `QUORATE_LOG` asks for. Errors: it is no filter.

@@ -24,8 +24,8 @@ pub fn bytes(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// What printing the result of a change came to. Errors: it could not be printed, and says that the change was made: who only sees
-/// that a command failed would make it again. A closed pipe stays no failure.
+/// The result of printing a change's result. Errors: it could not be printed; the error says that the change was made, since a user who
+/// sees only a failed command would repeat it. A closed pipe is no failure.
 pub fn after(done: &str, printed: Result<(), Failure>) -> Result<(), Failure> {
     printed.map_err(|failure| match failure.code {
         Code::OutputClosed => failure,

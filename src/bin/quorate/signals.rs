@@ -36,7 +36,7 @@ pub fn hangups() -> std::io::Result<Hangups> {
 
 /// Resolves when stdin ends: the holder of its other end has gone, or wants us to.
 ///
-/// Read by a thread of its own: a read can't be cancelled, and the process must not wait for it.
+/// Read by a separate thread: a read can't be cancelled, and the process must not wait for it.
 pub fn stdin_ended() -> std::io::Result<oneshot::Receiver<()>> {
     let (ended, wait) = oneshot::channel();
     std::thread::Builder::new().name("parent-pipe".into()).spawn(move || {

@@ -343,7 +343,7 @@ mod tests {
         }
     }
 
-    /// A turn of an agent changes the summary and the usage, and leaves alone what else somebody stored.
+    /// A turn of an agent changes the summary and the usage, and leaves other members alone.
     #[test]
     fn a_turn_leaves_the_rest_of_a_head_as_it_was() {
         let new = r#"{"memory_summary":"s","total_usage":"counters"}"#;

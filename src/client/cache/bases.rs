@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Session ── bases: contents the cluster holds or held, by version (loaded, or saved by us and not rebased)
-//!               └── own saves from that base: on their way, or done: a second save of a turn goes on from there
+//!               └── own saves from that base: on their way, or done: a second save of a turn continues from there
 //! ```
 //!
 //! A delta is sent only against a base that this client has compared item by item. Otherwise the full content is sent, and in a turn only
@@ -344,7 +344,7 @@ impl<T: Item> Session<T> {
         }
         match result {
             SaveResult::Unknown => known.unsettled = Some(event),
-            // It happened, and where is not known: nothing may be taken to go on from here.
+            // It happened, and where is not known: nothing may be taken to continue from here.
             SaveResult::Saved { cluster: None, .. } => known.forgot = true,
             SaveResult::Saved { .. } | SaveResult::Nothing => {}
         }
@@ -393,7 +393,7 @@ fn from_base<T: Item>(
     Ok(Plan { view, expected, on_conflict, from, append, replaceable: true, repack: false, save: None })
 }
 
-/// A turn that goes on from `from`. `None` where that would lose what others stored.
+/// A turn that continues from `from`. `None` where that would lose what others stored.
 fn turn<T: Item>(
     from: Origin,
     known: Option<Arc<View<T>>>,

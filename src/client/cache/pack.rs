@@ -211,7 +211,7 @@ fn unpack_items(chunks: Vec<Chunk>) -> Result<Vec<Bytes>, Error> {
         }
         if !raw.is_empty() {
             let left = raw.len();
-            return Err(Error::corrupt(format!("loaded chunk goes on behind its items bytes={left} declared={item_count}")));
+            return Err(Error::corrupt(format!("loaded chunk continues behind its items bytes={left} declared={item_count}")));
         }
     }
     Ok(items)
@@ -333,7 +333,7 @@ mod tests {
         let chunk = |item_count, blob| Chunk { item_count, blob };
         assert_eq!(unpack(vec![chunk(1000, zeros(1000))], None).expect("as it says").0.len(), 1000);
         let text = refused(vec![chunk(1, zeros(1000))]);
-        assert!(text.contains("goes on behind its items bytes=3996 declared=1"), "{text}");
+        assert!(text.contains("continues behind its items bytes=3996 declared=1"), "{text}");
         let text = refused(vec![chunk(2, Blob::plain(Bytes::from_static(&[4, 0, 0, 0, 1, 2, 3, 4])))]);
         assert!(text.contains("fewer items than it declares items=1 declared=2"), "{text}");
         // Nothing of these is looked at: they are no packed bytes at all.

@@ -116,7 +116,7 @@ struct Kept<T> {
     _counted: Counted,
 }
 
-/// Items in order; more come only at the end. Contents that go on from each other are beginnings of one list.
+/// Items in order; more come only at the end. Contents that continue from each other are beginnings of one list.
 #[derive(Debug)]
 struct ItemList<T>(RwLock<Vec<Arc<Kept<T>>>>);
 

@@ -204,7 +204,7 @@ impl Driver {
 
     /// Has the full change of a save made, which is then sent under the same identity; no attempt is open.
     pub(super) fn make_full(&mut self, key: Key, mut operation: Operation, elsewhere: bool) {
-        // Only a user's write goes on from anything: another operation that is answered so ends with its deadline.
+        // Only a user's write continues from anything: another operation that is answered so ends with its deadline.
         let Body::Write { plan, .. } = &mut operation.body else { return self.keep(key, operation) };
         let Some(make) = plan.as_mut().and_then(|plan| plan.full_change(elsewhere)) else {
             return self.fail(key, operation, Error::forgotten(Version(0)));

@@ -1,4 +1,4 @@
-//! Connections: one stream per endpoint for small operations, and calls of their own on a second connection for large ones.
+//! Connections: one stream per endpoint for small operations, and separate calls on a second connection for large ones.
 //!
 //! The driver starts these tasks and owns what they report; they decide nothing. A refusal that says `applied: no` is only ever made
 //! here before the first byte of a request could have left.

@@ -59,7 +59,7 @@ const BATCH_MAX: usize = 256;
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// The most of a call's time that its endpoints share to connect.
 const CONNECT_SHARED_MAX: Duration = Duration::from_secs(5);
-/// How long an operation of our own may take.
+/// How long an internal operation may take.
 const OWN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long closing may take, after the last open operation ended.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);

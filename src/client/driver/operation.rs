@@ -54,7 +54,7 @@ pub(crate) enum Body {
     /// A write of the user; its request identity is set with each attempt.
     Write {
         write: Write,
-        /// Of a save that goes on from what is known.
+        /// Of a save that continues from what is known.
         plan: Option<Box<dyn Planned>>,
         reply: Reply<Outcome>,
     },
@@ -212,7 +212,7 @@ impl Operation {
         })
     }
 
-    /// Whether what the operation goes on from is of this cluster. A load goes on from nothing instead.
+    /// Whether what the operation continues from is of this cluster. A load continues from nothing instead.
     fn matches_cluster(&mut self, here: Option<ClusterId>) -> bool {
         match &mut self.body {
             Body::Load { load, cluster, .. } if cluster.is_some() && *cluster != here => {

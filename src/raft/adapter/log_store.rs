@@ -220,7 +220,7 @@ mod tests {
     use crate::testing::inline::SimEnv;
     use crate::types::{ClusterId, LogId, NodeId};
 
-    /// A log that failed appends nothing, while openraft goes on for a moment and applies what others committed: what is missing must not pass
+    /// A log that failed appends nothing, while openraft continues for a moment and applies what others committed: what is missing must not pass
     /// for applied.
     #[tokio::test]
     async fn entries_that_a_failed_log_did_not_take_are_an_error_and_no_early_end() {

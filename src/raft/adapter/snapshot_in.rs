@@ -1,4 +1,4 @@
-//! Receiving a snapshot: rows into a file of their own, checked frame by frame, then installed by openraft's state machine worker.
+//! Receiving a snapshot: rows into a new file, checked frame by frame, then installed by openraft's state machine worker.
 
 use std::sync::Arc;
 use std::time::Duration;

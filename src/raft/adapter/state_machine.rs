@@ -144,7 +144,7 @@ pub fn membership_from_start(start: &peer::SnapshotStart) -> io::Result<StoredMe
 pub enum SnapshotData {
     /// Rows to be read from this node's state.
     Send(state::Snapshot),
-    /// Rows that arrived, in a file of their own, with the machine built from them.
+    /// Rows that arrived, in a new file, with the machine built from them.
     Received(Received<AppliedState>),
 }
 
@@ -161,7 +161,7 @@ pub struct Applied<'a> {
 /// Called for every entry a node applies, in order; it must be short.
 pub type Observer = Arc<dyn Fn(Applied<'_>) + Send + Sync>;
 
-/// Flushes everything applied so far, durably. Cancel safe: the flush goes on.
+/// Flushes everything applied so far, durably. Cancel safe: the flush continues.
 pub async fn flush(state: &State<AppliedState>) -> io::Result<()> {
     let (done, flushed) = oneshot::channel();
     state.flush(Box::new(move |result| drop(done.send(result))));

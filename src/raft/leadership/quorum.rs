@@ -1,6 +1,6 @@
 //! Whether a majority stands behind the leader, and up to when this node's state holds everything that was acknowledged.
 //!
-//! A leader that nobody answers goes on leading by its term. It is no leader to anyone who asks: what it takes can't be committed, and
+//! A leader that nobody answers continues leading by its term. It is no leader to anyone who asks: what it takes can't be committed, and
 //! another may lead by now. The leader knows by the answers to its appends; it says so to the others, who also stop believing in one
 //! they hear nothing of.
 //!

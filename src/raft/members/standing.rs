@@ -6,7 +6,7 @@
 //! neither, and its id is a new one ─────────────────────> unheard: the members this node reaches are believed
 //!    one of them has it among its own members ──────────────> it joined while this node was away
 //!    they are a majority, and none has it ──────────────────> it never was a member: refused
-//!    they are fewer ────────────────────────────────────────> this node can't know, and goes on as if it had joined
+//!    they are fewer ────────────────────────────────────────> this node can't know, and continues as if it had joined
 //! ```
 //!
 //! Why a majority settles it: the entry that made it a member was taken by a majority of the voters this node knows, or of voters that

@@ -31,7 +31,7 @@ pub fn digest_indexes(applied: u64) -> Vec<u64> {
 pub enum Verdict {
     /// Nobody says anything else.
     Agrees,
-    /// Somebody does, and no majority of all voters does so with one voice.
+    /// A voter's digest differs, and no majority of all voters agrees on one.
     Alarm,
     /// A majority of all voters agrees on another digest: this node's state is wrong.
     Wrong,

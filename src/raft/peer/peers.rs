@@ -39,7 +39,7 @@ struct Inner {
     tls: Option<TlsConnector>,
     cluster_id: RwLock<Option<ClusterId>>,
     channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
-    /// The members of the last membership: openraft goes on with the address a stream of its own was begun with.
+    /// The members of the last membership: openraft keeps the address with which it began a stream.
     members: RwLock<BTreeMap<NodeId, PeerNode>>,
     /// Where members were found, by their data, that are not where the membership has them.
     found: RwLock<BTreeMap<InstanceId, String>>,

@@ -181,7 +181,7 @@ impl Takeover {
         })
     }
 
-    /// Campaigns despite the others' leases, by a transfer of leadership to itself, unless somebody leads by then.
+    /// Campaigns despite the others' leases, by a transfer of leadership to itself, unless a voter leads by then.
     async fn take_over(&self, vote: Vote, after: Duration) {
         tokio::time::sleep(after).await;
         if self.context.vote() != vote || self.context.leadership.live_leader().is_some() {

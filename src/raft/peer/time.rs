@@ -1,7 +1,7 @@
 //! The time that a leader stamps into entries (L15). Pure.
 //!
 //! Machine time is the largest stamp applied. One wrong clock must neither expire what is alive nor freeze expiry for years, so the
-//! leader stamps the lower median of the voters' clocks, and where that is behind machine time, half the speed of its own monotonic
+//! leader stamps the lower median of the voters' clocks, and where that is behind machine time, half the speed of its monotonic
 //! clock.
 
 use std::time::Duration;

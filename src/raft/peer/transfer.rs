@@ -20,7 +20,7 @@ const HEARD_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Failed {
     /// For people.
     pub why: String,
-    /// Whether somebody was asked to take over, and still may.
+    /// Whether a voter was asked to take over, and still may.
     pub began: bool,
 }
 

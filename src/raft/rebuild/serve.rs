@@ -74,7 +74,7 @@ pub async fn serve(
 }
 
 /// Commits empty entries until this log is longer than the caller's: what that holds beyond is then settled, one way or the other. One at
-/// least. Step by step, and what is done stays: a caller that gave up and asks again goes on from there.
+/// least. Step by step, and what is done stays: a caller that gave up and asks again continues from there.
 async fn go_beyond(context: &Arc<NodeContext>, last_index: u64) -> Result<(), Status> {
     loop {
         if !context.leadership.is_self() {

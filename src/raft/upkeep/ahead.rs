@@ -1,6 +1,6 @@
 //! Says when machine time is ahead of the clocks (decision 0004): it never goes back, so clocks that were wrong for a minute stay in it.
 //!
-//! Nothing is lost by it and nothing expires early. It goes on at half speed until the clocks have caught up, and what is to expire
+//! Nothing is lost by it and nothing expires early. It continues at half speed until the clocks have caught up, and what is to expire
 //! lives up to twice as long meanwhile.
 
 use std::sync::Arc;

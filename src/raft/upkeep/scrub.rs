@@ -21,7 +21,7 @@ use crate::storage::state::{self, Rows, State};
 
 /// Read at one go, in bytes, before the scrubber rests.
 const SLICE_BYTES: u64 = 1 << 20;
-/// A pass that a full disk or an install interrupted goes on after so long.
+/// A pass that a full disk or an install interrupted continues after so long.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How often and how fast.
@@ -114,7 +114,7 @@ async fn pass(context: &Arc<NodeContext>, progress: &Progress, bytes_per_second:
             }
             Err(Found::State(error)) if error.is_final() => return context.state.fail(error),
             Err(Found::State(error)) => {
-                tracing::debug!(%error, "the scrubber was interrupted and goes on");
+                tracing::debug!(%error, "the scrubber was interrupted and continues");
                 next = returned;
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
@@ -185,7 +185,7 @@ fn metadata(rows: &Rows<'_>, mark: Option<u64>) -> Result<u64, state::Error> {
     }
 }
 
-/// The content of sessions from the key `from` on, about [`SLICE_BYTES`] of it. Gives the bytes read, and the key to go on from.
+/// The content of sessions from the key `from` on, about [`SLICE_BYTES`] of it. Gives the bytes read, and the key to continue from.
 fn sessions(rows: &Rows<'_>, from: &[u8]) -> Result<(u64, Option<Bytes>), state::Error> {
     let mut bytes = 0;
     for row in rows.from(rows::SESSIONS, from) {

@@ -14,7 +14,7 @@ const NODE: &str = "{node}";
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
-    /// The node's certificate with its intermediates: good for serving at its hosts, and for connecting to its peers.
+    /// The node's certificate with its intermediates: valid for serving at its hosts, and for connecting to its peers.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
@@ -23,21 +23,21 @@ pub struct TlsConfig {
     /// CAs that sign clients' certificates. Default: `ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
-    /// Whether clients show certificates. Default `none`.
+    /// Whether clients present certificates. Default `none`.
     #[serde(default)]
     pub client_certs: ClientCerts,
 }
 
-/// Whether clients show certificates.
+/// Whether clients present certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCerts {
-    /// They are not asked for one.
+    /// Clients are not asked for a certificate.
     #[default]
     None,
-    /// They may; one that is shown must be good.
+    /// Clients may present a certificate, which must be valid.
     Request,
-    /// They must.
+    /// Clients must present a valid certificate.
     Require,
 }
 
@@ -45,22 +45,22 @@ pub enum ClientCerts {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
-    /// The file of tokens; the same on every node.
+    /// The file of tokens, equal on every node.
     pub tokens: PathBuf,
 }
 
 /// Paths that flags or the environment give in place of the file's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsPaths {
-    /// See [`TlsConfig::cert`].
+    /// The certificate, as [`TlsConfig::cert`].
     pub cert: Option<PathBuf>,
-    /// See [`TlsConfig::key`].
+    /// The private key, as [`TlsConfig::key`].
     pub key: Option<PathBuf>,
-    /// See [`TlsConfig::ca`].
+    /// The nodes' CAs, as [`TlsConfig::ca`].
     pub ca: Option<PathBuf>,
-    /// See [`TlsConfig::client_ca`].
+    /// The clients' CAs, as [`TlsConfig::client_ca`].
     pub client_ca: Option<PathBuf>,
-    /// See [`AuthConfig::tokens`].
+    /// The file of tokens, as [`AuthConfig::tokens`].
     pub tokens: Option<PathBuf>,
 }
 
@@ -110,7 +110,7 @@ impl Config {
     pub(super) fn validate_security(&self) -> Result<(), Error> {
         if let Some(auth) = self.auth.as_ref().filter(|_| self.tls.is_none()) {
             return Err(Error(format!(
-                "[auth] needs [tls]: on an open connection a token is anybody's, and a node can't prove for whom it forwards tokens={}",
+                "[auth] needs [tls]: on an open connection a token can be stolen, and a node can't prove for whom it forwards tokens={}",
                 auth.tokens.display()
             )));
         }

@@ -1,4 +1,4 @@
-//! The one place every operation goes through, whether it came by stream, by a call of its own, or forwarded by a peer.
+//! The dispatcher: every operation passes it, from a stream, a single call, or a peer that forwards.
 //!
 //! ```text
 //! submit: validate -> count bytes in flight -> arrived
@@ -40,7 +40,7 @@ use crate::wire::v1;
 pub use calls::Calls;
 use task::Task;
 
-/// A request that may go on, what its token may hold, and what is counted of it.
+/// An admitted request, the share of its token, and the permit of its bytes.
 type Admitted = (Validated, Option<Arc<Share>>, BytePermit);
 
 /// The leader that answers name; `None`: this node.
@@ -152,7 +152,7 @@ impl Dispatcher {
         self.0.hint.get()
     }
 
-    /// The streams that answer somebody.
+    /// The streams of answers to clients.
     pub fn readers(&self) -> &Readers {
         self.calls().readers()
     }

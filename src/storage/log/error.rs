@@ -10,7 +10,7 @@ use crate::env::is_full;
 /// Why a call of the log failed, by what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// Bytes that had been synced fail their checks. Nothing changed. This node must not go on with its log: remove it from the
+    /// Bytes that had been synced fail their checks. Nothing changed. This node must not continue with its log: remove it from the
     /// cluster and join it again, or put the disk's backup of the *whole* directory back only if it holds everything ever acknowledged.
     Corrupt {
         /// The damaged file.

@@ -5,7 +5,7 @@
 //!                                                        +--renamed, directory synced--> <id>.seg --purged--> <id>.spare
 //! ```
 //!
-//! A blank file has its blocks, so that the log goes on when the disk is full, and nothing written in them: the writer does that, a
+//! A blank file has its blocks, so that the log continues when the disk is full, and nothing written in them: the writer does that, a
 //! little ahead of itself. One that was a segment was written through, and is taken first. Earlier releases left `zero-<n>.spare`.
 
 use std::collections::BTreeSet;

@@ -83,7 +83,7 @@ impl Live {
         self.tail.push_back(record);
     }
 
-    /// See [`Head::truncate`]. The id of the entry that becomes the last is the stored one.
+    /// Drops the entries above `keep`. The id of the entry that becomes the last is the stored one.
     pub fn truncate(&mut self, keep: Option<LogId>) {
         let known = keep.and_then(|keep| self.log_id(keep.index)).or(keep);
         self.head.truncate(known);
@@ -98,7 +98,7 @@ impl Live {
         }
     }
 
-    /// See [`Head::purge`].
+    /// Takes the entries up to `upto` out of the log.
     pub fn purge(&mut self, upto: LogId) {
         self.head.purge(upto);
         let kept = self.head.last.map_or(0, |last| last.index - self.head.first + 1);

@@ -227,7 +227,7 @@ impl Log {
         });
     }
 
-    /// Drops everything up to and including `upto`. Ahead of the last entry (after a snapshot) it leaves an empty log that goes on
+    /// Drops everything up to and including `upto`. Ahead of the last entry (after a snapshot) it leaves an empty log that continues
     /// behind `upto`. Behind an earlier purge it changes nothing.
     pub fn purge(&self, upto: LogId) {
         self.change(|state| {

@@ -5,7 +5,7 @@
 //!            |                 ^
 //!            | nothing fits    | the disk is full: the same batch at the same position, later
 //!            v                 |
-//!        new segment: its first frame is a batch of its own, synced before anything follows
+//!        new segment: its first frame is a separate batch, synced before anything follows
 //! ```
 
 use std::io::IoSlice;
@@ -304,7 +304,7 @@ impl Writer {
         let path = segment_path(&self.dir, id);
         let slices = [IoSlice::new(&frame.header), IoSlice::new(&frame.payload), IoSlice::new(frame.padding())];
         file.write_at(&slices, 0).map_err(|error| Error::io("write", &path, &error))?;
-        // Alone and first (L24): a later frame without this one would look like corruption, and where the log goes on would be unknown.
+        // Alone and first (L24): a later frame without this one would look like corruption, and where the log continues would be unknown.
         if !mutant::is(Mutant::FirstFrameNotAlone) {
             file.sync().map_err(|error| Error::io("sync", &path, &error))?;
         }

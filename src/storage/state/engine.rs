@@ -177,7 +177,7 @@ impl File {
         self.backend.file.len().unwrap_or(0)
     }
 
-    /// Lets nothing through any more; a reader that goes on gets [`Error::Superseded`]. Waits for operations in progress.
+    /// Lets nothing through any more; a reader that continues gets [`Error::Superseded`]. Waits for operations in progress.
     pub fn close(&self) {
         *self.backend.fence.write().expect(HEALTHY) = Fence::Closed;
     }

@@ -1,4 +1,4 @@
-//! Receiving a snapshot into a file of its own, and putting it in place of the state.
+//! Receiving a snapshot into a new file, and putting it in place of the state.
 //!
 //! The order of an install, of which every step keeps acknowledged data from being lost (L28):
 //! new file received and synced, its machine built -> everything queued in the log synced -> flusher stopped -> `CURRENT` moved, directory
@@ -37,7 +37,7 @@ pub struct Receiver<M> {
     machine: PhantomData<fn() -> M>,
 }
 
-/// A complete snapshot, durable in a file of its own, with its machine. Not yet the state; the file is removed when this is dropped.
+/// A complete snapshot, durable in a new file, with its machine. Not yet the state; the file is removed when this is dropped.
 pub struct Received<M> {
     base: Arc<Base>,
     machine: M,
@@ -224,7 +224,7 @@ impl<M: Send + Sync + 'static> State<M> {
         Ok(())
     }
 
-    /// Writes all durable rows to a new file and goes on with that: nothing that was deleted or replaced is left in it. Says how many of how
+    /// Writes all durable rows to a new file and continues with that: nothing that was deleted or replaced is left in it. Says how many of how
     /// many rows are written, each MiB or so. Blocking, for about as long as a snapshot takes to send; no flush happens meanwhile, and updates
     /// wait once the unflushed rows are at their hard limit.
     ///

@@ -53,7 +53,7 @@ impl Batch {
 pub(super) struct Overlay {
     tables: BTreeMap<u8, Cells>,
     bytes: u64,
-    /// See [`super::Options::hashed_tables`].
+    /// Tables kept in hash tables.
     hashed_tables: &'static [u8],
 }
 
@@ -250,7 +250,7 @@ impl Overlay {
 pub(super) struct Frozen {
     pub overlay: Overlay,
     pub applied: Option<LogId>,
-    /// See [`super::State::mark_flushes`].
+    /// The machine's mark at `applied`; `None`: no mark is taken.
     pub mark: Option<u64>,
 }
 

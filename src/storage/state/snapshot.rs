@@ -6,7 +6,7 @@
 //! Rows    consecutive bytes of: (table u8 | key len u32 | value len u64 | crc32c u32 of the row | key | value)*, keys ascending
 //! End     rows u64 | crc32c u32 over the checksums of all frames before
 //! ```
-//! Little-endian. A row larger than a frame simply goes on in the next one.
+//! Little-endian. A row larger than a frame simply continues in the next one.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Answer, Ask, Kind, Op, Violation};
 
-/// What some answer says about one version of a key.
+/// An answer's statement about one version of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
     Value(u64),
@@ -48,7 +48,7 @@ struct Key {
 struct Checker<'a> {
     ops: &'a [Op],
     keys: BTreeMap<usize, Key>,
-    /// Who stored a value.
+    /// The writers of values.
     writers: BTreeMap<u64, usize>,
     /// For each operation with a place: when it and all after it had returned first.
     until: BTreeMap<usize, Duration>,
@@ -396,7 +396,7 @@ impl Places {
     }
 }
 
-/// What an answer says about versions of its key.
+/// The statements of an answer about versions of its key.
 pub(super) fn facts(op: &Op) -> Vec<(u64, Fact)> {
     let before = |version: u64, fact: Fact| version.checked_sub(1).filter(|before| *before > 0).map(|before| (before, fact));
     match (op.ask, op.answer) {
@@ -441,7 +441,7 @@ pub(super) fn origin(ops: &[Op], writers: &BTreeMap<u64, usize>, at: usize, vers
     }
 }
 
-/// What it is called when `later` was over before `earlier` began, though it comes after it.
+/// The name of the violation when `later` was over before `earlier` began, though it comes after it.
 pub(super) fn blame(earlier: &Op, later: &Op) -> Kind {
     let wrote = matches!(earlier.answer, Answer::Written { .. });
     if wrote && later.ask.is_read() {

@@ -27,7 +27,7 @@ const LINE_BYTES_MAX: u64 = 4096;
 pub struct Broken {
     /// Counted from 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// The problem.
     pub reason: String,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// Writes a history, in the order of time. What never returned is written as ambiguous at the end.
+/// Writes a history, in the order of time. Calls that never returned are written as ambiguous at the end.
 pub fn write(ops: &[Op], to: &mut impl Write) -> io::Result<()> {
     let mut index = 0_u64;
     for (at, is_completion) in events(ops) {
@@ -106,7 +106,7 @@ pub(super) fn name(value: u64) -> String {
     format!("c{}s{}", value >> 32, value & u64::from(u32::MAX))
 }
 
-/// What a call carries.
+/// The argument of a call.
 pub(super) fn argument(op: &Op) -> Value {
     let mut argument = match op.ask {
         Ask::Save { value } => json!({ "val": name(value) }),
@@ -119,7 +119,7 @@ pub(super) fn argument(op: &Op) -> Value {
     argument
 }
 
-/// What an answer carries.
+/// The result in an answer.
 pub(super) fn result(answer: Answer) -> Value {
     match answer {
         Answer::Found { version, value, revision } => json!({ "version": version, "val": name(value), "revision": revision }),

@@ -10,7 +10,7 @@ use super::{Answer, Op};
 use crate::client::{Client, Error};
 use crate::types::{Consistency, List, SessionId};
 
-/// What the ids of a history's sessions begin with; the key's number follows.
+/// The prefix of the ids of a history's sessions; the key's number follows.
 const PREFIX: &str = "k";
 
 /// A page of a linearizable listing of a history's sessions. Times count from the start of the run.
@@ -77,7 +77,7 @@ struct Change {
     version: Option<u64>,
 }
 
-/// What is wrong with the pages, by the history they were asked for in.
+/// The faults of the pages, by the history they were asked for in.
 ///
 /// A page shows the state after the entry it names, which is no older than anything acknowledged before it was asked for.
 #[must_use]

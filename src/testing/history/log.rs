@@ -1,4 +1,4 @@
-//! What the committed log knows of writes no caller got an answer to.
+//! The committed log's knowledge of writes that no caller got an answer to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,9 +14,9 @@ pub struct Committed {
     pub version: u64,
     /// Index of its entry.
     pub revision: u64,
-    /// What it stored; none for a delete or an expiry.
+    /// The stored value; none for a delete or an expiry.
     pub value: Option<u64>,
-    /// Who asked; none for an expiry.
+    /// The request; none for an expiry.
     pub request: Option<Request>,
     /// Nobody asked: a deadline passed.
     pub is_expiry: bool,
@@ -72,7 +72,7 @@ pub fn resolve(ops: &[Op], log: &[Committed]) -> Vec<Op> {
     resolved
 }
 
-/// What the log itself convicts: a request or value executed twice, or an acknowledged write that is not in it, or not so.
+/// The violations that the log itself proves: a request or value executed twice, or an acknowledged write that is missing or differs.
 #[must_use]
 pub fn audit(ops: &[Op], log: &[Committed]) -> Vec<Violation> {
     let mut found = Vec::new();

@@ -16,12 +16,12 @@ use std::time::Duration;
 use super::exact::{Fact, blame, facts, merged, origin};
 use super::{Answer, Ask, Kind, Op, Violation};
 
-/// What is known of a key.
+/// The facts about a key.
 #[derive(Default)]
 struct Key {
-    /// What each version was.
+    /// The facts about each version.
     facts: BTreeMap<u64, Fact>,
-    /// Who made it.
+    /// The writer of each version.
     writers: BTreeMap<u64, usize>,
     /// Operations with a place among the versions, writes before reads.
     placed: Vec<(u64, bool, usize)>,

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Failure, Rng, Run};
 
-/// What a caller that failed waits before its next call: a store that refuses at once must not be asked in a circle.
+/// A caller's pause after a failed call: a store that refuses at once must not be asked in a circle.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(20);
 /// The runtime's timers are this coarse. A caller that waited for its moment and wakes up so late was woken late, not served late.
 const TIMER_STEP: Duration = Duration::from_millis(2);
@@ -19,9 +19,9 @@ const CATCH_UP: Duration = Duration::from_secs(10);
 /// How often the number of ended calls is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What callers do again and again.
+/// The work that callers repeat.
 pub trait Work: Send + Sync + 'static {
-    /// What one caller remembers.
+    /// The memory of one caller.
     type Caller: Send;
 
     /// The caller of this number, counted from 0.
@@ -60,7 +60,7 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Measured.
     pub window: Duration,
-    /// Closed loop: the window goes on until so many operations have ended in it, however slow the machine is.
+    /// Closed loop: the window continues until so many operations have ended in it, however slow the machine is.
     pub at_least: u64,
     /// When calls are made.
     pub pace: Pace,
@@ -122,7 +122,7 @@ impl Progress {
 /// A run, and what the gauge showed when the window began and when it ended.
 #[derive(Clone, Debug)]
 pub struct Driven<G> {
-    /// What was measured.
+    /// The measurement.
     pub run: Run,
     /// At its start.
     pub before: G,
@@ -331,7 +331,7 @@ mod tests {
         assert!(late > Duration::from_millis(200), "{late:?}");
     }
 
-    /// Somebody who ends a run early has what was measured until then, over the time it took.
+    /// A run that is ended early has its measurements until then, over the time it took.
     #[tokio::test(start_paused = true)]
     async fn a_run_that_is_cut_is_what_was_measured_until_then() {
         for (warm_up, window) in [(Duration::ZERO, Duration::from_secs(1)), (Duration::from_secs(2), Duration::ZERO)] {

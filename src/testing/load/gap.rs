@@ -8,14 +8,14 @@ use tokio::time::{Instant, timeout};
 
 use super::{Corpus, Failure, Rng, Target, key};
 
-/// What a writer whose write failed waits before the next.
+/// A writer's pause after a failed write.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(5);
 /// Writes are looked at so long after the event at least, and until they flow again, if that is later.
 const WATCHED: Duration = Duration::from_secs(3);
 /// A store that takes none for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What writers saw around an event.
+/// The writers' view of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The longest time in which no write succeeded, of all writers together.

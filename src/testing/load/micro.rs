@@ -13,7 +13,7 @@ const CONFLICTS_MAX: u64 = 1000;
 /// Calls at once while keys are filled.
 const FILLERS: u64 = 64;
 
-/// What every key begins with, so that what a measurement leaves behind can be found.
+/// The prefix of every key, so that the rest of a measurement can be found.
 pub const PREFIX: &str = "bench/";
 
 /// The key of a number.
@@ -63,7 +63,7 @@ pub struct Saves<T> {
     pub keys: u64,
     /// Size of each value.
     pub value_bytes: usize,
-    /// What values are made of.
+    /// The source of values.
     pub corpus: Corpus,
 }
 
@@ -127,9 +127,9 @@ impl<T: Target> Work for Updates<T> {
     }
 }
 
-/// W2cas: conditional saves alone. Each caller has keys of its own and remembers their versions.
+/// W2cas: conditional saves alone. Each caller has its own keys and remembers their versions.
 pub struct Cases<T> {
-    /// What is saved.
+    /// The saves.
     pub saves: Saves<T>,
     /// How many callers share the keys; not above their number.
     pub callers: u64,
@@ -161,7 +161,7 @@ impl<T: Target> Work for Cases<T> {
     }
 }
 
-/// W4: turns on sessions that grow: each caller has a session of its own, and begins a new one when that is full.
+/// W4: turns on sessions that grow: each caller has its own session, and begins a new one when that is full.
 pub struct TurnLoop<S> {
     /// Shared out among callers.
     pub stores: Vec<Arc<S>>,
@@ -171,7 +171,7 @@ pub struct TurnLoop<S> {
     pub turn_bytes: usize,
     /// A session with so many bytes is full.
     pub session_bytes: usize,
-    /// What messages are made of.
+    /// The source of messages.
     pub corpus: Corpus,
     /// Tells the sessions of one run from another's.
     pub run: u64,
@@ -181,7 +181,7 @@ pub struct TurnLoop<S> {
 pub struct Agent<S> {
     store: Arc<S>,
     rng: Rng,
-    /// Another's, and the same caller's in a repetition, are called otherwise: no run goes on from what one before it left.
+    /// Another's, and the same caller's in a repetition, are called otherwise: no run continues from what one before it left.
     name: String,
     session: u64,
     bytes: usize,

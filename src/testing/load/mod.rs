@@ -69,9 +69,9 @@ pub trait Target: Send + Sync + 'static {
 /// How a conditional save ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cas {
-    /// It is stored, as this version.
+    /// The value is stored, as this version.
     Saved(u64),
-    /// It is not: another version is current, this one where the store says which, 0 where there is none.
+    /// The value is not stored: another version is current, this one where the store says which, 0 where there is none.
     Conflict(u64),
 }
 

@@ -11,7 +11,7 @@ use super::{Corpus, Rng, Turn};
 const ENVELOPE_BYTES: f64 = 95.0;
 /// More around a message that calls a tool.
 const CALL_BYTES: f64 = 110.0;
-/// What escaping adds to text, and to tools' output, which is JSON within JSON.
+/// The growth of text by escaping; tools' output is JSON within JSON.
 const ESCAPED: f64 = 1.06;
 const ESCAPED_TWICE: f64 = 1.12;
 /// Most a tool's output has.
@@ -19,7 +19,7 @@ const RESULT_BYTES_MAX: f64 = 1_000_000.0;
 const STEPS_MAX: f64 = 12.0;
 const CALLS_MAX: u64 = 8;
 
-/// What a session is for.
+/// The kind of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Questions and answers: 40 % of sessions.

@@ -1,4 +1,4 @@
-//! What a run of load measured.
+//! The measurements of a run of load.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub struct Run {
     pub operations: u64,
     /// Operations that ended while the gauge ran, whenever they were due and however they ended: what it showed was spent on these.
     pub ended: u64,
-    /// Conditional saves among them that had to be made again, because somebody else was first.
+    /// Conditional saves among them that had to be made again, because another was first.
     pub conflicts: u64,
     /// Operations that failed.
     pub failures: u64,

@@ -63,7 +63,7 @@ struct Expected {
     is_doubtful: bool,
 }
 
-/// What an audit found.
+/// The findings of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     /// Sessions that were read.
@@ -206,7 +206,7 @@ impl<S: Turns> Sessions<S> {
         Ok(Step { conflicts: finished.conflicts })
     }
 
-    /// Reads every session by `store`, which should have no part in the work, and compares. No work may be going on.
+    /// Reads every session by `store`, which should have no part in the work, and compares. No work may be under way.
     pub async fn audit(self: Arc<Self>, store: Arc<S>) -> Audit {
         let sessions: Vec<Session> = {
             let mut pool = self.pool();
@@ -309,7 +309,7 @@ fn compare(expected: &BTreeMap<String, Expected>, transcript: &Transcript) -> Au
     audit
 }
 
-/// What a user's message begins with.
+/// The first words of a user's message.
 fn marker(message: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(message).ok()?;
     if value.get("role")? != "user" {

@@ -12,7 +12,7 @@ const CONFLICTS_MAX: u64 = 1000;
 const HEAD: &[u8] = b"{\"messages\":[";
 const TAIL: &[u8] = b"],\"usage\":[";
 
-/// What one turn adds to its session.
+/// One turn's addition to its session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Messages, JSON objects in the form of Bob's, in order.

@@ -76,7 +76,7 @@ pub struct Add {
     pub id: u64,
     #[command(flatten)]
     pub addresses: Addresses,
-    /// How long to wait until it has caught up; 0s: don't. It goes on by itself whatever this command does
+    /// How long to wait until it has caught up; 0s: don't. It continues by itself whatever this command does
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10m")]
     pub wait: Duration,
     #[command(flatten)]
@@ -113,7 +113,7 @@ pub struct Replace {
     pub new: u64,
     #[command(flatten)]
     pub addresses: Addresses,
-    /// How long to wait until the new node has caught up. It goes on by itself whatever this command does
+    /// How long to wait until the new node has caught up. It continues by itself whatever this command does
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10m")]
     pub wait: Duration,
     /// Even if the members that answer are then no majority

@@ -13,7 +13,7 @@ pub struct Status {
     /// Wait until the nodes have applied this index, and show their digests there: equal ones mean equal data
     #[arg(long, value_name = "INDEX")]
     pub digest_at: Option<u64>,
-    /// Go on showing it, with what happens per second: in place on a terminal, else one table, or line of JSON, after the other
+    /// Continue showing it, with what happens per second: in place on a terminal, else one table, or line of JSON, after the other
     #[arg(short, long, conflicts_with = "digest_at")]
     pub watch: bool,
     /// How often, with --watch

@@ -6,13 +6,13 @@ use clap::Args;
 
 use super::{Credentials, NewCluster, Output};
 
-/// What `--help` ends with.
+/// The end of `--help`.
 pub const HELP: &str = "For the day on which the disks of a majority are gone for good. As long as they may come back, wait for them: a cluster without a \
 majority loses nothing. `session export --stale` reads what is left meanwhile.
 
 The survivor must be stopped; of several take the one whose `offline inspect` shows the greatest last_log. Without --accept-loss \
 this only says what would be kept and what may be lost. With it, new data directories are written; the survivor's is never changed. \
-Sessions, versions, create_revisions, tombstones and expiry are kept, clients are not: the new cluster has an id of its own, and its \
+Sessions, versions, create_revisions, tombstones and expiry are kept, clients are not: the new cluster has a new id, and its \
 revisions begin far above the old ones. Then start each node with `quorate serve`, without --bootstrap, and never again one of the \
 old directories.
 

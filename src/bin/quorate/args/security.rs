@@ -9,7 +9,7 @@ use quorate::server::config::TlsPaths;
 
 use super::{Cluster, Output};
 
-/// What a command shows to the cluster, and whom it believes.
+/// The credentials that a command presents to the cluster, and the CA it trusts.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Credentials {
     /// CA certificates (PEM) that the nodes' certificates are checked against; turns TLS on
@@ -29,7 +29,7 @@ pub struct Credentials {
     pub token: Option<Secret>,
 }
 
-/// What no `Debug` shows.
+/// A text that no `Debug` shows.
 #[derive(Clone)]
 pub struct Secret(pub String);
 
@@ -85,7 +85,7 @@ pub enum Cert {
 #[derive(Debug, Args)]
 #[command(after_help = "Where DIR has a CA already, certificates for further nodes are signed by it: --nodes 4 --hosts 10.0.0.4.
 
-The CA's key lies beside the certificates: anybody who reads DIR can make a certificate for any name. For anything that lasts let a \
+The CA's key lies beside the certificates: everyone who reads DIR can make a certificate for any name. For anything that lasts let a \
 CA that you trust sign them; `quorate help certificates` says what must be in them.")]
 pub struct CertDev {
     /// Where to write them; made if it is missing; nothing in it is overwritten
@@ -171,7 +171,7 @@ reads a node's metrics and nothing else."
 pub struct TokenNew {
     /// Its name, for people: 1 to 64 letters, digits, '-', '_', '.'
     pub name: String,
-    /// What it is good for: some of read, write, list, admin, metrics
+    /// The rights of the token: some of read, write, list, admin, metrics
     #[arg(long, value_name = "SCOPE,...", value_delimiter = ',', required = true)]
     pub scopes: Vec<Scope>,
     /// Only for ids with this prefix; may be given several times [default: all ids]

@@ -1,4 +1,4 @@
-//! What may stand behind the flags of `quorate session`.
+//! Arguments behind the flags of `quorate session`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub struct Id {
     /// The session; `-` reads the id from stdin
     #[arg(value_parser = id, required_unless_present = "named")]
     pub id: Option<String>,
-    /// The same, for an id that is empty or begins with `-`
+    /// The session, for an id that is empty or begins with `-`
     #[arg(long = "id", value_name = "ID", conflicts_with = "id")]
     pub named: Option<String>,
 }

@@ -23,11 +23,11 @@ pub enum Snapshot {
 }
 
 const SAVE_HELP: &str = "The backup holds every write acknowledged before the command began, as of one revision, and comes from the first endpoint that \
-answers: name a follower to spare the leader. It is written under a name of its own \
+answers: name a follower to spare the leader. It is written under a temporary name \
 (FILE.0123456789abcdef.partial), readable by its owner alone, synced, verified as it lies on the disk, and only then named FILE. Without a quorum pass --stale: the backup then holds what that one node has.";
 
 const RESTORE_HELP: &str = "Sessions, their versions and create_revisions, tombstones and expiry are kept; open clients of the old cluster are not, and must \
-load again before they save. The new cluster has an id of its own. The backup is verified before anything is written, and a data \
+load again before they save. The new cluster has a new id. The backup is verified before anything is written, and a data \
 directory that has something in it is refused. So is a backup whose time is more than a day ahead of this host's clock: the time that \
 sessions expire by never goes back. With the clock right, --force restores it; what is to expire lives until the clocks have caught up.
 

@@ -1,4 +1,4 @@
-//! What is asked of one node's admin port: `quorate health`, `quorate admin`.
+//! Commands to one node's admin port: `quorate health`, `quorate admin`.
 
 mod clients;
 

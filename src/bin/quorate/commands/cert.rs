@@ -54,7 +54,7 @@ pub fn make(args: &args::CertDev) -> Result<bool, Failure> {
     Ok(is_new)
 }
 
-/// What `cluster.toml` says of certificates in this directory, and of tokens beside them.
+/// The sections of `cluster.toml` for certificates in this directory, and for tokens beside them.
 pub fn sections(dir: &Path) -> String {
     let dir = dir.display();
     format!(
@@ -63,7 +63,7 @@ pub fn sections(dir: &Path) -> String {
     )
 }
 
-/// What makes commands of a shell show the client's certificate, and the token that lies beside it.
+/// The environment in which a shell's commands present the client's certificate, and the token beside it.
 pub fn environment(dir: &Path) -> String {
     let dir = dir.display();
     format!(

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the position of a node that catches up is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// It has caught up: no more than what is under way is missing.
+/// The lag of a node that has caught up: no more than what is under way.
 const LAG_MAX: u64 = 1000;
 
 /// Runs one of them.
@@ -55,7 +55,7 @@ pub async fn lead(command: args::Leader) -> Result<(), Failure> {
     output::after(&done, printed.map_err(Failure::from))
 }
 
-/// What became of a change, and what to do now.
+/// The failure of a change, with its effect and the next step.
 fn failure(error: Error) -> Failure {
     match error.kind() {
         ErrorKind::Invalid => Failure { code: Code::Usage, message: error.to_string() },
@@ -129,7 +129,7 @@ async fn replace(args: args::Replace) -> Result<(), Failure> {
     changed(&replaced?, args.output)
 }
 
-/// Waits until a member has nearly all that the leader has. Errors: not in time; the node goes on by itself.
+/// Waits until a member has nearly all that the leader has. Errors: not in time; the node continues by itself.
 async fn caught_up(client: &Client, id: NodeId, within: Duration) -> Result<(), Failure> {
     let progress = Progress::count("entries", 0);
     let deadline = Instant::now() + within;
@@ -150,7 +150,7 @@ async fn caught_up(client: &Client, id: NodeId, within: Duration) -> Result<(), 
         }
         if Instant::now() >= deadline {
             return Err(Failure::failed(format!(
-                "node {id} is a member and has not caught up within {within:?}: {seen}; it goes on by itself: see `quorate status`, and type \
+                "node {id} is a member and has not caught up within {within:?}: {seen}; it continues by itself: see `quorate status`, and type \
                  this again"
             )));
         }

@@ -40,7 +40,7 @@ pub fn end_if_the_engine_panics() {
     }));
 }
 
-/// What a panic means that comes from this source file; `None`: it is one of ours.
+/// The meaning of a panic from this source file; `None`: the panic is one of ours.
 fn engine_gave_up(file: &str, why: &str) -> Option<String> {
     let why = output::printable(&why.replace('\n', " "));
     file.contains("/redb-").then(|| format!("state: the file is damaged: its engine gave up reading it: {why}"))

@@ -97,7 +97,7 @@ fn at(error: &Error, address: &str) -> String {
     if text.contains(address) { text } else { format!("{text} address={address}") }
 }
 
-/// Whether somebody answers: one that refuses the credentials, or that does not fit ours, as by a certificate that is not believed.
+/// Whether a node answers: also one that refuses the credentials, or whose certificate is not trusted.
 fn is_there(error: &Error) -> bool {
     let answers = error.endpoints().iter().any(|endpoint| endpoint.answered || endpoint.settings);
     answers || matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Denied)

@@ -94,7 +94,7 @@ pub async fn run(args: args::Serve) -> Result<(), Failure> {
     result.map_err(|error| if error.was_removed() { Failure::usage(error) } else { Failure::failed(error) })
 }
 
-/// What an operator chose, and what a trial has of its own.
+/// The operator's settings, and those of a trial.
 fn tuned(config: &Config, small: bool, applied_to: Option<&Path>) -> Result<Tuning, Failure> {
     let tuning = Tuning::of(config);
     let tuning = if small { tuning.small() } else { tuning };
@@ -116,7 +116,7 @@ fn written_down(tuning: Tuning, path: &Path) -> Result<Tuning, Failure> {
     }))
 }
 
-/// What tests make of this process.
+/// Makes this process stand for another release or a trial; for tests.
 fn stand_for(next_release: bool, trial: bool) {
     if next_release {
         quorate::server::allow_test_version();
@@ -127,7 +127,7 @@ fn stand_for(next_release: bool, trial: bool) {
     }
 }
 
-/// What follows from an empty data directory, and what to do if it should not be empty.
+/// Says that the data directory is empty, and what to do if it should not be.
 fn say_empty(data_dir: &Path, bootstrap: bool, supervised: bool) {
     let path = data_dir.display();
     match bootstrap {
@@ -161,7 +161,7 @@ fn begin_again(reason: &str) -> Failure {
     Failure::failed(format!("{reason}; start the node again: it could not by itself: {error}"))
 }
 
-/// The engine of the state file panics on some damage of its own pages, which ends the process at once: then the next start must not
+/// The engine of the state file panics on some damage of its pages, which ends the process at once: then the next start must not
 /// open that file again.
 fn mark_if_the_engine_panics(data_dir: &Path) {
     let before = std::panic::take_hook();

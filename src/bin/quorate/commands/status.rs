@@ -44,7 +44,7 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
     }
 }
 
-/// What is said of a cluster in which no node leads.
+/// The line for a cluster in which no node leads.
 const UNLED: &str = "no node leads: no writes, and no reads but stale ones, until a majority of the voters is back";
 
 /// The node that leads, by the highest term anyone knows: a leader that was replaced may not have heard of it yet.

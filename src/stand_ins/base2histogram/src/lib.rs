@@ -71,7 +71,7 @@ impl<T> Histogram<T> {
     }
 }
 
-/// What [`Histogram::percentile_stats`] tells.
+/// The result of [`Histogram::percentile_stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct PercentileStats {

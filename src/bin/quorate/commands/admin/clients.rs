@@ -14,7 +14,7 @@ use crate::output;
 
 /// How long one call may take, where nobody says.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// What stands for the clients of which nobody knows whose they are.
+/// The name for clients whose holder no node knows.
 const UNKNOWN: &str = "(unknown)";
 
 /// Runs one of them. Errors: `drop` without a word about which.

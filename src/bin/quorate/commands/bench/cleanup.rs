@@ -1,4 +1,4 @@
-//! `bench --cleanup`: removes the sessions that measuring somebody else's cluster has left in it.
+//! `bench --cleanup`: removes the sessions that measuring an existing cluster has left in it.
 
 use quorate::client::Client;
 use quorate::limits::LIST_PAGE_MAX;

@@ -1,4 +1,4 @@
-//! Three processes of our own: started again for each workload, killed and restarted where that is the workload.
+//! Three child processes: started again for each workload, killed and restarted where that is the workload.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -16,11 +16,11 @@ use crate::failure::Failure;
 const NODES: u64 = 3;
 /// Below what the kernel hands out for outgoing connections.
 const PORTS: std::ops::Range<u16> = 11_000..30_000;
-/// What a node gets to hand over, flush and exit before it is killed.
+/// The time a node gets to hand over, flush and exit before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// See the module. Its nodes end with this process; [`Cluster::end`] also removes what they stored.
+/// A cluster of child processes, for a measurement. Its nodes end with this process; [`Cluster::end`] also removes their data.
 #[derive(Debug)]
 pub struct Cluster {
     plan: Plan,
@@ -169,7 +169,7 @@ impl Cluster {
         self.dir.join("cluster.toml")
     }
 
-    /// Who leads. Errors: nobody does in time.
+    /// The leader. Errors: there is none in time.
     pub async fn leader(&self) -> Result<u64, Failure> {
         let leader = tokio::time::timeout(START_TIMEOUT, probe::leader(&self.client()?)).await;
         leader.map(|leader| leader.node).map_err(|_| Failure::failed("no node leads"))

@@ -1,4 +1,4 @@
-//! What growing sessions cost: bytes in the log, latency of a small turn on a large session, bytes of a load of what is known.
+//! The cost of growing sessions: bytes in the log, latency of a small turn on a large session, bytes of a load of known content.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ const LOADS: u64 = 1000;
 const PLAIN_LOG_MAX: f64 = 1.3;
 const PACKED_LOG_MAX: f64 = 0.35;
 const LATENCY_RATIO_MAX: f64 = 1.3;
-/// What the port costs, which hands over whole states.
+/// The cost of the port, which passes whole states.
 const PORT_MS_PER_MB: f64 = 0.5;
 const WARM_LOAD_BYTES_MAX: f64 = 300.0;
 

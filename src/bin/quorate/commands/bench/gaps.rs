@@ -34,7 +34,7 @@ const RESTART_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Bench {
     fn cluster(&mut self) -> Result<&mut Cluster, Failure> {
-        self.owned.as_mut().ok_or_else(|| Failure::usage("this workload needs a cluster of its own"))
+        self.owned.as_mut().ok_or_else(|| Failure::usage("this workload needs its own cluster: leave out --endpoints"))
     }
 
     /// W6 and its kin: writers while the leader is killed with -9, hands over, or is stopped; it is restarted before the next time.

@@ -1,4 +1,4 @@
-//! What the nodes have used so far: by the operating system's count and by their own.
+//! The usage of the nodes so far: by the operating system's count and by their own.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Gauge {
     pub admin: Vec<String>,
 }
 
-/// What was there at one moment, of all nodes together.
+/// The readings of one moment, of all nodes together.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     /// `None`: not known, or a node has gone.
@@ -35,7 +35,7 @@ pub struct Reading {
     pub counters: Option<Counters>,
 }
 
-/// What the nodes count.
+/// The nodes' own counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Both ways.
@@ -121,7 +121,7 @@ impl Counters {
         }
     }
 
-    /// What came to these since `earlier`.
+    /// The increase since `earlier`.
     pub fn since(&self, earlier: &Counters) -> Counters {
         Counters {
             client_bytes: self.client_bytes.saturating_sub(earlier.client_bytes),

@@ -1,6 +1,6 @@
 //! `quorate bench`: load on a cluster, and what it cost.
 //!
-//! Without `--endpoints` it starts three processes of its own, on loopback, with data on a real disk, and removes them at the end.
+//! Without `--endpoints` it starts three processes, on loopback, with data on a real disk, and removes them at the end.
 
 mod cleanup;
 mod cluster;
@@ -50,7 +50,7 @@ pub async fn run(args: args::Bench) -> Result<(), Failure> {
     };
     if let Some(workload) = workloads.iter().find(|workload| owned.is_none() && workload.needs_processes()) {
         return Err(Failure::usage(format!(
-            "`{}` kills or stops nodes: it needs a cluster of its own, without --endpoints",
+            "`{}` kills or stops nodes: it needs its own cluster, without --endpoints",
             workload.name()
         )));
     }
@@ -83,7 +83,7 @@ pub async fn run(args: args::Bench) -> Result<(), Failure> {
     bench.report.verdict()
 }
 
-/// What an interrupted measurement has to say: what there is of it, and what it leaves behind.
+/// The failure of an interrupted measurement, with its results so far and the state of the cluster.
 fn interrupted(report: &mut Report, endpoints: &[String]) -> Failure {
     report.drop_unmeasured();
     let measured = match report.is_empty() {
@@ -106,7 +106,7 @@ fn corpus(args: &args::Bench) -> Corpus {
     if args.incompressible { Corpus::incompressible(args.seed, bytes) } else { Corpus::text(args.seed, bytes) }
 }
 
-/// What a signal stops.
+/// The progress that a signal stops.
 #[derive(Clone, Default)]
 struct Stop(Arc<Mutex<(bool, Option<Progress>)>>);
 
@@ -135,7 +135,7 @@ impl Stop {
 struct Bench {
     args: args::Bench,
     corpus: Corpus,
-    /// `None`: somebody else's cluster.
+    /// `None`: the cluster of --endpoints.
     owned: Option<Cluster>,
     report: Report,
     /// Counts the uses of the cluster, so that their keys differ.
@@ -176,7 +176,7 @@ impl Bench {
         }
     }
 
-    /// What so many callers share.
+    /// The clients that so many callers share.
     fn clients(&self, callers: usize) -> Result<Vec<Client>, Failure> {
         (0..callers.min(CLIENTS_MAX)).map(|_| self.client()).collect()
     }

@@ -16,7 +16,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// `what` is going on, for about `duration` where that is known.
+    /// `what` is under way, for about `duration` where that is known.
     pub fn start(what: String, duration: Duration) -> Self {
         let progress = Progress::default();
         if !std::io::stderr().is_terminal() {

@@ -1,4 +1,4 @@
-//! What was measured, as a table or as JSON.
+//! The results, as a table or as JSON.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct Row {
     runs: Vec<(Run, Reading, Reading)>,
     /// Of all nodes together, a while after the load.
     pub memory_bytes: Option<u64>,
-    /// What only this workload has to tell.
+    /// Results that only this workload has.
     pub details: Map<String, Value>,
     said: Vec<String>,
     checks: Vec<Check>,

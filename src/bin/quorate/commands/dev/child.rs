@@ -111,7 +111,7 @@ pub fn was_removed(last_line: &str) -> bool {
     reason(last_line).starts_with("this node was removed from the cluster")
 }
 
-/// What the last line of a node that could not start says, without what every error line begins with.
+/// The reason in the last line of a node that could not start, without the prefix of every error line.
 pub fn reason(last_line: &str) -> &str {
     last_line.strip_prefix("error: ").unwrap_or(last_line)
 }

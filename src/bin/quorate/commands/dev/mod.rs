@@ -29,7 +29,7 @@ use crate::commands::session::connect;
 use crate::failure::{Code, Failure};
 use crate::signals::Signals;
 
-/// What a node gets to hand over, flush and exit before it is killed.
+/// The time a node gets to hand over, flush and exit before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that died younger than this is started again only after [`RESTART_PAUSE`]: it would most likely die again.
 const YOUNG: Duration = Duration::from_secs(3);
@@ -290,7 +290,7 @@ fn typed(program: &Path, path: Option<&OsStr>) -> String {
     }
 }
 
-/// What the command itself has to say, on stdout, a line in one piece. A closed stdout must not stop the cluster.
+/// Prints a line of the command itself on stdout, in one piece. A closed stdout must not stop the cluster.
 fn say(line: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();

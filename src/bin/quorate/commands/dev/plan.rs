@@ -1,4 +1,4 @@
-//! What a development cluster looks like, decided before anything runs.
+//! The plan of a development cluster, decided before anything runs.
 
 use std::fmt::Write;
 

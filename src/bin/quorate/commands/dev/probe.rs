@@ -37,7 +37,7 @@ async fn writes_resume(client: &Client, since: Instant) -> Duration {
     }
 }
 
-/// Who leads.
+/// The leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leader {
     /// The node.

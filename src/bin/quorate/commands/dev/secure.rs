@@ -11,7 +11,7 @@ use crate::commands::{cert, token};
 use crate::failure::Failure;
 use crate::files::PRIVATE;
 
-/// As long as anybody tries things out.
+/// The certificates' validity: longer than any trial.
 const DAYS: u32 = 365;
 
 /// The directory with all of it, made if it is missing. Errors: it can't be written.
@@ -46,7 +46,7 @@ fn fill(plan: &Plan, dir: &Path) -> Result<(), Failure> {
     cert::create(&dir.join("me.token"), &format!("{token}\n"), PRIVATE)
 }
 
-/// What shows the client's certificate and the token.
+/// The client's certificate and token, as arguments.
 pub fn credentials(certs: &Path) -> args::Credentials {
     let file = |name| Some(certs.join(name));
     args::Credentials {

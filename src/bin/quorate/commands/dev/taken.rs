@@ -1,4 +1,4 @@
-//! Ports that somebody else listens on: which, and whose they are.
+//! Ports that another process listens on: which, and whose they are.
 
 use std::io;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use crate::commands::session::connect;
 use crate::failure::Failure;
 use crate::output;
 
-/// What the other side gets to say who it is.
+/// The time the other side gets to identify itself.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// From these ports to those of a cluster beside it.
 const NEXT: u16 = 100;
@@ -32,7 +32,7 @@ pub async fn require_free(plan: &Plan, cluster: &args::Cluster, data_dir: &Path)
     )))
 }
 
-/// Who answers there.
+/// The cluster that answers there.
 async fn owner(cluster: &args::Cluster) -> String {
     let unknown = "another program, or a cluster with other certificates";
     let Ok(client) = connect(cluster) else { return unknown.to_owned() };

@@ -1,4 +1,4 @@
-//! What to make of a cluster's words about itself. Pure.
+//! The findings in a cluster's status. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use quorate::types::NodeId;
 pub enum Severity {
     /// Something does not work, or what was acknowledged is in danger.
     Error,
-    /// It works, and will not for long, or not as well as it could.
+    /// The cluster works, but not for long, or not as well as it could.
     Warning,
     /// Good to know; nothing to fix.
     Note,
@@ -59,10 +59,10 @@ const FIX_QUORUM: &str = "bring nodes back until a majority answers; nothing is 
                            operations.md, \"Lost majority\"";
 const FIX_CLOCK: &str =
     "run chrony or ntpd on that host; expiry follows the median of the voters' clocks, so one wrong clock does no harm yet";
-const FIX_TIME: &str = "the clocks of a majority were ahead once, and the time that sessions expire by never goes back: it goes on at half speed until they \
+const FIX_TIME: &str = "the clocks of a majority were ahead once, and the time that sessions expire by never goes back: it continues at half speed until they \
                          catch up, and what has a time to live lives up to twice as long. Nothing is lost. If that is too long: `session export`, a new \
                          cluster, `session import` (operations.md, \"Troubleshooting\")";
-const FIX_SYNC: &str = "give the data directory a disk of its own with a fast sync (local NVMe); look for other writers and for a \
+const FIX_SYNC: &str = "give the data directory a separate disk with a fast sync (local NVMe); look for other writers and for a \
                          write cache that is off";
 const FIX_DISK: &str = "free room or grow the file system of the data directory; below the smaller of 1 GiB and 5 % that node takes no \
                          content and lags, and catches up by itself once there is room; saves are refused once no majority has room";

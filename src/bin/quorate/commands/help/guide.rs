@@ -26,7 +26,7 @@ pub struct Chapter {
     body: &'static str,
 }
 
-/// What there is on a topic.
+/// The pages and chapters on a topic.
 pub enum Found {
     /// Chapters of this name.
     Chapters(Vec<Chapter>),
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(seen, [("P", 1, "intro"), ("A", 2, &a[..]), ("A1", 3, a1), ("B", 2, "b")]);
     }
 
-    /// What operators type into a search, each answered by something to do.
+    /// Words that operators search for, each answered by something to do.
     #[test]
     fn the_words_of_the_field_are_found() {
         let words = "disk full,no leader,lost quorum,slow follower,expired certificate,clock skew,ntp,too many open files,log level,\

@@ -163,9 +163,9 @@ mod tests {
 
     #[test]
     fn a_page_becomes_text_for_a_narrow_terminal() {
-        let page = "A **bold** [link](x.md#y)\nthat goes on.\n\n- one\n  more\n- two\n\n```rust\n# hidden\ncode\n```\n\n\
+        let page = "A **bold** [link](x.md#y)\nthat continues.\n\n- one\n  more\n- two\n\n```rust\n# hidden\ncode\n```\n\n\
                     | what | means | do |\n|---|---|---|\n| `a|b` | x | y |\n\n### Part\n";
-        let expected = "Heading\n=======\n\nA bold link that goes on.\n\n- one more\n- two\n\n    code\n\n  `a|b`\n      means: x\n      do: y\n\n\
+        let expected = "Heading\n=======\n\nA bold link that continues.\n\n- one more\n- two\n\n    code\n\n  `a|b`\n      means: x\n      do: y\n\n\
                         Part\n----\n";
         assert_eq!(text("Heading", &blocks(page)), expected);
     }

@@ -33,7 +33,7 @@ pub fn run(args: &Help) -> Result<(), Failure> {
     Ok(output::line(text.trim_end())?)
 }
 
-/// What `--help` behind these words prints, if they are a command.
+/// The `--help` text of the command with these words, if there is one.
 fn of_command(words: &[&str]) -> Option<String> {
     let mut command = Cli::command();
     for word in words {

@@ -95,8 +95,8 @@ impl<'t> Document<'t> {
 
     /// Milliseconds it has left to live, where it is now so late since the Unix epoch; `None`: it never expires.
     ///
-    /// What was left when it was exported counts, by the time of its cluster, which may not be that of the clocks here or there. Only an
-    /// export of an earlier release has the deadline alone.
+    /// An export holds the time left by its cluster's clock, which may differ from the clocks here and there. Only an export of an earlier
+    /// release has the deadline alone.
     pub fn left_ms(&self, now_ms: u64) -> Result<Option<u64>, String> {
         let deadline_ms = self.number("deadline_ms")?;
         Ok(self.number("ttl_ms")?.or(deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms))))
@@ -110,7 +110,7 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// What is to be stored.
+    /// The content to store.
     pub fn content(&self) -> Result<Content, String> {
         if let Some(transcript) = self.0.get("transcript") {
             return exact(transcript).ok_or_else(|| "its transcript is not one of messages, head and counters".into());
@@ -161,7 +161,7 @@ fn exact(transcript: &RawValue) -> Option<Content> {
     })
 }
 
-/// What is read out of a member; anything of another kind is as if it were not there.
+/// A value read out of a member; a member of another kind counts as missing.
 trait FromJson: Sized {
     fn from_json(text: &str) -> Option<Self>;
 }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is stored and taken out, exported and imported, is the text that was stored.
+        /// Text that is stored and loaded, exported and imported, comes back unchanged.
         #[test]
         fn any_json_comes_back_from_a_line_as_the_text_it_was(messages in proptest::collection::vec(any_json(), 0..4), other in any_json(), first: bool) {
             let messages = messages.join(",");
@@ -275,7 +275,7 @@ mod tests {
         assert!(line.ends_with(r#","state":{"messages":[{"wei":19876543210987654321}]}}"#), "{line}");
     }
 
-    /// As deep as anybody likes: one level around it is one level more.
+    /// A value of any depth: each level around it is one level more.
     #[test]
     fn what_is_nested_to_any_depth_comes_back() {
         for depth in [125, 126, 127, 128, 129, 5000] {

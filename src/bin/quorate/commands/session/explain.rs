@@ -1,4 +1,4 @@
-//! What an error of the client means for the one who typed the command: the exit code, whether anything changed, what to do.
+//! A client's error for the person who typed the command: the exit code, whether anything changed, what to do.
 
 use quorate::client::{EndpointFailure, Error, ErrorKind};
 
@@ -8,7 +8,7 @@ use crate::output;
 /// Endpoints that get a line each.
 const LINES_MAX: usize = 8;
 
-/// What became of a write, and what to do now.
+/// The failure of a write, with its effect and the next step.
 pub fn write_failure(error: Error) -> Failure {
     let (code, what, what_now) = match error.kind() {
         ErrorKind::Conflict { actual } => {
@@ -52,7 +52,7 @@ fn unanswered(error: &Error, what_now: &str) -> Failure {
     }
 }
 
-/// What means the same for reads and writes. Nothing changed by any of them.
+/// The failures common to reads and writes. Nothing changed by any of them.
 fn other(error: &Error) -> Failure {
     let (code, what, what_now) = match error.kind() {
         ErrorKind::Invalid => (Code::Usage, "wrong as written, nothing changed", "fix the call"),
@@ -100,7 +100,7 @@ fn sentence(what: &str, error: &Error, what_now: &str) -> String {
     }
 }
 
-/// What lies behind an error; without that, the error itself.
+/// The cause of an error; without one, the error itself.
 fn cause(error: &Error) -> String {
     error.reason().map_or_else(|| error.to_string(), str::to_owned)
 }

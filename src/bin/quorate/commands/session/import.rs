@@ -31,14 +31,14 @@ struct Item {
     left_ms: Option<u64>,
 }
 
-/// What was read: where, how far reading has come, and what is there.
+/// The records read so far: the place, and the records.
 struct Found {
     place: String,
     done: u64,
     item: Result<Item, String>,
 }
 
-/// What became of all of them.
+/// The results of all writes.
 #[derive(Debug, Default)]
 struct Count {
     imported: u64,
@@ -81,12 +81,12 @@ pub async fn run(args: args::Import) -> Result<(), Failure> {
     output::after(&done, printed.map_err(Failure::from))?;
     match result {
         Err(Stop::Interrupted) => {
-            let text = "interrupted: not all is imported; typing it again is safe, and with --if-absent goes on with the rest";
+            let text = "interrupted: not all is imported; typing it again is safe, and with --if-absent continues with the rest";
             let message = format!("{text} imported={imported} unknown={}", many.open());
             return Err(Failure { code: Code::Interrupted, message });
         }
         Err(Stop::Failed(failure)) => {
-            let again = "; typing it again is safe, and with --if-absent goes on with the rest";
+            let again = "; typing it again is safe, and with --if-absent continues with the rest";
             return Err(Failure { message: format!("{}{again} imported={imported}", failure.message), ..failure });
         }
         Ok(()) => {}
@@ -110,7 +110,7 @@ impl From<Interrupted> for Stop {
 
 type Next = Result<Found, Failure>;
 
-/// Reads in a thread of its own: a read can't be cancelled, and an interrupted process must not wait for it. One item is read ahead.
+/// Reads in a separate thread: a read can't be cancelled, and an interrupted process must not wait for it. One item is read ahead.
 fn spawn(read: impl FnOnce(&mpsc::Sender<Next>) -> Result<(), Failure> + Send + 'static) -> Result<mpsc::Receiver<Next>, Failure> {
     let (sender, receiver) = mpsc::channel(1);
     let body = move || {
@@ -179,7 +179,7 @@ struct Import {
 }
 
 impl Import {
-    /// Errors: interrupted, or the cluster can't be written to, or the rest can't be read. What was begun is waited for.
+    /// Errors: interrupted, or the cluster can't be written to, or the rest can't be read. Writes that were begun are awaited.
     async fn all(&mut self, mut found: mpsc::Receiver<Next>) -> Result<(), Stop> {
         let begun = self.begin_all(&mut found).await;
         while let Some(ended) = self.many.next().await? {

@@ -15,11 +15,11 @@ const OPEN_MAX: usize = 64;
 /// Their content together, in bytes; a larger one travels alone.
 const OPEN_BYTES_MAX: u64 = 64 << 20;
 
-/// What became of one write.
+/// The end of one write.
 pub struct Ended<T> {
     id: String,
     bytes: u64,
-    /// What the write gave.
+    /// Its result.
     pub result: T,
 }
 
@@ -72,7 +72,7 @@ impl<T: Send + 'static> Many<T> {
         Ok(None)
     }
 
-    /// What `work` gives, unless a signal comes first.
+    /// The result of `work`, unless a signal comes first.
     pub async fn unless_interrupted<R>(&mut self, work: impl Future<Output = R>) -> Result<R, Interrupted> {
         tokio::select! {
             result = work => Ok(result),

@@ -101,7 +101,7 @@ fn missing(id: &str) -> Failure {
     Failure { code: Code::NotFound, message: format!("there is no such session id={}", output::printable(id)) }
 }
 
-/// What is known of a session without its content, and how old that may be.
+/// A session's metadata, and how old it may be.
 async fn info(client: &Client, id: &str, consistency: Consistency) -> Result<(Option<Listed>, Option<Duration>), Failure> {
     // In order of ids, the prefix itself comes first.
     let list = List { prefix: id.to_owned(), after: None, limit: 1, consistency };
@@ -166,7 +166,7 @@ pub fn with_credentials(mut builder: Builder, credentials: &args::Credentials) -
     Ok(builder)
 }
 
-/// Closes a client. What an interrupted command left open is not waited for.
+/// Closes a client. Calls of an interrupted command are not awaited.
 async fn close(client: &Client, is_interrupted: bool) {
     let within = if is_interrupted { Duration::from_millis(500) } else { Duration::MAX };
     // Not closed, its row goes after an hour.
@@ -212,7 +212,7 @@ fn read_id_and_content(id: &args::Id, content: &args::ContentArgs) -> Result<(St
     Ok((id, Content::from_json(&bytes)))
 }
 
-/// What is typed or sent; says so where somebody would wait for us while we wait for them.
+/// Standard input; a terminal is prompted, since its user would wait for us.
 fn stdin() -> std::io::StdinLock<'static> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {

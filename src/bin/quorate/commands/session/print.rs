@@ -121,7 +121,7 @@ pub fn found_json(id: &str, session: &Session) -> String {
     session_json(id, session).replacen('{', "{\"found\":true,", 1)
 }
 
-/// What is known of a session without its content.
+/// A session's metadata, without its content.
 pub fn info(listed: &Listed, how: GetOutput) -> Vec<u8> {
     let mut document = info_json(&listed.info);
     if how == GetOutput::Json {
@@ -174,7 +174,7 @@ pub fn written(id: &str, written: &Written, how: Output) -> Result<(), Failure> 
     output::after(&done, printed.map_err(Failure::from))
 }
 
-/// The same as JSON.
+/// A written version as JSON.
 pub fn written_json(id: &str, written: &Written) -> Value {
     json!({
         "id": id,

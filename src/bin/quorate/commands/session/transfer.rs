@@ -56,7 +56,7 @@ pub fn refuse(id: &str, why: &Failure) {
     print::note(&format!("not exported: {} id={}", why.message, output::printable(id)));
 }
 
-/// What became of all of them.
+/// The results of all exports.
 #[derive(Default)]
 struct Exported {
     sessions: u64,

@@ -31,9 +31,9 @@ pub async fn run(command: Snapshot) -> Result<(), Failure> {
 
 /// A backup that was read to its end and is whole.
 pub struct Verified {
-    /// Whose it is.
+    /// Its origin and time.
     pub header: Header,
-    /// What it holds.
+    /// Its content.
     pub summary: Summary,
     /// A checksum over all of it.
     pub source: Source,

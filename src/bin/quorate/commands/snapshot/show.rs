@@ -1,4 +1,4 @@
-//! What a backup holds, on stdout.
+//! Prints the content of a backup.
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::args;
 use crate::failure::Failure;
 
-/// See the module.
+/// A data directory for one node of a new cluster.
 pub struct NewCluster {
     pub env: Env,
     pub config: Config,

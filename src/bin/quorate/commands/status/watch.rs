@@ -16,7 +16,7 @@ use crate::output;
 /// Cursor home, and everything below it cleared: the next table lies over the last.
 const REDRAW: &str = "\x1b[H\x1b[2J";
 
-/// Looks until it has done so `--count` times, or somebody ends it. Errors: the first look gets no answer.
+/// Looks until it has done so `--count` times, or the user ends it. Errors: the first look gets no answer.
 pub async fn run(args: args::Status) -> Result<(), Failure> {
     let client = connect(&args.cluster)?;
     let options = StatusOptions { timeout: args.cluster.timeout.unwrap_or(StatusOptions::default().timeout), ..Default::default() };
@@ -52,10 +52,10 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a look adds to a node's own words.
+/// The changes that two statuses of a node show.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Line {
-    /// Entries behind the newest one anybody has.
+    /// Entries behind the newest one of any node.
     lag: Option<u64>,
     /// Of clients, each second since the look before.
     writes: Option<f64>,

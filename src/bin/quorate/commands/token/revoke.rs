@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(taken(&one, "a"), Some(String::new()), "the last one");
     }
 
-    /// What looks like a header and is none, or a form that no lines can be taken out of: refused rather than guessed.
+    /// A header-like line that is no header, or a form that no lines can be taken out of: refused rather than guessed.
     #[test]
     fn a_file_of_another_form_is_left_alone() {
         let hash = "1".repeat(64);
