@@ -64,7 +64,7 @@ impl AdminPort {
         match tokio::time::timeout(self.timeout, self.exchange(&request)).await {
             Ok(Ok(answer)) => answer_of(&answer).ok_or_else(|| {
                 let hint = if self.tls.is_none() { ": a port of TLS, or no admin port" } else { "" };
-                Error::refused(format!("what answers speaks no HTTP{hint} address={place}"))
+                Error::refused(format!("the program that answers speaks no HTTP{hint} address={place}"))
             }),
             Ok(Err(error)) => Err(Error::refused(format!("connection failed: {error} address={place}"))),
             Err(_) => Err(Error::refused(format!("no answer within {:?} address={place}", self.timeout))),

@@ -79,7 +79,7 @@ pub(super) async fn members(config: &Config) -> Result<Members, Error> {
     let ask = |link| async { OperationsClient::new(link).members(v1::MembersRequest {}).await };
     let (response, _) = best_answer(config, ASK_TIMEOUT, ask, worth).await?;
     if is_unknown(&response) {
-        let text = "no node that answers has applied yet who the members are";
+        let text = "no node that answers has applied the membership yet";
         return Err(Error::from_refusal(Refusal::not_applied(RefusalKind::Unavailable, text)));
     }
     Ok(members_from(response))

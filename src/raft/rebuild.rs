@@ -128,7 +128,7 @@ impl Rebuild {
         let (true, Some(instance)) =
             (hello.node == id.0 && ClusterId::from_slice(&hello.cluster_id) == Some(self.cluster), instance)
         else {
-            return Err(Status::failed_precondition("what answers there is not this member of this cluster"));
+            return Err(Status::failed_precondition("the node that answers there is not this member of this cluster"));
         };
         let request = peer::RebuildRequest {
             route: Some(self.peers.route(id, instance)),

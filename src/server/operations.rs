@@ -91,7 +91,7 @@ impl Operations for OperationsService {
         self.guard.caller(request.metadata())?;
         self.require_cluster()?;
         // Nobody would be no answer: some are, and this node does not know them yet.
-        let late = || Refusal::not_applied(RefusalKind::Unavailable, "this node has not applied yet who the members are");
+        let late = || Refusal::not_applied(RefusalKind::Unavailable, "this node has not applied the membership yet");
         let roster = self.node.roster_within(MEMBERS_WAIT).await.ok_or_else(|| wire::status_from_refusal(&late()))?;
         Ok(Response::new(self.members_now(roster)))
     }
@@ -116,7 +116,7 @@ impl Operations for OperationsService {
         let to = (to != 0).then_some(NodeId(to));
         self.require_cluster()?;
         let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
-        let late = |_| refused(Refusal::unknown(RefusalKind::DeadlineExceeded, "nobody took over in time"));
+        let late = |_| refused(Refusal::unknown(RefusalKind::DeadlineExceeded, "no voter took over in time"));
         let handed = tokio::time::timeout(within(timeout_ms), self.node.transfer_leadership(to)).await.map_err(late)?;
         Ok(Response::new(v1::HandOverResponse { leader: handed.map_err(refused)?.0 }))
     }
@@ -203,7 +203,7 @@ async fn purge(node: Node, listener: mpsc::Sender<Result<v1::PurgeProgress, Stat
     };
     let last = match node.erase(progress).await {
         Ok(revision) => {
-            tracing::info!(revision, "what is stored no more was erased from this node's disk");
+            tracing::info!(revision, "deleted data was erased from this node's disk");
             let done = Some(v1::purge_progress::Done { revision });
             Ok(v1::PurgeProgress { rows_done: 0, rows_total: 0, done })
         }

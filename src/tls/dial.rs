@@ -429,7 +429,7 @@ fn judge(first: &[u8]) -> Option<Result<(), DialError>> {
             _ => None,
         },
         [_, _, _, SETTINGS, ..] => Some(Ok(())),
-        [_, _, _, _, ..] => Some(Err(DialError::settings("what answers there is no node: it speaks another protocol"))),
+        [_, _, _, _, ..] => Some(Err(DialError::settings("the program that answers there is no node: it speaks another protocol"))),
         _ => None,
     }
 }

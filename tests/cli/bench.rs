@@ -25,7 +25,7 @@ fn rows(name: &str, args: &[&str]) -> Vec<Value> {
     let output = run(&[&["bench"], args, &common].concat());
     let (status, text) = ended(&output);
     assert!(status == 0 && text.is_empty() || status == 1 && text.starts_with("error: missed: "), "{status} {text}");
-    assert!(is_empty(&dir), "the data of a cluster of its own is removed");
+    assert!(is_empty(&dir), "the data of the command's own cluster is removed");
     std::fs::remove_dir(&dir).expect("empty");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let rows = document["rows"].as_array().expect("rows").clone();
@@ -112,7 +112,7 @@ fn an_interrupted_measurement_says_what_it_leaves_and_cleanup_removes_it() {
     assert!(status.success());
     let output = process.wait_with_output().expect("it ends");
     let left = format!("quorate bench --cleanup --endpoints {endpoints}");
-    assert_refused(&output, 1, &["interrupted: what was measured until then is printed", "stay in the cluster", &left]);
+    assert_refused(&output, 1, &["interrupted: the results until then are printed", "stay in the cluster", &left]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("OPS/S"), "{output:?}");
     assert!(count() > 0);
 

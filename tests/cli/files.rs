@@ -74,7 +74,7 @@ fn a_token_is_added_in_place_with_owner_mode_and_link_kept_whatever_was_left_bes
 
     let output = run(&["token", "new", "a", "--scopes", "read", "--file", &tokens]);
     let (code, said) = ended(&output);
-    assert_eq!((code, said.contains("interrupted run left"), said.contains(left)), (0, true, true), "{said}");
+    assert_eq!((code, said.contains("rest of an interrupted run"), said.contains(left)), (0, true, true), "{said}");
     assert_eq!(ended(&run(&["token", "new", "b", "--scopes", "read", "--file", &tokens])), (0, String::new()));
     assert!(fs::symlink_metadata(&link).expect("it is there").is_symlink());
     let text = fs::read_to_string(&file).expect("it is there");

@@ -55,7 +55,7 @@ async fn without_a_quorum_and_without_a_node_the_sessions_can_be_read() {
     let got = cluster.run(&["session", "get", "value 7", "--stale"]);
     assert_eq!(succeeded(&got), "content 7");
     let text = String::from_utf8_lossy(&got.stderr).into_owned();
-    assert!(text.starts_with("stale: what was acknowledged until ") && text.contains(" ago is in it"), "{text}");
+    assert!(text.starts_with("stale: writes acknowledged until ") && text.contains(" ago are in it"), "{text}");
     let listed = cluster.run(&["session", "ls", "--stale", "-o", "json"]);
     assert_eq!(json(&listed)["sessions"].as_array().map(Vec::len), Some(before.len()));
     assert!(String::from_utf8_lossy(&listed.stderr).starts_with("stale: "));

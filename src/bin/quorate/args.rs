@@ -231,10 +231,10 @@ const GET_HELP: &str =
 
 Exit codes: 0 printed; 2 wrong usage; 4 unavailable; 5 there is no such session; 1 anything else.";
 
-const RM_HELP: &str = "What is not there is no failure: of one session `nothing to delete`, exit code 0. With --expect, a version that is not the stored one \
+const RM_HELP: &str = "A missing session is no failure: `nothing to delete`, exit code 0. With --expect, a version that is not the stored one \
 is a conflict, exit code 3, and nothing is deleted.
 
---prefix deletes what is there while it runs, 64 sessions at once. Interrupted, it says how many were deleted; typing it again is safe.
+--prefix deletes the sessions that exist while it runs, 64 at once. Interrupted, the command says how many were deleted; typing it again is safe.
 
 Exit codes: 0 deleted, or not there; 2 wrong usage; 3 conflict: the version is another one, nothing deleted; 4 unavailable; 1 anything else; \
 130 interrupted.";

@@ -22,7 +22,7 @@ pub fn create(target: &Path, mode: u32) -> Result<NewFile, Failure> {
 pub fn sweep(target: &Path) {
     for left in remove_left_overs(target) {
         // With stderr gone nobody is left to tell.
-        let _ = writeln!(io::stderr(), "removed what an interrupted run left file={}", left.display());
+        let _ = writeln!(io::stderr(), "removed the rest of an interrupted run file={}", left.display());
     }
 }
 

@@ -204,7 +204,7 @@ fn update(nodes: &BTreeMap<NodeId, PeerNode>, now: &Situation) -> Step {
             None => return refuse(unknown(*id, now)),
             Some(known) if known.instance != node.instance => {
                 return refuse(format!(
-                    "what answers there has other data than node {id}: a new disk needs a new id, see quorate member replace"
+                    "the node that answers there has other data than node {id}: a new disk needs a new id, see quorate member replace"
                 ));
             }
             Some(_) => {}

@@ -213,7 +213,7 @@ impl Takeover {
                         tokio::time::sleep(after).await;
                         if self.context.vote() == vote && self.context.leadership.leader_by_term().is_none() {
                             self.known().last_take_over = Some(self.context.env.clock.now());
-                            tracing::info!("nobody leads after a start: calling an election");
+                            tracing::info!("no leader after a start: calling an election");
                             let _ = self.context.raft.trigger().elect(true).await;
                         }
                         return;

@@ -51,7 +51,7 @@ pub async fn transfer_leadership(
     tokio::select! {
         led = wait.metrics(|metrics| metrics.current_leader.is_some_and(|leader| leader != me), "another leads") => {
             let leader = led.ok().and_then(|metrics| metrics.current_leader);
-            let leader = leader.ok_or_else(|| began("nobody took the leadership over in time"))?;
+            let leader = leader.ok_or_else(|| began("no voter took the leadership over in time"))?;
             let mut known = context.leadership.subscribe();
             let heard = known.wait_for(|known| known.leader.as_ref().is_some_and(|leader| leader.node != me));
             // Whether or not: it leads.

@@ -32,7 +32,7 @@ pub async fn run(context: Arc<NodeContext>, stop: Stop) {
             match is_ahead {
                 true => context
                     .events
-                    .note("time", format!("machine time is ahead of the clocks seconds={seconds}: what expires does so later")),
+                    .note("time", format!("machine time is ahead of the clocks seconds={seconds}: sessions expire later")),
                 false => context.events.note("time", "the clocks have caught up with machine time"),
             }
             tracing::warn!(is_ahead, seconds, "machine time, ahead of the clocks or not any more");

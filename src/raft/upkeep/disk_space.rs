@@ -38,7 +38,7 @@ pub async fn run(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Roo
                         context.events.note("disk", format!("low on the leader: asked to take over node={to}"));
                         tracing::info!(%to, "the leader's disk is full: a voter with room takes over");
                     }
-                    Err(why) => tracing::warn!(why, "the leader's disk is full, and nobody can take over"),
+                    Err(why) => tracing::warn!(why, "the leader's disk is full, and no voter can take over"),
                 }
             }
             let heard = async {

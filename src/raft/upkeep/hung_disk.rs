@@ -60,7 +60,7 @@ async fn hung(
         if leads && asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
             asked = Some(Instant::now());
             if let Err(why) = begin(context, table, room, None).await {
-                tracing::warn!(why, "the leader's disk hangs, and nobody can take over");
+                tracing::warn!(why, "the leader's disk hangs, and no voter can take over");
             }
         }
         if table.leader_elsewhere() {

@@ -49,7 +49,7 @@ pub async fn run(context: Arc<NodeContext>, kept: Kept, stop: Stop) {
                 match erased.await {
                     Ok(()) => marked = last_index(&context.log),
                     Err(error) => {
-                        tracing::warn!(%error, upto = marked, "what is older than storage.log_kept_for could not be purged")
+                        tracing::warn!(%error, upto = marked, "entries older than storage.log_kept_for could not be purged")
                     }
                 }
             }
@@ -85,11 +85,11 @@ impl Eraser {
     pub async fn erase(&self, progress: impl FnMut(u64, u64) + Send + 'static) -> Result<u64, Refusal> {
         let refused = |message: String| Refusal::not_applied(RefusalKind::Unavailable, message);
         if self.under_way.swap(true, Ordering::AcqRel) {
-            return Err(refused("this node erases already what is stored no more; wait for its end".to_owned()));
+            return Err(refused("this node erases deleted data already; wait for its end".to_owned()));
         }
         let erased = erase_all(&self.context, progress).await;
         self.under_way.store(false, Ordering::Release);
-        erased.map_err(|error| refused(format!("what is stored no more could not be erased, all that is stored is there: {error}")))
+        erased.map_err(|error| refused(format!("deleted data could not be erased, all stored data is there: {error}")))
     }
 }
 
@@ -111,7 +111,7 @@ fn last_index(log: &Log) -> Option<u64> {
 async fn erase(context: &NodeContext, upto: Option<u64>) -> io::Result<()> {
     if let Some(upto) = upto {
         let wait = context.raft.wait(Some(STEP_TIMEOUT));
-        wait.applied_index_at_least(Some(upto), "what is purged is applied").await.map_err(io::Error::other)?;
+        wait.applied_index_at_least(Some(upto), "a purged entry is applied").await.map_err(io::Error::other)?;
         purge(context, upto).await?;
         let wait = context.raft.wait(Some(STEP_TIMEOUT));
         let is_purged = |metrics: &openraft::RaftMetrics<_>| metrics.purged.map(|id| id.index) >= Some(upto);

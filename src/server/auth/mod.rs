@@ -257,7 +257,7 @@ impl Guard {
         if self.is_open() || authenticated {
             return Ok(());
         }
-        Err(self.unauthenticated("a node's word is taken only on a connection that proves who it is"))
+        Err(self.unauthenticated("a node's word is taken only on a connection that proves its identity"))
     }
 
     /// The caller of a forwarded call, by the forwarding node's word: the name of the token, and its hash. Its rights are those of this node's

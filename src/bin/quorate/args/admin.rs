@@ -114,10 +114,10 @@ pub struct ClientsDrop {
     pub output: Output,
 }
 
-const PURGE_HELP: &str = "A deleted session, and what a save replaced, stays in a node's log for storage.log_kept_for at most, and in free pages of its state until \
-they are used again. This erases both at once, up to the entry that each node prints. The leader is the last one, and hands over first. \
-Each node needs as much room as its sessions, and about the time of a backup; a node that was away needs a snapshot afterwards. What is \
-stored is not touched: after an error type it again. Backups, and snapshots of disks, are not reached.";
+const PURGE_HELP: &str = "Deleted and replaced content stays in a node's log for storage.log_kept_for at most, and in free pages of its state until \
+they are used again. This command erases both at once, up to the entry that each node prints. The leader is the last, and hands over first. \
+Each node needs as much room as its sessions, and about the time of a backup; a node that was away needs a snapshot afterwards. Stored \
+sessions are not touched: after an error run it again. Backups, and snapshots of disks, are not reached.";
 
 /// `quorate admin purge`.
 #[derive(Debug, Args)]

@@ -34,13 +34,13 @@ The other members need no restart; write the new [[node]] into their files too w
 
 After: `quorate member promote ID`. Add and promote two nodes to go from three voters to five: four tolerate no more failures than three.";
 
-const REMOVE_HELP: &str = "The node says so and ends, with exit code 2. What would leave fewer members that answer than a majority is refused, with the \
-arithmetic; --force does it all the same, and then nothing can be written until enough members are back.";
+const REMOVE_HELP: &str = "The removed node reports it and ends, with exit code 2. A removal that would leave fewer answering members than a majority is refused, \
+with the arithmetic; --force makes it all the same, and then nothing can be written until enough members are back.";
 
-const REPLACE_HELP: &str = "The same as add, then promote NEW and remove OLD in one step. OLD may be dead: its disk must never come back into the cluster. \
+const REPLACE_HELP: &str = "Adds NEW, then promotes NEW and removes OLD in one step. OLD may be dead: its disk must never come back into the cluster. \
 Interrupted, it can be typed again.";
 
-const UPDATE_HELP: &str = "The member must run there with its data: the node that answers at --peer is asked who it is. A node that is restarted with other addresses \
+const UPDATE_HELP: &str = "The member must run there with its data: the node that answers at --peer is asked for its identity. A node that is restarted with other addresses \
 in its cluster.toml tells the cluster by itself; change one node at a time. Of two that swapped their addresses either may be named: both \
 are recorded, where the leader's cluster.toml has the new addresses.";
 

@@ -29,7 +29,7 @@ answers: name a follower to spare the leader. It is written under a temporary na
 const RESTORE_HELP: &str = "Sessions, their versions and create_revisions, tombstones and expiry are kept; open clients of the old cluster are not, and must \
 load again before they save. The new cluster has a new id. The backup is verified before anything is written, and a data \
 directory that has something in it is refused. So is a backup whose time is more than a day ahead of this host's clock: the time that \
-sessions expire by never goes back. With the clock right, --force restores it; what is to expire lives until the clocks have caught up.
+sessions expire by never goes back. With the clock right, --force restores it; sessions that should expire live until the clocks have caught up.
 
 All nodes on this machine:   quorate snapshot restore FILE --config cluster.toml
 Nodes on several machines:   quorate snapshot restore FILE --config cluster.toml --node 1

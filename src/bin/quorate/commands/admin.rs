@@ -99,7 +99,8 @@ fn unreachable(error: Error) -> Failure {
 }
 
 fn strange(port: &AdminPort, answer: &AdminAnswer) -> Failure {
-    let message = format!("what answers is no admin port of this release status={} address={}", answer.status, port.address());
+    let message =
+        format!("the answer is not from an admin port of this release status={} address={}", answer.status, port.address());
     Failure { code: Code::Unavailable, message }
 }
 

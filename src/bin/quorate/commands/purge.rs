@@ -82,7 +82,7 @@ async fn follow(node: &Client, id: NodeId) -> Result<Revision, Failure> {
             other => {
                 return Err(Failure {
                     code: Code::Unavailable,
-                    message: format!("node {id} says what is not known here: {other:?}"),
+                    message: format!("node {id} answers in a way that this release does not know: {other:?}"),
                 });
             }
         }

@@ -115,7 +115,7 @@ fn sign_of_life(report: &Report, status: &ClusterStatus) -> Option<String> {
 
 fn what_may_be_lost(report: &Report) -> String {
     let (flushed, last) = (report.flushed.index, report.last.index);
-    let lost = format!("Lost is every write that only the lost nodes had: whatever was acknowledged above revision {last}.");
+    let lost = format!("Every write that only the lost nodes had is lost: all that were acknowledged above revision {last}.");
     match last.checked_sub(flushed) {
         None | Some(0) => lost,
         Some(1) => format!("{lost} Revision {last} is kept, though it may never have been acknowledged."),
@@ -189,7 +189,7 @@ mod tests {
             let at = |index| LogId { index, ..LogId::default() };
             what_may_be_lost(&Report { flushed: at(flushed), last: at(last), members: Vec::new(), counts: Default::default() })
         };
-        assert!(kept_by(1, 1).ends_with("whatever was acknowledged above revision 1."), "{}", kept_by(1, 1));
+        assert!(kept_by(1, 1).ends_with("all that were acknowledged above revision 1."), "{}", kept_by(1, 1));
         assert!(
             kept_by(1, 2).ends_with("revision 2. Revision 2 is kept, though it may never have been acknowledged."),
             "{}",

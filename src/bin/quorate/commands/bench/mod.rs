@@ -88,7 +88,7 @@ fn interrupted(report: &mut Report, endpoints: &[String]) -> Failure {
     report.drop_unmeasured();
     let measured = match report.is_empty() {
         true => "interrupted before anything was measured",
-        false => "interrupted: what was measured until then is printed",
+        false => "interrupted: the results until then are printed",
     };
     match endpoints {
         [] => Failure::failed(measured),

@@ -60,14 +60,14 @@ const FIX_QUORUM: &str = "bring nodes back until a majority answers; nothing is 
 const FIX_CLOCK: &str =
     "run chrony or ntpd on that host; expiry follows the median of the voters' clocks, so one wrong clock does no harm yet";
 const FIX_TIME: &str = "the clocks of a majority were ahead once, and the time that sessions expire by never goes back: it continues at half speed until they \
-                         catch up, and what has a time to live lives up to twice as long. Nothing is lost. If that is too long: `session export`, a new \
+                         catch up, and sessions with a time to live live up to twice as long. Nothing is lost. If that is too long: `session export`, a new \
                          cluster, `session import` (operations.md, \"Troubleshooting\")";
 const FIX_SYNC: &str = "give the data directory a separate disk with a fast sync (local NVMe); look for other writers and for a \
                          write cache that is off";
 const FIX_DISK: &str = "free room or grow the file system of the data directory; below the smaller of 1 GiB and 5 % that node takes no \
                          content and lags, and catches up by itself once there is room; saves are refused once no majority has room";
 const FIX_DIFFER: &str = "the wrong node stops by itself once a majority agrees, and is rebuilt at its next start. If none does, take \
-                           a backup of each node (`snapshot save --stale`) and report it: nobody can tell which one is right";
+                           a backup of each node (`snapshot save --stale`) and report it: no node can tell which one is right";
 const FIX_DAMAGE: &str = "nothing if a later event says `rebuild done`: the state came from the leader. Else start the node again. If it \
                            happens again on that host, replace the disk, and check its memory";
 const FIX_FAILED: &str = "read the reason; a node that stops by itself does not serve what it can't trust. Start it again; if it stops \
@@ -85,8 +85,8 @@ const FIX_CREDENTIALS: &str = "put a good file in place, by renaming: a certific
                                 within seconds (security.md, \"Renewal\")";
 const FIX_ADDRESSES: &str = "nothing if it goes by itself: a node tells the cluster where it is. Else write the new addresses into every cluster.toml, \
                               and make the members say so, one after the other: `quorate member update ID`";
-const FIX_SHARES: &str = "who fills it is named, or `quorate_token_used` in /metrics says it: let that tenant close clients and delete sessions, or set \
-                           `shares` in the tokens file (security.md, \"Shares\"); beyond it that token is refused, and nobody else";
+const FIX_SHARES: &str = "the token that fills it is named, or `quorate_token_used` in /metrics shows it: let that tenant close clients and delete sessions, or set \
+                           `shares` in the tokens file (security.md, \"Shares\"); beyond it only that token is refused";
 const FIX_CHECK: &str = "see operations.md, \"Troubleshooting\"";
 
 /// All that is worth a word, the worst first.
@@ -192,7 +192,7 @@ fn disk(node: &NodeStatus, found: &mut Vec<Finding>) {
 
 fn scrub(node: &NodeStatus, found: &mut Vec<Finding>) {
     if node.uptime > SCRUB_WITHIN && node.scrub_passes == 0 {
-        let what = format!("what lies on its disk was not read through since it was started uptime_s={}", node.uptime.as_secs());
+        let what = format!("the scrubber has not read the whole disk since the start uptime_s={}", node.uptime.as_secs());
         found.push(Finding { severity: Severity::Warning, node: Some(node.id.0), what, fix: FIX_SCRUB });
     }
 }
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(only(&findings), (Severity::Warning, Some(3), "check credentials fails certificate_left_hours=9"));
         assert!(findings[0].fix.contains("renewed"), "{findings:?}");
         let slow = of(|nodes| (nodes[2].uptime, nodes[2].scrub_passes) = (SCRUB_WITHIN * 2, 0));
-        assert!(only(&slow).2.contains("not read through"));
+        assert!(only(&slow).2.contains("not read the whole disk"));
     }
 
     /// After `member replace` the other hosts' files need not change, and nobody is to be paged for it.

@@ -111,7 +111,7 @@ impl<T: Send + 'static> Many<T> {
 
     fn interrupted(&mut self) -> Interrupted {
         if !self.is_interrupted && !self.open.is_empty() {
-            print::note("interrupted; waits for what was begun; another Ctrl-C ends at once");
+            print::note("interrupted; waits for calls under way; another Ctrl-C ends at once");
         }
         self.is_interrupted = true;
         Interrupted

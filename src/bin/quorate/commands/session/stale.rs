@@ -14,7 +14,7 @@ pub fn consistency(stale: bool) -> Consistency {
 pub fn tell(age: Option<Duration>) {
     let text = match age {
         Some(age) => format!(
-            "stale: what was acknowledged until {} ago is in it; what came after may be missing",
+            "stale: writes acknowledged until {} ago are in it; later ones may be missing",
             humantime::format_duration(rounded(age))
         ),
         None => "stale: the node has heard of no leader since it started; how old this is, is unknown".into(),
