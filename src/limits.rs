@@ -99,6 +99,9 @@ pub const PARKED_FOR_MAX: Duration = Duration::from_millis(500);
 pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
 /// New ids a second that the shares of tokens are parts of: what a cluster of three on small machines takes.
 pub const NEW_IDS_PER_SECOND: u64 = 8000;
+/// Bytes a second of writes above [`BATCH_BYTES_MAX`] that the shares of tokens are parts of. While such a write is on its way to the disks, all
+/// others wait for it: at this rate a small disk is busy with them for less than a tenth of the time.
+pub const LARGE_BYTES_PER_SECOND: u64 = 8 * MIB;
 /// When to try again after a refusal because a token's share is used up: what frees some of it takes seconds at least.
 pub const SHARE_RETRY_AFTER: Duration = Duration::from_secs(1);
 

@@ -25,7 +25,7 @@ use super::upkeep::scrub;
 use super::{Leadership, Member, Reply, Scrubbed, Syncs};
 use crate::env::Tasks;
 use crate::machine::{Command, Counts, Metered, OpenedClient, PrefixUsage, Rules};
-use crate::types::{ClientId, ClusterId, NodeId, Refusal, RefusalKind};
+use crate::types::{ClientId, ClusterId, NodeId, Refusal, RefusalKind, SessionId};
 use crate::wire::peer::v1::Route;
 
 /// How long a stopping node waits for its tasks: those that end at once, and batches that Raft, which has stopped, answers.
@@ -281,6 +281,11 @@ impl Node {
     /// Lets `f` ask this node's machine who holds what, and say whose a client is. It must be short: nothing is applied meanwhile.
     pub fn metered<R>(&self, f: impl FnOnce(&mut Metered<'_>) -> R) -> R {
         self.0.context.state.adjust(|state| f(&mut state.machine.metered()))
+    }
+
+    /// Bytes of a session's content as stored, by this node's applied state; 0 of none.
+    pub fn stored_bytes(&self, id: &SessionId) -> u64 {
+        self.0.context.state.view(|state, _, _| state.machine.stored_bytes(id))
     }
 
     /// How much this node's machine holds, and what may be held.

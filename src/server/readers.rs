@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::admission::RETRY_AFTER;
 use super::call::Response;
 use super::reader::Reader;
-use crate::limits::{LOADED_BYTES_MAX, LOADED_SHARE_BYTES_MAX, READER_STALL_MIN, READER_STALL_TIMEOUT, SMALL_ANSWER_BYTES};
+use crate::limits::{
+    LOADED_BYTES_MAX, LOADED_SHARE_BYTES_MAX, READER_STALL_MIN, READER_STALL_TIMEOUT, SESSION_STORED_BYTES_MAX, SMALL_ANSWER_BYTES,
+};
 use crate::raft::ReadBudget;
 use crate::types::{Refusal, RefusalKind};
 
@@ -81,12 +83,23 @@ pub struct Whose<'a> {
 }
 
 impl Whose<'_> {
-    /// Whether more may be read. Errors: the readers of the connection or the token hold more than their share, and much is held in all.
-    pub fn admit(&self, budget: &ReadBudget) -> Result<(), Refusal> {
-        let is_over = |held: &Arc<AtomicU64>| held.load(Ordering::Relaxed) > LOADED_SHARE_BYTES_MAX;
-        if budget.bytes() <= SMALL_FREELY_BYTES {
-            return Ok(());
-        }
+    /// Whether more may be read. `expected_bytes`: of the answer, as far as is known; asked for only where it decides.
+    ///
+    /// Errors: the readers of the connection or the token hold more than their share, and much is held in all; or a large answer would
+    /// exceed it, which then is not read in vain. Nothing changed.
+    pub fn admit(&self, budget: &ReadBudget, expected_bytes: impl Fn() -> u64) -> Result<(), Refusal> {
+        let much_is_held = budget.bytes() > SMALL_FREELY_BYTES;
+        let is_over = |held: &Arc<AtomicU64>| {
+            let held = held.load(Ordering::Relaxed);
+            if held > LOADED_SHARE_BYTES_MAX && much_is_held {
+                return true;
+            }
+            // Below, any answer fits.
+            held > LOADED_SHARE_BYTES_MAX - SESSION_STORED_BYTES_MAX && {
+                let bytes = expected_bytes();
+                bytes > SMALL_ANSWER_BYTES && held.saturating_add(bytes) > LOADED_SHARE_BYTES_MAX
+            }
+        };
         match self.token {
             _ if self.connection.is_some_and(is_over) => Err(no_share("connection", None)),
             Some((name, held)) if is_over(held) => Err(no_share("token", Some(name))),
@@ -210,9 +223,13 @@ mod tests {
             let mut held: Vec<_> = greedy.map(|whose| all.share(whose, HALF)).into();
             let refusal = all.share(greedy[0], HALF).expect_err("above the share");
             assert!(matches!(refusal.kind, RefusalKind::Overloaded { .. }) && refusal.message.contains(name), "{refusal:?}");
+            let admit = |(connection, token), bytes| all.whose(connection, token).admit(&all.budget, || bytes);
+            assert!(admit(elsewhere, SESSION_STORED_BYTES_MAX).is_ok(), "another's share is its own");
             held.extend([all.share(elsewhere, HALF), all.share(greedy[0], SMALL_ANSWER_BYTES)]);
             assert!(held.iter().all(Result::is_ok), "others go on, and so do small answers while there is much room");
-            assert!(all.whose(greedy[0].0, greedy[0].1).admit(&all.budget).is_ok());
+            assert!(admit(greedy[0], 0).is_ok() && admit(greedy[0], SMALL_ANSWER_BYTES).is_ok());
+            let refusal = admit(greedy[0], SMALL_ANSWER_BYTES + 1).expect_err("it is not even read");
+            assert!(refusal.message.contains(name), "{refusal:?}");
             drop(held);
             assert_eq!(all.bytes(), [0; 5], "what is refused counts nowhere");
             assert!(all.share(greedy[0], 4 * HALF).is_ok(), "a single answer always fits");
@@ -233,12 +250,12 @@ mod tests {
         assert!(matches!(refusal.kind, RefusalKind::Overloaded { .. }), "{refusal:?}");
         assert_eq!(all.budget.bytes(), SMALL_FREELY_BYTES);
         let other = all.share((Some(1), Some(1)), 2 * HALF);
-        assert!(other.is_ok() && all.whose(Some(1), Some(1)).admit(&all.budget).is_ok(), "the rest is free for others");
+        assert!(other.is_ok() && all.whose(Some(1), Some(1)).admit(&all.budget, || 0).is_ok(), "the rest is free for others");
         for whose in [(Some(0), Some(1)), (Some(1), Some(0)), (None, Some(0))] {
-            assert!(all.whose(whose.0, whose.1).admit(&all.budget).is_err(), "nothing more is read for {whose:?}");
+            assert!(all.whose(whose.0, whose.1).admit(&all.budget, || 0).is_err(), "nothing more is read for {whose:?}");
         }
         held.truncate(held.len() / 2);
-        assert!(all.whose(Some(0), Some(0)).admit(&all.budget).is_ok());
+        assert!(all.whose(Some(0), Some(0)).admit(&all.budget, || 0).is_ok());
         drop((held, other));
         assert_eq!(all.bytes(), [0; 5]);
     }

@@ -20,7 +20,11 @@ use std::time::Duration;
 pub use count::{Usage, nearly_used_up, run, tables, tokens};
 
 use super::auth::{Grant, Portion, Portions, Resource, Scope};
-use crate::limits::{IN_FLIGHT_BYTES_MAX, METADATA_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX, SHARE_RETRY_AFTER};
+use super::call::Operation;
+use crate::limits::{
+    BATCH_BYTES_MAX, IN_FLIGHT_BYTES_MAX, LARGE_BYTES_PER_SECOND, METADATA_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX,
+    SHARE_RETRY_AFTER,
+};
 use crate::machine::{Held, Metered};
 use crate::raft::BytePermit;
 use crate::types::{Base, Change, Refusal, RefusalKind, Request, SessionId, Write};
@@ -52,6 +56,8 @@ struct Live {
     loaded: Arc<AtomicU64>,
     /// When the next new id is due, in microseconds of the node's monotonic clock; see [`Share::take_new_id`].
     due_us: AtomicU64,
+    /// When the next large write is due, in microseconds of the node's monotonic clock; see [`Share::large_is_due`].
+    large_due_us: AtomicU64,
     refused: [AtomicU64; Resource::ALL.len()],
 }
 
@@ -109,6 +115,8 @@ pub struct Circumstances {
     pub now: Duration,
     /// Bytes of the file system that the data lies on.
     pub disk_bytes: u64,
+    /// Whether other tokens call too.
+    pub is_contested: bool,
 }
 
 impl Share {
@@ -213,7 +221,38 @@ impl Share {
                 adds.outcomes = 1;
             }
         }
+        if at.is_contested && adds.stored_bytes > BATCH_BYTES_MAX {
+            self.take_large(adds.stored_bytes, at.now);
+        }
         Ok((adds != Adds::default()).then(|| Hold::new(&self.live, adds)))
+    }
+
+    /// Whether a large write of this token may go while other tokens call: the earlier ones are paid for at the token's rate. A write that is
+    /// due goes whatever its size, and makes the next one due later. `now`: by the node's monotonic clock.
+    pub fn large_is_due(&self, now: Duration) -> bool {
+        match self.portions.of(Resource::LargeBytes).of(LARGE_BYTES_PER_SECOND) {
+            None => true,
+            Some(rate) => rate > 0 && self.live.large_due_us.load(Ordering::Relaxed) <= now.as_micros() as u64,
+        }
+    }
+
+    fn take_large(&self, bytes: u64, now: Duration) {
+        let Some(rate) = self.portions.of(Resource::LargeBytes).of(LARGE_BYTES_PER_SECOND) else { return };
+        let takes_us = bytes.saturating_mul(1_000_000).checked_div(rate).unwrap_or(0);
+        let due_us = self.live.large_due_us.load(Ordering::Relaxed).max(now.as_micros() as u64);
+        self.live.large_due_us.store(due_us.saturating_add(takes_us), Ordering::Relaxed);
+    }
+
+    /// The refusal of a large write whose deadline passes while the token's rate holds it back; `None`: something else does.
+    pub fn held_back(&self, operation: &Operation, now: Duration) -> Option<Refusal> {
+        let Operation::Write(write) = operation else { return None };
+        let bytes = write.change().map_or(0, Change::stored_bytes);
+        if bytes <= BATCH_BYTES_MAX || self.large_is_due(now) {
+            return None;
+        }
+        let rate = self.portions.of(Resource::LargeBytes).of(LARGE_BYTES_PER_SECOND)?;
+        let advice = "the write waited until its deadline while other tokens called: save less at once, or give it more time";
+        Some(self.refuse(Resource::LargeBytes, bytes, rate, advice))
     }
 
     /// A client that this node knows as nobody's, or another's, is the token's if it still has a place for it.

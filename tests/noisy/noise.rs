@@ -170,9 +170,11 @@ async fn write(cluster: Arc<Cluster>, made: Arc<Made>, number: u64, bytes: usize
     let (client, random) = (client(&cluster), SeededRandom::new(number));
     let mut value = vec![0; bytes];
     random.fill(&mut value);
-    let value = Bytes::from(value);
-    loop {
-        let saved = client.save(&large_id(number), Content::Value(value.clone()), WriteOptions::default()).await;
+    for round in 0u64.. {
+        // Another one each time: what has not changed is not sent.
+        value[..8].copy_from_slice(&round.to_le_bytes());
+        let content = Content::Value(Bytes::copy_from_slice(&value));
+        let saved = client.save(&large_id(number), content, WriteOptions::default()).await;
         if !note(saved, &made.large, &made.refused) {
             tokio::time::sleep(PAUSE).await;
         }

@@ -18,7 +18,7 @@ const SHARES: [(&str, &str, &str); 2] = [
     (
         "greedy",
         "tokensecret-greedy",
-        "scopes = [\"read\", \"write\"]\nprefixes = [\"g/\"]\nshares = { clients = 3, sessions = 4, outcomes = 6 }",
+        "scopes = [\"read\", \"write\"]\nprefixes = [\"g/\"]\nshares = { clients = 3, sessions = 4, outcomes = 6, large_bytes_per_second = 1024 }",
     ),
     ("modest", "tokensecret-modest", "scopes = [\"read\", \"write\"]\nprefixes = [\"m/\"]"),
 ];
@@ -123,6 +123,37 @@ async fn sessions_beyond_a_tokens_share_are_refused_by_name_and_count_until_thei
     greedy.close().await;
     hurried.close().await;
     modest.close().await;
+}
+
+/// Large writes of one token are paid for at its rate while another calls; its small ones, and all of the other's, pass them.
+#[tokio::test]
+async fn a_large_write_waits_for_its_tokens_rate_while_another_token_calls_and_is_refused_before_its_deadline() {
+    use quorate::env::Random as _;
+    let nodes = start(1).await;
+    let mut large = vec![0; 300 << 10];
+    quorate::testing::inline::SeededRandom::new(1).fill(&mut large);
+    let large = Content::Value(large.into());
+    let [greedy, modest] = ["greedy", "modest"].map(|name| client(&nodes, name));
+    let small = Content::Value("x".into());
+    let save = async |client: &Client, id: &str, content: &Content| {
+        client.save(id, content.clone(), WriteOptions::default()).await.map(drop)
+    };
+    save(&modest, "m/1", &small).await.expect("another token calls");
+    save(&greedy, "g/1", &large).await.expect("the first one is due, whatever its size");
+    let hurried = nodes.builder().write_deadline(Duration::from_millis(1500)).read_deadline(PATIENCE);
+    let hurried = hurried.tls(nodes.tls()).token("tokensecret-greedy").build().expect("well formed");
+    save(&hurried, "g/2", &small).await.expect("a small one");
+    let (held, passed) = tokio::join!(save(&hurried, "g/1", &large), save(&greedy, "g/3", &small));
+    passed.expect("a small one passes a large one that waits");
+    let error = held.expect_err("300 KiB at 1 KiB a second");
+    let why = error.to_string();
+    assert!(matches!(error.kind(), ErrorKind::Refused { .. }) && why.contains("nothing changed"), "{error:?} {why}");
+    assert!(why.contains("token=\"greedy\" share=large_bytes_per_second used=307") && why.contains("limit=1024"), "{why}");
+    save(&modest, "m/1", &large).await.expect("another token's rate is its own");
+    assert!(gauge(&nodes, "quorate_token_refused_total", "greedy", "large_bytes_per_second").await >= 1.0);
+    for client in [greedy, modest, hurried] {
+        client.close().await;
+    }
 }
 
 /// What an operator does about a tenant that holds too much: look who it is, and end its clients.

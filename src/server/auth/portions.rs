@@ -1,7 +1,8 @@
 //! How much of the cluster one token may hold: the key `shares` of the tokens file.
 //!
 //! ```toml
-//! shares = { clients = "10%", outcomes = 5000, new_ids_per_second = 50, sessions = "5%", stored_bytes = "20 GiB", in_flight_bytes = "8 MiB" }
+//! shares = { clients = "10%", outcomes = 5000, new_ids_per_second = 50, sessions = "5%", stored_bytes = "20 GiB", in_flight_bytes = "8 MiB",
+//!            large_bytes_per_second = "4 MiB" }
 //! ```
 
 use serde::Deserialize;
@@ -28,17 +29,20 @@ pub enum Resource {
     StoredBytes,
     /// Bytes of operations admitted by one node and not settled.
     InFlightBytes,
+    /// Bytes of writes that are larger than a round, while other tokens call too.
+    LargeBytes,
 }
 
 impl Resource {
     /// All, in order.
-    pub const ALL: [Resource; 6] = [
+    pub const ALL: [Resource; 7] = [
         Resource::Clients,
         Resource::Outcomes,
         Resource::NewIds,
         Resource::Sessions,
         Resource::StoredBytes,
         Resource::InFlightBytes,
+        Resource::LargeBytes,
     ];
 
     /// Its key in the file, and its label in metrics.
@@ -50,11 +54,12 @@ impl Resource {
             Resource::Sessions => "sessions",
             Resource::StoredBytes => "stored_bytes",
             Resource::InFlightBytes => "in_flight_bytes",
+            Resource::LargeBytes => "large_bytes_per_second",
         }
     }
 
     fn is_bytes(self) -> bool {
-        matches!(self, Resource::StoredBytes | Resource::InFlightBytes)
+        matches!(self, Resource::StoredBytes | Resource::InFlightBytes | Resource::LargeBytes)
     }
 }
 
@@ -95,7 +100,15 @@ impl Portions {
     /// bytes and sessions for one that may write every id, and so delete it.
     pub(super) fn new(file: Option<File>, is_admin: bool, has_prefixes: bool) -> Result<Self, String> {
         let file = file.unwrap_or_default();
-        let said = [file.clients, file.outcomes, file.new_ids_per_second, file.sessions, file.stored_bytes, file.in_flight_bytes];
+        let said = [
+            file.clients,
+            file.outcomes,
+            file.new_ids_per_second,
+            file.sessions,
+            file.stored_bytes,
+            file.in_flight_bytes,
+            file.large_bytes_per_second,
+        ];
         let mut portions = [DEFAULT; Resource::ALL.len()];
         for ((what, said), portion) in Resource::ALL.into_iter().zip(said).zip(&mut portions) {
             let of_ids = matches!(what, Resource::Sessions | Resource::StoredBytes);
@@ -119,6 +132,7 @@ pub(super) struct File {
     sessions: Option<Value>,
     stored_bytes: Option<Value>,
     in_flight_bytes: Option<Value>,
+    large_bytes_per_second: Option<Value>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -166,7 +180,7 @@ mod tests {
     #[test]
     fn a_token_has_a_quarter_by_default_and_an_operator_everything() {
         let quarter = portions("", false, true).expect("nothing is wrong");
-        assert_eq!(Resource::ALL.map(|what| quarter.of(what).of(100_000)), [Some(25_000); 6]);
+        assert_eq!(Resource::ALL.map(|what| quarter.of(what).of(100_000)), [Some(25_000); 7]);
         let any_id = portions("", false, false).expect("nothing is wrong");
         assert_eq!(
             (any_id.of(Resource::Sessions).of(100), any_id.of(Resource::StoredBytes).of(100)),
@@ -175,18 +189,20 @@ mod tests {
         );
         assert_eq!(any_id.of(Resource::Clients).of(100), Some(25));
         let operator = portions("", true, false).expect("nothing is wrong");
-        assert_eq!(Resource::ALL.map(|what| operator.of(what).of(100)), [None; 6]);
+        assert_eq!(Resource::ALL.map(|what| operator.of(what).of(100)), [None; 7]);
     }
 
     #[test]
     fn a_portion_is_a_share_or_a_number_or_of_bytes_a_size() {
-        let text = "clients = 7\noutcomes = \"0.25%\"\nsessions = \"100%\"\nstored_bytes = \"2 GiB\"\nin_flight_bytes = 4096";
+        let text = "clients = 7\noutcomes = \"0.25%\"\nsessions = \"100%\"\nstored_bytes = \"2 GiB\"\nin_flight_bytes = 4096\n\
+                    large_bytes_per_second = \"1 MiB\"";
         let said = portions(text, false, true).expect("well formed");
         assert_eq!(said.of(Resource::Clients).of(100_000), Some(7));
         assert_eq!(said.of(Resource::Outcomes).of(1_000_000), Some(2500));
         assert_eq!(said.of(Resource::Sessions).of(10), None);
         assert_eq!(said.of(Resource::StoredBytes).of(10), Some(2 << 30));
         assert_eq!(said.of(Resource::InFlightBytes).of(10), Some(4096));
+        assert_eq!(said.of(Resource::LargeBytes).of(10), Some(1 << 20));
         for wrong in ["\"\"", "\"%\"", "\"0%\"", "\"101%\"", "\"1.234%\"", "\"-1%\"", "\"7\"", "\"7 GiB\""] {
             let why = portions(&format!("clients = {wrong}"), false, true).expect_err(wrong);
             assert!(why.starts_with("shares.clients must be"), "{why}");

@@ -2,14 +2,13 @@
 //! reply uncalled, the outcome is unknown.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::calls::Calls;
-use super::fair::{Fair, Round};
+use super::fair::Ready;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX};
 use crate::mutant::{self, Mutant};
 use crate::raft::{self, ReplyList, ReplyLoad};
-use crate::server::call::{Call, Response};
+use crate::server::call::Response;
 use crate::server::shares::Hold;
 use crate::types::{Refusal, RefusalKind};
 
@@ -91,20 +90,25 @@ pub fn may_begin(under_way: &Arc<()>, soft: usize, full: usize, waiting: usize, 
 }
 
 /// Whether what waits fills a batch.
-pub fn is_full(waiting: &Fair<Box<Call>>) -> bool {
-    waiting.len() >= BATCH_OPERATIONS_MAX || waiting.bytes() >= BATCH_BYTES_MAX
-}
-
-/// The calls of one proposal or one read index, in turn by token: at most [`BATCH_OPERATIONS_MAX`], and beyond the first at most
-/// [`BATCH_BYTES_MAX`]. Empty if only large writes wait, of tokens that have one under way.
-pub fn take_batch(waiting: &mut Fair<Box<Call>>, now: Duration) -> Vec<Box<Call>> {
-    let round = Round { operations_max: BATCH_OPERATIONS_MAX, bytes_max: BATCH_BYTES_MAX, now };
-    waiting.take(round, |call| call.share.as_ref().is_some_and(|share| share.proposed_bytes() > BATCH_BYTES_MAX))
+pub fn is_full(waiting: Ready) -> bool {
+    waiting.len >= BATCH_OPERATIONS_MAX || waiting.bytes >= BATCH_BYTES_MAX
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_is_full_by_operations_or_by_bytes() {
+        for (len, bytes, full) in [
+            (0, 0, false),
+            (BATCH_OPERATIONS_MAX - 1, BATCH_BYTES_MAX - 1, false),
+            (BATCH_OPERATIONS_MAX, 1, true),
+            (1, BATCH_BYTES_MAX, true),
+        ] {
+            assert_eq!(is_full(Ready { len, bytes }), full, "len={len} bytes={bytes}");
+        }
+    }
 
     #[test]
     fn a_round_begins_where_it_gains_something() {

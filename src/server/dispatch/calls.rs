@@ -12,13 +12,13 @@ use tokio::sync::Notify;
 use crate::env::Clock;
 use crate::raft::{Node, no_room};
 use crate::server::admission;
-use crate::server::call::{Call, Origin, Response};
+use crate::server::call::{Call, Operation, Origin, Response};
 use crate::server::in_flight::{InFlight, InFlightTable};
 use crate::server::metrics::{self, Metrics, Wire};
 use crate::server::readers::{Readers, Whose};
 use crate::server::shares::Share;
 use crate::server::slow::{Slow, Timing};
-use crate::types::Refusal;
+use crate::types::{Load, Refusal};
 
 /// The calls of a node, from admission to answer. Cheap to clone.
 #[derive(Clone)]
@@ -122,9 +122,19 @@ impl Calls {
 
     /// Errors: readers hold so much that they do not take that nothing more is to be read, at all, for this caller's token or on its
     /// connection.
-    pub fn admit_read(&self, share: Option<&Share>, connection: Option<&Arc<AtomicU64>>) -> Result<(), Refusal> {
+    pub fn admit_read(
+        &self,
+        operation: &Operation,
+        share: Option<&Share>,
+        connection: Option<&Arc<AtomicU64>>,
+    ) -> Result<(), Refusal> {
         let budget = self.node().loaded();
-        whose(share, connection).admit(budget)?;
+        // By this node's applied state. The answer to a caller that knows a version may be small.
+        let expected_bytes = || match operation {
+            Operation::Load(Load { id, have: None, .. }) => self.node().stored_bytes(id),
+            _ => 0,
+        };
+        whose(share, connection).admit(budget, expected_bytes)?;
         while budget.is_full() && self.0.readers.make_room(self.now()) {
             tracing::warn!("a reader that took nothing was cut off: others needed the room");
             self.0.metrics.cut_off(1);

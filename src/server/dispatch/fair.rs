@@ -1,18 +1,50 @@
 //! A fair queue: calls that wait for a round of Raft are taken in turn by token, by bytes, so that a busy token delays only itself.
 //!
 //! Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each operation begins, in virtual bytes, at the end of the one before it in
-//! its flow or at the clock of the queue, whichever is later; the smallest beginning goes next. A flow, one token's operations, keeps its
-//! order; without tokens all are one flow.
+//! its flow or at the clock of the queue, whichever is later; the smallest beginning goes next. A flow keeps its order:
+//! the small operations of one token, or its large ones, for which the small ones need not wait. Without tokens all are one flow.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// So long after one token followed another both are expected to come again.
-const CONTESTED_FOR: Duration = Duration::from_secs(1);
+const CONTESTED_FOR: Duration = Duration::from_secs(10);
 
-/// The flow of an operation: its token's name; `None`: no tokens file.
-pub type Flow = Option<Arc<str>>;
+/// Operations that keep their order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// The token's name; `None`: no tokens file.
+    pub token: Option<Arc<str>>,
+    /// Whether each operation is larger than a round.
+    pub is_large: bool,
+}
+
+/// Notices whether several tokens call.
+#[derive(Default)]
+pub struct Contest {
+    /// The token of the latest operation.
+    last: Option<Arc<str>>,
+    until: Duration,
+}
+
+impl Contest {
+    /// Notes an operation that has come. `now`: by the node's monotonic clock.
+    pub fn note(&mut self, token: Option<&Arc<str>>, now: Duration) {
+        if self.last.as_ref() == token {
+            return;
+        }
+        if self.last.is_some() {
+            self.until = now.saturating_add(CONTESTED_FOR);
+        }
+        self.last = token.cloned();
+    }
+
+    /// Whether one token followed another in the last ten seconds.
+    pub fn is_on(&self, now: Duration) -> bool {
+        now < self.until
+    }
+}
 
 /// The queue.
 pub struct Fair<T> {
@@ -20,14 +52,12 @@ pub struct Fair<T> {
     /// Where the last one that was taken began.
     now_bytes: u64,
     len: usize,
-    bytes: u64,
-    /// The flow of the call that came last.
-    last: Flow,
-    contested_until: Duration,
 }
 
 struct Line<T> {
     waiting: VecDeque<Entry<T>>,
+    /// Of all of them.
+    bytes: u64,
     /// Where its last one ends.
     end_bytes: u64,
 }
@@ -44,28 +74,35 @@ pub struct Round {
     pub operations_max: usize,
     /// Beyond the first operation.
     pub bytes_max: u64,
-    /// By the node's monotonic clock.
-    pub now: Duration,
+    /// Whether operations above `bytes_max` may have to wait.
+    pub is_contested: bool,
+}
+
+/// The waiting operations of flows that may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    pub len: usize,
+    pub bytes: u64,
 }
 
 impl<T> Default for Fair<T> {
     fn default() -> Self {
-        Self { flows: BTreeMap::new(), now_bytes: 0, len: 0, bytes: 0, last: None, contested_until: Duration::ZERO }
+        Self { flows: BTreeMap::new(), now_bytes: 0, len: 0 }
     }
 }
 
 impl<T> Fair<T> {
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Of all that wait.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    /// Sums up the flows whose first operation may go.
+    pub fn ready(&self, round: Round, must_wait: impl Fn(&T) -> bool) -> Ready {
+        let may_go = |line: &&Line<T>| line.waiting.front().is_some_and(|entry| round.may_go(entry, &must_wait));
+        self.flows.values().filter(may_go).fold(Ready::default(), |ready, line| Ready {
+            len: ready.len + line.waiting.len(),
+            bytes: ready.bytes.saturating_add(line.bytes),
+        })
     }
 
     /// All that wait, in no particular order.
@@ -74,30 +111,22 @@ impl<T> Fair<T> {
     }
 
     /// Puts one at the end of its flow.
-    pub fn push(&mut self, flow: Flow, bytes: u64, item: T, now: Duration) {
-        if self.last != flow {
-            if self.last.is_some() {
-                self.contested_until = now.saturating_add(CONTESTED_FOR);
-            }
-            self.last = flow.clone();
-        }
-        let line = self.flows.entry(flow).or_insert(Line { waiting: VecDeque::new(), end_bytes: 0 });
+    pub fn push(&mut self, flow: Flow, bytes: u64, item: T) {
+        let line = self.flows.entry(flow).or_insert(Line { waiting: VecDeque::new(), bytes: 0, end_bytes: 0 });
         let begin_bytes = line.end_bytes.max(self.now_bytes);
         line.end_bytes = begin_bytes.saturating_add(bytes);
         line.waiting.push_back(Entry { begin_bytes, bytes, item });
+        line.bytes = line.bytes.saturating_add(bytes);
         self.len += 1;
-        self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Takes what goes next. While several flows come, one that is above a round's bytes waits as long as its own flow is busy with such a
-    /// one: what is under way can't be overtaken, so little of each should be.
-    pub fn take(&mut self, round: Round, is_busy: impl Fn(&T) -> bool) -> Vec<T> {
-        let is_contested = round.now < self.contested_until;
+    /// Takes the next operations. While several tokens call, one above a round's bytes waits as long as it `must_wait`: an operation
+    /// under way can't be overtaken, so few large ones should be.
+    pub fn take(&mut self, round: Round, must_wait: impl Fn(&T) -> bool) -> Vec<T> {
         let (mut taken, mut bytes) = (Vec::new(), 0_u64);
         while taken.len() < round.operations_max {
-            let may_go = |entry: &Entry<T>| !(is_contested && entry.bytes > round.bytes_max && is_busy(&entry.item));
             let heads = self.flows.iter().filter_map(|(flow, line)| Some((flow, line.waiting.front()?)));
-            let next = heads.filter(|(_, entry)| may_go(entry)).min_by_key(|(_, entry)| entry.begin_bytes);
+            let next = heads.filter(|(_, entry)| round.may_go(entry, &must_wait)).min_by_key(|(_, entry)| entry.begin_bytes);
             let Some((flow, entry)) = next.map(|(flow, entry)| (flow.clone(), entry)) else { break };
             bytes = bytes.saturating_add(entry.bytes);
             if !taken.is_empty() && bytes > round.bytes_max {
@@ -106,8 +135,8 @@ impl<T> Fair<T> {
             let Some(line) = self.flows.get_mut(&flow) else { break };
             let Some(Entry { begin_bytes, bytes, item }) = line.waiting.pop_front() else { break };
             self.now_bytes = self.now_bytes.max(begin_bytes);
+            line.bytes = line.bytes.saturating_sub(bytes);
             self.len -= 1;
-            self.bytes = self.bytes.saturating_sub(bytes);
             taken.push(item);
         }
         self.forget();
@@ -117,7 +146,7 @@ impl<T> Fair<T> {
     /// Takes all out, each flow in its order.
     pub fn drain(&mut self) -> Vec<T> {
         let flows = std::mem::take(&mut self.flows);
-        (self.now_bytes, self.len, self.bytes) = (0, 0, 0);
+        (self.now_bytes, self.len) = (0, 0);
         flows.into_values().flat_map(|line| line.waiting).map(|entry| entry.item).collect()
     }
 
@@ -132,18 +161,22 @@ impl<T> Fair<T> {
     }
 }
 
+impl Round {
+    fn may_go<T>(self, entry: &Entry<T>, must_wait: impl Fn(&T) -> bool) -> bool {
+        !(self.is_contested && entry.bytes > self.bytes_max && must_wait(&entry.item))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NOW: Duration = Duration::from_secs(100);
-
     fn round(operations_max: usize) -> Round {
-        Round { operations_max, bytes_max: 256, now: NOW }
+        Round { operations_max, bytes_max: 256, is_contested: true }
     }
 
     fn flow(name: &str) -> Flow {
-        Some(name.into())
+        Flow { token: Some(name.into()), is_large: false }
     }
 
     fn all(queue: &mut Fair<String>) -> Vec<String> {
@@ -159,24 +192,24 @@ mod tests {
     fn a_small_operation_of_another_token_passes_all_but_the_first_large_one() {
         let mut queue = Fair::default();
         for n in 0..6 {
-            queue.push(flow("large"), 15_000_000, format!("large {n}"), NOW);
+            queue.push(flow("large"), 15_000_000, format!("large {n}"));
         }
         for n in 0..3 {
-            queue.push(flow("small"), 600, format!("small {n}"), NOW);
+            queue.push(flow("small"), 600, format!("small {n}"));
         }
         let order = all(&mut queue);
         assert_eq!(order[..5], ["large 0", "small 0", "small 1", "small 2", "large 1"], "{order:?}");
-        assert_eq!((order.len(), queue.len(), queue.bytes()), (9, 0, 0));
+        assert_eq!((order.len(), queue.is_empty()), (9, true));
     }
 
     #[test]
     fn without_tokens_and_within_one_the_order_is_kept() {
-        for owner in [None, flow("a")] {
+        for owner in [Flow { token: None, is_large: false }, flow("a")] {
             let mut queue = Fair::default();
             for n in 0..100_u64 {
-                queue.push(owner.clone(), (n * 7919) % 1000, n.to_string(), NOW);
+                queue.push(owner.clone(), (n * 7919) % 1000, n.to_string());
             }
-            let first = queue.take(round(10), |_| true);
+            let first = queue.take(Round { is_contested: false, ..round(10) }, |_| true);
             assert!(!first.is_empty(), "one that is alone is never held back");
             let order: Vec<String> = first.into_iter().chain(all(&mut queue)).collect();
             assert_eq!(order, (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
@@ -187,9 +220,9 @@ mod tests {
     fn two_tokens_get_the_same_bytes_whatever_their_operations_weigh() {
         let mut queue = Fair::default();
         for n in 0..1000 {
-            queue.push(flow("a"), 100, format!("a {n}"), NOW);
+            queue.push(flow("a"), 100, format!("a {n}"));
             if n < 100 {
-                queue.push(flow("b"), 1000, format!("b {n}"), NOW);
+                queue.push(flow("b"), 1000, format!("b {n}"));
             }
         }
         let order = all(&mut queue);
@@ -202,12 +235,12 @@ mod tests {
     fn a_flow_that_comes_late_does_not_catch_up() {
         let mut queue = Fair::default();
         for n in 0..20 {
-            queue.push(flow("a"), 100, format!("a {n}"), NOW);
+            queue.push(flow("a"), 100, format!("a {n}"));
         }
         let taken: Vec<_> = (0..10).flat_map(|_| queue.take(round(1), |_| false)).collect();
         assert_eq!(taken.len(), 10);
         for n in 0..10 {
-            queue.push(flow("b"), 100, format!("b {n}"), NOW);
+            queue.push(flow("b"), 100, format!("b {n}"));
         }
         let next: Vec<_> = (0..6).flat_map(|_| queue.take(round(1), |_| false)).collect();
         assert_eq!(next.iter().filter(|item| item.starts_with('b')).count(), 3, "{next:?}");
@@ -217,23 +250,46 @@ mod tests {
     fn a_round_is_bounded_by_operations_and_beyond_the_first_by_bytes() {
         let mut queue = Fair::default();
         for n in 0..4 {
-            queue.push(flow("a"), 100, n.to_string(), NOW);
+            queue.push(flow("a"), 100, n.to_string());
         }
         assert_eq!(queue.take(round(10), |_| false), ["0", "1"], "a third would be beyond 256 bytes");
         assert_eq!(queue.take(round(1), |_| false), ["2"]);
-        assert_eq!((queue.drain(), queue.is_empty(), queue.bytes()), (vec!["3".to_owned()], true, 0));
+        assert_eq!((queue.drain(), queue.is_empty()), (vec!["3".to_owned()], true));
     }
 
     #[test]
-    fn a_large_one_waits_for_its_own_flow_only_while_another_comes() {
+    fn a_large_one_waits_only_while_it_must_and_another_token_calls() {
         let mut queue = Fair::default();
-        queue.push(flow("a"), 10_000, "large".to_owned(), NOW);
-        queue.push(flow("b"), 10, "small".to_owned(), NOW);
-        assert_eq!(queue.take(round(10), |item| item == "large"), ["small"]);
-        assert_eq!(queue.take(round(10), |item| item == "large"), [""; 0], "its flow is busy with such a one");
+        let large = Flow { is_large: true, ..flow("a") };
+        queue.push(large.clone(), 10_000, "large".to_owned());
+        queue.push(flow("a"), 20, "small of a".to_owned());
+        queue.push(flow("b"), 10, "small".to_owned());
+        let is_large = |item: &String| item == "large";
+        assert_eq!(queue.ready(round(10), is_large), Ready { len: 2, bytes: 30 }, "what must wait fills no round");
+        assert_eq!(queue.take(round(10), is_large), ["small of a", "small"]);
+        assert_eq!(queue.ready(round(10), is_large), Ready::default());
+        assert_eq!(queue.take(round(10), is_large), [""; 0]);
+        assert_eq!(queue.ready(round(10), |_| false), Ready { len: 1, bytes: 10_000 });
         assert_eq!(queue.take(round(10), |_| false), ["large"]);
-        queue.push(flow("b"), 10_000, "alone".to_owned(), NOW + 3 * CONTESTED_FOR);
-        let later = Round { now: NOW + 5 * CONTESTED_FOR, ..round(10) };
-        assert_eq!(queue.take(later, |_| true), ["alone"]);
+        queue.push(large, 10_000, "alone".to_owned());
+        assert_eq!(queue.take(Round { is_contested: false, ..round(10) }, |_| true), ["alone"]);
+    }
+
+    #[test]
+    fn tokens_contend_for_ten_seconds_after_one_followed_another() {
+        let mut contest = Contest::default();
+        let [a, b]: [Arc<str>; 2] = ["a".into(), "b".into()];
+        let at = Duration::from_secs;
+        contest.note(Some(&a), at(100));
+        contest.note(Some(&a), at(101));
+        assert!(!contest.is_on(at(101)), "one that is alone is never held back");
+        contest.note(Some(&b), at(102));
+        assert!(contest.is_on(at(102)) && contest.is_on(at(111)) && !contest.is_on(at(112)));
+        contest.note(Some(&b), at(112));
+        assert!(!contest.is_on(at(112)));
+        contest.note(None, at(113));
+        assert!(contest.is_on(at(113)));
+        contest.note(None, at(124));
+        assert!(!contest.is_on(at(124)));
     }
 }

@@ -110,7 +110,7 @@ impl Dispatcher {
         let validated = admission::validate(request)?;
         let share = self.0.context.guard().admit(caller, Need::of(&validated.operation))?;
         if !validated.operation.is_write() {
-            self.calls().admit_read(share.as_deref(), connection)?;
+            self.calls().admit_read(&validated.operation, share.as_deref(), connection)?;
         }
         let bytes = validated.operation.bytes();
         let permit = match &share {

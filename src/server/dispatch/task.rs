@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::LeaderHint;
-use super::batches::{Batch, Reply, is_full, may_begin, take_batch};
+use super::batches::{Batch, Reply, is_full, may_begin};
 use super::calls::Calls;
-use super::fair::Fair;
+use super::fair::{Contest, Fair, Flow, Round};
 use super::forward::{Event, Links, Sent};
 use super::park::Park;
-use crate::limits::PARKED_CALLS_MAX;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, PARKED_CALLS_MAX};
 use crate::machine::Command;
 use crate::mutant::{self, Mutant};
 use crate::raft::{Leadership, Read};
@@ -23,6 +23,8 @@ use crate::wire::v1;
 
 /// How often deadlines are looked at, while anything is open.
 const TICK: Duration = Duration::from_millis(50);
+/// A write that its token's rate holds back is refused so long before its deadline, so that the refusal gets there first.
+const HELD_BACK_MARGIN: Duration = Duration::from_millis(200);
 /// Proposals in flight that need not be full: one on the disks while the next is made.
 const WRITE_BATCHES_SOFT: usize = 2;
 /// Proposals in flight at all: enough to keep the log's disk and the network busy with full ones.
@@ -46,6 +48,7 @@ pub struct Task {
     links: Links,
     writes: Fair<Box<Call>>,
     reads: Fair<Box<Call>>,
+    contest: Contest,
     write_batches: Arc<()>,
     read_batches: Arc<()>,
     /// Operations in the latest proposal, and in the latest read index.
@@ -64,6 +67,7 @@ impl Task {
             park: Park::new(),
             writes: Fair::default(),
             reads: Fair::default(),
+            contest: Contest::default(),
             write_batches: Arc::new(()),
             last_writes: 0,
             last_reads: 0,
@@ -149,8 +153,11 @@ impl Task {
         match admission::route(&call, situation) {
             Route::Here => {
                 let waiting = if call.operation.is_write() { &mut self.writes } else { &mut self.reads };
-                let flow = call.share.as_ref().map(|share| share.flow());
-                waiting.push(flow, call.permit.bytes(), call, situation.now);
+                let (bytes, token) = (call.permit.bytes(), call.share.as_ref().map(|share| share.flow()));
+                self.contest.note(token.as_ref(), situation.now);
+                // Without tokens all keep their order.
+                let is_large = bytes > BATCH_BYTES_MAX && token.is_some();
+                waiting.push(Flow { token, is_large }, bytes, call);
             }
             Route::Forward(leader) => match self.links.send(leader, call) {
                 Sent::Yes => self.calls.metrics().forwarded(),
@@ -259,9 +266,15 @@ impl Task {
             };
             self.calls.finish(call, Err(refusal));
         }
-        if self.writes.iter().chain(self.reads.iter()).any(|call| call.deadline <= now) {
+        let is_late = |call: &Call| call.deadline <= now + HELD_BACK_MARGIN;
+        if self.writes.iter().chain(self.reads.iter()).any(|call| is_late(call)) {
             let situation = self.situation();
-            self.waiting().into_iter().for_each(|call| self.send(call, &situation));
+            for call in self.waiting() {
+                match call.share.as_ref().filter(|_| is_late(&call)).and_then(|share| share.held_back(&call.operation, now)) {
+                    Some(refusal) => self.calls.finish(call, Err(refusal)),
+                    None => self.send(call, &situation),
+                }
+            }
         }
         self.unpark();
     }
@@ -269,18 +282,22 @@ impl Task {
     /// A round costs the same for one operation as for hundreds, so what arrives while enough rounds are under way waits for the next
     /// one to end; unless it fills a batch, which then gains nothing by waiting. A second round that would be smaller than the one
     /// under way waits too: otherwise what comes back together is cut into ever smaller rounds.
-    fn may_propose(&self) -> bool {
-        let full = if is_full(&self.writes) { WRITE_BATCHES_MAX } else { 0 };
-        may_begin(&self.write_batches, WRITE_BATCHES_SOFT, full, self.writes.len(), self.last_writes)
+    fn may_propose(&self, round: Round, now: Duration) -> bool {
+        let ready = self.writes.ready(round, |call| must_wait(call, now));
+        let full = if is_full(ready) { WRITE_BATCHES_MAX } else { 0 };
+        may_begin(&self.write_batches, WRITE_BATCHES_SOFT, full, ready.len, self.last_writes)
+    }
+
+    /// How much one proposal or one read index takes.
+    fn round(&self, now: Duration) -> Round {
+        Round { operations_max: BATCH_OPERATIONS_MAX, bytes_max: BATCH_BYTES_MAX, is_contested: self.contest.is_on(now) }
     }
 
     fn propose(&mut self) {
-        while self.may_propose() {
-            let taken = take_batch(&mut self.writes, self.calls.now());
-            if taken.is_empty() {
-                // What waits is large, and waits for another of its token.
-                break;
-            }
+        let now = self.calls.now();
+        let round = self.round(now);
+        while self.may_propose(round, now) {
+            let taken = self.writes.take(round, |call| must_wait(call, now));
             let calls = self.judge(taken);
             if calls.is_empty() {
                 continue;
@@ -309,7 +326,8 @@ impl Task {
             return calls.into_iter().map(|call| (call, None)).collect();
         }
         let node = self.calls.node();
-        let at = Circumstances { now: self.calls.now(), disk_bytes: node.disk().1 };
+        let now = self.calls.now();
+        let at = Circumstances { now, disk_bytes: node.disk().1, is_contested: self.contest.is_on(now) };
         let judged = node.metered(|machine| {
             let judge = |call: &Box<Call>| match (&call.share, &call.operation) {
                 (Some(share), Operation::Write(write)) => share.judge(write, machine, at),
@@ -328,8 +346,13 @@ impl Task {
     }
 
     fn read(&mut self) {
-        while may_begin(&self.read_batches, READ_BATCHES_MAX, 0, self.reads.len(), self.last_reads) {
-            let calls = take_batch(&mut self.reads, self.calls.now());
+        let round = self.round(self.calls.now());
+        loop {
+            let ready = self.reads.ready(round, |_| false).len;
+            if !may_begin(&self.read_batches, READ_BATCHES_MAX, 0, ready, self.last_reads) {
+                break;
+            }
+            let calls = self.reads.take(round, |_| false);
             self.last_reads = calls.len();
             let batch = Arc::new(Batch::new(self.calls.clone(), self.read_batches.clone()));
             self.calls.metrics().read(calls.len());
@@ -365,4 +388,9 @@ impl Task {
             self.calls.end_attempt_of(in_flight, Err(refusal));
         }
     }
+}
+
+/// Whether a large write waits while other tokens call: for another of its token that is under way, or for its token's rate.
+fn must_wait(call: &Call, now: Duration) -> bool {
+    call.share.as_ref().is_some_and(|share| share.proposed_bytes() > BATCH_BYTES_MAX || !share.large_is_due(now))
 }

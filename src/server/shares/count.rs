@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Share;
-use crate::limits::{IN_FLIGHT_BYTES_MAX, LOADED_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX};
+use crate::limits::{IN_FLIGHT_BYTES_MAX, LARGE_BYTES_PER_SECOND, LOADED_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX};
 use crate::raft::Node;
 use crate::server::auth::{Guard, Resource};
 
@@ -81,6 +81,7 @@ impl Share {
                 Resource::Clients => (self.live.held.clients(), rules.clients_max),
                 Resource::Outcomes => (self.live.held.outcomes(), rules.outcomes_max),
                 Resource::NewIds => (0, NEW_IDS_PER_SECOND),
+                Resource::LargeBytes => (0, LARGE_BYTES_PER_SECOND),
                 Resource::Sessions => (usage.records, SESSIONS_MAX as u64),
                 Resource::StoredBytes => (usage.stored_bytes, node.disk().1),
                 Resource::InFlightBytes => (self.live.in_flight.load(Ordering::Relaxed), IN_FLIGHT_BYTES_MAX),
@@ -96,7 +97,8 @@ impl Share {
 /// Tables and shares that are nearly used up, in words, the fullest first; `None`: none is. Resources that are free again within a second
 /// are left to the metrics.
 pub fn nearly_used_up(tables: &[Usage], tokens: &[(String, Vec<Usage>)]) -> Option<String> {
-    let lasting = |usage: &&Usage| !matches!(usage.what, "in_flight_bytes" | "loaded_bytes" | "new_ids_per_second");
+    let passing = ["in_flight_bytes", "loaded_bytes", Resource::NewIds.name(), Resource::LargeBytes.name()];
+    let lasting = |usage: &&Usage| !passing.contains(&usage.what);
     let part = |usage: &Usage| (u128::from(usage.used) * 100).checked_div(u128::from(usage.limit)).unwrap_or(0) as u64;
     let of_tables = tables.iter().filter(lasting).map(|usage| (part(usage), format!("table={}", usage.what), usage));
     let of_tokens = tokens.iter().flat_map(|(name, shares)| {

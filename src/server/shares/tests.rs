@@ -21,7 +21,7 @@ impl Small {
 
     /// Judges a write, and applies it if it may be proposed.
     fn write(&mut self, share: &Share, write: Write) -> Result<Verdict, Refusal> {
-        let at = Circumstances { now: Duration::from_secs(100), disk_bytes: 1000 };
+        let at = Circumstances { now: Duration::from_secs(100), disk_bytes: 1000, is_contested: false };
         let hold = share.judge(&write, &mut self.machine.metered(), at)?;
         self.index += 1;
         let log_id = LogId { index: self.index, ..LogId::default() };
@@ -225,6 +225,31 @@ fn new_ids_come_at_their_rate_after_a_burst_of_ten_seconds() {
     refused(at(100_501));
     let none = share("none", &format!("{TENANTS}\nshares = {{ new_ids_per_second = 0 }}"));
     refused(none.take_new_id(0, Duration::from_secs(1)));
+}
+
+#[test]
+fn a_large_write_is_due_when_those_before_it_are_paid_for_at_the_rate_of_the_token() {
+    let a = share("a", &format!("{TENANTS}\nshares = {{ large_bytes_per_second = \"1 MiB\" }}"));
+    let at = Duration::from_millis;
+    let mut small = Small::new();
+    let mut own = small.open(&a, 1).expect("room");
+    let mut write = |own: &mut Client, is_contested| {
+        let (write, mut machine) = (own.save("a", 3 << 20), small.machine.metered());
+        let at = Circumstances { now: at(100_000), disk_bytes: 1 << 40, is_contested };
+        let operation = Operation::Write(write.clone());
+        a.judge(&write, &mut machine, at).expect("it is within its shares");
+        operation
+    };
+    write(&mut own, false);
+    assert!(a.large_is_due(at(100_000)), "alone it is not held back");
+    let operation = write(&mut own, true);
+    assert!(!a.large_is_due(at(102_999)));
+    let why = refused(a.held_back(&operation, at(102_999)).map_or(Ok(()), Err));
+    assert!(why.ends_with("token=\"a\" share=large_bytes_per_second used=3145728 limit=1048576"), "{why}");
+    assert!(a.large_is_due(at(103_000)) && a.held_back(&operation, at(103_000)).is_none());
+    let none = share("none", &format!("{TENANTS}\nshares = {{ large_bytes_per_second = 0 }}"));
+    assert!(!none.large_is_due(at(100_000)), "only while it is alone");
+    assert!(share("operator", "scopes = [\"admin\"]").large_is_due(at(100_000)));
 }
 
 #[test]
