@@ -6,11 +6,11 @@
 #   scripts/cluster.sh kill N      kill -9 node N; `up` starts it again
 #   scripts/cluster.sh status      what `quorate status` says
 #
-# QUORATE_BIN names the binary (default: target/release/quorate, built if missing), QUORATE_DATA the data directory.
+# QUORATE_BIN names the binary (default: target/debug/quorate, built if missing), QUORATE_DATA the data directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly bin="${QUORATE_BIN:-target/release/quorate}"
+readonly bin="${QUORATE_BIN:-target/debug/quorate}"
 readonly data="${QUORATE_DATA:-quorate-data/cluster}"
 readonly nodes="1 2 3"
 
@@ -31,7 +31,7 @@ start() {
 }
 
 up() {
-  [ -x "$bin" ] || cargo build --release --locked
+  [ -x "$bin" ] || cargo build --locked
   mkdir -p "$data"
   local node pid
   for node in $nodes; do

@@ -27,6 +27,11 @@ in_group() {
   wait "$group"
 }
 
+# Builds the program as it runs in production. Prints its path.
+production_program() {
+  cargo build --locked --profile dist --bin quorate >&2 && echo "${CARGO_TARGET_DIR:-target}/dist/quorate"
+}
+
 # Builds the tests named $1, with what follows for cargo. Prints the path of the program, or nothing.
 test_program() {
   local name="$1"

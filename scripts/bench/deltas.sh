@@ -3,5 +3,7 @@
 # Three processes of its own on this machine. Exits 1 when a figure is missed; see src/docs/performance.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-cargo build --quiet --locked --release --bin quorate
-exec target/release/quorate bench deltas agent-sessions --runs 1 --settle 0s "$@"
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+program="$(production_program)"
+exec "$program" bench deltas agent-sessions --runs 1 --settle 0s "$@"

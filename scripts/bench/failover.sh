@@ -5,13 +5,12 @@
 #
 #   scripts/bench/failover.sh [--runs 20] [-o json] [--data-dir DIR ON A DISK]
 #
-# Kills are at least 5 s apart, so 20 take two minutes. Needs nothing but the program, built as for a release (QUORATE names one that is
+# Kills are at least 5 s apart, so 20 take two minutes. Needs nothing but the program, built as for production (QUORATE names one that is
 # built already), and a machine that does nothing else meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 program="${QUORATE:-}"
-if [ -z "$program" ]; then
-  cargo build --locked --release --bin quorate
-  program=target/release/quorate
-fi
+[ -n "$program" ] || program="$(production_program)"
 exec "$program" bench failover hand-over stop rolling "$@"

@@ -6,10 +6,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # The usage at the top of a script, without the leading '#'.
 usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$1"; }
 
-# The program, built as for a release. Its path is the last line.
+# The program, built as for production. Its path is the last line.
 driver() {
   if [ -n "${BENCH_DRIVER:-}" ]; then echo "$BENCH_DRIVER"; return; fi
-  cargo bench --locked --bench peers --no-run --message-format=json |
+  cargo bench --locked --profile dist --bench peers --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\/peers-[^"]*\)".*/\1/p' | tail -n 1
 }
 

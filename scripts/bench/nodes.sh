@@ -6,10 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 program="${QUORATE:-}"
-if [ -z "$program" ]; then
-  cargo build --locked --release --bin quorate
-  program=target/release/quorate
-fi
+[ -n "$program" ] || program="$(production_program)"
 dir="$(mktemp -d)"
 case "$(stat -f -c %T "$dir")" in
   tmpfs | ramfs) echo "$dir lies in memory, where syncing costs nothing: set TMPDIR to a directory on a disk" >&2; rm -rf "$dir"; exit 2 ;;

@@ -6,7 +6,7 @@
 #   scripts/bench/start_curve.sh [--sessions 100000,300000,1000000] [--gigabytes 1,2,4] [--runs 3] [--data-dir DIR]
 #
 # An empty list leaves that part out. A gigabyte of sessions takes some 4 GB of disk, for all three nodes together. QUORATE_BIN names a
-# release build; without it one is made. Exit 1: a start took longer than 10 s. Exit 2: it could not be measured.
+# build for production; without it one is made. Exit 1: a start took longer than 10 s. Exit 2: it could not be measured.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -23,8 +23,9 @@ while [ $# -gt 0 ]; do
 done
 limit_ms=10000
 if [ -z "${QUORATE_BIN:-}" ]; then
-  cargo build --locked --release
-  QUORATE_BIN=target/release/quorate
+  # shellcheck source=scripts/lib.sh
+  . scripts/lib.sh
+  QUORATE_BIN="$(production_program)" || exit 2
 fi
 
 # A number of the report: its name, and for a spread which of the three.

@@ -6,7 +6,7 @@
 #
 # It passes if the quiet tenant has no error, its saves and loads take at most three times as long as alone at the 99th percentile, and the
 # leader stays. Exit status: 0 passed, 1 something is wrong, 2 usage.
-# QUORATE_CHAOS_BUILD: what cargo builds with, "--release" by default.
+# QUORATE_CHAOS_BUILD: what cargo builds with, "--profile dist" by default.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=scripts/lib.sh
@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
 done
 [[ "$minutes" =~ ^[0-9]+$ && "$alone" =~ ^[0-9]+$ ]] || { echo "whole numbers are needed: $minutes, $alone" >&2; exit 2; }
 unset RUSTFLAGS
-read -ra build <<<"${QUORATE_CHAOS_BUILD:---release}"
+read -ra build <<<"${QUORATE_CHAOS_BUILD:---profile dist}"
 program="$(test_program noisy "${build[@]}")"
 [ -n "$program" ] || { echo "the program could not be built" >&2; exit 2; }
 QUORATE_NOISY="$alone $((60 * minutes))"

@@ -81,6 +81,8 @@ pub mod decisions {
     pub mod d0023_pack_from_one_and_a_half_kib {}
     #[doc = include_str!("decisions/0024-one-async-worker-for-two-processors.md")]
     pub mod d0024_one_async_worker_for_two_processors {}
+    #[doc = include_str!("decisions/0025-a-first-look-and-production-are-two-builds.md")]
+    pub mod d0025_a_first_look_and_production_are_two_builds {}
     #[doc = include_str!("decisions/0040-a-state-that-is-wrong-is-replaced-before-the-start.md")]
     pub mod d0040_a_state_that_is_wrong_is_replaced_before_the_start {}
     #[doc = include_str!("decisions/0041-a-new-node-has-a-greater-id.md")]
