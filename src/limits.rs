@@ -97,8 +97,9 @@ pub const PARKED_BYTES_MAX: u64 = 16 * MIB;
 pub const PARKED_FOR_MAX: Duration = Duration::from_millis(500);
 /// Bytes of writes in flight at a leader; above it new ones are refused as overload.
 pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
-/// New ids a second that the shares of tokens are parts of: what a cluster of three on small machines takes.
-pub const NEW_IDS_PER_SECOND: u64 = 8000;
+/// New ids a second that the shares of tokens are parts of: a cluster of three on small machines takes four times as many, so others are
+/// served beside.
+pub const NEW_IDS_PER_SECOND: u64 = 2000;
 /// Bytes a second of writes above [`BATCH_BYTES_MAX`] that the shares of tokens are parts of. While such a write is on its way to the disks, all
 /// others wait for it: at this rate a small disk is busy with them for less than a tenth of the time.
 pub const LARGE_BYTES_PER_SECOND: u64 = 8 * MIB;

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use futures_util::future::Either;
@@ -12,8 +13,8 @@ use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
 
 use super::auth::{Caller, Guard, Need};
-use super::receiving::{From, Receiving, Takes};
-use crate::limits::{ASK_MESSAGE_BYTES_MAX, READ_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX};
+use super::receiving::{Admits, From, Receiving, Takes};
+use crate::limits::{ASK_MESSAGE_BYTES_MAX, LARGE_OPERATION_BYTES, READ_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX};
 use crate::net::Connection;
 use crate::types::Refusal;
 use crate::wire;
@@ -69,16 +70,19 @@ pub struct Gate<S> {
     services: S,
     guard: Guard,
     receiving: Receiving,
+    /// Bytes of all operations between admission and answer.
+    in_flight: Arc<AtomicU64>,
 }
 
 impl<S> Gate<S> {
-    pub fn new(services: S, guard: Guard, receiving: Receiving) -> Self {
-        Self { services, guard, receiving }
+    pub fn new(services: S, guard: Guard, receiving: Receiving, in_flight: Arc<AtomicU64>) -> Self {
+        Self { services, guard, receiving, in_flight }
     }
 
     /// Errors: `Unauthenticated` or `Denied`; nothing changed, and nothing of the body was read.
     fn judge(&self, mut request: Request<Body>) -> Result<Request<Body>, Refusal> {
         let Rule { who, takes } = rule(request.uri().path());
+        let mut admits: Option<Admits> = None;
         let token = if who == Who::Anyone {
             // All of them share what one token may take.
             Some(Arc::from(""))
@@ -87,12 +91,19 @@ impl<S> Gate<S> {
             if who == Who::Admin {
                 self.guard.authorize(&caller, Need::Admin)?;
             }
+            if takes.one
+                && takes.message_bytes > LARGE_OPERATION_BYTES
+                && let Some(share) = self.guard.share(&caller)
+            {
+                let in_flight = self.in_flight.clone();
+                admits = Some(Box::new(move |bytes| share.expect_room(&in_flight, bytes)));
+            }
             let token = caller.token();
             request.extensions_mut().insert::<Caller>(caller);
             token
         };
         let connection = request.extensions().get::<Connection>().map(|connection| connection.receiving.clone());
-        let from = From { connection: connection.unwrap_or_default(), token };
+        let from = From { connection: connection.unwrap_or_default(), token, admits };
         Ok(request.map(|body| Body::new(self.receiving.of(body, takes, from))))
     }
 }

@@ -25,7 +25,7 @@ use tonic::body::Body;
 
 use super::admission::RETRY_AFTER;
 use crate::env::Clock;
-use crate::limits::{KIB, RECEIVING_BYTES_MAX, RECEIVING_SHARE_BYTES_MAX, REQUEST_PATIENCE};
+use crate::limits::{KIB, LARGE_OPERATION_BYTES, RECEIVING_BYTES_MAX, RECEIVING_SHARE_BYTES_MAX, REQUEST_PATIENCE};
 use crate::types::{Refusal, RefusalKind};
 use crate::wire;
 
@@ -158,7 +158,12 @@ pub struct From {
     pub connection: Arc<AtomicU64>,
     /// The name of its token; `None` where nobody asks for one.
     pub token: Option<Arc<str>>,
+    /// Whether a message of so many bytes is worth receiving; asked once, of large single ones.
+    pub admits: Option<Admits>,
 }
+
+/// Judges a large message by its announced bytes. Errors: the refusal; nothing changed.
+pub type Admits = Box<dyn Fn(u64) -> Result<(), Refusal> + Send>;
 
 /// The part of a request that has arrived.
 #[derive(Default)]
@@ -257,6 +262,16 @@ struct Framing {
 }
 
 impl Framing {
+    /// The bytes of the message that has begun, once its header is there.
+    fn announced(&self) -> Option<u64> {
+        (self.got >= HEADER_BYTES as u64).then(|| self.length())
+    }
+
+    fn length(&self) -> u64 {
+        let [_, length @ ..] = self.header;
+        u64::from(u32::from_be_bytes(length))
+    }
+
     /// Continues by `data`: where in it the present message ends; `None`: not in it. Errors: how large the message says to be, above
     /// `message_bytes`.
     fn next(&mut self, data: &[u8], message_bytes: u64) -> Result<Option<usize>, u64> {
@@ -267,8 +282,7 @@ impl Framing {
             self.got += data.len() as u64;
             return Ok(None);
         }
-        let [_, length @ ..] = self.header;
-        let length = u64::from(u32::from_be_bytes(length));
+        let length = self.length();
         if length > message_bytes {
             return Err(length);
         }
@@ -314,11 +328,18 @@ impl Received {
             rest = &rest[self.message_end(rest)?.unwrap_or(rest.len())..];
         }
         if !ends {
+            self.admit()?;
             return self.hold(data);
         }
         self.release();
         self.ready.push_back(data);
         Ok(())
+    }
+
+    /// Refuses a large message for which there is no room, before the rest of it has come.
+    fn admit(&mut self) -> Result<(), Status> {
+        let Some(announced) = self.framing.announced().filter(|bytes| *bytes > LARGE_OPERATION_BYTES) else { return Ok(()) };
+        self.from.admits.take().map_or(Ok(()), |admits| admits(announced)).map_err(|refusal| wire::status_from_refusal(&refusal))
     }
 
     /// The body is a stream of messages: each is passed on once it is whole.
@@ -470,7 +491,7 @@ mod tests {
     fn begin(receiving: &Receiving, one: bool, token: &str) -> (mpsc::UnboundedSender<Bytes>, Received) {
         let (sender, pieces) = mpsc::unbounded_channel();
         let takes = Takes { message_bytes: WRITE_MESSAGE_BYTES_MAX, one };
-        let from = From { connection: Arc::default(), token: Some(token.into()) };
+        let from = From { connection: Arc::default(), token: Some(token.into()), admits: None };
         (sender, receiving.of(Body::new(Pieces(pieces)), takes, from))
     }
 
@@ -495,6 +516,27 @@ mod tests {
         let refusal = wire::refusal_from_status(&ended.expect("it ended").expect_err("refused"));
         assert_eq!(refusal.applied, crate::types::Applied::No, "{refusal:?}");
         refusal
+    }
+
+    /// A token whose writes wait, and that sends more of them, costs the node no more than their first pieces.
+    #[test]
+    fn a_large_message_for_which_there_is_no_room_is_refused_with_its_first_piece() {
+        let receiving = receiving();
+        for (bytes, refused) in [(LARGE_OPERATION_BYTES as usize, false), (LARGE_OPERATION_BYTES as usize + 1, true)] {
+            let (sender, mut received) = begin(&receiving, true, "a");
+            received.from.admits = Some(Box::new(|bytes| Err(Refusal::not_applied(RefusalKind::NoLeader, format!("{bytes}")))));
+            let message = message(bytes);
+            sender.send(Bytes::copy_from_slice(&message[..3])).expect("it is there");
+            assert!(taken(&mut received).1.is_none(), "its length is not known yet");
+            sender.send(Bytes::copy_from_slice(&message[3..100])).expect("it is there");
+            let ended = taken(&mut received).1;
+            assert_eq!(ended.is_some(), refused);
+            if refused {
+                assert_eq!(refusal(ended).message, bytes.to_string());
+            }
+            drop(received);
+            assert_eq!(receiving.bytes(), 0);
+        }
     }
 
     /// However a stream is cut into pieces, whole messages come out at once and in order, and nothing stays counted.

@@ -178,11 +178,9 @@ impl Share {
     pub fn charge(&self, total: &Arc<AtomicU64>, bytes: u64) -> Result<BytePermit, Refusal> {
         let own = &self.live.in_flight;
         let used = own.fetch_add(bytes, Ordering::Relaxed);
-        let limit = self.portions.of(Resource::InFlightBytes).of(IN_FLIGHT_BYTES_MAX).unwrap_or(IN_FLIGHT_BYTES_MAX);
-        let in_all = total.load(Ordering::Relaxed).saturating_add(bytes);
-        if used > 0 && used.saturating_add(bytes) > limit && in_all > IN_FLIGHT_BYTES_MAX / 2 {
+        if let Err(refusal) = self.room_in_flight(used, total, bytes) {
             own.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(self.refuse(Resource::InFlightBytes, used.saturating_add(bytes), limit, "fewer or smaller writes at once"));
+            return Err(refusal);
         }
         match BytePermit::within(total, bytes, IN_FLIGHT_BYTES_MAX) {
             Some(permit) => Ok(permit.with(own)),
@@ -191,6 +189,20 @@ impl Share {
                 Err(super::admission::too_many_bytes())
             }
         }
+    }
+
+    /// Whether [`Share::charge`] would have room now for an operation that is still arriving. Errors: likely not; nothing changed.
+    pub fn expect_room(&self, total: &AtomicU64, bytes: u64) -> Result<(), Refusal> {
+        self.room_in_flight(self.live.in_flight.load(Ordering::Relaxed), total, bytes)
+    }
+
+    fn room_in_flight(&self, used: u64, total: &AtomicU64, bytes: u64) -> Result<(), Refusal> {
+        let limit = self.portions.of(Resource::InFlightBytes).of(IN_FLIGHT_BYTES_MAX).unwrap_or(IN_FLIGHT_BYTES_MAX);
+        let in_all = total.load(Ordering::Relaxed).saturating_add(bytes);
+        if used == 0 || used.saturating_add(bytes) <= limit || in_all <= IN_FLIGHT_BYTES_MAX / 2 {
+            return Ok(());
+        }
+        Err(self.refuse(Resource::InFlightBytes, used.saturating_add(bytes), limit, "fewer or smaller writes at once"))
     }
 
     /// Whether a write may be proposed for this token, by what the machine has applied and what is proposed already. The client of the

@@ -259,7 +259,8 @@ impl Server {
         let operations = OperationsService::new(node.clone(), context.guard().clone());
         let service = SessionsService::new(context.clone(), dispatcher, reporter, stop.subscribe());
         // It may end while calls drain, and is waited for again below.
-        let gate = |routes| Gate::new(routes, context.guard().clone(), context.receiving().clone());
+        let gate =
+            |routes| Gate::new(routes, context.guard().clone(), context.receiving().clone(), context.calls().in_flight().clone());
         let serving = serve_clients(client_port, service, operations, health_service, gate, stop.subscribe());
         let mut serving = Box::pin(maybe_done(serving));
         let failure = tokio::select! {

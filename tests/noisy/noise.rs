@@ -10,13 +10,13 @@ use quorate::env::SystemClock;
 use quorate::testing::inline::SeededRandom;
 use quorate::tls::{Roots, Starts, TcpDial, TlsConnector};
 use quorate::types::{Consistency, Load, SessionId};
-use quorate::wire::v1::{SubmitRequest, sessions_client::SessionsClient, submit_request::Operation};
+use quorate::wire::v1::{SubmitRequest, SubmitResponse, sessions_client::SessionsClient, submit_request::Operation};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Endpoint;
-use tonic::{Request, Status};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::cluster::{Cluster, Tenant};
 
@@ -90,6 +90,25 @@ impl Made {
             (&self.connections, "held a connection"),
         ];
         all.iter().filter(|(made, _)| made.load(Ordering::Relaxed) == 0).map(|(_, what)| *what).collect()
+    }
+}
+
+impl Made {
+    /// Holds what was loaded and reads nothing; waits a little where it was refused. Whether that connection is of no more use.
+    async fn loaded(&self, held: Result<Streaming<SubmitResponse>, Status>) -> bool {
+        match held {
+            Ok(held) => {
+                self.loads.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(READS_NOTHING).await;
+                drop(held);
+                false
+            }
+            Err(status) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(PAUSE).await;
+                status.code() != Code::ResourceExhausted
+            }
+        }
     }
 }
 
@@ -184,22 +203,17 @@ async fn write(cluster: Arc<Cluster>, made: Arc<Made>, number: u64, bytes: usize
 /// Asks one node for large values and takes nothing of them.
 async fn read_nothing(cluster: Arc<Cluster>, made: Arc<Made>, port: u16, number: u64) {
     loop {
-        match hold(&cluster, port, number).await {
-            Ok(held) => {
-                made.loads.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(READS_NOTHING).await;
-                drop(held);
-            }
-            Err(_) => {
-                made.refused.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+        let Ok(mut client) = connect(&cluster, port).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        // One that was cut off connects again.
+        while !made.loaded(hold(&cluster, &mut client, number).await).await {}
     }
 }
 
-/// A load that was answered, none of whose frames was read.
-async fn hold(cluster: &Cluster, port: u16, number: u64) -> Result<impl Sized + use<>, Status> {
+/// A connection that takes no more than it must.
+async fn connect(cluster: &Cluster, port: u16) -> Result<SessionsClient<Channel>, Status> {
     let failed = |error: String| Status::unavailable(error);
     let pem = std::fs::read(cluster.ca()).map_err(|error| failed(error.to_string()))?;
     let roots = Roots::from_pem(&pem).map_err(|error| failed(error.to_string()))?;
@@ -208,15 +222,19 @@ async fn hold(cluster: &Cluster, port: u16, number: u64) -> Result<impl Sized + 
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).map_err(|error| failed(error.to_string()))?;
     let channel = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
     let channel = channel.connect_with_connector(dial).await.map_err(|error| failed(error.to_string()))?;
+    Ok(SessionsClient::new(channel))
+}
+
+/// A load that was answered, none of whose frames was read.
+async fn hold(cluster: &Cluster, client: &mut SessionsClient<Channel>, number: u64) -> Result<Streaming<SubmitResponse>, Status> {
+    let failed = |error: String| Status::unavailable(error);
     let id = SessionId::new(&large_id(number % WRITERS)).map_err(|error| failed(error.to_string()))?;
     let load = Load { id, have: None, consistency: Consistency::Linearizable };
     let operation = Some(Operation::Load(quorate::wire::load_to(&load)));
     let mut request = Request::new(SubmitRequest { tag: 1, timeout_ms: 5_000, cluster_id: Bytes::new(), operation });
     let token = format!("Bearer {}", cluster.token(Tenant::Noisy));
     request.metadata_mut().insert("authorization", MetadataValue::try_from(token).map_err(|error| failed(error.to_string()))?);
-    let mut client = SessionsClient::new(channel);
-    let frames = client.load(request).await?.into_inner();
-    Ok((client, frames))
+    Ok(client.load(request).await?.into_inner())
 }
 
 /// A connection without a credential that says a byte now and then.

@@ -287,6 +287,11 @@ impl Guard {
         Ok(in_force.shares.get(caller.principal()).cloned())
     }
 
+    /// The share of the caller's token, whatever it may call; `None`: no tokens file.
+    pub fn share(&self, caller: &Caller) -> Option<Arc<Share>> {
+        self.in_force()?.shares.get(caller.principal()).cloned()
+    }
+
     fn judge(&self, tokens: &Tokens, caller: &Caller, need: Need<'_>) -> Result<(), Refusal> {
         let grant = match &caller.0 {
             Who::Anyone => None,
