@@ -51,6 +51,13 @@ impl Cluster {
             token("noisy", "read,write,list", &["--prefix", "noisy/"]),
             token("operator", "admin", &[]),
         ];
+        // What an operator gives a tenant that saves large values beside others on a small disk.
+        let file = path("tokens.toml");
+        let text = std::fs::read_to_string(&file).expect("it was just written");
+        let noisy = "prefixes = [\"noisy/\"]\n";
+        assert!(text.contains(noisy), "{text}");
+        let shared = format!("{noisy}shares = {{ large_bytes_per_second = \"1 MiB\" }}\n");
+        std::fs::write(&file, text.replace(noisy, &shared)).expect("a writable file");
         let reserved = Ports::reserve();
         let ports: Vec<[u16; 3]> = reserved.take(9).chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
         let certs = path("certs");
