@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! The bytes of log entries and of row values. The only module that names bincode (decision: nothing else may depend on it).
 //!
 //! ```text
@@ -21,8 +23,8 @@ use bytes::Bytes;
 use crate::limits::{COUNTERS_MAX, PEER_MESSAGE_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_TTL_MAX};
 use crate::machine::{Command, Entry};
 use crate::types::{
-    Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, LogId, NodeId, Nonce, OnConflict, OutOfRange, Outcome,
-    Request, Revision, Saved, Sequence, SessionId, Swept, TooLarge, Verdict, Version, Write, bounded,
+    Base, Blob, Change, Chunk, ClientId, Codec, ContentVersion, Counters, Expected, Expiry, LogId, NodeId, Nonce, OnConflict,
+    OutOfRange, Outcome, Request, Revision, Saved, Sequence, SessionId, Swept, TooLarge, Verdict, Version, Write, bounded,
 };
 
 /// The format of entries under cluster version 1, and of every row.
@@ -294,7 +296,8 @@ fields!(LogId { term, node, index });
 fields!(Request { client, nonce, sequence, acknowledged_below });
 fields!(Chunk { item_count, blob });
 fields!(Outcome { revision, verdict });
-fields!(Saved { version, create_revision, items, next_chunk, rebased });
+fields!(ContentVersion { version, create_revision, items, next_chunk });
+fields!(Saved { content, rebased });
 fields!(Swept { sessions, clients, tombstones });
 variants!(Codec { 0 None, 1 Zstd });
 variants!(Base { 0 Absent, 1 At { create_revision, version, items } });

@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! A node's memory of its past: its last 1 000 events, in a bounded file that survives a restart.
 //!
 //! Notes are taken in memory and written at most once a second, the whole file at a time beside the old one: a crash loses the last
@@ -5,16 +7,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::env::{Blocking, Disk, Env, Stop};
+use crate::env::{Blocking, Disk, Env, Stop, replace_file};
 use crate::limits::intervals;
 
 const FILE: &str = "events";
-const TEMPORARY: &str = "events.tmp";
 /// Events kept.
 const COUNT_MAX: usize = 1000;
 /// Bytes of one event's text.
@@ -118,20 +119,9 @@ impl Events {
             }
             text(&kept.events)
         };
-        if let Err(error) = self.write(&text) {
+        if let Err(error) = replace_file(&*self.env.disk, &self.dir, FILE, &text) {
             tracing::debug!(%error, "the events can't be written; it is tried again with the next one");
         }
-    }
-
-    fn write(&self, text: &str) -> io::Result<()> {
-        let (disk, temporary) = (&*self.env.disk, self.dir.join(TEMPORARY));
-        if disk.exists(&temporary)? {
-            disk.remove(&temporary)?;
-        }
-        let file = disk.create(&temporary)?;
-        file.write_at(&[IoSlice::new(text.as_bytes())], 0)?;
-        file.sync()?;
-        disk.rename(&temporary, &self.dir.join(FILE))
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Kept> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::admin::AdminPort;
 use super::config::Config;
 use super::credentials::{Credentials, Secured, Tls};
-use super::driver::connection::{self, Connector, Tcp};
+use super::driver::connection::{Connector, Tcp};
 use super::handle::Handle;
 use super::{Client, Error};
 use crate::env::{Clock, Random, SystemClock, SystemRandom, u64_from};
@@ -194,7 +194,7 @@ fn address(endpoint: &str, secured: bool) -> Result<String, Error> {
         .rsplit_once(':')
         .filter(|(host, _)| !host.is_empty() && (!host.contains(['/', '@']) || mutant::is(Mutant::ForeignSchemeAccepted)))
         .map(|(_, port)| port.parse::<u16>());
-    if !matches!(port, Some(Ok(port)) if port > 0) || connection::endpoint(address).is_err() {
+    if !matches!(port, Some(Ok(port)) if port > 0) || crate::tls::endpoint(address).is_err() {
         return Err(invalid("is not host:port"));
     }
     Ok(address.to_owned())

@@ -35,6 +35,7 @@ impl fmt::Debug for Content {
 
 /// A loaded session.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Session {
     /// Version, sizes, times.
     pub info: SessionInfo,
@@ -44,8 +45,16 @@ pub struct Session {
     pub content: Content,
 }
 
+impl Session {
+    /// A session with this content and nothing else said, as tests of code that reads sessions need it.
+    pub fn new(content: Content) -> Self {
+        Self { info: SessionInfo::default(), revision: Revision::default(), content }
+    }
+}
+
 /// A read session, or that there is none, with where in the order of writes that was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Read {
     /// The last entry applied to what was read.
     pub revision: Revision,
@@ -58,7 +67,8 @@ pub struct Read {
 }
 
 /// A write that happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Written {
     /// The session's version now; the tombstone's, of a delete.
     pub version: Version,

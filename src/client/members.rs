@@ -11,9 +11,9 @@ use super::credentials::Link;
 use super::driver::connection::Broken;
 use super::failures::Failures;
 use super::{Error, ErrorKind};
-use crate::types::{Applied, ClusterId, NodeId, Refusal, RefusalKind, Revision};
-use crate::wire::v1;
+use crate::types::{Applied, MemberChange, Members, NodeId, Refusal, RefusalKind};
 use crate::wire::v1::operations_client::OperationsClient;
+use crate::wire::{self, v1};
 
 /// How long one node may take to say who the members are.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,57 +24,6 @@ const HINTS_AT_ONCE: u32 = 3;
 /// A node answers a little before the time it was given is over.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
-/// A member of the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Member {
-    /// Its id.
-    pub id: NodeId,
-    /// Where clients reach it, `host:port`.
-    pub client_address: String,
-    /// Where its peers reach it, `host:port`.
-    pub peer_address: String,
-    /// Where it answers over HTTP, `host:port`; empty where nobody has said.
-    pub admin_address: String,
-    /// Whether it votes.
-    pub voter: bool,
-}
-
-/// The members of the cluster, as the node that answered has applied them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Members {
-    /// `None` before the cluster is formed.
-    pub cluster_id: Option<ClusterId>,
-    /// In order of ids.
-    pub members: Vec<Member>,
-    /// The entry that says so; 0 before there is one.
-    pub revision: Revision,
-    /// The largest id any node of this cluster ever had: a new node's must be above.
-    pub largest_id: NodeId,
-    /// Voters of the configuration that is being left, while a change is under way.
-    pub leaving: Vec<NodeId>,
-}
-
-/// A change of who belongs to the cluster. Each may be asked for again: one that has happened is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MemberChange {
-    /// A node that runs at these addresses and has no data becomes a member without a vote. Its id must be a new one.
-    Add(Member),
-    /// A member that has caught up gets a vote.
-    Promote(NodeId),
-    /// A member leaves; a leader hands over first.
-    Remove(NodeId),
-    /// A member that has caught up takes another one's place, in one step.
-    Replace {
-        /// Leaves.
-        old: NodeId,
-        /// Gets the vote.
-        new: NodeId,
-    },
-    /// A member that runs with its data at these addresses is reached there from now on.
-    Update(Member),
-}
-
 pub(super) async fn members(config: &Config) -> Result<Members, Error> {
     let ask = |link| async { OperationsClient::new(link).members(v1::MembersRequest {}).await };
     let (response, _) = best_answer(config, ASK_TIMEOUT, ask, worth).await?;
@@ -82,7 +31,7 @@ pub(super) async fn members(config: &Config) -> Result<Members, Error> {
         let text = "no node that answers has applied the membership yet";
         return Err(Error::from_refusal(Refusal::not_applied(RefusalKind::Unavailable, text)));
     }
-    Ok(members_from(response))
+    Ok(wire::members_from(response))
 }
 
 /// Whether a node of a cluster names nobody: it has applied nothing yet. Newer ones refuse to answer then.
@@ -99,12 +48,12 @@ fn worth(answer: &v1::MembersResponse) -> Worth {
 }
 
 pub(super) async fn change(config: &Config, change: MemberChange, force: bool, within: Duration) -> Result<Members, Error> {
-    let change = Some(change_to(change));
+    let change = Some(wire::member_change_to(change));
     let response = at_the_leader(config, within, async |mut client, timeout_ms| {
         let request = v1::ChangeMembersRequest { timeout_ms, force, change: change.clone() };
         client.change_members(request).await.map(tonic::Response::into_inner)
     });
-    response.await.map(members_from)
+    response.await.map(wire::members_from)
 }
 
 pub(super) async fn transfer_leadership(config: &Config, to: Option<NodeId>, within: Duration) -> Result<NodeId, Error> {
@@ -175,39 +124,6 @@ pub(super) async fn at_the_leader<T>(
 /// The refusal in its own words: it says what is wrong and that nothing changed.
 fn refused(kind: ErrorKind, refusal: Refusal) -> Error {
     Error::new(kind, refusal.message)
-}
-
-fn change_to(change: MemberChange) -> v1::change_members_request::Change {
-    use v1::change_members_request::{Change, Replace};
-    match change {
-        MemberChange::Add(member) => Change::Add(member_to(member)),
-        MemberChange::Promote(id) => Change::Promote(id.0),
-        MemberChange::Remove(id) => Change::Remove(id.0),
-        MemberChange::Replace { old, new } => Change::Replace(Replace { old: old.0, new: new.0 }),
-        MemberChange::Update(member) => Change::Update(member_to(member)),
-    }
-}
-
-fn member_to(member: Member) -> v1::Member {
-    let Member { id, client_address, peer_address, admin_address, voter } = member;
-    v1::Member { id: id.0, client: client_address, peer: peer_address, admin: admin_address, voter }
-}
-
-fn members_from(response: v1::MembersResponse) -> Members {
-    let member = |member: v1::Member| Member {
-        id: NodeId(member.id),
-        client_address: member.client,
-        peer_address: member.peer,
-        admin_address: member.admin,
-        voter: member.voter,
-    };
-    Members {
-        cluster_id: ClusterId::from_slice(&response.cluster_id),
-        members: response.members.into_iter().map(member).collect(),
-        revision: Revision(response.revision),
-        largest_id: NodeId(response.largest_id),
-        leaving: response.leaving.into_iter().map(NodeId).collect(),
-    }
 }
 
 #[cfg(test)]

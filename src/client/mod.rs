@@ -56,15 +56,15 @@ pub use cache::pack::is_readable;
 pub use driver::{retry, router};
 pub use error::{Error, ErrorKind};
 pub use failures::EndpointFailure;
-pub use members::{Member, MemberChange, Members};
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents, Purge, PurgeProgress};
-pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role, StatusOptions};
+pub use status::StatusOptions;
 
 pub use crate::types::{
-    Consistency, Counters, Expected, Expiry, List, ListPage, Listed, NodeId, Revision, SessionId, SessionInfo, Version,
+    ClusterStatus, Consistency, Counters, Expected, Expiry, List, ListPage, Listed, Member, MemberChange, Members, NodeCheck,
+    NodeId, NodeStatus, Revision, Role, SessionId, SessionInfo, Version,
 };
 
-use crate::types::{ClientId, LoadedContent, Nonce, Outcome, Request, Sequence, Verdict, Write};
+use crate::types::{ClientId, ContentVersion, LoadedContent, Nonce, Outcome, Request, Saved, Sequence, Verdict, Write};
 use crate::wire::LoadAssembler;
 use cache::Cache;
 use cache::bases::SaveMode;
@@ -283,7 +283,9 @@ fn session_id(id: &str) -> Result<SessionId, Error> {
 fn written(outcome: Outcome) -> Result<Written, Error> {
     let revision = outcome.revision;
     match outcome.verdict {
-        Verdict::Saved(saved) => Ok(Written { version: saved.version, create_revision: saved.create_revision, revision }),
+        Verdict::Saved(Saved { content: ContentVersion { version, create_revision, .. }, .. }) => {
+            Ok(Written { version, create_revision, revision })
+        }
         Verdict::Deleted { version } => Ok(Written { version, create_revision: Revision(0), revision }),
         Verdict::Conflict { actual, .. } => Err(Error::conflict(actual, revision)),
         // No write gets such an outcome: what it did is not known.

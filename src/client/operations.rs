@@ -28,7 +28,8 @@ pub struct Backup {
 }
 
 /// Consecutive bytes of a backup file.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackupPiece {
     /// The bytes, at most 1 MiB.
     pub data: Bytes,
@@ -105,6 +106,7 @@ impl Purge {
 
 /// One node's memory of its past.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeEvents {
     /// The node.
     pub node: NodeId,
@@ -114,6 +116,7 @@ pub struct NodeEvents {
 
 /// Something that happened on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeEvent {
     /// The node's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
@@ -121,6 +124,13 @@ pub struct NodeEvent {
     pub kind: String,
     /// For people.
     pub detail: String,
+}
+
+impl NodeEvent {
+    /// An event, as tests of code that reads them need it.
+    pub fn new(at_ms: u64, kind: &str, detail: &str) -> Self {
+        Self { at_ms, kind: kind.to_owned(), detail: detail.to_owned() }
+    }
 }
 
 pub(super) async fn events(config: &Config) -> Result<NodeEvents, Error> {

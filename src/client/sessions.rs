@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cache::bases::{ContentVersion, Origin, Plan, SaveDecision, SaveMode, SaveResult};
+use super::cache::bases::{Origin, Plan, SaveDecision, SaveMode, SaveResult, StoredContent};
 use super::cache::pack;
 use super::cache::view::{Decoded, Failure, Item, New, View};
 use super::cache::{Cache, Shared, lock};
@@ -14,8 +14,8 @@ use super::driver::operation::{Body, MakeChange, Planned};
 use super::handle::Handle;
 use super::{Error, ErrorKind, NO_REQUEST, Written, assembler, session_id, written};
 use crate::types::{
-    Base, Change, ClusterId, Consistency, Expiry, Have, Load, Loaded, LoadedContent, OnConflict, Outcome, Revision, SessionId,
-    SessionInfo, Verdict, Version, Write,
+    Base, Change, ClusterId, Consistency, ContentVersion, Expiry, Load, Loaded, LoadedContent, OnConflict, Outcome, Revision,
+    SessionId, SessionInfo, Verdict, Version, Write,
 };
 use crate::wire::Assembled;
 
@@ -52,7 +52,7 @@ pub(super) async fn load<T: Item>(
         (session.moment(), session.newest(with_info).filter(|_| is_fresh))
     };
     loop {
-        let known = base.as_ref().map(|(place, ..)| (place.cluster, place.have()));
+        let known = base.as_ref().map(|(place, ..)| (place.cluster, place.content));
         let (assembled, cluster) = ask(handle, &id, consistency, known).await?;
         let Assembled { revision, loaded, age_ms } = assembled;
         let (tombstone, found) = match (loaded, base.take()) {
@@ -76,7 +76,7 @@ pub(super) async fn load<T: Item>(
             }
         }
         cache.trim();
-        let found = found.map(|(place, view, info)| Found { version: place.version, view, info });
+        let found = found.map(|(place, view, info)| Found { version: place.content.version, view, info });
         return Ok(Answer { revision, tombstone, age: age_ms.map(Duration::from_millis), found });
     }
 }
@@ -85,22 +85,17 @@ async fn ask(
     handle: &Handle,
     id: &SessionId,
     consistency: Consistency,
-    known: Option<(ClusterId, Have)>,
+    known: Option<(ClusterId, ContentVersion)>,
 ) -> Result<(Assembled, Option<ClusterId>), Error> {
     let (cluster, have) = known.unzip();
     let load = Load { id: id.clone(), have, consistency };
     handle.read(|reply| Body::Load { load, cluster, assembler: assembler(), reply }).await
 }
 
-type Learned<T> = (ContentVersion, Arc<View<T>>, Option<SessionInfo>);
+type Learned<T> = (StoredContent, Arc<View<T>>, Option<SessionInfo>);
 
 fn decoded<T: Item>(items: Vec<Bytes>) -> Result<Vec<Decoded<T>>, Failure> {
     items.into_iter().map(|stored| Decoded::from_stored(stored).map_err(Failure::Encoding)).collect()
-}
-
-fn place(info: &SessionInfo, first_chunk: u64, cluster: ClusterId) -> ContentVersion {
-    let SessionInfo { create_revision, version, items, next_chunk, .. } = *info;
-    ContentVersion { cluster, create_revision, version, items, first_chunk, next_chunk }
 }
 
 fn whole<T: Item>(content: LoadedContent, cluster: Option<ClusterId>, cache: &Cache<T>) -> Result<Learned<T>, Failure> {
@@ -110,7 +105,7 @@ fn whole<T: Item>(content: LoadedContent, cluster: Option<ClusterId>, cache: &Ca
     let head = head.ok_or_else(|| Error::corrupt("loaded content has no head"))?;
     let view = View::empty(&cache.meter).followed_by(decoded(items)?, head, info.counters.clone(), &cache.meter);
     // Without a cluster's name it is returned and not remembered.
-    let place = place(&info, first_chunk, cluster.unwrap_or_default());
+    let place = StoredContent { cluster: cluster.unwrap_or_default(), content: info.content_version(), first_chunk };
     Ok((place, Arc::new(view), Some(info)))
 }
 
@@ -130,18 +125,18 @@ pub(super) fn from_stored(content: LoadedContent, revision: Revision) -> Result<
 /// `None` if the tail does not continue from there.
 fn longer<T: Item>(
     content: LoadedContent,
-    base: ContentVersion,
+    base: StoredContent,
     view: &View<T>,
     cache: &Cache<T>,
 ) -> Result<Option<Learned<T>>, Failure> {
     let LoadedContent { info, chunks, head } = content;
     let (items, head) = pack::unpack(chunks, head)?;
-    if info.create_revision != base.create_revision || (view.len() + items.len()) as u64 != info.items {
+    if info.create_revision != base.content.create_revision || (view.len() + items.len()) as u64 != info.items {
         return Ok(None);
     }
     let head = head.unwrap_or_else(|| view.head.clone());
     let view = view.followed_by(decoded(items)?, head, info.counters.clone(), &cache.meter);
-    Ok(Some((place(&info, base.first_chunk, base.cluster), Arc::new(view), Some(info))))
+    Ok(Some((StoredContent { content: info.content_version(), ..base }, Arc::new(view), Some(info))))
 }
 
 /// Stores what is new, by `mode`. Once enqueued it continues, whatever becomes of the future.
@@ -204,7 +199,7 @@ impl<T: Item> Save<T> {
 
     fn write(&mut self, id: SessionId, expiry: Expiry) -> Result<Write, Failure> {
         let base = match self.plan.from {
-            Some(Origin::At(place)) => place.base(),
+            Some(Origin::At(place)) => place.content.base(),
             Some(Origin::Absent(_)) | None => Base::Absent,
         };
         let appended = self.plan.append.take().map(|append| pack::delta(base, append)).transpose()?;
@@ -279,7 +274,7 @@ impl<T: Item> Planned for Save<T> {
         self.end(match end {
             Ok((Outcome { verdict: Verdict::Saved(saved), .. }, cluster)) => {
                 let first_chunk = match (self.whole, self.plan.from) {
-                    (Some(chunks), _) => saved.next_chunk.saturating_sub(chunks),
+                    (Some(chunks), _) => saved.content.next_chunk.saturating_sub(chunks),
                     (None, Some(Origin::At(place))) => place.first_chunk,
                     (None, _) => 0,
                 };

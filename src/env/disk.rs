@@ -92,6 +92,21 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
 }
 
 /// Of every file and every directory that a node makes, whatever the umask: who reads one reads the sessions.
+/// Puts `text` in the file `name` of a directory, whole or not at all, durably. Blocking. It is written beside it first, into `name.tmp`.
+///
+/// Errors: the disk's; the old file or the new one is there.
+pub fn replace_file(disk: &dyn Disk, dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.tmp"));
+    if disk.exists(&temporary)? {
+        disk.remove(&temporary)?;
+    }
+    let file = disk.create(&temporary)?;
+    file.write_at(&[IoSlice::new(text.as_bytes())], 0)?;
+    file.sync()?;
+    disk.rename(&temporary, &dir.join(name))?;
+    disk.sync_dir(dir)
+}
+
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 

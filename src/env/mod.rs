@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! The only place that touches clocks, entropy, files and threads.
 //!
 //! Everything else takes these as traits, so that a simulation can own them: time that stands still, randomness from a seed, a disk
@@ -41,7 +43,7 @@ pub use all::Env;
 pub use blocking::Blocking;
 pub use clock::{Clock, SystemClock, unix_ms};
 #[cfg(feature = "server")]
-pub use disk::{Disk, DiskFile, Held, RealDisk, Space, is_full};
+pub use disk::{Disk, DiskFile, Held, RealDisk, Space, is_full, replace_file};
 #[cfg(feature = "client")]
 pub use entropy::SystemRandom;
 #[cfg(feature = "client")]

@@ -1,7 +1,6 @@
 //! Whether content rows are what the metadata says: for backups, stopped nodes and the scrubber. The machine itself never reads them.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -41,17 +40,10 @@ pub struct Totals {
     pub orphans: u64,
 }
 
-/// A content row that is not what was written, or is missing. It names rows by the session's create_revision: ids are credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage(String);
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+text_error! {
+    /// A content row that is not what was written, or is missing. It names rows by the session's create_revision: ids are credentials.
+    Damage(String)
 }
-
-impl std::error::Error for Damage {}
 
 impl Audit {
     /// Takes a row of [`rows::HEADS`] or [`rows::CHUNKS`], in order of keys; others are passed over.

@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! The replicated state machine: every session's metadata, tombstones, the client table, and what one entry makes of them.
 //!
 //! Pure: no IO, clock, randomness or logging, never an error, no content in memory. `apply` is a function of the state and the entry,
@@ -27,6 +29,7 @@ mod write;
 
 pub use meter::{Held, Metered, OpenedClient, PrefixUsage};
 pub use read::Plan;
+pub use rebuild::BuildError;
 pub use rows::{Effects, RowChange};
 pub use rules::{Rules, TEST_VERSION, VERSION_MAX, allow_test_version, newest_version, rules};
 

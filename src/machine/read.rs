@@ -7,7 +7,7 @@ use super::session::Session;
 use super::write::Found;
 use crate::limits::LIST_PAGE_MAX;
 use crate::mutant::{self, Mutant};
-use crate::types::{Have, Listed, Load, SessionId, SessionInfo, Version};
+use crate::types::{ContentVersion, Listed, Load, SessionId, SessionInfo, Version};
 
 /// Expired records a listing passes over at most, once it has found something.
 const LIST_EXPIRED_MAX: usize = 65_536;
@@ -100,7 +100,7 @@ impl Machine {
 }
 
 /// Whether what the reader has is an earlier state whose items are a prefix of today's.
-fn is_prefix(session: &Session, have: &Have) -> bool {
+fn is_prefix(session: &Session, have: &ContentVersion) -> bool {
     let is_earlier = have.version >= session.append_only_since && have.version < session.version && have.items <= session.items;
     is_earlier && (session.first_chunk..=session.next_chunk).contains(&have.next_chunk)
 }

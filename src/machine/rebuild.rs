@@ -10,6 +10,20 @@ use crate::codec::{self, Encode};
 use crate::mutant::{self, Mutant};
 use crate::types::{LogId, Outcome, bounded};
 
+/// Why rows make no machine: their source failed, or one of them is wrong.
+pub enum BuildError<E> {
+    /// The error of the source.
+    Source(E),
+    /// The wrong row.
+    Row(rows::Error),
+}
+
+impl<E> From<rows::Error> for BuildError<E> {
+    fn from(error: rows::Error) -> Self {
+        Self::Row(error)
+    }
+}
+
 impl Machine {
     /// Rebuilds the machine from rows in order of (table, key): those of [`rows::METADATA_TABLES`]; others are passed over.
     ///

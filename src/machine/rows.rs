@@ -18,7 +18,8 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::invariants::Broken;
-use crate::codec::{self, BorrowDecode, Encode, Source, fields};
+pub(crate) use crate::codec::encode_row as encode;
+use crate::codec::{self, BorrowDecode, Source, fields};
 use crate::types::{Blob, Chunk, ClientId, LogId, Nonce, OutOfRange, Revision, Sequence, SessionId};
 
 /// Machine time, cluster version, the last entry applied.
@@ -201,19 +202,7 @@ pub fn decode_global(value: &Bytes) -> Result<Global, Error> {
 
 /// Encodes the value of the one row of [`GLOBAL`]; a restore writes its own.
 pub fn encode_global(global: &Global) -> Bytes {
-    codec::encode_row(global)
-}
-
-pub(crate) fn encode_chunk(chunk: &Chunk) -> Bytes {
-    codec::encode_row(chunk)
-}
-
-pub(crate) fn encode_head(head: &Blob) -> Bytes {
-    codec::encode_row(head)
-}
-
-pub(crate) fn encode<T: Encode>(value: &T) -> Bytes {
-    codec::encode_row(value)
+    encode(global)
 }
 
 pub(crate) fn decode<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(table: u8, value: &Bytes) -> Result<T, Error> {

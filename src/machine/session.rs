@@ -3,7 +3,7 @@
 use super::digest;
 use super::rules::Rules;
 use crate::codec::fields;
-use crate::types::{Blob, Chunk, Codec, Counters, Revision, Saved, SessionInfo, TooLarge, Version};
+use crate::types::{Blob, Chunk, Codec, ContentVersion, Counters, Revision, Saved, SessionInfo, TooLarge, Version};
 
 /// Tells heads apart without holding them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -190,7 +190,7 @@ impl Session {
 
     pub(crate) fn saved(&self, rebased: bool) -> Saved {
         let Self { version, create_revision, items, next_chunk, .. } = *self;
-        Saved { version, create_revision, items, next_chunk, rebased }
+        Saved { content: ContentVersion { version, create_revision, items, next_chunk }, rebased }
     }
 
     pub(crate) fn info(&self) -> SessionInfo {

@@ -170,10 +170,10 @@ impl Machine {
         }
         let first_new = session.next_chunk - chunks.len() as u64;
         for (n, chunk) in (first_new..).zip(chunks) {
-            effects.put(rows::CHUNKS, rows::chunk_key(session.create_revision, n), rows::encode_chunk(chunk));
+            effects.put(rows::CHUNKS, rows::chunk_key(session.create_revision, n), rows::encode(chunk));
         }
         if let Some(head) = head {
-            effects.put(rows::HEADS, rows::head_key(session.create_revision), rows::encode_head(head));
+            effects.put(rows::HEADS, rows::head_key(session.create_revision), rows::encode(head));
         }
         self.tables.remove_tombstone(id, effects);
         self.tables.put_session(id, session, effects);

@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! The ports of a node: how connections are made, let in, counted and closed. Production and simulation differ behind [`Net`] only.
 
 mod endpoint;

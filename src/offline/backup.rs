@@ -5,12 +5,11 @@ use std::io::Read;
 use bytes::Bytes;
 
 use crate::machine::audit::{Audit, Totals};
-use crate::machine::{Machine, rows};
-use crate::raft::Member;
+use crate::machine::{BuildError, Machine, rows};
 use crate::raft::adapter::state_machine::{RAFT_TABLE, RaftRow, raft_row};
 use crate::raft::adapter::types::{StoredMembership, members_of};
 use crate::storage::backup::{Error, Reader};
-use crate::types::LogId;
+use crate::types::{LogId, Member};
 
 /// The content of a whole, verified backup or state.
 #[derive(Clone, Debug, Default)]
@@ -76,17 +75,6 @@ impl RowVerifier {
     }
 }
 
-enum BuildError {
-    Backup(Error),
-    Row(rows::Error),
-}
-
-impl From<rows::Error> for BuildError {
-    fn from(error: rows::Error) -> Self {
-        Self::Row(error)
-    }
-}
-
 /// Reads a whole backup, verifies every record, and every session's content against its metadata. Blocking; it holds the metadata.
 ///
 /// `progress` gets the bytes read. Errors: the first damage, with record and offset.
@@ -97,18 +85,18 @@ pub fn verify<R: Read>(reader: &mut Reader<R>, mut progress: impl FnMut(u64)) ->
         loop {
             let (table, key, value) = match reader.next()? {
                 Ok(row) => row,
-                Err(error) => return Some(Err(BuildError::Backup(error))),
+                Err(error) => return Some(Err(BuildError::Source(error))),
             };
             progress(reader.offset());
             match verifier.take(table, &key, &value) {
                 Ok(true) => return Some(Ok((table, key, value))),
                 Ok(false) => {}
-                Err(what) => return Some(Err(BuildError::Backup(reader.damaged(what)))),
+                Err(what) => return Some(Err(BuildError::Source(reader.damaged(what)))),
             }
         }
     }));
     let machine = machine.map_err(|error| match error {
-        BuildError::Backup(error) => error,
+        BuildError::Source(error) => error,
         BuildError::Row(error) => reader.damaged(error),
     })?;
     if machine.applied() != Some(applied) {

@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! The files of nodes that do not run: looked into and verified, and made from a backup or from what one node still has.
 //!
 //! All calls block. A node's own files are never written; a directory is only ever made where there was none.

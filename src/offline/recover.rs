@@ -18,13 +18,12 @@ use crate::codec;
 use crate::env::Env;
 use crate::limits::APPEND_BYTES_SOFT;
 use crate::machine::{Counts, RowChange};
-use crate::raft::Member;
 use crate::raft::adapter::state_machine::{RAFT_TABLE, RaftRow, raft_row};
 use crate::raft::adapter::types::{RaftPayload, StoredMembership, log_id_to, members_of, payload_from_bytes, vote_from_bytes};
 use crate::storage::backup;
 use crate::storage::identity::Identity;
 use crate::storage::log::{self, Log};
-use crate::types::LogId;
+use crate::types::{LogId, Member};
 
 /// Revisions left out between the old cluster's and the new one's: more than the lost nodes can have been ahead by.
 pub const REVISIONS_SKIPPED: u64 = 1 << 20;

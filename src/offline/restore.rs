@@ -15,7 +15,6 @@ use bytes::Bytes;
 use crate::env::Env;
 use crate::machine::rows;
 use crate::mutant::{self, Mutant};
-use crate::raft::Member;
 use crate::raft::adapter::state_machine::{MEMBERSHIP_KEY, RAFT_TABLE, stored_membership_to};
 use crate::raft::adapter::types::{Membership, PeerNode, StoredMembership, Vote, log_id_to, vote_to_bytes};
 use crate::storage::backup::{self, Reader};
@@ -24,7 +23,7 @@ use crate::storage::identity::Identity;
 use crate::storage::lock::Lock;
 use crate::storage::log::{self, Log};
 use crate::storage::state;
-use crate::types::{ClusterId, InstanceId, LogId, NodeId};
+use crate::types::{ClusterId, InstanceId, LogId, Member, NodeId};
 
 /// Which node of which cluster the directory becomes.
 #[derive(Clone, Debug)]
@@ -133,12 +132,7 @@ fn begins_behind(applied: LogId) -> LogId {
 }
 
 fn membership(target: &Target, applied: LogId) -> Result<StoredMembership, Error> {
-    let node = |member: &Member| PeerNode {
-        peer_address: member.peer_address.clone(),
-        client_address: member.client_address.clone(),
-        admin_address: member.admin_address.clone(),
-        instance: restored_instance(target.cluster, member.id),
-    };
+    let node = |member: &Member| PeerNode::new(member, restored_instance(target.cluster, member.id));
     let nodes: BTreeMap<NodeId, PeerNode> = target.members.iter().map(|member| (member.id, node(member))).collect();
     let voters: BTreeSet<NodeId> = nodes.keys().copied().collect();
     assert!(voters.contains(&target.node), "a node is restored as a member: {target:?}");

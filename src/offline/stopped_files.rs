@@ -12,17 +12,10 @@ use crate::storage::lock::Lock;
 use crate::storage::log;
 use crate::storage::state::StoppedState;
 
-/// Why there is nothing to read, or what is damaged in it: one line that names it. Nothing was changed.
-#[derive(Debug)]
-pub struct Error(pub String);
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
+text_error! {
+    /// Why there is nothing to read, or what is damaged in it: one line that names it. Nothing was changed.
+    Error(pub(crate) String)
 }
-
-impl std::error::Error for Error {}
 
 /// An error of one part of the directory.
 pub(super) fn named(part: &str, error: impl std::fmt::Display) -> Error {

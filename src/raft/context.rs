@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use openraft::async_runtime::WatchReceiver as _;
 
-use super::Member;
 use super::adapter::state_machine::{self, AppliedState, Raft};
 use super::adapter::types::{PeerNode, StoredMembership, Vote};
 use super::failure::Failure;
@@ -18,7 +17,7 @@ use crate::events::Events;
 use crate::storage::identity::Identity;
 use crate::storage::log::Log;
 use crate::storage::state::State;
-use crate::types::{LogId, NodeId};
+use crate::types::{LogId, Member, NodeId};
 
 /// The facts that a node was started with.
 pub struct Facts {

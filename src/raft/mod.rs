@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! Raft: consensus on one log, the state it makes, and both ends of the protocol between peers.
 //!
 //! This module owns openraft; nothing else names it. It proposes encoded commands, applies what is committed to the machine and
@@ -47,42 +49,26 @@ pub use adapter::state_machine::{Applied, Observer};
 pub use backup::Backup;
 pub use byte_permit::{BytePermit, ReadBudget};
 pub use members::bootstrap::reason;
-pub use node::{Node, Peer, Role, Status};
+pub use node::{Node, Peer};
 pub use peer::failover;
 pub use read::{Read, ReplyList, ReplyLoad, no_room};
 pub use rebuild::{is_marked, mark as mark_for_rebuild};
 pub use start::{Opened, Options, StartError, open};
 pub use upkeep::ahead::AHEAD_MS_MAX;
 pub use upkeep::purge::Kept as LogKept;
-pub use upkeep::scrub::{Options as ScrubOptions, Scrubbed};
+pub use upkeep::scrub::Options as ScrubOptions;
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::Stream;
 
-pub use crate::storage::log::Syncs;
 use crate::types::{LeaderHint, NodeId, Outcome, Refusal};
 use crate::wire::peer::v1::ForwardRequest;
 use crate::wire::v1;
 
 /// The oldest cluster version this program can read and write; [`crate::machine::newest_version`] is the newest.
 pub const CLUSTER_VERSION_MIN: u16 = 1;
-
-/// A member of the cluster, configured or replicated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its id.
-    pub id: NodeId,
-    /// Where its peers reach it, `host:port`.
-    pub peer_address: String,
-    /// Where clients reach it, `host:port`.
-    pub client_address: String,
-    /// Where it answers over HTTP, `host:port`; empty where nobody has said.
-    pub admin_address: String,
-    /// Whether it votes.
-    pub voter: bool,
-}
 
 /// The leadership, as far as this node knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

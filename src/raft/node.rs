@@ -13,7 +13,7 @@ use super::backup::Backup;
 use super::byte_permit::ReadBudget;
 use super::context::NodeContext;
 use super::members::outside::Outside;
-use super::members::{self, MemberChange, Members, Roster};
+use super::members::{self, MemberChanges};
 use super::peer::peer_table::PeerTable;
 use super::peer::peers::Purpose;
 use super::peer::transfer::{Failed, transfer_leadership};
@@ -22,84 +22,16 @@ use super::read::{self, Read, Reads};
 use super::upkeep::purge::Eraser;
 use super::upkeep::room::Room;
 use super::upkeep::scrub;
-use super::{Leadership, Member, Reply, Scrubbed, Syncs};
+use super::{CLUSTER_VERSION_MIN, Leadership, Reply};
 use crate::env::Tasks;
-use crate::machine::{Command, Counts, Metered, OpenedClient, PrefixUsage, Rules};
-use crate::types::{ClientId, ClusterId, NodeId, Refusal, RefusalKind, SessionId};
+use crate::machine::{Command, Counts, Metered, OpenedClient, PrefixUsage, Rules, newest_version};
+use crate::types::{ClientId, ClusterId, Member, MemberChange, Members, NodeId, NodeStatus, Refusal, RefusalKind, Role, SessionId};
 use crate::wire::peer::v1::Route;
 
 /// How long a stopping node waits for its tasks: those that end at once, and batches that Raft, which has stopped, answers.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stopping node waits for its last flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A node's role in Raft.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Leads, with a majority behind it.
-    Leader,
-    /// Follows a leader.
-    Follower,
-    /// Has no vote.
-    Learner,
-    /// Asks for votes, or leads by its term without an answer of a majority.
-    Candidate,
-}
-
-/// The status of a node. Indexes are `None` before anything is stored.
-#[derive(Clone, Debug)]
-pub struct Status {
-    /// Its role.
-    pub role: Role,
-    /// Its term.
-    pub term: u64,
-    /// The leader, if known: one that a majority stands behind.
-    pub leader: Option<NodeId>,
-    /// Last log index.
-    pub last_log: Option<u64>,
-    /// Last index known to be committed.
-    pub committed: Option<u64>,
-    /// Last index applied.
-    pub applied: Option<u64>,
-    /// Last index flushed to the state's file.
-    pub flushed: Option<u64>,
-    /// Last index purged from the log.
-    pub purged: Option<u64>,
-    /// Digest of the state at `digest_index`.
-    pub digest: u64,
-    /// See `digest`; it is `applied`.
-    pub digest_index: Option<u64>,
-    /// Live sessions.
-    pub sessions: u64,
-    /// Open clients.
-    pub clients: u64,
-    /// Bytes of log kept.
-    pub log_bytes: u64,
-    /// Bytes written to the log since the node was started.
-    pub log_written_bytes: u64,
-    /// Bytes of the state's file.
-    pub state_bytes: u64,
-    /// Machine time.
-    pub machine_time_ms: u64,
-    /// How far it is ahead of the voters' median.
-    pub machine_ahead_ms: u64,
-    /// Cluster version in force.
-    pub cluster_version: u16,
-    /// Peers whose state differs from this node's.
-    pub differing: Vec<NodeId>,
-    /// This node's wall clock minus the voters' median, in milliseconds.
-    pub clock_offset_ms: Option<i64>,
-    /// Free and total bytes of the file system the data lies on, as last looked at; 0: not yet.
-    pub disk: (u64, u64),
-    /// How long syncs of the log take.
-    pub syncs: Syncs,
-    /// How far the scrubber is.
-    pub scrubbed: Scrubbed,
-    /// A hash of name, members and addresses as configured.
-    pub configuration_hash: u64,
-    /// On the leader: how many entries of its log each other member lacks; of those only that it has heard of since it leads.
-    pub behind: Vec<(NodeId, u64)>,
-}
 
 /// How to reach one member's peer port.
 pub struct Peer {
@@ -117,7 +49,7 @@ pub struct Node(Arc<Parts>);
 pub(super) struct Parts {
     pub context: Arc<NodeContext>,
     pub table: Arc<PeerTable>,
-    pub members: Arc<Members>,
+    pub members: Arc<MemberChanges>,
     pub room: Arc<Room>,
     pub outside: Arc<Outside>,
     pub reads: Arc<Reads>,
@@ -195,22 +127,22 @@ impl Node {
     }
 
     /// The members, as this node has applied them; none before bootstrap.
-    pub fn roster(&self) -> Roster {
-        members::roster(&self.0.context)
+    pub fn applied_members(&self) -> Members {
+        members::applied(&self.0.context)
     }
 
     /// The members, once this node has applied an entry; `None`: it has not within `timeout`. Cancel safe.
-    pub async fn roster_within(&self, timeout: Duration) -> Option<Roster> {
+    pub async fn applied_members_within(&self, timeout: Duration) -> Option<Members> {
         let wait = self.0.context.raft.wait(Some(timeout));
         wait.applied_index_at_least(Some(0), "members").await.ok()?;
-        Some(self.roster()).filter(|roster| !roster.members.is_empty())
+        Some(self.applied_members()).filter(|applied| !applied.members.is_empty())
     }
 
     /// Changes who belongs to the cluster, on the leader; gives the members after it. Dropping the future leaves a change that was
     /// proposed to happen.
     ///
     /// Errors: this node does not lead, or the change may not be, or was not made within `timeout`. Asking again is always safe.
-    pub async fn change_members(&self, asked: &MemberChange, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
+    pub async fn change_members(&self, asked: &MemberChange, force: bool, timeout: Duration) -> Result<Members, Refusal> {
         self.0.members.change(asked, force, timeout).await
     }
 
@@ -318,59 +250,89 @@ impl Node {
         self.0.room.space()
     }
 
-    /// The status of this node.
-    pub fn status(&self) -> Status {
+    /// The status of this node, without what only the server knows.
+    pub fn status(&self) -> NodeStatus {
         let context = &self.0.context;
         let leader = context.leadership.live_leader();
-        let (role, term, committed, matched) = {
+        let (role, term, committed) = {
             let metrics = context.raft.metrics();
             let metrics = metrics.borrow_watched();
             let role = match metrics.state {
                 ServerState::Leader if leader == Some(context.me()) => Role::Leader,
                 // It would lead if a majority let it.
-                ServerState::Leader => Role::Candidate,
-                ServerState::Candidate => Role::Candidate,
+                ServerState::Leader | ServerState::Candidate => Role::Candidate,
                 ServerState::Follower => Role::Follower,
                 ServerState::Learner | ServerState::Shutdown => Role::Learner,
             };
-            let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != context.me());
-            let matched: Vec<_> = others.filter_map(|(id, matched)| Some((*id, matched.as_ref()?.index))).collect();
-            (role, metrics.current_term, metrics.local_committed.as_ref().map(|id| id.index), matched)
+            (role, metrics.current_term, metrics.local_committed.as_ref().map(|id| id.index))
         };
         let position = context.log.position();
-        let last_log = position.last.map(|id| id.index);
-        let behind = matched.into_iter().map(|(id, matched)| (id, last_log.unwrap_or(0).saturating_sub(matched))).collect();
         let (digest, counts, machine_time_ms, cluster_version, applied) = context.state.view(|state, applied, _| {
             let machine = &state.machine;
             (machine.digest(), machine.counts(), machine.now_ms(), machine.cluster_version(), applied.map(|id| id.index))
         });
-        Status {
+        let (disk_free_bytes, disk_total_bytes) = self.disk();
+        let (syncs, scrubbed) = (context.log.syncs(context.env.clock.now()), self.0.scrub.now());
+        NodeStatus {
+            id: context.me(),
+            reachable: true,
             role,
             term,
             leader,
-            last_log,
+            last_log: position.last.map(|id| id.index),
             committed,
             applied,
             flushed: context.state.flushed().map(|id| id.index),
             purged: position.purged.map(|id| id.index),
-            digest,
+            digest: applied.map(|_| digest),
             digest_index: applied,
             sessions: counts.sessions,
             clients: counts.clients,
             log_bytes: context.log.bytes(),
-            log_written_bytes: context.log.written_bytes(),
             state_bytes: context.state.bytes().file_bytes,
             machine_time_ms,
-            machine_ahead_ms: context.clocks.machine_ahead_ms(machine_time_ms, &context.voters()),
-            cluster_version,
-            differing: self.0.table.differing(),
+            cluster_version: cluster_version.into(),
             clock_offset_ms: context.clocks.offset_ms(&context.voters()),
-            disk: self.disk(),
-            syncs: context.log.syncs(context.env.clock.now()),
-            scrubbed: self.0.scrub.now(),
+            disk_free_bytes,
+            disk_total_bytes,
             configuration_hash: context.facts.configuration_hash,
-            behind,
+            cluster_version_min: CLUSTER_VERSION_MIN.into(),
+            cluster_version_max: newest_version().into(),
+            syncs: syncs.count,
+            sync_total: syncs.total,
+            sync_slowest: syncs.slowest,
+            scrub_passes: scrubbed.passes,
+            scrub_bytes: scrubbed.bytes,
+            scrubbed_ms: scrubbed.ended_ms,
+            ..NodeStatus::default()
         }
+    }
+
+    /// Peers whose state differs from this node's.
+    pub fn differing(&self) -> Vec<NodeId> {
+        self.0.table.differing()
+    }
+
+    /// How far machine time is ahead of the voters' median.
+    pub fn machine_ahead_ms(&self) -> u64 {
+        let context = &self.0.context;
+        let machine_time_ms = context.state.view(|state, _, _| state.machine.now_ms());
+        context.clocks.machine_ahead_ms(machine_time_ms, &context.voters())
+    }
+
+    /// Bytes written to the log since the node was started.
+    pub fn log_written_bytes(&self) -> u64 {
+        self.0.context.log.written_bytes()
+    }
+
+    /// On the leader: how many entries of its log each other member lacks; of those only that it has heard of since it leads.
+    pub fn behind(&self) -> Vec<(NodeId, u64)> {
+        let context = &self.0.context;
+        let metrics = context.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last_log = context.log.position().last.map_or(0, |id| id.index);
+        let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != context.me());
+        others.filter_map(|(id, matched)| Some((*id, last_log.saturating_sub(matched.as_ref()?.index)))).collect()
     }
 
     /// The digest of the state after the entry at `index`; waits for it to be applied, at most `timeout`.

@@ -22,7 +22,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Status;
 
-use super::Member;
 use super::adapter::snapshot_in;
 use super::adapter::state_machine::{AppliedState, membership_from_start, raft_rows};
 use super::adapter::types::{log_id_from, log_id_from_wire, members_of};
@@ -32,7 +31,7 @@ use super::peer::peers::{Peers, Purpose};
 use crate::env::{Blocking, Env};
 use crate::machine::{Machine, rows};
 use crate::storage::state;
-use crate::types::{ClusterId, InstanceId, LogId, NodeId, Revision};
+use crate::types::{ClusterId, InstanceId, LogId, Member, NodeId, Revision};
 use crate::wire::peer::v1 as peer;
 
 pub use mark::{Mark, clear, is_marked, mark, read_mark};
@@ -235,13 +234,7 @@ mod tests {
 
     #[test]
     fn the_marks_addresses_go_before_the_configured_ones() {
-        let member = |id: u64, address: &str| Member {
-            id: NodeId(id),
-            peer_address: address.into(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            voter: true,
-        };
+        let member = |id: u64, address: &str| Member { peer_address: address.into(), ..Member::new(id) };
         let configured = [member(1, "a:1"), member(2, "a:2"), member(3, "a:3")];
         let marked = [(NodeId(3), "b:3".to_owned()), (NodeId(4), "b:4".to_owned())];
         let expected = [(NodeId(2), "a:2".to_owned()), (NodeId(3), "b:3".to_owned()), (NodeId(4), "b:4".to_owned())];

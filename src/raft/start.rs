@@ -8,6 +8,7 @@ use std::time::Duration;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::Semaphore;
 
+use super::PeerRequests;
 use super::adapter::log_store::LogStore;
 use super::adapter::raft_network::NetworkFactory;
 use super::adapter::state_machine::{AppliedState, Observer, StateMachine};
@@ -20,7 +21,7 @@ use super::failure::{Failure, REMOVED};
 use super::leadership::{self, LeadershipState};
 use super::members::bootstrap;
 use super::members::outside::Outside;
-use super::members::{self, Members};
+use super::members::{self, MemberChanges};
 use super::node::{Node, Parts};
 use super::peer::clocks::Clocks;
 use super::peer::peer_table::PeerTable;
@@ -33,7 +34,6 @@ use super::rebuild::{self, Mark, Rebuild};
 use super::upkeep::purge::{self, Eraser};
 use super::upkeep::room::Room;
 use super::upkeep::{ahead, disk_space, hung_disk, scrub, upgrade};
-use super::{Member, PeerRequests};
 use crate::env::{Blocking, Env, Stop, Tasks, u64_from};
 use crate::events::{self, Events};
 use crate::limits::{APPEND_ENTRIES_MAX, PEER_MESSAGE_BYTES_MAX};
@@ -44,7 +44,7 @@ use crate::storage::lock::Lock;
 use crate::storage::log::{self, Log};
 use crate::storage::state::{self, State};
 use crate::tls::TlsConnector;
-use crate::types::NodeId;
+use crate::types::{Member, NodeId};
 use crate::wire::peer::v1::peer_server::PeerServer;
 
 /// Bounds of openraft's queues. A slot of the first holds a whole write; bytes are bounded before, at admission.
@@ -278,7 +278,7 @@ fn begin(context: Arc<NodeContext>, room: Arc<Room>, options: Options, incoming:
     let takeover = Arc::new(takeover);
     let streams = Streams::new(context.clone(), room.clone(), table.clone(), takeover.clone(), tasks.spawner());
     let streams = Arc::new(streams);
-    let members = Arc::new(Members::new(context.clone(), table.clone(), room.clone()));
+    let members = Arc::new(MemberChanges::new(context.clone(), table.clone(), room.clone()));
     let outside = Arc::new(Outside::new(context.clone()));
     let confirmer = Arc::new(Confirmer::new(context.clone()));
     let scrub = Arc::new(scrub::Progress::default());

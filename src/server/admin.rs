@@ -26,7 +26,7 @@ use super::metrics::{Levels, own_usage};
 use super::shares;
 use super::status::Reporter;
 use crate::machine::newest_version;
-use crate::raft::{CLUSTER_VERSION_MIN, Role};
+use crate::raft::CLUSTER_VERSION_MIN;
 use crate::types::{Refusal, RefusalKind};
 
 /// The text for callers that may not see more.
@@ -74,7 +74,7 @@ fn readiness(facts: &Facts, verbose: bool) -> String {
         };
         if verbose || !check.ok {
             // Everybody may read this, and what is wrong with a file repeats what is in it.
-            let detail = match check.name {
+            let detail = match &check.name[..] {
                 "credentials" if facts.credentials.problem.is_some() => SEE_LOG,
                 // Who holds a token is for operators to know.
                 "shares" if !check.ok => SEE_DOCTOR,
@@ -136,29 +136,13 @@ fn no_log() -> (StatusCode, String) {
 async fn metrics(State(context): State<ServerContext>, headers: HeaderMap) -> Result<impl IntoResponse, Refused> {
     context.guard().authorize_headers(&headers, Need::Metrics)?;
     let node = context.node();
-    let status = node.status();
     let levels = Levels {
-        leads: status.role == Role::Leader,
-        has_leader: status.leader.is_some(),
-        term: status.term,
-        last_log: status.last_log.unwrap_or(0),
-        committed: status.committed.unwrap_or(0),
-        applied: status.applied.unwrap_or(0),
-        flushed: status.flushed.unwrap_or(0),
-        log_bytes: status.log_bytes,
-        log_written_bytes: status.log_written_bytes,
-        state_bytes: status.state_bytes,
-        sessions: status.sessions,
-        clients: status.clients,
+        status: node.status(),
+        log_written_bytes: node.log_written_bytes(),
         disk_low: node.disk_low(),
-        differing: status.differing.len() as u64,
-        clock_offset_ms: status.clock_offset_ms,
-        machine_ahead_ms: status.machine_ahead_ms,
+        differing: node.differing().len() as u64,
+        machine_ahead_ms: node.machine_ahead_ms(),
         refused_credentials: context.guard().refused(),
-        disk: status.disk,
-        syncs: status.syncs,
-        scrubbed: status.scrubbed,
-        cluster_version: status.cluster_version.into(),
         uptime: context.uptime(),
         wall_ms: context.wall_ms(),
         process: own_usage(),

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::WatchStream;
@@ -158,11 +157,6 @@ fn named(status: Status) -> Status {
 /// One response, as every one of them says who answers and who leads.
 pub fn response(dispatcher: &Dispatcher, tag: u64, answer: v1::submit_response::Answer) -> v1::SubmitResponse {
     v1::SubmitResponse { tag, cluster_id: dispatcher.cluster_id(), leader: dispatcher.leader_hint(), answer: Some(answer) }
-}
-
-/// 16 bytes, or none.
-pub fn cluster_bytes(id: Option<crate::types::ClusterId>) -> Bytes {
-    id.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Backup files: what they hold, and data directories made of them. For the command line; all calls block.
+//! Backup files: what they hold, and data directories made of them, or of what one node still has. For the command line; all calls block.
 
 use std::fmt;
 use std::io::Read;
@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use super::config::Config;
 use crate::env::Env;
-use crate::offline::{self, Target};
-use crate::raft::Member;
+use crate::offline::{self, Survivor, Target};
 use crate::storage::backup::{Reader, Summed};
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, Member, NodeId};
 
 pub use crate::machine::audit::Totals;
 pub use crate::offline::{RestoreError, Summary};
@@ -24,6 +23,11 @@ const CLUSTER_ID_FRESH: Duration = Duration::from_secs(24 * 3600);
 /// A checksum over the whole source of a new cluster. All nodes of the cluster must start from one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(pub u32);
+
+/// The source of a new cluster that is made of what one node still has.
+pub fn source_of(survivor: &Survivor) -> Source {
+    Source(survivor.checksum())
+}
 
 /// Reads a whole backup and verifies it: every record, and every session's content against its metadata. `progress` gets the bytes
 /// read. Errors: the first damage, with record and offset.
@@ -119,16 +123,17 @@ pub fn restore(
     offline::restore(env, reader, &target, progress)
 }
 
+/// Writes the data directory of one node of `config` from what the survivor has.
+///
+/// Errors: see [`RestoreError`]. Panics if the node is not configured.
+pub fn recover(env: &Env, survivor: &mut Survivor, config: &Config, node: NodeId, cluster: ClusterId) -> Result<(), RestoreError> {
+    let target = Target { cluster, node, members: members_of(config), data_dir: config.node_dir(node) };
+    survivor.write(env, &target)
+}
+
 /// The configured nodes as members of a new cluster.
 pub(super) fn members_of(config: &Config) -> Vec<Member> {
-    let voter = |member: &super::config::MemberConfig| Member {
-        id: member.id,
-        peer_address: member.peer.clone(),
-        client_address: member.client.clone(),
-        admin_address: member.admin.clone(),
-        voter: true,
-    };
-    config.members.iter().map(voter).collect()
+    config.members.iter().map(|member| Member { voter: true, ..member.member() }).collect()
 }
 
 #[cfg(test)]

@@ -7,12 +7,38 @@ use std::time::Duration;
 use tokio::sync::mpsc::OwnedPermit;
 
 use super::auth::Caller;
-use super::metrics::Kind;
 use super::shares::Share;
 use crate::limits::OPERATION_BYTES;
 use crate::raft::BytePermit;
 use crate::types::{ClusterId, Consistency, List, ListPage, Load, Loaded, Outcome, Refusal, Revision, Write};
 use crate::wire::v1;
+
+/// An operation's name in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Save,
+    SaveIfVersion,
+    Delete,
+    /// Opening, keeping and closing clients.
+    Client,
+    Load,
+    List,
+}
+
+impl Kind {
+    /// Its word in metrics and logs.
+    pub fn name(self) -> &'static str {
+        KINDS[self as usize]
+    }
+
+    /// Whether it may change anything.
+    pub fn is_write(self) -> bool {
+        !matches!(self, Self::Load | Self::List)
+    }
+}
+
+/// Their words, in the order of [`Kind`].
+pub(super) const KINDS: [&str; 6] = ["save", "save_if_version", "delete", "client", "load", "list"];
 
 /// A validated operation.
 #[derive(Clone, Debug)]

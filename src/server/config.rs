@@ -6,16 +6,14 @@
 
 mod security;
 
-use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, NUMBER_MAX};
-use crate::types::NodeId;
+use crate::limits::{NODES_MAX, NUMBER_MAX};
+use crate::types::{Member, NodeId, is_loopback, validate_address, validate_listen_address};
 
 pub use security::{AuthConfig, ClientCerts, TlsConfig, TlsPaths};
 
@@ -84,6 +82,17 @@ impl MemberConfig {
         Self { id, client, peer, admin, client_listen: None, peer_listen: None, admin_listen: None }
     }
 
+    /// As a member without a vote.
+    pub fn member(&self) -> Member {
+        Member {
+            id: self.id,
+            client_address: self.client.clone(),
+            peer_address: self.peer.clone(),
+            admin_address: self.admin.clone(),
+            voter: false,
+        }
+    }
+
     /// Where it listens for clients, peers and HTTP, each with the key that says so.
     pub fn listens(&self) -> [(&'static str, &str); 3] {
         [
@@ -97,7 +106,7 @@ impl MemberConfig {
         let id = self.id;
         let listens = self.listens();
         for (at, (key, address)) in listens.iter().enumerate() {
-            validate_host_and_port(address).map_err(|why| Error(format!("node {id}: {key} {why}: {key}={address:?}")))?;
+            validate_listen_address(address).map_err(|why| Error(format!("node {id}: {key} {why}: {key}={address:?}")))?;
             if let Some((other, _)) = listens[..at].iter().find(|(_, other)| other == address) {
                 return Err(Error(format!("node {id}: {key}={address} is also its {other}")));
             }
@@ -182,17 +191,10 @@ impl Default for StorageConfig {
     }
 }
 
-/// Why there is no configuration. Nothing was started; fix the file and start again. One line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(String);
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+text_error! {
+    /// Why there is no configuration. Nothing was started; fix the file and start again. One line.
+    Error(String)
 }
-
-impl std::error::Error for Error {}
 
 impl Config {
     /// The bytes of a size like "20 GiB"; `None`: it is not a size.
@@ -367,49 +369,6 @@ fn within(key: &str, value: ByteSize, min: ByteSize, max: ByteSize) -> Result<()
         return Err(Error(format!("{key}={value} must be between {min} and {max}")));
     }
     Ok(())
-}
-
-/// Whether it is `host:port` as this program writes addresses, and can be connected to. Errors: the rest of a sentence about it.
-pub(super) fn validate_address(address: &str) -> Result<(), &'static str> {
-    validate_host_and_port(address)?;
-    match host_ip(address).is_some_and(|ip| ip.is_unspecified()) {
-        true => Err("is where the others connect to, and names no host; every address of a machine is for `client_listen`, \
-                     `peer_listen` and `admin_listen`"),
-        false => Ok(()),
-    }
-}
-
-fn host_ip(address: &str) -> Option<IpAddr> {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host.trim_matches(['[', ']']).parse().ok()
-}
-
-/// Checks an address to listen at, which may be every address of the machine.
-fn validate_host_and_port(address: &str) -> Result<(), &'static str> {
-    if address.len() > ADDRESS_BYTES_MAX {
-        return Err("is too long for an address");
-    }
-    let Some((host, port)) = address.rsplit_once(':') else {
-        return Err("must be host:port");
-    };
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    let inner = if bracketed { &host[1..host.len() - 1] } else { host };
-    let host_is_fine = match bracketed {
-        true => inner.parse::<std::net::Ipv6Addr>().is_ok(),
-        false => !inner.is_empty() && inner.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
-    };
-    if !host_is_fine {
-        return Err("must be host:port, an IPv6 host in brackets");
-    }
-    match port.parse::<u16>() {
-        Ok(port) if port > 0 => Ok(()),
-        _ => Err("must have a port from 1 to 65535"),
-    }
-}
-
-pub(super) fn is_loopback(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host == "localhost" || host_ip(address).is_some_and(|ip| ip.is_loopback())
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

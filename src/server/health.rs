@@ -10,7 +10,7 @@ use super::context::ServerContext;
 use super::security::{EXPIRES_SOON, Report};
 use super::shares;
 use crate::raft::AHEAD_MS_MAX;
-use crate::types::NodeId;
+use crate::types::{NodeCheck, NodeId};
 
 /// A clock this far off the voters' median is reported.
 const CLOCK_OFFSET_MS_MAX: u64 = 10_000;
@@ -19,16 +19,6 @@ const SERVICE: &str = "quorate.v1.Sessions";
 
 /// How often readiness is checked, besides every change of the leadership.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// One thing that must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    pub name: &'static str,
-    pub ok: bool,
-    /// Whether the node takes no traffic while it does not hold; otherwise it is a warning.
-    pub required: bool,
-    pub detail: String,
-}
 
 /// The facts that the checks are made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,12 +59,12 @@ impl Facts {
             estranged: node.estranged(),
             leader: leadership.leader.map(|leader| leader.node.0),
             lacks_quorum: leadership.lacks_quorum,
-            differing: status.differing.iter().map(|node| node.0).collect(),
+            differing: node.differing().iter().map(|node| node.0).collect(),
             clock_offset_ms: status.clock_offset_ms,
             elsewhere: node.found_elsewhere(),
-            machine_ahead_ms: status.machine_ahead_ms,
+            machine_ahead_ms: node.machine_ahead_ms(),
             disk_low: node.disk_low(),
-            disk_free_bytes: status.disk.0,
+            disk_free_bytes: status.disk_free_bytes,
             credentials: context.credentials().report(),
             used_up: shares::nearly_used_up(&context.tables(), &shares::tokens(node, context.guard())),
             now_s: context.wall_ms() / 1000,
@@ -87,8 +77,8 @@ impl Facts {
     }
 
     /// All checks, in a fixed order.
-    pub fn checks(&self) -> Vec<Check> {
-        let check = |name, ok, required, detail: String| Check { name, ok, required, detail };
+    pub fn checks(&self) -> Vec<NodeCheck> {
+        let check = |name: &str, ok, required, detail| NodeCheck { name: name.to_owned(), ok, required, detail };
         let offset = self.clock_offset_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("offset_ms={ms}"));
         let clock_ok = self.clock_offset_ms.is_none_or(|ms| ms.unsigned_abs() <= CLOCK_OFFSET_MS_MAX);
         let leader = match self.leader {
@@ -124,7 +114,7 @@ impl Facts {
     }
 
     /// A warning only: a node that took no traffic for it could take all nodes away at once.
-    fn check_credentials(&self) -> Check {
+    fn check_credentials(&self) -> NodeCheck {
         let left = self.credentials.not_after.map(|end| end.saturating_sub(self.now_s));
         let soon = left.is_some_and(|left| left < EXPIRES_SOON.as_secs());
         let detail = match (&self.credentials.problem, left) {
@@ -132,7 +122,7 @@ impl Facts {
             (None, Some(left)) => format!("certificate_left_hours={}", left / 3600),
             (None, None) => String::new(),
         };
-        Check { name: "credentials", ok: self.credentials.problem.is_none() && !soon, required: false, detail }
+        NodeCheck { name: "credentials".to_owned(), ok: self.credentials.problem.is_none() && !soon, required: false, detail }
     }
 }
 

@@ -8,14 +8,13 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Label, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::call::{Operation, Response};
+use super::call::{KINDS, Kind, Operation, Response};
 use super::security::Report;
 use super::shares::Usage;
 use super::slow::{CAUSES, Cause};
 use crate::env::OwnUsage;
 use crate::net::Traffic;
-use crate::raft::{Scrubbed, Syncs};
-use crate::types::{Change, Loaded, Refusal, RefusalKind, Verdict};
+use crate::types::{Change, Loaded, NodeStatus, Refusal, RefusalKind, Role, Verdict};
 
 /// Upper bounds of the buckets of durations, in seconds.
 const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
@@ -43,31 +42,6 @@ pub fn quantile_us(spread: &Spread<u64>, q: f64) -> Option<u64> {
     }
     (spread[SECONDS.len()] > 0).then_some((low * 1e6) as u64)
 }
-
-/// An operation's name in metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Save,
-    SaveIfVersion,
-    Delete,
-    /// Opening, keeping and closing clients.
-    Client,
-    Load,
-    List,
-}
-
-impl Kind {
-    /// Its word in metrics and logs.
-    pub fn name(self) -> &'static str {
-        KINDS[self as usize]
-    }
-
-    fn is_write(self) -> bool {
-        !matches!(self, Self::Load | Self::List)
-    }
-}
-
-const KINDS: [&str; 6] = ["save", "save_if_version", "delete", "client", "load", "list"];
 
 /// How an operation ended, in metrics.
 const RESULTS: [&str; 31] = [
@@ -107,35 +81,20 @@ const RESULTS: [&str; 31] = [
 /// Values read when metrics are asked for, not counted as they happen.
 #[derive(Clone, Debug, Default)]
 pub struct Levels {
+    pub status: NodeStatus,
     pub in_flight_bytes: u64,
     pub loaded_bytes: u64,
     pub open_operations: u64,
     pub receiving_bytes: u64,
     /// Because they took too long, and because there was no room.
     pub requests_ended: [u64; 2],
-    pub leads: bool,
-    pub has_leader: bool,
-    pub term: u64,
-    pub last_log: u64,
-    pub committed: u64,
-    pub applied: u64,
-    pub flushed: u64,
-    pub log_bytes: u64,
     pub log_written_bytes: u64,
-    pub state_bytes: u64,
-    pub sessions: u64,
-    pub clients: u64,
     pub disk_low: bool,
     /// Peers in another state.
     pub differing: u64,
-    pub clock_offset_ms: Option<i64>,
     pub machine_ahead_ms: u64,
     /// As unauthenticated, and as denied.
     pub refused_credentials: [u64; 2],
-    pub disk: (u64, u64),
-    pub syncs: Syncs,
-    pub scrubbed: Scrubbed,
-    pub cluster_version: u64,
     pub uptime: Duration,
     /// The node's own clock, in milliseconds since the Unix epoch.
     pub wall_ms: u64,
@@ -323,6 +282,7 @@ impl Metrics {
 
     /// All of it, as Prometheus reads it.
     pub fn render(&self, levels: &Levels) -> String {
+        let status = &levels.status;
         metrics::with_local_recorder(&self.recorder, || {
             let gauge = |name: &'static str, value: u64| metrics::gauge!(name).set(value as f64);
             gauge("quorate_in_flight_bytes", levels.in_flight_bytes);
@@ -332,14 +292,14 @@ impl Metrics {
             for (reason, requests) in ["late", "no_room"].into_iter().zip(levels.requests_ended) {
                 metrics::counter!("quorate_requests_ended_total", "reason" => reason).absolute(requests);
             }
-            gauge("quorate_is_leader", levels.leads.into());
-            gauge("quorate_has_leader", levels.has_leader.into());
-            gauge("quorate_term", levels.term);
-            gauge("quorate_last_log_index", levels.last_log);
-            gauge("quorate_committed_index", levels.committed);
-            gauge("quorate_applied_index", levels.applied);
-            gauge("quorate_flushed_index", levels.flushed);
-            gauge("quorate_log_bytes", levels.log_bytes);
+            gauge("quorate_is_leader", (status.role == Role::Leader).into());
+            gauge("quorate_has_leader", status.leader.is_some().into());
+            gauge("quorate_term", status.term);
+            gauge("quorate_last_log_index", status.last_log.unwrap_or(0));
+            gauge("quorate_committed_index", status.committed.unwrap_or(0));
+            gauge("quorate_applied_index", status.applied.unwrap_or(0));
+            gauge("quorate_flushed_index", status.flushed.unwrap_or(0));
+            gauge("quorate_log_bytes", status.log_bytes);
             metrics::counter!("quorate_log_written_bytes_total").absolute(levels.log_written_bytes);
             for (port, traffic) in [("client", &self.wire.client), ("peer", &self.wire.peer)] {
                 for (direction, bytes) in ["in", "out"].into_iter().zip(traffic.bytes()) {
@@ -364,23 +324,23 @@ impl Metrics {
             for (port, refused) in ["client", "peer", "admin"].into_iter().zip(levels.credentials.refused) {
                 metrics::counter!("quorate_tls_refused_total", "port" => port).absolute(refused);
             }
-            gauge("quorate_state_bytes", levels.state_bytes);
-            gauge("quorate_sessions", levels.sessions);
-            gauge("quorate_clients", levels.clients);
+            gauge("quorate_state_bytes", status.state_bytes);
+            gauge("quorate_sessions", status.sessions);
+            gauge("quorate_clients", status.clients);
             gauge("quorate_disk_low", levels.disk_low.into());
             gauge("quorate_diverged", levels.differing);
-            gauge("quorate_disk_free_bytes", levels.disk.0);
-            gauge("quorate_disk_total_bytes", levels.disk.1);
-            gauge("quorate_cluster_version", levels.cluster_version);
-            metrics::counter!("quorate_log_syncs_total").absolute(levels.syncs.count);
-            metrics::gauge!("quorate_log_sync_seconds_total").set(levels.syncs.total.as_secs_f64());
-            metrics::gauge!("quorate_log_sync_seconds_max").set(levels.syncs.slowest.as_secs_f64());
-            metrics::counter!("quorate_scrub_passes_total").absolute(levels.scrubbed.passes);
-            metrics::counter!("quorate_scrub_bytes_total").absolute(levels.scrubbed.bytes);
-            metrics::gauge!("quorate_scrub_ended_timestamp_seconds").set(levels.scrubbed.ended_ms as f64 / 1000.0);
+            gauge("quorate_disk_free_bytes", status.disk_free_bytes);
+            gauge("quorate_disk_total_bytes", status.disk_total_bytes);
+            gauge("quorate_cluster_version", status.cluster_version.into());
+            metrics::counter!("quorate_log_syncs_total").absolute(status.syncs);
+            metrics::gauge!("quorate_log_sync_seconds_total").set(status.sync_total.as_secs_f64());
+            metrics::gauge!("quorate_log_sync_seconds_max").set(status.sync_slowest.as_secs_f64());
+            metrics::counter!("quorate_scrub_passes_total").absolute(status.scrub_passes);
+            metrics::counter!("quorate_scrub_bytes_total").absolute(status.scrub_bytes);
+            metrics::gauge!("quorate_scrub_ended_timestamp_seconds").set(status.scrubbed_ms as f64 / 1000.0);
             metrics::gauge!("quorate_uptime_seconds").set(levels.uptime.as_secs_f64());
             metrics::gauge!("quorate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-            let offset = levels.clock_offset_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
+            let offset = status.clock_offset_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
             metrics::gauge!("quorate_clock_offset_seconds").set(offset);
             self.process(levels);
             self.shares(levels);
@@ -533,7 +493,11 @@ mod tests {
         let kept = || Ok(Response::Outcome(Outcome { revision: Revision(1), verdict: Verdict::ClientKept }));
         one.ended(Kind::Client, &kept(), Duration::from_millis(1));
         one.ended(Kind::Load, &Err(Refusal::invalid("no")), Duration::ZERO);
-        let text = one.render(&Levels { applied: 17, log_written_bytes: 5, ..Levels::default() });
+        let text = one.render(&Levels {
+            status: NodeStatus { applied: Some(17), ..NodeStatus::default() },
+            log_written_bytes: 5,
+            ..Levels::default()
+        });
         for line in [
             "quorate_operations_total{operation=\"client\",result=\"client_kept\"} 1",
             "quorate_operations_total{operation=\"load\",result=\"invalid\"} 1",

@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! The running node: clients' calls in, answers out, with everything bounded between.
 //!
 //! This module owns the client port and the admin port, decides what is admitted, batches it for [`crate::raft`], sends it to the
@@ -32,13 +34,11 @@ mod http;
 mod in_flight;
 mod logging;
 mod metrics;
-pub mod offline;
 mod operations;
 mod peer_requests;
 mod reader;
 mod readers;
 mod receiving;
-pub mod recover;
 mod security;
 mod service;
 mod shares;
@@ -49,7 +49,7 @@ mod sweeper;
 
 #[doc(hidden)]
 pub use crate::machine::allow_test_version;
-pub use crate::raft::{Member, Node, is_marked, mark_for_rebuild};
+pub use crate::raft::{Node, is_marked, mark_for_rebuild};
 pub use crate::tls::node_uri;
 #[doc(hidden)]
 pub use applied::AppliedWrite;
@@ -62,17 +62,10 @@ pub use start::{SMALL_BYTES, Tuning};
 
 use std::fmt;
 
-/// Why a node did not start. Nothing was changed. One line that says what to fix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StartError(String);
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+text_error! {
+    /// Why a node did not start. Nothing was changed. One line that says what to fix.
+    StartError(String)
 }
-
-impl std::error::Error for StartError {}
 
 /// Why a node stopped by itself. Acknowledged writes are on disk; the text says what to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]

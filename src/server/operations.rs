@@ -9,11 +9,9 @@ use tonic::{Request, Response, Status};
 
 use super::auth::{Guard, Need};
 use super::clients::{self, Filter};
-use super::config::validate_address;
 use super::edge;
-use crate::raft::members::{MemberChange, Roster};
-use crate::raft::{Backup, Member, Node};
-use crate::types::{ClusterId, NodeId, Refusal, RefusalKind};
+use crate::raft::{Backup, Node};
+use crate::types::{Members, NodeId, Refusal, RefusalKind};
 use crate::wire::v1::operations_server::Operations;
 use crate::wire::{self, v1};
 
@@ -46,9 +44,9 @@ impl OperationsService {
         self.node.outside().map_or(Ok(()), |refusal| Err(wire::status_from_refusal(&refusal)))
     }
 
-    fn members_now(&self, roster: Roster) -> v1::MembersResponse {
+    fn members_now(&self, applied: Members) -> v1::MembersResponse {
         let is_led = self.node.leadership().borrow().leader.is_some();
-        v1::MembersResponse { is_led, ..members_to(self.node.cluster_id(), roster) }
+        v1::MembersResponse { is_led, ..wire::members_to(applied) }
     }
 }
 
@@ -92,8 +90,8 @@ impl Operations for OperationsService {
         self.require_cluster()?;
         // Nobody would be no answer: some are, and this node does not know them yet.
         let late = || Refusal::not_applied(RefusalKind::Unavailable, "this node has not applied the membership yet");
-        let roster = self.node.roster_within(MEMBERS_WAIT).await.ok_or_else(|| wire::status_from_refusal(&late()))?;
-        Ok(Response::new(self.members_now(roster)))
+        let applied = self.node.applied_members_within(MEMBERS_WAIT).await.ok_or_else(|| wire::status_from_refusal(&late()))?;
+        Ok(Response::new(self.members_now(applied)))
     }
 
     async fn change_members(&self, request: Request<v1::ChangeMembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
@@ -102,10 +100,10 @@ impl Operations for OperationsService {
         let v1::ChangeMembersRequest { timeout_ms, force, change } = request.into_inner();
         let timeout_ms = edge::timeout_ms(timeout_ms, given);
         let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
-        let ask = ask_from(change).map_err(refused)?;
+        let change = wire::member_change_from(change).map_err(refused)?;
         self.require_cluster()?;
-        let roster = self.node.change_members(&ask, force, within(timeout_ms)).await.map_err(refused)?;
-        Ok(Response::new(self.members_now(roster)))
+        let applied = self.node.change_members(&change, force, within(timeout_ms)).await.map_err(refused)?;
+        Ok(Response::new(self.members_now(applied)))
     }
 
     async fn hand_over(&self, request: Request<v1::HandOverRequest>) -> Result<Response<v1::HandOverResponse>, Status> {
@@ -139,53 +137,6 @@ impl Operations for OperationsService {
         let filter = Filter::from_message(filter).map_err(refused)?;
         let dropped = clients::drop_clients(&self.node, &self.guard, &filter).await;
         Ok(Response::new(dropped.map_err(refused)?))
-    }
-}
-
-/// The change that is asked for. Errors: `Invalid`, naming the field.
-fn ask_from(change: Option<v1::change_members_request::Change>) -> Result<MemberChange, Refusal> {
-    use v1::change_members_request::Change;
-    let id = |field: &str, id: u64| match id {
-        0 => Err(Refusal::invalid(format!("a node id is at least 1 field={field}"))),
-        id => Ok(NodeId(id)),
-    };
-    Ok(match change.ok_or_else(|| Refusal::invalid("field is missing field=change"))? {
-        Change::Add(member) => MemberChange::Add(member_from(member)?),
-        Change::Promote(node) => MemberChange::Promote(id("promote", node)?),
-        Change::Remove(node) => MemberChange::Remove(id("remove", node)?),
-        Change::Replace(v1::change_members_request::Replace { old, new }) => {
-            MemberChange::Replace { old: id("old", old)?, new: id("new", new)? }
-        }
-        Change::Update(member) => MemberChange::Update(member_from(member)?),
-    })
-}
-
-fn member_from(member: v1::Member) -> Result<Member, Refusal> {
-    let v1::Member { id, client, peer, admin, voter: _ } = member;
-    if id == 0 {
-        return Err(Refusal::invalid("a node id is at least 1 field=id"));
-    }
-    for (field, address) in [("client", &client), ("peer", &peer), ("admin", &admin)] {
-        validate_address(address).map_err(|why| Refusal::invalid(format!("address {why} field={field} value={address:?}")))?;
-    }
-    Ok(Member { id: NodeId(id), peer_address: peer, client_address: client, admin_address: admin, voter: false })
-}
-
-fn members_to(cluster: Option<ClusterId>, roster: Roster) -> v1::MembersResponse {
-    let member = |member: Member| v1::Member {
-        id: member.id.0,
-        client: member.client_address,
-        peer: member.peer_address,
-        admin: member.admin_address,
-        voter: member.voter,
-    };
-    v1::MembersResponse {
-        cluster_id: super::answers::cluster_bytes(cluster),
-        members: roster.members.into_iter().map(member).collect(),
-        revision: roster.revision,
-        largest_id: roster.largest.0,
-        leaving: roster.leaving.into_iter().map(|id| id.0).collect(),
-        is_led: false,
     }
 }
 

@@ -174,21 +174,19 @@ impl Share {
 
     /// Counts an operation's bytes from now on, in `total` too. While half of the total is free a token may exceed its share.
     ///
-    /// Errors: too much is in flight, of this token or in all. Nothing changed.
-    pub fn charge(&self, total: &Arc<AtomicU64>, bytes: u64) -> Result<BytePermit, Refusal> {
+    /// `None`: too much is in flight in all. Errors: too much of this token is. Nothing changed.
+    pub fn charge(&self, total: &Arc<AtomicU64>, bytes: u64) -> Result<Option<BytePermit>, Refusal> {
         let own = &self.live.in_flight;
         let used = own.fetch_add(bytes, Ordering::Relaxed);
         if let Err(refusal) = self.room_in_flight(used, total, bytes) {
             own.fetch_sub(bytes, Ordering::Relaxed);
             return Err(refusal);
         }
-        match BytePermit::within(total, bytes, IN_FLIGHT_BYTES_MAX) {
-            Some(permit) => Ok(permit.with(own)),
-            None => {
-                own.fetch_sub(bytes, Ordering::Relaxed);
-                Err(super::admission::too_many_bytes())
-            }
+        let permit = BytePermit::within(total, bytes, IN_FLIGHT_BYTES_MAX);
+        if permit.is_none() {
+            own.fetch_sub(bytes, Ordering::Relaxed);
         }
+        Ok(permit.map(|permit| permit.with(own)))
     }
 
     /// Whether [`Share::charge`] would have room now for an operation that is still arriving. Errors: likely not; nothing changed.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-use super::config::{Config, is_loopback};
+use super::config::Config;
 use super::context::{Access, ServerContext};
 use super::dispatch::{Calls, Dispatcher};
 use super::edge::Named;
@@ -198,7 +198,7 @@ impl Server {
         let client_port = listen(&*net, node, client, at_client).await.map_err(StartError)?;
         let admin_port = listen(&*net, node, admin, at_admin).await.map_err(StartError)?;
         let incoming = listen(&*net, node, peer, at_peer).await.map_err(StartError)?;
-        if security.guard.is_open() && !is_loopback(at_client.1) {
+        if security.guard.is_open() && !crate::types::is_loopback(at_client.1) {
             tracing::warn!(
                 address = at_client.1,
                 "no tokens: every caller that can connect to the client port may do everything; see [auth]"

@@ -6,15 +6,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::answers::cluster_bytes;
 use super::context::ServerContext;
-use super::health::{Check, Facts};
+use super::health::Facts;
 use super::history::{self, Counted, History};
-use crate::machine::newest_version;
-use crate::raft::{CLUSTER_VERSION_MIN, Member, Node, Role, reason};
-use crate::types::NodeId;
+use crate::raft::{Node, reason};
+use crate::types::{Member, NodeId, NodeStatus, Role};
 use crate::wire::peer::v1::{StatusRequest, peer_client::PeerClient};
-use crate::wire::v1;
+use crate::wire::{self, v1};
 
 /// How long another node may take to answer, beyond what it was asked to wait for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,10 +43,10 @@ impl Reporter {
                 at: self.context.now(),
                 answered: self.context.metrics().answered(),
                 spread: self.context.metrics().spread(),
-                syncs: status.syncs.count,
-                sync_us: micros(status.syncs.total),
+                syncs: status.syncs,
+                sync_us: status.sync_total.as_micros() as u64,
                 leads: status.role == Role::Leader && status.leader == Some(self.node.id()),
-                behind: status.behind,
+                behind: self.node.behind(),
             }
         };
         history::run(&self.history, counted, stop).await;
@@ -66,63 +64,27 @@ impl Reporter {
         let (digest_index, digest) = match waited {
             Some((index, Some(digest))) => (Some(index), Some(digest)),
             Some((_, None)) => (None, None),
-            None => (status.digest_index, status.digest_index.map(|_| status.digest)),
+            None => (status.digest_index, status.digest),
         };
-        let id = self.node.id();
-        let member = self.node.members().into_iter().find(|member| member.id == id);
+        let member = self.node.members().into_iter().find(|member| member.id == status.id);
         let voter = member.as_ref().map(|member| member.voter);
         let (client_address, peer_address) = member.map(|member| (member.client_address, member.peer_address)).unwrap_or_default();
-        v1::NodeStatus {
-            id: id.0,
+        let said = NodeStatus {
             client_address,
             peer_address,
-            reachable: true,
-            error: String::new(),
-            role: role(status.role).into(),
-            term: status.term,
-            leader: status.leader.map(|leader| leader.0),
-            last_log: status.last_log,
-            committed: status.committed,
-            applied: status.applied,
-            flushed: status.flushed,
-            purged: status.purged,
             digest,
             digest_index,
-            sessions: status.sessions,
-            clients: status.clients,
-            log_bytes: status.log_bytes,
-            state_bytes: status.state_bytes,
-            machine_time_ms: status.machine_time_ms,
             wall_ms: self.context.wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster_version: status.cluster_version.into(),
-            uptime_ms: self.context.uptime().as_millis() as u64,
+            uptime: self.context.uptime(),
             pid: std::process::id().into(),
-            checks: self.checks(),
-            clock_offset_ms: status.clock_offset_ms,
-            disk_free_bytes: status.disk.0,
-            disk_total_bytes: status.disk.1,
-            configuration_hash: status.configuration_hash,
-            cluster_version_min: CLUSTER_VERSION_MIN.into(),
-            cluster_version_max: newest_version().into(),
-            syncs: status.syncs.count,
-            sync_us_total: micros(status.syncs.total),
-            sync_us_max: micros(status.syncs.slowest),
+            checks: Facts::of(&self.context).checks(),
             writes,
             reads,
-            scrub_passes: status.scrubbed.passes,
-            scrub_bytes: status.scrubbed.bytes,
-            scrubbed_ms: status.scrubbed.ended_ms,
             voter,
-            samples: self.history.newest(samples as usize, self.context.now()),
-        }
-    }
-
-    fn checks(&self) -> Vec<v1::Check> {
-        let checks = Facts::of(&self.context).checks().into_iter();
-        let check =
-            |check: Check| v1::Check { name: check.name.into(), ok: check.ok, required: check.required, detail: check.detail };
-        checks.map(check).collect()
+            ..status
+        };
+        v1::NodeStatus { samples: self.history.newest(samples as usize, self.context.now()), ..wire::node_status_to(said) }
     }
 
     /// The status of all members, in order of ids; for those that do not answer in time, the reason. Cancel safe.
@@ -141,7 +103,7 @@ impl Reporter {
         members.sort_by_key(|member| member.id);
         let asked = members.iter().filter(|member| !request.local || member.id == me);
         let nodes = join_all(asked.map(|member| self.one(member, request.digest_at, timeout, samples))).await;
-        v1::StatusResponse { cluster_id: cluster_bytes(self.node.cluster_id()), cluster_name: self.name.to_string(), nodes }
+        v1::StatusResponse { cluster_id: wire::cluster_id_to(self.node.cluster_id()), cluster_name: self.name.to_string(), nodes }
     }
 
     async fn one(&self, member: &Member, digest_at: u64, timeout: Duration, samples: u32) -> v1::NodeStatus {
@@ -171,18 +133,5 @@ impl Reporter {
         let request = StatusRequest { route: Some(peer.route), digest_at, timeout_ms, samples };
         let answered = PeerClient::new(peer.channel).status(request).await;
         answered.map(tonic::Response::into_inner).map_err(|status| reason(&status))
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn role(role: Role) -> v1::Role {
-    match role {
-        Role::Leader => v1::Role::Leader,
-        Role::Follower => v1::Role::Follower,
-        Role::Learner => v1::Role::Learner,
-        Role::Candidate => v1::Role::Candidate,
     }
 }

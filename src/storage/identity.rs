@@ -7,15 +7,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::env::{Disk, Env, u64_from};
+use crate::env::{Disk, Env, replace_file, u64_from};
 use crate::types::{ClusterId, InstanceId, NodeId, bounded};
 
 const FILE: &str = "identity";
-const TEMPORARY: &str = "identity.tmp";
 const FIRST_LINE: &str = "quorate identity 1";
 const FILE_BYTES_MAX: u64 = 4096;
 
@@ -234,18 +233,8 @@ impl Identity {
     }
 
     fn replace(&mut self, fields: Fields) -> Result<(), Error> {
-        let write = || -> io::Result<()> {
-            let temporary = self.dir.join(TEMPORARY);
-            if self.disk.exists(&temporary)? {
-                self.disk.remove(&temporary)?;
-            }
-            let file = self.disk.create(&temporary)?;
-            file.write_at(&[IoSlice::new(fields.text().as_bytes())], 0)?;
-            file.sync()?;
-            self.disk.rename(&temporary, &self.dir.join(FILE))?;
-            self.disk.sync_dir(&self.dir)
-        };
-        write().map_err(|error| Error::Io { file: self.dir.join(FILE), error })?;
+        let written = replace_file(&*self.disk, &self.dir, FILE, &fields.text());
+        written.map_err(|error| Error::Io { file: self.dir.join(FILE), error })?;
         self.fields = fields;
         Ok(())
     }

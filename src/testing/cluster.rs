@@ -376,14 +376,7 @@ impl Cluster {
 
     /// A node, as a change of the members names it. Errors: there is none.
     pub fn member(&self, node: impl Into<NodeId>) -> Result<Member, Error> {
-        let member = self.config.member(node.into()).map_err(failed)?;
-        Ok(Member {
-            id: member.id,
-            client_address: member.client.clone(),
-            peer_address: member.peer.clone(),
-            admin_address: member.admin.clone(),
-            voter: false,
-        })
+        Ok(self.config.member(node.into()).map_err(failed)?.member())
     }
 
     /// Takes the disk out of a node that does not run and puts an empty one in. Errors: it runs, or its disk is real.

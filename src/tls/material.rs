@@ -16,17 +16,10 @@ use crate::env::Clock;
 /// The versions that both ends speak.
 pub const VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// Why certificates or keys can't be used: one line, without anything of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(pub(super) String);
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+text_error! {
+    /// Why certificates or keys can't be used: one line, without anything of a key.
+    Error(pub(super) String)
 }
-
-impl std::error::Error for Error {}
 
 /// The provider of this process, whatever another library may have installed as its default.
 pub fn provider() -> Arc<CryptoProvider> {

@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! TLS on every port: the one owner of rustls.
 //!
 //! It promises TLS 1.3 and nothing older, with rustls' `ring` provider whatever other provider the process may hold; that what a
@@ -10,6 +12,7 @@
 mod accept;
 mod connect;
 mod dial;
+mod endpoint;
 mod material;
 #[cfg(feature = "server")]
 mod nodes;
@@ -19,6 +22,9 @@ mod validity;
 pub use accept::{Acceptor, ClientCertificates, Hosts, Port, check_member};
 pub use connect::{TlsConnector, refused_by_peer};
 pub use dial::{DialError, Heard, Obstacle, Starts, TcpDial};
+pub use endpoint::endpoint;
+#[cfg(feature = "server")]
+pub use endpoint::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES};
 pub use material::{Error, Identity, Roots};
 #[cfg(feature = "server")]
 pub use nodes::{PeerCertificate, host_of, node_uri};

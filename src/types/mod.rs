@@ -3,20 +3,27 @@
 //! Plain data with its own validation; no IO, no serialization format. The wire's messages are converted to these types before
 //! anything else looks at them, and the machine's commands are made of them.
 
+mod address;
 mod change;
 mod id;
+mod member;
 mod number;
 mod outcome;
 #[cfg(feature = "server")]
 mod planted;
 mod read;
 mod refusal;
+mod status;
 
+#[doc(hidden)]
+pub use address::{is_loopback, validate_address, validate_listen_address};
 pub use change::{Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, OnConflict, Request, Write};
 pub use id::{
     ClientId, ClusterId, InstanceId, InvalidId, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version, set_log_hash_key,
 };
+pub use member::{Member, MemberChange, Members};
 pub use number::{OutOfRange, bounded};
 pub use outcome::{Outcome, Saved, Swept, TooLarge, Verdict};
-pub use read::{Consistency, Have, List, ListPage, Listed, Load, Loaded, LoadedContent, SessionInfo};
+pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, Loaded, LoadedContent, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};
+pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role};

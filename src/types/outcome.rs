@@ -1,6 +1,6 @@
 //! The machine's answers. An outcome is the only thing that settles a write.
 
-use super::{ClientId, Revision, Version};
+use super::{ClientId, ContentVersion, Revision, Version};
 
 /// The answer of the machine to one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,16 +15,10 @@ pub struct Outcome {
 /// A save that was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Saved {
-    /// The session's version now.
-    pub version: Version,
-    /// The log index that created the session.
-    pub create_revision: Revision,
-    /// Items it holds now.
-    pub items: u64,
-    /// The number its next chunk will get.
-    pub next_chunk: u64,
+    /// The stored content.
+    pub content: ContentVersion,
     /// Whether the delta was appended to a newer state than its base. The stored content then holds others' items too: a client
-    /// must not take its own content for that of `version`.
+    /// must not take its own content for that of this version.
     pub rebased: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Blob, Chunk, Counters, Revision, SessionId, Version};
+use super::{Base, Blob, Chunk, Counters, Expected, Revision, SessionId, Version};
 
 /// Which guarantee a read has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,17 +14,30 @@ pub enum Consistency {
     Stale,
 }
 
-/// The content that the reader has already.
+/// The name of one content of a session, for ever: of a stored one, or of the one that a reader has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Have {
-    /// The log index that created the session it knows.
-    pub create_revision: Revision,
-    /// The version it knows.
+pub struct ContentVersion {
+    /// The session's version with this content.
     pub version: Version,
-    /// Items it knows.
+    /// The log index that created the session.
+    pub create_revision: Revision,
+    /// Items it holds.
     pub items: u64,
-    /// The chunk number after the last it knows.
+    /// The number its next chunk will get.
     pub next_chunk: u64,
+}
+
+impl ContentVersion {
+    /// The base of a delta that is made against this content.
+    pub fn base(self) -> Base {
+        let Self { version, create_revision, items, next_chunk: _ } = self;
+        Base::At { create_revision, version, items }
+    }
+
+    /// The expectation of a conditional write that replaces this content.
+    pub fn expected(self) -> Expected {
+        Expected::At { version: self.version, create_revision: Some(self.create_revision) }
+    }
 }
 
 /// A read of one session.
@@ -33,7 +46,7 @@ pub struct Load {
     /// The session.
     pub id: SessionId,
     /// The content that the reader has, to get only what is new.
-    pub have: Option<Have>,
+    pub have: Option<ContentVersion>,
     /// The guarantee asked for.
     pub consistency: Consistency,
 }
@@ -67,6 +80,7 @@ impl Default for List {
 
 /// A session's metadata, without its content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionInfo {
     /// The log index that created it.
     pub create_revision: Revision,
@@ -92,6 +106,14 @@ pub struct SessionInfo {
     pub deadline_ms: Option<u64>,
     /// Milliseconds until then, when it was read; `None`: it never expires, or the node that answered does not say.
     pub remaining_ms: Option<u64>,
+}
+
+impl SessionInfo {
+    /// The name of its content.
+    pub fn content_version(&self) -> ContentVersion {
+        let Self { version, create_revision, items, next_chunk, .. } = *self;
+        ContentVersion { version, create_revision, items, next_chunk }
+    }
 }
 
 /// Content of a session, or what is new of it.
@@ -123,6 +145,7 @@ pub enum Loaded {
 
 /// One line of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Listed {
     /// The session.
     pub id: SessionId,
@@ -132,6 +155,7 @@ pub struct Listed {
 
 /// One page of a listing, in order of ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListPage {
     /// The last entry applied to what this page saw. Pages of one listing each have their own.
     pub revision: Revision,

@@ -1,3 +1,5 @@
+//! Not part of the interface: any release may change it.
+//!
 //! The wire: generated messages and services, and the conversions between them and [`crate::types`].
 //!
 //! Writes, loads, listings, outcomes and refusals become [`crate::types`] here and nowhere else, validated, and go back the same way: the
@@ -10,7 +12,8 @@ mod load;
 mod refusal;
 
 pub use convert::{
-    cluster_id_from, list_from, list_page_from, list_page_to, list_to, load_from, load_to, outcome_from, outcome_to, verify_blobs,
+    cluster_id_from, cluster_id_to, list_from, list_page_from, list_page_to, list_to, load_from, load_to, member_change_from,
+    member_change_to, members_from, members_to, node_status_from, node_status_to, outcome_from, outcome_to, verify_blobs,
     write_from, write_to,
 };
 pub use load::{Assembled, LoadAssembler, LoadFrames};

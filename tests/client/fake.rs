@@ -245,7 +245,9 @@ impl State {
 
     fn list(&self, list: &quorate::types::List) -> quorate::types::ListPage {
         let (sessions, more) = self.machine.list(&list.prefix, list.after.as_ref().map(SessionId::as_str), list.limit);
-        quorate::types::ListPage { revision: self.revision(), sessions, more, age_ms: None }
+        let mut page = quorate::types::ListPage::default();
+        (page.revision, page.sessions, page.more) = (self.revision(), sessions, more);
+        page
     }
 
     fn revision(&self) -> Revision {

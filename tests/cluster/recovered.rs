@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use quorate::client::{Content, WriteOptions};
 use quorate::limits::NUMBER_MAX;
-use quorate::server::recover::Survivor;
+use quorate::offline::Survivor;
 use quorate::testing;
 use quorate::types::NodeId;
 use quorate::wire::peer::v1 as peer;

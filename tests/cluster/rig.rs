@@ -321,7 +321,7 @@ fn outcome(response: &v1::SubmitResponse) -> Outcome {
 /// The version a save got.
 pub fn version(outcome: &Outcome) -> u64 {
     match &outcome.verdict {
-        Verdict::Saved(saved) => saved.version.0,
+        Verdict::Saved(saved) => saved.content.version.0,
         other => panic!("not saved: {other:?}"),
     }
 }

@@ -72,7 +72,7 @@ async fn a_node_has_looked_at_its_disk_before_it_serves() {
     let options = quorate::server::Options { config, node: 1.into(), data_dir, bootstrap: true, env };
     // On one thread: what the start has spawned has not run yet.
     let server = quorate::server::Server::start(options).await.expect("it starts");
-    let (free, total) = server.node().status().disk;
+    let (free, total) = server.node().disk();
     assert!(free > 0 && total > 0, "free={free} total={total}");
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use quorate::client::{Client, Content, WriteOptions};
-use quorate::server::offline::StoppedNode;
+use quorate::offline::StoppedNode;
 use quorate::testing::Cluster;
 use quorate::types::{Counters, Expected, Expiry, Version};
 

@@ -355,9 +355,8 @@ impl World {
                 if appended {
                     self.acknowledged.insert(format!("{n}.{}", request.sequence));
                 }
-                let (create_revision, version, items) = (saved.create_revision, saved.version, saved.items);
                 // After a rebase the stored items are not this caller's; it loads.
-                let known = if saved.rebased { self.current() } else { Base::At { create_revision, version, items } };
+                let known = if saved.rebased { self.current() } else { saved.content.base() };
                 self.finish(n);
                 self.callers[n].known = known;
             }
@@ -394,7 +393,7 @@ impl World {
         }
         assert!(is_fresh, "a new request got an old answer");
         let written = match &outcome.verdict {
-            Verdict::Saved(saved) => Some(saved.version),
+            Verdict::Saved(saved) => Some(saved.content.version),
             Verdict::Deleted { version } => Some(*version),
             _ => None,
         };
@@ -451,7 +450,7 @@ impl World {
         });
         for (key, outcome) in asked.filter_map(|key| Some((key, self.answers.get(&key)?))) {
             let created = match &outcome.verdict {
-                Verdict::Saved(saved) => (rank(saved.create_revision), saved.items, saved.rebased),
+                Verdict::Saved(saved) => (rank(saved.content.create_revision), saved.content.items, saved.rebased),
                 _ => (None, 0, false),
             };
             (key, created, std::mem::discriminant(&outcome.verdict)).hash(&mut hasher);

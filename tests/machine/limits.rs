@@ -76,7 +76,7 @@ fn a_full_table_of_outcomes_answers_busy_and_records_nothing() {
     let Verdict::Saved(saved) = lab.write(1000, save(client, 3, &id("a"), 0, Expiry::Keep)).verdict else {
         panic!("there is room again");
     };
-    assert_eq!(saved.version, Version(3), "the busy one was not executed");
+    assert_eq!(saved.content.version, Version(3), "the busy one was not executed");
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use quorate::types::{
-    Base, Blob, Change, Chunk, ClientId, Expected, Expiry, Nonce, OnConflict, Outcome, Revision, Saved, Verdict, Version, Write,
+    Base, Blob, Change, Chunk, ClientId, ContentVersion, Expected, Expiry, Nonce, OnConflict, Outcome, Revision, Saved, Verdict,
+    Version, Write,
 };
 
 pub const TOMBSTONE_MS: u64 = 7 * 24 * 3_600_000;
@@ -187,13 +188,13 @@ impl Model {
             },
             _ => None,
         };
-        let saved = Saved {
+        let content = ContentVersion {
             version: Version(next.version),
             create_revision: Revision(next.created),
             items: next.items(),
             next_chunk: next.next_chunk,
-            rebased: !matches,
         };
+        let saved = Saved { content, rebased: !matches };
         self.tombstones.remove(id.as_str());
         self.sessions.insert(id.as_str().to_owned(), next);
         Verdict::Saved(saved)

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use quorate::machine::{Command, Plan};
 use quorate::types::{
-    Base, Change, ClientId, Counters, Expected, Expiry, Have, Load, OnConflict, Outcome, Request, Revision, Sequence, SessionInfo,
-    Verdict, Version, Write,
+    Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Load, OnConflict, Outcome, Request, Revision, Saved,
+    Sequence, SessionInfo, Verdict, Version, Write,
 };
 
 use crate::lab::{Lab, blob, chunk, id, nonce};
@@ -124,7 +124,12 @@ impl Runner {
     fn load(&self, words: &Words) -> String {
         let have = words.get("have").map(|text| {
             let parts = numbers(text, '/');
-            Have { create_revision: Revision(parts[0]), version: Version(parts[1]), items: parts[2], next_chunk: parts[3] }
+            ContentVersion {
+                create_revision: Revision(parts[0]),
+                version: Version(parts[1]),
+                items: parts[2],
+                next_chunk: parts[3],
+            }
         });
         let load = Load { id: id(words["id"]), have, consistency: Default::default() };
         match self.lab.machine.plan(&load) {
@@ -202,11 +207,11 @@ fn change(words: &Words) -> Change {
 
 fn show(outcome: &Outcome, index: u64) -> String {
     let verdict = match &outcome.verdict {
-        Verdict::Saved(saved) => {
-            let rebased = if saved.rebased { " rebased" } else { "" };
+        Verdict::Saved(Saved { content, rebased }) => {
+            let rebased = if *rebased { " rebased" } else { "" };
             format!(
                 "Saved version={} created={} items={} next_chunk={}{rebased}",
-                saved.version, saved.create_revision, saved.items, saved.next_chunk
+                content.version, content.create_revision, content.items, content.next_chunk
             )
         }
         Verdict::Conflict { actual, tombstone } => format!("Conflict actual={actual} tombstone={tombstone}"),

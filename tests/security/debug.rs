@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate::client::{BackupPiece, Content, Session, Tls};
 use quorate::machine::RowChange;
 use quorate::storage::log::Record;
-use quorate::types::{Blob, Change, Chunk, Counters, LogId, Revision, SessionId, SessionInfo};
+use quorate::types::{Blob, Change, Chunk, Counters, LogId, SessionId};
 
 #[test]
 fn no_debug_shows_content_an_id_or_a_key() {
@@ -14,8 +14,9 @@ fn no_debug_shows_content_an_id_or_a_key() {
     let chunk = Chunk { item_count: 1, blob: blob.clone() };
     let change = Change::Full { chunks: vec![chunk], head: blob, counters: Counters::default() };
     let content = Content::Transcript { messages: vec![secret()], head: secret(), counters: Counters::default() };
-    let session = Session { info: SessionInfo::default(), revision: Revision(1), content };
-    let piece = BackupPiece { data: secret(), rows_done: 1, rows_total: 2, revision: Revision(3) };
+    let session = Session::new(content);
+    let mut piece = BackupPiece::default();
+    piece.data = secret();
     let row = RowChange { table: 1, key: secret(), value: Some(secret()) };
     let record = Record { log_id: LogId::default(), payload: secret() };
     let list = quorate::client::List { prefix: "debugsecret".into(), ..Default::default() };

@@ -99,7 +99,7 @@ impl Audit {
         }
         self.note_client(entry.stamp_ms, write, outcome);
         let version = match outcome.verdict {
-            Verdict::Saved(saved) => saved.version.0,
+            Verdict::Saved(saved) => saved.content.version.0,
             Verdict::Deleted { version } => version.0,
             _ => return,
         };

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use quorate::raft::{Role, Status};
+use quorate::types::{NodeStatus, Role};
 
 static SEEN: Mutex<Seen> = Mutex::new(Seen {
     granted: BTreeMap::new(),
@@ -57,7 +57,7 @@ pub fn take_proposed() -> bool {
 }
 
 /// Judges what a node's process says of itself; `process` counts them from 1.
-pub fn judge(node: u64, process: u64, status: &Status) -> Option<String> {
+pub fn judge(node: u64, process: u64, status: &NodeStatus) -> Option<String> {
     let mut seen = seen();
     let granted = seen.granted.get(&node).copied().unwrap_or_default();
     let known = seen.promised.entry(node).or_insert((process, 0));

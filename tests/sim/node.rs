@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use quorate::env::{Clock, Env};
 use quorate::limits::intervals;
-use quorate::raft::{Applied, Leadership, LogKept, Node, Observer, Read, Role, ScrubOptions, Status};
+use quorate::raft::{Applied, Leadership, LogKept, Node, Observer, Read, ScrubOptions};
 use quorate::server::config::Config;
 use quorate::server::{Options, Server, Tuning};
 use quorate::storage::{log, state};
 use quorate::testing::disk::SimDisk;
 use quorate::testing::inline::SeededRandom;
 use quorate::testing::tasks::TaskWorkers;
-use quorate::types::{Consistency, List};
+use quorate::types::{Consistency, List, NodeStatus, Role};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -140,39 +140,36 @@ impl Slot {
     /// Takes note of who leads, as a node says.
     fn look_at_leader(&mut self, node: &Node, leadership: &Leadership) {
         self.believes = leadership.leader.as_ref().map(|leader| leader.node.0);
-        let roster = node.roster();
+        let applied = node.applied_members();
         self.settled.clear();
-        if roster.leaving.is_empty() {
-            self.settled.extend(roster.members.iter().filter(|member| member.voter).map(|member| member.id.0));
+        if applied.leaving.is_empty() {
+            self.settled.extend(applied.members.iter().filter(|member| member.voter).map(|member| member.id.0));
         }
     }
 
     /// Takes note of what a node says of itself; gives the end of its log.
-    fn look(&mut self, id: u64, upgrades: bool, status: &Status, last_log: Option<u64>) -> Option<u64> {
+    fn look(&mut self, id: u64, upgrades: bool, status: &NodeStatus, last_log: Option<u64>) -> Option<u64> {
         if !self.wiped {
             self.violations.extend(invariants::judge(id, self.starts, status));
         }
         self.leads = status.role == Role::Leader;
         self.applied = status.applied.unwrap_or(0);
-        if let Some(index) = status.digest_index {
-            let seen = *self.digests.lock().expect("no host panics with it").entry(index).or_insert(status.digest);
+        if let (Some(index), Some(digest)) = (status.digest_index, status.digest) {
+            let seen = *self.digests.lock().expect("no host panics with it").entry(index).or_insert(digest);
             if index != self.digest_index {
                 sometimes("digest reported");
             }
             self.digest_index = index;
-            if seen != status.digest {
-                self.violations.push(format!("replicas differ index={index} {seen:x} {:x}", status.digest));
+            if seen != digest {
+                self.violations.push(format!("replicas differ index={index} {seen:x} {digest:x}"));
             }
         }
-        if status.scrubbed.passes > self.scrubs {
+        if status.scrub_passes > self.scrubs {
             sometimes("disk read whole");
         }
-        self.scrubs = status.scrubbed.passes;
-        if status.scrubbed.passes > 0 && !self.wiped {
+        self.scrubs = status.scrub_passes;
+        if status.scrub_passes > 0 && !self.wiped {
             self.corrupt = false;
-        }
-        if !status.differing.is_empty() {
-            self.violations.push("a node says that replicas differ".to_owned());
         }
         if last_log.is_some() && status.purged > last_log {
             self.installs += 1;
@@ -265,6 +262,9 @@ impl Host {
                 {
                     let mut slot = slot.lock().expect("no host panics with it");
                     last_log = slot.look(id, upgrades, &node.status(), last_log);
+                    if !node.differing().is_empty() {
+                        slot.violations.push("a node says that replicas differ".to_owned());
+                    }
                     slot.voters = Arc::new(voters);
                     let leadership = node.leadership().borrow().clone();
                     slot.look_at_leader(&node, &leadership);

@@ -108,5 +108,7 @@ impl Operator {
 fn member(id: NodeId) -> Member {
     let name = Host::name(id.0);
     let at = |port: u16| format!("{name}:{port}");
-    Member { id, client_address: at(7460), peer_address: at(7461), admin_address: at(7462), voter: false }
+    let mut member = Member::new(id);
+    (member.client_address, member.peer_address, member.admin_address) = (at(7460), at(7461), at(7462));
+    member
 }

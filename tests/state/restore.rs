@@ -7,15 +7,14 @@ use bytes::Bytes;
 use quorate::env::{Env, SystemClock, ThreadWorkers};
 use quorate::machine::{Command, Entry, Machine, rows};
 use quorate::offline::{Target, restore};
-use quorate::raft::Member;
 use quorate::storage::backup::{Header, Reader, Writer};
 use quorate::storage::log::{self, Log};
 use quorate::storage::state::{self, Error, State};
 use quorate::testing::disk::SimDisk;
 use quorate::testing::inline::SeededRandom;
 use quorate::types::{
-    Blob, Change, ClientId, ClusterId, Counters, Expiry, LogId, NodeId, Nonce, Outcome, Request, Revision, Sequence, SessionId,
-    Verdict, Write,
+    Blob, Change, ClientId, ClusterId, Counters, Expiry, LogId, Member, NodeId, Nonce, Outcome, Request, Revision, Sequence,
+    SessionId, Verdict, Write,
 };
 
 use crate::rig::{FakeLog, Model};
@@ -50,7 +49,7 @@ impl Node {
             Change::Full { chunks: Vec::new(), head: Blob::plain(Bytes::from_static(b"h")), counters: Counters::default() };
         let id = SessionId::new(id).unwrap();
         match self.write(Write::Save { request, id, change, expiry: Expiry::Keep }).verdict {
-            Verdict::Saved(saved) => saved.create_revision,
+            Verdict::Saved(saved) => saved.content.create_revision,
             other => panic!("it is not saved: {other:?}"),
         }
     }
@@ -98,13 +97,7 @@ fn no_create_revision_or_client_comes_twice_after_a_restore() {
     }
 
     let data_dir = Path::new("/restored").to_owned();
-    let member = Member {
-        id: NodeId(1),
-        peer_address: "a:1".into(),
-        client_address: "a:2".into(),
-        admin_address: "a:3".into(),
-        voter: true,
-    };
+    let member = Member::new(NodeId(1));
     let target = Target { cluster: ClusterId([2; 16]), node: NodeId(1), members: vec![member], data_dir: data_dir.clone() };
     restore(&env, Reader::open(&backup[..]).unwrap(), &target, |_| {}).unwrap();
 

@@ -17,6 +17,7 @@ const PARTS: &[Part] = &[
     Part { path: "src/limits", modules: &[], crates: &[] },
     Part { path: "src/mutant/", modules: &["mutant"], crates: &[] },
     Part { path: "src/docs/", modules: &[], crates: &[] },
+    Part { path: "src/text_error", modules: &[], crates: &[] },
     Part { path: "src/types/", modules: &["types", "limits"], crates: &["bytes", "crc32c"] },
     // It encodes commands, which the machine owns; the machine's rows name it in turn. The two are one layer.
     Part { path: "src/codec", modules: &["codec", "machine", "types", "limits"], crates: &["bincode", "bytes"] },
@@ -87,7 +88,7 @@ const PARTS: &[Part] = &[
     },
     Part { path: "src/testing/load/", modules: LOAD_MODULES, crates: &["tokio", "serde_json", "bytes", "hdrhistogram"] },
     Part { path: "src/testing/load/bob.rs", modules: LOAD_MODULES, crates: &["bob_core", "serde_json", "bytes"] },
-    Part { path: "src/bin/", modules: &["client", "server", "types", "limits", "env"], crates: BINARY_CRATES },
+    Part { path: "src/bin/", modules: &["client", "server", "offline", "types", "limits", "env"], crates: BINARY_CRATES },
     // Besides what all of it may: it puts the library of load on a cluster.
     Part {
         path: "src/bin/quorate/commands/bench",

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::view::{Append, Item, Meter, New, Step, View};
 use crate::limits::SESSION_CHUNKS_REPACK;
 use crate::mutant::{self, Mutant};
-use crate::types::{Base, ClusterId, Expected, Have, OnConflict, Revision, Saved, SessionInfo, Version};
+use crate::types::{ClusterId, ContentVersion, Expected, OnConflict, Saved, SessionInfo, Version};
 
 /// Contents remembered of one session.
 const BASES_MAX: usize = 512;
@@ -24,31 +24,12 @@ const OWN_MAX: usize = 512;
 /// Identities kept of a session whose contents were dropped.
 const STRIPPED_MAX: usize = 4;
 
-/// A content of a session, named for ever.
+/// A content of a session in a cluster, and where its chunks begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ContentVersion {
+pub(crate) struct StoredContent {
     pub cluster: ClusterId,
-    pub create_revision: Revision,
-    pub version: Version,
-    pub items: u64,
+    pub content: ContentVersion,
     pub first_chunk: u64,
-    pub next_chunk: u64,
-}
-
-impl ContentVersion {
-    pub fn have(&self) -> Have {
-        let Self { create_revision, version, items, next_chunk, .. } = *self;
-        Have { create_revision, version, items, next_chunk }
-    }
-
-    pub fn base(&self) -> Base {
-        let Self { create_revision, version, items, .. } = *self;
-        Base::At { create_revision, version, items }
-    }
-
-    fn expected(&self) -> Expected {
-        Expected::At { version: self.version, create_revision: Some(self.create_revision) }
-    }
 }
 
 /// The content a save is made against.
@@ -56,7 +37,7 @@ impl ContentVersion {
 pub(crate) enum Origin {
     /// There is no session; in the cluster that said so, if one did.
     Absent(Option<ClusterId>),
-    At(ContentVersion),
+    At(StoredContent),
 }
 
 impl Origin {
@@ -70,14 +51,14 @@ impl Origin {
     fn version(&self) -> Version {
         match self {
             Origin::Absent(_) => Version(0),
-            Origin::At(place) => place.version,
+            Origin::At(place) => place.content.version,
         }
     }
 
     fn expected(&self) -> Expected {
         match self {
             Origin::Absent(_) => Expected::Absent,
-            Origin::At(place) => place.expected(),
+            Origin::At(place) => place.content.expected(),
         }
     }
 }
@@ -85,7 +66,7 @@ impl Origin {
 /// Where a save ended.
 #[derive(Clone, Copy, Debug)]
 struct Done {
-    at: ContentVersion,
+    at: StoredContent,
     /// Whether the stored content is the view that was saved: not after a rebase.
     is_exact: bool,
 }
@@ -183,11 +164,11 @@ impl<T> Default for Session<T> {
 
 impl<T: Item> Session<T> {
     /// The newest content to load from; with its metadata, if that is needed.
-    pub fn newest(&self, with_info: bool) -> Option<(ContentVersion, Arc<View<T>>, Option<SessionInfo>)> {
+    pub fn newest(&self, with_info: bool) -> Option<(StoredContent, Arc<View<T>>, Option<SessionInfo>)> {
         // Chosen first and copied after: there may be hundreds.
         let usable = |known: &&BaseVersion<T>| known.view.is_some() && (!with_info || known.info.is_some());
         let at = |known: &BaseVersion<T>| match known.from {
-            Origin::At(place) => Some((place.create_revision, place.version)),
+            Origin::At(place) => Some((place.content.create_revision, place.content.version)),
             Origin::Absent(_) => None,
         };
         let newest = self.bases.iter().filter(usable).max_by_key(|known| at(known))?;
@@ -203,11 +184,11 @@ impl<T: Item> Session<T> {
     }
 
     /// A load that began at `began` found this content.
-    pub fn learn(&mut self, place: ContentVersion, view: Arc<View<T>>, info: Option<SessionInfo>, began: u64) {
+    pub fn learn(&mut self, place: StoredContent, view: Arc<View<T>>, info: Option<SessionInfo>, began: u64) {
         // Another cluster: nothing known of the old one means anything.
         self.bases.retain(|known| known.from.cluster().is_none_or(|cluster| cluster == place.cluster));
         self.put(Origin::At(place), view, info);
-        self.settle_by_load(place.version, began);
+        self.settle_by_load(place.content.version, began);
     }
 
     /// A load that began at `began` found nothing.
@@ -225,7 +206,9 @@ impl<T: Item> Session<T> {
 
     fn put(&mut self, from: Origin, view: Arc<View<T>>, info: Option<SessionInfo>) {
         let same = |known: &BaseVersion<T>| match (known.from, from) {
-            (Origin::At(one), Origin::At(other)) => one.create_revision == other.create_revision && one.version == other.version,
+            (Origin::At(StoredContent { content: one, .. }), Origin::At(StoredContent { content: other, .. })) => {
+                one.create_revision == other.create_revision && one.version == other.version
+            }
             (Origin::Absent(_), Origin::Absent(_)) => true,
             _ => false,
         };
@@ -313,15 +296,13 @@ impl<T: Item> Session<T> {
     /// A save that was planned ended so.
     pub fn settle(&mut self, plan: &Plan<T>, result: SaveResult) {
         let done = match result {
-            SaveResult::Saved { saved, cluster: Some(cluster), first_chunk } => {
-                let Saved { version, create_revision, items, next_chunk, rebased } = saved;
+            SaveResult::Saved { saved: Saved { content, rebased }, cluster: Some(cluster), first_chunk } => {
                 if rebased {
                     tracing::debug!("a turn was rebased");
                 }
                 // A view that says other than the cluster counts is no content of ours, nor is what was rebased (L12).
-                let is_exact = !rebased && items == plan.view.len() as u64 || mutant::is(Mutant::CacheAfterRebase);
-                let at = ContentVersion { cluster, create_revision, version, items, first_chunk, next_chunk };
-                Some(Done { at, is_exact })
+                let is_exact = !rebased && content.items == plan.view.len() as u64 || mutant::is(Mutant::CacheAfterRebase);
+                Some(Done { at: StoredContent { cluster, content, first_chunk }, is_exact })
             }
             _ => None,
         };
@@ -375,7 +356,7 @@ impl<T: Item> Session<T> {
 
 /// A save whose condition does not depend on what is remembered: a base only makes it smaller.
 fn from_base<T: Item>(
-    base: Option<(ContentVersion, Arc<View<T>>)>,
+    base: Option<(StoredContent, Arc<View<T>>)>,
     expected: Option<Expected>,
     new: &New<'_, T>,
     meter: &Meter,
@@ -422,8 +403,8 @@ fn turn<T: Item>(
     })
 }
 
-fn is_full_of_chunks(place: &ContentVersion) -> bool {
-    place.next_chunk.saturating_sub(place.first_chunk) >= SESSION_CHUNKS_REPACK
+fn is_full_of_chunks(place: &StoredContent) -> bool {
+    place.content.next_chunk.saturating_sub(place.first_chunk) >= SESSION_CHUNKS_REPACK
 }
 
 #[cfg(test)]
@@ -431,7 +412,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::types::Counters;
+    use crate::types::{Counters, Revision};
 
     const REBASE: OnConflict = OnConflict::Rebase;
 
@@ -439,9 +420,9 @@ mod tests {
         texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
     }
 
-    fn place(version: u64, items: u64) -> ContentVersion {
-        let (cluster, create_revision) = (ClusterId([1; 16]), Revision(5));
-        ContentVersion { cluster, create_revision, version: Version(version), items, first_chunk: 0, next_chunk: version }
+    fn place(version: u64, items: u64) -> StoredContent {
+        let content = ContentVersion { create_revision: Revision(5), version: Version(version), items, next_chunk: version };
+        StoredContent { cluster: ClusterId([1; 16]), content, first_chunk: 0 }
     }
 
     fn decide(session: &mut Session<Bytes>, texts: &[&'static str], mode: SaveMode) -> SaveDecision<Bytes> {
@@ -466,9 +447,8 @@ mod tests {
     }
 
     fn saved(version: u64, items: u64, rebased: bool) -> SaveResult {
-        let ContentVersion { create_revision, next_chunk, .. } = place(version, items);
-        let saved = Saved { version: Version(version), create_revision, items, next_chunk, rebased };
-        SaveResult::Saved { saved, cluster: Some(ClusterId([1; 16])), first_chunk: 0 }
+        let StoredContent { cluster, content, first_chunk } = place(version, items);
+        SaveResult::Saved { saved: Saved { content, rebased }, cluster: Some(cluster), first_chunk }
     }
 
     #[test]
@@ -477,7 +457,10 @@ mod tests {
         session.strip();
         assert!(session.newest(false).is_none());
         let plan = plan(&mut session, &["a", "b"], SaveMode::Turn(Version(3), REBASE));
-        assert_eq!((plan.append, plan.expected, plan.on_conflict), (None, Some(place(3, 1).expected()), OnConflict::Reject));
+        assert_eq!(
+            (plan.append, plan.expected, plan.on_conflict),
+            (None, Some(place(3, 1).content.expected()), OnConflict::Reject)
+        );
     }
 
     /// A second save of a turn whose first is not remembered would append it twice.
@@ -498,7 +481,7 @@ mod tests {
         let mut session = loaded(3, &["a"]);
         let first = plan(&mut session, &["a", "b"], SaveMode::Turn(Version(3), REBASE));
         session.settle(&first, saved(5, 3, true));
-        assert_eq!(session.newest(false).map(|(place, ..)| place.version), Some(Version(3)));
+        assert_eq!(session.newest(false).map(|(place, ..)| place.content.version), Some(Version(3)));
         let second = plan(&mut session, &["a", "b", "c"], SaveMode::Turn(Version(3), REBASE));
         assert_eq!((second.from, second.replaceable), (Some(Origin::At(place(5, 3))), false));
         assert_eq!(second.append.map(|append| append.items), Some(items(&["c"])));

@@ -142,20 +142,14 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::bases::ContentVersion;
+    use super::bases::StoredContent;
     use super::view::{New, View};
     use super::*;
-    use crate::types::{ClusterId, Counters, Revision, Version};
+    use crate::types::{ClusterId, ContentVersion, Counters, Revision, Version};
 
     fn remember(cache: &Cache<Bytes>, id: &str, bytes: usize) {
-        let place = ContentVersion {
-            cluster: ClusterId([1; 16]),
-            create_revision: Revision(1),
-            version: Version(1),
-            items: 1,
-            first_chunk: 0,
-            next_chunk: 1,
-        };
+        let content = ContentVersion { create_revision: Revision(1), version: Version(1), items: 1, next_chunk: 1 };
+        let place = StoredContent { cluster: ClusterId([1; 16]), content, first_chunk: 0 };
         let items = [Bytes::from(vec![0; bytes])];
         let new = New { items: &items, head: Bytes::new(), counters: Counters::default() };
         let view = View::empty(&cache.meter).step(&new, &cache.meter).expect("bytes").view;

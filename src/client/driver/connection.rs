@@ -16,7 +16,7 @@ use tonic::{Code, Streaming};
 
 use crate::client::credentials::{Credentials, Link};
 use crate::client::failures::EndpointFailure;
-use crate::limits::{BATCH_OPERATIONS_MAX, LARGE_OPERATION_BYTES, MESSAGE_BYTES_MAX, MIB, NODES_MAX, WRITE_MESSAGE_BYTES_MAX};
+use crate::limits::{BATCH_OPERATIONS_MAX, LARGE_OPERATION_BYTES, MESSAGE_BYTES_MAX, NODES_MAX, WRITE_MESSAGE_BYTES_MAX};
 use crate::mutant::{self, Mutant};
 #[doc(hidden)]
 pub use crate::tls::DialError;
@@ -26,15 +26,8 @@ use crate::wire::v1;
 use crate::wire::v1::operations_client::OperationsClient;
 use crate::wire::v1::sessions_client::SessionsClient;
 
-/// A dead peer is noticed after the interval and the timeout together.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may take to say who the members are.
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes one stream, and one connection, may have on the way to us.
-const STREAM_WINDOW_BYTES: u32 = 4 * MIB as u32;
-const CONNECTION_WINDOW_BYTES: u32 = 8 * MIB as u32;
-
 /// A connection on its way.
 #[doc(hidden)]
 pub type Connecting = Pin<Box<dyn Future<Output = Result<Channel, DialError>> + Send>>;
@@ -172,17 +165,6 @@ impl Broken {
     }
 }
 
-/// The endpoint of `host:port`. Errors: what is wrong with the address.
-pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(format!("http://{address}"))?
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
-}
-
 /// A client with our bounds on a channel.
 pub(crate) fn sessions(channel: Link) -> SessionsClient<Link> {
     SessionsClient::new(channel)
@@ -199,7 +181,7 @@ impl Dial {
     /// Connects within the timeout. Errors: `Unavailable` or `Unauthenticated`, nothing was sent.
     pub async fn connect(&self) -> Result<Link, Broken> {
         let invalid = |error| Broken::unavailable(&self.address, &format!("address is not valid: {error}"));
-        let endpoint = endpoint(&self.address).map_err(invalid)?;
+        let endpoint = tls::endpoint(&self.address).map_err(invalid)?;
         let bearer = self.credentials.bearer().await;
         let connected = tokio::time::timeout(self.timeout, self.connector.connect(endpoint, self.timeout)).await;
         match connected.unwrap_or_else(|_| Err(DialError::silent(self.timeout))) {
@@ -268,7 +250,7 @@ pub(crate) async fn learn(channel: Link, events: mpsc::Sender<Event>) {
     let asked = tokio::time::timeout(MEMBERS_TIMEOUT, client.members(v1::MembersRequest {})).await;
     let Ok(Ok(response)) = asked else { return };
     let members = response.into_inner().members.into_iter();
-    let addresses = members.map(|member| member.client).filter(|address| endpoint(address).is_ok()).take(NODES_MAX).collect();
+    let addresses = members.map(|member| member.client).filter(|address| tls::endpoint(address).is_ok()).take(NODES_MAX).collect();
     // The driver is gone: nobody to tell.
     let _ = events.send(Event::Members { addresses }).await;
 }

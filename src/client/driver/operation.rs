@@ -308,7 +308,7 @@ impl Operation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ClientId, Consistency, Expected, Have, Revision, Sequence, Version};
+    use crate::types::{ClientId, Consistency, ContentVersion, Expected, Revision, Sequence, Version};
 
     const NONCE: Nonce = Nonce([1; 16]);
     const CLUSTER: [u8; 16] = [7; 16];
@@ -351,7 +351,7 @@ mod tests {
         let other = ClusterId::from_slice(&[8; 16]).expect("an id");
         let mut window = RequestWindow::new(NONCE);
         window.learn(ClusterId::from_slice(&CLUSTER).expect("an id"));
-        let have = Have { create_revision: Revision(1), version: Version(1), items: 0, next_chunk: 0 };
+        let have = ContentVersion { create_revision: Revision(1), version: Version(1), items: 0, next_chunk: 0 };
         let load = Load { id: SessionId::new("s").expect("valid"), have: Some(have), consistency: Consistency::Linearizable };
         let (reply, _answer) = oneshot::channel();
         let mut operation = operation(Body::Load { load, cluster: Some(other), assembler: Box::default(), reply });

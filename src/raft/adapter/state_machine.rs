@@ -16,7 +16,7 @@ use super::types::{
 use crate::codec;
 use crate::env::Blocking;
 use crate::limits::FRAME_BYTES_MAX;
-use crate::machine::{Command, Entry, Machine, RowChange, newest_version, rows};
+use crate::machine::{BuildError, Command, Entry, Machine, RowChange, newest_version, rows};
 use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Received, Rows, State};
 use crate::types::{NodeId, Outcome, bounded};
@@ -95,8 +95,8 @@ pub fn raft_rows(rows: &Rows<'_>) -> Result<(StoredMembership, NodeId), state::E
 
 /// The machine of a state: its metadata. Errors: a row that can't be read or does not decode, naming it.
 pub fn machine_from(rows: &Rows<'_>) -> Result<Machine, state::Error> {
-    Machine::from_rows(rows.table_range(&rows::METADATA_TABLES).map(|row| row.map_err(BuildError::State))).map_err(|error| match error {
-        BuildError::State(error) => error,
+    Machine::from_rows(rows.table_range(&rows::METADATA_TABLES).map(|row| row.map_err(BuildError::Source))).map_err(|error| match error {
+        BuildError::Source(error) => error,
         // A later release's rows are no damage: nothing may be put in their place.
         BuildError::Row(rows::Error { problem: rows::Problem::ClusterVersion { version }, .. }) => state::Error::newer(format!(
             "the state is at a cluster version that this release does not read version={version} newest={}; install the release \
@@ -105,17 +105,6 @@ pub fn machine_from(rows: &Rows<'_>) -> Result<Machine, state::Error> {
         )),
         BuildError::Row(error) => state::Error::damaged(format!("{error} name={}", rows::table_name(error.table))),
     })
-}
-
-enum BuildError {
-    State(state::Error),
-    Row(rows::Error),
-}
-
-impl From<rows::Error> for BuildError {
-    fn from(error: rows::Error) -> Self {
-        Self::Row(error)
-    }
 }
 
 pub fn stored_membership_to(membership: &StoredMembership) -> Bytes {

@@ -11,8 +11,7 @@ use tonic::{Code, Status};
 
 use crate::codec;
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, PEER_MESSAGE_BYTES_MAX};
-use crate::raft::Member;
-use crate::types::{InstanceId, LogId, NodeId, Outcome, bounded};
+use crate::types::{InstanceId, LogId, Member, NodeId, Outcome, bounded};
 use crate::wire::{self, peer::v1 as peer};
 
 /// An encoded entry of the machine: encoded once by the proposer, decoded once per node, in apply. Cheap to clone.
@@ -42,6 +41,14 @@ pub struct PeerNode {
     pub admin_address: String,
     /// Its data directory: a wiped one has another id and is refused.
     pub instance: InstanceId,
+}
+
+impl PeerNode {
+    /// A member with its data directory.
+    pub fn new(member: &Member, instance: InstanceId) -> Self {
+        let Member { id: _, client_address, peer_address, admin_address, voter: _ } = member.clone();
+        Self { peer_address, client_address, admin_address, instance }
+    }
 }
 
 /// Tokio, with openraft's randomness from a seed. It panics where it draws or spawns outside [`Runtime::scope`]: openraft does so in

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::{MemberChange, Members};
+use super::MemberChanges;
 use crate::env::Stop;
-use crate::raft::Member;
 use crate::raft::adapter::types::PeerNode;
 use crate::raft::context::NodeContext;
 use crate::raft::peer::peers::Purpose;
-use crate::types::NodeId;
+use crate::types::{Member, MemberChange, NodeId};
 use crate::wire::peer::v1 as peer;
 
 /// Pause between two rounds of telling.
@@ -22,7 +21,7 @@ const ROUND: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs until the membership has this node's addresses, or the leader was notified.
-pub async fn run(members: Arc<Members>, stop: Stop) {
+pub async fn run(members: Arc<MemberChanges>, stop: Stop) {
     stop.or(async {
     let context = &members.context;
     let Some(own) = context.facts.configured.iter().find(|member| member.id == context.me()).cloned() else { return };
@@ -75,7 +74,7 @@ async fn tell(context: &NodeContext, id: NodeId, node: &PeerNode, own: &Member) 
 }
 
 /// A member says it has moved. Errors: not the leader, or nobody with that member's data answers there.
-pub async fn receive(members: &Members, from: NodeId, request: peer::MovedRequest) -> Result<peer::MovedResponse, Status> {
+pub async fn receive(members: &MemberChanges, from: NodeId, request: peer::MovedRequest) -> Result<peer::MovedResponse, Status> {
     let longest = request.peer_address.len().max(request.client_address.len()).max(request.admin_address.len());
     if longest > crate::limits::ADDRESS_BYTES_MAX {
         return Err(Status::invalid_argument(format!("address is too long bytes={longest}")));

@@ -10,11 +10,11 @@ use tonic::Status;
 use crate::env::Stop;
 use crate::machine::newest_version;
 use crate::mutant::{self, Mutant};
+use crate::raft::CLUSTER_VERSION_MIN;
 use crate::raft::adapter::types::PeerNode;
 use crate::raft::context::NodeContext;
 use crate::raft::peer::peers::Purpose;
-use crate::raft::{CLUSTER_VERSION_MIN, Member};
-use crate::types::{ClusterId, InstanceId, NodeId};
+use crate::types::{ClusterId, InstanceId, Member, NodeId};
 use crate::wire::peer::v1 as peer;
 
 /// Pause between two rounds of asking.
@@ -191,13 +191,8 @@ async fn initialize(context: &Arc<NodeContext>, instances: &BTreeMap<NodeId, Ins
         let named = |status: Status| Status::unavailable(format!("node {} did not adopt: {}", member.id, status.message()));
         offer(context, member, instance(member.id), id, context.facts.configuration_hash).await.map_err(named)?;
     }
-    let node = |member: &Member| PeerNode {
-        peer_address: member.peer_address.clone(),
-        client_address: member.client_address.clone(),
-        admin_address: member.admin_address.clone(),
-        instance: instance(member.id),
-    };
-    let members: BTreeMap<NodeId, PeerNode> = context.facts.configured.iter().map(|member| (member.id, node(member))).collect();
+    let node = |member: &Member| (member.id, PeerNode::new(member, instance(member.id)));
+    let members: BTreeMap<NodeId, PeerNode> = context.facts.configured.iter().map(node).collect();
     context.raft.initialize(members).await.map_err(|error| Status::internal(error.to_string()))?;
     tracing::info!(cluster_id = %id, members = context.facts.configured.len(), "initialized a new cluster");
     Ok(())

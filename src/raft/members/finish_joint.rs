@@ -6,7 +6,7 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::raft::Precondition;
 
-use super::Members;
+use super::MemberChanges;
 use crate::env::Stop;
 use crate::raft::adapter::types::RaftLogId;
 
@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs on every node; acts on the leader, where two configurations have been in force together for a while.
-pub async fn run(members: Arc<Members>, stop: Stop) {
+pub async fn run(members: Arc<MemberChanges>, stop: Stop) {
     stop.or(async {
         let context = &members.context;
         let mut seen: Option<RaftLogId> = None;

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use super::bootstrap;
 use crate::env::Stop;
-use crate::raft::Member;
 use crate::raft::adapter::types::PeerNode;
 use crate::raft::context::NodeContext;
 use crate::raft::peer::peer_table::PeerTable;
-use crate::types::{ClusterId, InstanceId, NodeId};
+use crate::types::{ClusterId, InstanceId, Member, NodeId};
 
 /// Pause between two rounds of looking.
 const ROUND: Duration = Duration::from_millis(500);

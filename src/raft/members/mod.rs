@@ -32,14 +32,14 @@ use openraft::raft::Precondition;
 use tokio::time::{Instant, timeout_at};
 
 use self::decide::{ResolvedChange, Situation, Step};
+use super::CLUSTER_VERSION_MIN;
 use super::adapter::types::{PeerNode, RaftLogId, StoredMembership, members_of};
 use super::context::NodeContext;
 use super::peer::peer_table::PeerTable;
 use super::peer::transfer::transfer_leadership;
 use super::upkeep::room::Room;
-use super::{CLUSTER_VERSION_MIN, Member};
 use crate::mutant::{self, Mutant};
-use crate::types::{ClusterId, InstanceId, NodeId, Refusal, RefusalKind};
+use crate::types::{ClusterId, InstanceId, Member, MemberChange, Members, NodeId, Refusal, RefusalKind, Revision};
 use crate::wire::peer::v1 as peer;
 
 pub use address_update::{receive as receive_moved, run as announce_moved};
@@ -54,58 +54,26 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 const ATTEMPTS: u32 = 6;
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// A change as it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MemberChange {
-    /// A node that runs at these addresses and has no data becomes a member without a vote.
-    Add(Member),
-    /// A member that has caught up gets a vote.
-    Promote(NodeId),
-    /// A member leaves.
-    Remove(NodeId),
-    /// A member that has caught up takes another one's place.
-    Replace {
-        /// Leaves.
-        old: NodeId,
-        /// Gets the vote.
-        new: NodeId,
-    },
-    /// A member that runs with its data at these addresses is reached there from now on.
-    Update(Member),
-}
-
-/// The members of the cluster, as one node has applied them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Roster {
-    /// The members, in order of ids.
-    pub members: Vec<Member>,
-    /// The entry that says so; 0 before there is one.
-    pub revision: u64,
-    /// The largest id any node of this cluster ever had.
-    pub largest: NodeId,
-    /// Voters of the configuration that is being left, while a change is under way.
-    pub leaving: Vec<NodeId>,
-}
-
 /// The members by what this node has applied.
-pub fn roster(context: &NodeContext) -> Roster {
+pub fn applied(context: &NodeContext) -> Members {
     let (membership, largest) = context.state.view(|state, _, _| (state.membership.clone(), state.largest_node));
     let configs = membership.membership().get_joint_config();
     let staying: BTreeSet<NodeId> = configs.last().cloned().unwrap_or_default();
     let leaving = membership.voter_ids().filter(|id| !staying.contains(id)).collect();
-    let revision = membership.log_id().map_or(0, |id| id.index);
-    Roster { members: members_of(&membership), revision, largest, leaving }
+    let revision = Revision(membership.log_id().map_or(0, |id| id.index));
+    let cluster_id = context.peers.cluster_id();
+    Members { cluster_id, members: members_of(&membership), revision, largest_id: largest, leaving }
 }
 
 /// Changes who belongs to the cluster, one change at a time.
-pub struct Members {
+pub struct MemberChanges {
     context: Arc<NodeContext>,
     table: Arc<PeerTable>,
     room: Arc<Room>,
     one_at_a_time: tokio::sync::Mutex<()>,
 }
 
-impl Members {
+impl MemberChanges {
     /// No change is under way.
     pub fn new(context: Arc<NodeContext>, table: Arc<PeerTable>, room: Arc<Room>) -> Self {
         Self { context, table, room, one_at_a_time: tokio::sync::Mutex::default() }
@@ -115,7 +83,7 @@ impl Members {
     ///
     /// Errors: not the leader; the change is refused; not within `timeout`. A refusal marked `applied: no` changed nothing; after any other the
     /// change may have happened, and may be asked for again. Dropping the future leaves a proposed change to happen.
-    pub async fn change(&self, asked: &MemberChange, force: bool, timeout: Duration) -> Result<Roster, Refusal> {
+    pub async fn change(&self, asked: &MemberChange, force: bool, timeout: Duration) -> Result<Members, Refusal> {
         let busy = |_| {
             let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
             Refusal::not_applied(kind, "another change of the members is under way; nothing was changed")
@@ -136,13 +104,13 @@ struct Changing<'a> {
 }
 
 impl Changing<'_> {
-    async fn make(&self, asked: &MemberChange) -> Result<Roster, Refusal> {
+    async fn make(&self, asked: &MemberChange) -> Result<Members, Refusal> {
         let invalid = |why: String| Refusal::not_applied(RefusalKind::Invalid, format!("{why}; nothing was changed"));
         loop {
             let (situation, membership) = self.situation().await?;
             let change = self.resolve(asked, &situation).await?;
             match decide::decide(&change, &situation) {
-                Step::Done => return Ok(roster(self.context)),
+                Step::Done => return Ok(applied(self.context)),
                 Step::Refuse(why) => return Err(invalid(why)),
                 Step::Behind(id, lag) => {
                     let lag = lag.map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
@@ -160,7 +128,7 @@ impl Changing<'_> {
                         self.adopt(asked, node).await?;
                     }
                     if self.propose(changes, &membership).await? {
-                        return Ok(roster(self.context));
+                        return Ok(applied(self.context));
                     }
                 }
             }
@@ -255,12 +223,7 @@ impl Changing<'_> {
         let hello = hello.map_err(|why| unavailable(format!("does not answer: {why}; start it first, with --join")))?;
         let expected = Expected { id: member.id, name: &context.facts.name, cluster: context.peers.cluster_id(), known, in_force };
         let instance = expected.judge(&hello).map_err(unavailable)?;
-        Ok(PeerNode {
-            peer_address: member.peer_address.clone(),
-            client_address: member.client_address.clone(),
-            admin_address: member.admin_address.clone(),
-            instance,
-        })
+        Ok(PeerNode::new(member, instance))
     }
 
     /// Gives a new node this cluster's id. It echoes the node's own configuration: its file knows it, ours may not.

@@ -22,7 +22,7 @@ use crate::raft::adapter::{append_stream, snapshot_in};
 use crate::raft::context::NodeContext;
 use crate::raft::members::outside::{IN_NO_CLUSTER, Outside};
 use crate::raft::members::standing::{Standing, standing};
-use crate::raft::members::{self, Members, bootstrap};
+use crate::raft::members::{self, MemberChanges, bootstrap};
 use crate::raft::upkeep::room::{self, Room};
 use crate::raft::{Forwarder, PeerRequests, confirm, rebuild};
 use crate::tls::host_of;
@@ -44,7 +44,7 @@ pub struct PeerService {
     pub table: Arc<PeerTable>,
     pub streams: Arc<Streams>,
     pub takeover: Arc<Takeover>,
-    pub members: Arc<Members>,
+    pub members: Arc<MemberChanges>,
     pub room: Arc<Room>,
     pub outside: Arc<Outside>,
     pub peer_requests: Arc<dyn PeerRequests>,

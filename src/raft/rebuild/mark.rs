@@ -6,15 +6,13 @@
 //! ```
 //! That it is there is what counts; lines that are none are passed over. An operator may remove it, at their own risk.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 
-use crate::env::{Disk, Env};
-use crate::raft::Member;
-use crate::types::NodeId;
+use crate::env::{Disk, Env, replace_file};
+use crate::types::{Member, NodeId};
 
 const FILE: &str = "REBUILD";
-const TEMPORARY: &str = "REBUILD.tmp";
 /// The most that is read of the file.
 const BYTES_MAX: u64 = 64 * 1024;
 
@@ -31,15 +29,7 @@ pub fn mark(env: &Env, dir: &Path, reason: &str, members: &[Member]) -> io::Resu
     for member in members {
         text += &format!("member {} {}\n", member.id, member.peer_address);
     }
-    let (disk, temporary) = (&*env.disk, dir.join(TEMPORARY));
-    if disk.exists(&temporary)? {
-        disk.remove(&temporary)?;
-    }
-    let file = disk.create(&temporary)?;
-    file.write_at(&[IoSlice::new(text.as_bytes())], 0)?;
-    file.sync()?;
-    disk.rename(&temporary, &dir.join(FILE))?;
-    disk.sync_dir(dir)
+    replace_file(&*env.disk, dir, FILE, &text)
 }
 
 /// The mark, if there is one. Blocks on the disk. Errors: of the disk.
@@ -94,13 +84,7 @@ mod tests {
         let dir = Path::new("/1");
         env.disk.create_dir_all(dir).unwrap();
         assert_eq!(read_mark(&*env.disk, dir).unwrap(), None);
-        let member = Member {
-            id: NodeId(2),
-            peer_address: "h:7461".into(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            voter: true,
-        };
+        let member = Member { peer_address: "h:7461".into(), ..Member::new(2) };
         mark(&env, dir, "a row\nis damaged", &[member]).unwrap();
         mark(&env, dir, "it still is", &[]).unwrap();
         let after = disk.crash(Crash::Lost, 0);

@@ -122,17 +122,10 @@ pub struct Tokens {
     by_name: BTreeMap<Arc<str>, Grant>,
 }
 
-/// Why a text is no tokens file: one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(String);
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+text_error! {
+    /// Why a text is no tokens file: one line.
+    Error(String)
 }
-
-impl std::error::Error for Error {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

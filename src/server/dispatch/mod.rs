@@ -115,11 +115,9 @@ impl Dispatcher {
         let bytes = validated.operation.bytes();
         let permit = match &share {
             Some(share) => share.charge(self.calls().in_flight(), bytes)?,
-            None => {
-                BytePermit::within(self.calls().in_flight(), bytes, IN_FLIGHT_BYTES_MAX).ok_or_else(admission::too_many_bytes)?
-            }
+            None => BytePermit::within(self.calls().in_flight(), bytes, IN_FLIGHT_BYTES_MAX),
         };
-        Ok((validated, share, permit))
+        Ok((validated, share, permit.ok_or_else(admission::too_many_bytes)?))
     }
 
     /// The answer to one operation. Dropping the future loses the answer, not the operation.

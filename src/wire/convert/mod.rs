@@ -4,16 +4,22 @@
 //! own and convert without a check.
 
 mod change;
+mod members;
 mod outcome;
 mod read;
+mod status;
 #[cfg(test)]
 mod tests;
 mod write;
 
 use std::fmt::Display;
 
+use bytes::Bytes;
+
+pub use members::{member_change_from, member_change_to, members_from, members_to};
 pub use outcome::{outcome_from, outcome_to};
 pub use read::{list_from, list_page_from, list_page_to, list_to, load_from, load_to};
+pub use status::{node_status_from, node_status_to};
 pub use write::{verify_blobs, write_from, write_to};
 
 pub(super) use change::{blob_from_parts, codec_from, codec_to, item_count};
@@ -36,6 +42,11 @@ pub fn cluster_id_from(bytes: &[u8]) -> Result<Option<ClusterId>, Refusal> {
         Some(id) => Ok(Some(id)),
         None => Err(wrong_length("cluster_id", bytes.len())),
     }
+}
+
+/// 16 bytes, or none.
+pub fn cluster_id_to(id: Option<ClusterId>) -> Bytes {
+    id.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes()))
 }
 
 pub(super) fn missing(field: &str) -> Refusal {

@@ -2,7 +2,7 @@
 
 use super::super::v1;
 use super::{in_range, required, unknown_value};
-use crate::types::{ClientId, Outcome, Refusal, Revision, Saved, TooLarge, Verdict, Version};
+use crate::types::{ClientId, ContentVersion, Outcome, Refusal, Revision, Saved, TooLarge, Verdict, Version};
 
 /// The message of an outcome.
 ///
@@ -15,12 +15,12 @@ fn verdict_to(verdict: &Verdict) -> Option<v1::outcome::Verdict> {
     use v1::outcome::Verdict as Message;
     const EMPTY: v1::Empty = v1::Empty {};
     Some(match *verdict {
-        Verdict::Saved(saved) => Message::Saved(v1::outcome::Saved {
-            version: saved.version.0,
-            create_revision: saved.create_revision.0,
-            items: saved.items,
-            next_chunk: saved.next_chunk,
-            rebased: saved.rebased,
+        Verdict::Saved(Saved { content, rebased }) => Message::Saved(v1::outcome::Saved {
+            version: content.version.0,
+            create_revision: content.create_revision.0,
+            items: content.items,
+            next_chunk: content.next_chunk,
+            rebased,
         }),
         Verdict::Conflict { actual, tombstone } => {
             Message::Conflict(v1::outcome::Conflict { actual: actual.0, tombstone: tombstone.0 })
@@ -46,13 +46,11 @@ fn verdict_to(verdict: &Verdict) -> Option<v1::outcome::Verdict> {
 pub fn outcome_from(outcome: v1::Outcome) -> Result<Outcome, Refusal> {
     use v1::outcome::Verdict as Message;
     let verdict = match required("outcome.verdict", outcome.verdict)? {
-        Message::Saved(saved) => Verdict::Saved(Saved {
-            version: Version(in_range("saved.version", saved.version, 1, u64::MAX)?),
-            create_revision: Revision(saved.create_revision),
-            items: saved.items,
-            next_chunk: saved.next_chunk,
-            rebased: saved.rebased,
-        }),
+        Message::Saved(v1::outcome::Saved { version, create_revision, items, next_chunk, rebased }) => {
+            let version = Version(in_range("saved.version", version, 1, u64::MAX)?);
+            let create_revision = Revision(create_revision);
+            Verdict::Saved(Saved { content: ContentVersion { version, create_revision, items, next_chunk }, rebased })
+        }
         Message::Conflict(conflict) => {
             Verdict::Conflict { actual: Version(conflict.actual), tombstone: Version(conflict.tombstone) }
         }

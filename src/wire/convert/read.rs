@@ -3,7 +3,7 @@
 use super::super::v1;
 use super::{counters, in_range, out_of_range, required, session_id, unknown_value};
 use crate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX};
-use crate::types::{Consistency, Have, List, ListPage, Listed, Load, Refusal, Revision, SessionInfo, Version};
+use crate::types::{Consistency, ContentVersion, List, ListPage, Listed, Load, Refusal, Revision, SessionInfo, Version};
 
 /// Unspecified is `Linearizable`, the stronger one.
 fn consistency_from(value: i32) -> Result<Consistency, Refusal> {
@@ -25,7 +25,7 @@ fn consistency_to(consistency: Consistency) -> i32 {
 pub fn load_from(load: v1::LoadOperation) -> Result<Load, Refusal> {
     Ok(Load {
         id: session_id("load.id", &load.id)?,
-        have: load.have.map(|have| Have {
+        have: load.have.map(|have| ContentVersion {
             create_revision: Revision(have.create_revision),
             version: Version(have.version),
             items: have.items,

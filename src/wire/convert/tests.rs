@@ -137,7 +137,8 @@ fn loaded() -> impl Strategy<Value = Loaded> {
 fn verdict() -> impl Strategy<Value = Verdict> {
     let number = any::<u64>;
     let saved = (1u64.., number(), number(), number(), any::<bool>()).prop_map(|(version, create, items, next_chunk, rebased)| {
-        Verdict::Saved(Saved { version: Version(version), create_revision: Revision(create), items, next_chunk, rebased })
+        let content = ContentVersion { version: Version(version), create_revision: Revision(create), items, next_chunk };
+        Verdict::Saved(Saved { content, rebased })
     });
     let too_large = (0..5, number(), number()).prop_map(|(what, now, limit)| {
         Verdict::TooLarge(match what {
@@ -209,7 +210,7 @@ proptest! {
     #[test]
     fn every_read_survives_the_wire(id in id(), have: Option<[u64; 4]>, stale: bool, limit in 1..=LIST_PAGE_MAX, info in info()) {
         let consistency = if stale { Consistency::Stale } else { Consistency::Linearizable };
-        let have = have.map(|[create, version, items, next_chunk]| Have {
+        let have = have.map(|[create, version, items, next_chunk]| ContentVersion {
             create_revision: Revision(create), version: Version(version), items, next_chunk,
         });
         let load = Load { id: id.clone(), have, consistency };

@@ -8,7 +8,7 @@ use super::tokens::{Token, written};
 use crate::source::Source;
 
 /// Modules that the program, tests and simulations of ours see and no dependent should name, besides those that are `#[doc(hidden)]`.
-const INTERNAL: [&str; 11] = ["codec", "docs", "env", "events", "machine", "net", "offline", "raft", "storage", "tls", "wire"];
+const INTERNAL: [&str; 1] = ["docs"];
 
 /// Every public item of the library, in order of its path.
 pub fn of(sources: &[Source]) -> String {

@@ -71,7 +71,7 @@ fn what_no_dependent_can_name_is_not_listed() {
         "pub(crate) use a::b;\nmod a { pub fn b() {} }",
         "mod a { #[doc(hidden)] pub struct A; impl Clone for A {} }\npub use a::A;",
         "struct A;\nimpl Clone for A {}\nimpl A { pub fn b() {} }",
-        "pub mod raft { pub fn a() {} }",
+        "pub mod docs { pub fn a() {} }",
     ] {
         let lines = of_root(text);
         assert!(lines.is_empty(), "of {text}: {lines:?}");

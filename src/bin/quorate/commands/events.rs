@@ -19,7 +19,7 @@ pub async fn run(args: args::Events) -> Result<(), Failure> {
         let result = client.events().await;
         client.close().await;
         match result {
-            Ok(NodeEvents { node, events }) => all.extend(events.into_iter().map(|event| (event.at_ms, node.0, event))),
+            Ok(NodeEvents { node, events, .. }) => all.extend(events.into_iter().map(|event| (event.at_ms, node.0, event))),
             Err(error) => last = Some(ask_failure(error)),
         }
     }

@@ -68,13 +68,11 @@ fn failure(error: Error) -> Failure {
 }
 
 fn member(id: u64, addresses: &args::Addresses) -> Member {
-    Member {
-        id: NodeId(id),
-        client_address: addresses.client.clone(),
-        peer_address: addresses.peer.clone(),
-        admin_address: addresses.admin.clone(),
-        voter: false,
-    }
+    let mut member = Member::new(id);
+    member.client_address.clone_from(&addresses.client);
+    member.peer_address.clone_from(&addresses.peer);
+    member.admin_address.clone_from(&addresses.admin);
+    member
 }
 
 async fn list(args: args::MemberList) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use quorate::client::Session;
 use quorate::limits::LIST_PAGE_MAX;
-use quorate::server::offline::{Error, StoppedNode};
+use quorate::offline::{Error, StoppedNode};
 use quorate::types::{Consistency, Load, Revision};
 use serde_json::{Value, json};
 

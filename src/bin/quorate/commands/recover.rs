@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use quorate::client::{ClusterStatus, Error, ErrorKind, StatusOptions};
-use quorate::server::recover::{REVISIONS_SKIPPED, Report, Survivor, recover, source_of};
+use quorate::offline::{REVISIONS_SKIPPED, Report, Survivor};
+use quorate::server::backup::{recover, source_of};
 use quorate::types::NodeId;
 use serde_json::{Value, json};
 
@@ -157,18 +158,15 @@ fn print(fields: &[(&str, Value)], how: Output) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use quorate::client::{NodeStatus, Role};
-    use quorate::server::Member;
-    use quorate::types::LogId;
+    use quorate::types::{LogId, Member};
 
     use super::*;
 
     fn sign(nodes: &[(u64, bool)], leads: bool) -> Option<String> {
-        let member = |id| Member {
-            id: NodeId(id),
-            peer_address: String::new(),
-            client_address: String::new(),
-            admin_address: String::new(),
-            voter: id < 4,
+        let member = |id: u64| {
+            let mut member = Member::new(id);
+            member.voter = id < 4;
+            member
         };
         let report = Report {
             flushed: LogId::default(),
@@ -177,10 +175,12 @@ mod tests {
             counts: Default::default(),
         };
         let role = if leads { Role::Leader } else { Role::Candidate };
-        let node =
-            |(id, reachable): &(u64, bool)| NodeStatus { id: NodeId(*id), reachable: *reachable, role, ..NodeStatus::default() };
-        let nodes = nodes.iter().map(node).collect();
-        sign_of_life(&report, &ClusterStatus { cluster_id: None, cluster_name: String::new(), endpoint: String::new(), nodes })
+        let node = |(id, reachable): &(u64, bool)| {
+            let mut node = NodeStatus::new(*id);
+            (node.reachable, node.role) = (*reachable, role);
+            node
+        };
+        sign_of_life(&report, &ClusterStatus::new(nodes.iter().map(node).collect()))
     }
 
     #[test]

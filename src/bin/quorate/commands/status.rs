@@ -202,37 +202,31 @@ fn node_row(node: &NodeStatus, newest: u64, digest_at: Option<u64>) -> Vec<Strin
 
 #[cfg(test)]
 mod tests {
-    use quorate::types::NodeId;
 
     use super::*;
 
-    fn cluster(nodes: Vec<NodeStatus>) -> ClusterStatus {
-        ClusterStatus { cluster_id: None, cluster_name: "c".into(), endpoint: String::new(), nodes }
-    }
-
     fn node(id: u64, applied: u64, digest: Option<(u64, u64)>) -> NodeStatus {
-        NodeStatus {
-            id: NodeId(id),
-            reachable: true,
-            role: if id == 1 { Role::Leader } else { Role::Follower },
-            applied: Some(applied),
-            last_log: Some(applied),
-            term: 12,
-            sessions: 100_000,
-            log_bytes: 192 << 20,
-            state_bytes: 64 << 20,
-            client_address: "10.0.0.1:7460".into(),
-            digest_index: digest.map(|(index, _)| index),
-            digest: digest.map(|(_, digest)| digest),
-            ..NodeStatus::default()
-        }
+        let mut node = NodeStatus::new(id);
+        node.reachable = true;
+        node.role = if id == 1 { Role::Leader } else { Role::Follower };
+        node.applied = Some(applied);
+        node.last_log = Some(applied);
+        node.term = 12;
+        node.sessions = 100_000;
+        node.log_bytes = 192 << 20;
+        node.state_bytes = 64 << 20;
+        node.client_address = "10.0.0.1:7460".into();
+        node.digest_index = digest.map(|(index, _)| index);
+        node.digest = digest.map(|(_, digest)| digest);
+        node
     }
 
     #[test]
     fn the_table_fits_a_terminal_of_80_columns_and_shows_digests_only_where_they_can_be_compared() {
-        let down =
-            NodeStatus { id: NodeId(3), client_address: "10.0.0.3:7460".into(), error: "refused".into(), ..NodeStatus::default() };
-        let status = cluster(vec![node(1, 1_234_567, Some((1_234_567, 1))), node(2, 1_234_560, Some((1_234_560, 2))), down]);
+        let mut down = NodeStatus::new(3);
+        (down.client_address, down.error) = ("10.0.0.3:7460".into(), "refused".into());
+        let status =
+            ClusterStatus::new(vec![node(1, 1_234_567, Some((1_234_567, 1))), node(2, 1_234_560, Some((1_234_560, 2))), down]);
         for at in [None, Some(1_234_567)] {
             let table = status_table(&status, at);
             assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
@@ -244,11 +238,11 @@ mod tests {
     #[test]
     fn digests_are_compared_at_one_entry_or_said_not_to_be() {
         let why = |nodes: Vec<NodeStatus>| {
-            compared(&cluster(nodes), 50, Duration::from_secs(2)).err().map(|failure| (failure.code, failure.message))
+            compared(&ClusterStatus::new(nodes), 50, Duration::from_secs(2)).err().map(|failure| (failure.code, failure.message))
         };
         let at = |id, digest| node(id, 60, Some((50, digest)));
-        let nodes = vec![at(1, 7), at(2, 7), NodeStatus { id: NodeId(3), ..NodeStatus::default() }];
-        let agree = compared(&cluster(nodes), 50, Duration::from_secs(2)).expect("the two that answer");
+        let nodes = vec![at(1, 7), at(2, 7), NodeStatus::new(3)];
+        let agree = compared(&ClusterStatus::new(nodes), 50, Duration::from_secs(2)).expect("the two that answer");
         assert_eq!(agree, "digests agree entry=50 nodes=1,2");
         let (code, text) = why(vec![at(1, 7), node(2, 49, None)]).expect("behind");
         assert!(code == Code::Unavailable && text.contains("not reached within 2s nodes=2"), "{text}");

@@ -54,15 +54,18 @@ fn describe(status: &ClusterStatus) -> String {
 #[cfg(test)]
 mod tests {
     use quorate::client::NodeStatus;
-    use quorate::types::NodeId;
 
     use super::*;
 
     #[test]
     fn the_other_cluster_is_named_with_the_processes_to_stop() {
-        let node = |id: u64, reachable| NodeStatus { id: NodeId(id), reachable, pid: 100 + id, ..NodeStatus::default() };
-        let (cluster_name, nodes) = ("dev".to_owned(), vec![node(1, true), node(2, false)]);
-        let status = ClusterStatus { cluster_id: None, cluster_name, endpoint: String::new(), nodes };
+        let node = |id: u64, reachable| {
+            let mut node = NodeStatus::new(id);
+            (node.reachable, node.pid) = (reachable, 100 + id);
+            node
+        };
+        let mut status = ClusterStatus::new(vec![node(1, true), node(2, false)]);
+        status.cluster_name = "dev".to_owned();
         assert_eq!(describe(&status), "a cluster that runs already: name=dev cluster_id=none yet node 1 pid 101");
     }
 }

@@ -287,28 +287,32 @@ mod tests {
     use super::*;
 
     fn node(id: u64) -> NodeStatus {
-        NodeStatus {
-            id: NodeId(id),
-            reachable: true,
-            role: if id == 1 { Role::Leader } else { Role::Follower },
-            committed: Some(100_000),
-            applied: Some(100_000),
-            digest: Some(7),
-            digest_index: Some(100_000),
-            disk_free_bytes: 50,
-            disk_total_bytes: 100,
-            clock_offset_ms: Some(3),
-            version: "0.1.0".into(),
-            configuration_hash: 5,
-            uptime: Duration::from_secs(60),
-            ..NodeStatus::default()
-        }
+        let mut node = NodeStatus::new(id);
+        node.reachable = true;
+        node.role = if id == 1 { Role::Leader } else { Role::Follower };
+        node.committed = Some(100_000);
+        node.applied = Some(100_000);
+        node.digest = Some(7);
+        node.digest_index = Some(100_000);
+        node.disk_free_bytes = 50;
+        node.disk_total_bytes = 100;
+        node.clock_offset_ms = Some(3);
+        node.version = "0.1.0".into();
+        node.configuration_hash = 5;
+        node.uptime = Duration::from_secs(60);
+        node
+    }
+
+    fn down(id: u64) -> NodeStatus {
+        let mut node = node(id);
+        (node.reachable, node.error) = (false, "refused".into());
+        node
     }
 
     fn of(change: impl Fn(&mut Vec<NodeStatus>)) -> Vec<Finding> {
         let mut nodes = vec![node(1), node(2), node(3)];
         change(&mut nodes);
-        diagnose(&ClusterStatus { cluster_id: None, cluster_name: String::new(), endpoint: String::new(), nodes }, &[])
+        diagnose(&ClusterStatus::new(nodes), &[])
     }
 
     fn only(findings: &[Finding]) -> (Severity, Option<u64>, &str) {
@@ -327,7 +331,7 @@ mod tests {
         let full = |nodes: &mut Vec<NodeStatus>, count: usize| {
             for node in &mut nodes[..count] {
                 node.voter = Some(true);
-                node.checks = vec![NodeCheck { name: "disk".into(), ok: false, required: false, detail: String::new() }];
+                node.checks = vec![NodeCheck::new("disk", false)];
             }
         };
         let errors =
@@ -341,12 +345,7 @@ mod tests {
     fn each_trouble_is_one_finding_with_a_fix() {
         type Case = (fn(&mut Vec<NodeStatus>), Severity, Option<u64>, &'static str);
         let cases: [Case; 10] = [
-            (
-                |nodes| nodes[1] = NodeStatus { reachable: false, error: "refused".into(), ..node(2) },
-                Severity::Warning,
-                Some(2),
-                "does not answer",
-            ),
+            (|nodes| nodes[1] = down(2), Severity::Warning, Some(2), "does not answer"),
             (|nodes| nodes[0].role = Role::Candidate, Severity::Error, None, "no node leads"),
             (|nodes| nodes[2].clock_offset_ms = Some(-1500), Severity::Warning, Some(3), "offset_ms=-1500"),
             (|nodes| nodes[2].disk_free_bytes = 9, Severity::Warning, Some(3), "little room"),
@@ -368,13 +367,13 @@ mod tests {
             assert_eq!((is, at), (severity, place), "{findings:?}");
             assert!(what.contains(part), "{part} is not in {what}");
         }
-        let failing = NodeCheck { name: "disk".into(), ok: false, required: false, detail: String::new() };
         let findings = of(|nodes| {
-            nodes[2].checks = vec![failing.clone()];
+            nodes[2].checks = vec![NodeCheck::new("disk", false)];
             nodes[2].disk_free_bytes = 1;
         });
         assert_eq!(only(&findings), (Severity::Warning, Some(3), "check disk fails "), "found once");
-        let ends = NodeCheck { name: "credentials".into(), detail: "certificate_left_hours=9".into(), ..failing.clone() };
+        let mut ends = NodeCheck::new("credentials", false);
+        ends.detail = "certificate_left_hours=9".into();
         let findings = of(|nodes| nodes[2].checks = vec![ends.clone()]);
         assert_eq!(only(&findings), (Severity::Warning, Some(3), "check credentials fails certificate_left_hours=9"));
         assert!(findings[0].fix.contains("renewed"), "{findings:?}");
@@ -387,8 +386,8 @@ mod tests {
     fn a_file_that_is_older_than_a_change_of_the_members_is_a_note_that_names_the_node() {
         let mut nodes = vec![node(1), node(2), node(4)];
         nodes[2].configuration_hash = 6;
-        let cluster_id = quorate::types::ClusterId::from_slice(&[7; 16]);
-        let status = ClusterStatus { cluster_id, cluster_name: String::new(), endpoint: String::new(), nodes };
+        let mut status = ClusterStatus::new(nodes);
+        status.cluster_id = quorate::types::ClusterId::from_slice(&[7; 16]);
         let findings = diagnose(&status, &[]);
         let (severity, place, what) = only(&findings);
         assert_eq!((severity, place), (Severity::Note, Some(4)));
@@ -398,7 +397,6 @@ mod tests {
 
     #[test]
     fn without_a_majority_that_is_the_first_thing_said() {
-        let down = |id| NodeStatus { reachable: false, error: "refused".into(), ..node(id) };
         let findings = of(|nodes| (nodes[1], nodes[2]) = (down(2), down(3)));
         assert_eq!((findings[0].severity, findings[0].node), (Severity::Error, None));
         assert!(findings[0].what.contains("a majority is missing answering=1 voters=3"), "{findings:?}");
@@ -407,9 +405,17 @@ mod tests {
 
     #[test]
     fn learners_make_no_majority_and_no_even_number() {
-        let voter =
-            |id, voter| NodeStatus { voter: Some(voter), role: if voter { node(id).role } else { Role::Learner }, ..node(id) };
-        let down = |id| NodeStatus { reachable: false, error: "refused".into(), role: Role::Unknown, ..voter(id, true) };
+        let voter = |id, voter| {
+            let mut node = node(id);
+            node.voter = Some(voter);
+            node.role = if voter { node.role } else { Role::Learner };
+            node
+        };
+        let down = |id| {
+            let mut node = down(id);
+            (node.voter, node.role) = (Some(true), Role::Unknown);
+            node
+        };
         let findings = of(|nodes| *nodes = vec![voter(1, true), down(2), down(3), voter(4, false), voter(5, false)]);
         assert_eq!((findings[0].severity, findings[0].node), (Severity::Error, None), "{findings:?}");
         assert!(findings[0].what.contains("a majority is missing answering=1 voters=3"), "{findings:?}");
@@ -417,20 +423,16 @@ mod tests {
         let four = of(|nodes| nodes.push(voter(4, true)));
         assert!(only(&four).2.contains("an even number of voters voters=4"), "{four:?}");
         // Of a release that does not say who votes, the learners that answer are known by their role.
-        let old = |id| NodeStatus { voter: None, ..voter(id, false) };
-        assert_eq!(of(|nodes| nodes.push(old(4))), []);
+        let mut old = voter(4, false);
+        old.voter = None;
+        assert_eq!(of(|nodes| nodes.push(old.clone())), []);
     }
 
     #[test]
     fn what_is_past_is_shown_and_what_is_over_is_a_note() {
-        let event = |kind: &str, detail: &str| NodeEvent { at_ms: 1, kind: kind.into(), detail: detail.into() };
+        let event = |kind: &str, detail: &str| NodeEvent::new(1, kind, detail);
         let damaged = event("damaged", "the checksum does not match name=chunks");
-        let status = ClusterStatus {
-            cluster_id: None,
-            cluster_name: String::new(),
-            endpoint: String::new(),
-            nodes: vec![node(1), node(2), node(3)],
-        };
+        let status = ClusterStatus::new(vec![node(1), node(2), node(3)]);
         let findings = diagnose(&status, &[(2, vec![damaged.clone()])]);
         assert_eq!((only(&findings).0, only(&findings).1), (Severity::Warning, Some(2)));
         let findings = diagnose(&status, &[(2, vec![damaged, event("rebuild", "done applied=7")])]);

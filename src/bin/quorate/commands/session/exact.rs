@@ -181,16 +181,11 @@ impl FromJson for u64 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use quorate::types::{Revision, SessionInfo};
 
     use super::*;
 
-    fn session(content: Content) -> Session {
-        Session { info: SessionInfo::default(), revision: Revision(1), content }
-    }
-
     fn back(content: &Content) -> Content {
-        let line = session_json("id\n", &session(content.clone()));
+        let line = session_json("id\n", &Session::new(content.clone()));
         assert!(!line.contains('\n'), "one line: {line}");
         let document = Document::of(line.as_bytes()).expect("our own");
         assert_eq!(document.id().expect("it has one"), "id\n");
@@ -264,14 +259,14 @@ mod tests {
     #[test]
     fn a_transcript_that_lies_across_lines_is_one_line_and_comes_back_as_it_was() {
         let content = Content::from_json(b"{\"messages\":[{\n  \"a\": 1\n}]}");
-        let line = session_json("a", &session(content.clone()));
+        let line = session_json("a", &Session::new(content.clone()));
         assert!(line.contains(r#""state":{"messages":[{   "a": 1 }]},"transcript":{"#), "{line}");
         assert_eq!(back(&content), content);
     }
 
     #[test]
     fn what_state_gives_back_is_written_once() {
-        let line = session_json("a", &session(Content::from_json(br#"{"messages":[{"wei":19876543210987654321}]}"#)));
+        let line = session_json("a", &Session::new(Content::from_json(br#"{"messages":[{"wei":19876543210987654321}]}"#)));
         assert!(line.ends_with(r#","state":{"messages":[{"wei":19876543210987654321}]}}"#), "{line}");
     }
 

@@ -167,33 +167,26 @@ fn row(node: &NodeStatus, line: &Line) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use quorate::client::Role;
-    use quorate::types::NodeId;
 
     use super::*;
 
     fn node(id: u64, applied: u64, writes: u64, uptime_s: u64) -> NodeStatus {
-        NodeStatus {
-            id: NodeId(id),
-            reachable: true,
-            role: if id == 1 { Role::Leader } else { Role::Follower },
-            last_log: Some(applied),
-            applied: Some(applied),
-            writes,
-            syncs: writes,
-            sync_total: Duration::from_millis(2 * writes),
-            uptime: Duration::from_secs(uptime_s),
-            ..NodeStatus::default()
-        }
-    }
-
-    fn cluster(nodes: Vec<NodeStatus>) -> ClusterStatus {
-        ClusterStatus { cluster_id: None, cluster_name: "c".into(), endpoint: String::new(), nodes }
+        let mut node = NodeStatus::new(id);
+        node.reachable = true;
+        node.role = if id == 1 { Role::Leader } else { Role::Follower };
+        node.last_log = Some(applied);
+        node.applied = Some(applied);
+        node.writes = writes;
+        node.syncs = writes;
+        node.sync_total = Duration::from_millis(2 * writes);
+        node.uptime = Duration::from_secs(uptime_s);
+        node
     }
 
     #[test]
     fn rates_and_lag_come_from_two_looks_and_a_restarted_node_has_none_at_first() {
-        let past = cluster(vec![node(1, 100, 50, 10), node(2, 100, 0, 10), node(3, 100, 70, 10)]);
-        let now = cluster(vec![node(1, 200, 150, 12), node(2, 180, 0, 12), node(3, 200, 10, 1)]);
+        let past = ClusterStatus::new(vec![node(1, 100, 50, 10), node(2, 100, 0, 10), node(3, 100, 70, 10)]);
+        let now = ClusterStatus::new(vec![node(1, 200, 150, 12), node(2, 180, 0, 12), node(3, 200, 10, 1)]);
         let first = lines(&now, None);
         assert_eq!((first[0].lag, first[0].writes), (Some(0), None));
         let lines = lines(&now, Some((Duration::from_secs(2), &past)));
@@ -209,8 +202,9 @@ mod tests {
 
     #[test]
     fn a_node_that_does_not_answer_is_a_line_with_the_reason() {
-        let down = NodeStatus { id: NodeId(2), error: "refused\x1b[31m".into(), ..NodeStatus::default() };
-        let status = cluster(vec![node(1, 5, 0, 1), down]);
+        let mut down = NodeStatus::new(2);
+        down.error = "refused\x1b[31m".into();
+        let status = ClusterStatus::new(vec![node(1, 5, 0, 1), down]);
         let text = table(&status, &lines(&status, None));
         assert!(text.contains("unreachable") && text.contains("refused\\u{1b}[31m"), "{text}");
     }
