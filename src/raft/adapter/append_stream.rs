@@ -402,3 +402,67 @@ impl<C: FnMut(&peer::AppendRequest) -> Result<(), Status>> Receiver<C> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn id(index: u64) -> peer::LogId {
+        peer::LogId { term: 3, node: 1, index }
+    }
+
+    /// Blank entries at these indexes, behind that one.
+    fn request(previous: Option<u64>, indexes: &[u64]) -> peer::AppendRequest {
+        let blank = payload_to_bytes(&openraft::EntryPayload::Blank);
+        let entry = |index: &u64| peer::Entry { log_id: Some(id(*index)), payload: blank.clone() };
+        peer::AppendRequest {
+            vote: Some(peer::Vote { term: 3, node: 1, committed: true }),
+            previous: previous.map(id),
+            entries: indexes.iter().map(entry).collect(),
+            leader_commit: previous.map(id),
+            ..peer::AppendRequest::default()
+        }
+    }
+
+    #[test]
+    fn entries_that_follow_each_other_and_the_one_before_are_taken() {
+        for (previous, indexes, is_taken) in [
+            (None, &[][..], true),
+            (None, &[0], true),
+            (None, &[1], false),
+            (Some(6), &[], true),
+            (Some(6), &[7, 8, 9], true),
+            (Some(6), &[6], false),
+            (Some(6), &[8], false),
+            (Some(6), &[7, 7], false),
+            (Some(6), &[7, 9], false),
+            (Some(6), &[8, 7], false),
+        ] {
+            let read = from_wire(request(previous, indexes));
+            assert_eq!(read.is_ok(), is_taken, "{previous:?} {indexes:?}: {read:?}");
+            let Ok(read) = read else { continue };
+            assert_eq!(read.entries.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), indexes);
+            assert_eq!(read.prev_log_id.map(|id| id.index), previous);
+            assert_eq!(to_wire(&read, None).0, request(previous, indexes), "its own bytes");
+        }
+    }
+
+    #[test]
+    fn a_request_that_lacks_something_or_has_a_number_out_of_range_is_refused() {
+        let spoil: [fn(&mut peer::AppendRequest); 6] = [
+            |request| request.vote = None,
+            |request| request.vote = Some(peer::Vote { term: u64::MAX, node: 1, committed: true }),
+            |request| request.entries[1].log_id = None,
+            |request| request.entries[1].payload = Bytes::new(),
+            |request| request.previous = Some(id(u64::MAX)),
+            |request| request.leader_commit = Some(id(u64::MAX)),
+        ];
+        for (at, spoil) in spoil.iter().enumerate() {
+            let mut request = request(Some(6), &[7, 8]);
+            spoil(&mut request);
+            assert!(from_wire(request).is_err(), "{at}");
+        }
+    }
+}
