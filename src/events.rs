@@ -41,11 +41,11 @@ pub struct Event {
 pub struct Events {
     env: Env,
     dir: PathBuf,
-    kept: Mutex<Kept>,
+    journal: Mutex<Journal>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Journal {
     events: VecDeque<Event>,
     refusals: BTreeMap<&'static str, Refusals>,
     dirty: bool,
@@ -66,16 +66,16 @@ impl Refusals {
 }
 
 impl Events {
-    /// Reads what is left of earlier runs in `dir`; lines that are none are passed over. Blocks on the disk.
+    /// Reads the events of earlier runs in `dir`; unparsable lines are ignored. Blocks on the disk.
     pub fn open(env: &Env, dir: &Path) -> Self {
         let kept = match read(&*env.disk, &dir.join(FILE)) {
-            Ok(bytes) => Kept { events: parse(&bytes), ..Kept::default() },
+            Ok(bytes) => Journal { events: parse(&bytes), ..Journal::default() },
             Err(error) => {
                 tracing::warn!(%error, "the events of earlier runs can't be read");
-                Kept::default()
+                Journal::default()
             }
         };
-        Self { env: env.clone(), dir: dir.to_owned(), kept: Mutex::new(kept) }
+        Self { env: env.clone(), dir: dir.to_owned(), journal: Mutex::new(kept) }
     }
 
     /// All that are kept, oldest first.
@@ -124,12 +124,12 @@ impl Events {
         }
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> std::sync::MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl Journal {
     fn tell(&mut self, at_ms: u64, kind: &'static str) {
         let refusals = self.refusals.entry(kind).or_default();
         let count = std::mem::take(&mut refusals.since);

@@ -25,7 +25,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Longest token.
 const TOKEN_BYTES_MAX: usize = 512;
 
-/// A channel that shows who calls.
+/// A channel that presents the caller's token.
 pub(super) type Link = InterceptedService<Channel, Bearer>;
 
 /// Which nodes a client believes, and what it shows to them: TLS 1.3, always with a check of the node's certificate and name.
@@ -155,9 +155,9 @@ impl Connector for Secured {
 
 /// Where the token comes from. The last good one is shared by all connections.
 #[derive(Clone, Default)]
-pub(super) struct Credentials(Option<Arc<Held>>);
+pub(super) struct Credentials(Option<Arc<TokenSource>>);
 
-struct Held {
+struct TokenSource {
     file: Option<PathBuf>,
     last: Mutex<Bearer>,
 }
@@ -166,13 +166,13 @@ impl Credentials {
     /// Errors: it is none.
     pub fn token(token: &str) -> Result<Self, Error> {
         let last = Mutex::new(Bearer::of(token).map_err(Error::invalid)?);
-        Ok(Self(Some(Arc::new(Held { file: None, last }))))
+        Ok(Self(Some(Arc::new(TokenSource { file: None, last }))))
     }
 
     /// Errors: the file can't be read or holds none.
     pub fn token_file(path: PathBuf) -> Result<Self, Error> {
         let last = Mutex::new(Bearer::read(&path).map_err(Error::invalid)?);
-        Ok(Self(Some(Arc::new(Held { file: Some(path), last }))))
+        Ok(Self(Some(Arc::new(TokenSource { file: Some(path), last }))))
     }
 
     /// The credentials that a new connection presents.

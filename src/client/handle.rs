@@ -17,10 +17,10 @@ const HELD_BYTES_MAX: u64 = 128 * MIB;
 
 #[derive(Clone)]
 pub(super) struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<Inner>,
 }
 
-struct Shared {
+struct Inner {
     config: Arc<Config>,
     /// Counts KiB of [`HELD_BYTES_MAX`].
     held: Arc<Semaphore>,
@@ -30,7 +30,7 @@ struct Shared {
 impl Handle {
     pub fn new(config: Config) -> Self {
         let held = Arc::new(Semaphore::new((HELD_BYTES_MAX / KIB) as usize));
-        Self { shared: Arc::new(Shared { config: Arc::new(config), held, calls: Mutex::new(None) }) }
+        Self { shared: Arc::new(Inner { config: Arc::new(config), held, calls: Mutex::new(None) }) }
     }
 
     pub fn config(&self) -> &Arc<Config> {

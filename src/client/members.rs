@@ -15,7 +15,7 @@ use crate::types::{Applied, MemberChange, Members, NodeId, Refusal, RefusalKind}
 use crate::wire::v1::operations_client::OperationsClient;
 use crate::wire::{self, v1};
 
-/// How long one node may take to say who the members are.
+/// How long one node may take to name the members.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after every endpoint was asked in vain.
 const PAUSE: Duration = Duration::from_millis(100);

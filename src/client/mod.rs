@@ -109,7 +109,7 @@ impl Client {
     /// Like [`Client::load`], with a choice of guarantee, and with where in the order of writes the answer was read.
     pub async fn load_with(&self, id: &str, options: LoadOptions) -> Result<Read, Error> {
         let answer = sessions::load(&self.handle, &self.cache, id, options.consistency, true).await.map_err(failed)?;
-        let sessions::Answer { revision, tombstone, age, found } = answer;
+        let sessions::LoadAnswer { revision, tombstone, age, found } = answer;
         let session = found.map(|found| {
             let info = found.info.unwrap_or_default();
             Session { info, revision, content: content_of(&found.view) }
@@ -120,7 +120,7 @@ impl Client {
     /// Stores `content`, whatever was there.
     ///
     /// Errors: every [`ErrorKind`] but `Conflict`; after `Indeterminate` it may or may not have happened. Dropping the future does not
-    /// cancel the save once it is handed over: the caller's next call on this session waits for it.
+    /// cancel the save once it is enqueued: the caller's next call on this session waits for it.
     pub async fn save(&self, id: &str, content: Content, options: WriteOptions) -> Result<Written, Error> {
         self.save_by(id, content, SaveMode::Blind, options).await
     }
@@ -183,7 +183,7 @@ impl Client {
         members::members(self.handle.config()).await
     }
 
-    /// Changes who belongs to the cluster, within so long; gives the members after it. `force` also makes a change after which the
+    /// Changes the members of the cluster, within so long; gives the members after it. `force` also makes a change after which the
     /// members that answer are no majority.
     ///
     /// Errors: `Invalid`, with the reason, where it may not be, nothing changed; `Refused`, not in time, nothing changed;
@@ -230,7 +230,7 @@ impl Client {
         operations::backup(self.handle.config(), at_least, timeout).await
     }
 
-    /// Has the first endpoint that answers erase what is stored no more from its own disk: the entries of its log so far, and the free pages of
+    /// Has the first endpoint that answers erase deleted data from its own disk: the entries of its log so far, and the free pages of
     /// its state. A client of one endpoint reaches one node. It takes about as long as a backup; meanwhile writes may wait for that node.
     ///
     /// Errors: `Refused` if no endpoint answers. Dropping the future, or the [`Purge`], does not stop a node that has begun.

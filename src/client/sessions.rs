@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::cache::bases::{Origin, Plan, SaveDecision, SaveMode, SaveResult, StoredContent};
 use super::cache::pack;
 use super::cache::view::{Decoded, Failure, Item, New, View};
-use super::cache::{Cache, Shared, lock};
+use super::cache::{Cache, SessionLock, lock};
 use super::content::{Content, Session};
 use super::driver::operation::{Body, MakeChange, Planned};
 use super::handle::Handle;
@@ -29,7 +29,7 @@ pub(super) struct Found<T> {
 }
 
 /// An answer to a load.
-pub(super) struct Answer<T> {
+pub(super) struct LoadAnswer<T> {
     pub revision: Revision,
     pub tombstone: Version,
     pub age: Option<Duration>,
@@ -43,7 +43,7 @@ pub(super) async fn load<T: Item>(
     id: &str,
     consistency: Consistency,
     with_info: bool,
-) -> Result<Answer<T>, Failure> {
+) -> Result<LoadAnswer<T>, Failure> {
     let id = session_id(id)?;
     let session = cache.session(&id);
     let is_fresh = consistency == Consistency::Linearizable;
@@ -77,7 +77,7 @@ pub(super) async fn load<T: Item>(
         }
         cache.trim();
         let found = found.map(|(place, view, info)| Found { version: place.content.version, view, info });
-        return Ok(Answer { revision, tombstone, age: age_ms.map(Duration::from_millis), found });
+        return Ok(LoadAnswer { revision, tombstone, age: age_ms.map(Duration::from_millis), found });
     }
 }
 
@@ -151,7 +151,7 @@ pub(super) async fn save<T: Item>(
     let id = session_id(id)?;
     let session = cache.session(&id);
     let patience = handle.config().write_deadline / 2;
-    let plan = tokio::time::timeout(patience, decide(&session, &new, mode, cache));
+    let plan = tokio::time::timeout(patience, await_plan(&session, &new, mode, cache));
     let late = || Error::refused("the same turn is still being saved, this save was not sent");
     let mut save = Save::new(plan.await.map_err(|_| late())??, session);
     let write = save.write(id, expiry)?;
@@ -160,13 +160,18 @@ pub(super) async fn save<T: Item>(
     Ok(written(outcome?)?)
 }
 
-async fn decide<T: Item>(session: &Shared<T>, new: &New<'_, T>, mode: SaveMode, cache: &Cache<T>) -> Result<Plan<T>, Failure> {
+async fn await_plan<T: Item>(
+    session: &SessionLock<T>,
+    new: &New<'_, T>,
+    mode: SaveMode,
+    cache: &Cache<T>,
+) -> Result<Plan<T>, Failure> {
     loop {
-        let decision = lock(session).decide(new, mode, &cache.meter).map_err(Failure::Encoding)?;
+        let decision = lock(session).plan_save(new, mode, &cache.meter).map_err(Failure::Encoding)?;
         match decision {
             SaveDecision::Send(plan) => return Ok(plan),
-            // It settles by its end being dropped.
-            SaveDecision::Wait(mut settled) => drop(settled.changed().await),
+            // The save has ended once its end is dropped.
+            SaveDecision::Wait(mut ended) => drop(ended.changed().await),
             SaveDecision::Conflict { actual } => return Err(Error::forgotten(actual).into()),
         }
     }
@@ -184,7 +189,7 @@ enum Stage {
 /// A planned save on its way. It tells what is known of its session how it ended, however it ends.
 struct Save<T: Item> {
     plan: Plan<T>,
-    session: Shared<T>,
+    session: SessionLock<T>,
     stage: Stage,
     /// Chunks of the whole, if that is what is sent.
     whole: Option<u64>,
@@ -193,7 +198,7 @@ struct Save<T: Item> {
 }
 
 impl<T: Item> Save<T> {
-    fn new(plan: Plan<T>, session: Shared<T>) -> Self {
+    fn new(plan: Plan<T>, session: SessionLock<T>) -> Self {
         Self { plan, session, stage: Stage::Ours, whole: None, fallback: None }
     }
 
@@ -227,7 +232,7 @@ impl<T: Item> Save<T> {
 
     fn end(&mut self, ended: SaveResult) {
         self.stage = Stage::Ended;
-        lock(&self.session).settle(&self.plan, ended);
+        lock(&self.session).record(&self.plan, ended);
     }
 }
 

@@ -51,7 +51,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// Takes the lock file at `path`, made if it is missing, and holds it until the answer is dropped or the process ends. Does not
     /// wait; `None`: another has it. The lock is the operating system's unless the disk says otherwise.
-    fn lock(&self, path: &Path) -> io::Result<Option<Held>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
         let mut options = std::fs::OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
         match file.try_lock() {
@@ -63,7 +63,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
 }
 
 /// A lock that is held as long as this lives.
-pub type Held = Box<dyn Debug + Send + Sync>;
+pub type LockGuard = Box<dyn Debug + Send + Sync>;
 
 /// An open file. All positions are absolute; calls may come from several threads.
 pub trait DiskFile: Debug + Send + Sync + 'static {

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::disk::{Disk, DiskFile, Held, RealDisk, Space};
+use super::disk::{Disk, DiskFile, LockGuard, RealDisk, Space};
 
 /// Bytes of a page that was written over.
 const PAGE_BYTES: u64 = 4096;
@@ -75,7 +75,7 @@ impl Disk for FrozenDisk {
     }
 
     /// A lock file that is missing is not made: no node has used the directory.
-    fn lock(&self, path: &Path) -> io::Result<Option<Held>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
         let file = match std::fs::File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Box::new(()))),
             file => file?,

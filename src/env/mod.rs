@@ -43,7 +43,7 @@ pub use all::Env;
 pub use blocking::Blocking;
 pub use clock::{Clock, SystemClock, unix_ms};
 #[cfg(feature = "server")]
-pub use disk::{Disk, DiskFile, Held, RealDisk, Space, is_full, replace_file};
+pub use disk::{Disk, DiskFile, LockGuard, RealDisk, Space, is_full, replace_file};
 #[cfg(feature = "client")]
 pub use entropy::SystemRandom;
 #[cfg(feature = "client")]

@@ -46,7 +46,7 @@ text_error! {
 }
 
 impl Audit {
-    /// Takes a row of [`rows::HEADS`] or [`rows::CHUNKS`], in order of keys; others are passed over.
+    /// Takes a row of [`rows::HEADS`] or [`rows::CHUNKS`], in order of keys; others are ignored.
     ///
     /// Errors: it does not decode, its checksum does not match, or it is out of order.
     pub fn row(&mut self, table: u8, key: &[u8], value: &Bytes) -> Result<(), Damage> {
@@ -144,7 +144,7 @@ impl Default for RowsDigest {
 }
 
 impl RowsDigest {
-    /// Takes a row of [`rows::METADATA_TABLES`], in any order; others are passed over. Errors: the one row of [`rows::GLOBAL`] is damaged.
+    /// Takes a row of [`rows::METADATA_TABLES`], in any order; others are ignored. Errors: the one row of [`rows::GLOBAL`] is damaged.
     pub fn row(&mut self, table: u8, key: &[u8], value: &Bytes) -> Result<(), rows::Error> {
         match table {
             rows::GLOBAL => {

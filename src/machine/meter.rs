@@ -23,12 +23,12 @@ const EXPECTED_MAX: usize = 8192;
 
 /// The part of the client table that counts for one holder.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct HolderUsage {
     clients: AtomicU64,
     outcomes: AtomicU64,
 }
 
-impl Held {
+impl HolderUsage {
     /// Its clients.
     pub fn clients(&self) -> u64 {
         self.clients.load(Ordering::Relaxed)
@@ -42,16 +42,16 @@ impl Held {
 
 /// The holder of a client. Dropping it takes its counts back; a clone has no holder, since one machine is the one that counts.
 #[derive(Debug, Default)]
-pub(super) struct Owner(Option<Arc<Held>>, u64);
+pub(super) struct Owner(Option<Arc<HolderUsage>>, u64);
 
 impl Owner {
-    fn of(held: Arc<Held>, outcomes: u64) -> Self {
+    fn of(held: Arc<HolderUsage>, outcomes: u64) -> Self {
         held.clients.fetch_add(1, Ordering::Relaxed);
         held.outcomes.fetch_add(outcomes, Ordering::Relaxed);
         Self(Some(held), outcomes)
     }
 
-    fn is(&self, held: &Arc<Held>) -> bool {
+    fn is(&self, held: &Arc<HolderUsage>) -> bool {
         self.0.as_ref().is_some_and(|own| Arc::ptr_eq(own, held))
     }
 
@@ -150,7 +150,7 @@ pub(super) struct Meter {
 
 /// The holders of clients by nonce. A clone is empty, like that of [`Owner`].
 #[derive(Debug, Default)]
-struct Expected(BTreeMap<Nonce, Arc<Held>>);
+struct Expected(BTreeMap<Nonce, Arc<HolderUsage>>);
 
 impl Clone for Expected {
     fn clone(&self) -> Self {
@@ -214,7 +214,7 @@ pub struct OpenedClient {
     /// Its nonce.
     pub nonce: Nonce,
     /// Its holder, if this node knows it.
-    pub held: Option<Arc<Held>>,
+    pub held: Option<Arc<HolderUsage>>,
     /// Its recorded outcomes.
     pub outcomes: u64,
     /// Machine time since its last call, in milliseconds.
@@ -322,7 +322,7 @@ impl Metered<'_> {
     }
 
     /// Makes a client that is opened with this nonce the holder's.
-    pub fn expect(&mut self, nonce: Nonce, held: &Arc<Held>) {
+    pub fn expect(&mut self, nonce: Nonce, held: &Arc<HolderUsage>) {
         let expected = &mut self.0.tables.meter.expected.0;
         if expected.len() >= EXPECTED_MAX {
             expected.clear();
@@ -331,13 +331,13 @@ impl Metered<'_> {
     }
 
     /// Whether this client, if it is there, is its holder's already.
-    pub fn is_held_by(&self, client: ClientId, nonce: Nonce, held: &Arc<Held>) -> bool {
+    pub fn is_held_by(&self, client: ClientId, nonce: Nonce, held: &Arc<HolderUsage>) -> bool {
         let row = self.0.tables.clients.get(&client).filter(|row| row.header.nonce == nonce);
         row.is_none_or(|row| row.owner.is(held))
     }
 
     /// Gives a client to this holder, with its outcomes. Nothing happens without the client's nonce.
-    pub fn claim(&mut self, client: ClientId, nonce: Nonce, held: &Arc<Held>) {
+    pub fn claim(&mut self, client: ClientId, nonce: Nonce, held: &Arc<HolderUsage>) {
         if let Some(row) = self.0.tables.clients.get_mut(&client).filter(|row| row.header.nonce == nonce) {
             row.owner = Owner::of(held.clone(), row.outcomes.len() as u64);
         }

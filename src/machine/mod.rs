@@ -27,7 +27,7 @@ mod sweep;
 mod tables;
 mod write;
 
-pub use meter::{Held, Metered, OpenedClient, PrefixUsage};
+pub use meter::{HolderUsage, Metered, OpenedClient, PrefixUsage};
 pub use read::Plan;
 pub use rebuild::BuildError;
 pub use rows::{Effects, RowChange};

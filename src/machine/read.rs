@@ -66,7 +66,7 @@ impl Machine {
     /// Sessions whose id begins with `prefix`, after the id `after`, in order of ids, at most `limit` (1 to [`LIST_PAGE_MAX`]);
     /// and whether more may follow.
     ///
-    /// Expired sessions are passed over. A page that found something ends after 65 536 of them; an empty page comes only at the end,
+    /// Expired sessions are skipped. A page that found something ends after 65 536 of them; an empty page comes only at the end,
     /// so a caller that continues after the last id gets through.
     pub fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> (Vec<Listed>, bool) {
         let start = match after {

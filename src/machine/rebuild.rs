@@ -25,7 +25,7 @@ impl<E> From<rows::Error> for BuildError<E> {
 }
 
 impl Machine {
-    /// Rebuilds the machine from rows in order of (table, key): those of [`rows::METADATA_TABLES`]; others are passed over.
+    /// Rebuilds the machine from rows in order of (table, key): those of [`rows::METADATA_TABLES`]; others are ignored.
     ///
     /// Without rows it is [`Machine::new`]. Digests of the past are not kept in rows. The machine keeps every invariant.
     /// Errors: the iterator's own, or [`rows::Error`]: a row is damaged, contradicts another, or breaks an invariant; this node must

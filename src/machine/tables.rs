@@ -14,7 +14,7 @@ use crate::types::{ClientId, Nonce, Outcome, Sequence, SessionId};
 
 /// A record with its share in the digest.
 #[derive(Clone, Debug)]
-pub(super) struct Kept<T> {
+pub(super) struct Hashed<T> {
     pub value: T,
     pub hash: u64,
 }
@@ -24,7 +24,7 @@ pub(super) struct Kept<T> {
 pub(super) struct Client {
     pub header: ClientHeader,
     pub hash: u64,
-    pub outcomes: BTreeMap<Sequence, Kept<Outcome>>,
+    pub outcomes: BTreeMap<Sequence, Hashed<Outcome>>,
     /// Its holder, as far as this node knows; no part of the state.
     pub owner: Owner,
 }
@@ -39,8 +39,8 @@ pub(super) enum Due {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
-    pub sessions: BTreeMap<SessionId, Kept<Session>>,
-    pub tombstones: BTreeMap<SessionId, Kept<Tombstone>>,
+    pub sessions: BTreeMap<SessionId, Hashed<Session>>,
+    pub tombstones: BTreeMap<SessionId, Hashed<Tombstone>>,
     pub clients: BTreeMap<ClientId, Client>,
     pub nonces: BTreeMap<Nonce, ClientId>,
     /// One key for each record that has a deadline, ordered by it (invariant I7).
@@ -70,7 +70,7 @@ impl Tables {
         }
         let deadline_ms = session.deadline_ms;
         let stored_bytes = session.stored_bytes;
-        let new = Kept { value: session, hash };
+        let new = Hashed { value: session, hash };
         let Some(kept) = self.sessions.get_mut(id) else {
             self.sessions.insert(id.clone(), new);
             self.id_bytes += id.as_str().len() as u64;
@@ -111,7 +111,7 @@ impl Tables {
         self.id_bytes += id.as_str().len() as u64;
         self.meter.added(id, 0);
         self.due.insert((tombstone.deadline_ms, Due::Tombstone(id.clone())));
-        self.tombstones.insert(id.clone(), Kept { value: tombstone, hash });
+        self.tombstones.insert(id.clone(), Hashed { value: tombstone, hash });
     }
 
     pub fn remove_tombstone(&mut self, id: &SessionId, effects: &mut Effects) {
@@ -169,7 +169,7 @@ impl Tables {
         let Some(row) = self.clients.get_mut(&client) else {
             return;
         };
-        let old = row.outcomes.insert(sequence, Kept { value: outcome, hash });
+        let old = row.outcomes.insert(sequence, Hashed { value: outcome, hash });
         assert!(old.is_none(), "sequence answered twice client={client} sequence={sequence}");
         row.owner.recorded();
         self.outcomes += 1;

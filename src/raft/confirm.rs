@@ -114,7 +114,7 @@ impl Confirmer {
             let _ = stream.try_send(request.clone());
         }
         rounds.open.insert(number, Round { voters, confirmed: BTreeSet::new(), done });
-        rounds.confirmed(context.me(), number);
+        rounds.on_confirmed(context.me(), number);
         Some((leader, confirmed))
     }
 
@@ -149,7 +149,7 @@ impl Confirmer {
 }
 
 impl Rounds {
-    fn confirmed(&mut self, by: NodeId, number: u64) {
+    fn on_confirmed(&mut self, by: NodeId, number: u64) {
         let Some(round) = self.open.get_mut(&number) else { return };
         round.confirmed.insert(by);
         if round.voters.is_quorum(&round.confirmed)
@@ -195,7 +195,7 @@ async fn talk(confirmer: &Confirmer, id: NodeId, node: &PeerNode) {
     confirmer.rounds().streams.insert(id, requests);
     while let Ok(Some(answer)) = answers.message().await {
         if answer.confirmed {
-            confirmer.rounds().confirmed(id, answer.round);
+            confirmer.rounds().on_confirmed(id, answer.round);
         }
     }
 }
@@ -231,12 +231,12 @@ mod tests {
                 end
             })
             .collect();
-        rounds.confirmed(NodeId(1), 1);
+        rounds.on_confirmed(NodeId(1), 1);
         assert!(ends[0].try_recv().is_err(), "the same voter counts once");
-        rounds.confirmed(NodeId(2), 2);
+        rounds.on_confirmed(NodeId(2), 2);
         assert!(ends[0].try_recv().is_err(), "that was the other round");
         assert!(ends[1].try_recv().is_ok());
-        rounds.confirmed(NodeId(3), 1);
+        rounds.on_confirmed(NodeId(3), 1);
         assert!(ends[0].try_recv().is_ok());
         assert!(rounds.open.is_empty());
     }

@@ -219,7 +219,7 @@ impl LeadershipState {
     /// How old this node's state may be, in milliseconds: everything acknowledged before is in it. `None`: that is unknown.
     pub fn stale_ms(&self) -> Option<u64> {
         if let Some((age, _)) = self.complete() {
-            self.quorum.confirmed(age);
+            self.quorum.on_confirmed(age);
         }
         let age = self.quorum.age(self.state.applied().map_or(0, |applied| applied.index))?;
         // Rounded up: never reported younger than it is.

@@ -55,7 +55,7 @@ pub use read::{Read, ReplyList, ReplyLoad, no_room};
 pub use rebuild::{is_marked, mark as mark_for_rebuild};
 pub use start::{Opened, Options, StartError, open};
 pub use upkeep::ahead::AHEAD_MS_MAX;
-pub use upkeep::purge::Kept as LogKept;
+pub use upkeep::purge::LogKept;
 pub use upkeep::scrub::Options as ScrubOptions;
 
 use std::pin::Pin;

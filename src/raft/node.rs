@@ -195,7 +195,7 @@ impl Node {
         Backup::begin(self.0.context.clone(), &self.0.backups, at_least, timeout).await
     }
 
-    /// Takes what is stored no more off this node's disk. Says how many rows of how many are done. Gives the last
+    /// Erases deleted data from this node's disk. Reports the rows done, of how many. Gives the last
     /// entry that is gone.
     ///
     /// Errors: one is under way, or it failed; nothing stored is lost. Dropping the future does not stop the last step.

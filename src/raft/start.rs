@@ -81,7 +81,7 @@ pub struct Options {
     /// must not need it, and tests show that.
     pub early_elections: bool,
     /// How much of the log is kept.
-    pub log_kept: purge::Kept,
+    pub log_kept: purge::LogKept,
     /// How the log is kept.
     pub log: log::Options,
     /// How the state is kept.

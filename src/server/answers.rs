@@ -15,7 +15,7 @@ use super::call::{Answer, Answerer, IncomingRequest, Origin};
 use super::dispatch::Dispatcher;
 use super::edge;
 use super::frames::Frames;
-use super::reader::{Held, Next, Reader};
+use super::reader::{Next, Reader, Waiting};
 use crate::limits::STREAM_OPEN_MAX;
 use crate::types::{Refusal, RefusalKind};
 use crate::wire::{self, v1};
@@ -39,13 +39,13 @@ impl<S> Answers<S> {
     pub fn new(dispatcher: Dispatcher, origin: Origin, requests: S, stop: watch::Receiver<bool>) -> Self {
         let (sender, answers) = mpsc::channel(STREAM_OPEN_MAX);
         let (requests, sender) = (Some(requests), Some(sender));
-        Self::with(dispatcher, origin, requests, sender, Held::new(answers, VecDeque::new()), stop)
+        Self::with(dispatcher, origin, requests, sender, Waiting::new(answers, VecDeque::new()), stop)
     }
 
     /// One answer that is there already, in perhaps many frames, and nothing more.
     pub fn of_one(dispatcher: Dispatcher, tag: u64, frames: Frames, stop: watch::Receiver<bool>) -> Self {
         let (_, none) = mpsc::channel(1);
-        Self::with(dispatcher, Origin::Client, None, None, Held::new(none, VecDeque::from([(tag, frames)])), stop)
+        Self::with(dispatcher, Origin::Client, None, None, Waiting::new(none, VecDeque::from([(tag, frames)])), stop)
     }
 
     fn with(
@@ -53,7 +53,7 @@ impl<S> Answers<S> {
         origin: Origin,
         requests: Option<S>,
         sender: Option<mpsc::Sender<Answer>>,
-        held: Held,
+        held: Waiting,
         stop: watch::Receiver<bool>,
     ) -> Self {
         let reader = Arc::new(Reader::new(held, origin == Origin::Client));
@@ -127,7 +127,7 @@ where
                     this.end_requests(None);
                     // Said once; then the stream has ended.
                     let (_, none) = mpsc::channel(1);
-                    *this.reader.held() = Held::new(none, VecDeque::new());
+                    *this.reader.held() = Waiting::new(none, VecDeque::new());
                     return Poll::Ready(Some(Err(cut_off(why))));
                 }
                 Next::Nothing => {}

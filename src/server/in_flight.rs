@@ -79,12 +79,12 @@ impl InFlightTable {
     }
 
     /// A stream is open.
-    pub fn link_opened(&mut self, link: LinkId) {
+    pub fn on_link_opened(&mut self, link: LinkId) {
         self.links.insert(link);
     }
 
     /// A stream is broken: takes out the attempts that were sent on it, oldest first.
-    pub fn link_broke(&mut self, link: LinkId) -> Vec<InFlight> {
+    pub fn on_link_broken(&mut self, link: LinkId) -> Vec<InFlight> {
         self.links.remove(&link);
         let keys: Vec<u64> = self.open.iter().filter(|(_, open)| open.link == Some(link)).map(|(key, _)| *key).collect();
         keys.into_iter().filter_map(|key| self.open.remove(&key)).collect()
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_waits_for_this_nodes_raft_is_kept_apart_from_what_was_sent_on() {
         let mut table = InFlightTable::default();
-        table.link_opened(7);
+        table.on_link_opened(7);
         let here = table.enter(call(1).0);
         let sent = table.enter_link(call(1).0, 7).ok().expect("an open stream");
         assert!(table.take_local(Operation::is_write).is_empty(), "it is a load");
@@ -187,12 +187,12 @@ mod tests {
     #[test]
     fn a_broken_stream_gives_back_what_was_sent_on_it_and_takes_nothing_more() {
         let mut table = InFlightTable::default();
-        table.link_opened(7);
-        table.link_opened(8);
+        table.on_link_opened(7);
+        table.on_link_opened(8);
         table.enter(call(1).0);
         let lost = table.enter_link(call(1).0, 7).ok().expect("an open stream");
         let kept = table.enter_link(call(1).0, 8).ok().expect("an open stream");
-        assert_eq!(table.link_broke(7).len(), 1);
+        assert_eq!(table.on_link_broken(7).len(), 1);
         assert!(table.take(lost).is_none());
         assert!(table.arriving(kept, 8).is_some());
         assert!(table.arriving(kept, 7).is_none(), "an answer counts only on the stream it was asked on");

@@ -1,5 +1,5 @@
 //! The `Operations` service on the client port: what operators ask of this one node, and the changes that only a leader makes. Every call
-//! but one needs the scope `admin`: every caller may ask who the members are, since clients need it.
+//! but one needs the scope `admin`: every caller may ask for the members, since clients need it.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a change of the members may take, where the caller does not say, and at most.
 const CHANGE_DEFAULT: Duration = Duration::from_secs(10);
 const CHANGE_MAX: Duration = Duration::from_secs(60);
-/// How long a node that has just started may take to apply who the members are; below what a client waits.
+/// How long a node that has just started may take to apply the membership; below what a client waits.
 const MEMBERS_WAIT: Duration = Duration::from_secs(1);
 /// Pieces read ahead of a reader that is slower than the disk.
 const PIECES_AHEAD: usize = 2;

@@ -15,17 +15,17 @@ const MANY_FRAMES_MAX: usize = 4;
 
 /// The content that a stream holds for its reader.
 pub struct Reader {
-    held: Mutex<Held>,
+    held: Mutex<Waiting>,
     /// Not a peer, which reads for all its clients.
     is_client: bool,
 }
 
 impl Reader {
-    pub fn new(held: Held, is_client: bool) -> Self {
+    pub fn new(held: Waiting, is_client: bool) -> Self {
         Self { held: Mutex::new(held), is_client }
     }
 
-    pub fn held(&self) -> MutexGuard<'_, Held> {
+    pub fn held(&self) -> MutexGuard<'_, Waiting> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -34,7 +34,7 @@ impl Reader {
     pub fn holding(budget: &crate::raft::ReadBudget, bytes: u64) -> Self {
         let done = super::call::Response::Relayed { answers: Vec::new(), permit: budget.charge(bytes) };
         let (_, none) = mpsc::channel(1);
-        Self { held: Mutex::new(Held::new(none, VecDeque::from([(1, Frames::new(Ok(done)))]))), is_client: true }
+        Self { held: Mutex::new(Waiting::new(none, VecDeque::from([(1, Frames::new(Ok(done)))]))), is_client: true }
     }
 
     /// How many frames were taken so far; `None` while nothing waits to be taken.
@@ -60,7 +60,7 @@ impl Reader {
 }
 
 /// Answers that wait, and those under way.
-pub struct Held {
+pub struct Waiting {
     answers: mpsc::Receiver<Answer>,
     /// Answers of which more frames follow.
     frames: VecDeque<(u64, Frames)>,
@@ -78,7 +78,7 @@ pub enum Next {
     CutOff(&'static str),
 }
 
-impl Held {
+impl Waiting {
     pub fn new(answers: mpsc::Receiver<Answer>, frames: VecDeque<(u64, Frames)>) -> Self {
         Self { answers, frames, taken: 0, cut_off: None }
     }

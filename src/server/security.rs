@@ -138,7 +138,7 @@ impl Security {
             let files = self.files.clone();
             match tokio::task::spawn_blocking(move || files.read()).await {
                 Ok(Ok(contents)) if contents == self.seen && self.state.report().problem.is_none() => {}
-                Ok(Ok(contents)) => self.changed(contents, &node),
+                Ok(Ok(contents)) => self.on_change(contents, &node),
                 Ok(Err(why)) => self.tell(Some(why), &node),
                 Err(_) => return,
             }
@@ -177,7 +177,7 @@ impl Security {
     }
 
     /// Puts in force what can be; tokens and certificates each for themselves.
-    fn changed(&mut self, contents: Contents, node: &Node) {
+    fn on_change(&mut self, contents: Contents, node: &Node) {
         let tls = if contents.tls() == self.seen.tls() { Ok(false) } else { self.change_tls(&contents) };
         let tokens = if contents.tokens == self.seen.tokens { Ok(false) } else { self.change_tokens(&contents) };
         for what in [("certificates", &tls), ("tokens", &tokens)] {

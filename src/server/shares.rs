@@ -25,7 +25,7 @@ use crate::limits::{
     BATCH_BYTES_MAX, IN_FLIGHT_BYTES_MAX, LARGE_BYTES_PER_SECOND, METADATA_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX,
     SHARE_RETRY_AFTER,
 };
-use crate::machine::{Held, Metered};
+use crate::machine::{HolderUsage, Metered};
 use crate::raft::BytePermit;
 use crate::types::{Base, Change, Refusal, RefusalKind, Request, SessionId, Write};
 
@@ -49,7 +49,7 @@ pub struct Share {
 /// The counts of one token.
 #[derive(Default)]
 struct Live {
-    held: Arc<Held>,
+    held: Arc<HolderUsage>,
     proposed: Proposed,
     in_flight: Arc<AtomicU64>,
     /// Loaded content that waits for its readers.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::env::{Disk, Held};
+use crate::env::{Disk, LockGuard};
 
 /// Why the directory is not ours. Nothing changed.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl std::error::Error for Error {
 /// Holds the directory until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _held: Held,
+    _held: LockGuard,
 }
 
 impl Lock {

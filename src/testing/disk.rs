@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::inline::SeededRandom;
-use crate::env::{Disk, DiskFile, Held, Space};
+use crate::env::{Disk, DiskFile, LockGuard, Space};
 
 /// The part of unsynced writes that survives a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -540,9 +540,9 @@ impl Disk for SimDisk {
         Ok(Space { free: total.saturating_sub(inner.used()), total })
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<Held>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
         let is_free = self.locked().locks.insert(path.to_owned());
-        Ok(is_free.then(|| Box::new(SimLock { disk: self.clone(), path: path.to_owned() }) as Held))
+        Ok(is_free.then(|| Box::new(SimLock { disk: self.clone(), path: path.to_owned() }) as LockGuard))
     }
 }
 

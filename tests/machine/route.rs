@@ -93,7 +93,7 @@ impl Route {
     }
 
     pub fn answered(&mut self, nodes: Nodes) {
-        self.router.answered(nodes.leader);
+        self.router.on_answer(nodes.leader);
     }
 
     /// Follows decisions until an attempt reaches the leader. Nobody else can tell when each of these steps happens.
@@ -124,7 +124,7 @@ impl Route {
                     self.rest(at, retry::jittered(Duration::ZERO, 0));
                 }
             }
-            Decision::Elsewhere => self.router.failed(at, self.now),
+            Decision::Elsewhere => self.router.on_failure(at, self.now),
             Decision::After(wait) => self.rest(at, wait),
             other => panic!("no refusal here ends an operation: {other:?}"),
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quorate::env::{Disk, DiskFile, Held, Space};
+use quorate::env::{Disk, DiskFile, LockGuard, Space};
 use quorate::testing::disk::SimDisk;
 
 /// Syncs everything but segments of the log.
@@ -61,7 +61,7 @@ impl Disk for LyingDisk {
         self.0.space(path)
     }
 
-    fn lock(&self, path: &Path) -> Result<Option<Held>> {
+    fn lock(&self, path: &Path) -> Result<Option<LockGuard>> {
         self.0.lock(path)
     }
 }

@@ -65,7 +65,7 @@ impl Origin {
 
 /// Where a save ended.
 #[derive(Clone, Copy, Debug)]
-struct Done {
+struct SavedAs {
     at: StoredContent,
     /// Whether the stored content is the view that was saved: not after a rebase.
     is_exact: bool,
@@ -83,7 +83,7 @@ struct LocalSave<T> {
     token: u64,
     view: Arc<View<T>>,
     /// Where it ended.
-    done: Option<Done>,
+    done: Option<SavedAs>,
     /// Dropped when it settles.
     pending: Option<watch::Sender<()>>,
 }
@@ -230,7 +230,7 @@ impl<T: Item> Session<T> {
     }
 
     /// How to send `new`. Error: an item that can't be stored.
-    pub fn decide(&mut self, new: &New<'_, T>, mode: SaveMode, meter: &Meter) -> Result<SaveDecision<T>, String> {
+    pub fn plan_save(&mut self, new: &New<'_, T>, mode: SaveMode, meter: &Meter) -> Result<SaveDecision<T>, String> {
         match mode {
             SaveMode::Blind => {
                 let base = self.newest(false).map(|(place, view, _)| (place, view));
@@ -246,11 +246,11 @@ impl<T: Item> Session<T> {
                 };
                 Ok(SaveDecision::Send(from_base(base, Some(expected), new, meter)?))
             }
-            SaveMode::Turn(version, on_conflict) => self.decide_turn(new, version, on_conflict, meter),
+            SaveMode::Turn(version, on_conflict) => self.plan_turn(new, version, on_conflict, meter),
         }
     }
 
-    fn decide_turn(
+    fn plan_turn(
         &mut self,
         new: &New<'_, T>,
         version: Version,
@@ -280,7 +280,7 @@ impl<T: Item> Session<T> {
         let continued = |own: &&LocalSave<T>| own.view.len() < new.items.len() && own.view.is_prefix_of(new.items);
         let longest = known.saves.iter().filter(continued).max_by_key(|own| own.view.len());
         let (from, view, exact) = match longest.and_then(|own| own.done.map(|done| (done, own.view.clone()))) {
-            Some((Done { at, is_exact }, view)) => (Origin::At(at), Some(view), is_exact),
+            Some((SavedAs { at, is_exact }, view)) => (Origin::At(at), Some(view), is_exact),
             None => (known.from, known.view.clone().filter(|_| !known.forgot), true),
         };
         let Some(mut plan) = turn(from, view, exact, on_conflict, new, meter)? else {
@@ -293,8 +293,8 @@ impl<T: Item> Session<T> {
         Ok(SaveDecision::Send(plan))
     }
 
-    /// A save that was planned ended so.
-    pub fn settle(&mut self, plan: &Plan<T>, result: SaveResult) {
+    /// Records the result of a planned save.
+    pub fn record(&mut self, plan: &Plan<T>, result: SaveResult) {
         let done = match result {
             SaveResult::Saved { saved: Saved { content, rebased }, cluster: Some(cluster), first_chunk } => {
                 if rebased {
@@ -302,11 +302,11 @@ impl<T: Item> Session<T> {
                 }
                 // A view that says other than the cluster counts is no content of ours, nor is what was rebased (L12).
                 let is_exact = !rebased && content.items == plan.view.len() as u64 || mutant::is(Mutant::CacheAfterRebase);
-                Some(Done { at: StoredContent { cluster, content, first_chunk }, is_exact })
+                Some(SavedAs { at: StoredContent { cluster, content, first_chunk }, is_exact })
             }
             _ => None,
         };
-        if let Some(Done { at, is_exact: true }) = done {
+        if let Some(SavedAs { at, is_exact: true }) = done {
             if plan.save.is_none() && plan.from.is_none() && plan.view.len() == 0 {
                 // All that was there was replaced, and nothing can be appended to what came before: a value that is saved again and
                 // again would fill the cache with what it was.
@@ -425,14 +425,14 @@ mod tests {
         StoredContent { cluster: ClusterId([1; 16]), content, first_chunk: 0 }
     }
 
-    fn decide(session: &mut Session<Bytes>, texts: &[&'static str], mode: SaveMode) -> SaveDecision<Bytes> {
+    fn plan_save(session: &mut Session<Bytes>, texts: &[&'static str], mode: SaveMode) -> SaveDecision<Bytes> {
         let items = items(texts);
         let new = New { items: &items, head: Bytes::from_static(b"h"), counters: Counters::default() };
-        session.decide(&new, mode, &Meter::default()).expect("bytes are always stored")
+        session.plan_save(&new, mode, &Meter::default()).expect("bytes are always stored")
     }
 
     fn plan(session: &mut Session<Bytes>, texts: &[&'static str], mode: SaveMode) -> Plan<Bytes> {
-        match decide(session, texts, mode) {
+        match plan_save(session, texts, mode) {
             SaveDecision::Send(plan) => plan,
             SaveDecision::Wait(_) => panic!("it waits"),
             SaveDecision::Conflict { .. } => panic!("a conflict"),
@@ -468,7 +468,7 @@ mod tests {
     fn after_own_saves_were_dropped_nothing_is_appended_to_their_base() {
         let mut session = loaded(3, &["a"]);
         let first = plan(&mut session, &["a", "b"], SaveMode::Turn(Version(3), REBASE));
-        session.settle(&first, saved(4, 2, false));
+        session.record(&first, saved(4, 2, false));
         session.strip();
         let view = plan(&mut Session::default(), &["a"], SaveMode::Blind).view;
         session.put(Origin::At(place(3, 1)), view, None);
@@ -480,12 +480,12 @@ mod tests {
     fn what_was_rebased_is_no_content_of_ours_but_the_turn_goes_on_from_it() {
         let mut session = loaded(3, &["a"]);
         let first = plan(&mut session, &["a", "b"], SaveMode::Turn(Version(3), REBASE));
-        session.settle(&first, saved(5, 3, true));
+        session.record(&first, saved(5, 3, true));
         assert_eq!(session.newest(false).map(|(place, ..)| place.content.version), Some(Version(3)));
         let second = plan(&mut session, &["a", "b", "c"], SaveMode::Turn(Version(3), REBASE));
         assert_eq!((second.from, second.replaceable), (Some(Origin::At(place(5, 3))), false));
         assert_eq!(second.append.map(|append| append.items), Some(items(&["c"])));
-        assert!(matches!(decide(&mut session, &["a", "b"], SaveMode::Turn(Version(4), REBASE)), SaveDecision::Conflict { .. }));
+        assert!(matches!(plan_save(&mut session, &["a", "b"], SaveMode::Turn(Version(4), REBASE)), SaveDecision::Conflict { .. }));
     }
 
     #[test]
@@ -494,10 +494,10 @@ mod tests {
         let turn = SaveMode::Turn(Version(3), REBASE);
         let lost = plan(&mut session, &["a", "b"], turn);
         let before = session.moment();
-        session.settle(&lost, SaveResult::Unknown);
+        session.record(&lost, SaveResult::Unknown);
         let view = plan(&mut Session::default(), &["a"], SaveMode::Blind).view;
         session.learn(place(3, 1), view.clone(), None, before);
-        assert!(matches!(decide(&mut session, &["a", "b"], turn), SaveDecision::Conflict { .. }));
+        assert!(matches!(plan_save(&mut session, &["a", "b"], turn), SaveDecision::Conflict { .. }));
         let after = session.moment();
         session.learn(place(3, 1), view, None, after);
         assert!(plan(&mut session, &["a", "b"], turn).append.is_some());
@@ -508,9 +508,9 @@ mod tests {
         let mut session = loaded(3, &["a"]);
         let turn = SaveMode::Turn(Version(3), REBASE);
         let first = plan(&mut session, &["a", "b"], turn);
-        assert!(matches!(decide(&mut session, &["a", "b", "c"], turn), SaveDecision::Wait(_)));
-        assert!(matches!(decide(&mut session, &["a", "x"], turn), SaveDecision::Send(_)));
-        session.settle(&first, SaveResult::Nothing);
+        assert!(matches!(plan_save(&mut session, &["a", "b", "c"], turn), SaveDecision::Wait(_)));
+        assert!(matches!(plan_save(&mut session, &["a", "x"], turn), SaveDecision::Send(_)));
+        session.record(&first, SaveResult::Nothing);
         let again = plan(&mut session, &["a", "b", "c"], turn);
         assert_eq!(again.append.map(|append| append.items), Some(items(&["b", "c"])));
     }
@@ -526,7 +526,7 @@ mod tests {
         let newest = Version(2 * BASES_MAX as u64 - 1);
         for version in 0..2 * OWN_MAX as u64 {
             let own = plan(&mut session, &["b"], SaveMode::Turn(newest, REBASE));
-            session.settle(&own, saved(newest.0 + 1 + version, 9, true));
+            session.record(&own, saved(newest.0 + 1 + version, 9, true));
         }
         let known = session.at(newest).expect("the newest");
         assert_eq!((known.saves.len(), known.forgot), (OWN_MAX, true));

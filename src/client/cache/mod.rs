@@ -19,7 +19,7 @@ const BYTES_MAX: u64 = 64 * MIB;
 const SESSIONS_MAX: usize = 16_384;
 
 /// One session's bases, under their own lock.
-pub(crate) type Shared<T> = Arc<Mutex<Session<T>>>;
+pub(crate) type SessionLock<T> = Arc<Mutex<Session<T>>>;
 
 /// The bases of all sessions, within a bound on memory. A session's lock may be taken under the cache's, never the other way round.
 pub(crate) struct Cache<T> {
@@ -31,8 +31,7 @@ pub(crate) struct Cache<T> {
 
 struct Inner<T> {
     sessions: HashMap<SessionId, Entry<T>>,
-    /// All, by a use that is their last or an earlier one: a use costs nothing here, and the search for the oldest puts right what
-    /// it finds.
+    /// A lazy LRU queue of all sessions: an entry may carry an outdated tick, and is queued again when popped.
     order: Queue,
     /// Sessions that were used since their contents were dropped: all that have contents.
     full: Queue,
@@ -45,7 +44,7 @@ struct Entry<T> {
     /// The last use.
     tick: u64,
     in_full: bool,
-    session: Shared<T>,
+    session: SessionLock<T>,
 }
 
 impl<T> Inner<T> {
@@ -77,7 +76,7 @@ impl<T> Cache<T> {
 
 impl<T: Item> Cache<T> {
     /// The bases of this session, perhaps none.
-    pub fn session(&self, id: &SessionId) -> Shared<T> {
+    pub fn session(&self, id: &SessionId) -> SessionLock<T> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Inner { sessions, order, full, tick } = &mut *inner;
         *tick += 1;
@@ -101,7 +100,7 @@ impl<T: Item> Cache<T> {
         }
         order.push(Reverse((tick, id.clone())));
         full.push(Reverse((tick, id.clone())));
-        let session = Shared::default();
+        let session = SessionLock::default();
         sessions.insert(id.clone(), Entry { tick, in_full: true, session: session.clone() });
         session
     }
@@ -132,7 +131,7 @@ impl<T: Item> Cache<T> {
 }
 
 /// A panic elsewhere can only have lost knowledge.
-pub(crate) fn lock<T>(session: &Shared<T>) -> MutexGuard<'_, Session<T>> {
+pub(crate) fn lock<T>(session: &SessionLock<T>) -> MutexGuard<'_, Session<T>> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -110,7 +110,7 @@ impl<T: Item> Decoded<T> {
 }
 
 #[derive(Debug)]
-struct Kept<T> {
+struct ItemSlot<T> {
     value: T,
     text: Option<Bytes>,
     _counted: Counted,
@@ -118,15 +118,15 @@ struct Kept<T> {
 
 /// Items in order; more come only at the end. Contents that continue from each other are beginnings of one list.
 #[derive(Debug)]
-struct ItemList<T>(RwLock<Vec<Arc<Kept<T>>>>);
+struct ItemList<T>(RwLock<Vec<Arc<ItemSlot<T>>>>);
 
 impl<T> ItemList<T> {
-    fn items(&self) -> RwLockReadGuard<'_, Vec<Arc<Kept<T>>>> {
+    fn items(&self) -> RwLockReadGuard<'_, Vec<Arc<ItemSlot<T>>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first `at` items, then `more`: on this list if it ends there, else on a new one.
-    fn followed_by(self: &Arc<Self>, at: usize, more: Vec<Arc<Kept<T>>>) -> Arc<Self> {
+    fn followed_by(self: &Arc<Self>, at: usize, more: Vec<Arc<ItemSlot<T>>>) -> Arc<Self> {
         let mut items = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if items.len() == at {
             items.extend(more);
@@ -179,7 +179,7 @@ impl<T: Item> View<T> {
     fn cut_and_followed_by(&self, at: usize, more: Vec<Decoded<T>>, head: Bytes, counters: Counters, meter: &Meter) -> Self {
         let len = at + more.len();
         let kept =
-            |Decoded { value, bytes, text }| Arc::new(Kept { value, text, _counted: meter.count(ITEM_BYTES + bytes as u64) });
+            |Decoded { value, bytes, text }| Arc::new(ItemSlot { value, text, _counted: meter.count(ITEM_BYTES + bytes as u64) });
         // What is cut off is not held by what remains.
         let is_same = at == self.len && more.is_empty();
         let list = if is_same { self.list.clone() } else { self.list.followed_by(at, more.into_iter().map(kept).collect()) };
@@ -204,7 +204,7 @@ impl<T: Item> View<T> {
     ///
     /// Error: none for items that were stored or encoded before, by their own promise.
     pub fn encoded(&self) -> Result<Vec<Bytes>, String> {
-        let encoded = |kept: &Arc<Kept<T>>| kept.text.clone().map_or_else(|| kept.value.to_bytes(), Ok);
+        let encoded = |kept: &Arc<ItemSlot<T>>| kept.text.clone().map_or_else(|| kept.value.to_bytes(), Ok);
         self.list.items()[..self.len].iter().map(encoded).collect()
     }
 

@@ -28,14 +28,14 @@ impl Driver {
             }
             Event::Members { addresses } => addresses.iter().for_each(|address| self.router.learn(address)),
             Event::Answers { line, answers } => {
-                self.router.answered(line.target);
+                self.router.on_answer(line.target);
                 answers.into_iter().for_each(|answer| self.answer(answer));
             }
             Event::Down { line, broken } => self.down(line, *broken),
             Event::Alone { target, tag, answer, channel } => match *answer {
                 Ok(answer) => {
                     self.bulk = channel.map(|channel| (target, channel));
-                    self.router.answered(target);
+                    self.router.on_answer(target);
                     self.answer(v1::SubmitResponse { tag, ..answer });
                 }
                 Err(Broken { refusal, failure }) => {
@@ -61,7 +61,7 @@ impl Driver {
         let Broken { refusal, failure } = broken;
         self.failures.note(failure);
         self.connections.remove(&line.target);
-        self.router.failed(line.target, self.now);
+        self.router.on_failure(line.target, self.now);
         let on_it = |key: &Key| {
             let attempt = self.operations.get(key).and_then(|operation| operation.attempt);
             attempt.filter(|attempt| attempt.via == Via::Stream(line)).map(|attempt| attempt.tag)
@@ -237,7 +237,7 @@ impl Driver {
         // Any outcome settles a write under its sequence; only a client that was kept has closed those below.
         let is_heard = |say: &Say| matches!(say, Say::Settle(_)) || *verdict == Verdict::ClientKept;
         if let Some((_, say)) = self.closing.take_if(|(closing, say)| *closing == key && is_heard(say)) {
-            self.given_up.heard(&say);
+            self.given_up.on_answer(&say);
             // The next one, if there is one, at once.
             self.close_at = self.now;
         }
@@ -245,7 +245,7 @@ impl Driver {
         if let (Body::Open { nonce }, Verdict::ClientOpened { client }) = (operation.body, verdict)
             && nonce == self.window.nonce()
         {
-            self.window.opened(*client);
+            self.window.on_opened(*client);
             self.keep_alive_at = Some(self.now + intervals().keep_alive);
         }
     }
@@ -312,7 +312,7 @@ impl Driver {
             // The named leader just failed: give the others time to notice.
             Decision::Follow(_) => self.retry_after(key, operation, target, retry::jittered(std::time::Duration::ZERO, random)),
             Decision::Elsewhere => {
-                self.router.failed(target, self.now);
+                self.router.on_failure(target, self.now);
                 self.proceed(key, operation);
             }
             Decision::After(wait) => self.retry_after(key, operation, target, wait),

@@ -26,7 +26,7 @@ use crate::wire::v1;
 use crate::wire::v1::operations_client::OperationsClient;
 use crate::wire::v1::sessions_client::SessionsClient;
 
-/// How long a node may take to say who the members are.
+/// How long a node may take to name the members.
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection on its way.
 #[doc(hidden)]
@@ -244,7 +244,7 @@ async fn talk(address: &str, channel: Link, line: StreamId, capacity: usize, eve
     }
 }
 
-/// Asks who the members are and reports it; a node that does not say is not asked again on this connection.
+/// Asks for the members and reports them; a node that names none is not asked again on this connection.
 pub(crate) async fn learn(channel: Link, events: mpsc::Sender<Event>) {
     let mut client = OperationsClient::new(channel);
     let asked = tokio::time::timeout(MEMBERS_TIMEOUT, client.members(v1::MembersRequest {})).await;

@@ -51,7 +51,7 @@ impl GivenUp {
     }
 
     /// The cluster has it.
-    pub fn heard(&mut self, said: &Say) {
+    pub fn on_answer(&mut self, said: &Say) {
         match said {
             Say::Closed(below) => self.0 = self.0.split_off(below),
             Say::Settle(write) => drop(write.request().and_then(|request| self.0.remove(&request.sequence))),
@@ -76,7 +76,7 @@ mod tests {
     /// A table with so many open writes.
     fn open(count: usize) -> (RequestWindow, Vec<Request>) {
         let mut table = RequestWindow::new(Nonce([1; 16]));
-        table.opened(ClientId(40));
+        table.on_opened(ClientId(40));
         let requests = (0..count).map(|_| table.take().expect("room")).collect();
         (table, requests)
     }
@@ -98,7 +98,7 @@ mod tests {
         let said = given_up.next(&table).expect("not heard yet");
         assert_eq!(said, Say::Closed(requests[3].sequence));
         assert_eq!(given_up.next(&table), Some(said.clone()), "until it is heard");
-        given_up.heard(&said);
+        given_up.on_answer(&said);
         assert_eq!((given_up.next(&table), given_up.is_empty()), (None, true));
     }
 
@@ -113,7 +113,7 @@ mod tests {
         for (request, session) in [(1, "b"), (2, "c")] {
             let said = given_up.next(&table).expect("not heard yet");
             assert_eq!(said, settle(requests[request], session, requests[0].sequence));
-            given_up.heard(&said);
+            given_up.on_answer(&said);
         }
         assert!(given_up.is_empty());
     }

@@ -47,7 +47,7 @@ use router::{Choice, Router};
 use timers::Timers;
 use window::RequestWindow;
 
-/// Calls handed over and not taken up yet.
+/// Calls enqueued and not taken up yet.
 pub(crate) const CALLS_MAX: usize = 1024;
 /// Operations open at once; above it calls wait to be taken up.
 const OPERATIONS_MAX: usize = 4 * OPEN_WRITES_MAX as usize;
@@ -263,7 +263,7 @@ impl Driver {
     fn accept(&mut self, call: Call) {
         if let Body::Close { reply } = call.body {
             self.closers.push(reply);
-            // What was handed over before still counts; the next receive answers that there is no more.
+            // Calls enqueued before still count; the next receive answers that there is no more.
             self.calls.close();
             return;
         }
@@ -504,7 +504,7 @@ impl Driver {
                 }
                 Err(unsendable) => {
                     drop(place);
-                    self.not_sent(key, unsendable);
+                    self.on_not_sent(key, unsendable);
                 }
             }
         }
@@ -519,7 +519,7 @@ impl Driver {
         let remaining = operation.deadline.saturating_sub(self.now);
         let request = match operation.attempt(self.next_tag, Via::Alone(target), &self.window, self.now) {
             Ok(request) => request,
-            Err(unsendable) => return self.not_sent(key, unsendable),
+            Err(unsendable) => return self.on_not_sent(key, unsendable),
         };
         self.attempts.insert(self.next_tag, key);
         self.next_tag += 1;
@@ -528,7 +528,7 @@ impl Driver {
         self.tasks.spawn(connection::alone(dial, target, channel, request, remaining, self.reports.clone()));
     }
 
-    fn not_sent(&mut self, key: Key, unsendable: Unsendable) {
+    fn on_not_sent(&mut self, key: Key, unsendable: Unsendable) {
         let Some(operation) = self.operations.remove(&key) else { return };
         match unsendable {
             Unsendable::OtherCluster => self.make_full(key, operation, true),

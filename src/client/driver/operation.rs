@@ -328,7 +328,7 @@ mod tests {
     fn what_is_sent_fits_the_client_and_the_cluster() {
         let closed = RequestWindow::new(NONCE);
         let mut open = RequestWindow::new(NONCE);
-        open.opened(ClientId(40));
+        open.on_opened(ClientId(40));
         let cases: [(&str, Body, bool, bool); 5] = [
             ("open", Body::Open { nonce: NONCE }, true, true),
             ("keep alive", Body::KeepAlive, false, true),

@@ -96,7 +96,7 @@ impl Router {
     }
 
     /// The endpoint could not be reached, its connection ended, or it is stopping. All that fails together counts once.
-    pub fn failed(&mut self, at: usize, now: Duration) {
+    pub fn on_failure(&mut self, at: usize, now: Duration) {
         self.leave(at);
         let endpoint = &mut self.endpoints[at];
         if endpoint.blocked_until > now {
@@ -108,7 +108,7 @@ impl Router {
     }
 
     /// The endpoint answered.
-    pub fn answered(&mut self, at: usize) {
+    pub fn on_answer(&mut self, at: usize) {
         self.endpoints[at].failures = 0;
     }
 
@@ -140,10 +140,10 @@ mod tests {
     fn a_failed_endpoint_is_left_at_once_and_tried_again_after_its_penalty() {
         let mut router = router();
         assert_eq!(router.choose(NOW), Choice::Use(0));
-        router.failed(0, NOW);
+        router.on_failure(0, NOW);
         assert_eq!(router.choose(NOW), Choice::Use(1));
-        router.failed(1, NOW);
-        router.failed(2, NOW);
+        router.on_failure(1, NOW);
+        router.on_failure(2, NOW);
         assert_eq!(router.choose(NOW), Choice::Wait(NOW + PENALTY_MIN));
         assert_eq!(router.choose(NOW + PENALTY_MIN), Choice::Use(0));
     }
@@ -151,17 +151,17 @@ mod tests {
     #[test]
     fn penalties_double_up_to_their_bound_and_an_answer_ends_them() {
         let mut router = Router::new(&["a:1".into()], 7);
-        router.failed(0, NOW);
-        router.failed(0, NOW);
+        router.on_failure(0, NOW);
+        router.on_failure(0, NOW);
         assert_eq!(router.choose(NOW), Choice::Wait(NOW + PENALTY_MIN), "what fails together counts once");
         for second in 1..40 {
-            router.failed(0, NOW + Duration::from_secs(second));
+            router.on_failure(0, NOW + Duration::from_secs(second));
         }
         let later = NOW + Duration::from_secs(39);
         assert_eq!(router.choose(later), Choice::Wait(later + PENALTY_MAX));
-        router.answered(0);
+        router.on_answer(0);
         let later = later + PENALTY_MAX;
-        router.failed(0, later);
+        router.on_failure(0, later);
         assert_eq!(router.choose(later), Choice::Wait(later + PENALTY_MIN));
     }
 
@@ -170,7 +170,7 @@ mod tests {
         let mut router = router();
         assert!(router.follow("z:9", NOW));
         assert_eq!(router.choose(NOW), Choice::Use(3));
-        router.failed(3, NOW);
+        router.on_failure(3, NOW);
         assert!(!router.follow("z:9", NOW));
         assert_eq!(router.choose(NOW), Choice::Use(0));
         assert!(router.follow("z:9", NOW + PENALTY_MIN));

@@ -46,7 +46,7 @@ impl RequestWindow {
     }
 
     /// The client is open.
-    pub fn opened(&mut self, client: ClientId) {
+    pub fn on_opened(&mut self, client: ClientId) {
         self.client = Some(client);
     }
 
@@ -117,7 +117,7 @@ mod tests {
 
     fn open() -> RequestWindow {
         let mut table = RequestWindow::new(Nonce([1; 16]));
-        table.opened(ClientId(40));
+        table.on_opened(ClientId(40));
         table
     }
 
@@ -158,7 +158,7 @@ mod tests {
         let old = table.take().expect("room");
         table.forget(ClientId(40), Nonce([2; 16]));
         assert_eq!((table.client(), table.nonce()), (None, Nonce([2; 16])));
-        table.opened(ClientId(90));
+        table.on_opened(ClientId(90));
         let new = table.take().expect("room");
         assert_eq!((new.client, new.sequence), (ClientId(90), Sequence(1)));
         table.close(&old);

@@ -219,7 +219,7 @@ where
             let sent = tokio::select! {
                 biased;
                 answer = self.answers.message() => return match answer {
-                    Ok(Some(answer)) => Some(self.answered(answer)),
+                    Ok(Some(answer)) => Some(self.on_answer(answer)),
                     Ok(None) => None,
                     Err(status) => Some(Err(rpc_error(&status))),
                 },
@@ -281,7 +281,7 @@ where
         Ok(())
     }
 
-    fn answered(&mut self, answer: peer::AppendResponse) -> Answer {
+    fn on_answer(&mut self, answer: peer::AppendResponse) -> Answer {
         let open = self.open.pop_front().ok_or_else(|| network_error(&Status::internal("an append was answered twice")))?;
         self.open_bytes -= open.bytes;
         self.target.clocks.heard(self.target.node, answer.wall_ms);

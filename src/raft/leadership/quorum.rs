@@ -168,7 +168,7 @@ impl Quorum {
     }
 
     /// A majority confirmed so long ago that this node leads, and its state holds all that was acknowledged by then.
-    pub fn confirmed(&self, age: Duration) {
+    pub fn on_confirmed(&self, age: Duration) {
         let at = self.clock.now().saturating_sub(age);
         let mut known = self.known();
         known.complete = known.complete.max(Some(at));
@@ -177,7 +177,7 @@ impl Quorum {
     /// How old this node's state may be, with everything applied up to this entry; `None`: it is unknown.
     pub fn age(&self, applied: u64) -> Option<Duration> {
         let mut known = self.known();
-        known.settle(applied);
+        known.complete_up_to(applied);
         Some(self.clock.now().saturating_sub(known.complete?))
     }
 
@@ -200,7 +200,7 @@ impl Known {
         self.statements.push_back(statement);
     }
 
-    fn settle(&mut self, applied: u64) {
+    fn complete_up_to(&mut self, applied: u64) {
         let complete = &mut self.complete;
         self.statements.retain(|statement| {
             let holds = statement.index <= applied;

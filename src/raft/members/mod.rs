@@ -226,7 +226,7 @@ impl Changing<'_> {
         Ok(PeerNode::new(member, instance))
     }
 
-    /// Gives a new node this cluster's id. It echoes the node's own configuration: its file knows it, ours may not.
+    /// Gives a new node this cluster's id. Sends back the hash the node reported: its config lists the node, ours may not.
     async fn adopt(&self, asked: &MemberChange, node: &PeerNode) -> Result<(), Refusal> {
         let MemberChange::Add(member) = asked else { return Ok(()) };
         let refused = |why: &str| {

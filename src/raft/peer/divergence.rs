@@ -81,7 +81,7 @@ impl Watch {
     }
 
     /// A peer says the digest of its state after an entry.
-    pub fn heard(&mut self, from: NodeId, index: u64, digest: u64) {
+    pub fn on_digest(&mut self, from: NodeId, index: u64, digest: u64) {
         if index == 0 {
             return;
         }
@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn what_peers_say_of_entries_to_come_is_compared_once_they_are_here() {
         let mut watch = Watch::default();
-        watch.heard(NodeId(2), 64, 8);
-        watch.heard(NodeId(3), 64, 8);
+        watch.on_digest(NodeId(2), 64, 8);
+        watch.on_digest(NodeId(3), 64, 8);
         assert_eq!(watch.compare(&voters(3), |_| None), Findings::default());
         let findings = watch.compare(&voters(3), |index| (index == 64).then_some(7));
         assert_eq!(findings.wrong, Some(64));
@@ -170,11 +170,11 @@ mod tests {
     fn an_alarm_is_raised_once_and_ends_when_a_later_entry_agrees() {
         let mut watch = Watch::default();
         let mine = |_| Some(7);
-        watch.heard(NodeId(2), 64, 8);
+        watch.on_digest(NodeId(2), 64, 8);
         assert_eq!(watch.compare(&voters(3), mine).newly, [(NodeId(2), 64)]);
-        watch.heard(NodeId(2), 128, 8);
+        watch.on_digest(NodeId(2), 128, 8);
         assert_eq!(watch.compare(&voters(3), mine), Findings::default());
-        watch.heard(NodeId(2), 192, 7);
+        watch.on_digest(NodeId(2), 192, 7);
         assert!(watch.compare(&voters(3), mine).healed);
         assert!(watch.differing().is_empty());
         assert_eq!(watch.compare(&voters(3), mine), Findings::default(), "what is past is not reported again");
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_peer_that_says_much_takes_no_more_room() {
         let mut watch = Watch::default();
-        (1..10_000).for_each(|index| watch.heard(NodeId(2), index, index));
+        (1..10_000).for_each(|index| watch.on_digest(NodeId(2), index, index));
         assert_eq!(watch.said.len(), INDEXES_KEPT);
     }
 }

@@ -70,7 +70,7 @@ impl PeerTable {
             known.peers.insert(from, seen);
         }
         for (index, digest) in digests {
-            known.digests.heard(from, index, digest);
+            known.digests.on_digest(from, index, digest);
         }
         self.context.state.view(|state, _, _| known.digests.compare(&voters, |index| state.machine.digest_at(index)))
     }

@@ -4,7 +4,7 @@
 //! <reason, one line>
 //! member <id> <peer address>
 //! ```
-//! That it is there is what counts; lines that are none are passed over. An operator may remove it, at their own risk.
+//! The file's presence is what counts; unparsable lines are ignored. An operator may remove it, at their own risk.
 
 use std::io;
 use std::path::Path;

@@ -24,7 +24,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much of the log is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct LogKept {
     /// Bytes, for followers that lag.
     pub bytes: u64,
     /// No entry stays for longer, counted from the start of the process or its own, whichever is later.
@@ -32,7 +32,7 @@ pub struct Kept {
 }
 
 /// Purges whenever the log is a quarter above the bytes to keep, and what is older than the age.
-pub async fn run(context: Arc<NodeContext>, kept: Kept, stop: Stop) {
+pub async fn run(context: Arc<NodeContext>, kept: LogKept, stop: Stop) {
     stop.or(async {
         // Everything up to `marked` was there one half of the age ago, and is gone before the next half is over.
         let half = kept.age.min(intervals().log_kept_at_most) / 2;
@@ -65,7 +65,7 @@ pub async fn run(context: Arc<NodeContext>, kept: Kept, stop: Stop) {
     .await;
 }
 
-/// Takes what is stored no more off this node's disk when an operator asks, one at a time.
+/// Erases deleted data from this node's disk when an operator asks, one erasure at a time.
 pub struct Eraser {
     context: Arc<NodeContext>,
     under_way: AtomicBool,

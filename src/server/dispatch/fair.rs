@@ -48,13 +48,13 @@ impl Contest {
 
 /// The queue.
 pub struct Fair<T> {
-    flows: BTreeMap<Flow, Line<T>>,
+    flows: BTreeMap<Flow, FlowQueue<T>>,
     /// Where the last one that was taken began.
     now_bytes: u64,
     len: usize,
 }
 
-struct Line<T> {
+struct FlowQueue<T> {
     waiting: VecDeque<Entry<T>>,
     /// Of all of them.
     bytes: u64,
@@ -98,25 +98,25 @@ impl<T> Fair<T> {
 
     /// Sums up the flows whose first operation may go.
     pub fn ready(&self, round: Round, must_wait: impl Fn(&T) -> bool) -> Ready {
-        let may_go = |line: &&Line<T>| line.waiting.front().is_some_and(|entry| round.may_go(entry, &must_wait));
-        self.flows.values().filter(may_go).fold(Ready::default(), |ready, line| Ready {
-            len: ready.len + line.waiting.len(),
-            bytes: ready.bytes.saturating_add(line.bytes),
+        let may_go = |queue: &&FlowQueue<T>| queue.waiting.front().is_some_and(|entry| round.may_go(entry, &must_wait));
+        self.flows.values().filter(may_go).fold(Ready::default(), |ready, queue| Ready {
+            len: ready.len + queue.waiting.len(),
+            bytes: ready.bytes.saturating_add(queue.bytes),
         })
     }
 
     /// All that wait, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.flows.values().flat_map(|line| line.waiting.iter().map(|entry| &entry.item))
+        self.flows.values().flat_map(|queue| queue.waiting.iter().map(|entry| &entry.item))
     }
 
     /// Puts one at the end of its flow.
     pub fn push(&mut self, flow: Flow, bytes: u64, item: T) {
-        let line = self.flows.entry(flow).or_insert(Line { waiting: VecDeque::new(), bytes: 0, end_bytes: 0 });
-        let begin_bytes = line.end_bytes.max(self.now_bytes);
-        line.end_bytes = begin_bytes.saturating_add(bytes);
-        line.waiting.push_back(Entry { begin_bytes, bytes, item });
-        line.bytes = line.bytes.saturating_add(bytes);
+        let queue = self.flows.entry(flow).or_insert(FlowQueue { waiting: VecDeque::new(), bytes: 0, end_bytes: 0 });
+        let begin_bytes = queue.end_bytes.max(self.now_bytes);
+        queue.end_bytes = begin_bytes.saturating_add(bytes);
+        queue.waiting.push_back(Entry { begin_bytes, bytes, item });
+        queue.bytes = queue.bytes.saturating_add(bytes);
         self.len += 1;
     }
 
@@ -125,17 +125,17 @@ impl<T> Fair<T> {
     pub fn take(&mut self, round: Round, must_wait: impl Fn(&T) -> bool) -> Vec<T> {
         let (mut taken, mut bytes) = (Vec::new(), 0_u64);
         while taken.len() < round.operations_max {
-            let heads = self.flows.iter().filter_map(|(flow, line)| Some((flow, line.waiting.front()?)));
+            let heads = self.flows.iter().filter_map(|(flow, queue)| Some((flow, queue.waiting.front()?)));
             let next = heads.filter(|(_, entry)| round.may_go(entry, &must_wait)).min_by_key(|(_, entry)| entry.begin_bytes);
             let Some((flow, entry)) = next.map(|(flow, entry)| (flow.clone(), entry)) else { break };
             bytes = bytes.saturating_add(entry.bytes);
             if !taken.is_empty() && bytes > round.bytes_max {
                 break;
             }
-            let Some(line) = self.flows.get_mut(&flow) else { break };
-            let Some(Entry { begin_bytes, bytes, item }) = line.waiting.pop_front() else { break };
+            let Some(queue) = self.flows.get_mut(&flow) else { break };
+            let Some(Entry { begin_bytes, bytes, item }) = queue.waiting.pop_front() else { break };
             self.now_bytes = self.now_bytes.max(begin_bytes);
-            line.bytes = line.bytes.saturating_sub(bytes);
+            queue.bytes = queue.bytes.saturating_sub(bytes);
             self.len -= 1;
             taken.push(item);
         }
@@ -147,13 +147,13 @@ impl<T> Fair<T> {
     pub fn drain(&mut self) -> Vec<T> {
         let flows = std::mem::take(&mut self.flows);
         (self.now_bytes, self.len) = (0, 0);
-        flows.into_values().flat_map(|line| line.waiting).map(|entry| entry.item).collect()
+        flows.into_values().flat_map(|queue| queue.waiting).map(|entry| entry.item).collect()
     }
 
     /// A flow that waits for nothing and is owed nothing begins as if it had never been.
     fn forget(&mut self) {
         let now_bytes = self.now_bytes;
-        self.flows.retain(|_, line| !line.waiting.is_empty() || line.end_bytes > now_bytes);
+        self.flows.retain(|_, queue| !queue.waiting.is_empty() || queue.end_bytes > now_bytes);
         if self.len == 0 {
             self.flows.clear();
             self.now_bytes = 0;

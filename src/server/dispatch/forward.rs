@@ -105,7 +105,7 @@ impl Links {
         }
     }
 
-    pub fn changed(&mut self, event: Event) {
+    pub fn on_event(&mut self, event: Event) {
         match event {
             Event::Opened { id, requests } => {
                 // A stream nobody wants any more ends by dropping its sender.
@@ -179,12 +179,12 @@ impl LinkTask {
         let opened = tokio::time::timeout(OPEN_TIMEOUT, client.forward(ReceiverStream::new(queue))).await;
         match opened {
             Ok(Ok(response)) => {
-                self.calls.table().link_opened(self.id);
+                self.calls.table().on_link_opened(self.id);
                 let why = match self.events.send(Event::Opened { id: self.id, requests }).await {
                     Ok(()) => self.answers(response.into_inner()).await,
                     Err(_) => "the node is stopping".to_owned(),
                 };
-                self.broke(&why);
+                self.on_broken(&why);
             }
             // Nothing was sent. The leader may be starting: a short wait instead of a storm.
             Ok(Err(_)) | Err(_) => tokio::time::sleep(REOPEN_AFTER).await,
@@ -195,14 +195,14 @@ impl LinkTask {
     async fn answers(&self, mut answers: tonic::Streaming<v1::SubmitResponse>) -> String {
         loop {
             match answers.message().await {
-                Ok(Some(response)) => self.answered(response),
+                Ok(Some(response)) => self.on_answer(response),
                 Ok(None) => return "the leader ended the stream".to_owned(),
                 Err(status) => return format!("the stream to the leader broke: {}", status.message()),
             }
         }
     }
 
-    fn answered(&self, response: v1::SubmitResponse) {
+    fn on_answer(&self, response: v1::SubmitResponse) {
         use v1::submit_response::Answer as Message;
         let key = response.tag;
         let mut table = self.calls.table();
@@ -239,8 +239,8 @@ impl LinkTask {
         self.calls.end_attempt(key, result);
     }
 
-    fn broke(&self, why: &str) {
-        let open = self.calls.table().link_broke(self.id);
+    fn on_broken(&self, why: &str) {
+        let open = self.calls.table().on_link_broken(self.id);
         if open.is_empty() {
             return;
         }

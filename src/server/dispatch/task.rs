@@ -87,11 +87,11 @@ impl Task {
             tokio::select! {
                 biased;
                 changed = leadership.changed() => match changed {
-                    Ok(()) => self.leadership_changed(&leadership.borrow_and_update().clone()),
+                    Ok(()) => self.on_leadership(&leadership.borrow_and_update().clone()),
                     // Raft is gone: it answers nothing more.
                     Err(_) => break,
                 },
-                event = self.links.event() => self.links_changed(event),
+                event = self.links.event() => self.on_link_event(event),
                 _ = tick.tick(), if busy => {
                     self.tick();
                     ticks += 1;
@@ -172,7 +172,7 @@ impl Task {
         let until = admission::parked_until(call.parked_until, situation.now, call.deadline);
         call.parked_until = Some(until);
         if until <= situation.now {
-            return self.expired(call);
+            return self.on_expired(call);
         }
         if let Err(call) = self.park.push(call) {
             let kind = RefusalKind::Overloaded { retry_after: RETRY_AFTER };
@@ -183,7 +183,7 @@ impl Task {
         self.calls.metrics().parked(self.park.len());
     }
 
-    fn expired(&mut self, mut call: Box<Call>) {
+    fn on_expired(&mut self, mut call: Box<Call>) {
         let refusal = call.refusal.take().unwrap_or_else(admission::no_quorum);
         self.calls.finish(call, Err(refusal));
     }
@@ -195,7 +195,7 @@ impl Task {
         }
         let situation = self.situation();
         let released = self.park.release(situation.now);
-        released.expired.into_iter().for_each(|call| self.expired(call));
+        released.expired.into_iter().for_each(|call| self.on_expired(call));
         for mut call in released.waiting {
             call.epoch = 0;
             self.send(call, &situation);
@@ -203,7 +203,7 @@ impl Task {
         self.calls.metrics().parked(self.park.len());
     }
 
-    fn leadership_changed(&mut self, now: &Leadership) {
+    fn on_leadership(&mut self, now: &Leadership) {
         if now.leader != self.leadership.leader {
             self.calls.metrics().leader_changed();
         }
@@ -241,8 +241,8 @@ impl Task {
         }
     }
 
-    fn links_changed(&mut self, event: Event) {
-        self.links.changed(event);
+    fn on_link_event(&mut self, event: Event) {
+        self.links.on_event(event);
         self.unpark();
     }
 
@@ -279,9 +279,9 @@ impl Task {
         self.unpark();
     }
 
-    /// A round costs the same for one operation as for hundreds, so what arrives while enough rounds are under way waits for the next
-    /// one to end; unless it fills a batch, which then gains nothing by waiting. A second round that would be smaller than the one
-    /// under way waits too: otherwise what comes back together is cut into ever smaller rounds.
+    /// A round costs the same for one operation as for hundreds, so operations that arrive while enough rounds are under way wait for the
+    /// next one to end, unless they fill a batch. A second round that would be smaller than the one under way waits too: otherwise callers
+    /// that are answered together are split into ever smaller batches.
     fn may_propose(&self, round: Round, now: Duration) -> bool {
         let ready = self.writes.ready(round, |call| must_wait(call, now));
         let full = if is_full(ready) { WRITE_BATCHES_MAX } else { 0 };

@@ -112,8 +112,8 @@ impl Live {
         }
     }
 
-    /// Says that the append numbered `sequence` is synced at `place`. False: it was truncated or purged meanwhile.
-    pub fn settle(&mut self, index: u64, sequence: u64, place: Place) -> bool {
+    /// Notes that the append numbered `sequence` is synced at `place`. False: it was truncated or purged meanwhile.
+    pub fn set_place(&mut self, index: u64, sequence: u64, place: Place) -> bool {
         let Some(slot) = self.position(index).and_then(|at| self.slots.get_mut(at)) else { return false };
         if slot.place != UNSYNCED | sequence {
             return false;

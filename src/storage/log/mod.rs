@@ -35,7 +35,7 @@ use self::files::{Pool, SpareAllocator, segment_path};
 use self::frame::{Content, HEADER_BYTES, START_BYTES_MAX, VOTE_BYTES_MAX, decode_at, frame_bytes};
 pub use self::inspect::{Inspection, inspect};
 use self::live::{Live, Stored};
-use self::shared::{Op, Shared, State};
+use self::shared::{Locked, Op, State};
 pub use self::syncs::Syncs;
 use self::writer::Writer;
 use crate::env::{Env, Worker};
@@ -130,7 +130,7 @@ impl Options {
 pub struct Log(Arc<Inner>);
 
 struct Inner {
-    shared: Arc<Shared>,
+    shared: Arc<Locked>,
     dir: PathBuf,
     options: Options,
     writer: Worker,
@@ -158,7 +158,7 @@ impl Log {
         env.disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, &error))?;
         let pool = Arc::new(Pool::new(env.disk.clone(), dir.to_owned(), options.segment_bytes, options.spare_segments));
         pool.adopt(&listing)?;
-        let shared = Shared::new(State {
+        let shared = Locked::new(State {
             covered_last: found.head.last.map(|last| last.index),
             covered_purged: found.head.purged.map(|purged| purged.index),
             ..State::default()

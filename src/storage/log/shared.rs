@@ -26,7 +26,7 @@ pub(super) enum Op {
     Done(Done),
 }
 
-/// The shared state; see [`Shared::lock`].
+/// The shared state; see [`Locked::locked`].
 #[derive(Default)]
 pub(super) struct State {
     /// The log as appended.
@@ -71,11 +71,11 @@ impl State {
 
 /// The lock on [`State`], and the writer's waker.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct Locked {
     state: Mutex<State>,
 }
 
-impl Shared {
+impl Locked {
     pub fn new(state: State) -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(state) })
     }

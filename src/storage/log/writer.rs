@@ -1,7 +1,7 @@
 //! The one writer: takes what is queued, writes it as one batch, syncs once, calls back; only then the next batch begins (L23).
 //!
 //! ```text
-//! queue --take what fits--> batch --write, sync--> settled --callbacks--> segments behind the purge are retired
+//! queue --take what fits--> batch --write, sync--> complete --callbacks--> segments behind the purge are retired
 //!            |                 ^
 //!            | nothing fits    | the disk is full: the same batch at the same position, later
 //!            v                 |
@@ -18,7 +18,7 @@ use super::files::{Pool, segment_path};
 use super::frame::{Content, Encoded, HEADER_BYTES, Place, Start, encode, frame_bytes};
 use super::head::Head;
 use super::recover::{Recovered, Segment};
-use super::shared::{Op, Shared};
+use super::shared::{Locked, Op};
 use super::{Error, Options};
 use crate::env::{Clock, DiskFile, Step};
 use crate::limits::KIB;
@@ -26,7 +26,7 @@ use crate::mutant::{self, Mutant};
 
 /// The writer's worker: takes queued operations and makes them durable, one batch a step.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<Locked>,
     pool: Arc<Pool>,
     clock: Arc<dyn Clock>,
     dir: PathBuf,
@@ -67,7 +67,7 @@ struct Batch {
 
 impl Writer {
     pub fn new(
-        shared: Arc<Shared>,
+        shared: Arc<Locked>,
         pool: Arc<Pool>,
         clock: Arc<dyn Clock>,
         dir: &Path,
@@ -158,7 +158,7 @@ impl Writer {
             self.write(batch)?;
         }
         if let Some(batch) = self.pending.take() {
-            self.settle(batch)?;
+            self.complete(batch)?;
         }
         Ok(Step::Again)
     }
@@ -238,7 +238,7 @@ impl Writer {
     }
 
     /// The batch is synced: says so to everyone.
-    fn settle(&mut self, batch: Batch) -> Result<(), Error> {
+    fn complete(&mut self, batch: Batch) -> Result<(), Error> {
         assert!(u64::from(self.end) + u64::from(batch.bytes) <= self.segment_bytes, "a batch never spans segments");
         let is_data = batch.ops.iter().any(|op| !matches!(op, Op::Done(_)));
         let wrote = !batch.frames.is_empty();
@@ -261,7 +261,7 @@ impl Writer {
                         if let Some(segment) = state.segments.get_mut(&self.segment) {
                             segment.index_max = segment.index_max.max(Some(id.index));
                         }
-                        if state.live.settle(id.index, sequence, Place { segment: self.segment, offset }) {
+                        if state.live.set_place(id.index, sequence, Place { segment: self.segment, offset }) {
                             state.covered_last = Some(id.index);
                         }
                     }

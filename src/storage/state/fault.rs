@@ -87,10 +87,10 @@ impl Fault {
     }
 
     /// Tells everybody who waited for no more than this.
-    pub fn settle(&self, flushed: Option<LogId>) {
+    pub fn notify_flushed(&self, flushed: Option<LogId>) {
         let flushed = flushed.map(|id| id.index);
-        let settled: Vec<_> = self.lock().waiting.extract_if(.., |(target, _)| *target <= flushed).collect();
-        for (_, done) in settled {
+        let ready: Vec<_> = self.lock().waiting.extract_if(.., |(target, _)| *target <= flushed).collect();
+        for (_, done) in ready {
             done(Ok(()));
         }
     }

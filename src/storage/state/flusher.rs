@@ -24,14 +24,14 @@ use crate::mutant::{self, Mutant};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The log's answer, once there is one.
-type Answer = Arc<Mutex<Option<Result<(), io::Error>>>>;
+type CoverResult = Arc<Mutex<Option<Result<(), io::Error>>>>;
 
 /// Where the flusher is. Its lock is held through every write, so taking it stops the flusher.
 #[derive(Default)]
 pub(super) enum Phase {
     #[default]
     Idle,
-    Covering(Answer),
+    Covering(CoverResult),
     Covered,
 }
 
@@ -84,12 +84,12 @@ impl<M: Send + Sync + 'static> Inner<M> {
 
     /// Freezes if a flush is due, and asks the log to cover it.
     fn begin(&self, phase: &mut Phase) -> Step {
-        self.fault.settle(self.live.read().expect(HEALTHY).flushed);
+        self.fault.notify_flushed(self.live.read().expect(HEALTHY).flushed);
         let frozen = match self.freeze() {
             Ok(frozen) => frozen,
             Err(step) => return step,
         };
-        let answer = Answer::default();
+        let answer = CoverResult::default();
         *phase = Phase::Covering(answer.clone());
         match frozen.applied.filter(|_| !mutant::is(Mutant::StateAheadOfLog)) {
             None => *answer.lock().expect(HEALTHY) = Some(Ok(())),
@@ -154,7 +154,7 @@ impl<M: Send + Sync + 'static> Inner<M> {
             std::mem::replace(&mut live.base, new)
         };
         drop((old, base, frozen));
-        self.fault.settle(self.live.read().expect(HEALTHY).flushed);
+        self.fault.notify_flushed(self.live.read().expect(HEALTHY).flushed);
         Ok(())
     }
 

@@ -219,7 +219,7 @@ impl<M: Send + Sync + 'static> State<M> {
         drop(phase);
         self.leave(&old.1.file);
         drop(old);
-        inner.fault.settle(applied);
+        inner.fault.notify_flushed(applied);
         inner.wake.wake();
         Ok(())
     }

@@ -270,7 +270,7 @@ impl<M: Send + Sync + 'static> State<M> {
     pub fn flush(&self, done: Done) {
         let applied = self.applied();
         self.inner.fault.wait_flushed(applied, done);
-        self.inner.fault.settle(self.flushed());
+        self.inner.fault.notify_flushed(self.flushed());
         self.inner.wake.wake();
     }
 

@@ -136,7 +136,7 @@ pub async fn drive<W: Work, G>(work: Arc<W>, plan: &Plan, progress: &Progress, m
     let start = begin + plan.warm_up;
     let rng = Rng::new(plan.seed);
     let planned = plan.warm_up + plan.window;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(RunState {
         begin,
         start,
         end_us: AtomicU64::new(micros(if plan.is_by_count() { Duration::MAX } else { planned })),
@@ -175,7 +175,7 @@ pub async fn drive<W: Work, G>(work: Arc<W>, plan: &Plan, progress: &Progress, m
     Driven { run, before, after }
 }
 
-struct Shared {
+struct RunState {
     begin: Instant,
     start: Instant,
     /// Microseconds after `begin`; earlier once the run is cut, or has done enough.
@@ -206,7 +206,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }
 
-impl Shared {
+impl RunState {
     fn end(&self) -> Instant {
         self.begin + Duration::from_micros(self.end_us.load(Ordering::Relaxed))
     }
@@ -256,7 +256,7 @@ impl Shared {
     }
 }
 
-async fn call<W: Work>(work: Arc<W>, mut caller: W::Caller, shared: Arc<Shared>) -> Run {
+async fn call<W: Work>(work: Arc<W>, mut caller: W::Caller, shared: Arc<RunState>) -> Run {
     let mut run = Run::new(shared.window);
     while let Some(due) = shared.due().await {
         let result = work.step(&mut caller).await;

@@ -40,7 +40,7 @@ pub async fn gap<T: Target>(
     corpus: &Corpus,
     event: impl Future<Output = ()>,
 ) -> Result<Gap, Failure> {
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(RunState::default());
     let stop = Stop(shared.clone());
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
@@ -86,7 +86,7 @@ struct Last {
     ended: Instant,
 }
 
-struct Shared {
+struct RunState {
     last: Mutex<Last>,
     writes: AtomicU64,
     failures: AtomicU64,
@@ -94,7 +94,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-impl Default for Shared {
+impl Default for RunState {
     fn default() -> Self {
         Self {
             last: Mutex::new(Last { at: Instant::now(), longest: Duration::ZERO, ended: Instant::now() }),
@@ -106,13 +106,13 @@ impl Default for Shared {
     }
 }
 
-impl Shared {
+impl RunState {
     fn last(&self) -> std::sync::MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Stop(Arc<Shared>);
+struct Stop(Arc<RunState>);
 
 impl Drop for Stop {
     fn drop(&mut self) {
@@ -120,7 +120,7 @@ impl Drop for Stop {
     }
 }
 
-async fn write<T: Target>(target: Arc<T>, shared: Arc<Shared>, keys: u64, corpus: Corpus, mut rng: Rng) {
+async fn write<T: Target>(target: Arc<T>, shared: Arc<RunState>, keys: u64, corpus: Corpus, mut rng: Rng) {
     while !shared.stop.load(Ordering::Relaxed) {
         let key = key(rng.below(keys));
         match target.save(&key, corpus.cut(&mut rng, 1024)).await {

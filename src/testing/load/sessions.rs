@@ -170,7 +170,7 @@ impl<S: Turns> Sessions<S> {
             let begun = tokio::join!(self.begun(session, &one), self.begun(session, &other));
             let (first, second) = (begun.0?, begun.1?);
             let ended = tokio::join!(self.finished(session, &one, first), self.finished(session, &other, second));
-            let steps = (session.settle(&one, ended.0), session.settle(&other, ended.1));
+            let steps = (session.record(&one, ended.0), session.record(&other, ended.1));
             return Ok(Step { conflicts: steps.0?.conflicts + steps.1?.conflicts });
         }
         let repeats = 1 + u64::from(session.rng.chance(RUN_TWICE));
@@ -179,7 +179,7 @@ impl<S: Turns> Sessions<S> {
             let planned = self.planned(session);
             let base = self.begun(session, &planned).await?;
             let ended = self.finished(session, &planned, base).await;
-            conflicts += session.settle(&planned, ended)?.conflicts;
+            conflicts += session.record(&planned, ended)?.conflicts;
         }
         Ok(Step { conflicts })
     }
@@ -248,7 +248,7 @@ struct Planned {
 }
 
 impl Session {
-    fn settle(&mut self, planned: &Planned, ended: Result<Step, Failure>) -> Result<Step, Failure> {
+    fn record(&mut self, planned: &Planned, ended: Result<Step, Failure>) -> Result<Step, Failure> {
         let is_doubtful = match &ended {
             Ok(_) => false,
             Err(failure) if failure.may_have_happened => true,

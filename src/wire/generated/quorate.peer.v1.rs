@@ -289,7 +289,7 @@ pub struct PresenceMessage {
     /// `sent_ms` of the last message the sender had read on this stream; 0: none.
     #[prost(uint64, tag = "19")]
     pub answers_ms: u64,
-    /// Who belongs to the cluster, by the last membership the sender has; nobody from a release that does not say.
+    /// The members, by the last membership the sender has; empty from a release that does not name them.
     #[prost(uint64, repeated, tag = "20")]
     pub members: ::prost::alloc::vec::Vec<u64>,
 }
@@ -353,7 +353,7 @@ pub struct ForwardRequest {
     pub route: ::core::option::Option<Route>,
     #[prost(message, optional, tag = "2")]
     pub request: ::core::option::Option<super::super::v1::SubmitRequest>,
-    /// Who the edge authenticated; empty where nothing asks for it.
+    /// The caller that the edge authenticated; empty without a tokens file.
     #[prost(string, tag = "3")]
     pub principal: ::prost::alloc::string::String,
     /// SHA-256 of the token it did so by, 32 bytes; empty from a release that does not send it, and where nothing asks.
@@ -477,7 +477,7 @@ pub mod peer_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Who are you? Answered to anyone.
+        /// The node's identity, given to any caller.
         pub async fn hello(
             &mut self,
             request: impl tonic::IntoRequest<super::HelloRequest>,
@@ -542,7 +542,7 @@ pub mod peer_client {
                 .insert(GrpcMethod::new("quorate.peer.v1.Peer", "Append"));
             self.inner.unary(req, path, codec).await
         }
-        /// The same, one after the other on a stream: the first carries the route, and answers come in the order of the requests.
+        /// Requests one after the other on a stream: the first carries the route, and answers come in the order of the requests.
         pub async fn append_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::AppendRequest>,
@@ -823,7 +823,7 @@ pub mod peer_server {
     /// Generated trait containing gRPC methods that should be implemented for use with PeerServer.
     #[async_trait]
     pub trait Peer: std::marker::Send + std::marker::Sync + 'static {
-        /// Who are you? Answered to anyone.
+        /// The node's identity, given to any caller.
         async fn hello(
             &self,
             request: tonic::Request<super::HelloRequest>,
@@ -843,7 +843,7 @@ pub mod peer_server {
             >
             + std::marker::Send
             + 'static;
-        /// The same, one after the other on a stream: the first carries the route, and answers come in the order of the requests.
+        /// Requests one after the other on a stream: the first carries the route, and answers come in the order of the requests.
         async fn append_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::AppendRequest>>,

@@ -4,7 +4,7 @@ pub struct SubmitRequest {
     /// Chosen by the caller, repeated in every answer to this operation. Unique among the open operations of the stream.
     #[prost(uint64, tag = "1")]
     pub tag: u64,
-    /// What is left until the caller's deadline, in milliseconds, at most 120 000. 0: the server's default, 15 s for writes and 5 s for reads.
+    /// The time left until the caller's deadline, in milliseconds, at most 120 000. 0: the server's default, 15 s for writes and 5 s for reads.
     /// Where the call has a deadline of its own (`grpc-timeout`) that counts if it is shorter, less a margin, so that a refusal arrives first.
     #[prost(uint32, tag = "2")]
     pub timeout_ms: u32,
@@ -33,7 +33,7 @@ pub struct SubmitResponse {
     /// 16 bytes: the cluster that answered.
     #[prost(bytes = "bytes", tag = "2")]
     pub cluster_id: ::prost::bytes::Bytes,
-    /// Who leads, where this node knows and it is another one.
+    /// The leader, where it is another node that this one knows.
     #[prost(message, optional, tag = "3")]
     pub leader: ::core::option::Option<Leader>,
     #[prost(oneof = "submit_response::Answer", tags = "4, 5, 6, 7")]
@@ -657,7 +657,7 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
     #[prost(uint64, tag = "25")]
     pub pid: u64,
-    /// What `/readyz?verbose` says.
+    /// The checks of `/readyz?verbose`.
     #[prost(message, repeated, tag = "40")]
     pub checks: ::prost::alloc::vec::Vec<Check>,
     /// Its clock minus the median of the voters'.
@@ -698,7 +698,7 @@ pub struct NodeStatus {
     /// Whether it has a vote, as the node that was asked has it. Absent from a release that does not say.
     #[prost(bool, optional, tag = "56")]
     pub voter: ::core::option::Option<bool>,
-    /// What it counted in its last minutes, oldest first; only where that was asked for.
+    /// Its counts of the last minutes, oldest first; only where asked for.
     #[prost(message, repeated, tag = "70")]
     pub samples: ::prost::alloc::vec::Vec<Sample>,
 }
@@ -1110,7 +1110,7 @@ pub mod sessions_client {
             req.extensions_mut().insert(GrpcMethod::new("quorate.v1.Sessions", "List"));
             self.inner.unary(req, path, codec).await
         }
-        /// What this node knows of the cluster; answered without a quorum.
+        /// The cluster as this node knows it; answered without a quorum.
         pub async fn status(
             &mut self,
             request: impl tonic::IntoRequest<super::StatusRequest>,
@@ -1179,7 +1179,7 @@ pub mod sessions_server {
             &self,
             request: tonic::Request<super::SubmitRequest>,
         ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status>;
-        /// What this node knows of the cluster; answered without a quorum.
+        /// The cluster as this node knows it; answered without a quorum.
         async fn status(
             &self,
             request: tonic::Request<super::StatusRequest>,
@@ -1681,7 +1681,7 @@ pub struct HandOverRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HandOverResponse {
-    /// Who leads now.
+    /// The leader now.
     #[prost(uint64, tag = "1")]
     pub leader: u64,
 }
@@ -1900,7 +1900,7 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("quorate.v1.Operations", "Purge"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// What the node remembers of its past.
+        /// The node's memory of its past.
         pub async fn events(
             &mut self,
             request: impl tonic::IntoRequest<super::EventsRequest>,
@@ -1922,7 +1922,7 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("quorate.v1.Operations", "Events"));
             self.inner.unary(req, path, codec).await
         }
-        /// Who belongs to the cluster, as far as the asked node has applied it.
+        /// The members, as the asked node has applied them.
         pub async fn members(
             &mut self,
             request: impl tonic::IntoRequest<super::MembersRequest>,
@@ -1997,7 +1997,7 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("quorate.v1.Operations", "HandOver"));
             self.inner.unary(req, path, codec).await
         }
-        /// Who has how many clients. Only the leader knows; another node refuses and names it.
+        /// The holders of clients, with their counts. Only the leader knows them; another node refuses and names the leader.
         pub async fn clients(
             &mut self,
             request: impl tonic::IntoRequest<super::ClientsRequest>,
@@ -2085,12 +2085,12 @@ pub mod operations_server {
             &self,
             request: tonic::Request<super::PurgeRequest>,
         ) -> std::result::Result<tonic::Response<Self::PurgeStream>, tonic::Status>;
-        /// What the node remembers of its past.
+        /// The node's memory of its past.
         async fn events(
             &self,
             request: tonic::Request<super::EventsRequest>,
         ) -> std::result::Result<tonic::Response<super::EventsResponse>, tonic::Status>;
-        /// Who belongs to the cluster, as far as the asked node has applied it.
+        /// The members, as the asked node has applied them.
         async fn members(
             &self,
             request: tonic::Request<super::MembersRequest>,
@@ -2108,7 +2108,7 @@ pub mod operations_server {
             tonic::Response<super::HandOverResponse>,
             tonic::Status,
         >;
-        /// Who has how many clients. Only the leader knows; another node refuses and names it.
+        /// The holders of clients, with their counts. Only the leader knows them; another node refuses and names the leader.
         async fn clients(
             &self,
             request: tonic::Request<super::ClientsRequest>,

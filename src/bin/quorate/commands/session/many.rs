@@ -93,7 +93,7 @@ impl<T: Send + 'static> Many<T> {
             ended = self.open.join_next() => ended,
             () = self.signals.recv() => return Err(self.interrupted()),
         };
-        Ok(self.settled(ended))
+        Ok(self.taken(ended))
     }
 
     /// The next write that ends, `None` after the last: also after an interruption, where a second signal ends the waiting.
@@ -101,7 +101,7 @@ impl<T: Send + 'static> Many<T> {
         self.next_or_signal().await
     }
 
-    fn settled(&mut self, ended: Option<Result<Ended<T>, tokio::task::JoinError>>) -> Option<Ended<T>> {
+    fn taken(&mut self, ended: Option<Result<Ended<T>, tokio::task::JoinError>>) -> Option<Ended<T>> {
         // No write panics, and nobody aborts one: a lost one would only leave its place taken.
         let ended = ended?.ok()?;
         self.ids.remove(&ended.id);

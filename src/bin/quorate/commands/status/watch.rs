@@ -54,7 +54,7 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
 
 /// The changes that two statuses of a node show.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Line {
+struct Changes {
     /// Entries behind the newest one of any node.
     lag: Option<u64>,
     /// Of clients, each second since the look before.
@@ -65,24 +65,24 @@ struct Line {
 }
 
 /// One line for each node of `now`, in its order.
-fn lines(now: &ClusterStatus, past: Option<(Duration, &ClusterStatus)>) -> Vec<Line> {
+fn lines(now: &ClusterStatus, past: Option<(Duration, &ClusterStatus)>) -> Vec<Changes> {
     let newest = now.nodes.iter().filter_map(|node| node.last_log).max().unwrap_or(0);
     now.nodes.iter().map(|node| line(node, newest, past)).collect()
 }
 
-fn line(node: &NodeStatus, newest: u64, past: Option<(Duration, &ClusterStatus)>) -> Line {
+fn line(node: &NodeStatus, newest: u64, past: Option<(Duration, &ClusterStatus)>) -> Changes {
     if !node.reachable {
-        return Line::default();
+        return Changes::default();
     }
     let lag = Some(newest.saturating_sub(node.applied.unwrap_or(0)));
     let found = past.and_then(|(took, status)| Some((took, status.nodes.iter().find(|past| past.id == node.id)?)));
     // A node that was started in between counts from zero again.
     let Some((took, past)) = found.filter(|(_, past)| past.reachable && past.uptime <= node.uptime) else {
-        return Line { lag, ..Line::default() };
+        return Changes { lag, ..Changes::default() };
     };
     let rate = |now: u64, past: u64| Some(now.saturating_sub(past) as f64 / took.as_secs_f64().max(0.001));
     let syncs = u32::try_from(node.syncs.saturating_sub(past.syncs)).unwrap_or(u32::MAX);
-    Line {
+    Changes {
         lag,
         writes: rate(node.writes, past.writes),
         reads: rate(node.reads, past.reads),
@@ -90,7 +90,7 @@ fn line(node: &NodeStatus, newest: u64, past: Option<(Duration, &ClusterStatus)>
     }
 }
 
-fn json_of(status: &ClusterStatus, lines: &[Line]) -> Value {
+fn json_of(status: &ClusterStatus, lines: &[Changes]) -> Value {
     let mut all = status_json(status);
     let nodes = all.get_mut("nodes").and_then(Value::as_array_mut);
     for (node, line) in nodes.into_iter().flatten().zip(lines) {
@@ -104,7 +104,7 @@ fn json_of(status: &ClusterStatus, lines: &[Line]) -> Value {
     all
 }
 
-fn table(status: &ClusterStatus, lines: &[Line]) -> String {
+fn table(status: &ClusterStatus, lines: &[Changes]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
@@ -131,14 +131,14 @@ fn table(status: &ClusterStatus, lines: &[Line]) -> String {
         }
     }
     let leader = leader_of(status).map_or_else(|| "no node leads".to_owned(), |leader| format!("node {leader} leads"));
-    let total = |of: fn(&Line) -> Option<f64>| lines.iter().filter_map(of).fold(0.0, |sum, rate| sum + rate);
+    let total = |of: fn(&Changes) -> Option<f64>| lines.iter().filter_map(of).fold(0.0, |sum, rate| sum + rate);
     let (writes, reads) = (total(|line| line.writes), total(|line| line.reads));
     let at = output::time(status.nodes.iter().map(|node| node.wall_ms).max().unwrap_or(0));
     let name = output::printable(&status.cluster_name);
     format!("{at}  {name}: {leader}, {writes:.0} writes/s, {reads:.0} reads/s\n\n{}", table.trim_fmt())
 }
 
-fn row(node: &NodeStatus, line: &Line) -> Vec<String> {
+fn row(node: &NodeStatus, line: &Changes) -> Vec<String> {
     if !node.reachable {
         let mut row = vec![node.id.to_string(), "unreachable".into()];
         row.extend(std::iter::repeat_n("-".to_owned(), 10));
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!((lines[2].lag, lines[2].writes), (Some(0), None));
         let text = table(&now, &lines);
         // No figure at all adds up to 0, and not to the floating point's own -0.
-        let quiet = table(&now, &vec![Line::default(); 3]);
+        let quiet = table(&now, &vec![Changes::default(); 3]);
         assert!(quiet.contains(" 0 writes/s, 0 reads/s"), "{quiet}");
         assert!(text.contains("node 1 leads, 50 writes/s") && !text.contains('\x1b'), "{text}");
     }
