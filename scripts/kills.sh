@@ -3,4 +3,4 @@
 # checks that the version equals the number of acknowledged saves. Usage: scripts/kills.sh [KILLS], 20 by default.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-QUORATE_KILLS="${1:-20}" cargo test --test process increments_go_on_through_leader_kills -- --nocapture
+QUORATE_KILLS="${1:-20}" cargo test --test processes increments_go_on_through_leader_kills -- --nocapture

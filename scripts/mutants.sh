@@ -38,7 +38,7 @@ awk -v only="$only" -v rates="$rates" '{ sub(/ *(#.*)?$/, "") } NF && (only == "
 uncaught="$(sed -n 's/^    [A-Za-z]* = "\([a-z-]*\)",$/\1/p' src/mutant/mod.rs | grep -vxFf <(awk '!/^#/ { print $1 }' tests/sim/mutants.txt) || true)"
 [ -z "$uncaught" ] || { echo "FAILED: planted, but not in tests/sim/mutants.txt: $uncaught" >&2; exit 1; }
 build=(cargo test --locked --profile sim --features mutants --no-run --message-format=json)
-for catcher in $(awk '{ print $2 }' "$out/list" | sort -u); do build+=(--test "$catcher"); done
+for catcher in $(awk '{ sub(/^sim$/, "faults", $2); print $2 }' "$out/list" | sort -u); do build+=(--test "$catcher"); done
 "${build[@]}" | sed -n 's/.*"executable":"\([^"]*\/\([a-z_]*\)-[0-9a-f]*\)".*/\2 \1/p' >"$out/binaries"
 export MUTANTS_OUT="$out" MUTANTS_SEEDS_MAX="$seeds_max" MUTANTS_RATES="$rates"
 
@@ -49,7 +49,7 @@ passes_seed() {
   local seed="$1" faults="$2" to="$3"
   (
     if [ "$faults" != - ]; then export SIM_FAULTS="$faults"; fi
-    SIM_SEED="$seed" SIM_SECS=30 timeout --foreground -k 5 60 "$(binary sim)" --exact every_seed_holds --nocapture >"$to" 2>&1
+    SIM_SEED="$seed" SIM_SECS=30 timeout --foreground -k 5 60 "$(binary faults)" --exact sim::every_seed_holds --nocapture >"$to" 2>&1
   )
 }
 

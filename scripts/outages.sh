@@ -4,5 +4,5 @@
 # Wants promtool, libfaketime and the right to mount a file system in a namespace; a row that can't be played is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-REWRITE=1 cargo test --locked --test process outages:: -- --nocapture --test-threads 1
+REWRITE=1 cargo test --locked --test processes outages:: -- --nocapture --test-threads 1
 git diff --stat -- src/docs/operations.md

@@ -44,13 +44,13 @@ done
 
 unset RUSTFLAGS
 if [ -z "${SIM_BIN:-}" ]; then
-  SIM_BIN="$(test_program sim --profile sim --features mutants)"
+  SIM_BIN="$(test_program faults --profile sim --features mutants)"
 fi
 export SIM_BIN SIM_SECS="$secs"
 if [ -n "$nodes" ]; then export SIM_NODES="$nodes"; fi
 
 if [ -n "$replay" ]; then
-  SIM_SEED="$replay" SIM_TRACE=1 exec "$SIM_BIN" --exact every_seed_holds --nocapture
+  SIM_SEED="$replay" SIM_TRACE=1 exec "$SIM_BIN" --exact sim::every_seed_holds --nocapture
 fi
 
 if [ -n "$file" ]; then
@@ -70,7 +70,7 @@ export SIM_TOTAL SIM_TWICE="$twice"
 
 # simulate SEED FILE; a seed that hangs in real time is a failure too.
 simulate() {
-  SIM_SEED="$1" timeout --foreground -k 5 300 "$SIM_BIN" --exact every_seed_holds --nocapture >"$2" 2>&1
+  SIM_SEED="$1" timeout --foreground -k 5 300 "$SIM_BIN" --exact sim::every_seed_holds --nocapture >"$2" 2>&1
 }
 
 one() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate::testing::load::Spread;
 
-use crate::stores::Kind;
+use super::stores::Kind;
 
 /// Names of what is measured, for tables and for bars.
 pub mod workload {

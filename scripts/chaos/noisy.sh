@@ -24,9 +24,9 @@ done
 [[ "$minutes" =~ ^[0-9]+$ && "$alone" =~ ^[0-9]+$ ]] || { echo "whole numbers are needed: $minutes, $alone" >&2; exit 2; }
 unset RUSTFLAGS
 read -ra build <<<"${QUORATE_CHAOS_BUILD:---profile dist}"
-program="$(test_program noisy "${build[@]}")"
+program="$(test_program processes "${build[@]}")"
 [ -n "$program" ] || { echo "the program could not be built" >&2; exit 2; }
 QUORATE_NOISY="$alone $((60 * minutes))"
 export QUORATE_NOISY
 # The program takes this process's place: the nodes end with it.
-exec "$program" --exact a_quiet_tenant_is_served_beside_a_noisy_one --nocapture
+exec "$program" --exact noisy::a_quiet_tenant_is_served_beside_a_noisy_one --nocapture

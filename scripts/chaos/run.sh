@@ -25,11 +25,11 @@ case "${1:-}" in
 esac
 unset RUSTFLAGS
 read -ra build <<<"${QUORATE_CHAOS_BUILD:---profile sim}"
-program="$(test_program chaos "${build[@]}")"
+program="$(test_program faults "${build[@]}")"
 [ -n "$program" ] || { echo "the chaos program could not be built" >&2; exit 2; }
 PATH="$PATH:/usr/sbin:/sbin"
 QUORATE_CHAOS="$*"
 QUORATE_CHAOS_COMMIT="$(git rev-parse --short HEAD 2>/dev/null || echo unknown)$(git diff --quiet HEAD 2>/dev/null || echo ', changed')"
 export PATH QUORATE_CHAOS QUORATE_CHAOS_COMMIT
 # The program takes this process's place: what kills it ends all that it started.
-exec "$program" --exact real_processes_serve_right_answers_under_faults --nocapture
+exec "$program" --exact chaos::real_processes_serve_right_answers_under_faults --nocapture

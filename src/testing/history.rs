@@ -23,7 +23,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use caller::{Caller, content, perform, stored};
+pub use caller::{Caller, Surprise, content, perform, stored};
 pub use exact::exact;
 pub use export::{edn, porcupine};
 pub use jsonl::{Broken, read, write};

@@ -1,5 +1,5 @@
 //! Support for tests, users' and ours: a cluster in this process, the conformance suite for any session store, a disk that loses and
-//! fails, background work that runs inline, and load to measure any store with.
+//! fails, background work that runs inline, nodes as processes, and load to measure any store with.
 
 pub mod cluster;
 #[cfg(feature = "bob")]
@@ -8,6 +8,7 @@ pub mod disk;
 pub mod history;
 pub mod inline;
 pub mod load;
+pub mod processes;
 mod proxies;
 pub mod tasks;
 

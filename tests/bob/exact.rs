@@ -8,7 +8,7 @@ use quorate::client::{Client, Content, WriteOptions};
 use serde_json::{Value, json};
 
 use super::client;
-use super::fake::{Cluster, Node};
+use crate::client::fake::{Cluster, Node};
 
 fn call(arguments: Value) -> SessionState {
     SessionState {

@@ -10,7 +10,7 @@ use bob_core::ports::SessionStore;
 use bob_core::types::SessionState;
 use quorate::testing::conformance::{self, Report};
 
-use crate::state;
+use crate::bob::state;
 
 async fn report_of(store: impl SessionStore + 'static) -> Report {
     let store: Arc<dyn SessionStore> = Arc::new(store);

@@ -8,8 +8,8 @@ use quorate::types::{
     Base, Blob, Change, Chunk, ClientId, Counters, Expiry, Nonce, Request, Sequence, SessionId, SessionInfo, Verdict, Write,
 };
 
-use super::fake::{Cluster, Fault, Node};
 use super::{client, state};
+use crate::client::fake::{Cluster, Fault, Node};
 
 const ID: &str = "a";
 

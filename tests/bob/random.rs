@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use quorate::client::bob::{ConcurrentSave, Store};
 
 use super::client;
-use super::fake::{Cluster, Fault};
+use crate::client::fake::{Cluster, Fault};
 
 const SESSIONS: usize = 2;
 const TURNS: usize = 4;
@@ -76,7 +76,7 @@ fn view(state: &SessionState) -> Expected {
 }
 
 struct World {
-    nodes: Vec<super::fake::Node>,
+    nodes: Vec<crate::client::fake::Node>,
     stores: [Store; 2],
     /// Somebody who only reads.
     reader: Store,

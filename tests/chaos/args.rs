@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::plan::Kind;
+use crate::chaos::plan::Kind;
 
 /// A run of CI judges so many refused attempts at least.
 const CI_ATTEMPTS_MIN: u64 = 40;
@@ -73,7 +73,7 @@ impl Options {
             call_max: None,
             attempts_min: 0,
             kinds: Vec::new(),
-            seed: crate::world::now_ms() % 1_000_000,
+            seed: crate::chaos::world::now_ms() % 1_000_000,
             root: false,
             control: false,
             dir,

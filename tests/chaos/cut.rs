@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::proxy::{Proxies, Rule};
+use quorate::testing::processes::{Proxies, Rule};
 
 /// How packets are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

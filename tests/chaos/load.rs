@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::client::{Client, Content, Error, ErrorKind, Expected, LoadOptions, Version, WriteOptions};
-use quorate::testing::history::{self, Answer, Ask, Op, Recorder};
+use quorate::client::{Client, Content, WriteOptions};
+use quorate::testing::history::{self, Answer, Ask, Op, Recorder, Surprise};
 use quorate::testing::inline::SeededRandom;
 use tokio::time::Instant;
 
-use crate::reach::Reach;
+use crate::chaos::reach::Reach;
 
 /// Sessions that all callers share.
 pub const KEYS: usize = 24;
@@ -158,51 +158,15 @@ impl Caller {
     }
 
     async fn perform(&self, key: usize, ask: Ask, bytes: usize) -> Answer {
-        let id = format!("k{key}");
-        let options = WriteOptions::default();
-        let written = match ask {
-            Ask::Save { value } => self.client.save(&id, content(value, bytes), options).await.map(Some),
-            Ask::SaveIf { expected, value } => {
-                let at = Expected::At { version: Version(expected), create_revision: None };
-                let expected = if expected == 0 { Expected::Absent } else { at };
-                self.client.save_if_version(&id, content(value, bytes), expected, options).await.map(Some)
+        let (id, content) = (format!("k{key}"), |value| content(value, bytes));
+        match history::perform(&self.client, &id, ask, WriteOptions::default(), content, |bytes| value_of(bytes)).await {
+            Ok(answer) => answer,
+            Err(Surprise::Content(version)) => {
+                self.shared.surprise(format!("{id} holds bytes that nobody stored: version={version}"));
+                Answer::Refused
             }
-            Ask::Delete => self.client.delete(&id, None).await,
-            Ask::Load | Ask::LoadStale | Ask::Expire => return self.load(&id).await,
-        };
-        match written {
-            Ok(Some(written)) => Answer::Written { version: written.version.0, revision: written.revision.0 },
-            Ok(None) => Answer::NothingThere,
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    async fn load(&self, id: &str) -> Answer {
-        let read = match self.client.load_with(id, LoadOptions::default()).await {
-            Ok(read) => read,
-            Err(error) => return self.failed(&error),
-        };
-        let Some(session) = read.session else {
-            return Answer::NotFound { tombstone: read.tombstone.0, revision: read.revision.0 };
-        };
-        let value = match &session.content {
-            Content::Value(bytes) => value_of(bytes),
-            Content::Transcript { .. } => None,
-        };
-        let Some(value) = value else {
-            self.shared.surprise(format!("{id} holds bytes that nobody stored: version={}", session.info.version));
-            return Answer::Refused;
-        };
-        Answer::Found { version: session.info.version.0, value, revision: read.revision.0 }
-    }
-
-    fn failed(&self, error: &Error) -> Answer {
-        match (error.kind(), error.revision()) {
-            (ErrorKind::Conflict { actual }, Some(revision)) => Answer::Conflict { actual: actual.0, revision: revision.0 },
-            (ErrorKind::Refused { .. }, _) => Answer::Refused,
-            (ErrorKind::Indeterminate, _) => Answer::Unknown,
-            (kind, _) => {
-                self.shared.surprise(format!("a client was answered {kind:?}: {error}"));
+            Err(Surprise::Error(error)) => {
+                self.shared.surprise(format!("a client was answered {:?}: {error}", error.kind()));
                 Answer::Unknown
             }
         }

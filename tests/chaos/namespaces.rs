@@ -13,9 +13,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::Options;
-use crate::say;
-use crate::world::{self, works};
+use crate::chaos::args::Options;
+use crate::chaos::say;
+use crate::chaos::world::{self, works};
 
 /// Set to 1 in the environment of a run inside, to 0 to stay outside.
 pub const OWN_NET: &str = "QUORATE_CHAOS_OWN_NET";

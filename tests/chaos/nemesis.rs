@@ -7,15 +7,15 @@ use std::time::Duration;
 use quorate::testing::inline::SeededRandom;
 use rustix::process::Signal;
 
-use crate::args::Options;
-use crate::cut::Cut;
-use crate::disks::Disks;
-use crate::load::{CALLERS, Caller, KEYS, Shared};
-use crate::nodes::Nodes;
-use crate::plan::{Kind, between};
-use crate::proxy::Rule;
-use crate::reach::Reach;
-use crate::strace::Injection;
+use crate::chaos::args::Options;
+use crate::chaos::cut::Cut;
+use crate::chaos::disks::Disks;
+use crate::chaos::load::{CALLERS, Caller, KEYS, Shared};
+use crate::chaos::nodes::Nodes;
+use crate::chaos::plan::{Kind, between};
+use crate::chaos::reach::Reach;
+use crate::chaos::strace::Injection;
+use quorate::testing::processes::Rule;
 
 /// A healthy cluster serves again within so long after a fault.
 const HEAL_MAX: Duration = Duration::from_secs(60);
@@ -173,7 +173,7 @@ impl Nemesis {
             Kind::KillMajority => &ordered[..self.nodes.majority()],
             _ => &ordered[..],
         };
-        let pids = self.nodes.kill(targets).await;
+        let pids = self.nodes.kill(targets);
         tokio::time::sleep(hold).await;
         for node in targets {
             self.start(*node).await;
@@ -268,7 +268,7 @@ impl Nemesis {
             ("NO_FAKE_STAT", "1"),
         ];
         self.nodes.environment.insert(node, environment.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec());
-        self.nodes.kill(&[node]).await;
+        self.nodes.kill(&[node]);
         self.start(node).await;
         let mut days = 0;
         let _ = tokio::time::timeout(Duration::from_secs(15), async {
@@ -284,7 +284,7 @@ impl Nemesis {
         .await;
         tokio::time::sleep(hold).await;
         self.nodes.environment.remove(&node);
-        self.nodes.kill(&[node]).await;
+        self.nodes.kill(&[node]);
         self.start(node).await;
         if days < 300 {
             return Err(Status::Indeterminate("the node's clock was not seen to differ".to_owned()));
@@ -345,7 +345,7 @@ impl Nemesis {
     }
 
     fn attach(&mut self, node: usize, calls: &str, what: &str) -> Result<Injection, Status> {
-        if !crate::world::works("strace", &["-V"]) {
+        if !crate::chaos::world::works("strace", &["-V"]) {
             return Err(Status::Skipped("strace is not installed".to_owned()));
         }
         let pid = self.nodes.pid(node).ok_or_else(|| Status::Indeterminate("the node does not run".to_owned()))?;
@@ -402,7 +402,7 @@ impl Nemesis {
         let ordered = self.ordered().await?;
         let node = ordered[1];
         let last = self.nodes.status().await.get(&node).and_then(|status| status.last_log).unwrap_or(u64::MAX);
-        self.nodes.kill(&[node]).await;
+        self.nodes.kill(&[node]);
         let stop = Arc::new(AtomicBool::new(false));
         let fillers: Vec<_> = (1..=2)
             .map(|n| {
@@ -435,7 +435,7 @@ impl Nemesis {
         let Some(disks) = &self.disks else { return Err(Status::Skipped("needs a file system for each node".to_owned())) };
         let all = self.nodes.all();
         let off: Result<Vec<()>, String> = all.iter().map(|node| disks.power_off(*node)).collect();
-        self.nodes.kill(&all).await;
+        self.nodes.kill(&all);
         let on: Result<Vec<()>, String> = all.iter().map(|node| disks.power_on(*node)).collect();
         tokio::time::sleep(hold).await;
         for node in &all {

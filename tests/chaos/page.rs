@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::nemesis::{Fault, Status};
-use crate::report::Report;
+use crate::chaos::nemesis::{Fault, Status};
+use crate::chaos::report::Report;
 
 const WIDTH: f64 = 1400.0;
 const LEFT: f64 = 110.0;

@@ -7,8 +7,8 @@ use quorate::client::{Builder, Client, Connecting, Connector, DialError, Tcp};
 use quorate::testing::history::{Answer, Op};
 use tonic::transport::Endpoint;
 
-use crate::args::Options;
-use crate::load::{AGENTS, CALLERS};
+use crate::chaos::args::Options;
+use crate::chaos::load::{AGENTS, CALLERS};
 
 /// Of so many clients one is pinned to one node.
 const PINNED_EVERY: usize = 3;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::args::Options;
-use crate::audit::Audited;
-use crate::figures::Figures;
-use crate::nemesis::{Fault, Status};
+use crate::chaos::args::Options;
+use crate::chaos::audit::Audited;
+use crate::chaos::figures::Figures;
+use crate::chaos::nemesis::{Fault, Status};
 
 /// What a run comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::world::works;
+use crate::chaos::world::works;
 
 /// Attached to a node until it is dropped or detached.
 pub struct Injection {

@@ -11,8 +11,8 @@ use bob_core::types::{Message, Role, SessionState};
 use quorate::client::bob::{ConcurrentSave, Store};
 use quorate::client::{Client, Error, ErrorKind};
 
-use crate::load::Shared;
-use crate::reach::Reach;
+use crate::chaos::load::Shared;
+use crate::chaos::reach::Reach;
 
 /// A session is left behind after so many turns.
 const TURNS_PER_SESSION: usize = 200;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use quorate::client::{Client, Content, Expiry, WriteOptions};
 use quorate::testing::history::{self, Op};
 
-use crate::figures::Figures;
-use crate::load::{CALLERS, Caller, KEYS, Shared};
-use crate::nemesis::Nemesis;
-use crate::reach::Reach;
-use crate::turns::{self, Turns};
+use crate::chaos::figures::Figures;
+use crate::chaos::load::{CALLERS, Caller, KEYS, Shared};
+use crate::chaos::nemesis::Nemesis;
+use crate::chaos::reach::Reach;
+use crate::chaos::turns::{self, Turns};
 
 /// A healed cluster serves new writes, and its nodes agree, within so long each.
 const BOUND: Duration = Duration::from_secs(60);

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use quorate::testing::processes::Processes;
 use serde_json::Value;
 
-use crate::{assert_refused, ended, quorate, run};
+use crate::cli::{assert_refused, ended, quorate, run};
 
 /// A directory on a disk, which the one for temporary files need not be.
 fn directory(name: &str) -> PathBuf {
@@ -94,13 +95,23 @@ fn an_interrupted_measurement_leaves_no_process_and_no_data() {
 #[test]
 fn an_interrupted_measurement_says_what_it_leaves_and_cleanup_removes_it() {
     let dir = directory("left");
-    let cluster = Cluster::start(&dir);
-    let endpoints = &cluster.endpoint;
-    let mut command =
-        quorate(&["bench", "save", "--seconds", "1h", "--warm-up", "0s", "--endpoints", endpoints, "--pids", &cluster.pid()]);
+    let cluster = start(&dir);
+    let endpoints = &cluster.client(1);
+    let mut command = quorate(&[
+        "bench",
+        "save",
+        "--seconds",
+        "1h",
+        "--warm-up",
+        "0s",
+        "--endpoints",
+        endpoints,
+        "--pids",
+        &cluster.pid(1).expect("it runs").to_string(),
+    ]);
     let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
     let mine = ["session", "put", "mine", "--endpoints", endpoints];
-    assert_eq!(ended(&crate::run_with_input(&mine, b"x")).0, 0);
+    assert_eq!(ended(&crate::cli::run_with_input(&mine, b"x")).0, 0);
     let count = || {
         let output = run(&["session", "ls", "--prefix", "bench/", "-o", "json", "--endpoints", endpoints]);
         String::from_utf8_lossy(&output.stdout).matches("\"bench/").count()
@@ -127,43 +138,15 @@ fn an_interrupted_measurement_says_what_it_leaves_and_cleanup_removes_it() {
     std::fs::remove_dir_all(&dir).expect("it is ours");
 }
 
-/// One node, killed at the end.
-struct Cluster {
-    process: std::process::Child,
-    endpoint: String,
-    _ports: crate::ports::Ports,
-}
-
-impl Cluster {
-    fn start(dir: &Path) -> Self {
-        let reserved = crate::ports::Ports::reserve();
-        let [client, peer, admin] = reserved.take(3)[..] else { panic!("three ports") };
-        let text = format!(
-            "name = \"bench-test\"\n[[node]]\nid = 1\nclient = \"127.0.0.1:{client}\"\npeer = \"127.0.0.1:{peer}\"\nadmin = \"127.0.0.1:{admin}\"\n"
-        );
-        let config = dir.join("cluster.toml");
-        std::fs::write(&config, text).expect("a writable directory");
-        let (config, data) = (config.to_str().expect("UTF-8"), dir.join("data"));
-        let data = data.to_str().expect("UTF-8");
-        let mut command = quorate(&["serve", "--node", "1", "--bootstrap", "--config", config, "--data-dir", data]);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs");
-        let cluster = Self { process, endpoint: format!("127.0.0.1:{client}"), _ports: reserved };
-        while run(&["health", "--admin", &format!("127.0.0.1:{admin}")]).status.code() != Some(0) {
-            std::thread::yield_now();
-        }
-        cluster
+/// One node.
+fn start(dir: &Path) -> Processes {
+    let mut nodes = Processes::new(env!("CARGO_BIN_EXE_quorate"), dir, 1).expect("ports");
+    nodes.configure("bench-test", "").expect("a writable directory");
+    nodes.serve(1, quorate(&[]), ["--bootstrap"]).expect("the binary runs");
+    while run(&["health", "--admin", &nodes.admin(1)]).status.code() != Some(0) {
+        std::thread::yield_now();
     }
-
-    fn pid(&self) -> String {
-        self.process.id().to_string()
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    nodes
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::dev::{Dev, signal};
-use crate::{ended, quorate};
+use crate::cli::dev::{Dev, signal};
+use crate::cli::{ended, quorate};
 
 /// All of it, on one cluster.
 pub fn are_kept(dev: &Dev, dir: &Path) {

@@ -6,10 +6,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use quorate::testing::processes::Ports;
 use serde_json::Value;
 
-use crate::ports::Ports;
-use crate::{assert_refused, contents, ended, quorate, run, run_with_input};
+use crate::cli::{assert_refused, contents, ended, quorate, run, run_with_input};
 
 /// What a cluster gets to come up or to elect a leader, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -110,7 +110,7 @@ fn taken_by(dir: &Path) -> (u64, u64) {
 fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
     let dir = tempfile::tempdir().expect("a directory");
     // Nine ports, the last 22 behind the first.
-    let ports = Ports::reserve();
+    let ports = Ports::reserve().expect("a block");
     let base_port = ports.first();
     let dev = Dev::start(dir.path(), base_port);
     let lines = dev.wait_for("cluster is up");
@@ -151,7 +151,7 @@ fn a_cluster_serves_every_command_survives_its_leader_and_keeps_its_data() {
 #[test]
 fn a_secured_cluster_prints_what_lets_a_shell_in() {
     let dir = tempfile::tempdir().expect("a directory");
-    let ports = Ports::reserve();
+    let ports = Ports::reserve().expect("a block");
     let shell = |lines: &[String], command: &str| {
         let export = lines.iter().find(|line| line.contains("export QUORATE_CA=")).expect("what to show is printed");
         let typed = lines.iter().find(|line| line.contains(command)).unwrap_or_else(|| panic!("{command} is not in {lines:#?}"));
@@ -202,7 +202,7 @@ fn a_second_one_says_whose_the_ports_are(base_port: u16, leader: u32) {
 #[test]
 fn lines_of_the_nodes_and_of_the_command_are_whole() {
     let dir = tempfile::tempdir().expect("a directory");
-    let ports = Ports::reserve();
+    let ports = Ports::reserve().expect("a block");
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let port = ports.first().to_string();
     let mut command = quorate(&["dev", "--base-port", &port, "--data-dir", dir.path().to_str().expect("UTF-8")]);

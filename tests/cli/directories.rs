@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::serve::{Node, client_address, config, put, serve};
-use crate::{assert_refused, ended, run};
+use crate::cli::serve::{Node, client_address, config, put, serve};
+use crate::cli::{assert_refused, ended, run};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use crate::{assert_refused, ended, quorate, run};
+use crate::cli::{assert_refused, ended, quorate, run};
 
 fn path(dir: &Path, name: &str) -> (PathBuf, String) {
     let path = dir.join(name);

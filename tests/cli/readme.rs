@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::package;
+use crate::cli::package;
 
 /// The first fenced block in this language behind a heading.
 fn block<'a>(text: &'a str, heading: &str, language: &str) -> &'a str {

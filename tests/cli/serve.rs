@@ -5,14 +5,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Mutex;
 
-use crate::ports::Ports;
-use crate::{assert_refused, ended, quorate, run, run_with_input};
+use quorate::testing::processes::Ports;
+
+use crate::cli::{assert_refused, ended, quorate, run, run_with_input};
 
 /// The configuration of one node, whose ports nobody else takes while this program runs.
 pub fn config(dir: &Path, edit: impl Fn(String) -> String) -> String {
     static RESERVED: Mutex<Vec<Ports>> = Mutex::new(Vec::new());
-    let reserved = Ports::reserve();
-    let ports = reserved.take(3);
+    let mut reserved = Ports::reserve().expect("a block");
+    let ports = reserved.take(3).expect("three ports");
     RESERVED.lock().expect("nobody panics with it").push(reserved);
     let text = format!(
         "name = \"test\"\n[[node]]\nid = 1\nclient = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n",

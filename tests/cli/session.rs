@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Stdio};
 
-use crate::{assert_refused, ended, quorate, run, run_with_input};
+use crate::cli::{assert_refused, ended, quorate, run, run_with_input};
 
 /// Port 1 is nobody's on a machine that runs tests; a connection is refused at once.
 const NOBODY: &[&str] = &["--endpoints", "127.0.0.1:1", "--timeout", "300ms"];

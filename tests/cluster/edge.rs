@@ -9,8 +9,8 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 use tonic_reflection::pb;
 
-use super::raw;
 use super::rig::{Cluster, PATIENCE, session, submit};
+use crate::support::raw;
 
 /// A page of another site, whose name was made to lead here, asks in a visitor's browser. No token stands in its way.
 #[tokio::test]

@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::raw;
 use super::rig::{Caller, Cluster, PATIENCE, session, submit};
+use crate::support::raw;
 
 /// A gauge of a node, as its operators see it.
 async fn gauge(cluster: &Cluster, id: u64, name: &str) -> u64 {

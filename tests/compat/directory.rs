@@ -12,7 +12,7 @@ use quorate::offline::StoppedNode;
 use quorate::testing::Cluster;
 use quorate::types::{Counters, Expected, Expiry, Version};
 
-use crate::{path_of, stored};
+use crate::compat::{path_of, stored};
 
 const DIRECTORY: &str = "data_directory.zst";
 const BACKUP: &str = "backup";

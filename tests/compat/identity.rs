@@ -7,7 +7,7 @@ use quorate::testing::disk::SimDisk;
 use quorate::testing::inline::SimEnv;
 use quorate::types::{ClusterId, NodeId};
 
-use crate::{assert_same, golden, put};
+use crate::compat::{assert_same, golden, put};
 
 const DIR: &str = "/data/3";
 const FILE: &str = "/data/3/identity";

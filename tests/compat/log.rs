@@ -11,7 +11,7 @@ use quorate::testing::disk::SimDisk;
 use quorate::testing::inline::SimEnv;
 use quorate::types::{LogId, NodeId};
 
-use crate::{assert_same, golden, put, stored};
+use crate::compat::{assert_same, golden, put, stored};
 
 const DIR: &str = "/data/3/log";
 const SEGMENTS: [&str; 2] = ["00000000000000000001.seg", "00000000000000000002.seg"];

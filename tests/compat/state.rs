@@ -8,8 +8,8 @@ use quorate::env::Env;
 use quorate::storage::state::Error;
 use quorate::testing::disk::SimDisk;
 
-use crate::rig::{Model, Rig, frames, id, options};
-use crate::{assert_same, golden, put};
+use crate::compat::{assert_same, golden, put};
+use crate::state::rig::{Model, Rig, frames, id, options};
 
 const DIR: &str = "/data/3/state";
 const CURRENT: &str = "/data/3/state/CURRENT";

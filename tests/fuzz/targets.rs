@@ -25,9 +25,7 @@ use quorate::types::{Blob, Chunk, Codec, LogId, NodeId};
 use quorate::wire::{self, peer::v1 as peer, v1};
 use quorate::{events::Events, offline, raft};
 
-#[path = "../state/rig.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "the state's own tests use the rest")]
-pub mod rig;
+use super::rig;
 
 /// What is run on an input.
 pub type Target = fn(&[u8]);

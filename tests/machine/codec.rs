@@ -12,7 +12,7 @@ use quorate::types::{
     SessionId, Version, Write,
 };
 
-use crate::lab::{blob, chunk, id, request};
+use crate::machine::lab::{blob, chunk, id, request};
 
 fn any_blob() -> impl Strategy<Value = Blob> {
     (any::<bool>(), any::<u64>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..40)).prop_map(

@@ -30,8 +30,8 @@ use quorate::types::{
     Base, Change, ClientId, Counters, Expected, Expiry, Load, OnConflict, Outcome, Revision, SessionId, Verdict, Version, Write,
 };
 
-use crate::lab::{Lab, blob, chunk, id, request};
-use crate::route::{Nodes, Route};
+use crate::machine::lab::{Lab, blob, chunk, id, request};
+use crate::machine::route::{Nodes, Route};
 
 const TTL: Duration = Duration::from_millis(500);
 

@@ -12,7 +12,7 @@ use quorate::types::{
     Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, OnConflict, Revision, Sequence, Version, Write,
 };
 
-use crate::lab::{Lab, Rows, blob, chunk, from_rows, id, nonce, request};
+use crate::machine::lab::{Lab, Rows, blob, chunk, from_rows, id, nonce, request};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machine/golden")

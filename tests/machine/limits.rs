@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate::machine::{Command, Machine, Rules, rules};
 use quorate::types::{Base, Change, ClientId, Counters, Expiry, SessionId, Swept, TooLarge, Verdict, Version, Write};
 
-use crate::lab::{Lab, blob, chunk, id, nonce, request};
+use crate::machine::lab::{Lab, blob, chunk, id, nonce, request};
 
 fn lab(change: impl FnOnce(&mut Rules)) -> Lab {
     let mut small = *rules(1).expect("version 1");

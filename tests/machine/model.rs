@@ -11,8 +11,8 @@ use quorate::types::{
     Base, Change, ClientId, Counters, Expected, Expiry, OnConflict, Outcome, Revision, SessionId, Verdict, Version, Write,
 };
 
-use crate::lab::{Lab, blob, chunk, id, nonce, request};
-use crate::reference::{IDLE_MS, Model, TOMBSTONE_MS};
+use crate::machine::lab::{Lab, blob, chunk, id, nonce, request};
+use crate::support::reference::{IDLE_MS, Model, TOMBSTONE_MS};
 
 fn text(data: &[u8]) -> String {
     String::from_utf8_lossy(data).into_owned()

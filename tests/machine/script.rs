@@ -22,7 +22,7 @@ use quorate::types::{
     Sequence, SessionInfo, Verdict, Version, Write,
 };
 
-use crate::lab::{Lab, blob, chunk, id, nonce};
+use crate::machine::lab::{Lab, blob, chunk, id, nonce};
 
 type Words<'a> = BTreeMap<&'a str, &'a str>;
 

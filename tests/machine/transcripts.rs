@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::script::Runner;
+use crate::machine::script::Runner;
 
 /// A transcript is blocks: comments, commands, `----`, what they printed, an empty line.
 fn rerun(text: &str) -> String {

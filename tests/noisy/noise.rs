@@ -18,7 +18,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::cluster::{Cluster, Tenant};
+use crate::noisy::cluster::{Cluster, Tenant};
 
 /// Tasks that fill tables, and what each client of theirs saves before another is opened.
 const FILLERS: u64 = 8;
@@ -134,7 +134,7 @@ impl Noise {
         for number in 0..WRITERS {
             tasks.spawn(write(cluster.clone(), made.clone(), number, scale.large_bytes));
         }
-        for [client, peer, admin] in cluster.ports.clone() {
+        for [client, peer, admin] in cluster.nodes.all().map(|node| cluster.nodes.ports(node)) {
             for number in 0..READERS {
                 tasks.spawn(read_nothing(cluster.clone(), made.clone(), client, number));
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate::client::{Client, Content, WriteOptions};
 use tokio::task::JoinSet;
 
-use crate::cluster::{Cluster, Tenant};
+use crate::noisy::cluster::{Cluster, Tenant};
 
 /// Callers at once, each with another client.
 const CALLERS: usize = 4;

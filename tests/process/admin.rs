@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
+use quorate::testing::processes::Signal;
 use serde_json::Value;
 
 use super::harness::Cluster;
@@ -16,11 +17,6 @@ fn quorate(args: &[&str]) -> Output {
 
 fn code_and_text(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned())
-}
-
-fn signal(cluster: &Cluster, node: usize, name: &str) {
-    let sent = Command::new("kill").args([name, &cluster.pid(node).to_string()]).status().expect("kill is there");
-    assert!(sent.success());
 }
 
 /// The whole log of a node.
@@ -98,10 +94,10 @@ async fn a_node_logs_json_and_its_level_changes_while_it_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_ends_no_node_and_is_answered_in_its_log() {
     let mut cluster = Cluster::start(1).await;
-    signal(&cluster, 1, "-HUP");
+    cluster.signal(1, Signal::HUP);
     until_logged(&cluster, 1, "asked to read certificates and tokens again: none are configured").await;
     assert_eq!(quorate(&["health", "--admin", &cluster.admin(1)]).status.code(), Some(0));
-    cluster.stop(1);
+    cluster.stop(1).await;
     assert!(log(&cluster, 1).contains("asked to read"), "it ran until it was stopped");
 }
 

@@ -9,8 +9,8 @@ use quorate::client::{Client, Content, Counters, List, Listed, Revision, WriteOp
 use quorate::server::backup;
 use serde_json::Value;
 
-use crate::harness::Cluster;
-use crate::value;
+use crate::process::harness::Cluster;
+use crate::process::value;
 
 pub fn succeeded(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bob_core::ports::SessionStore as _;
 use bob_core::types::Role;
 
-use crate::harness::Cluster;
-use crate::racing::agent;
+use crate::process::harness::Cluster;
+use crate::process::racing::agent;
 
 const TURNS: usize = 6;
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use quorate::client::{Client, ErrorKind, WriteOptions};
 use serde_json::Value;
 
-use crate::backup::json;
-use crate::harness::{Cluster, PATIENCE, SmallDisk};
-use crate::value;
+use crate::process::backup::json;
+use crate::process::harness::{Cluster, PATIENCE, SmallDisk};
+use crate::process::value;
 
 /// What a small disk holds: log segments, what is set aside for later, and some room.
 pub const DISK_BYTES: u64 = 512 << 20;

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::backup::json;
-use crate::harness::{Cluster, PATIENCE};
-use crate::load::Load;
-use crate::members::{member, voters};
+use crate::process::backup::json;
+use crate::process::harness::{Cluster, PATIENCE};
+use crate::process::load::Load;
+use crate::process::members::{member, voters};
 
 /// Three, five, three again, each change typed; the two that go are founders, one of them the leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

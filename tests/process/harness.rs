@@ -1,26 +1,21 @@
 //! Real processes on loopback: what is killed here is killed with -9.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use quorate::client::{Client, ClusterStatus, NodeStatus, Role, Tls};
+use quorate::testing::processes::{Processes, Signal};
 use tempfile::TempDir;
-
-use crate::ports::Ports;
 
 /// Longest a healthy cluster may take for anything waited for here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Some nodes, each a process of its own.
 pub struct Cluster {
+    nodes: Processes,
     dir: TempDir,
-    ports: Vec<[u16; 3]>,
-    reserved: Ports,
-    children: Vec<Option<Child>>,
     bootstrap: bool,
-    /// The directory below `dir` that the nodes keep their data in.
-    data: &'static str,
     /// Nodes that get a file system of their own, and its bytes.
     small: Vec<(usize, u64)>,
     /// More of the configuration, behind the nodes.
@@ -53,40 +48,25 @@ impl Cluster {
     /// The configuration of `count` nodes that do not run and have no data.
     pub fn prepare(count: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let reserved = Ports::reserve();
-        let ports = reserved.take(3 * count).chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
-        let mut cluster = Self {
-            dir,
-            ports,
-            reserved,
-            children: Vec::new(),
-            bootstrap: true,
-            data: "data",
-            small: Vec::new(),
-            more_configuration: String::new(),
-            environment: Vec::new(),
-            ca: None,
-        };
-        cluster.children = (0..count).map(|_| None).collect();
+        let nodes = Processes::new(env!("CARGO_BIN_EXE_quorate"), dir.path(), count).expect("ports");
+        let (more_configuration, environment) = (String::new(), Vec::new());
+        let cluster = Self { nodes, dir, bootstrap: true, small: Vec::new(), more_configuration, environment, ca: None };
         cluster.write_configuration();
         cluster
     }
 
     /// From now on nodes keep their data in another directory, which has none of what they had.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
-    pub fn use_data(&mut self, data: &'static str) {
-        self.data = data;
+    pub fn use_data(&mut self, data: &str) {
+        self.nodes.data = self.dir.path().join(data);
     }
 
     /// Where the nodes keep their data.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn data(&self) -> PathBuf {
-        self.dir.path().join(self.data)
+        self.nodes.data.clone()
     }
 
     /// From its next start on, a node keeps its data on a file system of its own, of so many bytes, which ends with the process.
     /// Errors: the system does not let this user mount one.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn limit_disk(&mut self, node: usize, bytes: u64) -> Result<(), String> {
         std::fs::create_dir_all(self.data_dir(node)).expect("a writable directory");
         let mut probe = Command::new("unshare");
@@ -100,41 +80,38 @@ impl Cluster {
     }
 
     /// The file system of a node's own; `None`: it has none, or does not run.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn small_disk(&self, node: usize) -> Option<SmallDisk> {
-        let id = self.children[node - 1].as_ref()?.id();
+        let id = self.nodes.pid(node)?;
         let own = PathBuf::from(format!("/proc/{id}/root"));
         let root = own.join(self.data_dir(node).strip_prefix("/").ok()?);
         self.small.iter().any(|(small, _)| *small == node).then_some(SmallDisk { root })
     }
 
     /// Kills a node that has a file system of its own and copies what that holds to an ordinary disk, where it starts from then on.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn move_disk(&mut self, node: usize) {
         let from = self.small_disk(node).expect("it has one").root;
-        let (pid, to) = (self.pid(node).to_string(), self.data_dir(node));
+        let to = self.data_dir(node);
         let done = |command: &mut Command| assert!(command.status().expect("it is there").success(), "{command:?}");
         // It stands still meanwhile, so that the copy is of one instant; the file system ends with it.
-        done(Command::new("kill").args(["-STOP", &pid]));
+        self.signal(node, Signal::STOP);
         done(Command::new("cp").args(["-a", "--sparse=always"]).arg(from.join(".")).arg(&to));
         self.kill(node);
         self.small.retain(|(small, _)| *small != node);
     }
 
-    /// The command that starts a node, on whichever disk.
+    /// The command that starts a node, on the disk that it has.
     fn command(&self, node: usize) -> Command {
-        let binary = env!("CARGO_BIN_EXE_quorate");
-        let Some((_, bytes)) = self.small.iter().find(|(small, _)| *small == node) else { return Command::new(binary) };
+        let Some((_, bytes)) = self.small.iter().find(|(small, _)| *small == node) else { return self.nodes.command() };
         let mut command = Command::new("unshare");
-        command.args(UNSHARE).arg(ON_SMALL_DISK).arg("sh").arg(self.data_dir(node)).arg(bytes.to_string()).arg(binary);
+        command.args(UNSHARE).arg(ON_SMALL_DISK).arg("sh").arg(self.data_dir(node)).arg(bytes.to_string());
+        command.arg(self.nodes.command().get_program());
         command
     }
 
     /// Runs a command of the binary against this cluster.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
-    pub fn run(&self, args: &[&str]) -> std::process::Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-        command.args(args).env("QUORATE_ENDPOINTS", self.endpoints().join(",")).env("QUORATE_CONFIG", self.configuration());
+    pub fn run(&self, args: &[&str]) -> Output {
+        let mut command = self.nodes.command();
+        command.args(args).env("QUORATE_ENDPOINTS", self.endpoints().join(",")).env("QUORATE_CONFIG", &self.nodes.config);
         if self.ca.is_some() {
             command.env("QUORATE_CA", self.ca_file());
         }
@@ -143,29 +120,17 @@ impl Cluster {
 
     /// Writes the configuration again, with what has changed.
     pub fn write_configuration(&self) {
-        let mut text = "name = \"process-test\"\n".to_owned();
-        for (index, [client, peer, admin]) in self.ports.iter().enumerate() {
-            text += &format!(
-                "\n[[node]]\nid = {}\nclient = \"127.0.0.1:{client}\"\npeer = \"127.0.0.1:{peer}\"\nadmin = \"127.0.0.1:{admin}\"\n",
-                index + 1
-            );
-        }
-        std::fs::write(self.configuration(), text + &self.more_configuration).expect("a writable directory");
-    }
-
-    fn configuration(&self) -> PathBuf {
-        self.dir.path().join("cluster.toml")
+        self.nodes.configure("process-test", &self.more_configuration).expect("a writable directory");
     }
 
     /// The data directory of a node.
     pub fn data_dir(&self, node: usize) -> PathBuf {
-        self.data().join(node.to_string())
+        self.nodes.data_dir(node)
     }
 
     /// The process of a node that runs.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn pid(&self, node: usize) -> u32 {
-        self.children[node - 1].as_ref().expect("the node runs").id()
+        self.nodes.pid(node).expect("the node runs")
     }
 
     /// Starts a node that does not run.
@@ -175,116 +140,76 @@ impl Cluster {
 
     /// The same with more arguments.
     pub fn restart_with(&mut self, node: usize, more: &[&str]) {
-        assert!(self.children[node - 1].is_none(), "node {node} runs already");
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.dir.path().join(format!("{node}.log")));
         let mut command = self.command(node);
-        command.arg("serve").arg("--config").arg(self.configuration());
-        command.args(["--node", &node.to_string()]).arg("--data-dir").arg(self.data());
-        if self.bootstrap {
-            command.arg("--bootstrap");
-        }
         command.envs(self.environment.iter().cloned());
-        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log file"));
-        self.children[node - 1] = Some(command.spawn().expect("the binary under test"));
+        let bootstrap = self.bootstrap.then_some("--bootstrap");
+        self.nodes.serve(node, command, bootstrap.into_iter().chain(more.iter().copied())).expect("the binary under test");
     }
 
-    /// Stops a node in order and waits until it is gone.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
-    pub fn stop(&mut self, node: usize) {
-        let mut child = self.children[node - 1].take().expect("the node runs");
-        let killed = Command::new("kill").arg(child.id().to_string()).status().expect("kill is there");
-        assert!(killed.success());
-        child.wait().expect("a child of ours");
+    /// Stops a node in order, as a service manager does, and waits until it is gone.
+    pub async fn stop(&mut self, node: usize) {
+        self.nodes.stop(&[node], PATIENCE).await.unwrap_or_else(|error| panic!("{error}\n{}", self.logs()));
     }
 
     /// Writes a further node into the configuration, and starts it with `--join`: it is no member yet. Gives its number.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn start_further(&mut self) -> usize {
-        let ports = self.reserved.take(3 * (self.ports.len() + 1));
-        self.ports.push([ports[ports.len() - 3], ports[ports.len() - 2], ports[ports.len() - 1]]);
-        self.children.push(None);
+        let node = self.nodes.add().expect("ports");
         self.write_configuration();
         let bootstrap = std::mem::replace(&mut self.bootstrap, false);
-        self.restart_with(self.children.len(), &["--join"]);
+        self.restart_with(node, &["--join"]);
         self.bootstrap = bootstrap;
-        self.children.len()
+        node
     }
 
     /// The arguments that name a node's addresses.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn addresses(&self, node: usize) -> Vec<String> {
-        let [client, peer, admin] = self.ports[node - 1];
-        let named = [("--client", client), ("--peer", peer), ("--admin", admin)];
-        named.into_iter().flat_map(|(name, port)| [name.to_owned(), format!("127.0.0.1:{port}")]).collect()
+        let named = [("--client", self.nodes.client(node)), ("--peer", self.nodes.peer(node)), ("--admin", self.admin(node))];
+        named.into_iter().flat_map(|(name, address)| [name.to_owned(), address]).collect()
     }
 
     /// Waits until a node has ended by itself; gives its exit code.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub async fn exit_code(&mut self, node: usize) -> Option<i32> {
-        let started = Instant::now();
-        loop {
-            let child = self.children[node - 1].as_mut().expect("the node runs");
-            if let Some(status) = child.try_wait().expect("a child of ours") {
-                self.children[node - 1] = None;
-                return status.code();
-            }
-            assert!(started.elapsed() < PATIENCE, "node {node} does not end\n{}", self.logs());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.nodes.ended(node, PATIENCE).await.unwrap_or_else(|error| panic!("{error}\n{}", self.logs())).code()
     }
 
     /// The last lines of one node's log.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn log(&self, node: usize) -> String {
-        let text = std::fs::read_to_string(self.dir.path().join(format!("{node}.log"))).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(5).collect();
-        lines.join("\n")
+        self.nodes.last_lines(node, 5)
     }
 
     /// Where everything of this cluster lies.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// Kills a node with -9 and waits until it is gone.
     pub fn kill(&mut self, node: usize) {
-        let mut child = self.children[node - 1].take().expect("the node runs");
-        child.kill().expect("a child of ours");
-        child.wait().expect("a child of ours");
+        assert!(self.nodes.running().contains(&node), "node {node} runs");
+        self.nodes.kill(&[node]);
     }
 
     /// Kills all nodes that run, at once.
     pub fn kill_all(&mut self) {
-        let mut children: Vec<Child> = self.children.iter_mut().filter_map(Option::take).collect();
-        children.iter_mut().for_each(|child| child.kill().expect("a child of ours"));
-        for child in &mut children {
-            child.wait().expect("a child of ours");
-        }
+        self.nodes.kill_all();
     }
 
     /// Starts all nodes that do not run.
     pub fn restart_all(&mut self) {
-        (1..=self.children.len())
-            .filter(|node| self.children[node - 1].is_none())
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|node| self.restart(node));
+        let running = self.nodes.running();
+        self.nodes.all().filter(|node| !running.contains(node)).for_each(|node| self.restart(node));
     }
 
     /// The client addresses.
     pub fn endpoints(&self) -> Vec<String> {
-        self.ports.iter().map(|[client, ..]| format!("127.0.0.1:{client}")).collect()
+        self.nodes.endpoints()
     }
 
     /// The admin address of a node.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn admin(&self, node: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[node - 1][2])
+        self.nodes.admin(node)
     }
 
     /// From now on clients and commands connect by TLS.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn trust(&mut self, ca: String) {
         std::fs::write(self.ca_file(), &ca).expect("a writable directory");
         self.ca = Some(ca);
@@ -295,25 +220,24 @@ impl Cluster {
     }
 
     /// Gives every node other ports, as after a move of all hosts: the configuration says so from now on.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn move_ports(&mut self) {
-        let all = self.reserved.take(6 * self.ports.len());
-        let unused: Vec<u16> = all.into_iter().filter(|port| !self.ports.iter().flatten().any(|used| used == port)).collect();
-        self.ports = unused.chunks(3).take(self.ports.len()).map(|three| [three[0], three[1], three[2]]).collect();
+        self.nodes.move_ports().expect("ports");
         self.write_configuration();
     }
 
     /// Where a node's peers reach it.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
     pub fn peer(&self, node: usize) -> std::net::SocketAddr {
-        ([127, 0, 0, 1], self.ports[node - 1][1]).into()
+        self.nodes.peer(node).parse().expect("an address")
+    }
+
+    /// A port that no node has.
+    pub fn spare_port(&mut self) -> u16 {
+        self.nodes.spare_port().expect("a port")
     }
 
     /// Sends a signal to a node that runs.
-    #[allow(dead_code, reason = "not by the benchmark, which shares this file")]
-    pub fn signal(&self, node: usize, name: &str) {
-        let sent = Command::new("kill").args([name, &self.pid(node).to_string()]).status().expect("kill is there");
-        assert!(sent.success());
+    pub fn signal(&self, node: usize, signal: Signal) {
+        assert!(self.nodes.signal(node, signal), "node {node} runs");
     }
 
     /// Of a client of all nodes.
@@ -351,7 +275,7 @@ impl Cluster {
 
     /// What the nodes that run say of themselves.
     fn runs<'s>(&'s self, status: &'s ClusterStatus) -> impl Iterator<Item = &'s NodeStatus> {
-        status.nodes.iter().filter(|node| self.children[node.id.0 as usize - 1].is_some())
+        status.nodes.iter().filter(|node| self.nodes.pid(node.id.0 as usize).is_some())
     }
 
     /// Waits until all nodes have applied the same index, and compares their digests at it.
@@ -374,12 +298,7 @@ impl Cluster {
 
     /// The last lines of every node's log, for a failing test.
     pub fn logs(&self) -> String {
-        let tail = |node: usize| {
-            let text = std::fs::read_to_string(self.dir.path().join(format!("{node}.log"))).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().rev().take(30).collect();
-            format!("--- node {node}\n{}\n", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
-        };
-        (1..=self.children.len()).map(tail).collect()
+        self.nodes.logs()
     }
 
     /// From now on nodes start without `--bootstrap`.
@@ -389,24 +308,13 @@ impl Cluster {
 
     /// Removes a directory and all in it, as a lost disk would.
     pub fn wipe(&self, node: usize) {
-        remove_all(&self.data_dir(node));
+        std::fs::remove_dir_all(self.data_dir(node)).expect("a directory of ours");
     }
 }
 
 /// The library that gives a process other clocks, if it is installed.
-#[allow(dead_code, reason = "not by the benchmark, which shares this file")]
 pub fn faketime() -> Option<String> {
     let found = |dir: PathBuf| Some(dir.join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
     let dirs = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
     dirs.filter_map(found).next().map(|path| path.display().to_string())
-}
-
-fn remove_all(path: &Path) {
-    std::fs::remove_dir_all(path).expect("a directory of ours");
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.kill_all();
-    }
 }

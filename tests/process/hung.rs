@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::backup::json;
-use crate::harness::{Cluster, PATIENCE};
-use crate::load::Load;
+use crate::process::backup::json;
+use crate::process::harness::{Cluster, PATIENCE};
+use crate::process::load::Load;
 
 /// How long each thread's next sync takes.
 const HANGS_FOR: Duration = Duration::from_secs(30);

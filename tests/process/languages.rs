@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::Cluster;
+use crate::process::harness::Cluster;
 
 /// Below the folder of build artifacts.
 fn installed(name: &str) -> PathBuf {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use quorate::client::{Client, Version};
 use tokio::task::JoinHandle;
 
-use crate::harness::{Cluster, PATIENCE};
-use crate::{increment, value};
+use crate::process::harness::{Cluster, PATIENCE};
+use crate::process::{increment, value};
 
 /// Writers at once, each with a session of its own.
 pub const WRITERS: usize = 16;

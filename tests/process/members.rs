@@ -6,9 +6,9 @@ use std::process::Output;
 use quorate::client::{Revision, WriteOptions};
 use serde_json::Value;
 
-use crate::backup::{everything, fill, json, path, refused, succeeded};
-use crate::harness::Cluster;
-use crate::value;
+use crate::process::backup::{everything, fill, json, path, refused, succeeded};
+use crate::process::harness::Cluster;
+use crate::process::value;
 
 pub fn member(cluster: &Cluster, command: &[&str], addresses: &[String]) -> Output {
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -134,7 +134,7 @@ async fn what_one_node_had_survives_the_loss_of_the_majority() {
     let id = recovered["new_cluster_id"].as_str().expect("text");
     let mixed = recover(&cluster, &one.data_dir(1), &one.dir().join("mixed"), &config, &["--accept-loss", "--cluster-id", id]);
     refused(&mixed, 1, &["lock"]);
-    one.stop(1);
+    one.stop(1).await;
     let mixed = recover(&cluster, &one.data_dir(1), &one.dir().join("mixed"), &config, &["--accept-loss", "--cluster-id", id]);
     refused(&mixed, 2, &["--cluster-id", "another survivor", "nothing was written"]);
     assert!(!one.dir().join("mixed").exists());

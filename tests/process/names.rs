@@ -7,17 +7,17 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate::client::{Client, Content, Tls, WriteOptions};
+use quorate::testing::processes::Processes;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::harness::PATIENCE;
-use crate::backup::succeeded;
-use crate::ports::Ports;
+use crate::process::backup::succeeded;
 
 /// Puts `$1` in place of /etc/hosts where only this process sees it, and becomes what follows.
 const BY_OWN_HOSTS: &str = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
@@ -25,10 +25,8 @@ const UNSHARE: [&str; 5] = ["--user", "--map-root-user", "--mount", "sh", "-c"];
 
 /// Some nodes and commands that know hosts by name; ended with the test.
 struct Named {
+    nodes: Processes,
     dir: TempDir,
-    ports: Vec<u16>,
-    _reserved: Ports,
-    running: Vec<(usize, Child)>,
     /// The CA's certificate, where the nodes speak TLS.
     ca: Option<PathBuf>,
 }
@@ -36,9 +34,9 @@ struct Named {
 impl Named {
     /// With ports for two nodes. `None`: this system gives a test no file of hosts of its own, which is said.
     fn prepare() -> Option<Self> {
-        let reserved = Ports::reserve();
         let dir = tempfile::tempdir().expect("a directory");
-        let named = Self { dir, ports: reserved.take(6), _reserved: reserved, running: Vec::new(), ca: None };
+        let nodes = Processes::new(env!("CARGO_BIN_EXE_quorate"), dir.path(), 2).expect("ports");
+        let named = Self { nodes, dir, ca: None };
         named.set_hosts("127.0.0.1 localhost\n");
         let output = named.with_own_hosts("true").output();
         let why = match output {
@@ -61,7 +59,7 @@ impl Named {
 
     /// The ports of a node: for clients, peers and administrators.
     fn ports(&self, node: usize) -> [u16; 3] {
-        [0, 1, 2].map(|at| self.ports[3 * (node - 1) + at])
+        self.nodes.ports(node)
     }
 
     fn configure(&self, nodes: &str) {
@@ -69,8 +67,7 @@ impl Named {
             Some(_) => "[tls]\ncert = \"certs/node-{node}.pem\"\nkey = \"certs/node-{node}-key.pem\"\nca = \"certs/ca.pem\"\n",
             None => "",
         };
-        std::fs::write(self.dir.path().join("cluster.toml"), format!("name = \"names\"\n{nodes}{tls}"))
-            .expect("a writable directory");
+        std::fs::write(&self.nodes.config, format!("name = \"names\"\n{nodes}{tls}")).expect("a writable directory");
     }
 
     /// From now on nodes show certificates for these hosts.
@@ -89,13 +86,8 @@ impl Named {
     }
 
     fn start(&mut self, node: usize) {
-        let log = std::fs::File::create(self.dir.path().join(format!("{node}.log"))).expect("a log file");
-        let mut command = self.with_own_hosts(env!("CARGO_BIN_EXE_quorate"));
-        command
-            .args(["serve", "--bootstrap", "--insecure", "--node", &node.to_string(), "--config"])
-            .arg(self.dir.path().join("cluster.toml"));
-        command.arg("--data-dir").arg(self.dir.path().join("data")).stdout(Stdio::null()).stderr(log);
-        self.running.push((node, command.spawn().expect("unshare ran before")));
+        let command = self.with_own_hosts(env!("CARGO_BIN_EXE_quorate"));
+        self.nodes.serve(node, command, ["--bootstrap", "--insecure"]).expect("unshare ran before");
     }
 
     /// Runs a command of the binary, which reaches nodes by what the hosts file says.
@@ -103,18 +95,6 @@ impl Named {
         let mut command = self.with_own_hosts(env!("CARGO_BIN_EXE_quorate"));
         command.args(args).envs(self.ca.iter().map(|ca| ("QUORATE_CA", ca)));
         command.output().expect("unshare ran before")
-    }
-
-    fn kill(&mut self, node: usize) {
-        let at = self.running.iter().position(|(running, _)| *running == node).expect("it runs");
-        let (_, mut child) = self.running.remove(at);
-        child.kill().expect("it runs");
-        child.wait().expect("it was killed");
-    }
-
-    fn logs(&self) -> String {
-        let log = |node| std::fs::read_to_string(self.dir.path().join(format!("{node}.log"))).unwrap_or_default();
-        format!("--- 1\n{}\n--- 2\n{}", log(1), log(2))
     }
 
     fn client(&self, address: &str) -> Client {
@@ -132,7 +112,7 @@ impl Named {
         let client = self.client(address);
         let started = Instant::now();
         while let Err(error) = client.save("a", Content::Value(Bytes::from_static(b"x")), WriteOptions::default()).await {
-            assert!(started.elapsed() < PATIENCE, "{error}\n{}", self.logs());
+            assert!(started.elapsed() < PATIENCE, "{error}\n{}", self.nodes.logs());
         }
         client.close().await;
     }
@@ -142,19 +122,10 @@ impl Named {
         let client = self.client(address);
         let started = Instant::now();
         while !matches!(client.load(id).await, Ok(Some(_))) {
-            assert!(started.elapsed() < PATIENCE, "{id} is not there\n{}", self.logs());
+            assert!(started.elapsed() < PATIENCE, "{id} is not there\n{}", self.nodes.logs());
             tokio::task::yield_now().await;
         }
         client.close().await;
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        for (_, child) in &mut self.running {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 
@@ -243,14 +214,14 @@ async fn a_client_looks_a_name_up_again_for_each_connection() {
     lines.write_all(b"{\"id\":\"before\",\"value\":\"x\"}\n").expect("it reads");
     nodes.until_saved(&format!("127.0.0.2:{client}"), "before").await;
 
-    nodes.kill(1);
+    nodes.nodes.kill(&[1]);
     move_to(&nodes, "127.0.0.3");
     nodes.start(1);
     nodes.until_saved(&format!("127.0.0.3:{client}"), "before").await;
     lines.write_all(b"{\"id\":\"after\",\"value\":\"x\"}\n").expect("it reads");
     drop(lines);
     let output = import.wait_with_output().expect("a child of ours");
-    assert_eq!(succeeded(&output), "imported=2 existed=0 expired=0 refused=0\n", "{}", nodes.logs());
+    assert_eq!(succeeded(&output), "imported=2 existed=0 expired=0 refused=0\n", "{}", nodes.nodes.logs());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,7 +246,7 @@ async fn a_name_is_looked_up_again_for_each_connection() {
     nodes.save(&endpoint).await;
 
     // The host gets another address; the first node is not started again.
-    nodes.kill(2);
+    nodes.nodes.kill(&[2]);
     move_to(&nodes, "127.0.0.2");
     nodes.start(2);
     nodes.save(&endpoint).await;
@@ -291,9 +262,9 @@ async fn a_name_is_looked_up_again_for_each_connection() {
             if output.status.success() {
                 break;
             }
-            assert!(started.elapsed() < PATIENCE, "{}\n{}", String::from_utf8_lossy(&output.stderr), nodes.logs());
+            assert!(started.elapsed() < PATIENCE, "{}\n{}", String::from_utf8_lossy(&output.stderr), nodes.nodes.logs());
         }
         nodes.save(&endpoint).await;
     }
-    assert!(nodes.running.iter_mut().all(|(_, child)| child.try_wait().expect("a child of ours").is_none()), "{}", nodes.logs());
+    assert_eq!(nodes.nodes.ended_by_themselves(), [], "{}", nodes.nodes.logs());
 }

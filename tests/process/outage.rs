@@ -7,9 +7,9 @@ use std::path::Path;
 use quorate::client::{Content, WriteOptions};
 use serde_json::{Value, json};
 
-use crate::backup::{everything, fill, json, path, refused, succeeded};
-use crate::harness::Cluster;
-use crate::value;
+use crate::process::backup::{everything, fill, json, path, refused, succeeded};
+use crate::process::harness::Cluster;
+use crate::process::value;
 
 /// Every file below a directory, with its bytes.
 fn bytes_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -67,7 +67,7 @@ async fn without_a_quorum_and_without_a_node_the_sessions_can_be_read() {
     refused(&offline("inspect"), 1, &["lock", "another process"]);
     // Restarted and stopped in order, so that everything is in its state file.
     succeeded(&cluster.run(&["events", "-o", "json"]));
-    cluster.stop(3);
+    cluster.stop(3).await;
     let untouched = bytes_of(&dir);
     let offline = |command: &str| cluster.run(&["offline", command, "--data-dir", path(&dir), "-o", "json"]);
     assert_eq!(json(&offline("inspect"))["sessions"], before.len());
@@ -111,7 +111,7 @@ async fn without_a_quorum_and_without_a_node_the_sessions_can_be_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_survive_a_restart_and_a_hostile_file() {
     let mut cluster = Cluster::start(1).await;
-    cluster.stop(1);
+    cluster.stop(1).await;
     cluster.restart(1);
     cluster.leader().await;
     let events = json(&cluster.run(&["events", "-o", "json"]));
@@ -119,7 +119,7 @@ async fn events_survive_a_restart_and_a_hostile_file() {
     assert_eq!(kinds.iter().filter(|kind| **kind == "started").count(), 2, "{kinds:?}");
     ["leader", "membership", "stopped"].iter().for_each(|kind| assert!(kinds.contains(kind), "{kind} is not in {kinds:?}"));
     assert!(succeeded(&cluster.run(&["events"])).contains("voters=1"));
-    cluster.stop(1);
+    cluster.stop(1).await;
     std::fs::write(cluster.data_dir(1).join("events"), b"\xff\t\n7\tleader\tterm=1\n\x00\x00".repeat(999))
         .expect("a writable directory");
     cluster.restart(1);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bob_core::ports::SessionStore;
 use quorate::client::bob::ConcurrentSave;
 
-use crate::harness::Cluster;
-use crate::racing::Race;
+use crate::process::harness::Cluster;
+use crate::process::racing::Race;
 
 const AGENTS: usize = 20;
 const TURNS: u64 = 600;

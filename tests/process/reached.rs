@@ -3,9 +3,9 @@
 use quorate::client::{Client, ErrorKind, WriteOptions};
 use tokio::net::TcpListener;
 
-use crate::backup::{refused, succeeded};
-use crate::harness::Cluster;
-use crate::value;
+use crate::process::backup::{refused, succeeded};
+use crate::process::harness::Cluster;
+use crate::process::value;
 
 /// The lines below the first one, sorted.
 fn lines(err: &str) -> Vec<&str> {

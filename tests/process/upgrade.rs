@@ -40,7 +40,7 @@ async fn a_rolling_upgrade_raises_the_version_at_its_end_and_an_old_release_is_r
         progress(&acknowledged, 10, &writer, &cluster).await;
         let status = cluster.client().status(Default::default()).await.expect("a status");
         assert_eq!(in_force(&status), [1, 1, 1], "not before every node reads it");
-        cluster.stop(node);
+        cluster.stop(node).await;
         cluster.restart_with(node, &[NEXT]);
         cluster.leader().await;
     }
@@ -50,7 +50,7 @@ async fn a_rolling_upgrade_raises_the_version_at_its_end_and_an_old_release_is_r
     let saved = writer.await.expect("no increment failed");
     cluster.assert_equal_digests().await;
 
-    cluster.stop(1);
+    cluster.stop(1).await;
     cluster.restart(1);
     let code = cluster.exit_code(1).await;
     let log = cluster.log(1);

@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
-use crate::nodes::Nodes;
-use crate::wire;
+use crate::security::nodes::Nodes;
+use crate::security::wire;
 
 fn quorate(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_quorate")).args(args).stdin(Stdio::null()).output().expect("the binary under test")

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use quorate::client::{Client, Error, ErrorKind, Tls};
 
-use crate::nodes::{Nodes, PATIENCE};
-use crate::pki::{Ca, Good, HOST, Pair};
-use crate::wire;
+use crate::security::nodes::{Nodes, PATIENCE};
+use crate::security::pki::{Ca, Good, HOST, Pair};
+use crate::security::wire;
 
 /// What a load of a client ends in that must not get in.
 async fn refused(client: Client) -> Error {

@@ -6,9 +6,9 @@ use quorate::wire::peer::v1::{ForwardRequest, Route};
 use quorate::wire::v1::{RefusalReason, SubmitRequest, submit_request::Operation, submit_response::Answer};
 use tokio_stream::StreamExt as _;
 
-use crate::nodes::{Nodes, PATIENCE, TOKENS};
-use crate::pki::{Good, HOST};
-use crate::wire;
+use crate::security::nodes::{Nodes, PATIENCE, TOKENS};
+use crate::security::pki::{Good, HOST};
+use crate::security::wire;
 
 fn load(tag: u64, id: &str, principal: &str) -> ForwardRequest {
     let load = Load { id: SessionId::new(id).expect("short"), have: None, consistency: Consistency::Linearizable };

@@ -9,10 +9,10 @@ use quorate::wire;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::nodes::{Nodes, PATIENCE};
-use crate::pki::Good;
-use crate::raw::{body, call, message};
-use crate::wire as http;
+use crate::security::nodes::{Nodes, PATIENCE};
+use crate::security::pki::Good;
+use crate::security::wire as http;
+use crate::support::raw::{body, call, message};
 
 /// All but health and the protocol's description, which need no token.
 const CALLS: [&str; 10] = [

@@ -16,9 +16,9 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status, client::Grpc, transport::Channel};
 
-use crate::nodes::{Nodes, PATIENCE};
-use crate::pki::Good;
-use crate::wire;
+use crate::security::nodes::{Nodes, PATIENCE};
+use crate::security::pki::Good;
+use crate::security::wire;
 
 /// A caller: its header, and what its token's file says. `None`: no token in force is shown.
 struct Caller {

@@ -3,9 +3,9 @@
 use quorate::wire::peer::v1::{Route, StatusRequest};
 use tonic::Code;
 
-use crate::nodes::Nodes;
-use crate::pki::{Good, HOST, Pair};
-use crate::wire;
+use crate::security::nodes::Nodes;
+use crate::security::pki::{Good, HOST, Pair};
+use crate::security::wire;
 
 /// What node 1 answers to a call from a node that calls itself `from` and shows this certificate.
 async fn ask(nodes: &Nodes, shown: &Pair, from: u64) -> Result<(), (Code, String)> {

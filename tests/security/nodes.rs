@@ -1,16 +1,16 @@
 //! Nodes with certificates and tokens, each a process of its own on real sockets.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use quorate::client::{Builder, Client, Tls};
 use quorate::server::auth::hash_of;
+use quorate::testing::processes::Processes;
 use tempfile::TempDir;
 
-use crate::pki::{Ca, Good, HOST, Pair};
-use crate::ports::Ports;
+use crate::security::pki::{Ca, Good, HOST, Pair};
 
 /// Longest a healthy cluster may take for anything waited for here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,11 +28,9 @@ pub const TOKENS: [(&str, &str, &str); 7] = [
 /// Some nodes, their CA, and where their files lie.
 pub struct Nodes {
     pub ca: Ca,
+    pub processes: Processes,
     pub dir: TempDir,
-    ports: Vec<[u16; 3]>,
-    _reserved: Ports,
     hosts: Vec<&'static str>,
-    children: Vec<Child>,
 }
 
 /// A file of tokens.
@@ -76,9 +74,8 @@ impl Nodes {
     fn prepare(hosts: &[&'static str]) -> Self {
         let count = hosts.len();
         let dir = tempfile::tempdir().expect("a directory");
-        let reserved = Ports::reserve();
-        let ports: Vec<[u16; 3]> = reserved.take(3 * count).chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
-        let nodes = Self { ca: Ca::new(), dir, ports, _reserved: reserved, hosts: hosts.to_vec(), children: Vec::new() };
+        let processes = Processes::new(env!("CARGO_BIN_EXE_quorate"), dir.path(), count).expect("ports");
+        let nodes = Self { ca: Ca::new(), processes, dir, hosts: hosts.to_vec() };
         nodes.write("ca.pem", &nodes.ca.pem());
         nodes.write_pair("client", &nodes.ca.client(Good::Now));
         for (index, host) in hosts.iter().enumerate() {
@@ -93,12 +90,9 @@ impl Nodes {
     pub fn configuration(&self, count: usize) -> String {
         let dir = self.dir.path().display();
         let mut text = "name = \"security-test\"\n".to_owned();
-        for (index, [client, peer, admin]) in self.ports.iter().take(count).enumerate() {
-            text += &format!(
-                "[[node]]\nid = {}\nclient = \"{HOST}:{client}\"\npeer = \"{}:{peer}\"\nadmin = \"{HOST}:{admin}\"\n",
-                index + 1,
-                self.hosts[index]
-            );
+        for node in 1..=count {
+            let (client, peer, admin) = (self.client_address(node), self.peer_address(node), self.admin_address(node));
+            text += &format!("[[node]]\nid = {node}\nclient = \"{client}\"\npeer = \"{peer}\"\nadmin = \"{admin}\"\n");
         }
         // A machine that is busy with other tests holds up heartbeats; no leader is lost on purpose here.
         text += "[raft]\nheartbeat_interval = \"500ms\"\nelection_timeout_min = \"4s\"\nelection_timeout_max = \"8s\"\n";
@@ -110,34 +104,20 @@ impl Nodes {
     }
 
     fn spawn(&mut self, node: usize, log: &str) {
-        let file = std::fs::File::create(self.path(&format!("{node}.log"))).expect("a log file");
-        let child = self.serve(node, "cluster.toml", "data").arg("--bootstrap").env("QUORATE_LOG", log).stderr(file).spawn();
-        self.children.push(child.expect("the binary under test"));
-    }
-
-    fn serve(&self, node: usize, config: &str, data: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-        command.args(["serve", "--node", &node.to_string()]).arg("--config").arg(self.path(config));
-        command.arg("--data-dir").arg(self.path(data)).stdin(Stdio::null()).stdout(Stdio::null());
-        command
+        let mut command = self.processes.command();
+        command.env("QUORATE_LOG", log);
+        self.processes.serve(node, command, ["--bootstrap"]).expect("the binary under test");
     }
 
     /// Kills a node with -9.
     pub fn kill(&mut self, node: usize) {
-        let child = &mut self.children[node - 1];
-        child.kill().expect("it runs");
-        child.wait().expect("it was killed");
-    }
-
-    /// The process of a node.
-    pub fn pid(&self, node: usize) -> u32 {
-        self.children[node - 1].id()
+        self.processes.kill(&[node]);
     }
 
     /// Starts a node that was killed as one of another cluster, by another configuration on other data.
     pub fn start_from(&mut self, node: usize, config: &str, data: &str) {
-        let log = std::fs::File::create(self.path(&format!("{node}.log"))).expect("a log file");
-        self.children[node - 1] = self.serve(node, config, data).stderr(log).spawn().expect("the binary under test");
+        (self.processes.config, self.processes.data) = (self.path(config), self.path(data));
+        self.processes.serve(node, self.processes.command(), []).expect("the binary under test");
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -157,19 +137,19 @@ impl Nodes {
     }
 
     pub fn client_address(&self, node: usize) -> String {
-        format!("{HOST}:{}", self.ports[node - 1][0])
+        self.processes.client(node)
     }
 
     pub fn peer_address(&self, node: usize) -> String {
-        format!("{}:{}", self.hosts[node - 1], self.ports[node - 1][1])
+        format!("{}:{}", self.hosts[node - 1], self.processes.ports(node)[1])
     }
 
     pub fn admin_address(&self, node: usize) -> String {
-        format!("{HOST}:{}", self.ports[node - 1][2])
+        self.processes.admin(node)
     }
 
     pub fn endpoints(&self) -> Vec<String> {
-        (1..=self.ports.len()).map(|node| self.client_address(node)).collect()
+        self.processes.endpoints()
     }
 
     /// What believes the nodes and has a good certificate.
@@ -228,29 +208,11 @@ impl Nodes {
 
     /// The last lines of every node's log, for a failing test.
     pub fn logs(&self) -> String {
-        let tail = |node: usize| {
-            let text = self.log(node);
-            let lines: Vec<&str> = text.lines().rev().take(20).collect();
-            format!("--- node {node}\n{}\n", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
-        };
-        (1..=self.children.len()).map(tail).collect()
+        self.processes.logs()
     }
 
+    /// All of a node's log.
     pub fn log(&self, node: usize) -> String {
-        read(&self.path(&format!("{node}.log")))
-    }
-}
-
-fn read(path: &Path) -> String {
-    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
-}
-
-impl Drop for Nodes {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            // It may have ended by itself, which the test then says.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.processes.last_lines(node, usize::MAX)
     }
 }

@@ -2,10 +2,11 @@
 
 use std::process::Output;
 
+use quorate::testing::processes::Signal;
 use serde_json::Value;
 
-use crate::nodes::Nodes;
-use crate::pki::{Ca, Good, HOST};
+use crate::security::nodes::Nodes;
+use crate::security::pki::{Ca, Good, HOST};
 
 const OPERATOR: &str = "tokensecret-operator";
 
@@ -87,8 +88,8 @@ async fn one_nodes_admin_port_is_asked_by_tls() {
     assert!(text(&nodes.run(&default, "tokensecret-admin").stdout).starts_with("info"));
 
     let hang_up = || {
-        let sent = std::process::Command::new("kill").args(["-HUP", &nodes.pid(1).to_string()]).status().expect("kill is there");
-        assert!(sent.success());
+        let sent = nodes.processes.signal(1, Signal::HUP);
+        assert!(sent);
     };
     let logged = async |parts: &[&str]| {
         let said = async || nodes.log(1).lines().any(|line| parts.iter().all(|part| line.contains(part)));

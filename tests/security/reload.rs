@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use quorate::client::{Content, ErrorKind, WriteOptions};
 
-use crate::nodes::{Nodes, TOKENS, tokens_file};
-use crate::pki::{Good, HOST};
-use crate::wire;
+use crate::security::nodes::{Nodes, TOKENS, tokens_file};
+use crate::security::pki::{Good, HOST};
+use crate::security::wire;
 
 async fn metric(nodes: &Nodes, node: usize, line: &str) -> bool {
     let (_, text) = wire::get(&nodes.admin_address(node), &nodes.ca, "/metrics", Some("tokensecret-admin")).await;

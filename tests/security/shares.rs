@@ -9,9 +9,9 @@ use quorate::wire::{self, v1, v1::sessions_client::SessionsClient};
 use tonic::Request;
 use tonic::transport::Channel;
 
-use crate::nodes::{Nodes, PATIENCE, TOKENS, tokens_file};
-use crate::pki::Good;
-use crate::wire as port;
+use crate::security::nodes::{Nodes, PATIENCE, TOKENS, tokens_file};
+use crate::security::pki::Good;
+use crate::security::wire as port;
 
 /// With small shares for one tenant, and the default for another.
 const SHARES: [(&str, &str, &str); 2] = [

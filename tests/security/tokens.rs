@@ -3,8 +3,8 @@
 use quorate::client::{Client, Content, Error, ErrorKind, List, MemberChange, WriteOptions};
 use quorate::types::NodeId;
 
-use crate::nodes::{Nodes, PATIENCE};
-use crate::wire;
+use crate::security::nodes::{Nodes, PATIENCE};
+use crate::security::wire;
 
 fn content() -> Content {
     Content::Value("x".into())

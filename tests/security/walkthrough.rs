@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
+use quorate::testing::processes::Ports;
 use tempfile::TempDir;
 
-use crate::nodes::PATIENCE;
-use crate::ports::Ports;
-use crate::wire;
+use crate::security::nodes::PATIENCE;
+use crate::security::wire;
 
 /// A fenced block of the text.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ struct Reader {
 impl Reader {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self { dir, ports: Ports::reserve(), prelude: String::new(), running: Vec::new(), typed: Vec::new() }
+        Self { dir, ports: Ports::reserve().expect("a block"), prelude: String::new(), running: Vec::new(), typed: Vec::new() }
     }
 
     /// The same with addresses and directories of this machine.

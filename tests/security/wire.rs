@@ -12,7 +12,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::pki::{Ca, Pair};
+use crate::security::pki::{Ca, Pair};
 
 /// Nothing here may take longer.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! The white-box audit: every entry that any node applied, replayed in order through the reference model of `tests/machine`.
+//! The white-box audit: every entry that any node applied, replayed in order through the reference model of `tests/support`.
 //!
 //! Nodes must apply the same entry at an index and come to the same outcome, whenever and however often they apply it; the outcome must be
 //! the model's; no request is executed twice. What it knows of the committed log also gives the history of the clients its places: then
@@ -16,8 +16,8 @@ use super::coverage::sometimes;
 use super::eras::Eras;
 use super::node::EPOCH_MS;
 use super::params::{Params, SHORT_IDLE_MS, SHORT_TOMBSTONE_MS, YEAR_MS};
-use super::reference::Model;
 use super::workload::{VALUE_BYTES, key_of};
+use crate::support::reference::Model;
 
 /// A later time is that of the one clock that may be a year ahead: all others are hours ahead at most.
 const STAMP_MS_MAX: u64 = EPOCH_MS + YEAR_MS / 2;

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::client::{Client, Content, Error, ErrorKind, Expected, Expiry, LoadOptions, Version, WriteOptions};
+use quorate::client::{Client, Content, ErrorKind, Expiry, WriteOptions};
 use quorate::env::Clock;
 use quorate::limits::intervals;
-use quorate::testing::history::{Answer, Ask, Op};
+use quorate::testing::history::{self, Answer, Ask, Op, Surprise};
 use quorate::testing::inline::SeededRandom;
 
 use super::coverage::sometimes;
@@ -258,53 +258,11 @@ impl Caller {
 }
 
 async fn perform(client: &Client, id: &str, ask: Ask, expiry: Expiry) -> Answer {
-    let options = WriteOptions { expiry };
-    let written = match ask {
-        Ask::Load => return loaded(client, id).await,
-        Ask::Save { value } => client.save(id, content(value), options).await.map(Some),
-        Ask::SaveIf { expected, value } => {
-            let at = Expected::At { version: Version(expected), create_revision: None };
-            let expected = if expected == 0 { Expected::Absent } else { at };
-            client.save_if_version(id, content(value), expected, options).await.map(Some)
-        }
-        Ask::Delete => client.delete(id, None).await,
-        Ask::LoadStale | Ask::Expire => panic!("no client here asks for {ask:?}"),
-    };
-    match written {
-        Ok(Some(written)) => Answer::Written { version: written.version.0, revision: written.revision.0 },
-        Ok(None) => Answer::NothingThere,
-        Err(error) => failed(&error),
-    }
-}
-
-fn failed(error: &Error) -> Answer {
-    match error.kind() {
-        ErrorKind::Conflict { actual } => {
-            let revision = error.revision().expect("a conflict was judged somewhere");
-            Answer::Conflict { actual: actual.0, revision: revision.0 }
-        }
-        ErrorKind::Refused { .. } => Answer::Refused,
-        ErrorKind::Indeterminate => Answer::Unknown,
-        kind => panic!("no client here asks for {kind:?}: {error}"),
-    }
-}
-
-async fn loaded(client: &Client, id: &str) -> Answer {
-    match client.load_with(id, LoadOptions::default()).await {
-        Ok(read) => match read.session {
-            None => Answer::NotFound { tombstone: read.tombstone.0, revision: read.revision.0 },
-            Some(session) => {
-                let Content::Value(bytes) = session.content else { panic!("nobody stored a transcript") };
-                let value = value(&bytes);
-                Answer::Found { version: session.info.version.0, value, revision: read.revision.0 }
-            }
-        },
+    match history::perform(client, id, ask, WriteOptions { expiry }, content, value).await {
         // A node that finds damage ends, which is judged there; a client that reaches no other one in time has no answer.
-        Err(error) if error.kind() == ErrorKind::Corrupt => Answer::Refused,
-        Err(error) => match failed(&error) {
-            Answer::Refused => Answer::Refused,
-            answer => panic!("no read ends so: {answer:?}"),
-        },
+        Err(Surprise::Error(error)) if ask.is_read() && error.kind() == ErrorKind::Corrupt => Answer::Refused,
+        Ok(Answer::Unknown) if ask.is_read() => panic!("no read ends so"),
+        answer => answer.unwrap_or_else(|surprise| panic!("no client here asks for it: {surprise:?}")),
     }
 }
 
@@ -329,8 +287,7 @@ fn content(value: u64) -> Content {
     Content::Value(Bytes::from(bytes))
 }
 
-fn value(bytes: &[u8]) -> u64 {
-    let value = u64::from_le_bytes(bytes[..VALUE_BYTES].try_into().expect("eight bytes"));
-    assert_eq!(content(value), Content::Value(Bytes::copy_from_slice(bytes)), "the bytes are not those that were stored");
-    value
+fn value(bytes: &Bytes) -> Option<u64> {
+    let value = u64::from_le_bytes(*bytes.first_chunk::<VALUE_BYTES>()?);
+    (content(value) == Content::Value(bytes.clone())).then_some(value)
 }

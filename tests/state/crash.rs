@@ -8,8 +8,8 @@ use bytes::Bytes;
 use quorate::env::{Disk, Env, Step};
 use quorate::storage::state::{Error, Options};
 
-use crate::disk::{CRASHES, Crash, CrashDisk, Plan};
-use crate::rig::{Model, Rig, bytes, frames, id, options};
+use crate::state::disk::{CRASHES, Crash, CrashDisk, Plan};
+use crate::state::rig::{Model, Rig, bytes, frames, id, options};
 
 const DIR: &str = "/state";
 /// More changes of names than this wait for no sync at once; all their sets are tried.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate::env::{Env, Step};
 use quorate::storage::state::{Error, Options};
 
-use crate::rig::{Model, Rig, bytes, collect, id, names, options};
+use crate::state::rig::{Model, Rig, bytes, collect, id, names, options};
 
 #[test]
 fn a_new_state_is_empty_and_so_is_it_when_opened_again() {
@@ -248,8 +248,8 @@ fn a_flipped_bit_in_a_row_is_damage_and_not_a_missing_row() {
 
     // A machine that does not hold this table opens, and finds the damage when it reads.
     let rig = {
-        let env = Env { workers: std::sync::Arc::new(crate::rig::ByHand::default()), ..Env::real() };
-        let log = std::sync::Arc::new(crate::rig::FakeLog::default());
+        let env = Env { workers: std::sync::Arc::new(crate::state::rig::ByHand::default()), ..Env::real() };
+        let log = std::sync::Arc::new(crate::state::rig::FakeLog::default());
         let build = |rows: quorate::storage::state::Rows<'_>| rows.table_range(&[1]).collect::<Result<Vec<_>, Error>>();
         quorate::storage::state::State::open(&env, dir.path(), options(), log, build).unwrap()
     };
@@ -271,8 +271,8 @@ fn damage_that_a_snapshot_finds_is_final_as_well() {
     assert!(matches!(rig.flush(), Some(Ok(()))));
     drop(rig);
     corrupt(dir.path(), b"marker-of-the-row");
-    let env = Env { workers: std::sync::Arc::new(crate::rig::ByHand::default()), ..Env::real() };
-    let log = std::sync::Arc::new(crate::rig::FakeLog::default());
+    let env = Env { workers: std::sync::Arc::new(crate::state::rig::ByHand::default()), ..Env::real() };
+    let log = std::sync::Arc::new(crate::state::rig::FakeLog::default());
     let build = |_: quorate::storage::state::Rows<'_>| Ok::<_, Error>(());
     let state = quorate::storage::state::State::open(&env, dir.path(), options(), log, build).unwrap();
     let mut snapshot = state.snapshot().unwrap();

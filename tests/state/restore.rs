@@ -17,7 +17,7 @@ use quorate::types::{
     SessionId, Verdict, Write,
 };
 
-use crate::rig::{FakeLog, Model};
+use crate::state::rig::{FakeLog, Model};
 
 const NONCE: Nonce = Nonce([7; 16]);
 

@@ -3,7 +3,7 @@
 use quorate::env::Step;
 use quorate::storage::state::Error;
 
-use crate::rig::{Model, Rig, bytes, collect, frames, id, names};
+use crate::state::rig::{Model, Rig, bytes, collect, frames, id, names};
 
 /// A state at entry 40 with rows in several tables, one of them larger than a frame.
 fn filled(dir: &std::path::Path) -> Rig {

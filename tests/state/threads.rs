@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-use crate::rig::{Rig, bytes, collect, everything, frames, id};
+use crate::state::rig::{Rig, bytes, collect, everything, frames, id};
 
 const READERS: usize = 3;
 /// Rounds of entries, flushes and one install.

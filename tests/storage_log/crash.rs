@@ -2,7 +2,7 @@
 
 use quorate::testing::disk::{Crash, SimDisk};
 
-use crate::driver::{Action, Driver, Model, workload};
+use crate::storage_log::driver::{Action, Driver, Model, workload};
 
 const CRASHES: [Crash; 7] = [
     Crash::Lost,

@@ -6,7 +6,7 @@ use quorate::env::Disk;
 use quorate::storage::log::Error;
 use quorate::testing::disk::{Crash, SimDisk};
 
-use crate::driver::{Action, DIR, Driver, Model, workload};
+use crate::storage_log::driver::{Action, DIR, Driver, Model, workload};
 
 fn segments(disk: &SimDisk) -> Vec<PathBuf> {
     let names = disk.list(Path::new(DIR)).expect("the directory is there");

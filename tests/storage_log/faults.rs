@@ -10,7 +10,7 @@ use quorate::storage::log::{Done, Error, Record};
 use quorate::testing::disk::{Crash, Fault, Operation, SimDisk};
 use quorate::types::{LogId, NodeId};
 
-use crate::driver::{Action, Driver, Model, options};
+use crate::storage_log::driver::{Action, Driver, Model, options};
 
 type Answers = Arc<Mutex<Vec<Result<(), Error>>>>;
 

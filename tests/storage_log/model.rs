@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use quorate::testing::disk::{Crash, SimDisk};
 
-use crate::driver::{Action, Driver, Model};
+use crate::storage_log::driver::{Action, Driver, Model};
 
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![

@@ -86,6 +86,8 @@ const PARTS: &[Part] = &[
         modules: &["testing", "client", "server", "types", "limits", "env"],
         crates: &["tokio", "bob_core", "serde_json", "async_trait", "bytes", "tracing"],
     },
+    // It sends signals to processes, not to its own.
+    Part { path: "src/testing/processes/", modules: &["testing", "env"], crates: &["tokio", "rustix"] },
     Part { path: "src/testing/load/", modules: LOAD_MODULES, crates: &["tokio", "serde_json", "bytes", "hdrhistogram"] },
     Part { path: "src/testing/load/bob.rs", modules: LOAD_MODULES, crates: &["bob_core", "serde_json", "bytes"] },
     Part { path: "src/bin/", modules: &["client", "server", "offline", "types", "limits", "env"], crates: BINARY_CRATES },

@@ -8,9 +8,12 @@ mod circles;
 mod cited;
 mod claims;
 mod docs;
+mod generated;
 mod headings;
 mod imports;
 mod laws;
+mod metadata;
+mod peers;
 mod source;
 mod words;
 

@@ -42,7 +42,8 @@ impl Caller {
     /// Panics if the client answers what no such call can lead to: a refusal of its arguments, damage.
     pub async fn call(&mut self, key: usize, ask: Ask) -> Answer {
         let at = self.recorder.invoke(Op::invoke(self.process, key, ask, self.began.elapsed()));
-        let answer = perform(&self.client, &format!("k{key}"), ask).await;
+        let answer = perform(&self.client, &format!("k{key}"), ask, WriteOptions::default(), content, stored).await;
+        let answer = answer.unwrap_or_else(|surprise| panic!("no call here leads to it: {surprise:?}"));
         self.recorder.complete(at, answer, self.began.elapsed());
         match answer {
             Answer::Found { version, .. } => self.seen[key] = version,
@@ -71,12 +72,28 @@ impl Caller {
     }
 }
 
-/// Makes one call through `client`. Panics as [`Caller::call`]. Dropping the future leaves the outcome unknown.
-pub async fn perform(client: &Client, id: &str, ask: Ask) -> Answer {
-    let options = WriteOptions::default();
+/// An outcome that is no answer to any call of a history.
+#[derive(Debug)]
+pub enum Surprise {
+    /// The client answered this.
+    Error(Error),
+    /// The session held bytes that nobody stored, at this version.
+    Content(Version),
+}
+
+/// Makes one call through `client`, of values that `content` turns into bytes and `stored` knows again. Dropping the future leaves the
+/// outcome unknown. Errors: what no such call leads to.
+pub async fn perform(
+    client: &Client,
+    id: &str,
+    ask: Ask,
+    options: WriteOptions,
+    content: impl Fn(u64) -> Content,
+    stored: impl Fn(&Bytes) -> Option<u64>,
+) -> Result<Answer, Surprise> {
     let written = match ask {
-        Ask::Load => return loaded(client, id, Consistency::Linearizable).await,
-        Ask::LoadStale => return loaded(client, id, Consistency::Stale).await,
+        Ask::Load => return loaded(client, id, Consistency::Linearizable, stored).await,
+        Ask::LoadStale => return loaded(client, id, Consistency::Stale, stored).await,
         Ask::Save { value } => client.save(id, content(value), options).await.map(Some),
         Ask::SaveIf { expected, value } => {
             let at = Expected::At { version: Version(expected), create_revision: None };
@@ -87,39 +104,43 @@ pub async fn perform(client: &Client, id: &str, ask: Ask) -> Answer {
         Ask::Expire => panic!("nobody asks a session to expire"),
     };
     match written {
-        Ok(Some(written)) => Answer::Written { version: written.version.0, revision: written.revision.0 },
-        Ok(None) => Answer::NothingThere,
-        Err(error) => failed(&error),
+        Ok(Some(written)) => Ok(Answer::Written { version: written.version.0, revision: written.revision.0 }),
+        Ok(None) => Ok(Answer::NothingThere),
+        Err(error) => failed(error),
     }
 }
 
-fn failed(error: &Error) -> Answer {
-    match error.kind() {
-        ErrorKind::Conflict { actual } => {
-            let revision = error.revision().expect("a conflict was judged somewhere");
-            Answer::Conflict { actual: actual.0, revision: revision.0 }
-        }
-        ErrorKind::Refused { .. } => Answer::Refused,
-        ErrorKind::Indeterminate => Answer::Unknown,
-        kind => panic!("no call here leads to {kind:?}: {error}"),
+fn failed(error: Error) -> Result<Answer, Surprise> {
+    match (error.kind(), error.revision()) {
+        (ErrorKind::Conflict { actual }, Some(revision)) => Ok(Answer::Conflict { actual: actual.0, revision: revision.0 }),
+        (ErrorKind::Refused { .. }, _) => Ok(Answer::Refused),
+        (ErrorKind::Indeterminate, _) => Ok(Answer::Unknown),
+        _ => Err(Surprise::Error(error)),
     }
 }
 
-async fn loaded(client: &Client, id: &str, consistency: Consistency) -> Answer {
-    match client.load_with(id, LoadOptions { consistency }).await {
-        Ok(read) => match read.session {
-            None => Answer::NotFound { tombstone: read.tombstone.0, revision: read.revision.0 },
-            Some(session) => {
-                let Content::Value(bytes) = session.content else { panic!("nobody stored a transcript") };
-                let value = stored(&bytes).unwrap_or_else(|| panic!("the bytes are not those that were stored id={id}"));
-                Answer::Found { version: session.info.version.0, value, revision: read.revision.0 }
-            }
-        },
-        Err(error) => match failed(&error) {
-            Answer::Conflict { .. } => panic!("a read has nothing to conflict with: {error}"),
-            answer => answer,
-        },
-    }
+async fn loaded(
+    client: &Client,
+    id: &str,
+    consistency: Consistency,
+    stored: impl Fn(&Bytes) -> Option<u64>,
+) -> Result<Answer, Surprise> {
+    let read = match client.load_with(id, LoadOptions { consistency }).await {
+        Ok(read) => read,
+        // It has nothing to conflict with.
+        Err(error) if matches!(error.kind(), ErrorKind::Conflict { .. }) => return Err(Surprise::Error(error)),
+        Err(error) => return failed(error),
+    };
+    let Some(session) = read.session else {
+        return Ok(Answer::NotFound { tombstone: read.tombstone.0, revision: read.revision.0 });
+    };
+    let version = session.info.version;
+    let value = match &session.content {
+        Content::Value(bytes) => stored(bytes),
+        Content::Transcript { .. } => None,
+    };
+    let value = value.ok_or(Surprise::Content(version))?;
+    Ok(Answer::Found { version: version.0, value, revision: read.revision.0 })
 }
 
 /// The bytes of a value: some small, some not, and none a part of another.

@@ -1,9 +1,6 @@
 //! Outages with real processes: what every signal says, beside what is true. The table of `src/docs/operations.md`, "Signals in an
 //! outage", is written by these tests (`scripts/outages.sh`) and compared with what they see.
 
-#[path = "../../chaos/proxy.rs"]
-#[allow(dead_code, reason = "chaos does more with it")]
-mod proxy;
 mod scenes;
 mod signals;
 
@@ -14,8 +11,8 @@ use std::time::{Duration, Instant};
 use quorate::client::{Client, WriteOptions};
 
 use self::signals::{Looked, Row, look};
-use crate::harness::{Cluster, PATIENCE};
-use crate::value;
+use crate::process::harness::{Cluster, PATIENCE};
+use crate::process::value;
 
 /// Tests run at once, and each writes its row.
 static TABLE: Mutex<()> = Mutex::new(());

@@ -1,15 +1,14 @@
 //! The outages: each done to a cluster of its own.
 
 use quorate::client::WriteOptions;
+use quorate::testing::processes::{Proxies, Rule, Signal};
 
-use super::proxy::{Proxies, Rule};
 use super::{Truth, compare, impatient};
-use crate::backup::succeeded;
-use crate::disk::{Ballast, DISK_BYTES};
-use crate::harness::{Cluster, faketime};
-use crate::pki::{Ca, Good, HOST};
-use crate::ports::Ports;
-use crate::value;
+use crate::process::backup::succeeded;
+use crate::process::disk::{Ballast, DISK_BYTES};
+use crate::process::harness::{Cluster, faketime};
+use crate::process::value;
+use crate::security::pki::{Ca, Good, HOST};
 
 /// Three nodes that hold a session; the leader and the others.
 async fn three() -> (Cluster, usize, [usize; 2]) {
@@ -45,7 +44,7 @@ async fn a_majority_that_was_killed() {
 async fn a_majority_that_stands_still() {
     let (cluster, leader, others) = three().await;
     let client = impatient(&cluster);
-    others.into_iter().for_each(|node| cluster.signal(node, "-STOP"));
+    others.into_iter().for_each(|node| cluster.signal(node, Signal::STOP));
     let looked = vec![(leader, "the old leader")];
     let truth = Truth {
         name: "majority stands still (SIGSTOP)",
@@ -60,10 +59,8 @@ async fn a_majority_that_stands_still() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_cut_off_from_its_peers() {
     let mut cluster = Cluster::prepare(3);
-    let reserved = Ports::reserve();
-    let mut free = reserved.take(6).into_iter();
     let targets = (1..=3).map(|node| (node, cluster.peer(node))).collect();
-    let mut proxies = Proxies::new(targets, || Ok(free.next().expect("six ports for six pairs")), 1).expect("ports");
+    let mut proxies = Proxies::new(targets, || Ok(cluster.spare_port()), 1).expect("ports");
     for node in 1..=3 {
         proxies.open(node).await.expect("a free port");
         let ways = proxies.ways(node).into_iter().map(|(other, address)| format!("--peer-via={other}={address}"));
@@ -190,7 +187,9 @@ async fn clocks_that_were_a_year_ahead_and_are_right_again() {
     cluster.environment.clear();
     cluster.leader().await;
     roles(&cluster).await;
-    (1..=3).for_each(|node| cluster.stop(node));
+    for node in 1..=3 {
+        cluster.stop(node).await;
+    }
     cluster.restart_all();
     cluster.leader().await;
     let looked = (1..=3).map(|node| (node, "all")).collect();
@@ -201,7 +200,9 @@ async fn clocks_that_were_a_year_ahead_and_are_right_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_all_come_back_at_other_addresses() {
     let (mut cluster, ..) = three().await;
-    (1..=3).for_each(|node| cluster.stop(node));
+    for node in 1..=3 {
+        cluster.stop(node).await;
+    }
     cluster.move_ports();
     cluster.without_bootstrap();
     cluster.restart_all();
@@ -231,7 +232,7 @@ async fn a_certificate_that_has_expired() {
     cluster.restart_all();
     cluster.leader().await;
     let (_, [expired, _]) = roles(&cluster).await;
-    cluster.stop(expired);
+    cluster.stop(expired).await;
     let pair = ca.node(HOST, Good::Expired);
     let write = |name: String, text: &str| std::fs::write(cluster.dir().join(name), text).expect("a writable directory");
     write(format!("node-{expired}.pem"), &pair.certificate);

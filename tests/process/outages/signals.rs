@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::Cluster;
-use crate::wire;
+use crate::process::harness::Cluster;
+use crate::security::wire;
 
 /// One row of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

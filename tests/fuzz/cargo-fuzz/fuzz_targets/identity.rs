@@ -1,7 +1,5 @@
 #![no_main]
 
-#[path = "../../targets.rs"]
-#[allow(dead_code, reason = "each binary runs one of them")]
-mod targets;
+use quorate_fuzz::targets;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::identity(data));

@@ -1,21 +1,15 @@
 //! Three child processes: started again for each workload, killed and restarted where that is the workload.
 
-use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use quorate::client::{Client, StatusOptions};
-use tokio::process::{Child, Command};
+use quorate::testing::processes::Processes;
 
-use crate::commands::dev::plan::Plan;
 use crate::commands::dev::probe;
 use crate::failure::Failure;
 
-const NODES: u64 = 3;
-/// Below what the kernel hands out for outgoing connections.
-const PORTS: std::ops::Range<u16> = 11_000..30_000;
+const NODES: usize = 3;
 /// The time a node gets to hand over, flush and exit before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,9 +17,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// A cluster of child processes, for a measurement. Its nodes end with this process; [`Cluster::end`] also removes their data.
 #[derive(Debug)]
 pub struct Cluster {
-    plan: Plan,
     dir: PathBuf,
-    children: BTreeMap<u64, Child>,
+    nodes: Processes,
 }
 
 impl Cluster {
@@ -46,20 +39,20 @@ impl Cluster {
         }
         let dir = parent.join(format!("quorate-bench-{}", std::process::id()));
         std::fs::create_dir(&dir).map_err(unusable)?;
-        Ok(Self { plan: free_plan()?, dir, children: BTreeMap::new() })
+        Ok(Self { nodes: planned(&dir)?, dir })
     }
 
     /// Ends the nodes that run, removes what they stored, and starts new ones. Errors: they don't come up.
     pub async fn renew(&mut self) -> Result<(), Failure> {
-        self.kill_all().await;
+        self.nodes.kill_all();
         let unusable =
             |error: std::io::Error| Failure::failed(format!("can't use the data directory: {error} path={}", self.dir.display()));
         if self.dir.exists() {
             std::fs::remove_dir_all(&self.dir).map_err(unusable)?;
         }
         std::fs::create_dir_all(&self.dir).map_err(unusable)?;
-        self.plan = free_plan()?;
-        std::fs::write(self.config(), self.plan.cluster_toml()).map_err(unusable)?;
+        self.nodes = planned(&self.dir)?;
+        self.nodes.configure("bench", "").map_err(unusable)?;
         self.start_all()?;
         let up = tokio::time::timeout(START_TIMEOUT, probe::up(self.client()?, Instant::now())).await;
         let down = |_| Failure::failed(format!("the nodes do not come up; they say why in {}", self.dir.join("*.log").display()));
@@ -68,71 +61,36 @@ impl Cluster {
 
     /// Starts every node that does not run.
     pub fn start_all(&mut self) -> Result<(), Failure> {
-        (1..=NODES)
-            .filter(|node| !self.children.contains_key(node))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .try_for_each(|node| self.start(node))
-    }
-
-    fn start(&mut self, node: u64) -> Result<(), Failure> {
-        let unable = |error: std::io::Error| Failure::failed(format!("can't start node {node}: {error}"));
-        let log =
-            std::fs::OpenOptions::new().append(true).create(true).open(self.dir.join(format!("{node}.log"))).map_err(unable)?;
-        let child = Command::new(std::env::current_exe().map_err(unable)?)
-            .arg("serve")
-            .args([Path::new("--config"), &self.config(), Path::new("--data-dir"), &self.data()])
-            .args(["--node", &node.to_string(), "--bootstrap", "--parent-pipe"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(log)
-            // A group of its own: Ctrl-C in a terminal must reach this process only.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(unable)?;
-        self.children.insert(node, child);
+        let running = self.nodes.running();
+        for node in self.nodes.all().filter(|node| !running.contains(node)) {
+            let started = self.nodes.serve(node, self.nodes.command(), ["--bootstrap"]);
+            started.map_err(|error| Failure::failed(format!("can't start node {node}: {error}")))?;
+        }
         Ok(())
     }
 
     /// Kills a node with -9 and waits until it is gone.
-    pub async fn kill(&mut self, node: u64) {
-        if let Some(mut child) = self.children.remove(&node) {
-            // It may have ended by itself.
-            let _ = child.kill().await;
-        }
-    }
-
-    async fn kill_all(&mut self) {
-        for node in 1..=NODES {
-            self.kill(node).await;
-        }
+    pub fn kill(&mut self, node: u64) {
+        self.nodes.kill(&[node as usize]);
     }
 
     /// Stops a node in good order. Errors: it had to be killed.
     pub async fn stop(&mut self, node: u64) -> Result<(), Failure> {
-        let Some(mut child) = self.children.remove(&node) else { return Ok(()) };
-        drop(child.stdin.take());
-        let ended = tokio::time::timeout(STOP_TIMEOUT, child.wait()).await;
-        ended.map(drop).map_err(|_| Failure::failed(format!("node {node} did not stop within {STOP_TIMEOUT:?}")))
+        self.stop_nodes(&[node as usize]).await
     }
 
     /// Stops all nodes in good order, together. Errors: one had to be killed.
     pub async fn stop_all(&mut self) -> Result<(), Failure> {
-        let mut children = std::mem::take(&mut self.children);
-        // The end of their stdin means what SIGTERM means.
-        children.values_mut().for_each(|child| drop(child.stdin.take()));
-        for (node, child) in &mut children {
-            if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
-                return Err(Failure::failed(format!("node {node} did not stop within {STOP_TIMEOUT:?}")));
-            }
-        }
-        Ok(())
+        self.stop_nodes(&self.nodes.running()).await
+    }
+
+    async fn stop_nodes(&mut self, nodes: &[usize]) -> Result<(), Failure> {
+        self.nodes.stop(nodes, STOP_TIMEOUT).await.map(drop).map_err(|error| Failure::failed(error.to_string()))
     }
 
     /// Kills the nodes and removes what they stored.
     pub async fn end(mut self) {
-        self.kill_all().await;
+        self.nodes.kill_all();
         if let Err(error) = std::fs::remove_dir_all(&self.dir)
             && self.dir.exists()
         {
@@ -142,7 +100,7 @@ impl Cluster {
 
     /// The client addresses.
     pub fn endpoints(&self) -> Vec<String> {
-        self.plan.endpoints()
+        self.nodes.endpoints()
     }
 
     /// A client of this cluster, which is open, whatever certificates and tokens the environment names for others.
@@ -152,21 +110,17 @@ impl Cluster {
 
     /// Where the nodes answer over HTTP.
     pub fn admin(&self) -> Vec<String> {
-        (1..=NODES).map(|node| self.plan.admin_address(node)).collect()
+        self.nodes.all().map(|node| self.nodes.admin(node)).collect()
     }
 
     /// The processes that run.
     pub fn pids(&self) -> Vec<u32> {
-        self.children.values().filter_map(Child::id).collect()
+        self.nodes.all().filter_map(|node| self.nodes.pid(node)).collect()
     }
 
     /// Where all nodes keep their data.
     pub fn data(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    fn config(&self) -> PathBuf {
-        self.dir.join("cluster.toml")
+        self.nodes.data.clone()
     }
 
     /// The leader. Errors: there is none in time.
@@ -195,13 +149,11 @@ impl Cluster {
     }
 }
 
-fn free_plan() -> Result<Plan, Failure> {
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let first = std::process::id() as usize * 40 % PORTS.len();
-    let bases = (0..PORTS.len()).step_by(40).map(|offset| PORTS.start + ((first + offset) % (PORTS.len() - 40)) as u16);
-    let mut free = bases.filter(|base| (0..NODES as u16).all(|node| (0..3).all(|port| is_free(base + 10 * node + port))));
-    let base = free.next().ok_or_else(|| Failure::failed("no nine ports in a row of tens are free"))?;
-    Plan::new(NODES, base).map_err(Failure::usage)
+fn planned(dir: &Path) -> Result<Processes, Failure> {
+    let nodes = std::env::current_exe().and_then(|program| Processes::new(program, dir, NODES));
+    let mut nodes = nodes.map_err(|error| Failure::failed(format!("can't plan nodes: {error}")))?;
+    nodes.is_supervised = true;
+    Ok(nodes)
 }
 
 /// Whether a path lies on a file system without a disk, as far as the system says.

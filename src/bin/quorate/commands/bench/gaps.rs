@@ -72,7 +72,7 @@ impl Bench {
                             handed.map(drop).map_err(|error| Failure::failed(format!("the leader does not hand over: {error}")));
                     }
                     Workload::Stop => ended = cluster.stop(leader).await,
-                    _ => cluster.kill(leader).await,
+                    _ => cluster.kill(leader),
                 }
             };
             let seen = gap(&targets, callers, KEYS, &corpus, event).await.map_err(|failure| failed(&failure))?;

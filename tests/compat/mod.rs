@@ -7,10 +7,6 @@
 mod directory;
 mod identity;
 mod log;
-#[path = "../state/rig.rs"]
-#[expect(dead_code, reason = "the state's own tests use the rest")]
-#[allow(clippy::unwrap_used, reason = "it is part of tests, but clippy knows only functions that are tests")]
-mod rig;
 mod state;
 
 use std::path::{Path, PathBuf};

@@ -7,8 +7,6 @@ mod dev;
 mod directories;
 mod files;
 mod package;
-#[path = "../process/ports.rs"]
-mod ports;
 mod readme;
 mod serve;
 mod session;

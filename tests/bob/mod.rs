@@ -1,9 +1,6 @@
 //! Bob's port: the conformance suite, and what only our adapter does.
 
 mod exact;
-#[path = "../client/fake.rs"]
-#[expect(dead_code, reason = "the client's own tests use the rest")]
-mod fake;
 mod foreign;
 mod policies;
 mod random;
@@ -13,10 +10,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::client::fake::{Cluster, Fault, Node};
 use bob_core::error::StoreError;
 use bob_core::ports::SessionStore;
 use bob_core::types::{Message, Role, SessionState};
-use fake::{Cluster, Fault, Node};
 use quorate::client::{Client, Content, ErrorKind, WriteOptions};
 use quorate::testing::conformance;
 use quorate::types::{Refusal, RefusalKind, Verdict};

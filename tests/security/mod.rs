@@ -9,13 +9,9 @@ mod matrix;
 mod names;
 mod nodes;
 mod operator;
-mod pki;
-#[path = "../process/ports.rs"]
-mod ports;
-#[path = "../cluster/raw.rs"]
-mod raw;
+pub mod pki;
 mod reload;
 mod shares;
 mod tokens;
 mod walkthrough;
-mod wire;
+pub mod wire;

@@ -5,6 +5,6 @@ mod crash;
 mod disk;
 mod flush;
 mod restore;
-mod rig;
+pub mod rig;
 mod snapshot;
 mod threads;

@@ -3,8 +3,7 @@
 mod calls;
 mod deltas;
 mod exactly_once;
-#[allow(dead_code, reason = "the adapter's tests use the rest")]
-mod fake;
+pub mod fake;
 mod routing;
 
 use std::sync::{Arc, Mutex};

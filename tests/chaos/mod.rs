@@ -9,8 +9,6 @@
 //! ```
 
 mod args;
-#[path = "../sim/attempts.rs"]
-mod attempts;
 mod audit;
 mod cut;
 mod disks;
@@ -21,9 +19,6 @@ mod nemesis;
 mod nodes;
 mod page;
 mod plan;
-#[path = "../process/ports.rs"]
-mod ports;
-mod proxy;
 mod reach;
 mod report;
 mod strace;
@@ -129,7 +124,7 @@ async fn in_world(options: &Options, world: &World) -> Result<Verdict, String> {
     say("faults have ended; checking");
     verify::at_the_end(&mut nemesis, &shared, &turns).await;
     let all = nemesis.nodes.all();
-    nemesis.nodes.kill(&all).await;
+    nemesis.nodes.kill(&all);
     let written: Vec<_> =
         all.iter().map(|node| std::fs::read_to_string(nemesis.nodes.applied(*node)).unwrap_or_default()).collect();
     let audited = audit::judge(&written);
@@ -305,7 +300,7 @@ async fn a_killed_runner_leaves_no_process_and_the_next_run_says_what_it_cleaned
         let dir = default_dir().join(format!("killed-{}-{own_namespaces}", signal.as_raw()));
         let _ = std::fs::remove_dir_all(&dir);
         let mut runner = std::process::Command::new(std::env::current_exe().expect("this program"));
-        runner.args(["--exact", "real_processes_serve_right_answers_under_faults", "--nocapture"]);
+        runner.args(["--exact", "chaos::real_processes_serve_right_answers_under_faults", "--nocapture"]);
         runner.env("QUORATE_CHAOS", format!("--nemesis pause-one --dir {}", dir.display()));
         if !own_namespaces {
             runner.env(namespaces::OWN_NET, "0");

@@ -3,10 +3,9 @@
 mod codec;
 mod exhaustive;
 mod golden;
-mod lab;
+pub mod lab;
 mod limits;
 mod model;
-mod reference;
 mod route;
 mod script;
 mod transcripts;

@@ -13,8 +13,6 @@
 
 mod cluster;
 mod noise;
-#[path = "../process/ports.rs"]
-mod ports;
 mod quiet;
 
 use std::sync::Arc;

@@ -18,18 +18,11 @@ mod outage;
 mod outages;
 mod page;
 mod page_words;
-#[path = "../security/pki.rs"]
-#[allow(dead_code, reason = "tests of certificates make more of them")]
-mod pki;
-mod ports;
 mod race;
 #[allow(dead_code, reason = "the bench that shares it stops races early")]
 mod racing;
 mod reached;
 mod upgrade;
-#[path = "../security/wire.rs"]
-#[allow(dead_code, reason = "tests of certificates ask more")]
-mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -149,7 +142,9 @@ async fn two_wiped_nodes_with_the_bootstrap_flag_left_on_form_no_second_cluster(
     cluster.wipe(2);
     cluster.restart_all();
     let logged = || std::fs::read_to_string(cluster.dir().join("1.log")).unwrap_or_default();
+    let started = std::time::Instant::now();
     while !logged().contains("stop this node, mount its disk, and leave out --bootstrap") {
+        assert!(started.elapsed() < harness::PATIENCE, "{}", logged());
         tokio::task::yield_now().await;
     }
     let client =

@@ -1,6 +1,6 @@
 //! The verdicts of `benches/peers`: ratios are within a round, and what was not measured was not reached.
 
-#[path = "../benches/peers/figures.rs"]
+#[path = "../../benches/peers/figures.rs"]
 #[allow(dead_code, reason = "the driver uses the rest")]
 mod figures;
 

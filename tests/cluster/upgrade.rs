@@ -1,14 +1,27 @@
 //! A rolling upgrade in one process: once every member knows the next cluster version, the leader raises it, and everything goes on.
 //!
-//! A test of its own because knowing the test-only version is a property of the whole process.
+//! In a process of its own, because knowing the test-only version is a property of the whole process.
+
+use std::process::Command;
 
 use quorate::client::{Content, Version, WriteOptions};
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
 
+/// Where this variable is set, the process is the test's own.
+const OWN: &str = "QUORATE_TEST_OWN_PROCESS";
+
 /// Entries of the old format, the change, entries of the new format: all replicas agree, also after a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() {
+    if std::env::var_os(OWN).is_none() {
+        let mut own = Command::new(std::env::current_exe().expect("this program"));
+        own.args(["--exact", "cluster::upgrade::cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost"]);
+        let output = own.env(OWN, "").output().expect("this program");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+        return;
+    }
     let mut cluster = Cluster::start(3).await.expect("a cluster");
     let client = cluster.client();
     let value = |text: &'static str| Content::Value(text.into());

@@ -1,4 +1,4 @@
-//! What stands between two nodes: a TCP proxy of their own for every ordered pair, so that each direction of each pair can be treated
+//! Proxies between nodes: a separate one for every ordered pair, so that each direction of each pair can be treated
 //! apart, without privileges, on any system.
 //!
 //! A node that does not run has no proxy listening: a connection to it is refused, as it is without a proxy.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use quorate::testing::inline::SeededRandom;
+use crate::testing::inline::SeededRandom;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};

@@ -5,16 +5,15 @@
 
 mod targets;
 
-#[path = "../machine/lab.rs"]
-#[allow(dead_code, reason = "the machine's own tests use the rest")]
-mod lab;
-
 use std::path::{Path, PathBuf};
 
 use quorate::storage::backup::{Header, Writer};
 use quorate::testing::inline::SeededRandom;
 use quorate::types::{Change, ClusterId, Counters, Expiry, NodeId, Write};
 use quorate::wire;
+
+use crate::machine::lab;
+use crate::state::rig;
 
 /// Spoiled copies of each seed.
 const COPIES: u64 = 300;
@@ -179,7 +178,7 @@ fn encodings() -> Vec<(&'static str, String, Vec<u8>)> {
 fn backup_of(lab: &lab::Lab) -> Vec<u8> {
     let disk = quorate::testing::disk::SimDisk::new();
     let env = quorate::env::Env { disk: std::sync::Arc::new(disk), ..quorate::env::Env::real() };
-    let rig = targets::rig::Rig::open_on(env, Path::new("/data/3/state"), targets::rig::options()).expect("an empty disk");
+    let rig = rig::Rig::open_on(env, Path::new("/data/3/state"), rig::options()).expect("an empty disk");
     rig.state.update(|model, batch| {
         for ((table, key), value) in &lab.rows {
             model.insert((*table, key.clone()), value.clone());

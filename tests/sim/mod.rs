@@ -6,7 +6,7 @@
 #[cfg(not(tokio_unstable))]
 compile_error!("without --cfg tokio_unstable, which .cargo/config.toml sets and RUSTFLAGS overrides, no seed can be replayed");
 
-mod attempts;
+pub mod attempts;
 mod audit;
 mod corruption;
 mod coverage;
@@ -20,8 +20,6 @@ mod net;
 mod node;
 mod operator;
 mod params;
-#[path = "../machine/reference.rs"]
-mod reference;
 mod truth;
 mod turns;
 mod workload;
@@ -61,7 +59,7 @@ fn cpu_ms() -> u64 {
 }
 
 fn replay(seed: u64) -> String {
-    format!("replay: SIM_SEED={seed} SIM_TRACE=1 cargo test --test sim every_seed_holds -- --nocapture")
+    format!("replay: SIM_SEED={seed} SIM_TRACE=1 cargo test --test faults sim::every_seed_holds -- --nocapture")
 }
 
 fn simulate(seed: u64) {
@@ -99,7 +97,7 @@ fn simulate(seed: u64) {
 
 fn child(seed: u64) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary is a file"));
-    command.args(["--exact", "every_seed_holds", "--nocapture"]).env("SIM_SEED", seed.to_string());
+    command.args(["--exact", "sim::every_seed_holds", "--nocapture"]).env("SIM_SEED", seed.to_string());
     command
 }
 
