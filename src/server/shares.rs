@@ -20,7 +20,6 @@ use std::time::Duration;
 pub use count::{Usage, nearly_used_up, run, tables, tokens};
 
 use super::auth::{Grant, Portion, Portions, Resource, Scope};
-use super::call::Operation;
 use crate::limits::{
     BATCH_BYTES_MAX, IN_FLIGHT_BYTES_MAX, LARGE_BYTES_PER_SECOND, METADATA_BYTES_MAX, NEW_IDS_PER_SECOND, SESSIONS_MAX,
     SHARE_RETRY_AFTER,
@@ -253,16 +252,11 @@ impl Share {
         self.live.large_due_us.store(due_us.saturating_add(takes_us), Ordering::Relaxed);
     }
 
-    /// The refusal of a large write whose deadline passes while the token's rate holds it back; `None`: something else does.
-    pub fn held_back(&self, operation: &Operation, now: Duration) -> Option<Refusal> {
-        let Operation::Write(write) = operation else { return None };
-        let bytes = write.change().map_or(0, Change::stored_bytes);
-        if bytes <= BATCH_BYTES_MAX || self.large_is_due(now) {
-            return None;
-        }
-        let rate = self.portions.of(Resource::LargeBytes).of(LARGE_BYTES_PER_SECOND)?;
+    /// The refusal of a large write whose deadline passes while the token's rate holds it back. Nothing changed.
+    pub fn refuse_held_back(&self, bytes: u64) -> Refusal {
+        let rate = self.portions.of(Resource::LargeBytes).of(LARGE_BYTES_PER_SECOND).unwrap_or(LARGE_BYTES_PER_SECOND);
         let advice = "the write waited until its deadline while other tokens called: save less at once, or give it more time";
-        Some(self.refuse(Resource::LargeBytes, bytes, rate, advice))
+        self.refuse(Resource::LargeBytes, bytes, rate, advice)
     }
 
     /// A client that this node knows as nobody's, or another's, is the token's if it still has a place for it.

@@ -37,6 +37,8 @@ const SEEDS: [u64; 3] = [2, 13, 27];
 const LYING: [u64; 6] = [1, 2, 3, 4, 5, 6];
 /// How long faults go on, in seconds of virtual time; `SIM_SECS` says otherwise.
 const SECONDS: u64 = 20;
+/// The same where one seed runs twice; the gate repeats ten of them.
+const SECONDS_TWICE: u64 = 8;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -137,7 +139,7 @@ fn a_seed_gives_the_same_trace_twice() {
         let line = text.lines().find(|line| line.contains("trace=")).map(|line| line.split(" wall_ms").next().map(str::to_owned));
         line.flatten().unwrap_or(text)
     };
-    let both = outputs(&[SEEDS[0]; 2], |command| command);
+    let both = outputs(&[SEEDS[0]; 2], |command| command.env("SIM_SECS", SECONDS_TWICE.to_string()));
     assert!(line(&both[0].1).contains("seed=2 trace="), "{}", line(&both[0].1));
     assert_eq!(line(&both[0].1), line(&both[1].1));
 }
@@ -146,9 +148,15 @@ fn a_seed_gives_the_same_trace_twice() {
 #[test]
 fn a_disk_that_only_says_it_syncs_is_caught() {
     // Which seeds show it moves with every change of the schedule; that none does would mean that the check is blind.
-    let all = outputs(&LYING, |command| command.env("SIM_LYING_DISK", "1"));
     let is_caught =
         |(seed, output): &(u64, Output)| !output.status.success() && text(output).contains(&format!("VIOLATION seed={seed}"));
-    let texts: Vec<String> = all.iter().map(|(_, output)| text(output)).collect();
-    assert!(all.iter().any(is_caught), "no seed caught it: {texts:?}");
+    let mut texts = Vec::new();
+    for seeds in LYING.chunks(2) {
+        let both = outputs(seeds, |command| command.env("SIM_LYING_DISK", "1"));
+        if both.iter().any(is_caught) {
+            return;
+        }
+        texts.extend(both.iter().map(|(_, output)| text(output)));
+    }
+    panic!("no seed caught it: {texts:?}");
 }

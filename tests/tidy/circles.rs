@@ -12,7 +12,6 @@ use crate::source::{Source, words};
 const KNOWN: &[&[&str]] = &[
     // A parent and its children.
     &["src/machine/invariants.rs", "src/machine/meter.rs", "src/machine/mod.rs", "src/machine/rows.rs", "src/machine/tables.rs"],
-    &["src/server/auth/mod.rs", "src/server/call.rs", "src/server/shares.rs"],
     // A parent and its children.
     &[
         "src/storage/log/live.rs",

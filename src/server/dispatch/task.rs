@@ -17,8 +17,8 @@ use crate::mutant::{self, Mutant};
 use crate::raft::{Leadership, Read};
 use crate::server::admission::{self, RETRY_AFTER, Route, Situation};
 use crate::server::call::{Call, Dispatched, Operation};
-use crate::server::shares::{Circumstances, Hold};
-use crate::types::{Refusal, RefusalKind};
+use crate::server::shares::{Circumstances, Hold, Share};
+use crate::types::{Change, Refusal, RefusalKind};
 use crate::wire::v1;
 
 /// How often deadlines are looked at, while anything is open.
@@ -266,11 +266,11 @@ impl Task {
             };
             self.calls.finish(call, Err(refusal));
         }
-        let is_late = |call: &Call| call.deadline <= now + HELD_BACK_MARGIN;
-        if self.writes.iter().chain(self.reads.iter()).any(|call| is_late(call)) {
+        let ends = |call: &Call| call.deadline <= now || held_back(call, now).is_some();
+        if self.writes.iter().chain(self.reads.iter()).any(|call| ends(call)) {
             let situation = self.situation();
             for call in self.waiting() {
-                match call.share.as_ref().filter(|_| is_late(&call)).and_then(|share| share.held_back(&call.operation, now)) {
+                match held_back(&call, now).map(|(share, bytes)| share.refuse_held_back(bytes)) {
                     Some(refusal) => self.calls.finish(call, Err(refusal)),
                     None => self.send(call, &situation),
                 }
@@ -393,4 +393,12 @@ impl Task {
 /// Whether a large write waits while other tokens call: for another of its token that is under way, or for its token's rate.
 fn must_wait(call: &Call, now: Duration) -> bool {
     call.share.as_ref().is_some_and(|share| share.proposed_bytes() > BATCH_BYTES_MAX || !share.large_is_due(now))
+}
+
+/// The share and the bytes of a large write that its token's rate holds back until its deadline.
+fn held_back(call: &Call, now: Duration) -> Option<(&Share, u64)> {
+    let (Some(share), Operation::Write(write)) = (&call.share, &call.operation) else { return None };
+    let bytes = write.change().map_or(0, Change::stored_bytes);
+    let is_late = call.deadline <= now + HELD_BACK_MARGIN;
+    (is_late && bytes > BATCH_BYTES_MAX && !share.large_is_due(now)).then_some((share, bytes))
 }

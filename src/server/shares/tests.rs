@@ -236,17 +236,15 @@ fn a_large_write_is_due_when_those_before_it_are_paid_for_at_the_rate_of_the_tok
     let mut write = |own: &mut Client, is_contested| {
         let (write, mut machine) = (own.save("a", 3 << 20), small.machine.metered());
         let at = Circumstances { now: at(100_000), disk_bytes: 1 << 40, is_contested };
-        let operation = Operation::Write(write.clone());
         a.judge(&write, &mut machine, at).expect("it is within its shares");
-        operation
     };
     write(&mut own, false);
     assert!(a.large_is_due(at(100_000)), "alone it is not held back");
-    let operation = write(&mut own, true);
+    write(&mut own, true);
     assert!(!a.large_is_due(at(102_999)));
-    let why = refused(a.held_back(&operation, at(102_999)).map_or(Ok(()), Err));
+    let why = refused::<()>(Err(a.refuse_held_back(3 << 20)));
     assert!(why.ends_with("token=\"a\" share=large_bytes_per_second used=3145728 limit=1048576"), "{why}");
-    assert!(a.large_is_due(at(103_000)) && a.held_back(&operation, at(103_000)).is_none());
+    assert!(a.large_is_due(at(103_000)));
     let none = share("none", &format!("{TENANTS}\nshares = {{ large_bytes_per_second = 0 }}"));
     assert!(!none.large_is_due(at(100_000)), "only while it is alone");
     assert!(share("operator", "scopes = [\"admin\"]").large_is_due(at(100_000)));
