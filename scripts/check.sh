@@ -57,7 +57,7 @@ run_tests() {
 
 # The tests that took longest, with how long.
 slowest() {
-  sed -n 's/^test \(.*\) \.\.\. ok <\([0-9.]*\)s>$/\2 \1/p' "$log" | sort -rn | head -n "$1" | xargs -r printf '%8.1f s  %s\n'
+  sed -n 's/^test \(.*\) \.\.\. ok <\([0-9.]*\)s>$/\2 \1/p' "$log" | sort -rn | sed -n "1,$1p" | xargs -r printf '%8.1f s  %s\n'
 }
 
 simulate() {

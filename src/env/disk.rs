@@ -91,7 +91,6 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     }
 }
 
-/// Of every file and every directory that a node makes, whatever the umask: who reads one reads the sessions.
 /// Puts `text` in the file `name` of a directory, whole or not at all, durably. Blocking. It is written beside it first, into `name.tmp`.
 ///
 /// Errors: the disk's; the old file or the new one is there.
@@ -107,6 +106,7 @@ pub fn replace_file(disk: &dyn Disk, dir: &Path, name: &str, text: &str) -> io::
     disk.sync_dir(dir)
 }
 
+/// Of every file and every directory that a node makes, whatever the umask: a reader of one reads the sessions.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
