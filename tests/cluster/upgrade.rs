@@ -1,6 +1,6 @@
 //! A rolling upgrade in one process: once every member knows the next cluster version, the leader raises it, and everything goes on.
 //!
-//! In a process of its own, because knowing the test-only version is a property of the whole process.
+//! In a separate process, because knowing the test-only version is a property of the whole process.
 
 use std::process::Command;
 

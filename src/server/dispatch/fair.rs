@@ -92,6 +92,10 @@ impl<T> Default for Fair<T> {
 }
 
 impl<T> Fair<T> {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -347,11 +347,7 @@ impl Task {
 
     fn read(&mut self) {
         let round = self.round(self.calls.now());
-        loop {
-            let ready = self.reads.ready(round, |_| false).len;
-            if !may_begin(&self.read_batches, READ_BATCHES_MAX, 0, ready, self.last_reads) {
-                break;
-            }
+        while may_begin(&self.read_batches, READ_BATCHES_MAX, 0, self.reads.len(), self.last_reads) {
             let calls = self.reads.take(round, |_| false);
             self.last_reads = calls.len();
             let batch = Arc::new(Batch::new(self.calls.clone(), self.read_batches.clone()));

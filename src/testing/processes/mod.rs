@@ -18,7 +18,7 @@ pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
 /// How often a process that should end is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Lines of each log that a failure shows.
 const LINES_SHOWN: usize = 30;
 
@@ -129,7 +129,7 @@ impl Processes {
         let log = OpenOptions::new().append(true).create(true).open(self.log(node))?;
         command.args(["serve", "--node", &node.to_string()]).args(self.is_supervised.then_some("--parent-pipe")).args(more);
         command.args([Path::new("--config"), &self.config, Path::new("--data-dir"), &self.data]);
-        // A group of its own: Ctrl-C in a terminal reaches the program that started it only, whose end the pipe says.
+        // A separate process group: Ctrl-C in a terminal reaches only the program that started the node; the pipe reports its end.
         command
             .stdin(if self.is_supervised { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::null())
@@ -232,7 +232,7 @@ async fn end(child: &mut Child) -> Result<ExitStatus> {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
