@@ -67,9 +67,9 @@ simulate() {
     --floors tests/sim/sometimes.txt 2>&1 | tee -a "$long"
 }
 
-# `cargo test` has taken any one or two faults in each scope; optimized, any two are affordable in all.
+# `cargo test` has taken any one fault in each scope, and some of all scripts; optimized, any two faults and all scripts are affordable.
 small_scope() {
-  MODEL_FAULTS=2 cargo test --locked --profile sim --features mutants --test engine exhaustive
+  MODEL_WHOLE=1 cargo test --locked --profile sim --features mutants --test engine exhaustive
 }
 
 # `cargo test` has followed each fourth crash of the state, in one way, by one at each point of the next start; here each, in every way.
@@ -108,6 +108,11 @@ figure() {
 
 docs() {
   RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+}
+
+# The README's code, in a crate with the dependencies that it names and no others.
+embedder() {
+  QUORATE_EMBEDDER=1 cargo test --locked --test processes -- --exact cli::readme::what_the_readme_has_an_embedder_write_compiles_with_only_what_it_names
 }
 
 # Every feature compiles alone: an embedder takes only some of them.
@@ -149,6 +154,7 @@ stage "docs" docs
 for features in machine wire client client,bob server cli; do
   stage "feature $features" feature "$features"
 done
+stage "what an embedder writes" embedder
 stage "dependencies of a client" scripts/client-deps.sh
 stage "dependencies" judge_dependencies
 

@@ -40,7 +40,7 @@ uncaught="$(sed -n 's/^    [A-Za-z]* = "\([a-z-]*\)",$/\1/p' src/mutant/mod.rs |
 build=(cargo test --locked --profile sim --features mutants --no-run --message-format=json)
 for catcher in $(awk '{ sub(/^sim$/, "faults", $2); print $2 }' "$out/list" | sort -u); do build+=(--test "$catcher"); done
 "${build[@]}" | sed -n 's/.*"executable":"\([^"]*\/\([a-z_]*\)-[0-9a-f]*\)".*/\2 \1/p' >"$out/binaries"
-export MUTANTS_OUT="$out" MUTANTS_SEEDS_MAX="$seeds_max" MUTANTS_RATES="$rates"
+export MODEL_WHOLE=1 MUTANTS_OUT="$out" MUTANTS_SEEDS_MAX="$seeds_max" MUTANTS_RATES="$rates"
 
 binary() { awk -v name="$1" '$1 == name { print $2 }' "$MUTANTS_OUT/binaries" | tail -n 1; }
 

@@ -4,5 +4,6 @@ mod cluster;
 
 /// What more than one test program stands on.
 mod support {
+    pub mod bytes;
     pub mod raw;
 }

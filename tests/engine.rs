@@ -9,5 +9,6 @@ mod storage_log;
 
 /// What more than one test program stands on.
 mod support {
+    pub mod bytes;
     pub mod reference;
 }

@@ -5,5 +5,6 @@ mod sim;
 
 /// What more than one test program stands on.
 mod support {
+    pub mod bytes;
     pub mod reference;
 }

@@ -7,5 +7,6 @@ mod security;
 
 /// What more than one test program stands on.
 mod support {
+    pub mod bytes;
     pub mod raw;
 }

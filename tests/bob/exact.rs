@@ -51,8 +51,7 @@ proptest! {
     fn any_double_and_any_integer_comes_back_to_the_last_bit(numbers in proptest::collection::vec(any_number(), 200)) {
         let given = Value::Array(numbers);
         let got = runtime().block_on(async {
-            let cluster = Cluster::new();
-            let nodes = cluster.start(1).await;
+            let (_, nodes) = Cluster::start(1).await;
             back(&nodes, &given).await
         });
         prop_assert_eq!(got.to_string(), given.to_string());
@@ -65,8 +64,7 @@ proptest! {
 
 #[tokio::test]
 async fn the_double_of_the_report_comes_back() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let given = json!({ "score": 0.228_042_335_998_907_22, "tiny": 5e-324, "large": f64::MAX, "zero": -0.0, "n": u64::MAX });
     assert_eq!(back(&nodes, &given).await.to_string(), given.to_string());
 }
@@ -74,8 +72,7 @@ async fn the_double_of_the_report_comes_back() {
 /// A parser of JSON takes 127 levels; in a message the arguments lie three levels deeper. Beyond what can be read again, nothing is saved.
 #[tokio::test]
 async fn arguments_as_deep_as_a_parser_takes_them_are_loaded_again_and_deeper_ones_are_refused() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let nested = |depth: usize| (0..depth).fold(json!(1), |inner, _| Value::Array(vec![inner]));
     for depth in [124, 125, 126, 127, 128, 200] {
         assert_eq!(back(&nodes, &nested(depth)).await, nested(depth), "{depth}");
@@ -102,8 +99,7 @@ fn said(text: &str) -> Message {
 /// Bob's types hold five fields of a message. What another program stored beside them outlasts a turn, and a rewritten history as well.
 #[tokio::test]
 async fn what_bobs_types_do_not_hold_outlasts_the_turns_of_an_agent() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let first = r#"{"wei":19876543210987654321, "role":"user","content":"hi","wei":1}"#;
     let json = |messages: &str, summary: &str, tokens: u32| {
         let usage = format!(r#""total_usage":{{"prompt_tokens":{tokens},"completion_tokens":0}}"#);

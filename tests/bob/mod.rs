@@ -28,8 +28,7 @@ fn state(text: &str) -> SessionState {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_adapter_keeps_every_promise_of_the_port() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(3).await;
+    let (_, nodes) = Cluster::start(3).await;
     let store: Arc<dyn SessionStore> = Arc::new(client(&nodes).session_store());
     let report = conformance::run(|| async { store.clone() }).await;
     assert!(report.passed(), "{report}");
@@ -37,8 +36,7 @@ async fn the_adapter_keeps_every_promise_of_the_port() {
 
 #[tokio::test]
 async fn a_deleted_session_goes_on_counting() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     let store = client.session_store();
     let id = "a".to_owned();
@@ -56,14 +54,11 @@ async fn a_deleted_session_goes_on_counting() {
 /// A blind save would overwrite what could not be read: damage and refusals are errors, never `None`.
 #[tokio::test]
 async fn failures_are_ours_to_downcast_and_never_none() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let hasty = Client::builder().endpoints(nodes.iter().map(Node::address)).read_deadline(Duration::from_millis(400)).build();
     let store = hasty.expect("valid").session_store();
     // As often as it asks until its deadline.
-    for _ in 0..1000 {
-        nodes[0].then(Fault::Refuse(Refusal::not_applied(RefusalKind::Corrupt, "checksum mismatch")));
-    }
+    nodes[0].then_always(Fault::Refuse(Refusal::not_applied(RefusalKind::Corrupt, "checksum mismatch")));
     let id = "a".to_owned();
     let kind = |error: StoreError| match error {
         StoreError::Other(error) => error.downcast_ref::<quorate::client::Error>().expect("ours").kind(),
@@ -78,8 +73,7 @@ async fn failures_are_ours_to_downcast_and_never_none() {
 
 #[tokio::test]
 async fn a_session_stored_as_json_is_read_as_a_state_and_a_value_is_not() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     let json =
         br#"{"messages":[{"role":"user","content":"hi"}],"total_usage":{"prompt_tokens":3,"completion_tokens":4},"version":8}"#;

@@ -42,8 +42,7 @@ fn is_conflict(result: Result<(), StoreError>) -> bool {
 
 /// Twenty turns load, then all save. How many were acknowledged, and what is stored.
 async fn race(policy: ConcurrentSave, is_new: bool) -> (usize, SessionState) {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let store = store(&nodes, policy);
     if !is_new {
         save(&store, &turn(SessionState::default(), "first")).await.expect("saved");
@@ -87,8 +86,7 @@ async fn racing_turns_are_overwritten_refused_or_all_kept() {
 /// The stored content holds another's message before ours: our own view must not be taken for it.
 #[tokio::test]
 async fn after_a_rebase_a_load_brings_what_is_stored_and_a_second_save_appends_only_what_is_new() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let (one, other) = (store(&nodes, ConcurrentSave::Rebase), store(&nodes, ConcurrentSave::Rebase));
     save(&one, &turn(SessionState::default(), "first")).await.expect("saved");
     let (mine, theirs) = (turn(load(&one).await, "mine"), turn(load(&other).await, "theirs"));
@@ -108,8 +106,7 @@ async fn after_a_rebase_a_load_brings_what_is_stored_and_a_second_save_appends_o
 /// After a rebase the whole of our own view would drop the other's message.
 #[tokio::test]
 async fn a_rebased_turn_that_rewrites_itself_is_a_conflict_and_loses_nothing() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let (one, other) = (store(&nodes, ConcurrentSave::Rebase), store(&nodes, ConcurrentSave::Rebase));
     save(&one, &turn(SessionState::default(), "first")).await.expect("saved");
     let (mine, theirs) = (turn(load(&one).await, "mine"), turn(load(&other).await, "theirs"));
@@ -124,8 +121,7 @@ async fn a_rebased_turn_that_rewrites_itself_is_a_conflict_and_loses_nothing() {
 #[tokio::test]
 async fn rewritten_history_is_stored_if_nothing_happened_meanwhile_and_a_conflict_otherwise() {
     for policy in [ConcurrentSave::Reject, ConcurrentSave::Rebase] {
-        let cluster = Cluster::new();
-        let nodes = cluster.start(1).await;
+        let (_, nodes) = Cluster::start(1).await;
         let (one, other) = (store(&nodes, policy), store(&nodes, policy));
         save(&one, &turn(turn(SessionState::default(), "first"), "second")).await.expect("saved");
         let mut compacted = load(&one).await;
@@ -141,8 +137,7 @@ async fn rewritten_history_is_stored_if_nothing_happened_meanwhile_and_a_conflic
 
 #[tokio::test]
 async fn a_base_that_is_not_remembered_is_a_conflict_until_the_next_load() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let one = store(&nodes, ConcurrentSave::Rebase);
     save(&one, &turn(SessionState::default(), "first")).await.expect("saved");
     for policy in [ConcurrentSave::Reject, ConcurrentSave::Rebase] {
@@ -161,8 +156,7 @@ async fn a_base_that_is_not_remembered_is_a_conflict_until_the_next_load() {
 #[tokio::test]
 async fn a_base_whose_save_ended_without_an_outcome_is_a_conflict_until_the_next_load() {
     for policy in [ConcurrentSave::Reject, ConcurrentSave::Rebase] {
-        let cluster = Cluster::new();
-        let nodes = cluster.start(1).await;
+        let (_, nodes) = Cluster::start(1).await;
         let store = store(&nodes, policy);
         let first = turn(load(&store).await, "first");
         nodes[0].then(Fault::Answer(Verdict::Stale));
@@ -177,8 +171,7 @@ async fn a_base_whose_save_ended_without_an_outcome_is_a_conflict_until_the_next
 #[tokio::test]
 async fn a_reset_is_unconditional_under_every_policy() {
     for policy in [ConcurrentSave::Overwrite, ConcurrentSave::Reject, ConcurrentSave::Rebase] {
-        let cluster = Cluster::new();
-        let nodes = cluster.start(1).await;
+        let (_, nodes) = Cluster::start(1).await;
         let (one, other) = (store(&nodes, policy), store(&nodes, policy));
         save(&one, &turn(SessionState::default(), "first")).await.expect("saved");
         save(&other, &SessionState::default()).await.expect("a reset");
@@ -192,8 +185,7 @@ async fn a_reset_is_unconditional_under_every_policy() {
 #[tokio::test]
 async fn a_turn_whose_save_was_abandoned_is_kept_once() {
     for same in [true, false] {
-        let cluster = Cluster::new();
-        let nodes = cluster.start(1).await;
+        let (cluster, nodes) = Cluster::start(1).await;
         let store = store(&nodes, ConcurrentSave::Rebase);
         let first = turn(load(&store).await, "first");
         nodes[0].then(Fault::Hold);
@@ -220,8 +212,7 @@ async fn a_turn_whose_save_was_abandoned_is_kept_once() {
 #[tokio::test]
 async fn a_turn_loaded_from_another_cluster_is_a_conflict_until_the_next_load() {
     for policy in [ConcurrentSave::Reject, ConcurrentSave::Rebase] {
-        let cluster = Cluster::new();
-        let nodes = cluster.start(1).await;
+        let (cluster, nodes) = Cluster::start(1).await;
         let store = store(&nodes, policy);
         save(&store, &turn(SessionState::default(), "first")).await.expect("saved");
         let mine = turn(load(&store).await, "mine");
@@ -235,8 +226,7 @@ async fn a_turn_loaded_from_another_cluster_is_a_conflict_until_the_next_load() 
 /// At the bound on chunks a turn repacks; where that loses the race, it is appended.
 #[tokio::test]
 async fn a_repack_that_loses_a_race_is_an_append() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let (one, other) = (store(&nodes, ConcurrentSave::Rebase), store(&nodes, ConcurrentSave::Rebase));
     for n in 0..1024 {
         save(&one, &turn(load(&one).await, &format!("turn {n}"))).await.expect("saved");

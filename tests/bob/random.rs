@@ -168,8 +168,7 @@ proptest! {
     fn every_acknowledged_turn_is_stored_once(steps in proptest::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let cluster = Cluster::new();
-            let nodes = cluster.start(1).await;
+            let (_, nodes) = Cluster::start(1).await;
             let store = || client(&nodes).session_store().concurrent_save(ConcurrentSave::Rebase);
             let (stores, reader) = ([store(), store()], store());
             let mut world = World { nodes, stores, reader, turns: BTreeMap::new(), expected: Default::default(), said: 0 };

@@ -7,7 +7,7 @@ use quorate::client::{
 };
 
 use super::fake::{Cluster, Fault, counters};
-use super::{LONG, client, client_and_clock, client_within, content, noise, value};
+use super::{LONG, begin_save, client, client_and_clock, client_within, content, noise, value};
 
 fn at(version: u64) -> Expected {
     Expected::At { version: Version(version), create_revision: None }
@@ -15,8 +15,7 @@ fn at(version: u64) -> Expected {
 
 #[tokio::test]
 async fn saves_loads_and_deletes_count_versions() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     let options = WriteOptions::default;
     assert_eq!(client.load("a").await.expect("answered"), None);
@@ -43,8 +42,7 @@ async fn saves_loads_and_deletes_count_versions() {
 
 #[tokio::test]
 async fn a_transcript_comes_back_as_it_was_saved() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     let messages = (0..2000).map(|n| format!("{{\"role\":\"user\",\"content\":\"{}\"}}", "word ".repeat(n % 300)).into()).collect();
     let transcript = Content::Transcript { messages, head: "{}".into(), counters: counters(&[5, 6]) };
@@ -54,8 +52,7 @@ async fn a_transcript_comes_back_as_it_was_saved() {
 
 #[tokio::test]
 async fn ids_may_be_empty_odd_and_at_the_bound_but_not_above() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     for id in ["", "/", "?", "..", "a/b?c#d", "é\u{0}\n", &"x".repeat(1024)] {
         client.save(id, value(id), WriteOptions::default()).await.expect("saved");
@@ -68,8 +65,7 @@ async fn ids_may_be_empty_odd_and_at_the_bound_but_not_above() {
 
 #[tokio::test]
 async fn pages_of_a_listing_follow_each_other() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     for id in ["b/1", "a/1", "a/3", "a/2"] {
         client.save(id, value(id), WriteOptions::default()).await.expect("saved");
@@ -89,8 +85,7 @@ async fn pages_of_a_listing_follow_each_other() {
 
 #[tokio::test]
 async fn a_large_operation_travels_alone_and_a_large_load_in_frames() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     let large = noise(5 << 20);
     client.save("large", large.clone(), WriteOptions::default()).await.expect("saved");
@@ -105,8 +100,7 @@ async fn a_large_operation_travels_alone_and_a_large_load_in_frames() {
 #[tokio::test]
 async fn a_large_load_whose_connection_drops_after_its_first_frame_is_loaded_whole_by_the_next_attempt() {
     for count in [1, 2] {
-        let cluster = Cluster::new();
-        let nodes = cluster.start(count).await;
+        let (cluster, nodes) = Cluster::start(count).await;
         // A load that takes frames of the lost attempt is tried again until its deadline.
         let client = client_within(&nodes, LONG, Duration::from_secs(10));
         let large = noise(5 << 20);
@@ -121,16 +115,10 @@ async fn a_large_load_whose_connection_drops_after_its_first_frame_is_loaded_who
 
 #[tokio::test]
 async fn closing_settles_what_is_open_and_a_later_call_opens_again() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     client.close().await;
-    let saves: Vec<_> = (0..50)
-        .map(|n| {
-            let client = client.clone();
-            tokio::spawn(async move { client.save(&format!("s{n}"), value("x"), WriteOptions::default()).await })
-        })
-        .collect();
+    let saves: Vec<_> = (0..50).map(|n| begin_save(&client, format!("s{n}"), "x")).collect();
     cluster.arrived(1).await;
     client.close().await;
     assert_eq!(cluster.clients(), 0);
@@ -145,8 +133,7 @@ async fn closing_settles_what_is_open_and_a_later_call_opens_again() {
 
 #[tokio::test]
 async fn the_cluster_forgets_a_client_that_was_dropped() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let one = client(&nodes);
     one.save("a", value("x"), WriteOptions::default()).await.expect("saved");
     assert_eq!(cluster.clients(), 1);
@@ -159,8 +146,7 @@ async fn the_cluster_forgets_a_client_that_was_dropped() {
 
 #[tokio::test]
 async fn status_is_asked_of_the_next_endpoint_if_one_is_down() {
-    let cluster = Cluster::new();
-    let mut nodes = cluster.start(1).await;
+    let (_, mut nodes) = Cluster::start(1).await;
     let address = nodes[0].address();
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound").to_string();
     let client = Client::builder().endpoints([gone.clone(), address.clone()]).build().expect("valid");
@@ -177,8 +163,7 @@ async fn status_is_asked_of_the_next_endpoint_if_one_is_down() {
 /// A client in use says so every five minutes; one that is not lets itself be forgotten, and opens another when it is used again.
 #[tokio::test]
 async fn a_client_in_use_keeps_itself_alive() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let (client, clock) = client_and_clock(&nodes, LONG, LONG);
     client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
     assert_eq!(cluster.kept_alive(), 0);
@@ -197,16 +182,12 @@ async fn a_client_in_use_keeps_itself_alive() {
 /// What a keep-alive calls closed is closed: a write that is open meanwhile is executed when it arrives.
 #[tokio::test]
 async fn a_keep_alive_leaves_a_write_that_is_open_meanwhile_open() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let (client, clock) = client_and_clock(&nodes, Duration::from_secs(120), LONG);
     client.save("b", value("x"), WriteOptions::default()).await.expect("saved");
     clock.advance(Duration::from_secs(250));
     nodes[0].then(Fault::Hold);
-    let save = tokio::spawn({
-        let client = client.clone();
-        async move { client.save("a", value("x"), WriteOptions::default()).await }
-    });
+    let save = begin_save(&client, "a", "x");
     cluster.arrived(2).await;
     clock.advance(Duration::from_secs(60));
     while cluster.kept_alive() == 0 {

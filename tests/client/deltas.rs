@@ -38,8 +38,7 @@ fn no_request() -> quorate::types::Request {
 
 #[tokio::test]
 async fn a_save_sends_only_what_is_new() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     for items in [3, 5, 5, 9] {
         save(&client, transcript(items, items as u64)).await;
@@ -51,8 +50,7 @@ async fn a_save_sends_only_what_is_new() {
 
 #[tokio::test]
 async fn a_conditional_save_is_a_delta_of_the_version_it_expects() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     save(&client, transcript(3, 1)).await;
     let at = |version| Expected::At { version: Version(version), create_revision: None };
@@ -66,8 +64,7 @@ async fn a_conditional_save_is_a_delta_of_the_version_it_expects() {
 
 #[tokio::test]
 async fn history_rewritten_and_a_counter_that_fell_are_sent_whole() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     save(&client, transcript(5, 5)).await;
     for content in [transcript(4, 5), transcript(6, 1), Content::Value("plain".into()), transcript(2, 9)] {
@@ -80,8 +77,7 @@ async fn history_rewritten_and_a_counter_that_fell_are_sent_whole() {
 
 #[tokio::test]
 async fn a_load_of_what_is_known_brings_only_what_is_new() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let (one, other) = (client(&nodes), client(&nodes));
     save(&one, transcript(3, 1)).await;
     assert_eq!(load(&other).await, transcript(3, 1));
@@ -99,8 +95,7 @@ async fn a_load_of_what_is_known_brings_only_what_is_new() {
 /// The base is overwritten by another client meanwhile: the whole follows under the same request, and the caller sees nothing of it.
 #[tokio::test]
 async fn a_base_that_is_not_current_is_followed_by_the_whole_under_the_same_request() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     save(&client, transcript(3, 1)).await;
     cluster.apply(overwrite("theirs"));
@@ -115,8 +110,7 @@ async fn a_base_that_is_not_current_is_followed_by_the_whole_under_the_same_requ
 
 #[tokio::test]
 async fn a_delta_whose_reply_is_lost_is_applied_once() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     save(&client, transcript(3, 1)).await;
     nodes[0].then(Fault::LoseReply);
@@ -128,8 +122,7 @@ async fn a_delta_whose_reply_is_lost_is_applied_once() {
 /// A restore keeps creations and versions: what was known of the old cluster must not be taken for what the new one holds.
 #[tokio::test]
 async fn another_cluster_means_nothing_known() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     save(&client, transcript(3, 1)).await;
     assert_eq!(load(&client).await, transcript(3, 1));
@@ -145,8 +138,7 @@ async fn another_cluster_means_nothing_known() {
 
 #[tokio::test]
 async fn many_chunks_are_repacked_into_few() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     for items in 1..=1030 {
         save(&client, transcript(items, 1)).await;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quorate::client::{Content, ErrorKind, Expected, Version, WriteOptions};
+use quorate::client::{Client, Content, ErrorKind, Expected, Version, WriteOptions};
 use quorate::types::{Refusal, RefusalKind, Verdict};
 
 use super::fake::{Cluster, Fault};
-use super::{LONG, SHORT, client, client_and_clock, client_within, content, noise, value};
+use super::{LONG, SHORT, begin_save, client, client_and_clock, client_within, content, noise, value};
 
 fn no_leader() -> Fault {
     Fault::Refuse(Refusal::not_applied(RefusalKind::NoLeader, "no leader is known"))
@@ -17,8 +17,7 @@ fn no_leader() -> Fault {
 #[tokio::test]
 async fn write_with_lost_reply_is_applied_once() {
     for content in [value("x"), noise(100_000)] {
-        let cluster = Cluster::new();
-        let nodes = cluster.start(2).await;
+        let (cluster, nodes) = Cluster::start(2).await;
         nodes[0].then(Fault::LoseReply);
         let written = client(&nodes).save("a", content, WriteOptions::default()).await.expect("saved");
         assert_eq!((written.version, cluster.applied()), (Version(1), 1));
@@ -31,8 +30,7 @@ async fn write_with_lost_reply_is_applied_once() {
 
 #[tokio::test]
 async fn a_conditional_save_with_lost_reply_is_no_conflict() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(2).await;
+    let (cluster, nodes) = Cluster::start(2).await;
     nodes[0].then(Fault::LoseReply);
     let written = client(&nodes).save_if_version("a", value("x"), Expected::Absent, WriteOptions::default()).await.expect("saved");
     assert_eq!((written.version, cluster.applied()), (Version(1), 1));
@@ -40,11 +38,8 @@ async fn a_conditional_save_with_lost_reply_is_no_conflict() {
 
 #[tokio::test]
 async fn a_write_refused_by_every_attempt_is_refused() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
-    for _ in 0..200 {
-        nodes[0].then(no_leader());
-    }
+    let (cluster, nodes) = Cluster::start(1).await;
+    nodes[0].then_always(no_leader());
     let error = client_within(&nodes, SHORT, LONG).save("a", value("x"), WriteOptions::default()).await.expect_err("refused");
     assert!(matches!(error.kind(), ErrorKind::Refused { .. }), "{error}");
     assert_eq!(cluster.applied(), 0);
@@ -61,12 +56,9 @@ async fn a_write_refused_after_an_ambiguous_attempt_is_indeterminate() {
     {
         let other = Fault::Refuse(Refusal::not_applied(RefusalKind::WrongCluster, "another cluster"));
         for then in [no_leader(), other, Fault::Refuse(Refusal::invalid("wrong")), Fault::Answer(Verdict::ClientUnknown)] {
-            let cluster = Cluster::new();
-            let nodes = cluster.start(1).await;
+            let (_, nodes) = Cluster::start(1).await;
             nodes[0].then(first.clone());
-            for _ in 0..200 {
-                nodes[0].then(then.clone());
-            }
+            nodes[0].then_always(then.clone());
             let client = client_within(&nodes, SHORT, LONG);
             let error = client.save("a", value("x"), WriteOptions::default()).await.expect_err("unsettled");
             assert_eq!(error.kind(), ErrorKind::Indeterminate, "{first:?} then {then:?}: {error}");
@@ -77,12 +69,9 @@ async fn a_write_refused_after_an_ambiguous_attempt_is_indeterminate() {
 /// A stream that ends in good order says no more of what was open on it than one that breaks.
 #[tokio::test]
 async fn a_write_on_a_stream_that_ends_in_good_order_is_indeterminate_if_nobody_settles_it() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     nodes[0].then(Fault::EndInOrder);
-    for _ in 0..200 {
-        nodes[0].then(no_leader());
-    }
+    nodes[0].then_always(no_leader());
     let error = client_within(&nodes, SHORT, LONG).save("a", value("x"), WriteOptions::default()).await.expect_err("unsettled");
     assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}");
     assert_eq!(cluster.applied(), 1, "it was applied all the same");
@@ -90,8 +79,7 @@ async fn a_write_on_a_stream_that_ends_in_good_order_is_indeterminate_if_nobody_
 
 #[tokio::test]
 async fn a_write_without_an_answer_is_indeterminate_and_its_sequence_closed() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     nodes[0].then(Fault::Swallow);
     let client = client_within(&nodes, SHORT, LONG);
     let error = client.save("a", value("x"), WriteOptions::default()).await.expect_err("no answer");
@@ -104,8 +92,7 @@ async fn a_write_without_an_answer_is_indeterminate_and_its_sequence_closed() {
 /// A leader that was paused may have it, and may wake after another client has saved.
 #[tokio::test]
 async fn a_write_that_was_given_up_is_closed_though_its_client_writes_nothing_more() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     nodes[0].then(Fault::Swallow);
     let client = client_within(&nodes, SHORT, LONG);
     let error = client.save("a", value("late"), WriteOptions::default()).await.expect_err("it is swallowed");
@@ -122,23 +109,18 @@ async fn a_write_that_was_given_up_is_closed_though_its_client_writes_nothing_mo
 /// sequence than one whose deadline is later.
 #[tokio::test]
 async fn a_write_that_was_given_up_can_not_happen_though_an_older_sequence_is_open() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let (client, clock) = client_and_clock(&nodes, Duration::from_secs(100), LONG);
-    let save = |id: &'static str, text: &'static str| {
-        let client = client.clone();
-        tokio::spawn(async move { client.save(id, value(text), WriteOptions::default()).await })
-    };
     nodes[0].then(Fault::Hold);
-    let abandoned = save("a", "first");
+    let abandoned = begin_save(&client, "a", "first");
     cluster.arrived(1).await;
     abandoned.abort();
-    let late = save("a", "late");
+    let late = begin_save(&client, "a", "late");
     // It is with the driver before the next one.
     client.load("b").await.expect("answered");
     clock.advance(Duration::from_secs(30));
     nodes[0].then(Fault::Swallow);
-    let open = save("b", "open");
+    let open = begin_save(&client, "b", "open");
     cluster.arrived(3).await;
     nodes[0].then(Fault::Swallow);
     cluster.open_gate();
@@ -159,14 +141,12 @@ async fn a_write_that_was_given_up_can_not_happen_though_an_older_sequence_is_op
 #[tokio::test]
 async fn outcomes_that_are_no_answers_are_treated_as_what_they_are() {
     for verdict in [Verdict::Stale, Verdict::WindowExceeded] {
-        let cluster = Cluster::new();
-        let nodes = cluster.start(1).await;
+        let (_, nodes) = Cluster::start(1).await;
         nodes[0].then(Fault::Answer(verdict));
         let error = client(&nodes).save("a", value("x"), WriteOptions::default()).await.expect_err("a bug");
         assert_eq!(error.kind(), ErrorKind::Indeterminate);
     }
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     nodes[0].then(Fault::Answer(Verdict::Busy));
     client(&nodes).save("a", value("x"), WriteOptions::default()).await.expect("retried like an overload");
     assert_eq!((cluster.applied(), cluster.seen().len()), (1, 2));
@@ -174,8 +154,7 @@ async fn outcomes_that_are_no_answers_are_treated_as_what_they_are() {
 
 #[tokio::test]
 async fn a_client_the_cluster_forgot_opens_another_and_sends_again() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
     cluster.forget_clients();
@@ -188,8 +167,7 @@ async fn a_client_the_cluster_forgot_opens_another_and_sends_again() {
 
 #[tokio::test]
 async fn another_cluster_means_another_client() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
     cluster.become_another();
@@ -199,18 +177,22 @@ async fn another_cluster_means_another_client() {
     assert!(client.load("a").await.expect("answered").is_some());
 }
 
+/// A caller saves and goes away once so many operations have reached a node.
+async fn abandon_save(client: &Client, cluster: &Cluster, arrived: usize) {
+    tokio::select! {
+        biased;
+        saved = client.save("a", value("x"), WriteOptions::default()) => panic!("nothing answers it: {saved:?}"),
+        () = cluster.arrived(arrived) => {}
+    }
+}
+
 /// The caller goes away while its save is on its way; its next load on the session comes after the save.
 #[tokio::test]
 async fn a_dropped_save_goes_on_and_the_next_load_sees_it() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     nodes[0].then(Fault::Hold);
     let client = client(&nodes);
-    tokio::select! {
-        biased;
-        saved = client.save("a", value("x"), WriteOptions::default()) => panic!("it is held: {saved:?}"),
-        () = cluster.arrived(1) => {}
-    }
+    abandon_save(&client, &cluster, 1).await;
     let load = tokio::spawn({
         let client = client.clone();
         async move { client.load("a").await }
@@ -224,15 +206,10 @@ async fn a_dropped_save_goes_on_and_the_next_load_sees_it() {
 
 #[tokio::test]
 async fn behind_an_abandoned_save_a_load_reads_anyway_and_a_save_closes_it_first() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     nodes[0].then(Fault::Swallow);
     let patient = client_within(&nodes, SHORT, SHORT / 2);
-    tokio::select! {
-        biased;
-        saved = patient.save("a", value("x"), WriteOptions::default()) => panic!("it is swallowed: {saved:?}"),
-        () = cluster.arrived(1) => {}
-    }
+    abandon_save(&patient, &cluster, 1).await;
     let (save, load) = tokio::join!(patient.save("a", value("y"), WriteOptions::default()), patient.load("a"));
     assert_eq!(load.expect("read anyway"), None);
     assert_eq!(save.expect("the cluster serves").version, Version(1));
@@ -244,21 +221,13 @@ async fn behind_an_abandoned_save_a_load_reads_anyway_and_a_save_closes_it_first
 /// While an older write of another session is open, closing the abandoned one would close nothing: it could still land.
 #[tokio::test]
 async fn a_save_waits_for_an_abandoned_one_as_long_as_that_can_land_after_it_and_no_longer() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     let (client, clock) = client_and_clock(&nodes, LONG, LONG);
     nodes[0].then(Fault::Hold);
-    let older = tokio::spawn({
-        let client = client.clone();
-        async move { client.save("b", value("w"), WriteOptions::default()).await }
-    });
+    let older = begin_save(&client, "b", "w");
     cluster.arrived(1).await;
     nodes[0].then(Fault::Swallow);
-    tokio::select! {
-        biased;
-        saved = client.save("a", value("x"), WriteOptions::default()) => panic!("it is swallowed: {saved:?}"),
-        () = cluster.arrived(2) => {}
-    }
+    abandon_save(&client, &cluster, 2).await;
     let mut next = Box::pin(client.save("a", value("y"), WriteOptions::default()));
     // The loads wake the client, which does first what is due.
     for moved in [Duration::ZERO, LONG / 2] {
@@ -282,14 +251,10 @@ async fn a_save_waits_for_an_abandoned_one_as_long_as_that_can_land_after_it_and
 /// 1 500 writes wait for the first: the client sends no more than the window, and the rest when it opens.
 #[tokio::test]
 async fn no_more_writes_are_open_than_the_window() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
     nodes[0].then(Fault::Hold);
     let client = client(&nodes);
-    let save = |n: usize| {
-        let client = client.clone();
-        tokio::spawn(async move { client.save(&format!("s{n}"), value("x"), WriteOptions::default()).await })
-    };
+    let save = |n: usize| begin_save(&client, format!("s{n}"), "x");
     let first = save(0);
     cluster.arrived(1).await;
     let rest: Vec<_> = (1..1500).map(save).collect();
@@ -308,8 +273,7 @@ async fn no_more_writes_are_open_than_the_window() {
 async fn racing_increments_over_lost_replies_lose_nothing() {
     const CALLERS: usize = 16;
     const TURNS: usize = 10;
-    let cluster = Cluster::new();
-    let nodes = cluster.start(3).await;
+    let (_, nodes) = Cluster::start(3).await;
     for node in &nodes {
         for turn in 0..30 {
             node.then([Fault::LoseReply, Fault::StrangeTag, Fault::LoseRequest, no_leader(), Fault::StrangeTag][turn % 5].clone());

@@ -78,19 +78,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Without a node.
     pub fn new() -> Arc<Self> {
         let state = State { cluster: [7; 16], ..State::default() };
         Arc::new(Self { state: Mutex::new(state), arrived: watch::Sender::new(0), gate: watch::Sender::new(false) })
     }
 
-    /// Starts `count` nodes on free ports.
-    pub async fn start(self: &Arc<Self>, count: u64) -> Vec<Node> {
-        let mut nodes = Vec::new();
+    /// With `count` nodes on free ports.
+    pub async fn start(count: u64) -> (Arc<Self>, Vec<Node>) {
+        let (cluster, mut nodes) = (Self::new(), Vec::new());
         for id in 1..=count {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-            nodes.push(Node::serve(self.clone(), id, listener));
+            nodes.push(Node::serve(cluster.clone(), id, listener));
         }
-        nodes
+        (cluster, nodes)
     }
 
     /// Waits until so many operations of users have reached a node.
@@ -283,6 +284,11 @@ impl Node {
     pub fn then(&self, fault: Fault) -> &Self {
         self.faults.lock().expect("no panic").push_back(fault);
         self
+    }
+
+    /// Adds the same to the script, as often as any call is tried.
+    pub fn then_always(&self, fault: Fault) {
+        self.faults.lock().expect("no panic").extend(std::iter::repeat_n(fault, 1000));
     }
 
     /// Ends the script.

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fake::Node;
-use quorate::client::{Client, Content, Session};
+use quorate::client::{Client, Content, Error, Session, WriteOptions, Written};
 use quorate::env::{Clock, SystemClock};
+use tokio::task::JoinHandle;
 
 /// Long enough to be no part of what a test shows.
 const LONG: Duration = Duration::from_secs(30);
@@ -87,6 +88,12 @@ fn noise(bytes: usize) -> Content {
         (state >> 56) as u8
     };
     Content::Value(std::iter::repeat_with(step).take(bytes).collect::<Vec<u8>>().into())
+}
+
+/// A save that its caller does not wait for.
+fn begin_save(client: &Client, id: impl Into<String>, text: &'static str) -> JoinHandle<Result<Written, Error>> {
+    let (client, id) = (client.clone(), id.into());
+    tokio::spawn(async move { client.save(&id, value(text), WriteOptions::default()).await })
 }
 
 fn content(session: Option<Session>) -> Content {

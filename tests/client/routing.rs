@@ -9,8 +9,7 @@ use super::{LONG, SHORT, client, client_within, value};
 
 #[tokio::test]
 async fn a_hint_is_followed_and_kept() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(3).await;
+    let (cluster, nodes) = Cluster::start(3).await;
     nodes[0].then(Fault::Refuse(nodes[2].hint()));
     let client = client(&nodes);
     for _ in 0..3 {
@@ -22,8 +21,7 @@ async fn a_hint_is_followed_and_kept() {
 /// A node that forwarded a call says who leads: the next call goes there.
 #[tokio::test]
 async fn an_answer_that_names_the_leader_moves_later_calls_there() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(3).await;
+    let (cluster, nodes) = Cluster::start(3).await;
     let client = client(&nodes);
     client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
     cluster.elect(&nodes[1]);
@@ -36,8 +34,7 @@ async fn an_answer_that_names_the_leader_moves_later_calls_there() {
 /// The old leader is gone and the others still name it: the client does not run after it in circles.
 #[tokio::test]
 async fn a_hint_to_a_dead_node_is_not_followed_in_circles() {
-    let cluster = Cluster::new();
-    let mut nodes = cluster.start(3).await;
+    let (cluster, mut nodes) = Cluster::start(3).await;
     cluster.elect(&nodes[2]);
     let dead = nodes.pop().expect("three");
     nodes[0].then(Fault::Refuse(dead.hint()));
@@ -52,8 +49,7 @@ async fn a_hint_to_a_dead_node_is_not_followed_in_circles() {
 
 #[tokio::test]
 async fn a_hint_leads_to_a_node_nobody_named() {
-    let cluster = Cluster::new();
-    let mut nodes = cluster.start(2).await;
+    let (cluster, mut nodes) = Cluster::start(2).await;
     let leader = nodes.pop().expect("two");
     nodes[0].then(Fault::Refuse(leader.hint()));
     client(&nodes).save("a", value("x"), WriteOptions::default()).await.expect("saved");
@@ -62,8 +58,7 @@ async fn a_hint_leads_to_a_node_nobody_named() {
 
 #[tokio::test]
 async fn a_read_whose_connection_drops_goes_elsewhere() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(2).await;
+    let (cluster, nodes) = Cluster::start(2).await;
     let client = client(&nodes);
     client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
     nodes[0].then(Fault::LoseRequest);
@@ -73,8 +68,7 @@ async fn a_read_whose_connection_drops_goes_elsewhere() {
 
 #[tokio::test]
 async fn a_node_that_is_stopping_is_left_at_once() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(2).await;
+    let (cluster, nodes) = Cluster::start(2).await;
     nodes[0].then(Fault::Refuse(Refusal::not_applied(RefusalKind::Unavailable, "stopping")));
     client(&nodes).save("a", value("x"), WriteOptions::default()).await.expect("saved");
     assert_eq!(cluster.seen().iter().map(|seen| seen.node).collect::<Vec<_>>(), [1, 2]);
@@ -83,8 +77,7 @@ async fn a_node_that_is_stopping_is_left_at_once() {
 #[tokio::test]
 async fn damaged_bytes_are_read_from_another_node_or_reported() {
     let damaged = || Fault::Refuse(Refusal::not_applied(RefusalKind::Corrupt, "checksum mismatch"));
-    let cluster = Cluster::new();
-    let nodes = cluster.start(2).await;
+    let (_, nodes) = Cluster::start(2).await;
     let client = client(&nodes);
     nodes[0].then(damaged());
     assert_eq!(client.load("a").await.expect("the other has them"), None);
@@ -94,9 +87,7 @@ async fn damaged_bytes_are_read_from_another_node_or_reported() {
     }
     assert_eq!(client.load("a").await.expect("a sound one leads"), None);
     for node in &nodes {
-        for _ in 0..1000 {
-            node.then(damaged());
-        }
+        node.then_always(damaged());
     }
     let client = client_within(&nodes, LONG, SHORT);
     assert_eq!(client.load("a").await.expect_err("both are damaged for good").kind(), ErrorKind::Corrupt);
@@ -104,8 +95,7 @@ async fn damaged_bytes_are_read_from_another_node_or_reported() {
 
 #[tokio::test]
 async fn credentials_that_are_refused_are_not_retried() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(2).await;
+    let (cluster, nodes) = Cluster::start(2).await;
     nodes[0].then(Fault::Refuse(Refusal::not_applied(RefusalKind::Denied, "not yours")));
     let error = client(&nodes).load_with("a", LoadOptions { consistency: Consistency::Stale }).await.expect_err("denied");
     assert_eq!((error.kind(), cluster.loads()), (ErrorKind::Denied, 1));
@@ -139,8 +129,7 @@ async fn without_any_cluster_calls_are_refused_at_their_deadline() {
 
 #[tokio::test]
 async fn an_answer_nobody_asked_for_is_ignored() {
-    let cluster = Cluster::new();
-    let nodes = cluster.start(1).await;
+    let (_, nodes) = Cluster::start(1).await;
     nodes[0].then(Fault::StrangeTag).then(Fault::StrangeTag);
     let client = client_within(&nodes, LONG, LONG);
     client.save("a", value("x"), WriteOptions::default()).await.expect("saved");
@@ -151,11 +140,7 @@ async fn an_answer_nobody_asked_for_is_ignored() {
 #[test]
 fn a_client_outlives_the_runtime_of_its_first_call() {
     let serving = tokio::runtime::Runtime::new().expect("a runtime");
-    let (cluster, nodes) = serving.block_on(async {
-        let cluster = Cluster::new();
-        let nodes = cluster.start(1).await;
-        (cluster, nodes)
-    });
+    let (cluster, nodes) = serving.block_on(Cluster::start(1));
     let client = client(&nodes);
     for _ in 0..2 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -13,6 +13,7 @@ use quorate::testing::disk::SimDisk;
 use quorate::types::{Consistency, Loaded, RefusalKind};
 
 use super::rig::{Caller, Cluster, version};
+use crate::support::bytes::places;
 
 const SESSIONS_TABLE: u8 = 1;
 /// Long enough to be found in a file, and nowhere by chance.
@@ -75,8 +76,7 @@ fn flip(cluster: &Cluster, node: u64, text: &str) {
     let disk = cluster.sim_disk(node);
     let file = state_file(&disk, &dir(cluster, node));
     let bytes = disk.contents(&file).expect("it is there");
-    let places: Vec<usize> =
-        bytes.windows(text.len()).enumerate().filter(|(_, window)| *window == text.as_bytes()).map(|(at, _)| at).collect();
+    let places = places(&bytes, text.as_bytes());
     assert!(!places.is_empty(), "the text is not in the state file");
     places.iter().for_each(|at| disk.damage(&file, (*at + text.len() / 2) as u64, 1));
 }

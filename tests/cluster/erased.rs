@@ -8,6 +8,7 @@ use quorate::testing;
 use quorate::types::NodeId;
 
 use super::rig::{Cluster, PATIENCE};
+use crate::support::bytes::places;
 
 const DELETED: &str = "a sentence that nobody may find any more";
 
@@ -19,7 +20,7 @@ fn found_in(dir: &Path) -> Vec<String> {
         if path.is_dir() {
             found.extend(found_in(&path));
         } else if let Ok(bytes) = std::fs::read(&path)
-            && bytes.windows(DELETED.len()).any(|part| part == DELETED.as_bytes())
+            && !places(&bytes, DELETED.as_bytes()).is_empty()
         {
             found.push(path.display().to_string());
         }

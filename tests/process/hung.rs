@@ -1,6 +1,5 @@
-//! A disk that hangs under a leader: `strace` holds its syncs for half a minute.
+//! A disk that hangs under a leader: `strace` holds its syncs until it is ended.
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,24 +9,20 @@ use crate::process::backup::json;
 use crate::process::harness::{Cluster, PATIENCE};
 use crate::process::load::Load;
 
-/// How long each thread's next sync takes.
-const HANGS_FOR: Duration = Duration::from_secs(30);
+/// How long each thread's next sync takes, where `strace` is not ended before.
+const HANGS_FOR: Duration = Duration::from_secs(100);
 /// Writes go on within this. What is promised are 5 s (`scripts/bench/hung.sh`); a test may meet a machine with other work to do.
 const WITHIN: Duration = Duration::from_secs(15);
 
-/// `strace`, attached to a node.
-struct Hang {
-    strace: Child,
-    record: PathBuf,
-}
+/// `strace`, attached to a node. Once it has ended the disk answers.
+struct Hang(Child);
 
 impl Hang {
     /// From now on the next sync of each of a node's threads hangs. `None`: this system lets nobody do that, which is said.
     async fn begin(cluster: &Cluster, node: usize) -> Option<Self> {
-        let record = cluster.dir().join("strace");
         let injected = format!("inject=fdatasync,fsync:delay_enter={}:when=1", HANGS_FOR.as_micros());
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-e", "trace=fdatasync,fsync", "-e", &injected, "-e", "signal=none", "-o"]).arg(&record);
+        command.args(["-f", "-qq", "-e", "trace=fdatasync,fsync", "-e", &injected, "-e", "signal=none"]);
         command.args(["-p", &cluster.pid(node).to_string()]).stdin(Stdio::null()).stdout(Stdio::null());
         let mut strace = match command.stderr(Stdio::null()).spawn() {
             Ok(strace) => strace,
@@ -45,19 +40,14 @@ impl Hang {
             assert!(began.elapsed() < PATIENCE, "strace does not attach");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Some(Self { strace, record })
-    }
-
-    /// How many syncs were held so far and have ended.
-    fn held(&self) -> usize {
-        std::fs::read_to_string(&self.record).unwrap_or_default().lines().filter(|line| line.contains("(DELAYED)")).count()
+        Some(Self(strace))
     }
 }
 
 impl Drop for Hang {
     fn drop(&mut self) {
-        let _ = self.strace.kill();
-        let _ = self.strace.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -97,19 +87,18 @@ async fn writes_go_on_while_the_disk_of_the_leader_hangs() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     load.progress(20, &cluster).await;
-    assert!(began.elapsed() < HANGS_FOR && hang.held() == 0, "the disk answered after {:?}: nothing is shown", began.elapsed());
-    assert!(kinds(&cluster, leader).contains(&"disk_hung".to_owned()), "{:?}", kinds(&cluster, leader));
+    let seen = kinds(&cluster, leader);
+    assert!(seen.contains(&"disk_hung".to_owned()) && !seen.contains(&"disk_answers".to_owned()), "{seen:?}");
 
+    drop(hang);
     while !kinds(&cluster, leader).contains(&"disk_answers".to_owned()) {
         assert!(began.elapsed() < 2 * PATIENCE, "the disk never answers\n{}", cluster.logs());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(hang.held() > 0, "no sync was held");
     load.progress(20, &cluster).await;
     let (writes, longest) = load.finish(&cluster).await;
-    drop(hang);
     cluster.assert_equal_digests().await;
-    println!("a disk hung for {HANGS_FOR:?}: {writes} writes, no error, longest time without one {longest:?}");
+    println!("a disk hung: {writes} writes, no error, longest time without one {longest:?}");
     assert!(longest < WITHIN, "{longest:?} without a write");
     let status: Value = json(&cluster.run(&["status", "-o", "json"]));
     assert!(status["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(|node| node["reachable"] == true)), "{status}");

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::process::backup::{everything, fill, json, path, refused, succeeded};
 use crate::process::harness::Cluster;
 use crate::process::value;
+use crate::support::bytes::places;
 
 /// Every file below a directory, with its bytes.
 fn bytes_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -97,7 +98,7 @@ async fn without_a_quorum_and_without_a_node_the_sessions_can_be_read() {
 
     // One bit of a stored value.
     let (name, mut bytes) = untouched.into_iter().find(|(name, _)| name.ends_with(".redb")).expect("a state file");
-    let places: Vec<usize> = bytes.windows(10).enumerate().filter(|(_, text)| text == b"content 11").map(|(at, _)| at).collect();
+    let places = places(&bytes, b"content 11");
     places.iter().for_each(|at| bytes[*at] ^= 1);
     assert!(!places.is_empty(), "the value lies in the file as it is");
     std::fs::write(&name, bytes).expect("a writable directory");

@@ -10,6 +10,8 @@ use quorate::storage::state::StoppedState;
 use quorate::testing::disk::{Crash, SimDisk};
 use quorate::testing::inline::SeededRandom;
 
+use crate::support::bytes::places;
+
 /// So much of a row is looked for in the file: below the smallest part of one.
 const PATTERN_BYTES_MAX: usize = 200;
 /// Fewer bytes, or fewer that differ, may stand in the file by chance, where they are nobody's.
@@ -64,8 +66,7 @@ pub fn strike(disk: &SimDisk, dir: &Path, random: &SeededRandom) -> Option<Strin
     let mut flipped = 0;
     for file in state_file(disk, dir) {
         let bytes = disk.contents(&file)?;
-        let places = bytes.windows(pattern.len()).enumerate().filter(|(_, window)| *window == &pattern[..]);
-        for (at, _) in places {
+        for at in places(&bytes, pattern) {
             disk.damage(&file, at as u64 + at_byte, mask);
             flipped += 1;
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate::env::{Disk, DiskFile, Space};
+use quorate::testing::disk::{put, set_len};
 
 const BLOCK: usize = 4096;
 
@@ -80,12 +81,8 @@ struct CrashFile(CrashDisk, usize);
 
 fn apply(content: &mut Vec<u8>, op: &FileOp) {
     match op {
-        FileOp::SetLen(len) => content.resize(*len as usize, 0),
-        FileOp::Write(offset, data) => {
-            let end = *offset as usize + data.len();
-            content.resize(content.len().max(end), 0);
-            content[*offset as usize..end].copy_from_slice(data);
-        }
+        FileOp::SetLen(len) => set_len(content, *len as usize),
+        FileOp::Write(offset, data) => put(content, *offset as usize, data),
     }
 }
 

@@ -7,6 +7,7 @@ use quorate::env::{Env, Step};
 use quorate::storage::state::{Error, Options};
 
 use crate::state::rig::{Model, Rig, bytes, collect, id, names, options};
+use crate::support::bytes::places;
 
 #[test]
 fn a_new_state_is_empty_and_so_is_it_when_opened_again() {
@@ -227,7 +228,7 @@ fn every_view_sees_one_instant_while_entries_apply_and_flush() {
 fn corrupt(dir: &std::path::Path, marker: &[u8]) {
     let path = dir.join("00000001.redb");
     let mut file = std::fs::read(&path).unwrap();
-    let all: Vec<_> = file.windows(marker.len()).enumerate().filter(|(_, window)| *window == marker).map(|(at, _)| at).collect();
+    let all = places(&file, marker);
     assert!(!all.is_empty(), "the marker is in the file");
     // Copies in freed pages are changed too: only one of them counts, and nothing says which.
     all.iter().for_each(|at| file[*at] ^= 0x10);
@@ -318,7 +319,7 @@ fn a_state_in_another_file_holds_nothing_that_was_deleted() {
     assert!(matches!(rig.flush(), Some(Ok(()))));
     let holds = || {
         let files = names(dir.path()).into_iter().map(|name| std::fs::read(dir.path().join(name)).unwrap());
-        files.filter(|bytes| bytes.windows(12).any(|part| part == b"to be erased")).count()
+        files.filter(|bytes| !places(bytes, b"to be erased").is_empty()).count()
     };
     assert_eq!(holds(), 1, "free pages keep it");
     rig.state.rewrite(|_, _| {}).unwrap();

@@ -1,143 +1,44 @@
-//! Who may use what: the table of `src/docs/architecture.md`, as code.
+//! Who may use what, by the table of `src/docs/architecture.md`.
+
+use std::sync::LazyLock;
 
 use crate::Violations;
 use crate::source::{Source, words};
 
 /// What one part may name. `std` is free.
 struct Part {
-    /// Paths that belong to it; the longest match decides.
+    /// Paths below `src` that belong to it; the longest match decides.
     path: &'static str,
     /// Modules of this crate.
-    modules: &'static [&'static str],
+    modules: Vec<&'static str>,
     /// Crates of others.
-    crates: &'static [&'static str],
+    crates: Vec<&'static str>,
 }
 
-const PARTS: &[Part] = &[
-    Part { path: "src/limits", modules: &[], crates: &[] },
-    Part { path: "src/mutant/", modules: &["mutant"], crates: &[] },
-    Part { path: "src/docs/", modules: &[], crates: &[] },
-    Part { path: "src/text_error", modules: &[], crates: &[] },
-    Part { path: "src/types/", modules: &["types", "limits"], crates: &["bytes", "crc32c"] },
-    // It encodes commands, which the machine owns; the machine's rows name it in turn. The two are one layer.
-    Part { path: "src/codec", modules: &["codec", "machine", "types", "limits"], crates: &["bincode", "bytes"] },
-    Part { path: "src/machine/", modules: &["machine", "codec", "types", "limits", "mutant"], crates: &["bytes"] },
-    Part {
-        path: "src/wire/",
-        modules: &["wire", "types", "limits"],
-        crates: &["prost", "tonic", "tonic_prost", "tonic_types", "bytes"],
-    },
-    Part { path: "src/env/", modules: &["env", "mutant"], crates: &["tokio", "getrandom", "rustix"] },
-    Part { path: "src/tls/", modules: &["tls", "env"], crates: &["tokio_rustls", "tokio", "tonic", "hyper_util"] },
-    Part {
-        path: "src/storage/",
-        modules: &["storage", "types", "limits", "env", "mutant"],
-        crates: &["redb", "bytes", "crc32c", "tracing"],
-    },
-    Part {
-        path: "src/net/",
-        modules: &["net", "tls", "types", "limits"],
-        crates: &["tonic", "tokio", "futures_util", "bytes", "tracing"],
-    },
-    Part { path: "src/events", modules: &["events", "env", "limits"], crates: &["tokio", "tracing"] },
-    Part {
-        path: "src/offline/",
-        modules: &["offline", "raft", "machine", "codec", "storage", "types", "limits", "env", "mutant"],
-        crates: &["bytes"],
-    },
-    Part {
-        path: "src/raft/",
-        modules: &["raft", "net", "events", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant"],
-        crates: &[
-            "openraft",
-            "openraft_macros",
-            "openraft_rt",
-            "openraft_rt_tokio",
-            "quorum_set",
-            "tonic",
-            "tokio",
-            "tokio_stream",
-            "futures_util",
-            "async_trait",
-            "bytes",
-            "tracing",
-        ],
-    },
-    Part { path: "src/server/", modules: SERVER_MODULES, crates: SERVER_CRATES },
-    Part { path: "src/server/auth/", modules: SERVER_MODULES, crates: &["tonic", "serde", "toml", "humantime", "ring", "subtle"] },
-    Part { path: "src/server/config", modules: SERVER_MODULES, crates: &["serde", "toml", "humantime_serde", "bytesize"] },
-    Part {
-        path: "src/server/admin",
-        modules: ADMIN_MODULES,
-        crates: &["axum", "serde_json", "metrics_exporter_prometheus", "tokio", "tracing", "metrics"],
-    },
-    Part {
-        path: "src/client/",
-        modules: CLIENT_MODULES,
-        crates: &["tokio", "tokio_stream", "tonic", "zstd", "bytes", "crc32c", "tracing"],
-    },
-    Part {
-        path: "src/client/bob",
-        modules: CLIENT_MODULES,
-        crates: &["bob_core", "serde", "serde_json", "async_trait", "tokio", "bytes", "tracing"],
-    },
-    Part {
-        path: "src/testing/",
-        modules: &["testing", "client", "server", "types", "limits", "env"],
-        crates: &["tokio", "bob_core", "serde_json", "async_trait", "bytes", "tracing"],
-    },
-    // It sends signals to processes, not to its own.
-    Part { path: "src/testing/processes/", modules: &["testing", "env"], crates: &["tokio", "rustix"] },
-    Part { path: "src/testing/load/", modules: LOAD_MODULES, crates: &["tokio", "serde_json", "bytes", "hdrhistogram"] },
-    Part { path: "src/testing/load/bob.rs", modules: LOAD_MODULES, crates: &["bob_core", "serde_json", "bytes"] },
-    Part { path: "src/bin/", modules: &["client", "server", "offline", "types", "limits", "env"], crates: BINARY_CRATES },
-    // Besides what all of it may: it puts the library of load on a cluster.
-    Part {
-        path: "src/bin/quorate/commands/bench",
-        modules: &["client", "server", "testing", "types", "limits", "env"],
-        crates: BINARY_CRATES,
-    },
-];
+static PARTS: LazyLock<Vec<Part>> = LazyLock::new(|| parts(include_str!("../../src/docs/architecture.md")));
 
-const SERVER_MODULES: &[&str] = &[
-    "server", "offline", "raft", "net", "events", "machine", "codec", "storage", "wire", "tls", "types", "limits", "env", "mutant",
-];
-// Its page shows content, and only the client knows how that is packed.
-const ADMIN_MODULES: &[&str] = &["server", "client", "raft", "machine", "wire", "tls", "types", "limits"];
-const SERVER_CRATES: &[&str] = &[
-    "tokio",
-    "tokio_stream",
-    "tonic",
-    "tonic_health",
-    "tonic_reflection",
-    "futures_util",
-    "http_body",
-    "hyper_util",
-    "async_trait",
-    "metrics",
-    "rustix",
-    "bytes",
-    "tracing",
-    "axum",
-    "metrics_exporter_prometheus",
-];
-const BINARY_CRATES: &[&str] = &[
-    "clap",
-    "clap_complete",
-    "comfy_table",
-    "indicatif",
-    "humantime",
-    "bytesize",
-    "sd_notify",
-    "rcgen",
-    "serde_json",
-    "tokio",
-    "tracing",
-    "tracing_subscriber",
-    "bytes",
-];
-const LOAD_MODULES: &[&str] = &["testing", "client", "types", "limits", "env"];
-const CLIENT_MODULES: &[&str] = &["client", "wire", "tls", "types", "limits", "env", "mutant"];
+/// The rows of the table whose first column is a path.
+fn parts(page: &'static str) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    let table = page.lines().skip_while(|line| !line.starts_with("| path |")).skip(2);
+    for line in table.take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [path, _, modules, crates] = cells[..] else { panic!("no four columns: {line}") };
+        let path = path.trim_matches('`');
+        let names = |cell: &'static str, of: fn(&Part) -> &[&'static str]| match cell.strip_prefix("as `") {
+            Some(other) => {
+                let other = parts.iter().find(|part| part.path == other.trim_end_matches('`'));
+                of(other.unwrap_or_else(|| panic!("no row above: {line}"))).to_vec()
+            }
+            None => cell.split(", ").filter(|name| *name != "–").collect(),
+        };
+        let (mut modules, crates) = (names(modules, |part| &part.modules), names(crates, |part| &part.crates));
+        modules.extend(path.split('/').next());
+        parts.push(Part { path, modules, crates });
+    }
+    assert!(parts.len() > 20, "the table has only {} rows", parts.len());
+    parts
+}
 
 /// Paths a file names that its part may not.
 pub fn violations(source: &Source) -> Violations {
@@ -148,13 +49,14 @@ pub fn violations(source: &Source) -> Violations {
     if source.path.starts_with("src/stand_ins/") {
         return Vec::new();
     }
-    let part = PARTS.iter().filter(|part| source.path.starts_with(part.path)).max_by_key(|part| part.path.len());
+    let below = source.path.trim_start_matches("src/");
+    let part = PARTS.iter().filter(|part| below.starts_with(part.path)).max_by_key(|part| part.path.len());
     let Some(part) = part else { return vec![format!("{}: belongs to no part of the table", source.path)] };
     let code = source.shipped();
     let mut violations = Vec::new();
     for root in ["crate", "quorate"] {
         // The binary's own modules are its own business.
-        if root == "crate" && part.path.starts_with("src/bin/") {
+        if root == "crate" && part.path.starts_with("bin/") {
             continue;
         }
         for (at, name) in roots_of(code, root) {
