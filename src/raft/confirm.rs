@@ -3,8 +3,11 @@
 //! ```text
 //! reads ── a round: who leads for us? ──┬──> this node's own vote ───────────────┐
 //!                                       ├──> peer: is that my log's vote? ── yes ┼── a majority of every configuration: confirmed
-//!                                       └──> peer: …                             ┘
+//!                                       └──> the other peers, if that is slow ── ┘
 //! ```
+//!
+//! A round asks only as many peers as make a majority with this node, since each question costs both sides as much as a read. The others
+//! are asked once those are slow, and the peers that confirm such a round are asked first from then on.
 //!
 //! A confirmed round means that no other leader committed anything before the round began: a majority's votes, looked at after that,
 //! were this leader's, and a later leader needs one of them to have moved on before. The view a read is then answered from holds
@@ -31,6 +34,8 @@ use crate::wire::peer::v1 as peer;
 
 /// How long a round is waited for before openraft is asked.
 const WAIT: Duration = Duration::from_millis(100);
+/// How long the peers that were asked first may take before the others are asked too.
+const WAIT_FOR_FEW: Duration = Duration::from_millis(2);
 /// Pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(50);
 /// Rounds not sent yet on one stream; a peer that takes no more is left out.
@@ -47,12 +52,26 @@ struct Rounds {
     next: u64,
     open: BTreeMap<u64, Round>,
     streams: BTreeMap<NodeId, mpsc::Sender<peer::ConfirmRequest>>,
+    /// The peers that confirmed the latest round for which all were asked.
+    quick: BTreeSet<NodeId>,
 }
 
 struct Round {
     voters: Voters,
     confirmed: BTreeSet<NodeId>,
+    /// The question, and the peers that it is still to be sent to.
+    request: peer::ConfirmRequest,
+    unasked: Vec<NodeId>,
+    /// Whether it was too slow for a few peers.
+    asks_all: bool,
     done: oneshot::Sender<()>,
+}
+
+/// A round that was begun.
+struct Begun {
+    leader: Leader,
+    number: u64,
+    confirmed: oneshot::Receiver<()>,
 }
 
 /// One configuration, or two while the membership changes.
@@ -62,6 +81,10 @@ impl Voters {
     /// Whether these are a majority of every configuration.
     fn is_quorum(&self, some: &BTreeSet<NodeId>) -> bool {
         !self.0.is_empty() && self.0.iter().all(|config| 2 * config.intersection(some).count() > config.len())
+    }
+
+    fn has(&self, id: NodeId) -> bool {
+        self.0.iter().any(|config| config.contains(&id))
     }
 }
 
@@ -79,15 +102,21 @@ impl Confirmer {
     pub async fn confirm(&self) -> bool {
         let context = &self.context;
         let began = context.env.clock.now();
-        let Some((leader, confirmed)) = self.begin() else { return false };
-        let is_confirmed = matches!(tokio::time::timeout(WAIT, confirmed).await, Ok(Ok(())));
+        let Some(Begun { leader, number, mut confirmed }) = self.begin() else { return false };
+        let is_confirmed = match tokio::time::timeout(WAIT_FOR_FEW, &mut confirmed).await {
+            Ok(ended) => ended.is_ok(),
+            Err(_) => {
+                self.rounds().ask_all(number);
+                matches!(tokio::time::timeout(WAIT - WAIT_FOR_FEW, confirmed).await, Ok(Ok(())))
+            }
+        };
         if is_confirmed {
             context.leadership.quorum().confirmed_since(leader, began);
         }
         is_confirmed
     }
 
-    fn begin(&self) -> Option<(Leader, oneshot::Receiver<()>)> {
+    fn begin(&self) -> Option<Begun> {
         let context = &self.context;
         let (vote, voters) = {
             let metrics = context.raft.metrics();
@@ -109,13 +138,10 @@ impl Confirmer {
         rounds.next += 1;
         let number = rounds.next;
         let request = peer::ConfirmRequest { route: None, round: number, vote: Some(vote_to_wire(&vote)) };
-        for stream in rounds.streams.values() {
-            // A stream that takes no more, or has ended, leaves its peer out.
-            let _ = stream.try_send(request.clone());
-        }
-        rounds.open.insert(number, Round { voters, confirmed: BTreeSet::new(), done });
+        let unasked = rounds.ask_few(context.me(), &voters, &request);
+        rounds.open.insert(number, Round { voters, confirmed: BTreeSet::new(), request, unasked, asks_all: false, done });
         rounds.on_confirmed(context.me(), number);
-        Some((leader, confirmed))
+        Some(Begun { leader, number, confirmed })
     }
 
     /// Keeps a stream to every other member, as the membership changes.
@@ -149,12 +175,45 @@ impl Confirmer {
 }
 
 impl Rounds {
+    /// Asks as many peers as make a majority with `me`; gives the others.
+    fn ask_few(&self, me: NodeId, voters: &Voters, request: &peer::ConfirmRequest) -> Vec<NodeId> {
+        let is_quick = |id: &&NodeId| self.quick.contains(id);
+        let in_order = self.streams.keys().filter(is_quick).chain(self.streams.keys().filter(|id| !is_quick(id)));
+        let (mut asked, mut unasked) = (BTreeSet::from([me]), Vec::new());
+        for id in in_order {
+            if voters.is_quorum(&asked) || !voters.has(*id) {
+                unasked.push(*id);
+            } else if self.ask(*id, request) {
+                asked.insert(*id);
+            }
+        }
+        unasked
+    }
+
+    /// Asks the peers that a round has not asked yet.
+    fn ask_all(&mut self, number: u64) {
+        let Some(round) = self.open.get_mut(&number) else { return };
+        round.asks_all = true;
+        let (unasked, request) = (std::mem::take(&mut round.unasked), round.request.clone());
+        for id in unasked {
+            self.ask(id, &request);
+        }
+    }
+
+    /// Whether it is sent. A stream that takes no more, or has ended, leaves its peer out.
+    fn ask(&self, id: NodeId, request: &peer::ConfirmRequest) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.try_send(request.clone()).is_ok())
+    }
+
     fn on_confirmed(&mut self, by: NodeId, number: u64) {
         let Some(round) = self.open.get_mut(&number) else { return };
         round.confirmed.insert(by);
         if round.voters.is_quorum(&round.confirmed)
             && let Some(round) = self.open.remove(&number)
         {
+            if round.asks_all {
+                self.quick = round.confirmed;
+            }
             // The caller went away.
             let _ = round.done.send(());
         }
@@ -221,13 +280,80 @@ mod tests {
         assert!(Voters(vec![ids(&[1])]).is_quorum(&ids(&[1])));
     }
 
+    fn round(voters: Voters, unasked: Vec<NodeId>, done: oneshot::Sender<()>) -> Round {
+        Round { voters, confirmed: ids(&[1]), request: peer::ConfirmRequest::default(), unasked, asks_all: false, done }
+    }
+
+    /// Node 1 among these; gives what each of the others is asked.
+    fn peers(rounds: &mut Rounds, others: &[u64]) -> BTreeMap<u64, mpsc::Receiver<peer::ConfirmRequest>> {
+        let open = |id: &u64| {
+            let (sender, asked) = mpsc::channel(2);
+            rounds.streams.insert(NodeId(*id), sender);
+            (*id, asked)
+        };
+        others.iter().map(open).collect()
+    }
+
+    fn asked(peers: &mut BTreeMap<u64, mpsc::Receiver<peer::ConfirmRequest>>) -> Vec<u64> {
+        peers.iter_mut().filter_map(|(id, asked)| asked.try_recv().is_ok().then_some(*id)).collect()
+    }
+
+    #[test]
+    fn a_round_asks_a_bare_majority_first_and_never_fewer() {
+        let request = peer::ConfirmRequest::default();
+        for (configs, others, first) in [
+            (vec![ids(&[1, 2, 3])], vec![2, 3], vec![2]),
+            (vec![ids(&[1, 2, 3, 4, 5])], vec![2, 3, 4, 5], vec![2, 3]),
+            // Learners have no vote, and each configuration needs its own majority.
+            (vec![ids(&[1, 3, 4])], vec![2, 3, 4], vec![3]),
+            (vec![ids(&[1, 2, 3]), ids(&[1, 4, 5])], vec![2, 3, 4, 5], vec![2, 3, 4]),
+            // What can't be a majority is asked all the same.
+            (vec![ids(&[1, 2, 3, 4, 5])], vec![2], vec![2]),
+        ] {
+            let mut rounds = Rounds::default();
+            let mut peers = peers(&mut rounds, &others);
+            let unasked = rounds.ask_few(NodeId(1), &Voters(configs), &request);
+            assert_eq!(asked(&mut peers), first);
+            let rest: BTreeSet<u64> = others.iter().copied().filter(|id| !first.contains(id)).collect();
+            assert_eq!(unasked.iter().map(|id| id.0).collect::<BTreeSet<_>>(), rest);
+        }
+    }
+
+    #[test]
+    fn a_slow_round_asks_all_and_those_that_confirm_it_are_asked_first_then() {
+        let mut rounds = Rounds::default();
+        let mut peers = peers(&mut rounds, &[2, 3]);
+        let voters = || Voters(vec![ids(&[1, 2, 3])]);
+        let request = peer::ConfirmRequest::default();
+        let unasked = rounds.ask_few(NodeId(1), &voters(), &request);
+        assert_eq!(asked(&mut peers), [2]);
+        let (done, mut end) = oneshot::channel();
+        rounds.open.insert(1, round(voters(), unasked, done));
+        rounds.ask_all(1);
+        assert_eq!(asked(&mut peers), [3], "the first one is not asked twice");
+        rounds.on_confirmed(NodeId(3), 1);
+        assert!(end.try_recv().is_ok());
+        rounds.ask_few(NodeId(1), &voters(), &request);
+        assert_eq!(asked(&mut peers), [3]);
+    }
+
+    /// A stream that takes no more is as good as none.
+    #[test]
+    fn a_peer_that_can_not_be_asked_is_replaced_by_another() {
+        let mut rounds = Rounds::default();
+        let mut peers = peers(&mut rounds, &[2, 3]);
+        peers.remove(&2);
+        assert_eq!(rounds.ask_few(NodeId(1), &Voters(vec![ids(&[1, 2, 3])]), &peer::ConfirmRequest::default()), []);
+        assert_eq!(asked(&mut peers), [3]);
+    }
+
     #[test]
     fn a_round_ends_with_its_quorum_and_not_by_another_rounds_answers() {
         let mut rounds = Rounds::default();
         let mut ends: Vec<_> = (1..=2)
             .map(|number| {
                 let (done, end) = oneshot::channel();
-                rounds.open.insert(number, Round { voters: Voters(vec![ids(&[1, 2, 3])]), confirmed: ids(&[1]), done });
+                rounds.open.insert(number, round(Voters(vec![ids(&[1, 2, 3])]), Vec::new(), done));
                 end
             })
             .collect();
