@@ -89,6 +89,18 @@ impl NodeContext {
         self.raft.metrics().borrow_watched().membership_config.clone()
     }
 
+    /// Whether there is a voter: not before bootstrap. Asked for every few operations: nothing is copied for it.
+    pub fn has_voters(&self) -> bool {
+        self.raft
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .iter()
+            .any(|config| !config.is_empty())
+    }
+
     /// The voters, in order of ids; empty before bootstrap.
     pub fn voters(&self) -> Vec<NodeId> {
         self.membership().voter_ids().collect()

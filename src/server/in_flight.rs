@@ -3,12 +3,16 @@
 //! A call is answered once: by the owner of its answerer. One that outlives its deadline is answered by the caller of
 //! [`InFlightTable::expire`]; its entry stays until Raft or the leader is done with it, so that its bytes stay counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use super::call::{Call, Operation};
 use crate::raft::BytePermit;
 use crate::wire::v1;
+
+/// Room that the table keeps while it is empty, in attempts; it needs more only while more are in flight.
+const CAPACITY_KEPT: usize = 4096;
 
 /// One forward stream of this process.
 pub type LinkId = u64;
@@ -37,10 +41,30 @@ impl InFlight {
 #[derive(Default)]
 pub struct InFlightTable {
     next: u64,
-    open: BTreeMap<u64, InFlight>,
+    /// Each operation enters and leaves it once, so it has no order: what wants one sorts the keys.
+    open: HashMap<u64, InFlight, BuildHasherDefault<KeyHasher>>,
     links: BTreeSet<LinkId>,
     /// No call that is still to be answered has an earlier deadline.
     earliest: Option<Duration>,
+}
+
+/// Spreads keys that are counted up. Nobody outside chooses one.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 ^ u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        // By the golden ratio (Knuth, The Art of Computer Programming, volume 3, 6.4).
+        self.0 = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 impl InFlightTable {
@@ -70,7 +94,11 @@ impl InFlightTable {
 
     /// Takes an attempt out.
     pub fn take(&mut self, key: u64) -> Option<InFlight> {
-        self.open.remove(&key)
+        let taken = self.open.remove(&key);
+        if self.open.is_empty() && self.open.capacity() > CAPACITY_KEPT {
+            self.open.shrink_to(CAPACITY_KEPT);
+        }
+        taken
     }
 
     /// An attempt that was sent on this stream, while its answer arrives.
@@ -86,7 +114,13 @@ impl InFlightTable {
     /// A stream is broken: takes out the attempts that were sent on it, oldest first.
     pub fn on_link_broken(&mut self, link: LinkId) -> Vec<InFlight> {
         self.links.remove(&link);
-        let keys: Vec<u64> = self.open.iter().filter(|(_, open)| open.link == Some(link)).map(|(key, _)| *key).collect();
+        self.take_all(|open| open.link == Some(link))
+    }
+
+    /// Takes out the `wanted`, oldest first.
+    fn take_all(&mut self, wanted: impl Fn(&InFlight) -> bool) -> Vec<InFlight> {
+        let mut keys: Vec<u64> = self.open.iter().filter(|(_, open)| wanted(open)).map(|(key, _)| *key).collect();
+        keys.sort_unstable();
         keys.into_iter().filter_map(|key| self.open.remove(&key)).collect()
     }
 
@@ -97,29 +131,28 @@ impl InFlightTable {
         }
         let mut expired = Vec::new();
         self.earliest = None;
-        for open in self.open.values_mut() {
+        for (key, open) in &mut self.open {
             let Some(deadline) = open.call.as_ref().map(|call| call.deadline) else { continue };
             if deadline > now {
                 self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
             } else if let Some(mut call) = open.call.take() {
                 open.permit = std::mem::take(&mut call.permit);
-                expired.push(call);
+                expired.push((*key, call));
             }
         }
-        expired
+        expired.sort_unstable_by_key(|(key, _)| *key);
+        expired.into_iter().map(|(_, call)| call).collect()
     }
 
     /// Takes out the `wanted` of those given to this node's Raft, oldest first.
     pub fn take_local(&mut self, wanted: impl Fn(&Operation) -> bool) -> Vec<InFlight> {
-        let is_wanted = |open: &InFlight| open.link.is_none() && open.call.as_ref().is_some_and(|call| wanted(&call.operation));
-        let keys: Vec<u64> = self.open.iter().filter(|(_, open)| is_wanted(open)).map(|(key, _)| *key).collect();
-        keys.into_iter().filter_map(|key| self.open.remove(&key)).collect()
+        self.take_all(|open| open.link.is_none() && open.call.as_ref().is_some_and(|call| wanted(&call.operation)))
     }
 
     /// Takes all out, oldest first.
     pub fn drain(&mut self) -> Vec<InFlight> {
         self.links.clear();
-        std::mem::take(&mut self.open).into_values().collect()
+        self.take_all(|_| true)
     }
 
     pub fn len(&self) -> usize {

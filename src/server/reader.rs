@@ -90,8 +90,12 @@ impl Waiting {
         }
         if self.frames.len() < MANY_FRAMES_MAX {
             match self.answers.poll_recv(cx) {
-                // The new one goes first: most are one frame.
-                Poll::Ready(Some(answer)) => self.frames.push_front((answer.tag, Frames::new(answer.result))),
+                // The new one goes first: most are one frame, and never wait here.
+                Poll::Ready(Some(answer)) => {
+                    if let Some((tag, answer)) = self.take_frame(answer.tag, Frames::new(answer.result)) {
+                        return Next::Frame(tag, answer);
+                    }
+                }
                 Poll::Ready(None) if self.frames.is_empty() => return Next::Ended,
                 Poll::Ready(None) | Poll::Pending => {}
             }
@@ -101,7 +105,12 @@ impl Waiting {
 
     /// The next frame of the answers under way, taken in turn.
     fn next_frame(&mut self) -> Option<(u64, v1::submit_response::Answer)> {
-        let (tag, mut frames) = self.frames.pop_front()?;
+        let (tag, frames) = self.frames.pop_front()?;
+        self.take_frame(tag, frames)
+    }
+
+    /// The next frame of this answer; the rest of it waits for its turn.
+    fn take_frame(&mut self, tag: u64, mut frames: Frames) -> Option<(u64, v1::submit_response::Answer)> {
         let answer = frames.next()?;
         if !frames.is_finished() {
             self.frames.push_back((tag, frames));

@@ -109,8 +109,8 @@ impl Whose<'_> {
 
     /// Counts an answer in both shares. Small ones may go beyond while half of the room is free, so that a lone reader is not held back for
     /// nobody. Errors: readers of the connection or the token hold too much.
-    pub fn share(self, budget: &ReadBudget, mut done: Response) -> Result<Response, Refusal> {
-        let Some(permit) = done.permit().filter(|permit| permit.bytes() > 0) else { return Ok(done) };
+    pub fn share(&self, budget: &ReadBudget, done: &mut Response) -> Result<(), Refusal> {
+        let Some(permit) = done.permit().filter(|permit| permit.bytes() > 0) else { return Ok(()) };
         let freely = permit.bytes() <= SMALL_ANSWER_BYTES && budget.bytes() <= SMALL_FREELY_BYTES;
         let limit = if freely { u64::MAX } else { LOADED_SHARE_BYTES_MAX };
         if let Some(held) = self.connection
@@ -120,7 +120,7 @@ impl Whose<'_> {
         }
         match self.token {
             Some((name, held)) if !permit.share(held.clone(), limit) => Err(no_share("token", Some(name))),
-            _ => Ok(done),
+            _ => Ok(()),
         }
     }
 }
@@ -199,8 +199,8 @@ mod tests {
         }
 
         fn share(&self, (connection, token): (Option<usize>, Option<usize>), bytes: u64) -> Result<Response, Refusal> {
-            let done = Response::Relayed { answers: Vec::new(), permit: self.budget.charge(bytes) };
-            self.whose(connection, token).share(&self.budget, done)
+            let mut done = Response::Relayed { answers: Vec::new(), permit: self.budget.charge(bytes) };
+            self.whose(connection, token).share(&self.budget, &mut done).map(|()| done)
         }
 
         fn bytes(&self) -> Vec<u64> {

@@ -23,7 +23,7 @@ impl Outside {
 
     /// Why this node may not answer for a cluster, if it is in none; and whether a cluster has it as a member all the same.
     pub fn why(&self) -> Option<(String, bool)> {
-        if self.context.peers.cluster_id().is_some() && self.context.membership().voter_ids().next().is_some() {
+        if self.context.peers.cluster_id().is_some() && self.context.has_voters() {
             return None;
         }
         Some(match self.estranged.get().filter(|_| self.context.peers.cluster_id().is_none()) {

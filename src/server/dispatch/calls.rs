@@ -153,23 +153,22 @@ impl Calls {
 
     pub fn end_attempt_of(&self, in_flight: InFlight, result: Result<Response, Refusal>) {
         let Some(mut call) = in_flight.into_call() else { return };
-        let result = match result {
-            Err(refusal) if !call.operation.is_write() => Err(admission::refused_read(refusal)),
-            other => other,
-        };
-        match result {
-            Err(refusal) if admission::may_try_again(call.origin, &refusal) && !self.is_stopping() => {
-                call.refusal = Some(refusal);
-                self.arrive(call);
-            }
-            result => self.finish(call, result),
+        let Err(refusal) = result else { return self.finish(call, result) };
+        let refusal = if call.operation.is_write() { refusal } else { admission::refused_read(refusal) };
+        if admission::may_try_again(call.origin, &refusal) && !self.is_stopping() {
+            call.refusal = Some(refusal);
+            return self.arrive(call);
         }
+        self.finish(call, Err(refusal));
     }
 
     /// The one way out of every call that was admitted: counted, logged if it was slow or refused, answered.
-    pub fn finish(&self, call: Box<Call>, result: Result<Response, Refusal>) {
-        let whose = whose(call.share.as_deref(), call.connection.as_ref());
-        let result = result.and_then(|done| whose.share(self.node().loaded(), done));
+    pub fn finish(&self, call: Box<Call>, mut result: Result<Response, Refusal>) {
+        if let Ok(done) = &mut result
+            && let Err(refusal) = whose(call.share.as_deref(), call.connection.as_ref()).share(self.node().loaded(), done)
+        {
+            result = Err(refusal);
+        }
         let now = self.now();
         self.0.metrics.ended(call.operation.kind(), &result, now.saturating_sub(call.started));
         if call.origin == Origin::Client {

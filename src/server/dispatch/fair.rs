@@ -127,16 +127,15 @@ impl<T> Fair<T> {
     /// Takes the next operations. While several tokens call, one above a round's bytes waits as long as it `must_wait`: an operation
     /// under way can't be overtaken, so few large ones should be.
     pub fn take(&mut self, round: Round, must_wait: impl Fn(&T) -> bool) -> Vec<T> {
-        let (mut taken, mut bytes) = (Vec::new(), 0_u64);
+        let (mut taken, mut bytes) = (Vec::with_capacity(self.len.min(round.operations_max)), 0_u64);
         while taken.len() < round.operations_max {
-            let heads = self.flows.iter().filter_map(|(flow, queue)| Some((flow, queue.waiting.front()?)));
-            let next = heads.filter(|(_, entry)| round.may_go(entry, &must_wait)).min_by_key(|(_, entry)| entry.begin_bytes);
-            let Some((flow, entry)) = next.map(|(flow, entry)| (flow.clone(), entry)) else { break };
-            bytes = bytes.saturating_add(entry.bytes);
+            let may_go = |queue: &&mut FlowQueue<T>| queue.waiting.front().is_some_and(|entry| round.may_go(entry, &must_wait));
+            let begins = |queue: &&mut FlowQueue<T>| queue.waiting.front().map_or(u64::MAX, |entry| entry.begin_bytes);
+            let Some(queue) = self.flows.values_mut().filter(may_go).min_by_key(begins) else { break };
+            bytes = bytes.saturating_add(queue.waiting.front().map_or(0, |entry| entry.bytes));
             if !taken.is_empty() && bytes > round.bytes_max {
                 break;
             }
-            let Some(queue) = self.flows.get_mut(&flow) else { break };
             let Some(Entry { begin_bytes, bytes, item }) = queue.waiting.pop_front() else { break };
             self.now_bytes = self.now_bytes.max(begin_bytes);
             queue.bytes = queue.bytes.saturating_sub(bytes);
