@@ -156,6 +156,11 @@ fn decode_number(bytes: &[u8]) -> Option<u64> {
 
 /// Encodes the value of a row.
 pub(crate) fn encode_row<T: Encode>(value: &T) -> Bytes {
+    // Rows of metadata fit here, and are encoded once.
+    let mut short = [FORMAT; 512];
+    if let Ok(len) = bincode::encode_into_slice(value, &mut short[1..], bincode::config::standard()) {
+        return Bytes::copy_from_slice(&short[..=len]);
+    }
     // Of exactly its length: what is longer costs a second allocation for as long as the row lives.
     let mut out = Vec::with_capacity(row_bytes(value));
     out.push(FORMAT);

@@ -15,7 +15,7 @@ pub struct Intervals {
     pub client_idle_ttl: Duration,
     /// How long a tombstone keeps counting versions. Part of cluster version 1.
     pub tombstone_ttl: Duration,
-    /// Digests are kept, and compared, after every so many entries.
+    /// Rows of metadata are made, and digests are kept and compared, after every so many entries.
     pub digest_entries: u64,
     /// From the start of a node, which has enough to do, until it begins to read its disk.
     pub scrub_delay: Duration,
@@ -33,7 +33,7 @@ impl Intervals {
         keep_alive: Duration::from_secs(300),
         client_idle_ttl: Duration::from_secs(3600),
         tombstone_ttl: Duration::from_secs(7 * 24 * 3600),
-        digest_entries: 64,
+        digest_entries: 1024,
         scrub_delay: Duration::from_secs(300),
         scrub_at_least: Duration::MAX,
         log_kept_at_most: Duration::MAX,

@@ -194,7 +194,7 @@ impl Content {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Command, Entry, RowChange};
+    use crate::machine::{Command, Effects, Entry, RowChange};
     use crate::types::{LogId, Nonce, Write};
 
     /// The scrubber must never take a whole state for a damaged one: also not one without rows.
@@ -205,13 +205,14 @@ mod tests {
         let mut rows: BTreeMap<(u8, Bytes), Bytes> = BTreeMap::new();
         for index in 1..=3u64 {
             let log_id = LogId { term: 1, index, ..LogId::default() };
-            let effects = match index {
-                2 => machine.skip(log_id),
-                _ => {
-                    let command = Command::Client(Write::OpenClient { nonce: Nonce([index as u8; 16]) });
-                    machine.apply(log_id, &Entry { stamp_ms: 1000 * index, command }).1
-                }
-            };
+            let mut effects = Effects::default();
+            if index == 2 {
+                machine.skip(log_id, &mut effects);
+            } else {
+                let command = Command::Client(Write::OpenClient { nonce: Nonce([index as u8; 16]) });
+                machine.apply(log_id, &Entry { stamp_ms: 1000 * index, command }, &mut effects);
+            }
+            machine.complete(&mut effects);
             for RowChange { table, key, value } in effects.rows {
                 match value {
                     Some(value) => drop(rows.insert((table, key), value)),

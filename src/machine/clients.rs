@@ -32,7 +32,7 @@ impl Machine {
         if request.sequence.0 >= open_until {
             if mutant::is(Mutant::WindowExceededRecorded) {
                 let outcome = Outcome { revision: moment.revision, verdict: Verdict::WindowExceeded };
-                self.tables.put_outcome(request.client, request.sequence, outcome, effects);
+                self.tables.put_outcome(request.client, request.sequence, outcome);
             }
             return answer(Verdict::WindowExceeded);
         }
@@ -64,7 +64,6 @@ impl Machine {
         // Writes that were proposed together say the same: a row as it is already needs no other.
         if header != old {
             self.tables.put_client(client, header, effects);
-            self.tables.close_below(client, header.acknowledged_below, effects);
         }
         Some(header)
     }

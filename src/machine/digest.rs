@@ -28,6 +28,11 @@ pub(crate) fn row(table: u8, key: &[u8], value: &[u8]) -> u64 {
     bytes(bytes(u64::from(table), key), value)
 }
 
+/// Whether the digest after this index is kept.
+pub(crate) fn is_noted(index: u64) -> bool {
+    index.is_multiple_of(intervals().digest_entries)
+}
+
 /// Digests of the past, for replicas that are not at the same index.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
@@ -35,11 +40,8 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Keeps the digest after `index`, if it is one of those to be kept.
+    /// Keeps the digest after `index`.
     pub(crate) fn note(&mut self, index: u64, digest: u64) {
-        if !index.is_multiple_of(intervals().digest_entries) {
-            return;
-        }
         if self.kept.len() == DIGESTS_KEPT {
             self.kept.pop_front();
         }

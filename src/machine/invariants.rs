@@ -8,7 +8,7 @@
 //! | I4 | a session is within the bounds of the rules in force |
 //! | I5 | nonces and clients name each other one to one; a client id was a log index already |
 //! | I6 | a client's outcomes lie in its window, none is one that is not recorded, and all of them are counted |
-//! | I7 | the index of deadlines holds exactly one key for each record that has a deadline |
+//! | I7 | the index of deadlines holds exactly one key for each record that has a deadline; that of a client is at most its deadline |
 //! | I8 | the tables are within their bounds, and the bytes of ids are counted |
 //! | I9 | the digest is the sum over the records |
 
@@ -18,7 +18,7 @@ use std::fmt;
 use super::rows::ClientHeader;
 use super::session::Session;
 use super::tables::Due;
-use super::{Machine, digest, rows};
+use super::{Machine, digest, tables};
 use crate::types::{ClientId, Outcome, Revision, Sequence, SessionId, Verdict};
 
 /// A broken invariant.
@@ -120,7 +120,7 @@ impl Machine {
         let sessions =
             self.tables.sessions.iter().filter_map(|(id, kept)| Some((kept.value.deadline_ms?, Due::Session(id.clone()))));
         let tombstones = self.tables.tombstones.iter().map(|(id, kept)| (kept.value.deadline_ms, Due::Tombstone(id.clone())));
-        let clients = self.tables.clients.iter().map(|(client, row)| (row.header.deadline_ms, Due::Client(*client)));
+        let clients = self.tables.clients.iter().map(|(client, row)| (row.due_ms, Due::Client(*client)));
         let due: BTreeSet<_> = sessions.chain(tombstones).chain(clients).collect();
         ensure("I7", due == self.tables.due, || format!("records={} keys={}", due.len(), self.tables.due.len()))
     }
@@ -139,23 +139,16 @@ impl Machine {
 
     fn check_digest(&self) -> Result<(), Broken> {
         let tables = &self.tables;
-        let sessions = tables
-            .sessions
-            .iter()
-            .map(|(id, kept)| digest::row(rows::SESSIONS, &rows::session_key(id), &rows::encode(&kept.value)));
-        let tombstones = tables
-            .tombstones
-            .iter()
-            .map(|(id, kept)| digest::row(rows::TOMBSTONES, &rows::session_key(id), &rows::encode(&kept.value)));
-        let clients = tables.clients.iter().map(|(client, row)| {
-            let outcomes = row.outcomes.iter().map(|(sequence, kept)| {
-                digest::row(rows::OUTCOMES, &rows::outcome_key(*client, *sequence), &rows::encode(&kept.value))
-            });
-            let header = digest::row(rows::CLIENTS, &rows::client_key(*client), &rows::encode(&row.header));
-            outcomes.fold(header, u64::wrapping_add)
+        let sessions = tables.sessions.iter().map(|(id, kept)| tables::session_row(id, &kept.value));
+        let tombstones = tables.tombstones.iter().map(|(id, kept)| tables::tombstone_row(id, &kept.value));
+        let clients = tables.clients.iter().map(|(client, row)| tables::client_row(*client, &row.header));
+        let outcomes = tables.clients.iter().flat_map(|(client, row)| {
+            row.outcomes.iter().map(|(sequence, kept)| tables::outcome_row(*client, *sequence, &kept.value))
         });
-        let sum = sessions.chain(tombstones).chain(clients).fold(0, u64::wrapping_add);
-        ensure("I9", sum == tables.digest, || format!("sum={sum:016x} kept={:016x}", tables.digest))
+        let all = sessions.chain(tombstones).chain(clients).chain(outcomes);
+        let sum = all.map(|(table, key, value)| digest::row(table, &key, &value)).fold(0, u64::wrapping_add);
+        let kept = tables.digest();
+        ensure("I9", sum == kept, || format!("sum={sum:016x} kept={kept:016x}"))
     }
 }
 

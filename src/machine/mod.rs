@@ -3,8 +3,9 @@
 //! The replicated state machine: every session's metadata, tombstones, the client table, and what one entry makes of them.
 //!
 //! Pure: no IO, clock, randomness or logging, never an error, no content in memory. `apply` is a function of the state and the entry,
-//! so every replica decides alike; what it changes comes back as rows, from which the machine is rebuilt at start. Only the raft
-//! layer applies entries; readers use [`Machine::plan`], [`Machine::info`] and [`Machine::list`], and fetch content rows themselves.
+//! so every replica decides alike; what it changes comes back as rows, from which the machine is rebuilt at start: some at once, some
+//! once for many changes. Only the raft layer applies entries; readers use [`Machine::plan`], [`Machine::info`] and [`Machine::list`],
+//! and fetch content rows themselves.
 //!
 //! ```text
 //! entry ─> machine time moves ─> client and nonce ─> sequence ─> size of the request ─> session at machine time ─> expected
@@ -17,6 +18,7 @@ pub mod audit;
 mod clients;
 mod digest;
 pub mod invariants;
+mod marks;
 mod meter;
 mod read;
 mod rebuild;
@@ -119,33 +121,30 @@ impl Machine {
         })
     }
 
-    /// Applies one entry: the answer, and the rows it changes.
+    /// Applies one entry: the answer, and in `effects` the rows that are changed by now. [`Machine::complete`] has the others.
     ///
     /// Machine time moves first, so the entry is judged at its own stamp. Panics if entries come out of order, or if a cluster version
     /// is put in force that this release does not know: both are our own mistakes, and going on would make replicas disagree.
-    pub fn apply(&mut self, log_id: LogId, entry: &Entry) -> (Outcome, Effects) {
+    pub fn apply(&mut self, log_id: LogId, entry: &Entry, effects: &mut Effects) -> Outcome {
         self.assert_next(log_id);
         self.now_ms = self.now_ms.max(entry.stamp_ms);
         let moment = Moment { revision: Revision(log_id.index), now_ms: self.now_ms };
-        let mut effects = Effects { rows: Vec::with_capacity(8) };
         let outcome = match &entry.command {
-            Command::Client(write) => self.apply_write(write, moment, &mut effects),
+            Command::Client(write) => self.apply_write(write, moment, effects),
             Command::Sweep { limit } => {
-                let swept = self.sweep(*limit, moment, &mut effects);
+                let swept = self.sweep(*limit, moment, effects);
                 Outcome { revision: moment.revision, verdict: Verdict::Swept(swept) }
             }
             Command::SetClusterVersion { version } => self.set_cluster_version(*version, moment),
         };
-        self.finish(log_id, &mut effects);
-        (outcome, effects)
+        self.finish(log_id, effects);
+        outcome
     }
 
     /// Passes an entry of Raft's own (blank, membership): `applied` moves, machine time does not. Panics if it comes out of order.
-    pub fn skip(&mut self, log_id: LogId) -> Effects {
+    pub fn skip(&mut self, log_id: LogId, effects: &mut Effects) {
         self.assert_next(log_id);
-        let mut effects = Effects::default();
-        self.finish(log_id, &mut effects);
-        effects
+        self.finish(log_id, effects);
     }
 
     fn assert_next(&self, log_id: LogId) {
@@ -153,10 +152,28 @@ impl Machine {
         assert!(in_order, "applied out of order log_id={log_id} applied={:?}", self.applied);
     }
 
+    /// Decides by the index, or by what is marked, never by how many entries were applied at once: that differs from node to node.
     fn finish(&mut self, log_id: LogId, effects: &mut Effects) {
         self.applied = Some(log_id);
+        let is_noted = digest::is_noted(log_id.index);
+        if is_noted || self.tables.marks.len() >= marks::MARKS_MAX {
+            self.tables.make_rows(effects);
+        }
+        if is_noted {
+            self.history.note(log_id.index, self.digest());
+        }
+    }
+
+    /// Makes the rows that are not made yet, and those that say where the machine stands: with all of `effects` since the last time, a
+    /// machine is rebuilt from them as this one is. Nothing else changes by it, at whatever time it is called.
+    pub fn complete(&mut self, effects: &mut Effects) {
+        self.tables.make_rows(effects);
         effects.put(rows::GLOBAL, rows::global_key(), rows::encode_global(&self.global()));
-        self.history.note(log_id.index, self.digest());
+    }
+
+    /// Bytes of the rows that [`Machine::complete`] would make, at most.
+    pub fn unmade_bytes(&self) -> u64 {
+        self.tables.marks.bytes()
     }
 
     fn set_cluster_version(&mut self, version: u16, moment: Moment) -> Outcome {
@@ -193,10 +210,11 @@ impl Machine {
         self.tables.due.first().map(|(deadline_ms, _)| *deadline_ms)
     }
 
-    /// The digest at `applied`: equal on every replica that applied the same entries, whatever its layout on disk.
+    /// The digest at `applied`: equal on every replica that applied the same entries, whatever its layout on disk. Cost: the rows
+    /// that are not made yet.
     pub fn digest(&self) -> u64 {
         let start = digest::mix(u64::from(self.cluster_version), self.now_ms);
-        self.tables.digest.wrapping_add(start)
+        self.tables.digest().wrapping_add(start)
     }
 
     /// The digest after `index`: at `applied`, and after every [`crate::limits::Intervals::digest_entries`]th of the latest indexes since start.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::invariants::Broken;
-use super::rows::{self, Effects, Problem};
+use super::rows::{self, Problem};
 use super::session::{Session, Tombstone};
 use super::{Machine, rules};
 use crate::codec::{self, Encode};
@@ -32,19 +32,16 @@ impl Machine {
     /// not serve from them.
     pub fn from_rows<E: From<rows::Error>>(rows: impl Iterator<Item = Result<(u8, Bytes, Bytes), E>>) -> Result<Self, E> {
         let mut machine = Self::new();
-        // The tables report each row they take; nobody needs that here.
-        let mut effects = Effects::default();
         for row in rows {
             let (table, key, value) = row?;
-            machine.take_row(table, &key, &value, &mut effects)?;
-            effects.rows.clear();
+            machine.take_row(table, &key, &value)?;
         }
         machine.check_created().map_err(|broken| broken_by(rows::SESSIONS, broken))?;
         machine.check_bounds().map_err(|broken| broken_by(rows::GLOBAL, broken))?;
         Ok(machine)
     }
 
-    fn take_row(&mut self, table: u8, key: &Bytes, value: &Bytes, effects: &mut Effects) -> Result<(), rows::Error> {
+    fn take_row(&mut self, table: u8, key: &Bytes, value: &Bytes) -> Result<(), rows::Error> {
         let contradiction = rows::Error { table, problem: Problem::Contradiction };
         match table {
             rows::GLOBAL => self.take_global(key, value),
@@ -67,8 +64,7 @@ impl Machine {
                 )?;
                 self.check_session(&id, &session).map_err(|broken| broken_by(table, broken))?;
                 canonical(table, &session, value)?;
-                // A row is as this version encodes it: doing that again would only take time.
-                self.tables.keep_session(&id, session, (key, value));
+                self.tables.load_session(&id, session, (key, value));
                 Ok(())
             }
             rows::CLIENTS => {
@@ -80,7 +76,7 @@ impl Machine {
                 }
                 self.check_client(client).map_err(|broken| broken_by(table, broken))?;
                 canonical(table, &header, value)?;
-                self.tables.put_client(client, header, effects);
+                self.tables.load_client(client, header, (key, value));
                 Ok(())
             }
             rows::OUTCOMES if mutant::is(Mutant::DedupNotInSnapshot) => Ok(()),
@@ -94,7 +90,7 @@ impl Machine {
                 }
                 self.check_outcome(client, &row.header, sequence, &outcome).map_err(|broken| broken_by(table, broken))?;
                 canonical(table, &outcome, value)?;
-                self.tables.put_outcome(client, sequence, outcome, effects);
+                self.tables.load_outcome(client, sequence, outcome, (key, value));
                 Ok(())
             }
             rows::TOMBSTONES => {
@@ -105,7 +101,7 @@ impl Machine {
                 if self.tables.sessions.contains_key(&id) || self.tables.tombstones.contains_key(&id) {
                     return Err(contradiction);
                 }
-                self.tables.put_tombstone(&id, tombstone, effects);
+                self.tables.load_tombstone(&id, tombstone, (key, value));
                 Ok(())
             }
             rows::HEADS | rows::CHUNKS => Ok(()),

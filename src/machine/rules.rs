@@ -125,7 +125,7 @@ pub fn rules(version: u16) -> Option<&'static Rules> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Command, Entry, Machine};
+    use crate::machine::{Command, Effects, Entry, Machine};
     use crate::types::LogId;
 
     #[test]
@@ -141,6 +141,6 @@ mod tests {
     fn a_node_stops_rather_than_apply_a_version_it_does_not_know() {
         let entry = Entry { stamp_ms: 1, command: Command::SetClusterVersion { version: VERSION_MAX + 1 } };
         let log_id = LogId { index: 1, ..LogId::default() };
-        Machine::new().apply(log_id, &entry);
+        Machine::new().apply(log_id, &entry, &mut Effects::default());
     }
 }

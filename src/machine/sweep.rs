@@ -11,6 +11,7 @@ impl Machine {
     /// Drops expired sessions, clients and tombstones in order of their deadlines, at most `limit` records and a bounded number of
     /// rows: a burst of sessions that share a deadline must not hold up `apply` and cost the leader its lease.
     pub(super) fn sweep(&mut self, limit: u32, moment: Moment, effects: &mut Effects) -> Swept {
+        self.tables.move_clients();
         let mut swept = Swept::default();
         let mut rows_left = self.rules.sweep_rows_max;
         for _ in 0..limit.min(self.rules.sweep_count_max) {

@@ -1,30 +1,35 @@
-//! The machine's tables in memory, each change of which also changes the indexes, the digest and the rows: one place, so that they
-//! can't disagree. It decides nothing.
+//! The machine's tables in memory, each change of which also changes the indexes and the digest, and marks the record for a new row: one
+//! place, so that they can't disagree. It decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::marks::{Marked, Marks, RowState};
 use super::meter::{Meter, Owner};
 use super::rows::{self, ClientHeader, Effects};
 use super::rules::Rules;
 use super::session::{Session, Tombstone};
 use super::{Counts, digest};
+use crate::limits::intervals;
+use crate::mutant::{self, Mutant};
 use crate::types::{ClientId, Nonce, Outcome, Sequence, SessionId};
 
-/// A record with its share in the digest.
+/// A record with the state of its row.
 #[derive(Clone, Debug)]
-pub(super) struct Hashed<T> {
+pub(super) struct Kept<T> {
     pub value: T,
-    pub hash: u64,
+    pub row: RowState,
 }
 
 /// One client: its header and the outcomes of its open sequences.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     pub header: ClientHeader,
-    pub hash: u64,
-    pub outcomes: BTreeMap<Sequence, Hashed<Outcome>>,
+    pub row: RowState,
+    /// The deadline it stands under in the index of deadlines: that of its latest row, or of its first header.
+    pub due_ms: u64,
+    pub outcomes: BTreeMap<Sequence, Kept<Outcome>>,
     /// Its holder, as far as this node knows; no part of the state.
     pub owner: Owner,
 }
@@ -39,156 +44,242 @@ pub(super) enum Due {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
-    pub sessions: BTreeMap<SessionId, Hashed<Session>>,
-    pub tombstones: BTreeMap<SessionId, Hashed<Tombstone>>,
+    pub sessions: BTreeMap<SessionId, Kept<Session>>,
+    pub tombstones: BTreeMap<SessionId, Kept<Tombstone>>,
     pub clients: BTreeMap<ClientId, Client>,
     pub nonces: BTreeMap<Nonce, ClientId>,
-    /// One key for each record that has a deadline, ordered by it (invariant I7).
+    /// One key for each record that has a deadline, ordered by it (invariant I7). That of a client moves when its row is made.
     pub due: BTreeSet<(u64, Due)>,
     /// Outcomes of all clients.
     pub outcomes: u64,
     /// Bytes of all ids of sessions and tombstones.
     pub id_bytes: u64,
-    /// Sum of the hashes of all records.
-    pub digest: u64,
+    /// Sum of the hashes of all records that are not marked.
+    made_digest: u64,
+    /// The records whose rows are to be made.
+    pub marks: Marks,
     /// The usage by holder and prefix; no part of the state.
     pub meter: Meter,
 }
 
+/// Bytes that a row takes at most, its key included; without the id of a session.
+mod row_bytes {
+    use crate::limits::COUNTERS_MAX;
+
+    const NUMBER: u64 = 9;
+    pub const SESSION: u64 = (19 + COUNTERS_MAX as u64) * NUMBER;
+    pub const CLIENT: u64 = 8 + 16 + 3 * NUMBER;
+    pub const OUTCOME: u64 = 16 + 8 * NUMBER;
+}
+
 impl Tables {
+    /// Inserts a session, or changes one. Its row is made at once, while all of it is at hand; of one that changes again within
+    /// [`digest_entries`](crate::limits::Intervals::digest_entries) entries, once for all further changes.
     pub fn put_session(&mut self, id: &SessionId, session: Session, effects: &mut Effects) {
-        let (key, value) = (rows::session_key(id), rows::encode(&session));
-        self.keep_session(id, session, (&key, &value));
-        effects.put(rows::SESSIONS, key, value);
+        let Some(kept) = self.sessions.get_mut(id) else {
+            let row = self.made(effects, session_row(id, &session));
+            return self.insert_session(id, session, row);
+        };
+        let (new_ms, stored_bytes) = (session.deadline_ms, session.stored_bytes);
+        let window = |session: &Session| session.mod_revision.0 / intervals().digest_entries;
+        let changes_again = window(&kept.value) == window(&session);
+        let old = std::mem::replace(&mut kept.value, session);
+        if changes_again || kept.row.is_marked() {
+            let bytes = row_bytes::SESSION + id.as_str().len() as u64;
+            let left = self.marks.mark(&mut kept.row, bytes, || Marked::Session(id.clone()));
+            self.left(left);
+        } else {
+            let (before, (table, key, value)) = (kept.row.hash, session_row(id, &kept.value));
+            let hash = digest::row(table, &key, &value);
+            kept.row = RowState::made(hash);
+            self.made_digest = self.made_digest.wrapping_sub(before).wrapping_add(hash);
+            effects.put(table, key, value);
+        }
+        self.meter.resized(id, old.stored_bytes, stored_bytes);
+        if old.deadline_ms != new_ms {
+            self.move_due(old.deadline_ms, new_ms, || Due::Session(id.clone()));
+        }
     }
 
-    /// Keeps a session whose row is encoded and there already.
-    pub fn keep_session(&mut self, id: &SessionId, session: Session, (key, value): (&Bytes, &Bytes)) {
-        let hash = self.joined(rows::SESSIONS, key, value);
-        if let Some(deadline_ms) = session.deadline_ms {
-            self.due.insert((deadline_ms, Due::Session(id.clone())));
-        }
-        let deadline_ms = session.deadline_ms;
-        let stored_bytes = session.stored_bytes;
-        let new = Hashed { value: session, hash };
-        let Some(kept) = self.sessions.get_mut(id) else {
-            self.sessions.insert(id.clone(), new);
-            self.id_bytes += id.as_str().len() as u64;
-            self.meter.added(id, stored_bytes);
-            return;
-        };
-        let old = std::mem::replace(kept, new);
-        self.meter.resized(id, old.value.stored_bytes, stored_bytes);
-        self.left(old.hash);
-        if let Some(old_ms) = old.value.deadline_ms.filter(|old_ms| Some(*old_ms) != deadline_ms) {
-            self.due.remove(&(old_ms, Due::Session(id.clone())));
-        }
+    /// Takes a session that is not there, with the row it was read from.
+    pub fn load_session(&mut self, id: &SessionId, session: Session, (key, value): (&Bytes, &Bytes)) {
+        let row = self.loaded(rows::SESSIONS, key, value);
+        self.insert_session(id, session, row);
+    }
+
+    fn insert_session(&mut self, id: &SessionId, session: Session, row: RowState) {
+        self.move_due(None, session.deadline_ms, || Due::Session(id.clone()));
+        self.id_bytes += id.as_str().len() as u64;
+        self.meter.added(id, session.stored_bytes);
+        self.sessions.insert(id.clone(), Kept { value: session, row });
     }
 
     /// Removes the metadata row only; content rows are the caller's.
     pub fn remove_session(&mut self, id: &SessionId, effects: &mut Effects) -> Option<Session> {
-        let old = self.forget_session(id)?;
-        effects.delete(rows::SESSIONS, rows::session_key(id));
-        Some(old)
-    }
-
-    fn forget_session(&mut self, id: &SessionId) -> Option<Session> {
         let old = self.sessions.remove(id)?;
-        self.left(old.hash);
+        self.ended(old.row, effects, || (rows::SESSIONS, rows::session_key(id)));
         self.id_bytes -= id.as_str().len() as u64;
         self.meter.removed(id, old.value.stored_bytes);
-        if let Some(deadline_ms) = old.value.deadline_ms {
-            self.due.remove(&(deadline_ms, Due::Session(id.clone())));
-        }
+        self.move_due(old.value.deadline_ms, None, || Due::Session(id.clone()));
         Some(old.value)
     }
 
+    /// Inserts a tombstone; there is none of this id.
     pub fn put_tombstone(&mut self, id: &SessionId, tombstone: Tombstone, effects: &mut Effects) {
-        self.forget_tombstone(id);
-        let (key, value) = (rows::session_key(id), rows::encode(&tombstone));
-        let hash = self.joined(rows::TOMBSTONES, &key, &value);
-        effects.put(rows::TOMBSTONES, key, value);
+        let row = self.made(effects, tombstone_row(id, &tombstone));
+        self.insert_tombstone(id, tombstone, row);
+    }
+
+    /// Takes a tombstone that is not there, with the row it was read from.
+    pub fn load_tombstone(&mut self, id: &SessionId, tombstone: Tombstone, (key, value): (&Bytes, &Bytes)) {
+        let row = self.loaded(rows::TOMBSTONES, key, value);
+        self.insert_tombstone(id, tombstone, row);
+    }
+
+    fn insert_tombstone(&mut self, id: &SessionId, tombstone: Tombstone, row: RowState) {
         self.id_bytes += id.as_str().len() as u64;
         self.meter.added(id, 0);
         self.due.insert((tombstone.deadline_ms, Due::Tombstone(id.clone())));
-        self.tombstones.insert(id.clone(), Hashed { value: tombstone, hash });
+        let old = self.tombstones.insert(id.clone(), Kept { value: tombstone, row });
+        assert!(old.is_none(), "a tombstone is put over another id={id:?}");
     }
 
     pub fn remove_tombstone(&mut self, id: &SessionId, effects: &mut Effects) {
-        if self.forget_tombstone(id) {
-            effects.delete(rows::TOMBSTONES, rows::session_key(id));
-        }
-    }
-
-    fn forget_tombstone(&mut self, id: &SessionId) -> bool {
         let Some(old) = self.tombstones.remove(id) else {
-            return false;
+            return;
         };
-        self.left(old.hash);
+        self.ended(old.row, effects, || (rows::TOMBSTONES, rows::session_key(id)));
         self.id_bytes -= id.as_str().len() as u64;
         self.meter.removed(id, 0);
         self.due.remove(&(old.value.deadline_ms, Due::Tombstone(id.clone())));
-        true
     }
 
-    /// Inserts a client, or changes the header of one.
+    /// Inserts a client, or changes the header of one and closes its sequences below.
     pub fn put_client(&mut self, client: ClientId, header: ClientHeader, effects: &mut Effects) {
-        let (key, value) = (rows::client_key(client), rows::encode(&header));
-        let hash = self.joined(rows::CLIENTS, &key, &value);
-        effects.put(rows::CLIENTS, key, value);
+        let Some(row) = self.clients.get_mut(&client) else {
+            let mut row = RowState::default();
+            self.marks.mark(&mut row, row_bytes::CLIENT, || Marked::Client(client));
+            return self.insert_client(client, header, row);
+        };
+        row.header = header;
+        let mut left = self.marks.mark(&mut row.row, row_bytes::CLIENT, || Marked::Client(client));
+        while let Some(oldest) = row.outcomes.first_entry().filter(|oldest| *oldest.key() < header.acknowledged_below) {
+            let (sequence, outcome) = oldest.remove_entry();
+            row.owner.closed();
+            self.outcomes -= 1;
+            left = left.wrapping_add(outcome.row.hash);
+            if outcome.row.is_made && !mutant::is(Mutant::ClosedOutcomeKeepsItsRow) {
+                effects.delete(rows::OUTCOMES, rows::outcome_key(client, sequence));
+            }
+        }
+        self.left(left);
+    }
+
+    /// Takes a client that is not there, with the row it was read from.
+    pub fn load_client(&mut self, client: ClientId, header: ClientHeader, (key, value): (&Bytes, &Bytes)) {
+        let row = self.loaded(rows::CLIENTS, key, value);
+        self.insert_client(client, header, row);
+    }
+
+    fn insert_client(&mut self, client: ClientId, header: ClientHeader, row: RowState) {
         self.nonces.insert(header.nonce, client);
-        let meter = &mut self.meter;
-        let new = || Client { header, hash: 0, outcomes: BTreeMap::new(), owner: meter.opened(&header.nonce) };
-        let row = self.clients.entry(client).or_insert_with(new);
-        let (old_hash, old_ms) = (row.hash, row.header.deadline_ms);
-        (row.header, row.hash) = (header, hash);
-        self.left(old_hash);
-        self.due.remove(&(old_ms, Due::Client(client)));
         self.due.insert((header.deadline_ms, Due::Client(client)));
+        let owner = self.meter.opened(&header.nonce);
+        self.clients.insert(client, Client { header, row, due_ms: header.deadline_ms, outcomes: BTreeMap::new(), owner });
     }
 
     pub fn remove_client(&mut self, client: ClientId, effects: &mut Effects) {
         let Some(row) = self.clients.remove(&client) else {
             return;
         };
-        effects.delete(rows::CLIENTS, rows::client_key(client));
-        self.left(row.hash);
+        self.ended(row.row, effects, || (rows::CLIENTS, rows::client_key(client)));
         self.nonces.remove(&row.header.nonce);
-        self.due.remove(&(row.header.deadline_ms, Due::Client(client)));
+        self.due.remove(&(row.due_ms, Due::Client(client)));
         for (sequence, outcome) in row.outcomes {
             self.outcomes -= 1;
-            self.left(outcome.hash);
-            effects.delete(rows::OUTCOMES, rows::outcome_key(client, sequence));
+            self.ended(outcome.row, effects, || (rows::OUTCOMES, rows::outcome_key(client, sequence)));
         }
     }
 
     /// Records an outcome; the client exists.
-    pub fn put_outcome(&mut self, client: ClientId, sequence: Sequence, outcome: Outcome, effects: &mut Effects) {
-        let (key, value) = (rows::outcome_key(client, sequence), rows::encode(&outcome));
-        let hash = digest::row(rows::OUTCOMES, &key, &value);
-        let Some(row) = self.clients.get_mut(&client) else {
-            return;
-        };
-        let old = row.outcomes.insert(sequence, Hashed { value: outcome, hash });
-        assert!(old.is_none(), "sequence answered twice client={client} sequence={sequence}");
-        row.owner.recorded();
-        self.outcomes += 1;
-        self.digest = self.digest.wrapping_add(hash);
-        effects.put(rows::OUTCOMES, key, value);
+    pub fn put_outcome(&mut self, client: ClientId, sequence: Sequence, outcome: Outcome) {
+        let mut row = RowState::default();
+        if !mutant::is(Mutant::OpenOutcomeForgotten) {
+            self.marks.mark(&mut row, row_bytes::OUTCOME, || Marked::Outcome(client, sequence));
+        }
+        self.insert_outcome(client, sequence, outcome, row);
     }
 
-    /// Drops the outcomes of closed sequences.
-    pub fn close_below(&mut self, client: ClientId, acknowledged_below: Sequence, effects: &mut Effects) {
-        let Some(row) = self.clients.get_mut(&client) else {
+    /// Takes an outcome that is not there, with the row it was read from; the client exists.
+    pub fn load_outcome(&mut self, client: ClientId, sequence: Sequence, outcome: Outcome, (key, value): (&Bytes, &Bytes)) {
+        let row = self.loaded(rows::OUTCOMES, key, value);
+        self.insert_outcome(client, sequence, outcome, row);
+    }
+
+    fn insert_outcome(&mut self, client: ClientId, sequence: Sequence, outcome: Outcome, row: RowState) {
+        let Some(kept) = self.clients.get_mut(&client) else {
             return;
         };
-        while let Some(oldest) = row.outcomes.first_entry().filter(|oldest| *oldest.key() < acknowledged_below) {
-            let (sequence, outcome) = oldest.remove_entry();
-            row.owner.closed();
-            self.outcomes -= 1;
-            self.digest = self.digest.wrapping_sub(outcome.hash);
-            effects.delete(rows::OUTCOMES, rows::outcome_key(client, sequence));
+        let old = kept.outcomes.insert(sequence, Kept { value: outcome, row });
+        assert!(old.is_none(), "sequence answered twice client={client} sequence={sequence}");
+        kept.owner.recorded();
+        self.outcomes += 1;
+    }
+
+    /// Makes the row of every marked record, and moves the clients among them in the index of deadlines.
+    pub fn make_rows(&mut self, effects: &mut Effects) {
+        self.move_clients();
+        let marks = std::mem::take(&mut self.marks);
+        effects.rows.reserve(marks.len());
+        let mut made = 0u64;
+        for (place, marked) in marks.iter() {
+            let hash = match marked {
+                Marked::Session(id) => {
+                    let Some(kept) = self.sessions.get_mut(id) else { continue };
+                    make(&mut kept.row, place, effects, || session_row(id, &kept.value))
+                }
+                Marked::Client(client) => {
+                    let Some(kept) = self.clients.get_mut(client) else { continue };
+                    make(&mut kept.row, place, effects, || client_row(*client, &kept.header))
+                }
+                Marked::Outcome(client, sequence) => {
+                    let kept = self.clients.get_mut(client).and_then(|row| row.outcomes.get_mut(sequence));
+                    let Some(kept) = kept else { continue };
+                    make(&mut kept.row, place, effects, || outcome_row(*client, *sequence, &kept.value))
+                }
+            };
+            made = made.wrapping_add(hash);
         }
+        self.made_digest = self.made_digest.wrapping_add(made);
+    }
+
+    /// Moves each marked client to its deadline in the index: a sweep begins with it, so that all nodes sweep alike (L39).
+    pub fn move_clients(&mut self) {
+        for (_, marked) in self.marks.iter() {
+            let Marked::Client(client) = marked else { continue };
+            let Some(row) = self.clients.get_mut(client).filter(|row| row.due_ms != row.header.deadline_ms) else { continue };
+            self.due.remove(&(row.due_ms, Due::Client(*client)));
+            row.due_ms = row.header.deadline_ms;
+            self.due.insert((row.due_ms, Due::Client(*client)));
+        }
+    }
+
+    /// Sum of the hashes of all records. Cost: an encoding of each marked one.
+    pub fn digest(&self) -> u64 {
+        let marked = self.marks.iter().filter_map(|(place, marked)| self.marked_hash(place, marked));
+        marked.fold(self.made_digest, u64::wrapping_add)
+    }
+
+    fn marked_hash(&self, place: usize, marked: &Marked) -> Option<u64> {
+        let (row, (table, key, value)) = match marked {
+            Marked::Session(id) => self.sessions.get(id).map(|kept| (&kept.row, session_row(id, &kept.value)))?,
+            Marked::Client(client) => self.clients.get(client).map(|row| (&row.row, client_row(*client, &row.header)))?,
+            Marked::Outcome(client, sequence) => {
+                let kept = self.clients.get(client)?.outcomes.get(sequence)?;
+                (&kept.row, outcome_row(*client, *sequence, &kept.value))
+            }
+        };
+        row.is_at(place).then(|| digest::row(table, &key, &value))
     }
 
     /// The bytes of sessions and tombstones, by the fixed formula.
@@ -211,13 +302,70 @@ impl Tables {
         }
     }
 
-    fn joined(&mut self, table: u8, key: &Bytes, value: &Bytes) -> u64 {
+    /// Makes a row of a record that has none.
+    fn made(&mut self, effects: &mut Effects, (table, key, value): Row) -> RowState {
+        let row = self.loaded(table, &key, &value);
+        effects.put(table, key, value);
+        row
+    }
+
+    /// Takes the share of a row that is there.
+    fn loaded(&mut self, table: u8, key: &Bytes, value: &Bytes) -> RowState {
         let hash = digest::row(table, key, value);
-        self.digest = self.digest.wrapping_add(hash);
-        hash
+        self.made_digest = self.made_digest.wrapping_add(hash);
+        RowState::made(hash)
+    }
+
+    /// A record is gone: one of which no row was ever made leaves nothing, any other the deletion of its row (L39).
+    fn ended(&mut self, row: RowState, effects: &mut Effects, key: impl FnOnce() -> (u8, Bytes)) {
+        self.left(row.hash);
+        if row.is_made {
+            let (table, key) = key();
+            effects.delete(table, key);
+        }
     }
 
     fn left(&mut self, hash: u64) {
-        self.digest = self.digest.wrapping_sub(hash);
+        self.made_digest = self.made_digest.wrapping_sub(hash);
     }
+
+    fn move_due(&mut self, from_ms: Option<u64>, to_ms: Option<u64>, due: impl Fn() -> Due) {
+        if let Some(from_ms) = from_ms {
+            self.due.remove(&(from_ms, due()));
+        }
+        if let Some(to_ms) = to_ms {
+            self.due.insert((to_ms, due()));
+        }
+    }
+}
+
+/// Table, key, value.
+type Row = (u8, Bytes, Bytes);
+
+pub(super) fn session_row(id: &SessionId, session: &Session) -> Row {
+    (rows::SESSIONS, rows::session_key(id), rows::encode(session))
+}
+
+pub(super) fn tombstone_row(id: &SessionId, tombstone: &Tombstone) -> Row {
+    (rows::TOMBSTONES, rows::session_key(id), rows::encode(tombstone))
+}
+
+pub(super) fn client_row(client: ClientId, header: &ClientHeader) -> Row {
+    (rows::CLIENTS, rows::client_key(client), rows::encode(header))
+}
+
+pub(super) fn outcome_row(client: ClientId, sequence: Sequence, outcome: &Outcome) -> Row {
+    (rows::OUTCOMES, rows::outcome_key(client, sequence), rows::encode(outcome))
+}
+
+/// Makes a row if the mark at this place is its record's. Answers what it adds to the digest.
+fn make(state: &mut RowState, place: usize, effects: &mut Effects, row: impl FnOnce() -> Row) -> u64 {
+    if !state.is_at(place) {
+        return 0;
+    }
+    let (table, key, value) = row();
+    let hash = digest::row(table, &key, &value);
+    *state = RowState::made(hash);
+    effects.put(table, key, value);
+    hash
 }

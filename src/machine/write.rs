@@ -33,9 +33,25 @@ struct SaveRequest<'e> {
 /// The change of a save.
 struct Plan<'e> {
     session: Session,
+    /// The content that it follows, of a session that is there, expired or not.
+    old: Option<OldContent>,
     chunks: &'e [Chunk],
     head: Option<&'e Blob>,
     rebased: bool,
+}
+
+/// Where the content of a session lies.
+struct OldContent {
+    create_revision: Revision,
+    first_chunk: u64,
+    next_chunk: u64,
+}
+
+impl OldContent {
+    fn of(session: &Session) -> Self {
+        let Session { create_revision, first_chunk, next_chunk, .. } = *session;
+        Self { create_revision, first_chunk, next_chunk }
+    }
 }
 
 impl Machine {
@@ -78,7 +94,7 @@ impl Machine {
         let outcome = Outcome { revision: moment.revision, verdict: execute(self, effects) };
         let answers = outcome.verdict != Verdict::BaseMismatch || mutant::is(Mutant::BaseMismatchRecorded);
         if answers && !mutant::is(Mutant::NoDedup) {
-            self.tables.put_outcome(request.client, request.sequence, outcome.clone(), effects);
+            self.tables.put_outcome(request.client, request.sequence, outcome.clone());
         }
         outcome
     }
@@ -118,7 +134,7 @@ impl Machine {
             return Err(Verdict::TooLarge(TooLarge::Write { now: write_bytes, limit: self.rules.write_bytes_max }));
         }
         let found = self.find(save.id);
-        let plan = match conflict(found, save.expected) {
+        let mut plan = match conflict(found, save.expected) {
             None => changed(found, save.change, moment)?,
             Some(conflict) if save.on_conflict == OnConflict::Rebase => rebased(found, save.change, moment).ok_or(conflict)?,
             Some(conflict) => return Err(conflict),
@@ -126,17 +142,21 @@ impl Machine {
         if let Some(which) = plan.session.too_large(self.rules) {
             return Err(Verdict::TooLarge(which));
         }
-        if matches!(found, Found::Absent { .. }) && !self.has_room_for(save.id) {
+        let old = match found {
+            Found::Live(session) => Some(session),
+            Found::Absent { .. } => self.tables.sessions.get(save.id).map(|expired| &expired.value),
+        };
+        if old.is_none() && !self.has_room_for(save.id) {
             return Err(Verdict::TooManySessions);
         }
-        let mut plan = plan;
+        plan.old = old.map(OldContent::of);
         plan.session.deadline_ms = self.deadline_after(save.expiry, plan.session.deadline_ms);
         Ok(plan)
     }
 
-    /// Whether a record of this id may be created. One that replaces its own tombstone or expired self takes no more room.
+    /// Whether a session may be created where there is none, not even an expired one. One that replaces its tombstone takes no more room.
     fn has_room_for(&self, id: &SessionId) -> bool {
-        if self.tables.sessions.contains_key(id) || self.tables.tombstones.contains_key(id) {
+        if self.tables.tombstones.contains_key(id) {
             return true;
         }
         let bytes = self.rules.session_metadata_bytes.saturating_add(id.as_str().len() as u64);
@@ -156,10 +176,9 @@ impl Machine {
     }
 
     fn store(&mut self, id: &SessionId, plan: Plan<'_>, effects: &mut Effects) {
-        let Plan { session, chunks, head, .. } = plan;
+        let Plan { session, old, chunks, head, .. } = plan;
         assert!(session.chunk_count() >= chunks.len() as u64, "chunks of a write are not counted next={}", session.next_chunk);
-        if let Some(old) = self.tables.sessions.get(id) {
-            let old = &old.value;
+        if let Some(old) = &old {
             let same = old.create_revision == session.create_revision;
             // A full change numbers on from the old chunks, so what it drops ends where its own begin.
             let drop_until = if same { session.first_chunk } else { old.next_chunk };
@@ -175,7 +194,9 @@ impl Machine {
         if let Some(head) = head {
             effects.put(rows::HEADS, rows::head_key(session.create_revision), rows::encode(head));
         }
-        self.tables.remove_tombstone(id, effects);
+        if old.is_none() {
+            self.tables.remove_tombstone(id, effects);
+        }
         self.tables.put_session(id, session, effects);
     }
 
@@ -238,15 +259,19 @@ fn changed<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Result<P
                 Found::Live(session) => session.replaced(chunks, head, counters, moment),
                 Found::Absent { tombstone } => Session::unborn(moment, tombstone).appended(chunks, Some(head), counters, moment),
             };
-            Ok(Plan { session, chunks, head: Some(head), rebased: false })
+            Ok(Plan { session, old: None, chunks, head: Some(head), rebased: false })
         }
         Change::Delta { base, chunks, head, counters } => {
+            let new;
             let session = match (found, *base) {
-                (Found::Absent { tombstone }, Base::Absent) => Session::unborn(moment, tombstone),
-                (Found::Live(session), base) if is_base(session, base) || mutant::is(Mutant::DeltaUnchecked) => session.clone(),
+                (Found::Absent { tombstone }, Base::Absent) => {
+                    new = Session::unborn(moment, tombstone);
+                    &new
+                }
+                (Found::Live(session), base) if is_base(session, base) || mutant::is(Mutant::DeltaUnchecked) => session,
                 _ => return Err(Verdict::BaseMismatch),
             };
-            Ok(append(&session, chunks, head.as_ref(), counters, moment, false))
+            Ok(append(session, chunks, head.as_ref(), counters, moment, false))
         }
     }
 }
@@ -259,7 +284,7 @@ fn append<'e>(
     moment: Moment,
     rebased: bool,
 ) -> Plan<'e> {
-    Plan { session: session.appended(chunks, head, counters, moment), chunks, head, rebased }
+    Plan { session: session.appended(chunks, head, counters, moment), old: None, chunks, head, rebased }
 }
 
 /// Whether a delta of `base` may be applied: exactly that content is stored (L10).

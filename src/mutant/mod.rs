@@ -95,4 +95,11 @@ mutants! {
     TombstoneSweptEarly = "tombstone-swept-early",
     KeptClientExpires = "kept-client-expires",
     WakeBetweenTwoSteps = "wake-between-two-steps",
+    RowWithoutLastChange = "row-without-last-change",
+    OpenOutcomeForgotten = "open-outcome-forgotten",
+    ClosedOutcomeKeepsItsRow = "closed-outcome-keeps-its-row",
+    MarksUncounted = "marks-uncounted",
+    RowsMadeLate = "rows-made-late",
+    HalfARoundIsSeen = "half-a-round-is-seen",
+    RoundAtOneVersion = "round-at-one-version",
 }

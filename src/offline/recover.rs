@@ -17,7 +17,7 @@ use super::stopped_files::{Error, StoppedFiles, named};
 use crate::codec;
 use crate::env::Env;
 use crate::limits::APPEND_BYTES_SOFT;
-use crate::machine::{Counts, RowChange};
+use crate::machine::{Counts, Effects, RowChange};
 use crate::raft::adapter::state_machine::{RAFT_TABLE, RaftRow, raft_row};
 use crate::raft::adapter::types::{RaftPayload, StoredMembership, log_id_to, members_of, payload_from_bytes, vote_from_bytes};
 use crate::storage::backup;
@@ -131,23 +131,24 @@ impl Survivor {
     }
 
     fn apply(&mut self, log_id: LogId, payload: Bytes) -> Result<(), String> {
-        let effects = match payload_from_bytes(payload).map_err(|error| error.to_string())? {
+        let (machine, mut effects) = (&mut self.files.machine, Effects::default());
+        match payload_from_bytes(payload).map_err(|error| error.to_string())? {
             RaftPayload::Normal(payload) => {
-                let entry = codec::decode(&payload.0, self.files.machine.cluster_version()).map_err(|error| error.to_string())?;
-                self.files.machine.apply(log_id, &entry).1
+                let entry = codec::decode(&payload.0, machine.cluster_version()).map_err(|error| error.to_string())?;
+                machine.apply(log_id, &entry, &mut effects);
             }
-            RaftPayload::Blank => self.files.machine.skip(log_id),
+            RaftPayload::Blank => machine.skip(log_id, &mut effects),
             RaftPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(log_id_to(log_id)), membership);
-                self.files.machine.skip(log_id)
+                machine.skip(log_id, &mut effects);
             }
-        };
-        self.take(effects.rows);
+        }
+        self.take(effects);
         Ok(())
     }
 
-    fn take(&mut self, changes: Vec<RowChange>) {
-        for RowChange { table, key, value } in changes {
+    fn take(&mut self, effects: Effects) {
+        for RowChange { table, key, value } in effects.rows {
             self.changed.insert((table, key), value);
         }
     }
@@ -172,8 +173,10 @@ impl Survivor {
         require_empty(env, &target.data_dir)?;
         let begin = LogId { term: self.term + 1, node: self.files.identity.node(), index: self.last.index + REVISIONS_SKIPPED };
         if self.files.machine.applied() != Some(begin) {
-            let effects = self.files.machine.skip(begin);
-            self.take(effects.rows);
+            let mut effects = Effects::default();
+            self.files.machine.skip(begin, &mut effects);
+            self.files.machine.complete(&mut effects);
+            self.take(effects);
         }
         restore::write(env, target, begin, self.rows())
     }

@@ -103,7 +103,7 @@ pub fn open_state(env: &Env, options: &OpenOptions, log: &Log) -> Result<Arc<Sta
     let cover = Arc::new(LogCover(log.clone()));
     let tuned = state::Options { hashed_tables: &rows::POINT_LOOKUP_TABLES, ..options.state };
     let state = State::open(env, &options.data_dir.join("state"), tuned, cover, AppliedState::from_rows)?;
-    state.mark_flushes(|state| state.machine.digest());
+    state.complete_flushes(AppliedState::completion());
     Ok(state)
 }
 

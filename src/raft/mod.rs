@@ -25,7 +25,8 @@
 //! | `upkeep` | disk, log, version, scrubbing |
 //! | `rebuild` | a state that is damaged is replaced by the leader's |
 
-pub(crate) mod adapter;
+#[doc(hidden)]
+pub mod adapter;
 mod backup;
 mod byte_permit;
 mod confirm;

@@ -12,7 +12,7 @@ use super::byte_permit::{BytePermit, ReadBudget};
 use super::confirm::Confirmer;
 use super::context::NodeContext;
 use crate::limits::LOADED_BYTES_MAX;
-use crate::machine::{Command, Entry, Machine, Plan, rows};
+use crate::machine::{Command, Effects, Entry, Machine, Plan, rows};
 use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Pinned, Pinner};
 use crate::types::{
@@ -217,7 +217,7 @@ fn at_local_time(context: &NodeContext, state: &AppliedState) -> Machine {
     let mut machine = state.machine.clone();
     let applied = machine.applied().unwrap_or_default();
     let entry = Entry { stamp_ms: context.clocks.wall_ms(), command: Command::Sweep { limit: 0 } };
-    machine.apply(LogId { index: applied.index + 1, ..applied }, &entry);
+    machine.apply(LogId { index: applied.index + 1, ..applied }, &entry, &mut Effects::default());
     machine
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use quorate::machine::{Command, Entry, Machine, Plan, rows};
+use quorate::machine::{Command, Effects, Entry, Machine, Plan, rows};
 use quorate::types::{
     Blob, Change, Counters, LeaderHint, Load, Loaded, LoadedContent, LogId, NodeId, Nonce, Outcome, Refusal, RefusalKind, Revision,
     Sequence, SessionId, Verdict, Write,
@@ -186,7 +186,8 @@ impl State {
     }
 
     fn apply(&mut self, index: u64, entry: &Entry) -> Outcome {
-        let (outcome, effects) = self.machine.apply(LogId { index, ..LogId::default() }, entry);
+        let mut effects = Effects::default();
+        let outcome = self.machine.apply(LogId { index, ..LogId::default() }, entry, &mut effects);
         for change in effects.rows {
             match change.value {
                 Some(value) => drop(self.rows.insert((change.table, change.key), value)),

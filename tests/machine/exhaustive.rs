@@ -159,7 +159,7 @@ fn session() -> SessionId {
 
 impl World {
     fn new(scripts: [Script; 2], faults: Faults) -> Self {
-        let mut lab = Lab { quick: true, ..Lab::new() };
+        let mut lab = Lab::quick();
         let callers = scripts.into_iter().enumerate().map(|(number, script)| Caller {
             client: lab.open(1000, number as u8),
             route: Route::new(number),

@@ -19,15 +19,29 @@ pub struct Lab {
     pub rows: Rows,
     /// The index the next entry gets.
     pub next_index: u64,
-    /// Leaves codec and invariants to the caller, who has many states to go through.
-    pub quick: bool,
+    /// Leaves out codec, invariants and the twin, where there are many states to go through.
+    quick: bool,
+    /// The same machine, whose rows are made at other times.
+    twin: Option<Twin>,
+}
+
+/// A machine and rows that are completed now and then, as a flush comes.
+#[derive(Clone)]
+struct Twin {
+    machine: Machine,
+    rows: Rows,
 }
 
 impl Lab {
     /// An empty machine whose first entry gets index 1.
     pub fn new() -> Self {
         allow_test_version();
-        Self { machine: Machine::new(), rows: Rows::new(), next_index: 1, quick: false }
+        Self { machine: Machine::new(), rows: Rows::new(), next_index: 1, quick: false, twin: None }
+    }
+
+    /// One that checks less, for a caller with many states to go through.
+    pub fn quick() -> Self {
+        Self { quick: true, ..Self::new() }
     }
 
     /// Encodes, decodes and applies one command; checks effects and invariants.
@@ -40,13 +54,44 @@ impl Lab {
             assert_eq!(decoded, entry, "codec round trip");
             entry = decoded;
         }
-        let log_id = self.next_log_id();
-        let (outcome, effects) = self.machine.apply(log_id, &entry);
-        self.take(effects);
-        if !self.quick {
-            self.machine.check().expect("invariants");
+        self.step(|machine, log_id, effects| machine.apply(log_id, &entry, effects))
+    }
+
+    /// One entry: by the machine, whose rows are all made after it, and by its twin.
+    fn step<R: PartialEq + std::fmt::Debug>(&mut self, apply: impl Fn(&mut Machine, LogId, &mut Effects) -> R) -> R {
+        let twin = self.twin.take().filter(|twin| twin.machine.applied() == self.machine.applied());
+        let twin =
+            if self.quick { None } else { twin.or_else(|| Some(Twin { machine: self.machine.clone(), rows: self.rows.clone() })) };
+        let log_id = LogId { term: 1, node: NodeId(1), index: self.next_index };
+        self.next_index += 1;
+        let mut effects = Effects::default();
+        let result = apply(&mut self.machine, log_id, &mut effects);
+        let digest = self.machine.digest();
+        self.machine.complete(&mut effects);
+        assert_eq!(self.machine.digest(), digest, "the digest does not depend on which rows are made");
+        take(&mut self.rows, effects, true);
+        let Some(mut twin) = twin else { return result };
+        self.machine.check().expect("invariants");
+        let mut effects = Effects::default();
+        assert_eq!(apply(&mut twin.machine, log_id, &mut effects), result, "a twin answers alike");
+        twin.machine.check().expect("invariants of the twin");
+        let indexes = log_id.index.saturating_sub(3)..=log_id.index;
+        for index in indexes {
+            let (mine, of_twin) = (self.machine.digest_at(index), twin.machine.digest_at(index));
+            assert_eq!(mine, of_twin, "digest after {index}");
         }
-        outcome
+        // Now after one entry, now after many.
+        let is_flushed = log_id.index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61 == 0;
+        if is_flushed {
+            twin.machine.complete(&mut effects);
+        }
+        take(&mut twin.rows, effects, false);
+        if is_flushed {
+            assert_eq!(twin.machine.unmade_bytes(), 0);
+            assert!(twin.rows == self.rows, "rows made at other times are others");
+        }
+        self.twin = Some(twin);
+        result
     }
 
     /// Applies a client's write.
@@ -56,9 +101,7 @@ impl Lab {
 
     /// Passes an entry of Raft's own.
     pub fn skip(&mut self) {
-        let log_id = self.next_log_id();
-        let effects = self.machine.skip(log_id);
-        self.take(effects);
+        self.step(|machine, log_id, effects| machine.skip(log_id, effects));
     }
 
     /// Opens a client, whose nonce is made of a number.
@@ -109,22 +152,17 @@ impl Lab {
         let head = rows::decode_head(row(rows::HEADS, rows::head_key(info.create_revision))).expect("head");
         Some((chunks.collect(), head))
     }
+}
 
-    fn next_log_id(&mut self) -> LogId {
-        let log_id = LogId { term: 1, node: NodeId(1), index: self.next_index };
-        self.next_index += 1;
-        log_id
-    }
-
-    fn take(&mut self, effects: Effects) {
-        let mut seen = BTreeSet::new();
-        for change in effects.rows {
-            assert!(seen.insert((change.table, change.key.clone())), "row changed twice table={}", change.table);
-            let key = (change.table, change.key);
-            match change.value {
-                Some(value) => drop(self.rows.insert(key, value)),
-                None => assert!(self.rows.remove(&key).is_some(), "deleted row is not there key={key:?}"),
-            }
+/// Changes rows. `once`: none of them is changed twice, as by one entry.
+fn take(rows: &mut Rows, effects: Effects, once: bool) {
+    let mut seen = BTreeSet::new();
+    for change in effects.rows {
+        assert!(seen.insert((change.table, change.key.clone())) || !once, "row changed twice table={}", change.table);
+        let key = (change.table, change.key);
+        match change.value {
+            Some(value) => drop(rows.insert(key, value)),
+            None => assert!(rows.remove(&key).is_some(), "deleted row is not there key={key:?}"),
         }
     }
 }

@@ -6,5 +6,6 @@ mod disk;
 mod flush;
 mod restore;
 pub mod rig;
+mod rounds;
 mod snapshot;
 mod threads;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate::env::{Env, SystemClock, ThreadWorkers};
-use quorate::machine::{Command, Entry, Machine, rows};
+use quorate::machine::{Command, Effects, Entry, Machine, rows};
 use quorate::offline::{Target, restore};
 use quorate::storage::backup::{Header, Reader, Writer};
 use quorate::storage::log::{self, Log};
@@ -32,7 +32,9 @@ impl Node {
     fn write(&mut self, write: Write) -> Outcome {
         self.index += 1;
         let log_id = LogId { term: 3, node: NodeId(1), index: self.index };
-        let (outcome, effects) = self.machine.apply(log_id, &Entry { stamp_ms: 1000, command: Command::Client(write) });
+        let mut effects = Effects::default();
+        let outcome = self.machine.apply(log_id, &Entry { stamp_ms: 1000, command: Command::Client(write) }, &mut effects);
+        self.machine.complete(&mut effects);
         for row in effects.rows {
             match row.value {
                 Some(value) => drop(self.rows.insert((row.table, row.key), value)),

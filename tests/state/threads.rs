@@ -1,5 +1,6 @@
 //! Readers in threads of their own beside flushes and installs: each sees one instant, whole.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -37,7 +38,7 @@ fn snapshots() -> Vec<(u64, Vec<Bytes>)> {
 fn readers_see_one_instant_whatever_is_flushed_and_installed_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let (snapshots, rig) = (snapshots(), Rig::threaded(dir.path()).unwrap());
-    let has_ended = AtomicBool::new(false);
+    let (has_ended, has_begun) = (AtomicBool::new(false), Barrier::new(READERS + 1));
     let read = || {
         let (at, mut last, mut reads) = ((1, bytes("at")), None, 0_u64);
         loop {
@@ -50,14 +51,20 @@ fn readers_see_one_instant_whatever_is_flushed_and_installed_meanwhile() {
             let index = applied.map(|id| bytes(id.index.to_be_bytes()));
             assert_eq!(machine.get(&at), index.as_ref(), "the machine is of the entry that is said to be applied");
             assert!(last <= applied, "a reader went back: {last:?}, {applied:?}");
-            (last, reads) = (applied, reads + 1);
+            last = applied;
+            reads += 1;
+            if reads == 1 {
+                // However busy the machine is, each reads before, perhaps meanwhile, and after.
+                has_begun.wait();
+            }
             if is_last {
-                return reads;
+                return;
             }
         }
     };
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
+        has_begun.wait();
         let mut next = 1;
         for (applied, frames) in &snapshots {
             for index in next..next + ENTRIES {
@@ -69,7 +76,6 @@ fn readers_see_one_instant_whatever_is_flushed_and_installed_meanwhile() {
             next = applied + 1;
         }
         has_ended.store(true, Ordering::Release);
-        let reads: Vec<u64> = readers.into_iter().map(|reader| reader.join().expect("it saw one instant each time")).collect();
-        assert!(reads.iter().all(|reads| *reads > 1), "{reads:?}");
+        readers.into_iter().for_each(|reader| reader.join().expect("it saw one instant each time"));
     });
 }

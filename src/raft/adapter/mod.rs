@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!           append, vote ──> log_store ──> storage::log
-//! openraft  apply ─────────> state_machine ──> machine, storage::state
+//! openraft  apply ─────────> state_machine ──> round ──> machine, storage::state
 //!           calls to peers ─> raft_network, append_stream ──> peer port
 //!           a snapshot that arrives <── snapshot_in
 //! ```
@@ -12,6 +12,7 @@ pub mod append_stream;
 pub mod fuzz_codecs;
 pub mod log_store;
 pub mod raft_network;
+mod round;
 pub mod snapshot_in;
 pub mod state_machine;
 #[cfg(test)]

@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use tokio::sync::oneshot;
 
+use super::round::{Applicable, ROWS_SOFT, Round};
 use super::types::{
     Entry as RaftEntry, Leader, Membership, PeerNode, RaftLogId, StoredMembership, Types, log_id_from, log_id_from_wire, log_id_to,
     log_id_to_wire, membership_from_wire, membership_to_wire,
@@ -16,10 +17,10 @@ use super::types::{
 use crate::codec;
 use crate::env::Blocking;
 use crate::limits::FRAME_BYTES_MAX;
-use crate::machine::{BuildError, Command, Entry, Machine, RowChange, newest_version, rows};
+use crate::machine::{BuildError, Command, Effects, Entry, Machine, RowChange, newest_version, rows};
 use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Received, Rows, State};
-use crate::types::{NodeId, Outcome, bounded};
+use crate::types::{LogId, NodeId, Outcome, Revision, Verdict, bounded};
 use crate::wire::{self, peer::v1 as peer};
 
 /// The table of Raft's own row: the membership in force, which every snapshot carries (L36). The machine's tables have smaller numbers.
@@ -48,6 +49,33 @@ impl AppliedState {
         let (membership, largest_node) = raft_rows(&rows)?;
         let machine = machine_from(&rows)?;
         Ok(Self { machine, membership, largest_node })
+    }
+
+    /// Applies one entry. One of Raft's own has an outcome that says only where it stands; nobody acts on its version.
+    fn apply(&mut self, log_id: LogId, entry: &Applicable, batch: &mut state::Batch, effects: &mut Effects) -> Outcome {
+        let membership = match entry {
+            Applicable::Command(entry) => return self.machine.apply(log_id, entry, effects),
+            Applicable::Own(membership) => membership,
+        };
+        self.machine.skip(log_id, effects);
+        if let Some(membership) = membership {
+            batch.put(RAFT_TABLE, Bytes::from_static(MEMBERSHIP_KEY), stored_membership_to(membership));
+            let largest = self.largest_node.max(largest_of(membership));
+            batch.put(RAFT_TABLE, Bytes::from_static(LARGEST_NODE_KEY), Bytes::copy_from_slice(&largest.0.to_be_bytes()));
+            (self.membership, self.largest_node) = (membership.clone(), largest);
+        }
+        let verdict = Verdict::ClusterVersion { version: self.machine.cluster_version() };
+        Outcome { revision: Revision(log_id.index), verdict }
+    }
+
+    /// The rows of a flush that are made with it, and what the flush is known by.
+    pub fn completion() -> state::Completion<Self> {
+        let rows = |state: &mut Self, batch: &mut state::Batch| {
+            let mut effects = Effects::default();
+            state.machine.complete(&mut effects);
+            put_rows(batch, effects.rows);
+        };
+        state::Completion { rows, mark: |state| state.machine.digest() }
     }
 
     /// Whether that node was a member once and is none any more.
@@ -140,7 +168,7 @@ pub enum SnapshotData {
 /// An entry that a node has just applied.
 pub struct Applied<'a> {
     /// Its position.
-    pub log_id: crate::types::LogId,
+    pub log_id: LogId,
     /// The command; `None`: an entry of Raft itself.
     pub entry: Option<&'a Entry>,
     /// Its outcome.
@@ -189,52 +217,52 @@ impl StateMachine {
         Self { state, blocking, observer }
     }
 
-    /// One entry: decoded outside the lock, applied under it.
-    fn apply_entry(&self, entry: RaftEntry) -> io::Result<Outcome> {
-        let log_id = log_id_from(&entry.log_id);
+    /// Decodes an entry, outside the lock. Errors: it is none that this release reads.
+    fn decode(entry: RaftEntry, version: u16) -> io::Result<(Applicable, u64)> {
         Ok(match entry.payload {
             EntryPayload::Normal(payload) => {
-                let version = self.state.view(|state, _, _| state.machine.cluster_version());
                 let command = codec::decode(&payload.0, version).map_err(io::Error::other)?;
                 require_known(&command)?;
-                let outcome = self.state.update(|state, batch| {
-                    let (outcome, effects) = state.machine.apply(log_id, &command);
-                    put_rows(batch, effects.rows);
-                    batch.set_applied(log_id);
-                    outcome
-                });
-                self.tell(log_id, Some(&command), &outcome);
-                outcome
+                (Applicable::Command(command), payload.0.len() as u64)
             }
-            EntryPayload::Blank => self.skip(log_id, None),
-            EntryPayload::Membership(membership) => self.skip(log_id, Some(StoredMembership::new(Some(entry.log_id), membership))),
+            EntryPayload::Blank => (Applicable::Own(None), 0),
+            EntryPayload::Membership(membership) => {
+                (Applicable::Own(Some(StoredMembership::new(Some(entry.log_id), membership))), 0)
+            }
         })
     }
 
-    /// An entry of Raft's own. Its outcome says only where it stands; nobody acts on the version.
-    fn skip(&self, log_id: crate::types::LogId, membership: Option<StoredMembership>) -> Outcome {
-        let outcome = self.state.update(|state, batch| {
-            let effects = state.machine.skip(log_id);
-            put_rows(batch, effects.rows);
-            if let Some(membership) = membership {
-                batch.put(RAFT_TABLE, Bytes::from_static(MEMBERSHIP_KEY), stored_membership_to(&membership));
-                let largest = state.largest_node.max(largest_of(&membership));
-                batch.put(RAFT_TABLE, Bytes::from_static(LARGEST_NODE_KEY), Bytes::copy_from_slice(&largest.0.to_be_bytes()));
-                (state.membership, state.largest_node) = (membership, largest);
+    /// Applies a round, and answers those who wait for its entries.
+    fn apply_round(&self, mut round: Round<Option<ApplyResponder<Types>>>) {
+        let mut next = round.pop();
+        while next.is_some() {
+            let mut applied = Vec::new();
+            self.state.update(|state, batch| {
+                let mut effects = Effects::default();
+                while let Some((log_id, entry, waiting)) = next.take() {
+                    let outcome = state.apply(log_id, &entry, batch, &mut effects);
+                    batch.set_applied(log_id);
+                    applied.push((log_id, entry, waiting, outcome));
+                    next = round.pop();
+                    if effects.rows.len() >= ROWS_SOFT {
+                        break;
+                    }
+                }
+                put_rows(batch, effects.rows);
+                batch.set_unmade_bytes(state.machine.unmade_bytes());
+            });
+            for (log_id, entry, waiting, outcome) in applied {
+                if let Some(observer) = &self.observer {
+                    let entry = match &entry {
+                        Applicable::Command(entry) => Some(entry),
+                        Applicable::Own(_) => None,
+                    };
+                    observer(Applied { log_id, entry, outcome: &outcome });
+                }
+                if let Some(waiting) = waiting {
+                    waiting.send(outcome);
+                }
             }
-            batch.set_applied(log_id);
-            Outcome {
-                revision: crate::types::Revision(log_id.index),
-                verdict: crate::types::Verdict::ClusterVersion { version: state.machine.cluster_version() },
-            }
-        });
-        self.tell(log_id, None, &outcome);
-        outcome
-    }
-
-    fn tell(&self, log_id: crate::types::LogId, entry: Option<&Entry>, outcome: &Outcome) {
-        if let Some(observer) = &self.observer {
-            observer(Applied { log_id, entry, outcome });
         }
     }
 
@@ -261,23 +289,6 @@ fn require_known(entry: &Entry) -> io::Result<()> {
     }
 }
 
-/// Outcomes of applied entries on their way to the proposer. Dropping this sends them: the entries are applied, whatever failed later.
-struct Answers(Vec<(ApplyResponder<Types>, Outcome)>);
-
-impl Answers {
-    fn send(&mut self) {
-        for (responder, outcome) in self.0.drain(..) {
-            responder.send(outcome);
-        }
-    }
-}
-
-impl Drop for Answers {
-    fn drop(&mut self) {
-        self.send();
-    }
-}
-
 fn put_rows(batch: &mut state::Batch, rows: Vec<RowChange>) {
     for row in rows {
         match row.value {
@@ -296,21 +307,42 @@ impl RaftStateMachine<Types> for StateMachine {
         Ok(self.state.view(|state, applied, _| (applied.map(log_id_to), state.membership.clone())))
     }
 
-    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
     where
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
     {
-        // Answered together: the task that waits for them wakes once for all, not once for each.
-        let mut answers = Answers(Vec::new());
-        while let Some(entry) = entries.next().await {
+        let mut entries = entries.fuse();
+        let mut first = entries.next().await;
+        while let Some(entry) = first.take() {
             if self.state.is_full() {
-                answers.send();
                 // The hard limit of unflushed rows: wait here, not on a lock, so that the async threads stay free.
                 flush(&self.state).await?;
             }
-            let (entry, responder) = entry?;
-            let outcome = self.apply_entry(entry)?;
-            answers.0.extend(responder.map(|responder| (responder, outcome)));
+            let version = self.state.view(|state, _, _| state.machine.cluster_version());
+            let mut round = Round::default();
+            let mut next = Some(entry);
+            let mut failed = None;
+            while let Some(entry) = next.take() {
+                match entry.and_then(|(entry, waiting)| Ok((log_id_from(&entry.log_id), Self::decode(entry, version)?, waiting))) {
+                    Ok((log_id, (entry, bytes), waiting)) => round.push(log_id, entry, bytes, waiting),
+                    // Those before it are applied and answered, whatever comes now.
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
+                }
+                // What is not at hand is waited for once this round is applied.
+                next = if round.has_room() { entries.next().now_or_never().flatten() } else { None };
+            }
+            self.apply_round(round);
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            first = entries.next().await;
+            if first.is_some() {
+                // Answers to appends wait behind one round at most.
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }

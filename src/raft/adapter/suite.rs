@@ -42,6 +42,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for RealStor
         let state =
             State::open(&env, &dir.path().join("state"), state::Options::default(), Arc::new(Uncovered), AppliedState::from_rows)
                 .expect("a state");
+        state.complete_flushes(AppliedState::completion());
         let machine = StateMachine::new(state, Blocking::new(env.workers.clone()), None);
         Ok((dir, LogStore::new(log, Arc::new(Mutex::new(identity))), machine))
     }

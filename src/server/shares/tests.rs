@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::machine::{Command, Entry, Machine, Rules, rules};
+use crate::machine::{Command, Effects, Entry, Machine, Rules, rules};
 use crate::server::auth::{Tokens, hash_of};
 use crate::types::{Applied, Blob, ClientId, Counters, Expiry, LogId, Nonce, Sequence, Verdict};
 
@@ -25,7 +25,8 @@ impl Small {
         let hold = share.judge(&write, &mut self.machine.metered(), at)?;
         self.index += 1;
         let log_id = LogId { index: self.index, ..LogId::default() };
-        let verdict = self.machine.apply(log_id, &Entry { stamp_ms: 1, command: Command::Client(write) }).0.verdict;
+        let verdict =
+            self.machine.apply(log_id, &Entry { stamp_ms: 1, command: Command::Client(write) }, &mut Effects::default()).verdict;
         drop(hold);
         Ok(verdict)
     }

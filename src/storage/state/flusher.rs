@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::engine::{Base, File, Head};
 use super::error::Error;
-use super::layers::{Frozen, Overlay};
+use super::layers::{Batch, Frozen, Live, Overlay};
 use super::reserve::Reserve;
 use super::{HEALTHY, Inner};
 use crate::env::Step;
@@ -105,6 +105,7 @@ impl<M: Send + Sync + 'static> Inner<M> {
         Step::Again
     }
 
+    /// Makes and freezes all rows of one instant, under one hold of the view lock: the machine's own last, and its mark after them (L39).
     /// Err: nothing is due; what to do instead.
     fn freeze(&self) -> Result<Arc<Frozen>, Step> {
         let asked = self.fault.has_waiting();
@@ -116,8 +117,18 @@ impl<M: Send + Sync + 'static> Inner<M> {
         if !asked && !self.options.is_due(&live) && age < self.options.flush_after {
             return Err(Step::After(self.options.flush_after - age));
         }
-        let overlay = std::mem::replace(&mut live.unflushed, Overlay::new(self.options.hashed_tables));
-        let frozen = Arc::new(Frozen { overlay, applied: live.applied, mark: self.mark.get().map(|mark| mark(&live.machine)) });
+        let take = |live: &mut Live<M>| std::mem::replace(&mut live.unflushed, Overlay::new(self.options.hashed_tables));
+        let early = mutant::is(Mutant::RowsMadeLate).then(|| take(&mut live));
+        let completion = self.completion.get();
+        if let Some(completion) = completion {
+            let mut batch = Batch::default();
+            (completion.rows)(&mut live.machine, &mut batch);
+            live.absorb(batch, now);
+            live.unmade_bytes = 0;
+        }
+        let overlay = early.unwrap_or_else(|| take(&mut live));
+        let mark = completion.map(|completion| (completion.mark)(&live.machine));
+        let frozen = Arc::new(Frozen { overlay, applied: live.applied, mark });
         live.frozen = Some(frozen.clone());
         live.put_bytes = 0;
         live.dirty_since = None;

@@ -209,7 +209,7 @@ impl<M: Send + Sync + 'static> State<M> {
             let rows = (std::mem::replace(&mut live.unflushed, unflushed), live.frozen.take());
             live.base_mark = None;
             live.flushed = applied;
-            live.put_bytes = 0;
+            (live.put_bytes, live.unmade_bytes) = (0, 0);
             live.dirty_since = None;
             inner.fault.set_pending_bytes(0);
             (machine, base, rows)

@@ -1,7 +1,7 @@
 //! The layers a read sees: unflushed over frozen over the base, all of one instant.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map, hash_map};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,12 @@ use crate::types::LogId;
 /// A row's memory besides its key and value, in bytes.
 const ROW_OVERHEAD_BYTES: u64 = 96;
 
-/// The changes of one entry.
+/// The changes of entries that are applied together.
 #[derive(Debug, Default)]
 pub struct Batch {
     rows: Vec<(u8, Bytes, Cell)>,
     applied: Option<LogId>,
+    unmade_bytes: Option<u64>,
 }
 
 impl Batch {
@@ -40,9 +41,14 @@ impl Batch {
         self.rows.push((table, key, Cell { value: None, is_first: false }));
     }
 
-    /// Says which entry this is. Its index must be above that of the last one.
+    /// Says which entry is the last of them. Its index must be above that of the batch before.
     pub fn set_applied(&mut self, applied: LogId) {
         self.applied = Some(applied);
+    }
+
+    /// Says how many bytes of rows the machine has not made yet: they count as unflushed until it has.
+    pub fn set_unmade_bytes(&mut self, bytes: u64) {
+        self.unmade_bytes = Some(bytes);
     }
 }
 
@@ -72,25 +78,28 @@ impl Cells {
         }
     }
 
-    fn get_mut(&mut self, key: &Key) -> Option<&mut Cell> {
-        match self {
-            Self::Ordered(rows) => rows.get_mut(key),
-            Self::Hashed(rows) => rows.get_mut(key),
+    /// Sets a row, by one look-up. Answers the bytes that are no more, where every row takes `key_bytes` besides its value.
+    fn set(&mut self, key: Key, cell: Cell, key_bytes: u64) -> u64 {
+        macro_rules! set {
+            ($module:ident, $rows:expr) => {
+                match $rows.entry(key) {
+                    $module::Entry::Vacant(entry) => {
+                        entry.insert(cell);
+                        0
+                    }
+                    $module::Entry::Occupied(entry) if cell.value.is_none() && entry.get().is_first => {
+                        2 * key_bytes + entry.remove().bytes()
+                    }
+                    $module::Entry::Occupied(mut entry) => {
+                        let old = std::mem::replace(&mut entry.get_mut().value, cell.value);
+                        key_bytes + old.map_or(0, |old| old.len() as u64)
+                    }
+                }
+            };
         }
-    }
-
-    fn insert(&mut self, key: Key, cell: Cell) {
-        let old = match self {
-            Self::Ordered(rows) => rows.insert(key, cell),
-            Self::Hashed(rows) => rows.insert(key, cell),
-        };
-        debug_assert!(old.is_none(), "the caller has looked");
-    }
-
-    fn remove(&mut self, key: &Key) {
         match self {
-            Self::Ordered(rows) => drop(rows.remove(key)),
-            Self::Hashed(rows) => drop(rows.remove(key)),
+            Self::Ordered(rows) => set!(btree_map, rows),
+            Self::Hashed(rows) => set!(hash_map, rows),
         }
     }
 
@@ -221,22 +230,8 @@ impl Overlay {
             true => Cells::Hashed(HashMap::new()),
             false => Cells::Ordered(BTreeMap::new()),
         });
-        let key = Key::new(key);
-        self.bytes += cell.bytes();
-        match rows.get_mut(&key) {
-            None => {
-                self.bytes += key_bytes;
-                rows.insert(key, cell);
-            }
-            Some(old) if cell.value.is_none() && old.is_first => {
-                self.bytes -= key_bytes + old.bytes();
-                rows.remove(&key);
-            }
-            Some(old) => {
-                self.bytes -= old.bytes();
-                old.value = cell.value;
-            }
-        }
+        self.bytes += key_bytes + cell.bytes();
+        self.bytes -= rows.set(Key::new(key), cell, key_bytes);
     }
 
     fn range(&self, span: &Span) -> impl Iterator<Item = ((u8, &Bytes), &Option<Bytes>)> {
@@ -258,6 +253,8 @@ pub(super) struct Frozen {
 pub(super) struct Live<M> {
     pub machine: M,
     pub unflushed: Overlay,
+    /// Bytes of rows that the machine has not made yet.
+    pub unmade_bytes: u64,
     /// Bytes put into `unflushed`, replaced ones too.
     pub put_bytes: u64,
     pub frozen: Option<Arc<Frozen>>,
@@ -273,6 +270,7 @@ pub(super) struct Live<M> {
 
 impl<M> Live<M> {
     pub fn absorb(&mut self, batch: Batch, now: Duration) {
+        self.unmade_bytes = batch.unmade_bytes.unwrap_or(self.unmade_bytes);
         if let Some(applied) = batch.applied {
             let before = self.applied.map(|id| id.index);
             assert!(before < Some(applied.index), "applied out of order: {applied} after {:?}", self.applied);
@@ -289,7 +287,7 @@ impl<M> Live<M> {
 
     /// Bytes held in memory until they are flushed.
     pub fn pending_bytes(&self) -> u64 {
-        self.unflushed.bytes + self.frozen.as_ref().map_or(0, |frozen| frozen.overlay.bytes)
+        self.unflushed.bytes + self.unmade_bytes + self.frozen.as_ref().map_or(0, |frozen| frozen.overlay.bytes)
     }
 }
 

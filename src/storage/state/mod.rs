@@ -90,7 +90,7 @@ impl Default for Options {
 impl Options {
     /// Whether so much is unflushed that a flush must begin.
     fn is_due<M>(&self, live: &Live<M>) -> bool {
-        live.unflushed.bytes() >= self.unflushed_bytes_soft || live.put_bytes >= self.put_bytes_max
+        live.unflushed.bytes() + live.unmade_bytes >= self.unflushed_bytes_soft || live.put_bytes >= self.put_bytes_max
     }
 }
 
@@ -101,6 +101,14 @@ pub trait Cover: Send + Sync + 'static {
 
     /// Calls `done` once everything queued before is synced.
     fn sync(&self, done: Box<dyn FnOnce(Result<(), io::Error>) + Send>);
+}
+
+/// What a machine adds when rows are frozen for a flush. Both are called with the view locked.
+pub struct Completion<M> {
+    /// Puts the rows that it had not made yet.
+    pub rows: fn(&mut M, &mut Batch),
+    /// The number noted with the flush, of the machine whose rows are all made.
+    pub mark: fn(&M) -> u64,
 }
 
 /// Room a state takes, in bytes.
@@ -140,8 +148,7 @@ struct Inner<M> {
     wake: Arc<Wake>,
     /// The greatest number a state file was given.
     last_file: AtomicU64,
-    /// The number noted of the machine with every flush.
-    mark: OnceLock<fn(&M) -> u64>,
+    completion: OnceLock<Completion<M>>,
 }
 
 impl<M> Inner<M> {
@@ -183,6 +190,7 @@ impl<M: Send + Sync + 'static> State<M> {
         let live = Live {
             machine,
             unflushed,
+            unmade_bytes: 0,
             put_bytes: 0,
             frozen: None,
             base,
@@ -206,7 +214,7 @@ impl<M: Send + Sync + 'static> State<M> {
             fault: Arc::default(),
             wake: Arc::default(),
             last_file: AtomicU64::new(last_file),
-            mark: OnceLock::new(),
+            completion: OnceLock::new(),
         });
         let flusher = inner.clone();
         let worker =
@@ -228,7 +236,7 @@ impl<M: Send + Sync + 'static> State<M> {
         self.inner.live.read().expect(HEALTHY).flushed
     }
 
-    /// Applies one entry: `f` changes the machine and says which rows change; all of it is seen at once. Blocking while more than
+    /// Applies entries: `f` changes the machine and says which rows change; all of it is seen at once. Blocking while more than
     /// the hard limit is unflushed; one batch may go above it.
     ///
     /// After a final failure it still applies, in memory only, so that nobody hangs while the process ends.
@@ -241,6 +249,7 @@ impl<M: Send + Sync + 'static> State<M> {
             let result = f(&mut live.machine, &mut batch);
             let was_clean = live.dirty_since.is_none();
             let was_due = self.inner.options.is_due(&live);
+            live = self.inner.split(live, Mutant::HalfARoundIsSeen);
             live.absorb(batch, now);
             self.inner.fault.set_pending_bytes(live.pending_bytes());
             let began = was_clean && live.dirty_since.is_some();
@@ -280,17 +289,18 @@ impl<M: Send + Sync + 'static> State<M> {
         Ok(Snapshot::new(base, self.inner.fault.clone()))
     }
 
-    /// Has `mark` taken of the machine with every flush from now on, for [`State::marked_snapshot`]. Later calls change nothing.
-    pub fn mark_flushes(&self, mark: fn(&M) -> u64) {
-        let _ = self.inner.mark.set(mark);
+    /// Has the machine complete every flush from now on, and leave its mark for [`State::marked_snapshot`]. To be called before the
+    /// first update; later calls change nothing.
+    pub fn complete_flushes(&self, completion: Completion<M>) {
+        let _ = self.inner.completion.set(completion);
     }
 
     /// As [`State::snapshot`], with the mark of the machine these rows came from; without one if nothing was flushed since
-    /// [`State::mark_flushes`] and more was applied.
+    /// [`State::complete_flushes`] and more was applied.
     pub fn marked_snapshot(&self) -> (Snapshot, Option<u64>) {
         let live = self.inner.live.read().expect(HEALTHY);
         let unchanged = live.applied == live.base.head.applied && live.unflushed.is_empty() && live.frozen.is_none();
-        let now = || self.inner.mark.get().filter(|_| unchanged).map(|mark| mark(&live.machine));
+        let now = || self.inner.completion.get().filter(|_| unchanged).map(|completion| (completion.mark)(&live.machine));
         (Snapshot::new(live.base.clone(), self.inner.fault.clone()), live.base_mark.or_else(now))
     }
 
