@@ -111,6 +111,8 @@ pub mod decisions {
     pub mod d0073_a_token_has_a_share {}
     #[doc = include_str!("decisions/0074-content-is-read-whole.md")]
     pub mod d0074_content_is_read_whole {}
+    #[doc = include_str!("decisions/0081-rows-of-what-changes-often-are-made-once.md")]
+    pub mod d0081_rows_of_what_changes_often_are_made_once {}
 }
 
 /// The README's code compiles.

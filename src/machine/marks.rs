@@ -55,7 +55,7 @@ impl RowState {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks {
     marks: Vec<Marked>,
-    /// What their rows may take, overhead included.
+    /// Bytes that their rows take at most, overhead included.
     bytes: u64,
 }
 

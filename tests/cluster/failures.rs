@@ -152,7 +152,7 @@ async fn digests_agree_at_the_same_index() {
     }
     let local = v1::StatusRequest { local: true, ..Default::default() };
     let applied = cluster.raw(1).status(local).await.expect("alive").into_inner().nodes[0].applied.expect("something is applied");
-    // Digests are kept after every 64th index and at the last applied one; all stand still at it once they have it.
+    // Digests are kept after every 1024th index and at the last applied one; all stand still at it once they have it.
     let request = v1::StatusRequest { digest_at: applied, timeout_ms: 5000, local: false };
     let nodes = cluster.raw(2).status(request).await.expect("alive").into_inner().nodes;
     let digests: Vec<_> = nodes.iter().map(|node| (node.digest_index, node.digest)).collect();

@@ -103,7 +103,7 @@ pub trait Cover: Send + Sync + 'static {
     fn sync(&self, done: Box<dyn FnOnce(Result<(), io::Error>) + Send>);
 }
 
-/// What a machine adds when rows are frozen for a flush. Both are called with the view locked.
+/// The part of a machine in a flush. Both functions are called with the view locked, when rows are frozen.
 pub struct Completion<M> {
     /// Puts the rows that it had not made yet.
     pub rows: fn(&mut M, &mut Batch),
