@@ -44,7 +44,7 @@ fn number(row: &Value, path: &str) -> f64 {
 #[test]
 fn load_is_measured_counted_and_audited_on_a_cluster_of_its_own() {
     // However long that takes here: what is asserted depends on how much was done, not on how fast.
-    let short = ["--seconds", "100ms", "--at-least", "400", "--warm-up", "0s", "--callers", "4", "--keys", "50"];
+    let short = ["--seconds", "100ms", "--at-least", "400", "--warm-up", "0s", "--callers", "4", "--clients", "2", "--keys", "50"];
     let rows = rows("micro", &[&["save", "w3", "update-hot", "turn", "agent-sessions"], &short[..]].concat());
     let names: Vec<&str> = rows.iter().filter_map(|row| row["workload"].as_str()).collect();
     assert_eq!(names, ["save", "load", "update-hot", "turn", "agent-sessions"]);
@@ -54,6 +54,7 @@ fn load_is_measured_counted_and_audited_on_a_cluster_of_its_own() {
             assert!(number(row, path) > 0.0, "{path} in {row:#}");
         }
         assert!(number(row, "/per_operation/client_wire_bytes/median") > 0.0, "{row:#}");
+        assert!(number(row, "/per_operation/client_cpu_ms/median") >= 0.0, "{row:#}");
     }
     for row in rows.iter().filter(|row| row["workload"] != "load") {
         assert!(number(row, "/per_operation/log_bytes/median") > 0.0, "{row:#}");

@@ -419,6 +419,9 @@ pub struct Bench {
     /// Calls at once; several numbers make several measurements [default: by workload]
     #[arg(long, value_name = "COUNT,...", value_delimiter = ',', value_parser = callers)]
     pub callers: Vec<usize>,
+    /// Clients that the callers share, each with a connection: no more than there are callers
+    #[arg(long, value_name = "COUNT", value_parser = callers, default_value = "4")]
+    pub clients: usize,
     /// How long each run is measured, e.g. 10, 500ms
     #[arg(long, value_name = "DURATION", value_parser = window, default_value = "10s")]
     pub seconds: Duration,

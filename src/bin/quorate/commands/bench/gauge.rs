@@ -29,6 +29,8 @@ pub struct Gauge {
 pub struct Reading {
     /// `None`: not known, or a node has gone.
     pub usage: Option<ProcessUsage>,
+    /// This process's: the clients', and that of making the load.
+    pub client: Option<ProcessUsage>,
     /// Everybody's.
     pub loopback_bytes: Option<u64>,
     /// `None`: not every node answered.
@@ -74,7 +76,8 @@ impl Gauge {
             true => None,
             false => ProcessUsage::of_all(self.pids.iter().copied()).ok(),
         };
-        Reading { usage, loopback_bytes: loopback_bytes().ok(), counters: self.counters().await }
+        let client = ProcessUsage::of_all([std::process::id()]).ok();
+        Reading { usage, client, loopback_bytes: loopback_bytes().ok(), counters: self.counters().await }
     }
 
     async fn counters(&self) -> Option<Counters> {

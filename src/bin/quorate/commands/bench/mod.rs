@@ -31,8 +31,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Workloads without any named.
 const DEFAULT: [Workload; 3] = [Workload::Save, Workload::Load, Workload::Turn];
 const RUNS: u32 = 3;
-/// Clients the callers share, at most: an application has one or a few.
-const CLIENTS_MAX: usize = 4;
 /// Least bytes of text values are cut from.
 const CORPUS_BYTES: usize = 4 << 20;
 
@@ -178,7 +176,7 @@ impl Bench {
 
     /// The clients that so many callers share.
     fn clients(&self, callers: usize) -> Result<Vec<Client>, Failure> {
-        (0..callers.min(CLIENTS_MAX)).map(|_| self.client()).collect()
+        (0..callers.min(self.args.clients)).map(|_| self.client()).collect()
     }
 
     async fn gauge(&self) -> Result<Gauge, Failure> {

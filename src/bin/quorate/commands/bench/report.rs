@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
+use quorate::env::ProcessUsage;
 use quorate::testing::load::{Run, Spread};
 use serde_json::{Map, Value, json};
 
@@ -158,9 +159,9 @@ impl Row {
         })
     }
 
-    fn cpu_ms(&self) -> Option<Spread> {
+    fn cpu_ms(&self, of: impl Fn(&Reading) -> Option<ProcessUsage>) -> Option<Spread> {
         self.per_operation(|before, after| {
-            let (before, after) = both(before.usage, after.usage)?;
+            let (before, after) = both(of(before), of(after))?;
             Some(after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1000.0)
         })
     }
@@ -212,7 +213,7 @@ impl Row {
             ms(0.99),
             ms(0.999),
             spread_text(self.spread(|run| millis(run.max())), |ms| format!("{ms:.1} ms")),
-            spread_text(self.cpu_ms(), |ms| format!("{ms:.4} ms")),
+            spread_text(self.cpu_ms(|reading| reading.usage), |ms| format!("{ms:.4} ms")),
             self.memory_bytes.map_or_else(|| "-".into(), output::size),
             bytes(self.disk_bytes()),
             bytes(self.counted(|counters| counters.log_bytes)),
@@ -262,7 +263,8 @@ impl Row {
                 "max": spread_json(self.spread(|run| millis(run.max()))),
             },
             "per_operation": {
-                "cpu_ms": spread_json(self.cpu_ms()),
+                "cpu_ms": spread_json(self.cpu_ms(|reading| reading.usage)),
+                "client_cpu_ms": spread_json(self.cpu_ms(|reading| reading.client)),
                 "disk_bytes": spread_json(self.disk_bytes()),
                 "log_bytes": spread_json(self.counted(|counters| counters.log_bytes)),
                 "peer_wire_bytes": spread_json(self.counted(|counters| counters.peer_bytes)),
