@@ -73,6 +73,8 @@ pub mod decisions {
     pub mod d0011_a_full_disk_is_survived_not_foreseen {}
     #[doc = include_str!("decisions/0012-the-clients-task-owns-its-table.md")]
     pub mod d0012_the_clients_task_owns_its_table {}
+    #[doc = include_str!("decisions/0013-one-operation-in-a-message.md")]
+    pub mod d0013_one_operation_in_a_message {}
     #[doc = include_str!("decisions/0021-a-read-index-of-our-own.md")]
     pub mod d0021_a_read_index_of_our_own {}
     #[doc = include_str!("decisions/0022-a-stand-in-for-a-histogram.md")]
