@@ -6,8 +6,9 @@
 //!                                       └──> the other peers, if that is slow ── ┘
 //! ```
 //!
-//! A round asks only as many peers as make a majority with this node, since each question costs both sides as much as a read. The others
-//! are asked once those are slow, and the peers that confirm such a round are asked first from then on.
+//! A round that many reads share asks only as many peers as make a majority with this node, since each question costs both sides as much as
+//! a read. The others are asked once those are slow, and the peers that confirm such a round are asked first from then on. A round for few
+//! reads asks all at once: the first to answer decides how long it takes.
 //!
 //! A confirmed round means that no other leader committed anything before the round began: a majority's votes, looked at after that,
 //! were this leader's, and a later leader needs one of them to have moved on before. The view a read is then answered from holds
@@ -36,6 +37,8 @@ use crate::wire::peer::v1 as peer;
 const WAIT: Duration = Duration::from_millis(100);
 /// How long the peers that were asked first may take before the others are asked too.
 const WAIT_FOR_FEW: Duration = Duration::from_millis(2);
+/// A round asks few peers if it is for so many reads.
+const MANY_READS: usize = 8;
 /// Pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(50);
 /// Rounds not sent yet on one stream; a peer that takes no more is left out.
@@ -98,11 +101,11 @@ impl Confirmer {
     }
 
     /// Whether it is certain that, when this was called, no other leader had committed anything, and that this node has applied
-    /// everything acknowledged by then. Cancel safe.
-    pub async fn confirm(&self) -> bool {
+    /// everything acknowledged by then. `reads`: for so many. Cancel safe.
+    pub async fn confirm(&self, reads: usize) -> bool {
         let context = &self.context;
         let began = context.env.clock.now();
-        let Some(Begun { leader, number, mut confirmed }) = self.begin() else { return false };
+        let Some(Begun { leader, number, mut confirmed }) = self.begin(reads) else { return false };
         let is_confirmed = match tokio::time::timeout(WAIT_FOR_FEW, &mut confirmed).await {
             Ok(ended) => ended.is_ok(),
             Err(_) => {
@@ -116,7 +119,7 @@ impl Confirmer {
         is_confirmed
     }
 
-    fn begin(&self) -> Option<Begun> {
+    fn begin(&self, reads: usize) -> Option<Begun> {
         let context = &self.context;
         let (vote, voters) = {
             let metrics = context.raft.metrics();
@@ -140,6 +143,9 @@ impl Confirmer {
         let request = peer::ConfirmRequest { route: None, round: number, vote: Some(vote_to_wire(&vote)) };
         let unasked = rounds.ask_few(context.me(), &voters, &request);
         rounds.open.insert(number, Round { voters, confirmed: BTreeSet::new(), request, unasked, asks_all: false, done });
+        if reads < MANY_READS {
+            rounds.ask_all(number);
+        }
         rounds.on_confirmed(context.me(), number);
         Some(Begun { leader, number, confirmed })
     }

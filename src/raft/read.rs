@@ -66,8 +66,8 @@ impl Read {
 ///
 /// openraft's way takes calls to every follower that wait behind its appends, so it is the second one: after a change of leader, or
 /// where the peers do not answer, and it knows how to refuse.
-async fn read_index(reads: &Reads) -> Result<(), Refusal> {
-    if mutant::is(Mutant::ReadWithoutReadIndex) || reads.confirmer.confirm().await {
+async fn read_index(reads: &Reads, count: usize) -> Result<(), Refusal> {
+    if mutant::is(Mutant::ReadWithoutReadIndex) || reads.confirmer.confirm(count).await {
         return Ok(());
     }
     let context = &reads.context;
@@ -99,7 +99,7 @@ pub async fn answer(reads: &Reads, batch: Vec<Read>) {
     if linearizable.is_empty() {
         return;
     }
-    match read_index(reads).await {
+    match read_index(reads, linearizable.len()).await {
         Ok(()) => answer_from_view(reads, linearizable).await,
         Err(refusal) => linearizable.into_iter().for_each(|read| read.refuse(refusal.clone())),
     }

@@ -68,7 +68,7 @@ async fn ask_majority(context: &NodeContext, confirmer: &Confirmer) {
         let wait = (context.leadership.quorum().patience() / 2).saturating_sub(age);
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
-        } else if confirmer.confirm().await {
+        } else if confirmer.confirm(1).await {
             return;
         } else {
             tokio::time::sleep(ASK_AGAIN).await;
