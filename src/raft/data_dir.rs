@@ -15,14 +15,9 @@ use crate::storage::log::{self, Log};
 use crate::storage::state::{self, Cover, State};
 use crate::types::{NodeId, set_log_hash_key};
 
-/// The directory is missing, foreign, locked or damaged: a person must look. The text says how to fix it.
-#[derive(Debug)]
-pub struct Error(String);
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+text_error! {
+    /// The directory is missing, foreign, locked or damaged: a person must look. The text says how to fix it.
+    Error(String)
 }
 
 fn named(error: impl fmt::Display) -> Error {

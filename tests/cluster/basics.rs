@@ -73,8 +73,7 @@ async fn a_stream_answers_every_operation_by_its_tag_and_ends_with_its_requests(
 #[tokio::test]
 async fn the_largest_value_passes_through_a_follower_and_back() {
     let cluster = Cluster::start_for_large_writes(3).await;
-    let leader = cluster.leader(1).await;
-    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (_, follower) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(follower).await;
     let value = Bytes::from((0..16 << 20).map(|n: u32| (n ^ (n >> 8)) as u8).collect::<Vec<u8>>());
     let save = caller.save_of("large", value.clone());

@@ -10,8 +10,7 @@ use super::rig::{Cluster, version};
 #[tokio::test]
 async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
     let mut cluster = Cluster::start(3).await;
-    let leader = cluster.leader(1).await;
-    let survivor = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (leader, survivor) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(survivor).await;
     for n in 0..20 {
         let save = caller.save_of(&format!("s{n}"), format!("value {n}"));
@@ -31,8 +30,7 @@ async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
 #[tokio::test]
 async fn a_stopped_leader_hands_over_and_its_open_clients_go_on_elsewhere() {
     let mut cluster = Cluster::start(3).await;
-    let leader = cluster.leader(1).await;
-    let survivor = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (leader, survivor) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(leader).await;
     let save = caller.save_of("s", "before");
     caller.attempt(&save).await.expect("never refuses");
@@ -50,12 +48,8 @@ async fn a_cluster_that_was_killed_whole_has_everything_after_its_restart() {
     let mut caller = cluster.caller(2).await;
     let save = caller.save_of("s", "kept");
     let before = caller.attempt(&save).await.expect("never refuses");
-    for node in 1..=3 {
-        cluster.kill(node).await;
-    }
-    for node in 1..=3 {
-        cluster.start_node(node).await;
-    }
+    cluster.kill_each(1..=3).await;
+    cluster.start_each(1..=3).await;
     assert_eq!(caller.value("s").await.as_deref(), Some(&b"kept"[..]));
     assert_eq!(caller.settle(&save).await, before, "the client table survived too");
 }
@@ -63,14 +57,11 @@ async fn a_cluster_that_was_killed_whole_has_everything_after_its_restart() {
 #[tokio::test]
 async fn without_a_quorum_every_call_ends_within_its_deadline_and_says_why() {
     let mut cluster = Cluster::start(3).await;
-    let leader = cluster.leader(1).await;
-    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (_, follower) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(follower).await;
     let save = caller.save_of("s", "value");
     caller.attempt(&save).await.expect("never refuses");
-    for node in (1..=3).filter(|node| *node != follower) {
-        cluster.kill(node).await;
-    }
+    cluster.kill_each((1..=3).filter(|node| *node != follower)).await;
     let deadline = Instant::now() + super::rig::PATIENCE;
     let write = caller.save_of("s", "lost");
     // At first the follower may still be waiting for a leader it believes in; soon it knows of none.
@@ -97,9 +88,7 @@ async fn a_leader_that_lost_its_quorum_refuses_reads_and_leaves_writes_unknown_w
     let mut caller = cluster.caller(leader).await;
     let save = caller.save_of("s", "value");
     caller.attempt(&save).await.expect("never refuses");
-    for node in (1..=3).filter(|node| *node != leader) {
-        cluster.kill(node).await;
-    }
+    cluster.kill_each((1..=3).filter(|node| *node != leader)).await;
     let asked = Instant::now();
     let write = caller.save_of("s", "perhaps");
     let refusal = caller.attempt_within(&write, 1000).await.expect_err("nobody can commit");
@@ -118,9 +107,7 @@ async fn a_leader_that_lost_its_quorum_refuses_reads_and_leaves_writes_unknown_w
     assert!(events.iter().any(|event| event.kind == "refused"), "{events:?}");
     let read = caller.load_within("s", Consistency::Linearizable, 1000).await.expect_err("no read index without a quorum");
     assert_eq!(read.applied, Applied::No, "{read:?}");
-    for node in (1..=3).filter(|node| *node != leader) {
-        cluster.start_node(node).await;
-    }
+    cluster.start_each((1..=3).filter(|node| *node != leader)).await;
     // Whatever became of the first attempts, one request is applied once.
     assert_eq!(version(&caller.settle(&write).await), 2);
 }

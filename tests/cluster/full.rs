@@ -50,8 +50,7 @@ async fn save_all(caller: &mut Caller, round: u8) {
 }
 
 async fn stays_behind_and_catches_up(cluster: &Cluster, by_snapshot: bool) {
-    let leader = cluster.leader(1).await;
-    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (leader, follower) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(leader).await;
     save_all(&mut caller, 1).await;
     cluster.converged().await.expect("all have the same");

@@ -49,9 +49,7 @@ async fn a_leader_whose_majority_is_gone_is_none_to_anyone_who_asks() {
     let save = caller.save_of("s", "value");
     caller.attempt(&save).await.expect("a healthy cluster never refuses");
     once_led(&cluster, leader, true).await;
-    for node in (1..=3).filter(|node| *node != leader) {
-        cluster.kill(node).await;
-    }
+    cluster.kill_each((1..=3).filter(|node| *node != leader)).await;
     let status = once_led(&cluster, leader, false).await;
     assert_eq!(status.role(), v1::Role::Candidate, "no leader: {status:?}");
     let ready = cluster.get(leader, "/readyz").await;
@@ -68,9 +66,7 @@ async fn a_leader_whose_majority_is_gone_is_none_to_anyone_who_asks() {
     let known = events(&cluster, leader).await;
     assert!(known.iter().any(|event| event.kind == "quorum" && event.detail.starts_with("lost")), "{known:?}");
 
-    for node in (1..=3).filter(|node| *node != leader) {
-        cluster.start_node(node).await;
-    }
+    cluster.start_each((1..=3).filter(|node| *node != leader)).await;
     assert_eq!(version(&caller.settle(&write).await), 2);
     once_led(&cluster, leader, true).await;
 }
@@ -83,15 +79,11 @@ async fn a_learner_of_a_leader_without_a_majority_knows_of_no_leader() {
     once_led(&cluster, 4, true).await;
     let leader = cluster.leader(4).await;
     let mut learner = cluster.caller(4).await;
-    for node in (1..=3).filter(|node| *node != leader) {
-        cluster.kill(node).await;
-    }
+    cluster.kill_each((1..=3).filter(|node| *node != leader)).await;
     once_led(&cluster, 4, false).await;
     let age = stale_age(&mut learner).await.expect("the leader was confirmed once");
     assert!(age >= cluster.config().raft.election_timeout_max, "{age:?}");
-    for node in (1..=3).filter(|node| *node != leader) {
-        cluster.start_node(node).await;
-    }
+    cluster.start_each((1..=3).filter(|node| *node != leader)).await;
     once_led(&cluster, 4, true).await;
 }
 

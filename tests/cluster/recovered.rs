@@ -52,8 +52,7 @@ async fn recovery_begins_behind_a_state_that_is_ahead_of_the_log() {
 #[tokio::test]
 async fn a_member_whose_log_is_far_longer_than_the_leaders_is_sent_a_state_behind_it() {
     let cluster = Cluster::start(3).await;
-    let leader = cluster.leader(1).await;
-    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (leader, follower) = cluster.leader_and_follower().await;
     let route = cluster.route(follower, leader).await;
     let here = cluster.status_of(NodeId(leader)).await.expect("it answers").last_log.expect("it has one");
     let last_index = here + 70_000;

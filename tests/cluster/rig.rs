@@ -89,6 +89,20 @@ impl Cluster {
         self.0.kill(id).await.expect("it runs");
     }
 
+    /// A crash of several processes, one after the other.
+    pub async fn kill_each(&mut self, ids: impl IntoIterator<Item = u64>) {
+        for id in ids {
+            self.kill(id).await;
+        }
+    }
+
+    /// Starts several nodes, one after the other.
+    pub async fn start_each(&mut self, ids: impl IntoIterator<Item = u64>) {
+        for id in ids {
+            self.start_node(id).await;
+        }
+    }
+
     /// A crash of the machine; nothing that was not synced is left.
     pub async fn power_loss(&mut self, id: u64) {
         self.0.power_loss(id, Crash::Lost, 0).await.expect("it runs");
@@ -164,6 +178,12 @@ impl Cluster {
             }
             assert!(Instant::now() < deadline, "no leader");
         }
+    }
+
+    /// Who leads, and a node that does not.
+    pub async fn leader_and_follower(&self) -> (u64, u64) {
+        let leader = self.leader(1).await;
+        (leader, (1..=3).find(|node| *node != leader).expect("three nodes"))
     }
 
     /// `GET` on the admin port of a node: the whole answer.

@@ -38,9 +38,7 @@ async fn the_health_service_and_readiness_say_the_same_and_follow_the_quorum() {
     for check in ["storage", "running", "bootstrapped", "leader", "digest", "clock", "disk"] {
         assert!(ready.contains(&format!("] {check}")), "{check} is not in {ready}");
     }
-    for node in others {
-        cluster.kill(node).await;
-    }
+    cluster.kill_each(others).await;
     wait_health(&cluster, left, ServingStatus::NotServing).await;
     let ready = cluster.get(left, "/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("[-] leader"), "{ready}");
@@ -95,8 +93,7 @@ async fn quiet(cluster: &Cluster) -> quorate::client::ClusterStatus {
 #[tokio::test]
 async fn a_node_counts_its_clients_operations_once_wherever_they_came_in() {
     let cluster = Cluster::start(3).await;
-    let leader = cluster.leader(1).await;
-    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (leader, follower) = cluster.leader_and_follower().await;
     let sum = |status: &quorate::client::ClusterStatus| {
         status.nodes.iter().map(|node| (node.writes, node.reads)).fold((0, 0), |(w, r), (a, b)| (w + a, r + b))
     };

@@ -58,8 +58,7 @@ async fn check_caught_up(cluster: &Cluster, node: u64, last_log: u64, round: usi
 #[tokio::test]
 async fn follower_that_was_away_while_the_log_was_purged_catches_up_by_snapshot() {
     let mut cluster = forgetful().await;
-    let leader = cluster.leader(1).await;
-    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (leader, follower) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(leader).await;
     save_many(&mut caller, 1).await;
     let mut other = cluster.caller(leader).await;
@@ -84,8 +83,7 @@ async fn follower_that_was_away_while_the_log_was_purged_catches_up_by_snapshot(
 #[tokio::test]
 async fn follower_that_installs_a_snapshot_is_not_outrun_by_purging() {
     let mut cluster = forgetful().await;
-    let leader = cluster.leader(1).await;
-    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (leader, follower) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(leader).await;
     save_many(&mut caller, 1).await;
     let last_log = leave_behind(&mut cluster, &mut caller, follower, 2).await;
@@ -111,8 +109,7 @@ async fn follower_that_installs_a_snapshot_is_not_outrun_by_purging() {
 #[tokio::test]
 async fn follower_killed_at_any_point_of_an_install_catches_up_after_its_restart() {
     let mut cluster = forgetful().await;
-    let leader = cluster.leader(1).await;
-    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (leader, follower) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(leader).await;
     save_many(&mut caller, 1).await;
     for (round, operations) in (2..).zip([0, 2, 5, 9, 14, 20]) {
@@ -238,8 +235,7 @@ async fn snapshot_of_what_its_leader_has_appended_changes_nothing() {
 #[tokio::test]
 async fn an_id_is_never_used_again_though_its_node_is_gone_and_all_others_were_restarted() {
     let mut cluster = forgetful().await;
-    let leader = cluster.leader(1).await;
-    let follower = (1..=3).find(|node| *node != leader).expect("three nodes");
+    let (leader, follower) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(leader).await;
     save_many(&mut caller, 1).await;
     cluster.kill(follower).await;
@@ -256,12 +252,8 @@ async fn an_id_is_never_used_again_though_its_node_is_gone_and_all_others_were_r
         others.all(|other| other.purged.is_some_and(|purged| purged > removed))
     };
     cluster.wait_for("the log to be purged beyond the removal", purged).await.expect("little is kept");
-    for id in (1..=3).filter(|node| *node != follower) {
-        cluster.kill(id).await;
-    }
-    for id in 1..=3 {
-        cluster.start_node(id).await;
-    }
+    cluster.kill_each((1..=3).filter(|node| *node != follower)).await;
+    cluster.start_each(1..=3).await;
     check_caught_up(&cluster, follower, removed, 2).await;
     let client = cluster.client();
     assert_eq!(client.transfer_leadership(Some(follower.into()), PATIENCE).await.expect("it has caught up").0, follower);

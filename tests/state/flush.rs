@@ -22,8 +22,7 @@ fn a_new_state_is_empty_and_so_is_it_when_opened_again() {
 
 #[test]
 fn a_read_merges_unflushed_over_frozen_over_the_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (_dir, rig) = Rig::fresh();
     rig.apply(1, &[(1, "a", Some(b"1")), (1, "b", Some(b"1")), (1, "c", Some(b"1")), (2, "a", Some(b"1"))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
     rig.apply(2, &[(1, "a", None), (1, "b", Some(b"2")), (1, "d", Some(b"2"))]);
@@ -75,8 +74,7 @@ fn values_of_any_size_and_keys_that_are_prefixes_survive_reopening_and_replacing
 
 #[test]
 fn reopening_gives_exactly_what_was_flushed() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (dir, rig) = Rig::fresh();
     rig.apply(5, &[(1, "a", Some(b"5"))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
     let flushed = rig.check();
@@ -89,8 +87,7 @@ fn reopening_gives_exactly_what_was_flushed() {
 
 #[test]
 fn an_entry_without_rows_is_flushed_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (dir, rig) = Rig::fresh();
     rig.apply(5, &[]);
     assert_eq!(rig.flusher.run(), Step::After(Duration::from_secs(2)));
     assert!(matches!(rig.flush(), Some(Ok(()))));
@@ -100,8 +97,7 @@ fn an_entry_without_rows_is_flushed_too() {
 
 #[test]
 fn the_state_is_never_flushed_ahead_of_the_log() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (_dir, rig) = Rig::fresh();
     rig.apply(5, &[(1, "a", Some(b"5"))]);
     let (sender, answers) = mpsc::channel();
     rig.state.flush(Box::new(move |result| sender.send(result).unwrap()));
@@ -163,8 +159,7 @@ fn an_update_above_the_hard_limit_waits_for_a_flush() {
 
 #[test]
 fn a_log_that_fails_ends_the_state_and_tells_everybody() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (_dir, rig) = Rig::fresh();
     let (sender, answers) = mpsc::channel();
     let (waiter, hook, late) = (sender.clone(), sender.clone(), sender);
     rig.apply(1, &[(1, "a", Some(b"1"))]);
@@ -183,8 +178,7 @@ fn a_log_that_fails_ends_the_state_and_tells_everybody() {
 
 #[test]
 fn every_view_sees_one_instant_while_entries_apply_and_flush() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (dir, rig) = Rig::fresh();
     rig.log.cover(u64::MAX);
     const ENTRIES: u64 = 300;
     std::thread::scope(|threads| {
@@ -237,8 +231,7 @@ fn corrupt(dir: &std::path::Path, marker: &[u8]) {
 
 #[test]
 fn a_flipped_bit_in_a_row_is_damage_and_not_a_missing_row() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (dir, rig) = Rig::fresh();
     rig.apply(1, &[(1, "a", Some(b"fine")), (2, "secret-key", Some(&[b"marker-of-the-row", &[9u8; 30_000][..]].concat()))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
     drop(rig);
@@ -266,8 +259,7 @@ fn a_flipped_bit_in_a_row_is_damage_and_not_a_missing_row() {
 /// The follower that asked for the snapshot is refused; this node must not go on either, since its reads would find the same.
 #[test]
 fn damage_that_a_snapshot_finds_is_final_as_well() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (dir, rig) = Rig::fresh();
     rig.apply(1, &[(1, "a", Some(b"fine")), (2, "b", Some(&[b"marker-of-the-row", &[9u8; 30_000][..]].concat()))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
     drop(rig);
@@ -284,8 +276,7 @@ fn damage_that_a_snapshot_finds_is_final_as_well() {
 
 #[test]
 fn a_lost_or_damaged_pointer_or_file_is_damage_and_not_a_fresh_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (dir, rig) = Rig::fresh();
     rig.apply(1, &[(1, "a", Some(b"1"))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
     drop(rig);
@@ -309,8 +300,7 @@ fn a_lost_or_damaged_pointer_or_file_is_damage_and_not_a_fresh_start() {
 /// What was replaced or deleted lies in free pages; in another file it does not. Views of before read on.
 #[test]
 fn a_state_in_another_file_holds_nothing_that_was_deleted() {
-    let dir = tempfile::tempdir().unwrap();
-    let rig = Rig::open(dir.path()).unwrap();
+    let (dir, rig) = Rig::fresh();
     let gone = b"to be erased ".repeat(20_000);
     rig.apply(1, &[(1, "gone", Some(&gone)), (1, "same", Some(&gone)), (1, "kept", Some(b"kept"))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
@@ -341,8 +331,7 @@ fn a_view_that_is_kept_costs_the_file_whatever_is_flushed_while_it_lives() {
     const FLUSHES: u64 = 24;
     let keys: Vec<String> = (0..64).map(|key| format!("key {key:02}")).collect();
     let grown = |keeps_view: bool| {
-        let dir = tempfile::tempdir().unwrap();
-        let rig = Rig::open(dir.path()).unwrap();
+        let (_dir, rig) = Rig::fresh();
         let overwrite = |round: u64| {
             let value = vec![round as u8; 16 << 10];
             let rows: Vec<_> = keys.iter().map(|key| (1, key.as_str(), Some(&value[..]))).collect();

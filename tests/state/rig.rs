@@ -145,6 +145,13 @@ pub fn options() -> Options {
 }
 
 impl Rig {
+    /// In a new directory, which stays as long as the first value.
+    pub fn fresh() -> (tempfile::TempDir, Self) {
+        let dir = tempfile::tempdir().unwrap();
+        let rig = Self::open(dir.path()).unwrap();
+        (dir, rig)
+    }
+
     pub fn open(dir: &Path) -> Result<Self, Error> {
         Self::open_on(Env::real(), dir, options())
     }

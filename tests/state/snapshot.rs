@@ -56,8 +56,7 @@ fn a_snapshot_is_of_the_last_flush_whatever_comes_later() {
 #[test]
 fn an_install_replaces_unflushed_and_frozen_rows_and_older_views_still_read_theirs() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = filled(from.path());
-    let target = Rig::open(to.path()).unwrap();
+    let (source, target) = (filled(from.path()), Rig::open(to.path()).unwrap());
     target.apply(1, &[(1, "flushed", Some(b"old"))]);
     assert!(matches!(target.flush(), Some(Ok(()))));
     target.apply(2, &[(1, "frozen", Some(b"old"))]);
@@ -130,8 +129,7 @@ fn no_truncated_reordered_or_altered_stream_is_received_and_nothing_changes() {
 #[test]
 fn an_older_snapshot_is_not_installed() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = filled(from.path());
-    let target = Rig::open(to.path()).unwrap();
+    let (source, target) = (filled(from.path()), Rig::open(to.path()).unwrap());
     target.apply(41, &[(1, "newer", Some(b"1"))]);
     let received = target.receive(&frames(source.state.snapshot().unwrap(), 1 << 20), id(40)).unwrap();
     assert!(matches!(target.state.install(received), Err(Error::Invalid { .. })));
@@ -143,8 +141,7 @@ fn an_older_snapshot_is_not_installed() {
 #[test]
 fn a_machine_that_cannot_be_built_is_not_installed() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = filled(from.path());
-    let target = Rig::open(to.path()).unwrap();
+    let (source, target) = (filled(from.path()), Rig::open(to.path()).unwrap());
     let mut receiver = target.state.receive().unwrap();
     frames(source.state.snapshot().unwrap(), 1 << 20).iter().for_each(|frame| receiver.frame(frame).unwrap());
     let refused = receiver.finish(id(40), |_| Err(Error::corrupt_row(1, bytes("a"), "it does not decode")));
@@ -157,8 +154,7 @@ fn a_machine_that_cannot_be_built_is_not_installed() {
 #[test]
 fn a_snapshot_is_installed_only_once_the_log_is_synced_and_a_failed_sync_is_final() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = filled(from.path());
-    let target = Rig::open(to.path()).unwrap();
+    let (source, target) = (filled(from.path()), Rig::open(to.path()).unwrap());
     let stream = frames(source.state.snapshot().unwrap(), 1 << 20);
     let synced = |target: &Rig| {
         let (sender, synced) = std::sync::mpsc::channel();

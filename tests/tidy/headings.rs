@@ -104,7 +104,7 @@ pub fn broken_links(page: &Page, pages: &[Page], exists: impl Fn(&str) -> bool) 
 
 /// Decisions, by the names of their files, that `src/docs/mod.rs` does not show.
 pub fn unlisted_decisions(listing: &str, names: &[String]) -> Violations {
-    let is_listed = |name: &&String| listing.contains(&format!("include_str!(\"decisions/{name}\")"));
+    let is_listed = |name: &&String| listing.contains(&format!(": \"decisions/{name}\","));
     names.iter().filter(|name| !is_listed(name)).map(|name| format!("src/docs/mod.rs: decisions/{name} is not in it")).collect()
 }
 
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_decision_that_rustdoc_does_not_show_is_named() {
         let names = ["0001-a.md", "0002-b.md"].map(str::to_owned);
-        let listing = "#[doc = include_str!(\"decisions/0001-a.md\")]\npub mod d0001_a {}\n// decisions/0002-b.md\n";
+        let listing = "pages! {\n    d0001_a: \"decisions/0001-a.md\",\n}\n// decisions/0002-b.md\n";
         assert_eq!(unlisted_decisions(listing, &names), ["src/docs/mod.rs: decisions/0002-b.md is not in it"]);
     }
 

@@ -2,6 +2,9 @@
 
 use std::io::{self, Write};
 
+use comfy_table::{Row, Table, presets};
+
+use crate::args::Output;
 use crate::failure::{Code, Failure};
 
 /// Writes a JSON document and a line end to stdout. Errors: `BrokenPipe` when the reader has gone.
@@ -15,6 +18,26 @@ pub fn line(text: &str) -> io::Result<()> {
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")?;
     out.flush()
+}
+
+/// Writes a result as the user asked for it.
+pub fn print<T: AsRef<str>>(how: Output, json: impl FnOnce() -> serde_json::Value, text: impl FnOnce() -> T) -> io::Result<()> {
+    match how {
+        Output::Json => self::json(&json()),
+        Output::Table => line(text().as_ref()),
+    }
+}
+
+/// Writes the result of a change, which `done` says in words. Errors: as [`after`].
+pub fn changed(how: Output, done: &str, json: impl FnOnce() -> serde_json::Value) -> Result<(), Failure> {
+    after(done, print(how, json, || done).map_err(Failure::from))
+}
+
+/// A table without lines, for people.
+pub fn table<T: Into<comfy_table::Cell>>(header: impl IntoIterator<Item = T>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(Row::from(header));
+    table
 }
 
 /// Writes bytes to stdout as they are.

@@ -31,10 +31,11 @@ pub async fn health(args: args::Health) -> Result<(), Failure> {
         UNAVAILABLE => false,
         _ => return Err(strange(&port, &answer)),
     };
-    match args.output {
-        Output::Json => output::json(&health_json(port.address(), args.live, good, &answer.body))?,
-        Output::Table => output::line(&output::lines(answer.body.trim_end()))?,
-    }
+    output::print(
+        args.output,
+        || health_json(port.address(), args.live, good, &answer.body),
+        || output::lines(answer.body.trim_end()),
+    )?;
     match (good, args.live) {
         (true, _) => Ok(()),
         (false, true) => Err(Failure::failed(format!("the node serves no more; see its log address={}", port.address()))),
@@ -81,10 +82,7 @@ async fn log_level(args: args::LogLevel) -> Result<(), Failure> {
         401 | 403 => return Err(Failure::failed(format!("no or wrong credentials, nothing changed: {said}; pass --token-file"))),
         _ => return Err(strange(&port, &answer)),
     }
-    match args.output {
-        Output::Json => output::json(&json!({ "address": port.address(), "filter": answer.body.trim() }))?,
-        Output::Table => output::line(&said)?,
-    }
+    output::print(args.output, || json!({ "address": port.address(), "filter": answer.body.trim() }), || &said)?;
     Ok(())
 }
 

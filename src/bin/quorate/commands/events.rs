@@ -1,6 +1,5 @@
 //! `quorate events`: what the asked nodes remember of their past.
 
-use comfy_table::{Table, presets};
 use quorate::client::NodeEvents;
 use serde_json::json;
 
@@ -34,9 +33,7 @@ pub async fn run(args: args::Events) -> Result<(), Failure> {
             })).collect::<Vec<_>>(),
         }))?,
         Output::Table => {
-            let mut table = Table::new();
-            table.load_preset(presets::NOTHING);
-            table.set_header(["AT", "NODE", "EVENT", "DETAIL"]);
+            let mut table = output::table(["AT", "NODE", "EVENT", "DETAIL"]);
             for (at_ms, node, event) in &all {
                 let (kind, detail) = (output::printable(&event.kind), output::printable(&event.detail));
                 table.add_row([output::time(*at_ms), node.to_string(), kind, detail]);

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use comfy_table::{Table, presets};
 use quorate::client::{Client, Error, ErrorKind, Member, MemberChange, Members, NodeId, Role, StatusOptions};
 use serde_json::{Value, json};
 
@@ -48,11 +47,7 @@ pub async fn lead(command: args::Leader) -> Result<(), Failure> {
     client.close().await;
     let leader = handed.map_err(failure)?;
     let done = format!("node {leader} leads");
-    let printed = match args.output {
-        Output::Json => output::json(&json!({ "leader": leader.0 })),
-        Output::Table => output::line(&done),
-    };
-    output::after(&done, printed.map_err(Failure::from))
+    output::changed(args.output, &done, || json!({ "leader": leader.0 }))
 }
 
 /// The failure of a change, with its effect and the next step.
@@ -162,10 +157,7 @@ fn changed(members: &Members, how: Output) -> Result<(), Failure> {
 }
 
 fn print(members: &Members, how: Output) -> Result<(), Failure> {
-    match how {
-        Output::Json => output::json(&document(members))?,
-        Output::Table => output::line(&table(members))?,
-    }
+    output::print(how, || document(members), || table(members))?;
     Ok(())
 }
 
@@ -186,9 +178,7 @@ fn document(members: &Members) -> Value {
 }
 
 fn table(members: &Members) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["NODE", "VOTE", "CLIENT", "PEER", "ADMIN"]);
+    let mut table = output::table(["NODE", "VOTE", "CLIENT", "PEER", "ADMIN"]);
     for member in &members.members {
         let vote = match (member.voter, members.leaving.contains(&member.id)) {
             (true, true) => "leaving",

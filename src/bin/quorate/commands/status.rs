@@ -28,10 +28,7 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
     let result = client.status(options).await;
     client.close().await;
     let status = result.map_err(ask_failure)?;
-    match args.output {
-        Output::Json => output::json(&status_json(&status))?,
-        Output::Table => output::line(&status_table(&status, args.digest_at))?,
-    }
+    output::print(args.output, || status_json(&status), || status_table(&status, args.digest_at))?;
     if let Some(index) = args.digest_at {
         let agree = compared(&status, index, options.timeout)?;
         if args.output == Output::Table {

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use comfy_table::{Table, presets};
 use quorate::client::{ClientFilter, Clients, Dropped};
 use quorate::types::ClientId;
 use serde_json::json;
 
-use crate::args::{self, Output};
+use crate::args;
 use crate::commands::session::{ask_failure, connect};
 use crate::failure::Failure;
 use crate::output;
@@ -35,10 +34,7 @@ async fn list(args: args::ClientsLs) -> Result<(), Failure> {
     let listed = client.clients(&filter(args.which), args.limit, args.cluster.timeout.unwrap_or(TIMEOUT)).await;
     client.close().await;
     let clients = listed.map_err(ask_failure)?;
-    match args.output {
-        Output::Json => output::json(&as_json(&clients))?,
-        Output::Table => output::line(&as_table(&clients))?,
-    }
+    output::print(args.output, || as_json(&clients), || as_table(&clients))?;
     Ok(())
 }
 
@@ -60,15 +56,13 @@ fn as_json(clients: &Clients) -> serde_json::Value {
 
 fn as_table(clients: &Clients) -> String {
     let name = |token: &Option<String>| token.as_deref().map_or_else(|| UNKNOWN.to_owned(), output::printable);
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["TOKEN", "CLIENTS", "OUTCOMES"]);
+    let mut table = output::table(["TOKEN", "CLIENTS", "OUTCOMES"]);
     for of in &clients.tokens {
         table.add_row([name(&of.token), of.clients.to_string(), of.outcomes.to_string()]);
     }
     let mut text = format!("{}\n", table.trim_fmt());
     if !clients.clients.is_empty() {
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(["CLIENT", "TOKEN", "OUTCOMES", "IDLE"]);
+        let mut table = output::table(["CLIENT", "TOKEN", "OUTCOMES", "IDLE"]);
         for client in &clients.clients {
             let idle = humantime::format_duration(Duration::from_secs(client.idle.as_secs())).to_string();
             table.add_row([client.id.0.to_string(), name(&client.token), client.outcomes.to_string(), idle]);
@@ -105,9 +99,5 @@ async fn drop_some(args: args::ClientsDrop) -> Result<(), Failure> {
         let failure = ask_failure(error);
         return Err(Failure { message: format!("{}; before that it {done}", failure.message), ..failure });
     }
-    let printed = match args.output {
-        Output::Json => output::json(&json!({ "clients": all.clients, "outcomes": all.outcomes })),
-        Output::Table => output::line(&done),
-    };
-    output::after(&done, printed.map_err(Failure::from))
+    output::changed(args.output, &done, || json!({ "clients": all.clients, "outcomes": all.outcomes }))
 }

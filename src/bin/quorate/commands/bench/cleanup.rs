@@ -7,7 +7,7 @@ use quorate::types::{Consistency, List, SessionId};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::args::{self, Output};
+use crate::args;
 use crate::commands::session::{connect, read_failure};
 use crate::failure::Failure;
 use crate::output;
@@ -23,10 +23,7 @@ pub async fn run(args: &args::Bench) -> Result<(), Failure> {
     let mut removed = 0;
     let result = remove(&client, &mut removed).await;
     client.close().await;
-    match args.output {
-        Output::Json => output::json(&json!({ "removed": removed }))?,
-        Output::Table => output::line(&format!("removed sessions={removed} prefix={PREFIX}"))?,
-    }
+    output::print(args.output, || json!({ "removed": removed }), || format!("removed sessions={removed} prefix={PREFIX}"))?;
     result
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::exact::{Document, from_base16};
 use super::many::{Ended, Interrupted, Many};
 use super::{close, connect, print, read_bounded, stdin, write_failure};
-use crate::args::{self, Output};
+use crate::args;
 use crate::failure::{Code, Failure};
 use crate::output;
 use crate::progress::Progress;
@@ -74,11 +74,11 @@ pub async fn run(args: args::Import) -> Result<(), Failure> {
     let Import { count: Count { imported, existed, expired, refused }, many, progress, .. } = import;
     drop(progress);
     let done = format!("imported={imported} existed={existed} expired={expired} refused={refused}");
-    let printed = match args.output {
-        Output::Json => output::json(&json!({ "imported": imported, "existed": existed, "expired": expired, "refused": refused })),
-        Output::Table => output::line(&done),
-    };
-    output::after(&done, printed.map_err(Failure::from))?;
+    output::changed(
+        args.output,
+        &done,
+        || json!({ "imported": imported, "existed": existed, "expired": expired, "refused": refused }),
+    )?;
     match result {
         Err(Stop::Interrupted) => {
             let text = "interrupted: not all is imported; typing it again is safe, and with --if-absent continues with the rest";

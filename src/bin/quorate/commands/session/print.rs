@@ -167,11 +167,7 @@ pub fn is_obeyed(text: &[u8]) -> bool {
 /// The result of a write.
 pub fn written(id: &str, written: &Written, how: Output) -> Result<(), Failure> {
     let done = format!("saved version={} revision={}", written.version, written.revision);
-    let printed = match how {
-        Output::Json => output::json(&written_json(id, written)),
-        Output::Table => output::line(&done),
-    };
-    output::after(&done, printed.map_err(Failure::from))
+    output::changed(how, &done, || written_json(id, written))
 }
 
 /// A written version as JSON.

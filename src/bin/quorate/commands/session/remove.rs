@@ -137,11 +137,7 @@ async fn several(client: &Client, ids: &[String], args: &args::Rm) -> Result<(),
     let Count { deleted, absent, failure } = count;
     let unknown = many.open();
     let done = format!("deleted={deleted} absent={absent}");
-    let printed = match args.output {
-        Output::Json => output::json(&json!({ "deleted": deleted, "absent": absent, "unknown": unknown })),
-        Output::Table => output::line(&done),
-    };
-    output::after(&done, printed.map_err(Failure::from))?;
+    output::changed(args.output, &done, || json!({ "deleted": deleted, "absent": absent, "unknown": unknown }))?;
     let again = format!("typing it again is safe deleted={deleted} unknown={unknown}");
     match (failure, begun, drained) {
         (Some(failure), ..) => Err(Failure { message: format!("{}; {again}", failure.message), ..failure }),

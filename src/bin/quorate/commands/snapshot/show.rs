@@ -11,10 +11,7 @@ use crate::output;
 
 /// Prints it.
 pub fn verified(path: &Path, verified: &Verified, how: Output) -> Result<(), Failure> {
-    match how {
-        Output::Json => output::json(&document(path, verified))?,
-        Output::Table => output::line(&lines(path, verified))?,
-    }
+    output::print(how, || document(path, verified), || lines(path, verified))?;
     Ok(())
 }
 

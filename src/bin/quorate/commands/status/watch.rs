@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use quorate::client::{ClusterStatus, NodeStatus, StatusOptions};
 use serde_json::{Value, json};
 
@@ -105,9 +105,7 @@ fn json_of(status: &ClusterStatus, lines: &[Changes]) -> Value {
 }
 
 fn table(status: &ClusterStatus, lines: &[Changes]) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header([
+    let mut table = output::table([
         "NODE",
         "ROLE",
         "TERM",

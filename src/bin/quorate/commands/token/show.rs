@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use comfy_table::{Table, presets};
 use quorate::env::{Env, read_file};
 use quorate::server::auth::{Grant, Tokens};
 use serde_json::{Value, json};
@@ -22,9 +21,7 @@ pub fn list(args: &args::TokenLs) -> Result<(), Failure> {
             output::json(&json!({ "tokens": tokens }))?;
         }
         Output::Table => {
-            let mut table = Table::new();
-            table.load_preset(presets::NOTHING);
-            table.set_header(["NAME", "SCOPES", "PREFIXES", "ENDS"]);
+            let mut table = output::table(["NAME", "SCOPES", "PREFIXES", "ENDS"]);
             for grant in tokens.iter() {
                 table.add_row([grant.name.to_string(), scopes(grant), prefixes(grant), end(grant, now_ms)]);
             }
