@@ -45,6 +45,22 @@ pub struct Share {
     live: Arc<Live>,
 }
 
+/// A bucket that leaks: what is taken makes the next one due later. When that is, in microseconds of the node's monotonic clock.
+#[derive(Default)]
+struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// How far ahead of its time one would be that comes now; 0: it is due.
+    fn ahead_us(&self, now: Duration) -> u64 {
+        self.0.load(Ordering::Relaxed).saturating_sub(now.as_micros() as u64)
+    }
+
+    fn take(&self, takes_us: u64, now: Duration) {
+        let due_us = self.0.load(Ordering::Relaxed).max(now.as_micros() as u64);
+        self.0.store(due_us.saturating_add(takes_us), Ordering::Relaxed);
+    }
+}
+
 /// The counts of one token.
 #[derive(Default)]
 struct Live {
@@ -53,10 +69,8 @@ struct Live {
     in_flight: Arc<AtomicU64>,
     /// Loaded content that waits for its readers.
     loaded: Arc<AtomicU64>,
-    /// When the next new id is due, in microseconds of the node's monotonic clock; see [`Share::take_new_id`].
-    due_us: AtomicU64,
-    /// When the next large write is due, in microseconds of the node's monotonic clock; see [`Share::large_is_due`].
-    large_due_us: AtomicU64,
+    new_ids: Bucket,
+    large_bytes: Bucket,
     refused: [AtomicU64; Resource::ALL.len()],
 }
 
@@ -239,22 +253,23 @@ impl Share {
     /// Whether a large write of this token may go while other tokens call: the earlier ones are paid for at the token's rate. A write that is
     /// due goes whatever its size, and makes the next one due later. `now`: by the node's monotonic clock.
     pub fn large_is_due(&self, now: Duration) -> bool {
-        match self.portions.of(Resource::LargeBytes).of(LARGE_BYTES_PER_SECOND) {
-            None => true,
-            Some(rate) => rate > 0 && self.live.large_due_us.load(Ordering::Relaxed) <= now.as_micros() as u64,
-        }
+        self.large_rate().is_none_or(|rate| rate > 0 && self.live.large_bytes.ahead_us(now) == 0)
+    }
+
+    /// Bytes of large writes per second while other tokens call; `None`: as many as come.
+    fn large_rate(&self) -> Option<u64> {
+        self.portions.of(Resource::LargeBytes).of(LARGE_BYTES_PER_SECOND)
     }
 
     fn take_large(&self, bytes: u64, now: Duration) {
-        let Some(rate) = self.portions.of(Resource::LargeBytes).of(LARGE_BYTES_PER_SECOND) else { return };
-        let takes_us = bytes.saturating_mul(1_000_000).checked_div(rate).unwrap_or(0);
-        let due_us = self.live.large_due_us.load(Ordering::Relaxed).max(now.as_micros() as u64);
-        self.live.large_due_us.store(due_us.saturating_add(takes_us), Ordering::Relaxed);
+        if let Some(rate) = self.large_rate() {
+            self.live.large_bytes.take(bytes.saturating_mul(1_000_000).checked_div(rate).unwrap_or(0), now);
+        }
     }
 
     /// The refusal of a large write whose deadline passes while the token's rate holds it back. Nothing changed.
     pub fn refuse_held_back(&self, bytes: u64) -> Refusal {
-        let rate = self.portions.of(Resource::LargeBytes).of(LARGE_BYTES_PER_SECOND).unwrap_or(LARGE_BYTES_PER_SECOND);
+        let rate = self.large_rate().unwrap_or(LARGE_BYTES_PER_SECOND);
         let advice = "the write waited until its deadline while other tokens called: save less at once, or give it more time";
         self.refuse(Resource::LargeBytes, bytes, rate, advice)
     }
@@ -378,18 +393,16 @@ impl Share {
         matches!(self.portions.of(Resource::StoredBytes), Portion::Of(_))
     }
 
-    /// A bucket that leaks: each new id makes the next one due a little later, and what is due within the burst's time may come now.
+    /// Each new id makes the next one due a little later, and what is due within the burst's time may come now.
     fn take_new_id(&self, rate: u64, now: Duration) -> Result<(), Refusal> {
-        let now_us = now.as_micros() as u64;
         let gap_us = 1_000_000_u64.checked_div(rate).unwrap_or(u64::MAX / 4).max(1);
-        let due_us = self.live.due_us.load(Ordering::Relaxed).max(now_us);
-        let ahead_us = due_us - now_us;
+        let ahead_us = self.live.new_ids.ahead_us(now);
         let most_us = gap_us.saturating_mul(rate.saturating_mul(BURST_SECONDS).saturating_sub(1).max(u64::from(rate > 0)));
         if rate == 0 || ahead_us > most_us {
             let used = (ahead_us / gap_us).max(rate);
             return Err(self.refuse(Resource::NewIds, used, rate, "create sessions more slowly"));
         }
-        self.live.due_us.store(due_us + gap_us, Ordering::Relaxed);
+        self.live.new_ids.take(gap_us, now);
         Ok(())
     }
 

@@ -76,8 +76,7 @@ async fn the_largest_value_passes_through_a_follower_and_back() {
     let (_, follower) = cluster.leader_and_follower().await;
     let mut caller = cluster.caller(follower).await;
     let value = Bytes::from((0..16 << 20).map(|n: u32| (n ^ (n >> 8)) as u8).collect::<Vec<u8>>());
-    let save = caller.save_of("large", value.clone());
-    assert_eq!(version(&caller.settle(&save).await), 1);
+    assert_eq!(version(&caller.saved("large", value.clone()).await), 1);
     assert_eq!(caller.value("large").await, Some(value));
 }
 

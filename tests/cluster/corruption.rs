@@ -24,11 +24,9 @@ const MARK: &str = "REBUILD";
 /// Saves enough for several kept digests, one of it the needle.
 async fn fill(caller: &mut Caller) {
     for n in 0..150 {
-        let save = caller.save_of(&format!("session-{n:03}"), format!("value {n}"));
-        version(&caller.settle(&save).await);
+        version(&caller.saved(&format!("session-{n:03}"), format!("value {n}")).await);
     }
-    let save = caller.save_of("session-with-a-needle", NEEDLE);
-    version(&caller.settle(&save).await);
+    version(&caller.saved("session-with-a-needle", NEEDLE).await);
 }
 
 /// Fills three nodes until all hold the same; gives one that follows.

@@ -123,8 +123,7 @@ async fn an_open_write_of_a_leader_that_is_cut_off_succeeds_for_its_caller_while
 async fn a_load_from_a_leader_that_is_cut_off_is_refused_before_its_deadline() {
     let (cluster, leader, others) = cuttable(3).await;
     let mut caller = cluster.caller(leader).await;
-    let write = caller.save_of("s", "value");
-    caller.settle(&write).await;
+    caller.saved("s", "value").await;
     cluster.cut_off(leader).expect("it is cuttable");
     let refusal = caller.load_within("s", Consistency::Linearizable, 0).await.expect_err("it can't know whether it leads");
     assert_eq!((refusal.kind, refusal.applied), (RefusalKind::NoLeader, Applied::No), "{}", refusal.message);

@@ -17,8 +17,7 @@ async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
         caller.attempt(&save).await.expect("a healthy cluster never refuses");
     }
     cluster.kill(leader).await;
-    let save = caller.save_of("after", "the crash");
-    assert_eq!(version(&caller.settle(&save).await), 1);
+    assert_eq!(version(&caller.saved("after", "the crash").await), 1);
     for n in 0..20 {
         assert_eq!(caller.value(&format!("s{n}")).await, Some(format!("value {n}").into()));
     }
@@ -37,8 +36,7 @@ async fn a_stopped_leader_hands_over_and_its_open_clients_go_on_elsewhere() {
     let _held_open = caller.raw.submit(futures_util::stream::pending()).await.expect("a stream that never asks anything");
     cluster.stop(leader).await;
     let mut caller = caller.at(cluster.raw(survivor));
-    let save = caller.save_of("s", "after");
-    assert_eq!(version(&caller.settle(&save).await), 2);
+    assert_eq!(version(&caller.saved("s", "after").await), 2);
     assert_ne!(cluster.leader(survivor).await, leader);
 }
 

@@ -98,8 +98,7 @@ async fn a_leader_whose_disk_is_full_lets_one_with_room_lead() {
     let leader = cluster.leader(1).await;
     let other = (1..=3).find(|node| *node != leader).expect("three nodes");
     let mut caller = cluster.caller(other).await;
-    let save = caller.save_of("s", vec![1; VALUE_BYTES]);
-    caller.settle(&save).await;
+    caller.saved("s", vec![1; VALUE_BYTES]).await;
     let disk = cluster.sim_disk(leader);
     fill(&disk);
     let another_leads = |status: &ClusterStatus| {
@@ -107,8 +106,7 @@ async fn a_leader_whose_disk_is_full_lets_one_with_room_lead() {
         status.nodes.iter().all(leads) && complains(of(status, leader))
     };
     cluster.wait_for("one with room to lead", another_leads).await.expect("it hands over");
-    let save = caller.save_of("s", vec![2; VALUE_BYTES]);
-    assert_eq!(version(&caller.settle(&save).await), 2);
+    assert_eq!(version(&caller.saved("s", vec![2; VALUE_BYTES]).await), 2);
     disk.set_capacity(None);
     cluster.converged().await.expect("it catches up");
 }
@@ -138,8 +136,7 @@ async fn two_full_of_three_refuse_saves_by_name_and_take_deletes_until_there_is_
     assert!(matches!(deleted.verdict, Verdict::Deleted { .. }), "{deleted:?}");
     assert_eq!(caller.value("s1").await, None);
     disks[0].set_capacity(None);
-    let save = caller.save_of("s2", vec![2; VALUE_BYTES]);
-    assert_eq!(version(&caller.settle(&save).await), 2, "one with room makes a majority");
+    assert_eq!(version(&caller.saved("s2", vec![2; VALUE_BYTES]).await), 2, "one with room makes a majority");
     disks[1].set_capacity(None);
     cluster.converged().await.expect("all catch up");
 }

@@ -68,8 +68,7 @@ async fn a_reader_that_takes_nothing_is_cut_off_when_another_needs_the_room_and_
     let cluster = Cluster::start_for_large_writes(1).await;
     let mut caller = cluster.caller(1).await;
     let large = Bytes::from(vec![7; WRITE_BYTES_MAX as usize - 4096]);
-    let write = caller.save_of("large", large.clone());
-    caller.settle(&write).await;
+    caller.saved("large", large.clone()).await;
 
     // Each holds what its connection may, the last one a little: one after the other, so that the first has stood still longest.
     let each = LOADED_SHARE_BYTES_MAX / WRITE_BYTES_MAX;
@@ -94,8 +93,7 @@ async fn a_reader_that_takes_nothing_is_cut_off_when_another_needs_the_room_and_
     let bytes = gauge(&cluster, 1, "quorate_loaded_bytes").await;
     assert!(bytes > LOADED_BYTES_MAX && bytes <= LOADED_BYTES_MAX + 4 * WRITE_BYTES_MAX, "{bytes}");
     // A save is not held up by it, nor is a small answer: those have a reserve.
-    let write = caller.save_of("small", "value");
-    caller.settle(&write).await;
+    caller.saved("small", "value").await;
     let small = caller.load_within("small", Consistency::Linearizable, 20_000).await;
     assert!(matches!(small, Ok(Loaded::Full(_))), "{small:?}");
 
@@ -114,8 +112,7 @@ async fn a_connection_whose_reader_takes_nothing_holds_its_share_of_what_is_load
     let cluster = Cluster::start_for_large_writes(1).await;
     let mut caller = cluster.caller(1).await;
     let large = Bytes::from(vec![7; WRITE_BYTES_MAX as usize - 4096]);
-    let write = caller.save_of("large", large.clone());
-    caller.settle(&write).await;
+    caller.saved("large", large.clone()).await;
 
     let loads = 2 * LOADED_BYTES_MAX / WRITE_BYTES_MAX;
     let mut greedy = Greedy::load(&cluster, &caller, "large", loads).await;
@@ -200,8 +197,7 @@ async fn connections_that_never_begin_keep_nobody_out_of_any_port() {
     cluster.kill(2).await;
     cluster.start_node(2).await;
     let mut caller = cluster.caller(1).await;
-    let write = caller.save_of("a", "x");
-    caller.settle(&write).await;
+    caller.saved("a", "x").await;
     assert!(gauge(&cluster, 1, "quorate_greetings_dropped_total{port=\"peer\"}").await >= 14);
     assert_eq!(gauge(&cluster, 1, "quorate_connections_refused_total{port=\"peer\"}").await, 0);
     drop((peers, operators, clients));

@@ -18,8 +18,7 @@ async fn leader_that_lost_power_before_its_own_sync_keeps_what_its_followers_ack
     let leader = cluster.leader(1).await;
     // Both talk to that very node, which so gets writes the moment it is back.
     let (mut caller, mut other) = (cluster.caller(leader).await, cluster.caller(leader).await);
-    let first = caller.save_of("s", "synced everywhere");
-    assert_eq!(version(&caller.settle(&first).await), 1);
+    assert_eq!(version(&caller.saved("s", "synced everywhere").await), 1);
 
     let disk = cluster.sim_disk(leader);
     disk.hold_syncs();

@@ -182,8 +182,14 @@ impl Cluster {
 
     /// Who leads, and a node that does not.
     pub async fn leader_and_follower(&self) -> (u64, u64) {
+        let (leader, [follower, _]) = self.roles().await;
+        (leader, follower)
+    }
+
+    /// Who leads of three, and the others.
+    pub async fn roles(&self) -> (u64, [u64; 2]) {
         let leader = self.leader(1).await;
-        (leader, (1..=3).find(|node| *node != leader).expect("three nodes"))
+        (leader, [1, 2, 3].into_iter().filter(|node| *node != leader).collect::<Vec<_>>().try_into().expect("three nodes"))
     }
 
     /// `GET` on the admin port of a node: the whole answer.
@@ -287,6 +293,12 @@ impl Caller {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Saves a plain value blindly until an outcome comes.
+    pub async fn saved(&mut self, id: &str, value: impl Into<Bytes>) -> Outcome {
+        let save = self.save_of(id, value);
+        self.settle(&save).await
     }
 
     /// A load with a deadline in milliseconds.

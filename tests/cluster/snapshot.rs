@@ -27,8 +27,7 @@ async fn forgetful() -> Cluster {
 
 async fn save_many(caller: &mut Caller, round: usize) {
     for n in 0..SAVES {
-        let save = caller.save_of(&format!("s{n}"), vec![round as u8; VALUE_BYTES]);
-        assert_eq!(version(&caller.settle(&save).await), round as u64);
+        assert_eq!(version(&caller.saved(&format!("s{n}"), vec![round as u8; VALUE_BYTES]).await), round as u64);
     }
 }
 
@@ -182,12 +181,9 @@ impl Impostor {
 #[tokio::test]
 async fn snapshot_of_what_its_leader_has_appended_changes_nothing() {
     let mut cluster = Cluster::start(3).await;
-    let leader = cluster.leader(1).await;
-    let followers: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
-    let (node, other) = (followers[0], followers[1]);
+    let (leader, [node, other]) = cluster.roles().await;
     let mut caller = cluster.caller(leader).await;
-    let save = caller.save_of("s", "x");
-    assert_eq!(version(&caller.settle(&save).await), 1);
+    assert_eq!(version(&caller.saved("s", "x").await), 1);
     cluster.converged().await.expect("all replicas are in the same state");
     let instance = Impostor::new(&cluster, leader, node).await.route.to_instance;
     cluster.kill(node).await;

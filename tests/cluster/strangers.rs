@@ -141,9 +141,7 @@ async fn a_member_can_not_speak_with_the_vote_of_another() {
 #[tokio::test]
 async fn a_leader_that_was_removed_may_finish_what_the_vote_it_is_followed_by_says() {
     let mut cluster = Cluster::start(3).await;
-    let leader = cluster.leader(1).await;
-    let followers: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
-    let (node, other) = (followers[0], followers[1]);
+    let (leader, [node, other]) = cluster.roles().await;
     cluster.converged().await.expect("all replicas are in the same state");
     let route = Some(cluster.route(leader, node).await);
     let instances = [cluster.hello(node).await.instance, cluster.hello(other).await.instance];
@@ -160,8 +158,8 @@ async fn a_leader_that_was_removed_may_finish_what_the_vote_it_is_followed_by_sa
         instance: instance.clone(),
     };
     let without = peer::Membership {
-        configs: vec![peer::membership::Config { voters: followers.clone() }],
-        members: followers.iter().zip(&instances).map(|(id, instance)| member(*id, instance)).collect(),
+        configs: vec![peer::membership::Config { voters: vec![node, other] }],
+        members: [node, other].iter().zip(&instances).map(|(id, instance)| member(*id, instance)).collect(),
     };
     let log_id = |index| peer::LogId { term: leads, node: leader, index };
     let payload: Bytes = [&[0xff], &wire::to_bytes(&without)[..]].concat().into();
@@ -207,9 +205,7 @@ async fn a_node_that_was_away_while_a_member_joined_follows_it_as_a_leader() {
 #[tokio::test]
 async fn a_node_that_reaches_nobody_it_knows_votes_for_a_member_it_has_not_heard_of() {
     let mut cluster = Cluster::start(3).await;
-    let leader = cluster.leader(1).await;
-    let others: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
-    let (away, replaced) = (others[0], others[1]);
+    let (leader, [away, replaced]) = cluster.roles().await;
     cluster.kill(away).await;
     let joined = cluster.add_learner().await;
     let client = cluster.client();
@@ -219,7 +215,6 @@ async fn a_node_that_reaches_nobody_it_knows_votes_for_a_member_it_has_not_heard
     cluster.kill(leader).await;
     cluster.start_node(away).await;
     let mut caller = cluster.caller(joined).await;
-    let save = caller.save_of("s", "x");
-    caller.settle(&save).await;
+    caller.saved("s", "x").await;
     assert_eq!(cluster.leader(joined).await, joined, "only it had everything");
 }

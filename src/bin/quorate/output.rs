@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 
 use comfy_table::{Row, Table, presets};
+use serde_json::Value;
 
 use crate::args::Output;
 use crate::failure::{Code, Failure};
 
 /// Writes a JSON document and a line end to stdout. Errors: `BrokenPipe` when the reader has gone.
-pub fn json(document: &serde_json::Value) -> io::Result<()> {
+pub fn json(document: &Value) -> io::Result<()> {
     line(&document.to_string())
 }
 
@@ -21,7 +22,7 @@ pub fn line(text: &str) -> io::Result<()> {
 }
 
 /// Writes a result as the user asked for it.
-pub fn print<T: AsRef<str>>(how: Output, json: impl FnOnce() -> serde_json::Value, text: impl FnOnce() -> T) -> io::Result<()> {
+pub fn print<T: AsRef<str>>(how: Output, json: impl FnOnce() -> Value, text: impl FnOnce() -> T) -> io::Result<()> {
     match how {
         Output::Json => self::json(&json()),
         Output::Table => line(text().as_ref()),
@@ -29,8 +30,16 @@ pub fn print<T: AsRef<str>>(how: Output, json: impl FnOnce() -> serde_json::Valu
 }
 
 /// Writes the result of a change, which `done` says in words. Errors: as [`after`].
-pub fn changed(how: Output, done: &str, json: impl FnOnce() -> serde_json::Value) -> Result<(), Failure> {
+pub fn changed(how: Output, done: &str, json: impl FnOnce() -> Value) -> Result<(), Failure> {
     after(done, print(how, json, || done).map_err(Failure::from))
+}
+
+/// Writes named values: one JSON object, or a line each with the names as wide as that.
+pub fn fields(fields: &[(&str, Value)], width: usize, how: Output) -> Result<(), Failure> {
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let lines = || fields.iter().map(|(name, value)| format!("{name:<width$} {}", plain(value))).collect::<Vec<_>>().join("\n");
+    let object = || fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    Ok(print(how, object, lines)?)
 }
 
 /// A table without lines, for people.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use quorate::client::{Client, WriteOptions};
+use quorate::client::WriteOptions;
 
 use self::signals::{Looked, Row, look};
 use crate::process::harness::{Cluster, PATIENCE};
@@ -29,6 +29,13 @@ pub struct Truth<'n> {
     pub saves: bool,
     /// What readiness, doctor or a refusal must contain besides.
     pub says: &'static [&'static str],
+}
+
+impl<'n> Truth<'n> {
+    /// Saves are acknowledged and every node has a leader.
+    pub fn of(name: &'static str, looked: Vec<Looked<'n>>) -> Self {
+        Self { name, looked, without_leader: Vec::new(), saves: true, says: &[] }
+    }
 }
 
 fn table_file() -> PathBuf {
@@ -80,18 +87,14 @@ fn lies(truth: &Truth, row: &Row, saves: bool) -> Vec<String> {
     lies
 }
 
-/// A client that gives up soon.
-pub fn impatient(cluster: &Cluster) -> Client {
-    cluster.builder().write_deadline(Duration::from_secs(3)).build().expect("valid endpoints")
-}
-
 /// Waits until the signals say what is true and what the page says they do.
-pub async fn compare(cluster: &Cluster, client: &Client, count: usize, truth: &Truth<'_>) {
+pub async fn compare(cluster: &Cluster, count: usize, truth: &Truth<'_>) {
+    let hasty = cluster.builder().write_deadline(Duration::from_secs(3)).build().expect("valid endpoints");
     let began = Instant::now();
     let rewrites = std::env::var_os("REWRITE").is_some();
     let mut before = None;
     loop {
-        let saves = client.save("kept", value("again"), WriteOptions::default()).await.is_ok();
+        let saves = hasty.save("kept", value("again"), WriteOptions::default()).await.is_ok();
         let mut row = tokio::task::block_in_place(|| look(cluster, count, &truth.looked));
         if (1..=count).all(|node| cluster.small_disk(node).is_none()) {
             row.forget_the_machines_disk();

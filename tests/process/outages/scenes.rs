@@ -3,12 +3,12 @@
 use quorate::client::WriteOptions;
 use quorate::testing::processes::{Proxies, Rule, Signal};
 
-use super::{Truth, compare, impatient};
+use super::{Truth, compare};
 use crate::process::backup::succeeded;
 use crate::process::disk::{Ballast, DISK_BYTES};
 use crate::process::harness::{Cluster, faketime};
 use crate::process::value;
-use crate::security::pki::{Ca, Good, HOST};
+use crate::security::pki::{Ca, Good, HOST, Pair};
 
 /// Three nodes that hold a session; the leader and the others.
 async fn three() -> (Cluster, usize, [usize; 2]) {
@@ -32,28 +32,19 @@ fn all(special: usize, name: &str, count: usize) -> Vec<(usize, &str)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_majority_that_was_killed() {
     let (mut cluster, leader, others) = three().await;
-    let client = impatient(&cluster);
     others.into_iter().for_each(|node| cluster.kill(node));
     let looked = vec![(leader, "the old leader")];
-    let truth =
-        Truth { name: "majority killed", looked, without_leader: vec![leader], saves: false, says: &["a majority is missing"] };
-    compare(&cluster, &client, 3, &truth).await;
+    let truth = Truth::of("majority killed", looked);
+    compare(&cluster, 3, &Truth { without_leader: vec![leader], saves: false, says: &["a majority is missing"], ..truth }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_majority_that_stands_still() {
     let (cluster, leader, others) = three().await;
-    let client = impatient(&cluster);
     others.into_iter().for_each(|node| cluster.signal(node, Signal::STOP));
     let looked = vec![(leader, "the old leader")];
-    let truth = Truth {
-        name: "majority stands still (SIGSTOP)",
-        looked,
-        without_leader: vec![leader],
-        saves: false,
-        says: &["a majority is missing"],
-    };
-    compare(&cluster, &client, 3, &truth).await;
+    let truth = Truth::of("majority stands still (SIGSTOP)", looked);
+    compare(&cluster, 3, &Truth { without_leader: vec![leader], saves: false, says: &["a majority is missing"], ..truth }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,12 +60,10 @@ async fn a_leader_that_is_cut_off_from_its_peers() {
     }
     cluster.leader().await;
     let (leader, _) = roles(&cluster).await;
-    let client = impatient(&cluster);
     let cut: Vec<_> = proxies.pairs().into_iter().filter(|(from, to)| *from == leader || *to == leader).collect();
     proxies.set(&cut, Rule { stalled: true, ..Rule::default() });
     let looked = all(leader, "the cut-off leader", 3);
-    let truth = Truth { name: "leader cut off from its peers", looked, without_leader: vec![leader], saves: true, says: &[] };
-    compare(&cluster, &client, 3, &truth).await;
+    compare(&cluster, 3, &Truth { without_leader: vec![leader], ..Truth::of("leader cut off from its peers", looked) }).await;
 }
 
 /// Some nodes with small disks; `None`: this system gives a test none, which is said.
@@ -99,8 +88,7 @@ async fn a_follower_whose_disk_is_full() {
     let _ballast = Ballast::load(&cluster.small_disk(1).expect("it has a small disk"));
     let looked = all(1, "the full node", 3);
     let says = &["the full node: ready, warns (disk)", "check disk fails"];
-    let truth = Truth { name: "disk full on one voter", looked, without_leader: Vec::new(), saves: true, says };
-    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+    compare(&cluster, 3, &Truth { says, ..Truth::of("disk full on one voter", looked) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,8 +105,7 @@ async fn a_learner_whose_disk_is_full() {
     let _ballast = Ballast::load(&cluster.small_disk(learner).expect("it has a small disk"));
     let looked = all(learner, "the full node", 4);
     let says = &["the full node: ready, warns (disk)", "check disk fails"];
-    let truth = Truth { name: "disk full on a learner", looked, without_leader: Vec::new(), saves: true, says };
-    compare(&cluster, &impatient(&cluster), 4, &truth).await;
+    compare(&cluster, 4, &Truth { says, ..Truth::of("disk full on a learner", looked) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,8 +115,7 @@ async fn two_voters_whose_disks_are_full() {
     let _ballast = [1, 2].map(|node| Ballast::load(&cluster.small_disk(node).expect("it has a small disk")));
     let looked = vec![(1, "the full nodes"), (2, "the full nodes"), (3, "the other")];
     let says = &["the full nodes: ready, warns (disk)", "check disk fails"];
-    let truth = Truth { name: "disks full on two voters of three", looked, without_leader: Vec::new(), saves: false, says };
-    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+    compare(&cluster, 3, &Truth { saves: false, says, ..Truth::of("disks full on two voters of three", looked) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,14 +125,8 @@ async fn a_node_that_comes_back_with_an_empty_disk() {
     cluster.wipe(empty);
     cluster.restart(empty);
     let looked = all(empty, "the empty node", 3);
-    let truth = Truth {
-        name: "a node comes back with an empty disk",
-        looked,
-        without_leader: vec![empty],
-        saves: true,
-        says: &["bootstrapped"],
-    };
-    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+    let truth = Truth::of("a node comes back with an empty disk", looked);
+    compare(&cluster, 3, &Truth { without_leader: vec![empty], says: &["bootstrapped"], ..truth }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,14 +141,8 @@ async fn a_node_that_is_started_on_a_wrong_directory() {
     let left = std::fs::read_dir(cluster.data_dir(wrong)).expect("it is there").count();
     assert_eq!(left, 0, "nothing was made in a directory that is not the node's");
     let looked = (1..=3).filter(|node| *node != wrong).map(|node| (node, "the others")).collect();
-    let truth = Truth {
-        name: "a node is started on an empty directory",
-        looked,
-        without_leader: Vec::new(),
-        saves: true,
-        says: &["does not answer"],
-    };
-    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+    compare(&cluster, 3, &Truth { says: &["does not answer"], ..Truth::of("a node is started on an empty directory", looked) })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,8 +167,7 @@ async fn clocks_that_were_a_year_ahead_and_are_right_again() {
     cluster.restart_all();
     cluster.leader().await;
     let looked = (1..=3).map(|node| (node, "all")).collect();
-    let truth = Truth { name: "all clocks were a year ahead", looked, without_leader: Vec::new(), saves: true, says: &["time"] };
-    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+    compare(&cluster, 3, &Truth { says: &["time"], ..Truth::of("all clocks were a year ahead", looked) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -208,23 +181,21 @@ async fn nodes_that_all_come_back_at_other_addresses() {
     cluster.restart_all();
     cluster.leader().await;
     let looked = (1..=3).map(|node| (node, "all")).collect();
-    let truth =
-        Truth { name: "all nodes come back at other addresses", looked, without_leader: Vec::new(), saves: true, says: &[] };
-    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+    compare(&cluster, 3, &Truth::of("all nodes come back at other addresses", looked)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_has_expired() {
     let mut cluster = Cluster::prepare(3);
     let ca = Ca::new();
-    let write = |name: String, text: &str| std::fs::write(cluster.dir().join(name), text).expect("a writable directory");
-    write("ca.pem".into(), &ca.pem());
-    for node in 1..=3 {
-        let pair = ca.named(node, HOST);
-        write(format!("node-{node}.pem"), &pair.certificate);
-        write(format!("node-{node}-key.pem"), &pair.key);
-    }
-    let dir = cluster.dir().display();
+    let dir = cluster.dir().to_owned();
+    let write = |node: usize, pair: &Pair| {
+        std::fs::write(dir.join(format!("node-{node}.pem")), &pair.certificate).expect("a writable directory");
+        std::fs::write(dir.join(format!("node-{node}-key.pem")), &pair.key).expect("a writable directory");
+    };
+    std::fs::write(dir.join("ca.pem"), ca.pem()).expect("a writable directory");
+    (1..=3).for_each(|node| write(node, &ca.named(node as u64, HOST)));
+    let dir = dir.display();
     let tls = format!("cert = \"{dir}/node-{{node}}.pem\"\nkey = \"{dir}/node-{{node}}-key.pem\"\nca = \"{dir}/ca.pem\"\n");
     cluster.more_configuration = format!("\n[tls]\n{tls}");
     cluster.write_configuration();
@@ -233,20 +204,10 @@ async fn a_certificate_that_has_expired() {
     cluster.leader().await;
     let (_, [expired, _]) = roles(&cluster).await;
     cluster.stop(expired).await;
-    let pair = ca.node(HOST, Good::Expired);
-    let write = |name: String, text: &str| std::fs::write(cluster.dir().join(name), text).expect("a writable directory");
-    write(format!("node-{expired}.pem"), &pair.certificate);
-    write(format!("node-{expired}-key.pem"), &pair.key);
+    write(expired, &ca.node(HOST, Good::Expired));
     cluster.restart(expired);
     assert_eq!(cluster.exit_code(expired).await, Some(2), "{}", cluster.log(expired));
     assert!(cluster.log(expired).contains("2021-01-01"), "the date is said: {}", cluster.log(expired));
     let looked = (1..=3).filter(|node| *node != expired).map(|node| (node, "the others")).collect();
-    let truth = Truth {
-        name: "a node's certificate has expired",
-        looked,
-        without_leader: Vec::new(),
-        saves: true,
-        says: &["does not answer"],
-    };
-    compare(&cluster, &impatient(&cluster), 3, &truth).await;
+    compare(&cluster, 3, &Truth { says: &["does not answer"], ..Truth::of("a node's certificate has expired", looked) }).await;
 }

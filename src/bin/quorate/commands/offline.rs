@@ -8,7 +8,7 @@ use quorate::offline::{Error, StoppedNode};
 use quorate::types::{Consistency, Load, Revision};
 use serde_json::{Value, json};
 
-use crate::args::{self, Output};
+use crate::args;
 use crate::commands::session::{read_failure, refuse, session_json, unless_refused};
 use crate::failure::Failure;
 use crate::files::Sink;
@@ -19,7 +19,9 @@ use crate::progress::Progress;
 pub fn run(command: &args::Offline) -> Result<(), Failure> {
     end_if_the_engine_panics();
     match command {
-        args::Offline::Inspect(args) => print(&fields(&StoppedNode::open(&args.data_dir).map_err(failure)?), args.output),
+        args::Offline::Inspect(args) => {
+            output::fields(&fields(&StoppedNode::open(&args.data_dir).map_err(failure)?), 14, args.output)
+        }
         args::Offline::Verify(args) => verify(args),
         args::Offline::Export(args) => export(args),
     }
@@ -69,18 +71,6 @@ fn fields(offline: &StoppedNode) -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn print(fields: &[(&str, Value)], how: Output) -> Result<(), Failure> {
-    match how {
-        Output::Json => output::json(&fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())?,
-        Output::Table => {
-            let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-            let lines: Vec<String> = fields.iter().map(|(name, value)| format!("{name:<14} {}", plain(value))).collect();
-            output::line(&lines.join("\n"))?;
-        }
-    }
-    Ok(())
-}
-
 fn verify(args: &args::Look) -> Result<(), Failure> {
     let offline = StoppedNode::open(&args.data_dir).map_err(failure)?;
     let progress = Progress::count("verifying rows", offline.rows());
@@ -93,7 +83,7 @@ fn verify(args: &args::Look) -> Result<(), Failure> {
         ("content_bytes", json!(summary.totals.stored_bytes)),
         ("damage", json!("none")),
     ]);
-    print(&fields, args.output)
+    output::fields(&fields, 14, args.output)
 }
 
 fn export(args: &args::OfflineExport) -> Result<(), Failure> {

@@ -41,7 +41,7 @@ pub async fn run(args: &args::Recover) -> Result<(), Failure> {
             // The last line says it.
             fields.retain(|(name, _)| *name != "may_be_lost");
         }
-        print(&fields, args.output)?;
+        output::fields(&fields, 24, args.output)?;
         return Err(Failure::usage(format!(
             "nothing was written. {} To go on all the same, pass --accept-loss",
             what_may_be_lost(&report)
@@ -60,7 +60,7 @@ pub async fn run(args: &args::Recover) -> Result<(), Failure> {
             fields.push(("written", json!(new.nodes.iter().map(dir).collect::<Vec<_>>().join(", "))));
         }
     }
-    let printed = print(&fields, args.output).and_then(|()| match args.output {
+    let printed = output::fields(&fields, 24, args.output).and_then(|()| match args.output {
         Output::Json => Ok(()),
         Output::Table => Ok(output::line(
             "start each node: quorate serve --config FILE --node ID; never start one of the old directories again",
@@ -141,18 +141,6 @@ fn fields(survivor: &Survivor, report: &Report) -> Vec<(&'static str, Value)> {
         ("tombstones", json!(report.counts.tombstones)),
         ("may_be_lost", json!(what_may_be_lost(report))),
     ]
-}
-
-fn print(fields: &[(&str, Value)], how: Output) -> Result<(), Failure> {
-    match how {
-        Output::Json => output::json(&fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())?,
-        Output::Table => {
-            let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-            let lines: Vec<String> = fields.iter().map(|(name, value)| format!("{name:<24} {}", plain(value))).collect();
-            output::line(&lines.join("\n"))?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
