@@ -79,8 +79,7 @@ impl Marks {
         self.bytes
     }
 
-    /// The marks, each with its place. Of a record that was removed, and perhaps marked again, the
-    /// earlier mark means nothing.
+    /// The marks, each with its place. Of a record that was removed, and perhaps marked again, the earlier mark means nothing.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Marked)> {
         self.marks.iter().enumerate()
     }

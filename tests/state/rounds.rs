@@ -16,9 +16,11 @@ use quorate::raft::adapter::types::{Entry as RaftEntry, Payload, Types, log_id_t
 use quorate::storage::state::{Options, State};
 use quorate::testing::disk::SimDisk;
 use quorate::testing::inline::SimEnv;
-use quorate::types::{Blob, Change, ClientId, Counters, Expiry, Nonce, Request, Sequence, SessionId, Write};
+use quorate::types::{Blob, Change, Chunk, ClientId, Counters, Expiry, Nonce, Request, Sequence, SessionId, Write};
 
 use crate::state::rig::{FakeLog, id};
+
+const NONCE: Nonce = Nonce([7; 16]);
 
 /// A state on a simulated disk, under openraft's state machine.
 struct Rig {
@@ -29,9 +31,13 @@ struct Rig {
 
 impl Rig {
     fn open(disk: &SimDisk) -> Self {
+        Self::open_with(disk, Options::default())
+    }
+
+    fn open_with(disk: &SimDisk, options: Options) -> Self {
         let (sim, log) = (SimEnv::new(disk, 1), Arc::new(FakeLog::default()));
         log.cover(u64::MAX);
-        let state = State::open(&sim.env, Path::new("/state"), Options::default(), log, AppliedState::from_rows).unwrap();
+        let state = State::open(&sim.env, Path::new("/state"), options, log, AppliedState::from_rows).unwrap();
         state.complete_flushes(AppliedState::completion());
         let machine = StateMachine::new(state.clone(), Blocking::new(sim.env.workers.clone()), None);
         Self { sim, state, machine }
@@ -79,18 +85,24 @@ fn entry(index: u64, command: Command, format: u8) -> RaftEntry {
     RaftEntry { log_id: log_id_to(id(index)), payload }
 }
 
-/// A client and its saves, each of which closes the sequences that are seven behind.
+/// Opens the client that the saves below are of.
+fn opening() -> RaftEntry {
+    entry(1, Command::Client(Write::OpenClient { nonce: NONCE }), codec::FORMAT)
+}
+
+/// A save that closes the sequences that are seven behind.
+fn save(index: u64, session: u64, chunks: usize) -> RaftEntry {
+    let acknowledged_below = Sequence(index.saturating_sub(7));
+    let request = Request { client: ClientId(1), nonce: NONCE, sequence: Sequence(index), acknowledged_below };
+    let id = SessionId::new(&format!("session-{session}")).unwrap();
+    let chunks = vec![Chunk { item_count: 1, blob: Blob::plain(Bytes::from_static(b"chunk")) }; chunks];
+    let change = Change::Full { chunks, head: Blob::plain(Bytes::new()), counters: Counters::default() };
+    entry(index, Command::Client(Write::Save { request, id, change, expiry: Expiry::Keep }), codec::FORMAT)
+}
+
+/// A client and its saves over fifty sessions.
 fn saves(count: u64) -> Vec<RaftEntry> {
-    let nonce = Nonce([7; 16]);
-    let save = |index: u64| {
-        let acknowledged_below = Sequence(index.saturating_sub(7));
-        let request = Request { client: ClientId(1), nonce, sequence: Sequence(index), acknowledged_below };
-        let id = SessionId::new(&format!("session-{}", index % 50)).unwrap();
-        let change = Change::Full { chunks: vec![], head: Blob::plain(Bytes::new()), counters: Counters::default() };
-        Command::Client(Write::Save { request, id, change, expiry: Expiry::Keep })
-    };
-    let open = entry(1, Command::Client(Write::OpenClient { nonce }), codec::FORMAT);
-    std::iter::once(open).chain((2..=count).map(|index| entry(index, save(index), codec::FORMAT))).collect()
+    std::iter::once(opening()).chain((2..=count).map(|index| save(index, index % 50, 0))).collect()
 }
 
 #[tokio::test]
@@ -133,4 +145,24 @@ async fn an_entry_behind_a_raise_of_the_version_is_read_by_the_new_one() {
     let entries = [sweep(1, codec::FORMAT), raise, sweep(3, codec::TEST_FORMAT)];
     rig.apply(&entries, 64).await.unwrap();
     assert_eq!(rig.applied(), 3);
+}
+
+/// One thread does everything here: an update that blocked until there is room would never end.
+#[tokio::test]
+async fn a_round_that_changes_many_rows_waits_for_room_between_two_holds_of_the_lock() {
+    let options = Options { unflushed_bytes_soft: 100_000, unflushed_bytes_hard: 200_000, ..Options::default() };
+    let mut rig = Rig::open_with(&SimDisk::new(), options);
+    let entries: Vec<RaftEntry> = std::iter::once(opening()).chain((2..=5).map(|index| save(index, index, 4096))).collect();
+    let workers = rig.sim.workers.clone();
+    let flusher = async {
+        loop {
+            workers.run();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        applied = rig.apply(&entries, 64) => applied.unwrap(),
+        () = flusher => {}
+    }
+    assert_eq!(rig.applied(), 5);
 }

@@ -53,6 +53,11 @@ impl<R> Round<R> {
         self.entries.push_back((log_id, entry, waiting));
     }
 
+    /// Whether all are taken.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Takes the next entry.
     pub fn pop(&mut self) -> Option<(LogId, Applicable, R)> {
         self.entries.pop_front()

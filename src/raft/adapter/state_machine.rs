@@ -232,36 +232,31 @@ impl StateMachine {
         })
     }
 
-    /// Applies a round, and answers those who wait for its entries.
-    fn apply_round(&self, mut round: Round<Option<ApplyResponder<Types>>>) {
-        let mut next = round.pop();
-        while next.is_some() {
-            let mut applied = Vec::new();
-            self.state.update(|state, batch| {
-                let mut effects = Effects::default();
-                while let Some((log_id, entry, waiting)) = next.take() {
-                    let outcome = state.apply(log_id, &entry, batch, &mut effects);
-                    batch.set_applied(log_id);
-                    applied.push((log_id, entry, waiting, outcome));
-                    next = round.pop();
-                    if effects.rows.len() >= ROWS_SOFT {
-                        break;
-                    }
-                }
-                put_rows(batch, effects.rows);
-                batch.set_unmade_bytes(state.machine.unmade_bytes());
-            });
-            for (log_id, entry, waiting, outcome) in applied {
-                if let Some(observer) = &self.observer {
-                    let entry = match &entry {
-                        Applicable::Command(entry) => Some(entry),
-                        Applicable::Own(_) => None,
-                    };
-                    observer(Applied { log_id, entry, outcome: &outcome });
-                }
-                if let Some(waiting) = waiting {
-                    waiting.send(outcome);
-                }
+    /// Applies entries of a round under one hold of the view lock, all unless they change many rows, and answers those who wait for them.
+    fn apply_some(&self, round: &mut Round<Option<ApplyResponder<Types>>>) {
+        let mut applied = Vec::new();
+        self.state.update(|state, batch| {
+            let mut effects = Effects::default();
+            while effects.rows.len() < ROWS_SOFT
+                && let Some((log_id, entry, waiting)) = round.pop()
+            {
+                let outcome = state.apply(log_id, &entry, batch, &mut effects);
+                batch.set_applied(log_id);
+                applied.push((log_id, entry, waiting, outcome));
+            }
+            put_rows(batch, effects.rows);
+            batch.set_unmade_bytes(state.machine.unmade_bytes());
+        });
+        for (log_id, entry, waiting, outcome) in applied {
+            if let Some(observer) = &self.observer {
+                let entry = match &entry {
+                    Applicable::Command(entry) => Some(entry),
+                    Applicable::Own(_) => None,
+                };
+                observer(Applied { log_id, entry, outcome: &outcome });
+            }
+            if let Some(waiting) = waiting {
+                waiting.send(outcome);
             }
         }
     }
@@ -314,10 +309,6 @@ impl RaftStateMachine<Types> for StateMachine {
         let mut entries = entries.fuse();
         let mut first = entries.next().await;
         while let Some(entry) = first.take() {
-            if self.state.is_full() {
-                // The hard limit of unflushed rows: wait here, not on a lock, so that the async threads stay free.
-                flush(&self.state).await?;
-            }
             let version = self.state.view(|state, _, _| state.machine.cluster_version());
             let mut round = Round::default();
             let mut next = Some(entry);
@@ -334,7 +325,13 @@ impl RaftStateMachine<Types> for StateMachine {
                 // What is not at hand is waited for once this round is applied.
                 next = if round.has_room() { entries.next().now_or_never().flatten() } else { None };
             }
-            self.apply_round(round);
+            while !round.is_empty() {
+                if self.state.is_full() {
+                    // The hard limit of unflushed rows: wait here, not on a lock, so that the async threads stay free.
+                    flush(&self.state).await?;
+                }
+                self.apply_some(&mut round);
+            }
             if let Some(error) = failed {
                 return Err(error);
             }
