@@ -77,6 +77,8 @@ pub const SESSION_TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub const SWEEP_ROWS_MAX: usize = 8192;
 /// Sessions, clients and tombstones one `Sweep` may remove at most.
 pub const SWEEP_COUNT_MAX: u32 = 1024;
+/// Memory of an unflushed row besides its key and value, as it is counted.
+pub const ROW_OVERHEAD_BYTES: u64 = 96;
 
 /// Most sessions on one page of a listing.
 pub const LIST_PAGE_MAX: u32 = 1000;

@@ -7,13 +7,12 @@
 
 use std::num::NonZeroU32;
 
+use crate::limits::ROW_OVERHEAD_BYTES;
 use crate::mutant::{self, Mutant};
 use crate::types::{ClientId, Sequence, SessionId};
 
 /// Rows are made once so many records are marked: making them all is one hold of the view lock.
 pub(super) const MARKS_MAX: usize = 4096;
-/// A row's memory besides its key and value, in bytes, where it waits to be flushed.
-const OVERHEAD_BYTES: u64 = 96;
 
 /// A marked record.
 #[derive(Clone, Debug)]
@@ -65,7 +64,7 @@ impl Marks {
     pub fn mark(&mut self, row: &mut RowState, row_bytes: u64, marked: impl FnOnce() -> Marked) -> u64 {
         if !(row.is_marked() || row.is_made && mutant::is(Mutant::RowWithoutLastChange)) {
             self.marks.push(marked());
-            self.bytes += if mutant::is(Mutant::MarksUncounted) { 0 } else { row_bytes + OVERHEAD_BYTES };
+            self.bytes += if mutant::is(Mutant::MarksUncounted) { 0 } else { row_bytes + ROW_OVERHEAD_BYTES };
             row.mark = u32::try_from(self.marks.len()).ok().and_then(NonZeroU32::new);
         }
         std::mem::take(&mut row.hash)

@@ -89,11 +89,8 @@ impl Tables {
             let left = self.marks.mark(&mut kept.row, bytes, || Marked::Session(id.clone()));
             self.left(left);
         } else {
-            let (before, (table, key, value)) = (kept.row.hash, session_row(id, &kept.value));
-            let hash = digest::row(table, &key, &value);
-            kept.row = RowState::made(hash);
-            self.made_digest = self.made_digest.wrapping_sub(before).wrapping_add(hash);
-            effects.put(table, key, value);
+            let before = std::mem::replace(&mut kept.row, make(effects, session_row(id, &kept.value)));
+            self.made_digest = self.made_digest.wrapping_sub(before.hash).wrapping_add(kept.row.hash);
         }
         self.meter.resized(id, old.stored_bytes, stored_bytes);
         if old.deadline_ms != new_ms {
@@ -236,16 +233,16 @@ impl Tables {
             let hash = match marked {
                 Marked::Session(id) => {
                     let Some(kept) = self.sessions.get_mut(id) else { continue };
-                    make(&mut kept.row, place, effects, || session_row(id, &kept.value))
+                    make_marked(&mut kept.row, place, effects, || session_row(id, &kept.value))
                 }
                 Marked::Client(client) => {
                     let Some(kept) = self.clients.get_mut(client) else { continue };
-                    make(&mut kept.row, place, effects, || client_row(*client, &kept.header))
+                    make_marked(&mut kept.row, place, effects, || client_row(*client, &kept.header))
                 }
                 Marked::Outcome(client, sequence) => {
                     let kept = self.clients.get_mut(client).and_then(|row| row.outcomes.get_mut(sequence));
                     let Some(kept) = kept else { continue };
-                    make(&mut kept.row, place, effects, || outcome_row(*client, *sequence, &kept.value))
+                    make_marked(&mut kept.row, place, effects, || outcome_row(*client, *sequence, &kept.value))
                 }
             };
             made = made.wrapping_add(hash);
@@ -303,9 +300,9 @@ impl Tables {
     }
 
     /// Makes a row of a record that has none.
-    fn made(&mut self, effects: &mut Effects, (table, key, value): Row) -> RowState {
-        let row = self.loaded(table, &key, &value);
-        effects.put(table, key, value);
+    fn made(&mut self, effects: &mut Effects, row: Row) -> RowState {
+        let row = make(effects, row);
+        self.made_digest = self.made_digest.wrapping_add(row.hash);
         row
     }
 
@@ -358,14 +355,18 @@ pub(super) fn outcome_row(client: ClientId, sequence: Sequence, outcome: &Outcom
     (rows::OUTCOMES, rows::outcome_key(client, sequence), rows::encode(outcome))
 }
 
+/// Makes a row, whose share in the digest is still to be added.
+fn make(effects: &mut Effects, (table, key, value): Row) -> RowState {
+    let row = RowState::made(digest::row(table, &key, &value));
+    effects.put(table, key, value);
+    row
+}
+
 /// Makes a row if the mark at this place is its record's. Answers what it adds to the digest.
-fn make(state: &mut RowState, place: usize, effects: &mut Effects, row: impl FnOnce() -> Row) -> u64 {
+fn make_marked(state: &mut RowState, place: usize, effects: &mut Effects, row: impl FnOnce() -> Row) -> u64 {
     if !state.is_at(place) {
         return 0;
     }
-    let (table, key, value) = row();
-    let hash = digest::row(table, &key, &value);
-    *state = RowState::made(hash);
-    effects.put(table, key, value);
-    hash
+    *state = make(effects, row());
+    state.hash
 }

@@ -27,16 +27,11 @@ pub enum Applicable {
 }
 
 /// Entries with their places in the log and the proposers that wait for them, here: `R`.
+#[derive(Default)]
 pub struct Round<R> {
     entries: VecDeque<(LogId, Applicable, R)>,
     bytes: u64,
     is_closed: bool,
-}
-
-impl<R> Default for Round<R> {
-    fn default() -> Self {
-        Self { entries: VecDeque::with_capacity(ENTRIES_MAX), bytes: 0, is_closed: false }
-    }
 }
 
 impl<R> Round<R> {

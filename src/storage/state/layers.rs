@@ -12,10 +12,8 @@ use super::engine::Base;
 use super::error::Error;
 use super::fault::Fault;
 use super::rows::{Found, Row, Scan};
+use crate::limits::ROW_OVERHEAD_BYTES;
 use crate::types::LogId;
-
-/// A row's memory besides its key and value, in bytes.
-const ROW_OVERHEAD_BYTES: u64 = 96;
 
 /// The changes of entries that are applied together.
 #[derive(Debug, Default)]
