@@ -26,14 +26,22 @@ const HEALED: &str = "disk healed: content is taken again";
 pub struct Ballast(std::path::PathBuf);
 
 impl Ballast {
+    /// The node allocates and frees meanwhile: what was free may be taken, so it goes on until the file system itself says that it is full.
     pub fn load(disk: &SmallDisk) -> Self {
-        let path = disk.root.join("ballast");
-        let stat = rustix::fs::statvfs(&disk.root).expect("the node's disk");
-        let left = stat.f_blocks * stat.f_frsize / 100;
-        let file = File::create(&path).expect("a writable disk");
-        let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(left);
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("it is free");
-        Self(path)
+        let ballast = Self(disk.root.join("ballast"));
+        let file = File::create(&ballast.0).expect("a writable disk");
+        let (began, mut taken) = (Instant::now(), 0);
+        loop {
+            let stat = rustix::fs::statvfs(&disk.root).expect("the node's disk");
+            let (left, room) = (stat.f_blocks * stat.f_frsize / 100, stat.f_bavail * stat.f_frsize);
+            if room <= left {
+                return ballast;
+            }
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), taken, room - left) {
+                Ok(()) => taken += room - left,
+                Err(error) => assert!(error == rustix::io::Errno::NOSPC && began.elapsed() < PATIENCE, "{error} at {taken} bytes"),
+            }
+        }
     }
 }
 
