@@ -82,6 +82,24 @@ pub const ROW_OVERHEAD_BYTES: u64 = 96;
 
 /// Most sessions on one page of a listing.
 pub const LIST_PAGE_MAX: u32 = 1000;
+/// Saves that a node remembers in their order, and so what a listing of recent sessions reaches back ...
+pub const CHANGES_KEPT: usize = 65_536;
+/// ... and their bytes, each with [`CHANGE_BYTES`] and its id.
+pub const CHANGES_BYTES_MAX: u64 = 16 * MIB;
+/// Deletions that a node remembers since it was started, for watches that are resumed ...
+pub const DELETIONS_KEPT: usize = 65_536;
+/// ... and their bytes, counted as those of the saves.
+pub const DELETIONS_BYTES_MAX: u64 = 4 * MIB;
+/// The bytes a remembered change counts, besides its id.
+pub const CHANGE_BYTES: u64 = 16;
+/// Records a watch looks at under one hold of the view lock.
+pub const WATCH_STEP_RECORDS: usize = 1000;
+/// Changes in one frame of a watch ...
+pub const WATCH_FRAME_CHANGES: usize = 1000;
+/// ... and its bytes.
+pub const WATCH_FRAME_BYTES: u64 = 64 * KIB;
+/// Most ids that one watch names.
+pub const WATCH_IDS_MAX: usize = 64;
 /// Digests that are kept, see [`Intervals::digest_entries`].
 pub const DIGESTS_KEPT: usize = 1024;
 

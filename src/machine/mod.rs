@@ -15,6 +15,8 @@
 //! ```
 
 pub mod audit;
+mod changed;
+mod changes;
 mod clients;
 mod digest;
 pub mod invariants;
@@ -27,13 +29,17 @@ mod rules;
 mod session;
 mod sweep;
 mod tables;
+mod watch;
 mod write;
 
+pub use changed::{Changed, Reach, Recent};
+pub use changes::{Bounds, Place};
 pub use meter::{HolderUsage, Metered, OpenedClient, PrefixUsage};
 pub use read::Plan;
 pub use rebuild::BuildError;
 pub use rows::{Effects, RowChange};
 pub use rules::{Rules, TEST_VERSION, VERSION_MAX, allow_test_version, newest_version, rules};
+pub use watch::{Begin, Cursor, Selector, Step};
 
 use crate::types::{LogId, Outcome, Revision, Verdict, Write};
 use session::Moment;
@@ -126,7 +132,7 @@ impl Machine {
     /// Machine time moves first, so the entry is judged at its own stamp. Panics if entries come out of order, or if a cluster version
     /// is put in force that this release does not know: both are our own mistakes, and going on would make replicas disagree.
     pub fn apply(&mut self, log_id: LogId, entry: &Entry, effects: &mut Effects) -> Outcome {
-        self.assert_next(log_id);
+        self.begin(log_id);
         self.now_ms = self.now_ms.max(entry.stamp_ms);
         let moment = Moment { revision: Revision(log_id.index), now_ms: self.now_ms };
         let outcome = match &entry.command {
@@ -143,18 +149,20 @@ impl Machine {
 
     /// Passes an entry of Raft's own (blank, membership): `applied` moves, machine time does not. Panics if it comes out of order.
     pub fn skip(&mut self, log_id: LogId, effects: &mut Effects) {
-        self.assert_next(log_id);
+        self.begin(log_id);
         self.finish(log_id, effects);
     }
 
-    fn assert_next(&self, log_id: LogId) {
+    fn begin(&mut self, log_id: LogId) {
         let in_order = self.applied.is_none_or(|applied| log_id.index > applied.index);
         assert!(in_order, "applied out of order log_id={log_id} applied={:?}", self.applied);
+        self.tables.changes.begin(Revision(log_id.index));
     }
 
     /// Decides by the index, or by what is marked, never by how many entries were applied at once: that differs from node to node.
     fn finish(&mut self, log_id: LogId, effects: &mut Effects) {
         self.applied = Some(log_id);
+        self.tables.changes.end();
         let is_noted = digest::is_noted(log_id.index);
         if is_noted || self.tables.marks.len() >= marks::MARKS_MAX {
             self.tables.make_rows(effects);

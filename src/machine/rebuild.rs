@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::changes::Changes;
 use super::invariants::Broken;
 use super::rows::{self, Problem};
 use super::session::{Session, Tombstone};
@@ -38,6 +39,8 @@ impl Machine {
         }
         machine.check_created().map_err(|broken| broken_by(rows::SESSIONS, broken))?;
         machine.check_bounds().map_err(|broken| broken_by(rows::GLOBAL, broken))?;
+        let newest = machine.tables.sessions.iter().map(|(id, kept)| (id, kept.value.mod_revision));
+        machine.tables.changes = Changes::from_sessions(newest, machine.revision());
         Ok(machine)
     }
 

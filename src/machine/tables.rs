@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::changes::Changes;
 use super::marks::{Marked, Marks, RowState};
 use super::meter::{Meter, Owner};
 use super::rows::{self, ClientHeader, Effects};
@@ -60,6 +61,8 @@ pub(super) struct Tables {
     pub marks: Marks,
     /// The usage by holder and prefix; no part of the state.
     pub meter: Meter,
+    /// The newest changes; no part of the state.
+    pub changes: Changes,
 }
 
 /// Bytes that a row takes at most, its key included; without the id of a session.
@@ -76,6 +79,7 @@ impl Tables {
     /// Inserts a session, or changes one. Its row is made at once, while all of it is at hand; of one that changes again within
     /// [`digest_entries`](crate::limits::Intervals::digest_entries) entries, once for all further changes.
     pub fn put_session(&mut self, id: &SessionId, session: Session, effects: &mut Effects) {
+        self.changes.saved(id, session.mod_revision);
         let Some(kept) = self.sessions.get_mut(id) else {
             let row = self.made(effects, session_row(id, &session));
             return self.insert_session(id, session, row);
@@ -117,6 +121,7 @@ impl Tables {
         self.ended(old.row, effects, || (rows::SESSIONS, rows::session_key(id)));
         self.id_bytes -= id.as_str().len() as u64;
         self.meter.removed(id, old.value.stored_bytes);
+        self.changes.deleted(id);
         self.move_due(old.value.deadline_ms, None, || Due::Session(id.clone()));
         Some(old.value)
     }

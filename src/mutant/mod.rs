@@ -102,4 +102,8 @@ mutants! {
     RowsMadeLate = "rows-made-late",
     HalfARoundIsSeen = "half-a-round-is-seen",
     RoundAtOneVersion = "round-at-one-version",
+    WatchSkipsADelete = "watch-skips-a-delete",
+    CutRevisionSaid = "cut-revision-is-said",
+    DeletionsBeginForgotten = "deletions-begin-forgotten",
+    WalkSaysItsRevision = "walk-says-its-revision",
 }

@@ -14,6 +14,7 @@ mod planted;
 mod read;
 mod refusal;
 mod status;
+mod watch;
 
 #[doc(hidden)]
 pub use address::{is_loopback, validate_address, validate_listen_address};
@@ -27,3 +28,4 @@ pub use outcome::{Outcome, Saved, Swept, TooLarge, Verdict};
 pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, Loaded, LoadedContent, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};
 pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role};
+pub use watch::SessionChange;

@@ -9,3 +9,4 @@ mod model;
 mod route;
 mod script;
 mod transcripts;
+mod watch;
