@@ -98,6 +98,18 @@ pub const WATCH_STEP_RECORDS: usize = 1000;
 pub const WATCH_FRAME_CHANGES: usize = 1000;
 /// ... and its bytes.
 pub const WATCH_FRAME_BYTES: u64 = 64 * KIB;
+/// How often the watches of a node look at what changed, at most.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+/// A watch to which nothing was sent for so long is sent an empty frame.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// A node that has heard of no leader for so long ends its watches; so long a watch waits until its node has applied enough.
+pub const WATCH_WITHOUT_LEADER_MAX: Duration = Duration::from_secs(5);
+/// Watches that are open at once on one node ...
+pub const WATCHES_MAX: usize = 1000;
+/// ... on one of its connections ...
+pub const WATCHES_PER_CONNECTION_MAX: usize = 64;
+/// ... and by one token.
+pub const WATCHES_PER_TOKEN_MAX: usize = WATCHES_MAX / 4;
 /// Most ids that one watch names.
 pub const WATCH_IDS_MAX: usize = 64;
 /// Digests that are kept, see [`Intervals::digest_entries`].

@@ -145,6 +145,7 @@ impl Builder {
             credentials,
             clock: self.clock,
             random: self.random,
+            seen: Default::default(),
         };
         Ok(Client { handle: Handle::new(config), cache: Arc::default(), adapter: Arc::default() })
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::credentials::Credentials;
 use super::driver::connection::{Connector, Dial};
+use super::seen::Seen;
 use crate::env::{Clock, Random};
 use crate::types::Nonce;
 
@@ -18,6 +19,7 @@ pub(super) struct Config {
     pub credentials: Credentials,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
+    pub seen: Seen,
 }
 
 impl Config {

@@ -32,8 +32,10 @@ mod failures;
 mod handle;
 mod members;
 mod operations;
+mod seen;
 mod sessions;
 mod status;
+mod watch;
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -58,10 +60,11 @@ pub use error::{Error, ErrorKind};
 pub use failures::EndpointFailure;
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents, Purge, PurgeProgress};
 pub use status::StatusOptions;
+pub use watch::{WatchOptions, Watching};
 
 pub use crate::types::{
     ClusterStatus, Consistency, Counters, Expected, Expiry, List, ListPage, Listed, Member, MemberChange, Members, NodeCheck,
-    NodeId, NodeStatus, Revision, Role, SessionId, SessionInfo, Version,
+    NodeId, NodeStatus, Order, Position, Revision, Role, Selector, SessionChange, SessionId, SessionInfo, Version, WatchFrame,
 };
 
 use crate::types::{ClientId, ContentVersion, LoadedContent, Nonce, Outcome, Request, Saved, Sequence, Verdict, Write};
@@ -169,6 +172,34 @@ impl Client {
     /// One page of sessions, in order of their ids. Errors: as [`Client::load`]. Dropping the future cancels it.
     pub async fn list(&self, list: List) -> Result<ListPage, Error> {
         self.handle.read(|reply| Body::List { list, reply }).await
+    }
+
+    /// Watches which sessions change; their content is not sent. See [`crate::docs::verbs`] for what is promised.
+    ///
+    /// Each session's newest state comes once, however often it changed since the frame before. After a frame with a revision everything up to
+    /// it was shown; at a `complete` frame what was shown is the whole. After a frame that says `resync` the whole state follows, up to the
+    /// one that is `walked`: what is not in it is gone. The watch continues on other nodes by itself, and misses nothing by it.
+    ///
+    /// Errors: `Invalid`, more than 64 ids; others come as items. Must be called within a tokio runtime. Dropping what it gives ends it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: quorate::client::Client) -> Result<(), quorate::client::Error> {
+    /// use quorate::client::{SessionChange, WatchOptions};
+    ///
+    /// let mut watching = client.watch(WatchOptions { initial: true, ..WatchOptions::prefix("agents/") })?;
+    /// while let Some(frame) = watching.next().await {
+    ///     for change in frame?.changes {
+    ///         match change {
+    ///             SessionChange::Saved { id, info } => println!("{} is at version {}", id.as_str(), info.version),
+    ///             SessionChange::Gone { id } => println!("{} is gone", id.as_str()),
+    ///         }
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(&self, options: WatchOptions) -> Result<Watching, Error> {
+        watch::begin(self.handle.config().clone(), options)
     }
 
     /// The cluster's status as the first reachable endpoint knows it; answered without a quorum.

@@ -14,6 +14,7 @@ pages! {
     architecture: "architecture.md",
     consistency: "consistency.md",
     sessions: "sessions.md",
+    verbs: "verbs.md",
     membership: "membership.md",
     limits: "limits.md",
     invariants: "invariants.md",

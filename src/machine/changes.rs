@@ -40,6 +40,16 @@ impl Place {
         }
     }
 
+    /// Whether all that is shown at another place is shown here.
+    pub fn has_reached(&self, other: &Self) -> bool {
+        let within = match (&self.within, &other.within) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(mine), Some(others)) => mine >= others,
+        };
+        self.revision > other.revision || self.revision == other.revision && within
+    }
+
     /// Whether a change is still to be shown.
     pub fn is_before(&self, revision: Revision, id: &SessionId) -> bool {
         revision > self.revision || revision == self.revision && self.within.as_ref().is_some_and(|shown| id > shown)
@@ -238,7 +248,10 @@ mod tests {
         for (revision, text, is_before) in [(6, "z", false), (7, "a", false), (7, "b", false), (7, "c", true), (8, "a", true)] {
             assert_eq!(within.is_before(Revision(revision), &id(text)), is_before, "{revision} {text}");
         }
-        assert!(!Place::after(Revision(7)).is_before(Revision(7), &id("z")));
+        let whole = Place::after(Revision(7));
+        assert!(!whole.is_before(Revision(7), &id("z")));
+        assert!(whole.has_reached(&within) && within.has_reached(&within) && !within.has_reached(&whole));
+        assert!(within.has_reached(&Place::after(Revision(6))) && !Place::after(Revision(6)).has_reached(&within));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub use read::Plan;
 pub use rebuild::BuildError;
 pub use rows::{Effects, RowChange};
 pub use rules::{Rules, TEST_VERSION, VERSION_MAX, allow_test_version, newest_version, rules};
-pub use watch::{Begin, Cursor, Selector, Step};
+pub use watch::{Begin, Cursor, Step};
 
 use crate::types::{LogId, Outcome, Revision, Verdict, Write};
 use session::Moment;

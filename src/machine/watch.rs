@@ -16,33 +16,7 @@ use super::changed::Reach;
 use super::changes::{Bounds, Place};
 use crate::limits::{SESSION_ID_BYTES_MAX, WATCH_FRAME_BYTES, WATCH_FRAME_CHANGES, WATCH_STEP_RECORDS};
 use crate::mutant::{self, Mutant};
-use crate::types::{Revision, SessionChange, SessionId};
-
-/// The sessions that a watch is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selector {
-    /// Those whose ids begin so.
-    Prefix(String),
-    /// These.
-    Ids(Vec<SessionId>),
-}
-
-impl Selector {
-    /// In order of ids, each once.
-    pub fn of_ids(mut ids: Vec<SessionId>) -> Self {
-        ids.sort();
-        ids.dedup();
-        Self::Ids(ids)
-    }
-
-    /// Whether it is about this session.
-    pub fn matches(&self, id: &SessionId) -> bool {
-        match self {
-            Self::Prefix(prefix) => id.as_str().starts_with(prefix),
-            Self::Ids(ids) => ids.binary_search(id).is_ok(),
-        }
-    }
-}
+use crate::types::{Revision, Selector, SessionChange, SessionId};
 
 /// Where a watch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use super::upkeep::room::Room;
 use super::upkeep::scrub;
 use super::{CLUSTER_VERSION_MIN, Leadership, Reply};
 use crate::env::Tasks;
-use crate::machine::{Command, Counts, Metered, OpenedClient, PrefixUsage, Rules, newest_version};
+use crate::machine::{Command, Counts, Machine, Metered, OpenedClient, PrefixUsage, Rules, newest_version};
 use crate::types::{ClientId, ClusterId, Member, MemberChange, Members, NodeId, NodeStatus, Refusal, RefusalKind, Role, SessionId};
 use crate::wire::peer::v1::Route;
 
@@ -218,6 +218,24 @@ impl Node {
     /// Bytes of a session's content as stored, by this node's applied state; 0 of none.
     pub fn stored_bytes(&self, id: &SessionId) -> u64 {
         self.0.context.state.view(|state, _, _| state.machine.stored_bytes(id))
+    }
+
+    /// Shows `f` this node's machine as of one instant, with the time that deadlines are measured by. It must be short: nothing is applied
+    /// meanwhile.
+    pub fn look<R>(&self, f: impl FnOnce(&Machine, u64) -> R) -> R {
+        let context = &self.0.context;
+        context.state.view(|state, _, _| f(&state.machine, read::cluster_now_ms(context, state)))
+    }
+
+    /// How old this node's state may be: everything acknowledged so many milliseconds before is in it; `None`: that is unknown.
+    pub fn stale_ms(&self) -> Option<u64> {
+        self.0.context.leadership.stale_ms()
+    }
+
+    /// Whether this node applied the entry at `index` within `timeout`. Cancel safe.
+    pub async fn applied_within(&self, index: u64, timeout: Duration) -> bool {
+        let wait = self.0.context.raft.wait(Some(timeout));
+        wait.applied_index_at_least(Some(index), "a watch").await.is_ok()
     }
 
     /// How much this node's machine holds, and what may be held.

@@ -16,7 +16,8 @@ use crate::machine::{Command, Effects, Entry, Machine, Plan, rows};
 use crate::mutant::{self, Mutant};
 use crate::storage::state::{self, Pinned, Pinner};
 use crate::types::{
-    Blob, Consistency, List, ListPage, Listed, Load, Loaded, LoadedContent, LogId, Refusal, RefusalKind, Revision, SessionInfo,
+    Blob, Consistency, List, ListPage, Listed, Load, Loaded, LoadedContent, LogId, Order, Refusal, RefusalKind, Revision,
+    SessionInfo,
 };
 
 /// When to read again after a refusal for want of room.
@@ -208,7 +209,7 @@ fn answer_or_pin(context: &NodeContext, load: &Load, age: Age, reply: ReplyLoad)
 }
 
 /// The time that deadlines are measured by: machine time, which the median of the voters' clocks leads while nobody writes.
-fn cluster_now_ms(context: &NodeContext, state: &AppliedState) -> u64 {
+pub(super) fn cluster_now_ms(context: &NodeContext, state: &AppliedState) -> u64 {
     context.clocks.median_now_ms(&context.voters()).unwrap_or(0).max(state.machine.now_ms())
 }
 
@@ -248,11 +249,21 @@ fn read_content(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<
 
 fn page(context: &NodeContext, list: &List, age_ms: Age) -> ListPage {
     context.state.view(|state, applied, _| {
-        let (mut sessions, more) = state.machine.list(list.prefix.as_str(), list.after.as_ref().map(|id| id.as_str()), list.limit);
+        let (mut sessions, more, since) = match list.order {
+            Order::Recent { after } => {
+                let recent = state.machine.recent(&list.prefix, after.zip(list.after.as_ref()), list.limit);
+                (recent.sessions, recent.more, Some(recent.since))
+            }
+            _ => {
+                let after = list.after.as_ref().map(|id| id.as_str());
+                let (sessions, more) = state.machine.list(list.prefix.as_str(), after, list.limit);
+                (sessions, more, None)
+            }
+        };
         let now_ms = cluster_now_ms(context, state);
         for Listed { info, .. } in &mut sessions {
             info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms));
         }
-        ListPage { revision: Revision(applied.map_or(0, |applied| applied.index)), sessions, more, age_ms }
+        ListPage { revision: Revision(applied.map_or(0, |applied| applied.index)), sessions, more, age_ms, since }
     })
 }

@@ -10,6 +10,7 @@ use super::metrics::{Levels, Metrics};
 use super::receiving::Receiving;
 use super::security;
 use super::shares::{self, Usage};
+use super::watch::Watches;
 use crate::env::Clock;
 use crate::raft::Node;
 
@@ -28,13 +29,14 @@ struct Inner {
     clock: Arc<dyn Clock>,
     calls: Calls,
     receiving: Receiving,
+    watches: Watches,
     began: Duration,
 }
 
 impl ServerContext {
     pub fn new(access: Access, clock: Arc<dyn Clock>, calls: Calls) -> Self {
         let (receiving, began) = (Receiving::new(clock.clone()), clock.now());
-        Self(Arc::new(Inner { access, clock, calls, receiving, began }))
+        Self(Arc::new(Inner { access, clock, calls, receiving, watches: Watches::default(), began }))
     }
 
     /// The node below.
@@ -60,6 +62,11 @@ impl ServerContext {
     /// The requests that are arriving.
     pub fn receiving(&self) -> &Receiving {
         &self.0.receiving
+    }
+
+    /// The watches.
+    pub fn watches(&self) -> &Watches {
+        &self.0.watches
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -88,6 +95,7 @@ impl ServerContext {
             open_operations: self.0.calls.table().len() as u64,
             receiving_bytes: self.0.receiving.bytes(),
             requests_ended: self.0.receiving.ended(),
+            watches: self.0.watches.counts(),
             ..Levels::default()
         }
     }

@@ -47,7 +47,9 @@ fn row(path: &str) -> Option<Rule> {
     Some(match path {
         "/quorate.v1.Sessions/Submit" => some(Who::Holder, WRITE_MESSAGE_BYTES_MAX),
         "/quorate.v1.Sessions/Write" => one(Who::Holder, WRITE_MESSAGE_BYTES_MAX),
-        "/quorate.v1.Sessions/Load" | "/quorate.v1.Sessions/List" => one(Who::Holder, READ_MESSAGE_BYTES_MAX),
+        "/quorate.v1.Sessions/Load" | "/quorate.v1.Sessions/List" | "/quorate.v1.Sessions/Watch" => {
+            one(Who::Holder, READ_MESSAGE_BYTES_MAX)
+        }
         "/quorate.v1.Sessions/Status"
         | "/quorate.v1.Operations/Backup"
         | "/quorate.v1.Operations/Purge"
@@ -154,6 +156,6 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 17);
+        assert_eq!(seen, 18);
     }
 }

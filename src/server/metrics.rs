@@ -12,6 +12,7 @@ use super::call::{KINDS, Kind, Operation, Response};
 use super::security::Report;
 use super::shares::Usage;
 use super::slow::{CAUSES, Cause};
+use super::watch;
 use crate::env::OwnUsage;
 use crate::net::Traffic;
 use crate::types::{Change, Loaded, NodeStatus, Refusal, RefusalKind, Role, Verdict};
@@ -88,6 +89,7 @@ pub struct Levels {
     pub receiving_bytes: u64,
     /// Because they took too long, and because there was no room.
     pub requests_ended: [u64; 2],
+    pub watches: watch::Counts,
     pub log_written_bytes: u64,
     pub disk_low: bool,
     /// Peers in another state.
@@ -292,6 +294,9 @@ impl Metrics {
             for (reason, requests) in ["late", "no_room"].into_iter().zip(levels.requests_ended) {
                 metrics::counter!("quorate_requests_ended_total", "reason" => reason).absolute(requests);
             }
+            gauge("quorate_watches", levels.watches.open);
+            metrics::counter!("quorate_watch_frames_total").absolute(levels.watches.frames);
+            metrics::counter!("quorate_watch_resyncs_total").absolute(levels.watches.resyncs);
             gauge("quorate_is_leader", (status.role == Role::Leader).into());
             gauge("quorate_has_leader", status.leader.is_some().into());
             gauge("quorate_term", status.term);

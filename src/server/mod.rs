@@ -46,6 +46,7 @@ mod slow;
 mod start;
 mod status;
 mod sweeper;
+mod watch;
 
 #[doc(hidden)]
 pub use crate::machine::allow_test_version;

@@ -18,8 +18,11 @@ use super::dispatch::Dispatcher;
 use super::edge;
 use super::frames::Frames;
 use super::status::Reporter;
+use super::watch::Frames as Watched;
+use crate::limits::WATCH_WITHOUT_LEADER_MAX;
+use crate::machine::{Begin, Cursor};
 use crate::net::Connection;
-use crate::types::Refusal;
+use crate::types::{Position, Refusal, RefusalKind};
 use crate::wire::v1::sessions_server::Sessions;
 use crate::wire::{self, v1};
 
@@ -53,9 +56,44 @@ impl SessionsService {
         }
     }
 
+    /// Begins a watch, once this node has applied what its caller has seen. Errors: it is none, may not be, there are too many, or this node
+    /// lags behind.
+    async fn begin_watch(
+        &self,
+        caller: Caller,
+        connection: Option<Arc<AtomicU64>>,
+        request: v1::WatchRequest,
+    ) -> Result<Watched, Refusal> {
+        let watch = wire::watch_from(request)?;
+        super::watch::authorize(self.context.guard(), &caller, &watch.selector)?;
+        let node = self.context.node();
+        if let Some(refusal) = node.outside() {
+            return Err(refusal);
+        }
+        let place = self.context.watches().reserve(&caller, connection)?;
+        let cluster = node.cluster_id();
+        let known = |position: &&Position| Some(position.cluster_id) == cluster;
+        let from = watch.from.as_ref().filter(known);
+        let needed = [from, watch.seen.as_ref().filter(known)].into_iter().flatten().map(|position| position.revision.0).max();
+        if let Some(needed) = needed
+            && !node.applied_within(needed, WATCH_WITHOUT_LEADER_MAX).await
+        {
+            let message = format!("this node has not applied what this client has seen: watch at another node revision={needed}");
+            return Err(Refusal::not_applied(RefusalKind::Unavailable, message));
+        }
+        let begin = match (from, watch.from) {
+            (Some(from), _) => Begin::From(from.revision),
+            (None, Some(_)) => Begin::Foreign,
+            (None, None) if watch.initial => Begin::Initial,
+            (None, None) => Begin::Now,
+        };
+        let cursor = node.look(|machine, _| Cursor::begin(begin, machine));
+        Ok(self.context.watches().begin(place, caller, watch.selector, cursor))
+    }
+
     async fn ask_one(&self, incoming: IncomingRequest) -> Result<Response<v1::SubmitResponse>, Status> {
         let (tag, frames) = self.ask(incoming).await?;
-        let missing = || wire::status_from_refusal(&Refusal::unknown(crate::types::RefusalKind::Unavailable, "no answer came"));
+        let missing = || wire::status_from_refusal(&Refusal::unknown(RefusalKind::Unavailable, "no answer came"));
         let answer = frames.only().ok_or_else(missing)?;
         Ok(Response::new(response(&self.dispatcher, tag, answer)))
     }
@@ -117,6 +155,7 @@ fn not_a(what: &str) -> Status {
 impl Sessions for SessionsService {
     type SubmitStream = Answers<Requests>;
     type LoadStream = Answers<Requests>;
+    type WatchStream = Watched;
 
     async fn submit(&self, request: Request<Streaming<v1::SubmitRequest>>) -> Result<Response<Self::SubmitStream>, Status> {
         let caller = self.caller(&request)?;
@@ -155,6 +194,13 @@ impl Sessions for SessionsService {
             Some(v1::submit_request::Operation::List(_)) => self.ask_one(incoming(request, caller, loaded.as_ref())).await,
             _ => Err(not_a("list")),
         }
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = self.caller(&request)?;
+        let connection = loaded(&request);
+        let begun = self.begin_watch(caller, connection, request.into_inner()).await;
+        begun.map(Response::new).map_err(|refusal| wire::status_from_refusal(&refusal))
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {

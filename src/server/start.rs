@@ -251,6 +251,7 @@ impl Server {
         tasks.spawn(context.receiving().clone().run(stop.subscribe()));
         tasks.spawn(sweeper::run(node.clone(), stop.subscribe()));
         tasks.spawn(shares::run(node.clone(), context.guard().clone(), stop.subscribe()));
+        tasks.spawn(super::watch::run(context.clone(), stop.subscribe()));
         tasks.spawn(http::serve(
             admin_port,
             admin::router(context.clone(), dispatcher.clone(), reporter.clone()),

@@ -25,7 +25,7 @@ pub use id::{
 pub use member::{Member, MemberChange, Members};
 pub use number::{OutOfRange, bounded};
 pub use outcome::{Outcome, Saved, Swept, TooLarge, Verdict};
-pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, Loaded, LoadedContent, SessionInfo};
+pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, Loaded, LoadedContent, Order, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};
 pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role};
-pub use watch::SessionChange;
+pub use watch::{Position, Selector, SessionChange, Watch, WatchFrame};

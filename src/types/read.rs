@@ -51,7 +51,22 @@ pub struct Load {
     pub consistency: Consistency,
 }
 
-/// A listing of one page, in order of ids.
+/// The order of a listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Order {
+    /// By id.
+    #[default]
+    Ids,
+    /// The session that was written last comes first. Reaches back 65 536 changes (and 16 MiB of ids), and the page says where that ends.
+    Recent {
+        /// Together with [`List::after`]: the page starts after the session of that id that was written at this revision. `None` for the
+        /// first page.
+        after: Option<Revision>,
+    },
+}
+
+/// A listing of one page.
 #[derive(Clone, PartialEq, Eq)]
 pub struct List {
     /// Only ids that start with this; empty for all.
@@ -62,19 +77,31 @@ pub struct List {
     pub limit: u32,
     /// The guarantee asked for.
     pub consistency: Consistency,
+    /// The order.
+    pub order: Order,
 }
 
 /// The beginning of an id is not shown, as an id is not.
 impl fmt::Debug for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { prefix, after, limit, consistency } = self;
-        write!(f, "List {{ prefix_bytes: {}, after: {after:?}, limit: {limit}, consistency: {consistency:?} }}", prefix.len())
+        let Self { prefix, after, limit, consistency, order } = self;
+        let prefix = prefix.len();
+        write!(
+            f,
+            "List {{ prefix_bytes: {prefix}, after: {after:?}, limit: {limit}, consistency: {consistency:?}, order: {order:?} }}"
+        )
     }
 }
 
 impl Default for List {
     fn default() -> Self {
-        Self { prefix: String::new(), after: None, limit: crate::limits::LIST_PAGE_MAX, consistency: Consistency::default() }
+        Self {
+            prefix: String::new(),
+            after: None,
+            limit: crate::limits::LIST_PAGE_MAX,
+            consistency: Consistency::default(),
+            order: Order::Ids,
+        }
     }
 }
 
@@ -153,7 +180,7 @@ pub struct Listed {
     pub info: SessionInfo,
 }
 
-/// One page of a listing, in order of ids.
+/// One page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListPage {
@@ -165,4 +192,7 @@ pub struct ListPage {
     pub more: bool,
     /// Of a stale listing: everything acknowledged so many milliseconds before it is in it; `None`: that is unknown.
     pub age_ms: Option<u64>,
+    /// Of a listing of [`Order::Recent`]: every session of the prefix that was written after this revision is on its pages, and none that
+    /// was not.
+    pub since: Option<Revision>,
 }

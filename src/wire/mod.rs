@@ -14,7 +14,7 @@ mod refusal;
 pub use convert::{
     cluster_id_from, cluster_id_to, list_from, list_page_from, list_page_to, list_to, load_from, load_to, member_change_from,
     member_change_to, members_from, members_to, node_status_from, node_status_to, outcome_from, outcome_to, verify_blobs,
-    write_from, write_to,
+    watch_frame_from, watch_frame_to, watch_from, watch_to, write_from, write_to,
 };
 pub use load::{Assembled, LoadAssembler, LoadFrames};
 #[cfg(feature = "client")]

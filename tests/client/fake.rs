@@ -436,6 +436,7 @@ impl Service {
 impl Sessions for Service {
     type SubmitStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, Status>> + Send>>;
     type LoadStream = Self::SubmitStream;
+    type WatchStream = tokio_stream::Empty<Result<v1::WatchFrame, Status>>;
 
     async fn submit(&self, request: Request<Streaming<v1::SubmitRequest>>) -> Result<Response<Self::SubmitStream>, Status> {
         let mut requests = request.into_inner();
@@ -481,6 +482,10 @@ impl Sessions for Service {
 
     async fn list(&self, _: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         Err(Status::unimplemented("the client streams its listings"))
+    }
+
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("nobody watches here"))
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {

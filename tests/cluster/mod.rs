@@ -23,3 +23,4 @@ mod seen;
 mod snapshot;
 mod strangers;
 mod upgrade;
+mod watch;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use quorate::machine::{Begin, Bounds, Command, Cursor, Selector, Step};
-use quorate::types::{Change, ClientId, Counters, Expiry, Revision, SessionChange, SessionId, Verdict, Write};
+use quorate::machine::{Begin, Bounds, Command, Cursor, Step};
+use quorate::types::{Change, ClientId, Counters, Expiry, Revision, Selector, SessionChange, SessionId, Verdict, Write};
 
 use crate::machine::lab::{Lab, blob, id, request};
 

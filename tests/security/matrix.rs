@@ -8,8 +8,8 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
 use protox::prost_reflect::DescriptorPool;
 use quorate::types::{
-    Blob, Change, ClientId, Consistency, Expected, Expiry, List, Load, Nonce, OnConflict, Request as Identity, Sequence, SessionId,
-    Write,
+    Blob, Change, ClientId, Consistency, Expected, Expiry, List, Load, Nonce, OnConflict, Request as Identity, Selector, Sequence,
+    SessionId, Watch, Write,
 };
 use quorate::wire::v1::{self, RefusalReason, SubmitRequest, SubmitResponse, submit_request::Operation, submit_response::Answer};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -141,6 +141,16 @@ fn rows(cluster_id: &Bytes) -> Vec<Row> {
             rows.push(row(path, "list", Need::ScopeFor("list", prefix), &list));
         }
     }
+    let watch = |selector| quorate::wire::watch_to(&Watch { selector, from: None, initial: true, seen: None });
+    for prefix in ["a/", "b/", ""] {
+        let message = watch(Selector::Prefix(prefix.to_owned()));
+        rows.push(row("/quorate.v1.Sessions/Watch", "a prefix", Need::ScopeFor("list", prefix), &message));
+    }
+    for prefix in ["a/", "b/"] {
+        let id = SessionId::new(&format!("{prefix}matrix")).expect("short");
+        let message = watch(Selector::of_ids(vec![id]));
+        rows.push(row("/quorate.v1.Sessions/Watch", "an id", Need::ScopeFor("read", prefix), &message));
+    }
     let operates = Need::Scope("admin");
     rows.push(row("/quorate.v1.Sessions/Status", "", operates, &v1::StatusRequest::default()));
     rows.push(row("/quorate.v1.Operations/Backup", "", operates, &v1::BackupRequest { timeout_ms: 60_000, ..Default::default() }));
@@ -240,7 +250,7 @@ async fn call(channel: &Channel, path: &str, caller: &Caller, message: &[u8]) ->
 fn fate(path: &str, answer: Result<Bytes, Status>) -> (Fate, String) {
     let text = format!("{answer:?}");
     let fate = match answer {
-        Ok(answer) if path.starts_with("/quorate.v1.Sessions/") && !path.ends_with("/Status") => {
+        Ok(answer) if path.starts_with("/quorate.v1.Sessions/") && !path.ends_with("/Status") && !path.ends_with("/Watch") => {
             let answer = SubmitResponse::decode(answer).expect("an answer").answer;
             match answer {
                 Some(Answer::Refusal(refusal)) if refusal.reason() == RefusalReason::Unauthenticated => Fate::Unauthenticated,

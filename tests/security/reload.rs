@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use quorate::client::{Content, ErrorKind, WriteOptions};
+use quorate::client::{Content, ErrorKind, WatchOptions, WriteOptions};
 
-use crate::security::nodes::{Nodes, TOKENS, tokens_file};
+use crate::security::nodes::{Nodes, PATIENCE, TOKENS, tokens_file};
 use crate::security::pki::{Good, HOST};
 use crate::security::wire;
 
@@ -73,4 +73,35 @@ async fn files_change_under_load_without_an_error() {
     nodes.write("token", "tokensecret-next\n");
     nodes.until("the next token is shown", async || client.load("a/open").await.is_ok()).await;
     client.close().await;
+}
+
+/// A watch ends with the token that it was begun by, and says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_withdrawn_token_ends_its_watches() {
+    let nodes = Nodes::start(1, "info").await;
+    let (lister, writer) = (nodes.client("lister"), nodes.client("writer"));
+    let foreign = lister.watch(WatchOptions::prefix("b/")).expect("well formed").next().await.expect("an item");
+    assert_eq!(foreign.expect_err("a foreign prefix").kind(), ErrorKind::Denied);
+    let mut watching = lister.watch(WatchOptions::prefix("a/")).expect("well formed");
+    let save = async || writer.save("a/1", Content::Value("x".into()), WriteOptions::default()).await;
+    let first = watching.next().await.expect("an item").expect("a frame");
+    assert!(first.changes.is_empty() && first.complete);
+    save().await.expect("saved");
+    let frame = watching.next().await.expect("an item").expect("a frame");
+    assert_eq!(frame.changes.len(), 1);
+    let without: Vec<_> = TOKENS.iter().filter(|(name, ..)| *name != "lister").copied().collect();
+    nodes.write("tokens.toml", &tokens_file(&without));
+    let ended = async {
+        loop {
+            save().await.expect("the writer's token is good");
+            match watching.next().await.expect("an item") {
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+    };
+    let error = tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+    assert!(watching.next().await.is_none(), "and is over");
+    writer.close().await;
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quorate::client::{List, SessionId};
+use quorate::client::{List, Order, SessionId};
 use quorate::env::Clock as _;
 use quorate::testing::history::{Committed, Op};
 use quorate::testing::inline::SeededRandom;
@@ -54,7 +54,7 @@ impl Lister {
         loop {
             let prefix = ["", "k", "k", "k", "k1", "s"][self.random.below(6) as usize].to_owned();
             let limit = 1 + self.random.below(4) as u32;
-            let mut list = List { prefix, after: None, limit, consistency: Consistency::Linearizable };
+            let mut list = List { prefix, after: None, limit, consistency: Consistency::Linearizable, order: Order::Ids };
             for count in 1..=PAGES_MAX {
                 if self.shared.lock().expect("no client panics with it").phase >= Phase::Scan {
                     return;

@@ -15,7 +15,7 @@ use quorate::storage::{log, state};
 use quorate::testing::disk::SimDisk;
 use quorate::testing::inline::SeededRandom;
 use quorate::testing::tasks::TaskWorkers;
-use quorate::types::{Consistency, List, NodeStatus, Role};
+use quorate::types::{Consistency, List, NodeStatus, Order, Role};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -334,7 +334,7 @@ impl Host {
 /// Notes what a node shows without a quorum, and how old it says that is.
 fn read_stale(node: &Node, clock: &HostClock, slot: &Arc<Mutex<Slot>>) {
     let (at, slot) = (clock.now(), slot.clone());
-    let list = List { prefix: String::new(), after: None, limit: 1, consistency: Consistency::Stale };
+    let list = List { prefix: String::new(), after: None, limit: 1, consistency: Consistency::Stale, order: Order::Ids };
     let reply = move |answer: Result<(quorate::types::ListPage, _), _>| {
         let Ok((page, _charge)) = answer else { return };
         let Some(age_ms) = page.age_ms else { return };

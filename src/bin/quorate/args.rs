@@ -206,9 +206,12 @@ pub enum Session {
     /// Delete sessions: one, several, or all of a prefix
     #[command(visible_aliases = ["delete", "del"], after_help = RM_HELP)]
     Rm(Rm),
-    /// List sessions in order of their ids
+    /// List sessions in order of their ids, or the one written last first
     #[command(visible_alias = "list", after_help = LS_HELP)]
     Ls(Ls),
+    /// Print which sessions change, one line for each, until it is stopped
+    #[command(after_help = WATCH_HELP)]
+    Watch(Watch),
     /// Write sessions as JSON, one per line
     #[command(after_help = EXPORT_HELP)]
     Export(Export),
@@ -242,6 +245,11 @@ Exit codes: 0 deleted, or not there; 2 wrong usage; 3 conflict: the version is a
 const LS_HELP: &str = "`-o ids` is for other programs; an id with a line end in it takes two lines there, and `-o json` escapes it.
 
 Exit codes: 0 listed; 2 wrong usage; 4 unavailable; 1 anything else.";
+
+const WATCH_HELP: &str = "Each session's newest state comes once, however often it changed meanwhile; content is not printed. The watch continues on other nodes \
+by itself. `-o json` prints one object a line, and after each frame one with `from`: pass that to --from to continue later where it ended.
+
+Exit codes: 2 wrong usage; 1 the token may not see these sessions, or anything else.";
 
 const EXPORT_HELP: &str =
     "Exit codes: 0 written; 2 wrong usage, or the file is there already; 4 unavailable; 1 anything else; 130 interrupted.";
@@ -382,6 +390,9 @@ pub struct Ls {
     /// Only those that come after this id
     #[arg(long, value_name = "ID")]
     pub after: Option<String>,
+    /// The one written last first; reaches back 65536 changes, and says on stderr where that ends
+    #[arg(long, conflicts_with = "after")]
+    pub recent: bool,
     /// At most so many [default: all]
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<u64>,
@@ -396,6 +407,28 @@ pub struct Ls {
     /// How to print them
     #[arg(short, long, value_enum, default_value_t)]
     pub output: LsOutput,
+}
+
+/// `quorate session watch`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Sessions whose ids begin so
+    #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
+    pub prefix: Option<String>,
+    /// These sessions, at most 64
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Print those that are there first
+    #[arg(long, conflicts_with = "from")]
+    pub initial: bool,
+    /// Continue after this place, as `-o json` prints it
+    #[arg(long, value_name = "CLUSTER:REVISION")]
+    pub from: Option<String>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// Where content comes from.

@@ -10,7 +10,7 @@ use crate::client::{Error, ErrorKind};
 use crate::env::u64_from;
 use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
-use crate::types::{Applied, Change, ClusterId, Outcome, Refusal, RefusalKind, Verdict, Version};
+use crate::types::{Applied, Change, ClusterId, Order, Outcome, Refusal, RefusalKind, Verdict, Version};
 use crate::wire::{self, v1};
 
 /// How long after a full table of clients or sessions to try again.
@@ -95,6 +95,7 @@ impl Driver {
             Err(refusal) if !is_refusal => return self.refuse(key, operation, refusal),
             checked => checked.ok().flatten(),
         };
+        self.config.seen.note_answer(cluster, &response.answer);
         if let Some(leader) = &response.leader
             && let Some(hint) = wire::leader_hint(leader.node, &leader.address)
         {
@@ -161,6 +162,10 @@ impl Driver {
             Ok(page) => page,
             Err(refusal) => return self.refuse(key, operation, not_understood(refusal)),
         };
+        // A node of an older release does not know the order, and passes it over.
+        if matches!(&operation.body, Body::List { list, .. } if list.order != Order::Ids && page.since.is_none()) {
+            return self.refuse(key, operation, not_understood(Refusal::invalid("the node's release lists by id only")));
+        }
         self.failures.clear();
         if let Body::List { reply, .. } = self.end(key, operation).body {
             // The caller went away.

@@ -580,7 +580,7 @@ mod tests {
     use super::*;
     use crate::client::credentials::Credentials;
     use crate::env::{SystemClock, SystemRandom};
-    use crate::types::{Consistency, List};
+    use crate::types::{Consistency, List, Order};
 
     /// Takes every connection and makes none; keeps how long each could take.
     #[derive(Default)]
@@ -606,11 +606,12 @@ mod tests {
                 credentials: Credentials::default(),
                 clock: Arc::new(SystemClock::default()),
                 random: Arc::new(SystemRandom),
+                seen: Default::default(),
             };
             let (_calls, inbox) = mpsc::channel(1);
             let mut driver = Driver::new(Arc::new(config), inbox);
             let (reply, _answer) = oneshot::channel();
-            let list = List { prefix: String::new(), after: None, limit: 1, consistency: Consistency::Stale };
+            let list = List { prefix: String::new(), after: None, limit: 1, consistency: Consistency::Stale, order: Order::Ids };
             let body = Body::List { list, reply };
             driver.accept(Call { deadline: driver.now + left, body, permit: None });
             driver.pump();

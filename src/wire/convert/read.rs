@@ -3,7 +3,7 @@
 use super::super::v1;
 use super::{counters, in_range, out_of_range, required, session_id, unknown_value};
 use crate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX};
-use crate::types::{Consistency, ContentVersion, List, ListPage, Listed, Load, Refusal, Revision, SessionInfo, Version};
+use crate::types::{Consistency, ContentVersion, List, ListPage, Listed, Load, Order, Refusal, Revision, SessionInfo, Version};
 
 /// Unspecified is `Linearizable`, the stronger one.
 fn consistency_from(value: i32) -> Result<Consistency, Refusal> {
@@ -61,7 +61,16 @@ pub fn list_from(list: v1::ListOperation) -> Result<List, Refusal> {
         after: list.after.map(|id| session_id("list.after", &id)).transpose()?,
         limit,
         consistency: consistency_from(list.consistency)?,
+        order: order_from(list.order, list.after_revision)?,
     })
+}
+
+fn order_from(order: i32, after: Option<u64>) -> Result<Order, Refusal> {
+    match v1::Order::try_from(order) {
+        Ok(v1::Order::Unspecified | v1::Order::Ids) => Ok(Order::Ids),
+        Ok(v1::Order::Recent) => Ok(Order::Recent { after: after.map(Revision) }),
+        Err(_) => Err(unknown_value("list.order", order)),
+    }
 }
 
 /// The message of a listing.
@@ -71,6 +80,14 @@ pub fn list_to(list: &List) -> v1::ListOperation {
         after: list.after.as_ref().map(|id| id.as_str().to_owned()),
         limit: list.limit,
         consistency: consistency_to(list.consistency),
+        order: match list.order {
+            Order::Ids => v1::Order::Unspecified.into(),
+            Order::Recent { .. } => v1::Order::Recent.into(),
+        },
+        after_revision: match list.order {
+            Order::Recent { after } => after.map(|after| after.0),
+            Order::Ids => None,
+        },
     }
 }
 
@@ -117,12 +134,24 @@ pub fn list_page_from(page: v1::ListPage) -> Result<ListPage, Refusal> {
         Ok(Listed { id: session_id("listed.id", &listed.id)?, info: info_from(required("listed.info", listed.info)?)? })
     };
     let sessions = page.sessions.into_iter().map(listed).collect::<Result<_, Refusal>>()?;
-    Ok(ListPage { revision: Revision(page.revision), sessions, more: page.more, age_ms: page.age_ms })
+    Ok(ListPage {
+        revision: Revision(page.revision),
+        sessions,
+        more: page.more,
+        age_ms: page.age_ms,
+        since: page.since.map(Revision),
+    })
 }
 
 /// The message of a page.
 pub fn list_page_to(page: &ListPage) -> v1::ListPage {
     let listed = |listed: &Listed| v1::Listed { id: listed.id.as_str().to_owned(), info: Some(info_to(&listed.info)) };
     let sessions = page.sessions.iter().map(listed).collect();
-    v1::ListPage { revision: page.revision.0, sessions, more: page.more, age_ms: page.age_ms }
+    v1::ListPage {
+        revision: page.revision.0,
+        sessions,
+        more: page.more,
+        age_ms: page.age_ms,
+        since: page.since.map(|since| since.0),
+    }
 }

@@ -215,9 +215,10 @@ proptest! {
         });
         let load = Load { id: id.clone(), have, consistency };
         prop_assert_eq!(load_from(load_to(&load)), Ok(load));
-        let list = List { prefix: id.as_str().to_owned(), after: Some(id.clone()), limit, consistency };
+        let order = if limit % 2 == 0 { Order::Ids } else { Order::Recent { after: have.map(|have| have.create_revision) } };
+        let list = List { prefix: id.as_str().to_owned(), after: Some(id.clone()), limit, consistency, order };
         prop_assert_eq!(list_from(list_to(&list)), Ok(list));
-        let page = ListPage { revision: Revision(7), sessions: vec![Listed { id, info }], more: stale, age_ms: stale.then_some(9) };
+        let page = ListPage { revision: Revision(7), sessions: vec![Listed { id, info }], more: stale, age_ms: stale.then_some(9), since: stale.then_some(Revision(3)) };
         prop_assert_eq!(list_page_from(list_page_to(&page)), Ok(page));
     }
 

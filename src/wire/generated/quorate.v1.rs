@@ -311,6 +311,12 @@ pub struct ListOperation {
     pub limit: u32,
     #[prost(enumeration = "Consistency", tag = "4")]
     pub consistency: i32,
+    #[prost(enumeration = "Order", tag = "5")]
+    pub order: i32,
+    /// With `ORDER_RECENT` and `after`: the page starts after the session `after` as it was written at this revision, which is the
+    /// `mod_revision` of the last one on the page before. Absent: at the first.
+    #[prost(uint64, optional, tag = "6")]
+    pub after_revision: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionInfo {
@@ -423,11 +429,88 @@ pub struct ListPage {
     /// For a stale listing: everything acknowledged so long before is in it. Absent: that is unknown.
     #[prost(uint64, optional, tag = "4")]
     pub age_ms: ::core::option::Option<u64>,
+    /// With `ORDER_RECENT`: every session of the prefix that was written after this revision is on the pages, and none that was not.
+    #[prost(uint64, optional, tag = "6")]
+    pub since: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listed {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub info: ::core::option::Option<SessionInfo>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchRequest {
+    /// What changed after this place. Absent: with `initial` the whole state first, otherwise what changes from now on.
+    #[prost(message, optional, tag = "3")]
+    pub from: ::core::option::Option<Position>,
+    #[prost(bool, tag = "4")]
+    pub initial: bool,
+    /// The largest revision that this client has seen in an answer of this cluster: the node waits up to 5 s until it has applied so far. It
+    /// waits for `from` as well. Then it is refused as unavailable: ask another node.
+    #[prost(message, optional, tag = "6")]
+    pub seen: ::core::option::Option<Position>,
+    #[prost(oneof = "watch_request::Selector", tags = "1, 2")]
+    pub selector: ::core::option::Option<watch_request::Selector>,
+}
+/// Nested message and enum types in `WatchRequest`.
+pub mod watch_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Selector {
+        /// Sessions whose ids begin so; needs the scope `list`. Empty: all.
+        #[prost(string, tag = "1")]
+        Prefix(::prost::alloc::string::String),
+        /// These sessions; needs the scope `read`.
+        #[prost(message, tag = "2")]
+        Ids(super::WatchIds),
+    }
+}
+/// 1 to 64.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchIds {
+    #[prost(string, repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Position {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+/// At most 1 000 changes and 64 KiB. One comes at least every 10 s.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchFrame {
+    /// 16 bytes: the cluster that answered.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// Every matching session whose newest state is at or before this revision was sent: resume from here. Absent within a walk of ids.
+    #[prost(uint64, optional, tag = "2")]
+    pub revision: ::core::option::Option<u64>,
+    /// In order; each id once. Per id states never go back.
+    #[prost(message, repeated, tag = "3")]
+    pub changes: ::prost::alloc::vec::Vec<SessionChange>,
+    /// Nothing was newer when it was made: all that was sent is now the whole, in a state at least as new as `revision`.
+    #[prost(bool, tag = "4")]
+    pub complete: bool,
+    /// The node does not know what was deleted since `from`, or is of another cluster: the whole matching state follows, up to the frame that
+    /// says `walked`. What was not sent until then is gone.
+    #[prost(bool, tag = "5")]
+    pub resync: bool,
+    /// A walk of ids ends with this frame: of `initial`, of `resync`, or of an older `from`.
+    #[prost(bool, tag = "6")]
+    pub walked: bool,
+    /// Everything acknowledged so long before is in what the node has applied. Absent: that is unknown.
+    #[prost(uint64, optional, tag = "7")]
+    pub age_ms: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionChange {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Absent: it was deleted, or has expired and was swept. Another `create_revision` than before: the session before it is gone.
     #[prost(message, optional, tag = "2")]
     pub info: ::core::option::Option<SessionInfo>,
 }
@@ -845,6 +928,38 @@ impl Consistency {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum Order {
+    /// By id.
+    Unspecified = 0,
+    Ids = 1,
+    /// The session that was written last first. Reaches back 65 536 changes (and 16 MiB of ids): `ListPage.since` says where it ends. A node
+    /// of an older release answers by id, and says no `since`.
+    Recent = 2,
+}
+impl Order {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ORDER_UNSPECIFIED",
+            Self::Ids => "ORDER_IDS",
+            Self::Recent => "ORDER_RECENT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ORDER_UNSPECIFIED" => Some(Self::Unspecified),
+            "ORDER_IDS" => Some(Self::Ids),
+            "ORDER_RECENT" => Some(Self::Recent),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum RefusalReason {
     Unspecified = 0,
     Invalid = 1,
@@ -1110,6 +1225,35 @@ pub mod sessions_client {
             req.extensions_mut().insert(GrpcMethod::new("quorate.v1.Sessions", "List"));
             self.inner.unary(req, path, codec).await
         }
+        /// Which sessions change, for as long as the caller reads. Content is not sent: who wants it loads what it lacks.
+        ///
+        /// Each session's newest state since `from`, in order of (mod_revision, id); one that changed several times meanwhile comes once, so a slow
+        /// reader misses nothing and costs nothing. Any node answers, from what it has applied. Resume on any node with the last `revision` that a
+        /// frame said and its `cluster_id`. The stream ends with a status when the node stops, has heard of no leader for 5 s, or the token may not
+        /// read on: resume elsewhere, a little later.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchFrame>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Sessions/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("quorate.v1.Sessions", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// The cluster as this node knows it; answered without a quorum.
         pub async fn status(
             &mut self,
@@ -1179,6 +1323,22 @@ pub mod sessions_server {
             &self,
             request: tonic::Request<super::SubmitRequest>,
         ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchFrame, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Which sessions change, for as long as the caller reads. Content is not sent: who wants it loads what it lacks.
+        ///
+        /// Each session's newest state since `from`, in order of (mod_revision, id); one that changed several times meanwhile comes once, so a slow
+        /// reader misses nothing and costs nothing. Any node answers, from what it has applied. Resume on any node with the last `revision` that a
+        /// frame said and its `cluster_id`. The stream ends with a status when the node stops, has heard of no leader for 5 s, or the token may not
+        /// read on: resume elsewhere, a little later.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
         /// The cluster as this node knows it; answered without a quorum.
         async fn status(
             &self,
@@ -1446,6 +1606,52 @@ pub mod sessions_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Sessions/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Sessions>(pub Arc<T>);
+                    impl<
+                        T: Sessions,
+                    > tonic::server::ServerStreamingService<super::WatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchFrame;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Sessions>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

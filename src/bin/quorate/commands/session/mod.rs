@@ -8,6 +8,7 @@ mod print;
 mod remove;
 mod stale;
 mod transfer;
+mod watch;
 
 use std::io::{IsTerminal as _, Read};
 use std::path::Path;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use quorate::client::{Builder, Client, Content, LoadOptions, Tls, WriteOptions};
 use quorate::limits::{LIST_PAGE_MAX, MIB, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
-use quorate::types::{Consistency, Expected, Expiry, List, Listed, SessionId, Version};
+use quorate::types::{Consistency, Expected, Expiry, List, ListPage, Listed, Order, SessionId, Version};
 use serde_json::json;
 
 use crate::args::{self, GetOutput};
@@ -35,6 +36,7 @@ pub async fn run(command: args::Session) -> Result<(), Failure> {
         args::Session::Get(args) => get(args).await,
         args::Session::Rm(args) => remove::run(args).await,
         args::Session::Ls(args) => ls(args).await,
+        args::Session::Watch(args) => watch::run(args).await,
         args::Session::Export(args) => transfer::export(args).await,
         args::Session::Import(args) => import::run(args).await,
     }
@@ -104,7 +106,7 @@ fn missing(id: &str) -> Failure {
 /// A session's metadata, and how old it may be.
 async fn info(client: &Client, id: &str, consistency: Consistency) -> Result<(Option<Listed>, Option<Duration>), Failure> {
     // In order of ids, the prefix itself comes first.
-    let list = List { prefix: id.to_owned(), after: None, limit: 1, consistency };
+    let list = List { prefix: id.to_owned(), after: None, limit: 1, consistency, order: Order::Ids };
     let page = client.list(list).await.map_err(read_failure)?;
     let listed = page.sessions.into_iter().find(|listed| listed.id.as_str() == id);
     Ok((listed, page.age_ms.map(Duration::from_millis)))
@@ -121,10 +123,12 @@ async fn ls(args: args::Ls) -> Result<(), Failure> {
 async fn print_listing(client: &Client, args: &args::Ls) -> Result<(), Failure> {
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut after: Option<SessionId> = args.after.as_deref().map(session_id).transpose()?;
+    let mut order = if args.recent { Order::Recent { after: None } } else { Order::Ids };
     let mut printer = print::ListPrinter::new(args.output, args.count);
     while left > 0 {
         let limit = left.min(u64::from(LIST_PAGE_MAX)) as u32;
-        let list = List { prefix: args.prefix.clone(), after: after.take(), limit, consistency: stale::consistency(args.stale) };
+        let consistency = stale::consistency(args.stale);
+        let list = List { prefix: args.prefix.clone(), after: after.take(), limit, consistency, order };
         let page = client.list(list).await.map_err(read_failure)?;
         if args.stale && !printer.has_begun() {
             stale::tell(page.age_ms.map(Duration::from_millis));
@@ -132,11 +136,24 @@ async fn print_listing(client: &Client, args: &args::Ls) -> Result<(), Failure> 
         printer.page(&page.sessions)?;
         left -= (page.sessions.len() as u64).min(left);
         after = page.sessions.last().map(|listed| listed.id.clone());
+        if args.recent {
+            order = Order::Recent { after: page.sessions.last().map(|listed| listed.info.mod_revision) };
+        }
         if !page.more || after.is_none() {
+            print_end(&page);
             break;
         }
     }
     Ok(printer.end()?)
+}
+
+/// Says where a listing of recent sessions ends, unless that is with the first session of all.
+fn print_end(page: &ListPage) {
+    if let Some(since) = page.since.filter(|since| since.0 > 0) {
+        print::note(&format!(
+            "sessions that were written last at revision {since} or before are not listed by --recent; `session ls` has all"
+        ));
+    }
 }
 
 /// A client for one command.

@@ -2,7 +2,7 @@
 
 use quorate::client::{Client, Error, Written};
 use quorate::limits::LIST_PAGE_MAX;
-use quorate::types::{Consistency, List, SessionId};
+use quorate::types::{Consistency, List, Order, SessionId};
 use serde_json::json;
 
 use super::many::{Ended, Interrupted, Many};
@@ -65,7 +65,8 @@ impl<'a> Pages<'a> {
             return Ok(Vec::new());
         }
         let consistency = Consistency::Linearizable;
-        let list = List { prefix: self.prefix.to_owned(), after: self.after.take(), limit: LIST_PAGE_MAX, consistency };
+        let list =
+            List { prefix: self.prefix.to_owned(), after: self.after.take(), limit: LIST_PAGE_MAX, consistency, order: Order::Ids };
         let page = self.client.list(list).await.map_err(read_failure)?;
         self.after = page.sessions.last().map(|listed| listed.id.clone());
         self.is_over = !page.more || self.after.is_none();
