@@ -187,7 +187,7 @@ async fn connection(
     has_frame: &mut bool,
 ) -> End {
     let request = wire::watch_to(&resume.request(selector, config.seen.get()));
-    let broken = |status: &tonic::Status| End::Broken(Broken::of_status(endpoint, status));
+    let broken = |status: &tonic::Status| End::Broken(of_status(endpoint, status));
     let silent = || End::Broken(Broken::late(endpoint, SILENT_MAX));
     let begin = async {
         let link = config.dial(endpoint).connect().await.map_err(End::Broken)?;
@@ -220,10 +220,28 @@ async fn connection(
     }
 }
 
+/// A node of an older release refuses a call it does not know as one that is wrong; another node may know it.
+fn of_status(endpoint: &str, status: &tonic::Status) -> Broken {
+    if status.code() == tonic::Code::Unimplemented {
+        return Broken::unavailable(endpoint, "this node's release has no watch");
+    }
+    Broken::of_status(endpoint, status)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::types::{ClusterId, Revision};
+
+    /// During a rolling upgrade the watch continues at a node that has it.
+    #[test]
+    fn a_node_that_does_not_know_the_call_does_not_end_a_watch() {
+        let unknown = wire::unread(&tonic::Status::unimplemented(""));
+        assert_eq!(Broken::of_status("a:1", &unknown).refusal.kind, RefusalKind::Invalid);
+        assert_eq!(of_status("a:1", &unknown).refusal.kind, RefusalKind::Unavailable);
+        let denied = wire::status_from_refusal(&Refusal::not_applied(RefusalKind::Denied, "not this"));
+        assert_eq!(of_status("a:1", &denied).refusal.kind, RefusalKind::Denied);
+    }
 
     fn frame(revision: Option<u64>, resync: bool, walked: bool) -> WatchFrame {
         let cluster_id = ClusterId([1; 16]);

@@ -32,7 +32,7 @@ impl Place {
         Self { revision, within: None }
     }
 
-    /// The last revision of which all is shown.
+    /// The last revision of which all is shown (L41).
     pub fn whole(&self) -> Revision {
         match self.within {
             Some(_) if !mutant::is(Mutant::CutRevisionSaid) => Revision(self.revision.0.saturating_sub(1)),

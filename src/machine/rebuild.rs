@@ -39,6 +39,7 @@ impl Machine {
         }
         machine.check_created().map_err(|broken| broken_by(rows::SESSIONS, broken))?;
         machine.check_bounds().map_err(|broken| broken_by(rows::GLOBAL, broken))?;
+        // From here on deletions are known, and no earlier (L42).
         let newest = machine.tables.sessions.iter().map(|(id, kept)| (id, kept.value.mod_revision));
         machine.tables.changes = Changes::from_sessions(newest, machine.revision());
         Ok(machine)

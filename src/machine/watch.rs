@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Promises, of the frames of one watch, in order. After a frame with revision R every matching id whose newest state is at or before R
-//! was shown. Per id states never go back. A session that was not shown by the end of a walk that began with `resync` is gone.
+//! was shown (L41). Per id states never go back. A session that was not shown by the end of a walk that began with `resync` is gone.
 
 use super::Machine;
 use super::changed::Reach;
@@ -160,7 +160,7 @@ impl Cursor {
         }
     }
 
-    /// Turns to a walk where the changes after its place are not known any more.
+    /// Turns to a walk where the changes after its place are not known any more (L42).
     fn look_back(&mut self, machine: &Machine) {
         let place = match self {
             Self::At(place) | Self::Deletions { place, .. } => place.clone(),
