@@ -4,9 +4,11 @@
 //!
 //! ```text
 //! payload = format: u8, body          row value = format: u8, body
-//! format 1: body = stamp_ms, command  numbers are varints, enums a tag byte, lists and byte strings a length and their content
-//! format 2: body = command, stamp_ms  test-only: proves that an upgrade neither stops a node nor makes replicas disagree
+//! entry: body = stamp_ms, command     numbers are varints, enums a tag byte, lists and byte strings a length and their content
 //! ```
+//!
+//! An entry has the format of the cluster version in force where it was proposed. A row has the first format that can carry its value:
+//! values of cluster version 1 keep the bytes that they had under version 1 (decision 0082).
 //!
 //! Decoding validates: a value that comes out keeps every promise its type makes. It never panics, never allocates more than a
 //! small multiple of the input, and copies no content: every [`Blob`]'s data is a slice of the payload it was decoded from.
@@ -23,15 +25,15 @@ use bytes::Bytes;
 use crate::limits::{COUNTERS_MAX, PEER_MESSAGE_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_TTL_MAX};
 use crate::machine::{Command, Entry};
 use crate::types::{
-    Base, Blob, Change, Chunk, ClientId, Codec, ContentVersion, Counters, Expected, Expiry, LogId, NodeId, Nonce, OnConflict,
-    OutOfRange, Outcome, Request, Revision, Saved, Sequence, SessionId, Swept, TooLarge, Verdict, Version, Write, bounded,
+    Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, ContentVersion, Counters, Expected, Expiry, Form,
+    LogId, NodeId, Nonce, OnConflict, OutOfRange, Outcome, Request, Require, Revision, Saved, Sequence, SessionId, Swept, TooLarge,
+    Verdict, Version, Write, bounded,
 };
 
-/// The format of entries under cluster version 1, and of every row.
+/// The format of entries under cluster version 1, and of every row that it can carry.
 pub const FORMAT: u8 = 1;
-/// The format of entries under the test-only cluster version 2.
-#[doc(hidden)]
-pub const TEST_FORMAT: u8 = 2;
+/// The format of entries under cluster version 2, and of rows that say what version 1 does not know.
+pub const FORMAT_2: u8 = 2;
 /// Most chunks an entry may carry. More than a session may hold, so that a client hears `TooLarge` from the machine; the
 /// proposer refuses more than this before.
 pub const ENTRY_CHUNKS_MAX: usize = 4 * SESSION_CHUNKS_MAX as usize;
@@ -91,32 +93,29 @@ impl std::error::Error for Error {}
 /// [`decode`] would refuse (too many chunks, a longer time to live than allowed): replicas must never get one, so the proposer's own
 /// validation comes before.
 pub fn encode(entry: &Entry, format: u8) -> Bytes {
-    assert!(format == FORMAT || format == TEST_FORMAT, "format is not written by this release format={format}");
-    assert!(is_proposable(&entry.command), "entry would be undecodable");
+    assert!(format == FORMAT || format == FORMAT_2, "format is not written by this release format={format}");
+    assert!(is_proposable(&entry.command, format.into()), "entry would be undecodable");
     let stored = match &entry.command {
-        Command::Client(write) => write.change().map_or(0, Change::stored_bytes),
+        Command::Client(write) => write.stored_bytes(),
         Command::Sweep { .. } | Command::SetClusterVersion { .. } => 0,
     };
     let mut out = Vec::with_capacity(usize::try_from(stored).unwrap_or(0).saturating_add(128));
     out.push(format);
     match format {
-        FORMAT => append(&mut out, &(entry.stamp_ms, &entry.command)),
-        _ => append(&mut out, &(&entry.command, entry.stamp_ms)),
+        FORMAT => append(&mut out, &(entry.stamp_ms, Version1(&entry.command))),
+        _ => append(&mut out, &(entry.stamp_ms, &entry.command)),
     }
     Bytes::from(out)
 }
 
-/// Whether [`decode`] takes the command back: the bounds that a proposer checks before it proposes.
-pub fn is_proposable(command: &Command) -> bool {
+/// Whether [`decode`] takes the command back under this cluster version: the bounds that a proposer checks before it proposes.
+pub fn is_proposable(command: &Command, cluster_version: u16) -> bool {
     let Command::Client(write) = command else {
-        return true;
+        return command.cluster_version() <= cluster_version;
     };
-    let expiry = match write {
-        Write::Save { expiry, .. } | Write::SaveIfVersion { expiry, .. } => *expiry,
-        _ => Expiry::Keep,
-    };
-    let ttl_fits = !matches!(expiry, Expiry::After(ttl) if ttl > SESSION_TTL_MAX);
-    ttl_fits && write.change().is_none_or(|change| change.chunks().len() <= ENTRY_CHUNKS_MAX)
+    let ttl_fits = !matches!(write.expiry(), Expiry::After(ttl) if ttl > SESSION_TTL_MAX);
+    let chunks = write.content().map_or(0, |(chunks, _)| chunks.len());
+    ttl_fits && chunks <= ENTRY_CHUNKS_MAX && write.cluster_version() <= cluster_version
 }
 
 /// Decodes an entry of any format up to the cluster version in force. Blobs are slices of `payload`.
@@ -124,7 +123,7 @@ pub fn is_proposable(command: &Command) -> bool {
 /// Errors: [`Error`] names the field. Every replica decides alike, for it looks at nothing but the arguments.
 pub fn decode(payload: &Bytes, cluster_version: u16) -> Result<Entry, Error> {
     let format = *payload.first().ok_or(Error { field: "format", problem: Problem::Truncated })?;
-    let known = format == FORMAT || format == TEST_FORMAT;
+    let known = format == FORMAT || format == FORMAT_2;
     if !known || u16::from(format) > cluster_version {
         return Err(Error { field: "format", problem: Problem::Format { format, newest: cluster_version } });
     }
@@ -132,10 +131,7 @@ pub fn decode(payload: &Bytes, cluster_version: u16) -> Result<Entry, Error> {
         let why = format!("bytes={} limit={PEER_MESSAGE_BYTES_MAX}", payload.len());
         return Err(Error { field: "payload", problem: Problem::Invalid(why) });
     }
-    let (stamp_ms, command) = match format {
-        FORMAT => decode_body::<Pair<u64, Command>>(payload).map(|pair| (pair.0, pair.1))?,
-        _ => decode_body::<Pair<Command, u64>>(payload).map(|pair| (pair.1, pair.0))?,
-    };
+    let Pair(stamp_ms, command) = decode_body(payload)?;
     Ok(Entry { stamp_ms, command })
 }
 
@@ -143,8 +139,7 @@ pub fn decode(payload: &Bytes, cluster_version: u16) -> Result<Entry, Error> {
 /// [`decode`]. Errors: the number is out of range.
 pub fn check_stamp(payload: &Bytes) -> Result<(), OutOfRange> {
     let stamp_ms = match payload.first() {
-        Some(&FORMAT) => decode_number(&payload[1..]),
-        Some(&TEST_FORMAT) => decode(payload, TEST_FORMAT.into()).ok().map(|entry| entry.stamp_ms),
+        Some(&(FORMAT | FORMAT_2)) => decode_number(&payload[1..]),
         _ => None,
     };
     bounded("entry.stamp_ms", stamp_ms.unwrap_or_default()).map(drop)
@@ -154,16 +149,33 @@ fn decode_number(bytes: &[u8]) -> Option<u64> {
     bincode::decode_from_slice(bytes, bincode::config::standard()).ok().map(|(number, _)| number)
 }
 
+/// The value of a row.
+pub(crate) trait RowValue: Encode {
+    /// The first format that can carry it.
+    fn format(&self) -> u8 {
+        FORMAT
+    }
+}
+
+impl RowValue for Blob {}
+impl RowValue for Chunk {}
+
+impl RowValue for Outcome {
+    fn format(&self) -> u8 {
+        if self.verdict.cluster_version() == 1 { FORMAT } else { FORMAT_2 }
+    }
+}
+
 /// Encodes the value of a row.
-pub(crate) fn encode_row<T: Encode>(value: &T) -> Bytes {
+pub(crate) fn encode_row<T: RowValue>(value: &T) -> Bytes {
     // Rows of metadata fit here, and are encoded once.
-    let mut short = [FORMAT; 512];
+    let mut short = [value.format(); 512];
     if let Ok(len) = bincode::encode_into_slice(value, &mut short[1..], bincode::config::standard()) {
         return Bytes::copy_from_slice(&short[..=len]);
     }
     // Of exactly its length: what is longer costs a second allocation for as long as the row lives.
     let mut out = Vec::with_capacity(row_bytes(value));
-    out.push(FORMAT);
+    out.push(value.format());
     append(&mut out, value);
     Bytes::from(out)
 }
@@ -176,13 +188,19 @@ pub(crate) fn row_bytes<T: Encode>(value: &T) -> usize {
     size.bytes_written + 1
 }
 
-/// Decodes the value of a row. Errors: [`Error`] names the field.
-pub(crate) fn decode_row<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(value: &Bytes) -> Result<T, Error> {
-    match value.first() {
-        None => Err(Error { field: "format", problem: Problem::Truncated }),
-        Some(&FORMAT) => decode_body(value),
-        Some(&format) => Err(Error { field: "format", problem: Problem::Format { format, newest: u16::from(FORMAT) } }),
+/// Decodes the value of a row. Errors: [`Error`] names the field; a format that the value does not need is one too, since the row would
+/// count for another digest than on other nodes.
+pub(crate) fn decode_row<T: RowValue + for<'de, 'c> BorrowDecode<'de, Source<'c>>>(value: &Bytes) -> Result<T, Error> {
+    let format = *value.first().ok_or(Error { field: "format", problem: Problem::Truncated })?;
+    if format != FORMAT && format != FORMAT_2 {
+        return Err(Error { field: "format", problem: Problem::Format { format, newest: u16::from(FORMAT_2) } });
     }
+    let decoded: T = decode_body(value)?;
+    if decoded.format() != format {
+        let why = format!("format={format}, and the first that carries the value is {}", decoded.format());
+        return Err(Error { field: "format", problem: Problem::Invalid(why) });
+    }
+    Ok(decoded)
 }
 
 fn append<T: Encode>(out: &mut Vec<u8>, value: &T) {
@@ -193,7 +211,7 @@ fn append<T: Encode>(out: &mut Vec<u8>, value: &T) {
 /// Decodes everything behind the format byte.
 fn decode_body<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(payload: &Bytes) -> Result<T, Error> {
     let field = Cell::new("payload");
-    let source = Source { payload, field: &field };
+    let source = Source { payload, field: &field, format: payload[0] };
     let body = &payload[1..];
     let decoded = bincode::borrow_decode_from_slice_with_context(body, bincode::config::standard(), source);
     let (value, read) = decoded.map_err(|error| Error { field: field.get(), problem: problem(error) })?;
@@ -218,6 +236,8 @@ fn problem(error: DecodeError) -> Problem {
 pub(crate) struct Source<'c> {
     payload: &'c Bytes,
     field: &'c Cell<&'static str>,
+    /// The format byte: tags and fields of a later one are not read.
+    pub format: u8,
 }
 
 /// Reads one field, remembering its name.
@@ -230,12 +250,16 @@ where
     T::borrow_decode(decoder)
 }
 
-/// Implements both directions for a struct with named fields, in the order given.
+/// Implements both directions for a struct with named fields, in the order given. Those behind `format 2:` are in a row of that format
+/// only, and are their default in one of format 1.
 macro_rules! fields {
-    ($type:ident { $($field:ident),* $(,)? }) => {
+    ($type:ident { $($field:ident),* $(,)? $(; format 2: $($later:ident),* $(,)?)? }) => {
         impl $crate::codec::Encode for $type {
             fn encode<E: $crate::codec::Encoder>(&self, encoder: &mut E) -> Result<(), $crate::codec::EncodeError> {
                 $($crate::codec::Encode::encode(&self.$field, encoder)?;)*
+                $(if $crate::codec::RowValue::format(self) >= $crate::codec::FORMAT_2 {
+                    $($crate::codec::Encode::encode(&self.$later, encoder)?;)*
+                })?
                 Ok(())
             }
         }
@@ -243,16 +267,24 @@ macro_rules! fields {
             fn borrow_decode<D: $crate::codec::BorrowDecoder<'de, Context = $crate::codec::Source<'c>>>(
                 decoder: &mut D,
             ) -> Result<Self, $crate::codec::DecodeError> {
-                Ok(Self { $($field: $crate::codec::read(decoder, concat!(stringify!($type), ".", stringify!($field)))?),* })
+                Ok(Self {
+                    $($field: $crate::codec::read(decoder, concat!(stringify!($type), ".", stringify!($field)))?,)*
+                    $($($later: match decoder.context().format {
+                        $crate::codec::FORMAT => Default::default(),
+                        _ => $crate::codec::read(decoder, concat!(stringify!($type), ".", stringify!($later)))?,
+                    },)*)?
+                })
             }
         }
     };
 }
 pub(crate) use fields;
 
-/// Implements both directions for an enum: a tag byte, then the variant's fields. Tags are for ever.
+/// Implements both directions for an enum: a tag byte, then the variant's fields. Tags are for ever; those from `until` on are read
+/// only from format 2.
 macro_rules! variants {
-    ($type:ident { $($tag:literal $variant:ident $({ $($field:ident),* })? $(( $inner:ident ))?),* $(,)? }) => {
+    ($type:ident { $($tags:tt)* }) => { variants!($type until 255 { $($tags)* }); };
+    ($type:ident until $until:literal { $($tag:literal $variant:ident $({ $($field:ident),* })? $(( $inner:ident ))?),* $(,)? }) => {
         impl Encode for $type {
             fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
                 match self {
@@ -268,6 +300,9 @@ macro_rules! variants {
         impl<'de, 'c> BorrowDecode<'de, Source<'c>> for $type {
             fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
                 let tag: u8 = read(decoder, stringify!($type))?;
+                if tag >= $until && decoder.context().format == FORMAT {
+                    return Err(DecodeError::OtherString(format!("discriminant={tag} is not of format 1")));
+                }
                 match tag {
                     $($tag => Ok(Self::$variant
                         $({ $($field: read(decoder, concat!(stringify!($type), ".", stringify!($variant), ".", stringify!($field)))?),* })?
@@ -308,13 +343,17 @@ variants!(Codec { 0 None, 1 Zstd });
 variants!(Base { 0 Absent, 1 At { create_revision, version, items } });
 variants!(Expected { 0 Absent, 1 At { version, create_revision } });
 variants!(OnConflict { 0 Reject, 1 Rebase });
-variants!(Write {
-    0 Save { request, id, change, expiry },
-    1 SaveIfVersion { request, id, expected, change, on_conflict, expiry },
+fields!(Appended { content, chunks, counters });
+variants!(Form { 0 Unknown, 1 Value, 2 Transcript });
+variants!(Require { 0 Any, 1 Present, 2 Absent, 3 At { create_revision, version, items } });
+variants!(Write until 6 {
+    0 Save { request, id, change, attributes },
+    1 SaveIfVersion { request, id, expected, change, on_conflict, attributes },
     2 Delete { request, id, expected },
     3 OpenClient { nonce },
     4 KeepAlive { client, nonce, acknowledged_below },
     5 CloseClient { client, nonce },
+    6 Append { request, id, require, addition, expiry },
 });
 variants!(Command { 0 Client(write), 1 Sweep { limit }, 2 SetClusterVersion { version } });
 variants!(TooLarge {
@@ -324,7 +363,7 @@ variants!(TooLarge {
     3 Chunks { now, limit },
     4 Write { now, limit },
 });
-variants!(Verdict {
+variants!(Verdict until 17 {
     0 Saved(saved),
     1 Conflict { actual, tombstone },
     2 BaseMismatch,
@@ -342,7 +381,26 @@ variants!(Verdict {
     14 Busy,
     15 Swept(swept),
     16 ClusterVersion { version },
+    17 Appended(appended),
+    18 WrongForm { form },
 });
+
+/// A command as format 1 writes it: of the attributes, the expiry alone.
+struct Version1<'a>(&'a Command);
+
+impl Encode for Version1<'_> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self.0 {
+            Command::Client(Write::Save { request, id, change, attributes }) => {
+                ((0u8, 0u8), request, id, change, attributes.expiry).encode(encoder)
+            }
+            Command::Client(Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes }) => {
+                ((0u8, 1u8), request, id, expected, change, on_conflict, attributes.expiry).encode(encoder)
+            }
+            other => other.encode(encoder),
+        }
+    }
+}
 
 mod content;
 

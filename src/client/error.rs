@@ -35,6 +35,11 @@ pub enum ErrorKind {
     Unauthenticated,
     /// These credentials do not allow it. Nothing changed.
     Denied,
+    /// The call belongs to a later cluster version than the one in force. Nothing changed. Upgrade every node; the version then rises by
+    /// itself.
+    Unsupported,
+    /// Items can't be appended to this session: it is not known to be a transcript. Nothing changed. Save it whole.
+    WrongForm,
 }
 
 /// A failed call. Its text is for people and not API; match on [`Error::kind`].
@@ -113,6 +118,7 @@ impl Error {
             RefusalKind::Invalid => ErrorKind::Invalid,
             RefusalKind::Unauthenticated => ErrorKind::Unauthenticated,
             RefusalKind::Denied => ErrorKind::Denied,
+            RefusalKind::Unsupported => ErrorKind::Unsupported,
             RefusalKind::Corrupt => ErrorKind::Corrupt,
             RefusalKind::Overloaded { retry_after } | RefusalKind::DiskLow { retry_after } => {
                 ErrorKind::Refused { retry_after: (*retry_after).max(RETRY_AFTER_DEFAULT) }
@@ -128,6 +134,7 @@ impl Error {
             ErrorKind::Corrupt => "the stored bytes are damaged",
             ErrorKind::Unauthenticated => "the credentials are missing or wrong",
             ErrorKind::Denied => "the credentials do not allow this call",
+            ErrorKind::Unsupported => "the cluster does not have this call yet, nothing changed",
             _ => "the call was refused, nothing changed",
         };
         Self::new(kind, text).caused_by(Some(refusal))

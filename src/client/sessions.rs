@@ -224,9 +224,10 @@ impl<T: Item> Save<T> {
     }
 
     fn request(&self, id: SessionId, change: Change, on_conflict: OnConflict, expiry: Expiry) -> Write {
+        let attributes = expiry.into();
         match self.plan.expected {
-            None => Write::Save { request: NO_REQUEST, id, change, expiry },
-            Some(expected) => Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, expiry },
+            None => Write::Save { request: NO_REQUEST, id, change, attributes },
+            Some(expected) => Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, attributes },
         }
     }
 

@@ -1,8 +1,8 @@
 //! Hand-written halves: types that check themselves when they are decoded, and content, which is sliced and not copied.
 
 use super::{
-    Base, Blob, BorrowDecode, BorrowDecoder, Bytes, COUNTERS_MAX, Change, Chunk, Counters, DecodeError, Duration, ENTRY_CHUNKS_MAX,
-    Encode, EncodeError, Encoder, Expiry, SESSION_TTL_MAX, SessionId, Source, read,
+    Addition, Attributes, Base, Blob, BorrowDecode, BorrowDecoder, Bytes, COUNTERS_MAX, Change, Chunk, Counters, DecodeError,
+    Duration, ENTRY_CHUNKS_MAX, Encode, EncodeError, Encoder, Expiry, FORMAT, SESSION_TTL_MAX, SessionId, Source, read,
 };
 
 /// Two values, one after the other.
@@ -79,6 +79,23 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Expiry {
     }
 }
 
+impl Encode for Attributes {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.expiry.encode(encoder)?;
+        self.form.encode(encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Attributes {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let expiry: Expiry = read(decoder, "Attributes.expiry")?;
+        if decoder.context().format == FORMAT {
+            return Ok(expiry.into());
+        }
+        Ok(Attributes { expiry, form: read(decoder, "Attributes.form")? })
+    }
+}
+
 impl Encode for Blob {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.codec.encode(encoder)?;
@@ -121,6 +138,22 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Chunks {
 fn encode_chunks<E: Encoder>(chunks: &[Chunk], encoder: &mut E) -> Result<(), EncodeError> {
     (chunks.len() as u64).encode(encoder)?;
     chunks.iter().try_for_each(|chunk| chunk.encode(encoder))
+}
+
+impl Encode for Addition {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        encode_chunks(&self.chunks, encoder)?;
+        self.head_if_created.encode(encoder)?;
+        self.counters.encode(encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Addition {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let Chunks(chunks) = read(decoder, "Addition.chunks")?;
+        let head_if_created = read(decoder, "Addition.head_if_created")?;
+        Ok(Addition { chunks, head_if_created, counters: read(decoder, "Addition.counters")? })
+    }
 }
 
 impl Encode for Change {

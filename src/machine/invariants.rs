@@ -155,6 +155,8 @@ impl Machine {
 fn is_recorded(verdict: &Verdict) -> bool {
     match verdict {
         Verdict::Saved(_)
+        | Verdict::Appended(_)
+        | Verdict::WrongForm { .. }
         | Verdict::Conflict { .. }
         | Verdict::TooLarge(_)
         | Verdict::TooManySessions

@@ -72,6 +72,16 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The first cluster version that has this command with all its fields.
+    pub fn cluster_version(&self) -> u16 {
+        match self {
+            Command::Client(write) => write.cluster_version(),
+            Command::Sweep { .. } | Command::SetClusterVersion { .. } => 1,
+        }
+    }
+}
+
 /// How much the machine holds, expired but not yet swept records included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -47,6 +47,10 @@ impl Machine {
 
     fn take_row(&mut self, table: u8, key: &Bytes, value: &Bytes) -> Result<(), rows::Error> {
         let contradiction = rows::Error { table, problem: Problem::Contradiction };
+        if let Some(format) = value.first().filter(|format| u16::from(**format) > self.cluster_version && table != rows::GLOBAL) {
+            let problem = codec::Problem::Format { format: *format, newest: self.cluster_version };
+            return Err(rows::Error { table, problem: Problem::Value(codec::Error { field: "format", problem }) });
+        }
         match table {
             rows::GLOBAL => self.take_global(key, value),
             rows::SESSIONS => {
@@ -142,7 +146,8 @@ fn broken_by(table: u8, broken: Broken) -> rows::Error {
     rows::Error { table, problem: Problem::Invariant(broken) }
 }
 
-/// Numbers have shorter and longer encodings of one value, nothing else has: a row that decodes is ours iff it is as short as ours.
+/// Numbers have shorter and longer encodings of one value, nothing else has: a row that decodes is ours iff it is as short as ours. Its
+/// format was compared when it was decoded.
 fn canonical<T: Encode>(table: u8, value: &T, row: &Bytes) -> Result<(), rows::Error> {
     let (found, canonical) = (row.len(), codec::row_bytes(value));
     let problem = Problem::NotCanonical { found, canonical };

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::invariants::Broken;
 pub(crate) use crate::codec::encode_row as encode;
-use crate::codec::{self, BorrowDecode, Source, fields};
+use crate::codec::{self, BorrowDecode, RowValue, Source, fields};
 use crate::types::{Blob, Chunk, ClientId, LogId, Nonce, OutOfRange, Revision, Sequence, SessionId};
 
 /// Machine time, cluster version, the last entry applied.
@@ -160,6 +160,8 @@ pub struct Global {
 
 fields!(Global { applied, now_ms, cluster_version });
 
+impl RowValue for Global {}
+
 /// The header of one client's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientHeader {
@@ -169,6 +171,8 @@ pub(crate) struct ClientHeader {
 }
 
 fields!(ClientHeader { nonce, acknowledged_below, deadline_ms });
+
+impl RowValue for ClientHeader {}
 
 /// The key of chunk `n` of the session created at `create_revision`.
 pub fn chunk_key(create_revision: Revision, n: u64) -> Bytes {
@@ -205,7 +209,7 @@ pub fn encode_global(global: &Global) -> Bytes {
     encode(global)
 }
 
-pub(crate) fn decode<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(table: u8, value: &Bytes) -> Result<T, Error> {
+pub(crate) fn decode<T: RowValue + for<'de, 'c> BorrowDecode<'de, Source<'c>>>(table: u8, value: &Bytes) -> Result<T, Error> {
     codec::decode_row(value).map_err(|error| Error { table, problem: Problem::Value(error) })
 }
 

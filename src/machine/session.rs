@@ -2,8 +2,8 @@
 
 use super::digest;
 use super::rules::Rules;
-use crate::codec::fields;
-use crate::types::{Blob, Chunk, Codec, ContentVersion, Counters, Revision, Saved, SessionInfo, TooLarge, Version};
+use crate::codec::{FORMAT, FORMAT_2, RowValue, fields};
+use crate::types::{Appended, Blob, Chunk, Codec, ContentVersion, Counters, Form, Revision, Saved, SessionInfo, TooLarge, Version};
 
 /// Tells heads apart without holding them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub(crate) struct Session {
     pub updated_ms: u64,
     /// Machine time it expires at.
     pub deadline_ms: Option<u64>,
+    /// The form that the writer of the head declared; [`Session::form`] says what it is.
+    pub declared: Form,
 }
 
 fields!(HeadMark { raw_bytes, stored_bytes, crc32c, hash });
@@ -83,8 +85,15 @@ fields!(Session {
     content_hash,
     created_ms,
     updated_ms,
-    deadline_ms,
+    deadline_ms;
+    format 2: declared
 });
+
+impl RowValue for Session {
+    fn format(&self) -> u8 {
+        if self.declared == Form::Unknown { FORMAT } else { FORMAT_2 }
+    }
+}
 
 /// The rest of a deleted or expired session: the next save continues its versions until its deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +105,8 @@ pub(crate) struct Tombstone {
 }
 
 fields!(Tombstone { version, deadline_ms });
+
+impl RowValue for Tombstone {}
 
 /// Where and when a write happens.
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +151,7 @@ impl Session {
         (next.items, next.raw_bytes, next.stored_bytes, next.content_hash) = (0, 0, 0, 0);
         next.head = HeadMark::default();
         next.append_only_since = next.version;
+        next.declared = Form::Unknown;
         next.counters = counters.clone();
         next.add_chunks(chunks);
         next.replace_head(head);
@@ -169,6 +181,11 @@ impl Session {
         self.head_since = self.version;
     }
 
+    /// The form of its content: what has items is a transcript, whatever was declared.
+    pub(crate) fn form(&self) -> Form {
+        if self.items > 0 { Form::Transcript } else { self.declared }
+    }
+
     /// Chunks it holds.
     pub(crate) fn chunk_count(&self) -> u64 {
         self.next_chunk - self.first_chunk
@@ -188,9 +205,17 @@ impl Session {
         })
     }
 
-    pub(crate) fn saved(&self, rebased: bool) -> Saved {
+    fn content_version(&self) -> ContentVersion {
         let Self { version, create_revision, items, next_chunk, .. } = *self;
-        Saved { content: ContentVersion { version, create_revision, items, next_chunk }, rebased }
+        ContentVersion { version, create_revision, items, next_chunk }
+    }
+
+    pub(crate) fn answer_saved(&self, rebased: bool) -> Saved {
+        Saved { content: self.content_version(), rebased }
+    }
+
+    pub(crate) fn answer_appended(&self) -> Appended {
+        Appended { content: self.content_version(), chunks: self.chunk_count(), counters: self.counters.clone() }
     }
 
     pub(crate) fn info(&self) -> SessionInfo {

@@ -68,11 +68,19 @@ pub(super) struct Tables {
 /// Bytes that a row takes at most, its key included; without the id of a session.
 mod row_bytes {
     use crate::limits::COUNTERS_MAX;
+    use crate::types::{Outcome, Verdict};
 
     const NUMBER: u64 = 9;
-    pub const SESSION: u64 = (19 + COUNTERS_MAX as u64) * NUMBER;
+    pub const SESSION: u64 = (20 + COUNTERS_MAX as u64) * NUMBER;
     pub const CLIENT: u64 = 8 + 16 + 3 * NUMBER;
-    pub const OUTCOME: u64 = 16 + 8 * NUMBER;
+    const OUTCOME: u64 = 16 + 8 * NUMBER;
+
+    pub fn outcome(outcome: &Outcome) -> u64 {
+        match &outcome.verdict {
+            Verdict::Appended(appended) => OUTCOME + appended.counters.as_slice().len() as u64 * NUMBER,
+            _ => OUTCOME,
+        }
+    }
 }
 
 impl Tables {
@@ -207,7 +215,7 @@ impl Tables {
     pub fn put_outcome(&mut self, client: ClientId, sequence: Sequence, outcome: Outcome) {
         let mut row = RowState::default();
         if !mutant::is(Mutant::OpenOutcomeForgotten) {
-            self.marks.mark(&mut row, row_bytes::OUTCOME, || Marked::Outcome(client, sequence));
+            self.marks.mark(&mut row, row_bytes::outcome(&outcome), || Marked::Outcome(client, sequence));
         }
         self.insert_outcome(client, sequence, outcome, row);
     }

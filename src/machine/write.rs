@@ -1,4 +1,4 @@
-//! Client writes: `Save`, `SaveIfVersion`, `Delete`, and the order of their checks, which the module [`super`] draws.
+//! Client writes: `Save`, `SaveIfVersion`, `Append`, `Delete`, and the order of their checks, which the module [`super`] draws.
 //!
 //! `decide` looks and returns what to store; `store` and `remove` do it. Between them nothing can fail.
 
@@ -8,8 +8,8 @@ use super::rows::{self, Effects};
 use super::session::{HeadMark, Moment, Session, Tombstone};
 use crate::mutant::{self, Mutant};
 use crate::types::{
-    Base, Blob, Change, Chunk, Counters, Expected, Expiry, OnConflict, Outcome, Request, Revision, SessionId, TooLarge, Verdict,
-    Version, Write,
+    Addition, Attributes, Base, Blob, Change, Chunk, Counters, Expected, Expiry, Form, OnConflict, Outcome, Request, Require,
+    Revision, SessionId, TooLarge, Verdict, Version, Write,
 };
 
 /// A session's state at machine time.
@@ -27,6 +27,15 @@ struct SaveRequest<'e> {
     expected: Option<Expected>,
     change: &'e Change,
     on_conflict: OnConflict,
+    attributes: Attributes,
+}
+
+/// An append, taken apart.
+struct AppendRequest<'e> {
+    id: &'e SessionId,
+    require: Require,
+    addition: &'e Addition,
+    stored_bytes: u64,
     expiry: Expiry,
 }
 
@@ -57,13 +66,18 @@ impl OldContent {
 impl Machine {
     pub(super) fn apply_write(&mut self, write: &Write, moment: Moment, effects: &mut Effects) -> Outcome {
         let verdict = match write {
-            Write::Save { request, id, change, expiry } => {
-                let save = SaveRequest { id, expected: None, change, on_conflict: OnConflict::Reject, expiry: *expiry };
+            Write::Save { request, id, change, attributes } => {
+                let save = SaveRequest { id, expected: None, change, on_conflict: OnConflict::Reject, attributes: *attributes };
                 return self.once(request, moment, effects, |machine, effects| machine.save(&save, moment, effects));
             }
-            Write::SaveIfVersion { request, id, expected, change, on_conflict, expiry } => {
-                let save = SaveRequest { id, expected: Some(*expected), change, on_conflict: *on_conflict, expiry: *expiry };
+            Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes } => {
+                let save =
+                    SaveRequest { id, expected: Some(*expected), change, on_conflict: *on_conflict, attributes: *attributes };
                 return self.once(request, moment, effects, |machine, effects| machine.save(&save, moment, effects));
+            }
+            Write::Append { request, id, require, addition, expiry } => {
+                let append = AppendRequest { id, require: *require, addition, stored_bytes: write.stored_bytes(), expiry: *expiry };
+                return self.once(request, moment, effects, |machine, effects| machine.append(&append, moment, effects));
             }
             Write::Delete { request, id, expected } => {
                 return self.once(request, moment, effects, |machine, effects| machine.delete(id, *expected, moment, effects));
@@ -121,7 +135,7 @@ impl Machine {
         match self.decide(save, moment) {
             Err(verdict) => verdict,
             Ok(plan) => {
-                let saved = plan.session.saved(plan.rebased);
+                let saved = plan.session.answer_saved(plan.rebased);
                 self.store(save.id, plan, effects);
                 Verdict::Saved(saved)
             }
@@ -129,29 +143,80 @@ impl Machine {
     }
 
     fn decide<'e>(&self, save: &SaveRequest<'e>, moment: Moment) -> Result<Plan<'e>, Verdict> {
-        let write_bytes = save.change.stored_bytes();
-        if write_bytes > self.rules.write_bytes_max {
-            return Err(Verdict::TooLarge(TooLarge::Write { now: write_bytes, limit: self.rules.write_bytes_max }));
-        }
+        self.check_write(save.change.stored_bytes())?;
         let found = self.find(save.id);
         let mut plan = match conflict(found, save.expected) {
             None => changed(found, save.change, moment)?,
             Some(conflict) if save.on_conflict == OnConflict::Rebase => rebased(found, save.change, moment).ok_or(conflict)?,
             Some(conflict) => return Err(conflict),
         };
+        if plan.head.is_some() {
+            plan.session.declared = save.attributes.form;
+        }
+        self.check_result(save.id, found, &mut plan)?;
+        plan.session.deadline_ms = self.deadline_after(save.attributes.expiry, plan.session.deadline_ms);
+        Ok(plan)
+    }
+
+    fn append(&mut self, append: &AppendRequest<'_>, moment: Moment, effects: &mut Effects) -> Verdict {
+        match self.decide_append(append, moment) {
+            Err(verdict) => verdict,
+            Ok(plan) => {
+                let appended = plan.session.answer_appended();
+                self.store(append.id, plan, effects);
+                Verdict::Appended(appended)
+            }
+        }
+    }
+
+    /// The head of a session that exists is never touched (L41).
+    fn decide_append<'e>(&self, append: &AppendRequest<'e>, moment: Moment) -> Result<Plan<'e>, Verdict> {
+        let Addition { chunks, head_if_created, counters } = append.addition;
+        self.check_write(append.stored_bytes)?;
+        let found = self.find(append.id);
+        if let Some(conflict) = unmet(found, append.require) {
+            return Err(conflict);
+        }
+        let mut plan = match (found, head_if_created) {
+            (Found::Live(session), _) if !chunks.is_empty() && !takes_items(session) => {
+                return Err(Verdict::WrongForm { form: session.form() });
+            }
+            (Found::Live(session), head) => {
+                let head = head.as_ref().filter(|_| mutant::is(Mutant::AppendReplacesHead));
+                append_to(session, chunks, head, counters, moment, false)
+            }
+            (Found::Absent { tombstone }, Some(head)) => {
+                let mut plan = append_to(&Session::unborn(moment, tombstone), chunks, Some(head), counters, moment, false);
+                plan.session.declared = Form::Transcript;
+                plan
+            }
+            // Admission refuses it; without a head there is no session.
+            (Found::Absent { tombstone }, None) => return Err(Verdict::Conflict { actual: Version(0), tombstone }),
+        };
+        self.check_result(append.id, found, &mut plan)?;
+        plan.session.deadline_ms = self.deadline_after(append.expiry, plan.session.deadline_ms);
+        Ok(plan)
+    }
+
+    fn check_write(&self, stored_bytes: u64) -> Result<(), Verdict> {
+        let limit = self.rules.write_bytes_max;
+        if stored_bytes > limit { Err(Verdict::TooLarge(TooLarge::Write { now: stored_bytes, limit })) } else { Ok(()) }
+    }
+
+    /// Checks the bounds of the session that a plan makes, and names the content that goes.
+    fn check_result(&self, id: &SessionId, found: Found<'_>, plan: &mut Plan<'_>) -> Result<(), Verdict> {
         if let Some(which) = plan.session.too_large(self.rules) {
             return Err(Verdict::TooLarge(which));
         }
         let old = match found {
             Found::Live(session) => Some(session),
-            Found::Absent { .. } => self.tables.sessions.get(save.id).map(|expired| &expired.value),
+            Found::Absent { .. } => self.tables.sessions.get(id).map(|expired| &expired.value),
         };
-        if old.is_none() && !self.has_room_for(save.id) {
+        if old.is_none() && !self.has_room_for(id) {
             return Err(Verdict::TooManySessions);
         }
         plan.old = old.map(OldContent::of);
-        plan.session.deadline_ms = self.deadline_after(save.expiry, plan.session.deadline_ms);
-        Ok(plan)
+        Ok(())
     }
 
     /// Whether a session may be created where there is none, not even an expired one. One that replaces its tombstone takes no more room.
@@ -251,6 +316,30 @@ fn conflict(found: Found<'_>, expected: Option<Expected>) -> Option<Verdict> {
     }
 }
 
+/// Whether items may be appended: only to what is known to be a transcript.
+fn takes_items(session: &Session) -> bool {
+    session.form() == Form::Transcript || mutant::is(Mutant::AppendToAValue)
+}
+
+/// The conflict between what is and what an append requires, if there is one.
+fn unmet(found: Found<'_>, require: Require) -> Option<Verdict> {
+    let is_met = match (found, require) {
+        (_, Require::Any) | (Found::Live(_), Require::Present) | (Found::Absent { .. }, Require::Absent) => true,
+        (Found::Live(session), Require::At { create_revision, version, items }) => {
+            create_revision.is_none_or(|created| created == session.create_revision)
+                && version.is_none_or(|version| version == session.version)
+                && items.is_none_or(|items| items == session.items)
+        }
+        (Found::Live(_), Require::Absent) | (Found::Absent { .. }, Require::Present | Require::At { .. }) => false,
+    };
+    let is_met = is_met || mutant::is(Mutant::RequireUnchecked);
+    let conflict = match found {
+        Found::Live(session) => Verdict::Conflict { actual: session.version, tombstone: Version(0) },
+        Found::Absent { tombstone } => Verdict::Conflict { actual: Version(0), tombstone },
+    };
+    (!is_met).then_some(conflict)
+}
+
 /// The session after a change on what it was made against. Error: `BaseMismatch`.
 fn changed<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Result<Plan<'e>, Verdict> {
     match change {
@@ -271,12 +360,12 @@ fn changed<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Result<P
                 (Found::Live(session), base) if is_base(session, base) || mutant::is(Mutant::DeltaUnchecked) => session,
                 _ => return Err(Verdict::BaseMismatch),
             };
-            Ok(append(session, chunks, head.as_ref(), counters, moment, false))
+            Ok(append_to(session, chunks, head.as_ref(), counters, moment, false))
         }
     }
 }
 
-fn append<'e>(
+fn append_to<'e>(
     session: &Session,
     chunks: &'e [Chunk],
     head: Option<&'e Blob>,
@@ -315,7 +404,7 @@ fn rebased<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Option<P
     let head_is_safe = head.is_none() || session.head_since <= base_version;
     let is_prefix = base_version >= session.append_only_since || mutant::is(Mutant::RebaseAcrossRewrite);
     let is_safe = is_known && is_prefix && head_is_safe;
-    is_safe.then(|| append(session, chunks, head, counters, moment, true))
+    is_safe.then(|| append_to(session, chunks, head, counters, moment, true))
 }
 
 #[cfg(test)]

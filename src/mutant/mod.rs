@@ -106,4 +106,7 @@ mutants! {
     CutRevisionSaid = "cut-revision-is-said",
     DeletionsBeginForgotten = "deletions-begin-forgotten",
     WalkSaysItsRevision = "walk-says-its-revision",
+    AppendReplacesHead = "append-replaces-head",
+    AppendToAValue = "append-to-a-value",
+    RequireUnchecked = "require-unchecked",
 }

@@ -22,12 +22,18 @@ pub fn stamp(context: &NodeContext) -> u64 {
 pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
     let stamp_ms = stamp(context);
     // A new format is used only once this node has applied the change to it (L17).
-    let version = context.state.view(|state, _, _| state.machine.cluster_version());
+    let (version, applied) = context.state.view(|state, _, _| (state.machine.cluster_version(), state.machine.applied()));
     let format = rules(version).expect("the version in force has rules").entry_format;
     let mut replies = Vec::with_capacity(batch.len());
     let mut payloads = Vec::with_capacity(batch.len());
     for (command, reply) in batch {
-        if !codec::is_proposable(&command) {
+        let needed = command.cluster_version();
+        if needed > version {
+            let is_current = applied.is_some_and(|applied| applied.term == context.leadership.term());
+            reply(Err(unsupported(needed, version, is_current)));
+            continue;
+        }
+        if !codec::is_proposable(&command, version) {
             reply(Err(Refusal::invalid("the write is beyond what an entry may hold")));
             continue;
         }
@@ -56,4 +62,17 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
         }
         Err(error) => replies.for_each(|reply| reply(Err(unknown(format!("this node is stopping: {error}"))))),
     }
+}
+
+/// The refusal of a command of a later cluster version than the one in force. A leader that has not applied an entry of its own term yet
+/// may not know the version in force: the command waits until it does.
+fn unsupported(needed: u16, in_force: u16, is_current: bool) -> Refusal {
+    if !is_current {
+        return Refusal::not_applied(RefusalKind::NoLeader, "this node leads and has not applied yet what was there before");
+    }
+    let message = format!(
+        "the cluster version in force does not have this operation, see cluster_version_max of each node in `quorate status -o json` \
+         needs={needed} in_force={in_force}"
+    );
+    Refusal::not_applied(RefusalKind::Unsupported, message)
 }

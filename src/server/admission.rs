@@ -52,8 +52,8 @@ pub fn validate(request: v1::SubmitRequest) -> Result<Validated, Refusal> {
 }
 
 fn validate_write(write: Write) -> Result<Write, Refusal> {
-    if let Some(change) = write.change() {
-        let (bytes, chunks) = (change.stored_bytes(), change.chunks().len() as u64);
+    if let Some((chunks, _)) = write.content() {
+        let (bytes, chunks) = (write.stored_bytes(), chunks.len() as u64);
         if bytes > WRITE_BYTES_MAX {
             return Err(Refusal::invalid(format!("write is too large write_bytes={bytes} limit={WRITE_BYTES_MAX}")));
         }
@@ -184,7 +184,7 @@ mod tests {
         let request =
             Request { client: ClientId(1), nonce: Nonce([1; 16]), sequence: Sequence(1), acknowledged_below: Sequence(1) };
         let change = Change::Full { chunks: vec![], head: data, counters: Counters::default() };
-        Write::Save { request, id: SessionId::new("s").expect("short"), change, expiry: Expiry::Keep }
+        Write::Save { request, id: SessionId::new("s").expect("short"), change, attributes: Expiry::Keep.into() }
     }
 
     fn request(write: &Write, cluster_id: &'static [u8]) -> v1::SubmitRequest {

@@ -18,6 +18,7 @@ use crate::wire::v1;
 pub enum Kind {
     Save,
     SaveIfVersion,
+    Append,
     Delete,
     /// Opening, keeping and closing clients.
     Client,
@@ -38,7 +39,7 @@ impl Kind {
 }
 
 /// Their words, in the order of [`Kind`].
-pub(super) const KINDS: [&str; 6] = ["save", "save_if_version", "delete", "client", "load", "list"];
+pub(super) const KINDS: [&str; 7] = ["save", "save_if_version", "append", "delete", "client", "load", "list"];
 
 /// A validated operation.
 #[derive(Clone, Debug)]
@@ -54,8 +55,9 @@ impl Operation {
         match self {
             Operation::Write(Write::Save { .. }) => Kind::Save,
             Operation::Write(Write::SaveIfVersion { .. }) => Kind::SaveIfVersion,
+            Operation::Write(Write::Append { .. }) => Kind::Append,
             Operation::Write(Write::Delete { .. }) => Kind::Delete,
-            Operation::Write(_) => Kind::Client,
+            Operation::Write(Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. }) => Kind::Client,
             Operation::Load(_) => Kind::Load,
             Operation::List(_) => Kind::List,
         }
@@ -68,7 +70,7 @@ impl Operation {
 
     /// Whether it stores content, which a full disk forbids; deletes and the client table go on.
     pub fn is_save(&self) -> bool {
-        matches!(self, Operation::Write(Write::Save { .. } | Write::SaveIfVersion { .. }))
+        matches!(self, Operation::Write(write) if write.content().is_some())
     }
 
     /// Whether any living node may answer it.
@@ -84,7 +86,7 @@ impl Operation {
     /// Its size in bytes, while it is in flight.
     pub fn bytes(&self) -> u64 {
         let content = match self {
-            Operation::Write(write) => write.change().map_or(0, crate::types::Change::stored_bytes),
+            Operation::Write(write) => write.stored_bytes(),
             Operation::Load(_) | Operation::List(_) => 0,
         };
         content.saturating_add(OPERATION_BYTES)

@@ -45,8 +45,10 @@ pub fn quantile_us(spread: &Spread<u64>, q: f64) -> Option<u64> {
 }
 
 /// How an operation ended, in metrics.
-const RESULTS: [&str; 31] = [
+const RESULTS: [&str; 34] = [
     "saved",
+    "appended",
+    "wrong_form",
     "conflict",
     "base_mismatch",
     "too_large",
@@ -76,6 +78,7 @@ const RESULTS: [&str; 31] = [
     "unavailable",
     "corrupt",
     "denied",
+    "unsupported",
     "other",
 ];
 
@@ -437,6 +440,8 @@ pub fn result_name(result: &Result<Response, Refusal>) -> &'static str {
 fn verdict_name(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Saved(_) => "saved",
+        Verdict::Appended(_) => "appended",
+        Verdict::WrongForm { .. } => "wrong_form",
         Verdict::Conflict { .. } => "conflict",
         Verdict::BaseMismatch => "base_mismatch",
         Verdict::TooLarge(_) => "too_large",
@@ -468,6 +473,7 @@ pub fn refusal_name(kind: &RefusalKind) -> &'static str {
         RefusalKind::Unavailable => "unavailable",
         RefusalKind::Corrupt => "corrupt",
         RefusalKind::Unauthenticated | RefusalKind::Denied => "denied",
+        RefusalKind::Unsupported => "unsupported",
     }
 }
 

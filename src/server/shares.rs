@@ -132,6 +132,15 @@ pub struct Circumstances {
     pub is_contested: bool,
 }
 
+/// The content that a write would store.
+struct NewContent<'w> {
+    id: &'w SessionId,
+    bytes: u64,
+    may_create: bool,
+    /// Whether it takes the place of all that is stored.
+    replaces: bool,
+}
+
 impl Share {
     /// The shares of a token, with the counts of `before`.
     pub fn new(grant: &Grant, before: Option<&Share>) -> Self {
@@ -236,7 +245,18 @@ impl Share {
                 self.claim(request.client, request.nonce, machine)?;
                 self.room_for_outcome(request, machine)?;
                 adds.outcomes = 1;
-                self.room_for_content(id, change, machine, at, &mut adds)?;
+                let replaces = matches!(change, Change::Full { .. });
+                let may_create = replaces || matches!(change, Change::Delta { base: Base::Absent, .. });
+                let content = NewContent { id, bytes: write.stored_bytes(), may_create, replaces };
+                self.room_for_content(&content, machine, at, &mut adds)?;
+            }
+            Write::Append { request, id, require, .. } => {
+                self.claim(request.client, request.nonce, machine)?;
+                self.room_for_outcome(request, machine)?;
+                adds.outcomes = 1;
+                let may_create = require.may_create();
+                let content = NewContent { id, bytes: write.stored_bytes(), may_create, replaces: false };
+                self.room_for_content(&content, machine, at, &mut adds)?;
             }
             Write::Delete { request, .. } => {
                 self.claim(request.client, request.nonce, machine)?;
@@ -341,18 +361,16 @@ impl Share {
 
     fn room_for_content(
         &self,
-        id: &SessionId,
-        change: &Change,
+        content: &NewContent<'_>,
         machine: &Metered<'_>,
         at: Circumstances,
         adds: &mut Adds,
     ) -> Result<(), Refusal> {
-        let bytes = change.stored_bytes();
+        let NewContent { id, bytes, may_create, replaces } = *content;
         adds.stored_bytes = bytes;
         let stored = self.portions.of(Resource::StoredBytes).of(at.disk_bytes).filter(|_| at.disk_bytes > 0 || !self.is_part());
         let sessions = self.portions.of(Resource::Sessions);
         let rate = self.portions.of(Resource::NewIds).of(NEW_IDS_PER_SECOND);
-        let may_create = matches!(change, Change::Full { .. } | Change::Delta { base: Base::Absent, .. });
         let creates = may_create && (rate.is_some() || sessions != Portion::ALL) && !machine.has_record(id);
         if stored.is_none() && !creates {
             return Ok(());
@@ -362,7 +380,7 @@ impl Share {
             let proposed = &self.live.proposed;
             if let Some(limit) = stored {
                 let used = usage.stored_bytes + proposed.stored_bytes.load(Ordering::Relaxed);
-                let replaced = if matches!(change, Change::Full { .. }) { machine.stored_bytes(id) } else { 0 };
+                let replaced = if replaces { machine.stored_bytes(id) } else { 0 };
                 if used.saturating_add(bytes) > limit && bytes > replaced {
                     let now = (used + bytes).saturating_sub(replaced);
                     return Err(self.refuse(Resource::StoredBytes, now, limit, "delete sessions, or let them expire"));

@@ -182,6 +182,33 @@ pub enum Expiry {
     After(Duration),
 }
 
+/// The form of a session's content, as who writes the head declares it. The server looks at no content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Not declared.
+    #[default]
+    Unknown,
+    /// A plain value: everything is in the head.
+    Value,
+    /// A transcript: a head, and items that may be appended to.
+    Transcript,
+}
+
+/// The attributes a write gives its session, besides the content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// The change of the deadline.
+    pub expiry: Expiry,
+    /// The form of the head that the write brings. Since cluster version 2.
+    pub form: Form,
+}
+
+impl From<Expiry> for Attributes {
+    fn from(expiry: Expiry) -> Self {
+        Self { expiry, ..Self::default() }
+    }
+}
+
 /// The condition of a conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
@@ -204,6 +231,45 @@ pub enum OnConflict {
     Reject,
     /// Append the delta to the newest state, where that is safe; `Conflict` otherwise.
     Rebase,
+}
+
+/// The state of a session that an append requires; else it is answered `Conflict`, and nothing changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Require {
+    /// Any: a session that is absent is created.
+    #[default]
+    Any,
+    /// A session is there.
+    Present,
+    /// No session: it never existed, or is deleted or expired.
+    Absent,
+    /// A session is there, and each that is given is its own. At least one is.
+    At {
+        /// The log index that created it.
+        create_revision: Option<Revision>,
+        /// Its version.
+        version: Option<Version>,
+        /// Its items.
+        items: Option<u64>,
+    },
+}
+
+impl Require {
+    /// Whether an append with it may create the session, and so must bring a head.
+    pub fn may_create(&self) -> bool {
+        matches!(self, Require::Any | Require::Absent)
+    }
+}
+
+/// The content an append adds to whatever is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addition {
+    /// New items, in order; none, if only counters move.
+    pub chunks: Vec<Chunk>,
+    /// The head of a session that the append creates. The head of one that exists is never touched.
+    pub head_if_created: Option<Blob>,
+    /// The increments of the counters.
+    pub counters: Counters,
 }
 
 /// Names one write for ever: a retry anywhere carries the same `client` and `sequence` (Raft dissertation §6.3).
@@ -230,8 +296,8 @@ pub enum Write {
         id: SessionId,
         /// The change of the content.
         change: Change,
-        /// The change of the deadline.
-        expiry: Expiry,
+        /// The attributes of the session.
+        attributes: Attributes,
     },
     /// Stores only if the session is as expected.
     SaveIfVersion {
@@ -245,8 +311,8 @@ pub enum Write {
         change: Change,
         /// The effect if another version is stored.
         on_conflict: OnConflict,
-        /// The change of the deadline.
-        expiry: Expiry,
+        /// The attributes of the session.
+        attributes: Attributes,
     },
     /// Deletes; a tombstone continues counting versions.
     Delete {
@@ -256,6 +322,19 @@ pub enum Write {
         id: SessionId,
         /// If given, what must be stored.
         expected: Option<Expected>,
+    },
+    /// Appends to whatever is stored. Since cluster version 2.
+    Append {
+        /// The request's identity.
+        request: Request,
+        /// The session.
+        id: SessionId,
+        /// The state that must be stored.
+        require: Require,
+        /// The new content.
+        addition: Addition,
+        /// The change of the deadline.
+        expiry: Expiry,
     },
     /// Opens a client; the same nonce again gives the same client.
     OpenClient {
@@ -284,7 +363,10 @@ impl Write {
     /// The request identity, of a write that has one.
     pub fn request(&self) -> Option<&Request> {
         match self {
-            Write::Save { request, .. } | Write::SaveIfVersion { request, .. } | Write::Delete { request, .. } => Some(request),
+            Write::Save { request, .. }
+            | Write::SaveIfVersion { request, .. }
+            | Write::Append { request, .. }
+            | Write::Delete { request, .. } => Some(request),
             Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
         }
     }
@@ -292,7 +374,10 @@ impl Write {
     /// Gives a write that has a request identity this one.
     pub fn set_request(&mut self, new: Request) {
         match self {
-            Write::Save { request, .. } | Write::SaveIfVersion { request, .. } | Write::Delete { request, .. } => *request = new,
+            Write::Save { request, .. }
+            | Write::SaveIfVersion { request, .. }
+            | Write::Append { request, .. }
+            | Write::Delete { request, .. } => *request = new,
             Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => {}
         }
     }
@@ -301,23 +386,76 @@ impl Write {
     pub fn set_change(&mut self, new: Change) {
         match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => *change = new,
-            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => {}
+            Write::Append { .. }
+            | Write::Delete { .. }
+            | Write::OpenClient { .. }
+            | Write::KeepAlive { .. }
+            | Write::CloseClient { .. } => {}
         }
     }
 
     /// The session, of a write to one.
     pub fn session(&self) -> Option<&SessionId> {
         match self {
-            Write::Save { id, .. } | Write::SaveIfVersion { id, .. } | Write::Delete { id, .. } => Some(id),
+            Write::Save { id, .. } | Write::SaveIfVersion { id, .. } | Write::Append { id, .. } | Write::Delete { id, .. } => {
+                Some(id)
+            }
             Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
         }
     }
 
-    /// The change to the content, of a write that has one.
+    /// The change to the content, of a save.
     pub fn change(&self) -> Option<&Change> {
         match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some(change),
-            _ => None,
+            Write::Append { .. }
+            | Write::Delete { .. }
+            | Write::OpenClient { .. }
+            | Write::KeepAlive { .. }
+            | Write::CloseClient { .. } => None,
+        }
+    }
+
+    /// The chunks it brings, and the head if any; of a write that brings content, even if that is empty.
+    pub fn content(&self) -> Option<(&[Chunk], Option<&Blob>)> {
+        match self {
+            Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some((change.chunks(), change.head())),
+            Write::Append { addition, .. } => Some((&addition.chunks, addition.head_if_created.as_ref())),
+            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
+        }
+    }
+
+    /// The blobs it brings: every chunk's, then the head's.
+    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        let (chunks, head) = self.content().unwrap_or_default();
+        chunks.iter().map(|chunk| &chunk.blob).chain(head)
+    }
+
+    /// Stored bytes it brings.
+    pub fn stored_bytes(&self) -> u64 {
+        self.blobs().map(Blob::stored_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// The change of the deadline, of a write that has one.
+    pub fn expiry(&self) -> Expiry {
+        match self {
+            Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } => attributes.expiry,
+            Write::Append { expiry, .. } => *expiry,
+            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => Expiry::Keep,
+        }
+    }
+
+    /// The first cluster version that has this write with all its fields.
+    pub fn cluster_version(&self) -> u16 {
+        match self {
+            Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } if attributes.form != Form::Unknown => 2,
+            Write::Append { .. } => 2,
+            Write::Save { .. }
+            | Write::SaveIfVersion { .. }
+            | Write::Delete { .. }
+            | Write::OpenClient { .. }
+            | Write::KeepAlive { .. }
+            | Write::CloseClient { .. } => 1,
         }
     }
 }

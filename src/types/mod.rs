@@ -18,13 +18,15 @@ mod watch;
 
 #[doc(hidden)]
 pub use address::{is_loopback, validate_address, validate_listen_address};
-pub use change::{Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, OnConflict, Request, Write};
+pub use change::{
+    Addition, Attributes, Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, Form, OnConflict, Request, Require, Write,
+};
 pub use id::{
     ClientId, ClusterId, InstanceId, InvalidId, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version, set_log_hash_key,
 };
 pub use member::{Member, MemberChange, Members};
 pub use number::{OutOfRange, bounded};
-pub use outcome::{Outcome, Saved, Swept, TooLarge, Verdict};
+pub use outcome::{Appended, Outcome, Saved, Swept, TooLarge, Verdict};
 pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, Loaded, LoadedContent, Order, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};
 pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role};

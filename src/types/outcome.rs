@@ -1,6 +1,6 @@
 //! The machine's answers. An outcome is the only thing that settles a write.
 
-use super::{ClientId, ContentVersion, Revision, Version};
+use super::{ClientId, ContentVersion, Counters, Form, Revision, Version};
 
 /// The answer of the machine to one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,17 @@ pub struct Saved {
     /// Whether the delta was appended to a newer state than its base. The stored content then holds others' items too: a client
     /// must not take its own content for that of this version.
     pub rebased: bool,
+}
+
+/// An append that was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The stored content. The new items are its last ones.
+    pub content: ContentVersion,
+    /// Chunks the session holds now.
+    pub chunks: u64,
+    /// The counters now.
+    pub counters: Counters,
 }
 
 /// Which bound a write would exceed. Nothing changed.
@@ -141,4 +152,37 @@ pub enum Verdict {
         /// The version.
         version: u16,
     },
+    /// Appended.
+    Appended(Appended),
+    /// The session is no transcript, so no items can be appended. Nothing changed.
+    WrongForm {
+        /// Its form.
+        form: Form,
+    },
+}
+
+impl Verdict {
+    /// The first cluster version in which it is given.
+    pub fn cluster_version(&self) -> u16 {
+        match self {
+            Verdict::Appended(_) | Verdict::WrongForm { .. } => 2,
+            Verdict::Saved(_)
+            | Verdict::Conflict { .. }
+            | Verdict::BaseMismatch
+            | Verdict::TooLarge(_)
+            | Verdict::TooManySessions
+            | Verdict::Deleted { .. }
+            | Verdict::NotFound { .. }
+            | Verdict::ClientOpened { .. }
+            | Verdict::ClientKept
+            | Verdict::ClientClosed
+            | Verdict::TooManyClients
+            | Verdict::ClientUnknown
+            | Verdict::Stale
+            | Verdict::WindowExceeded
+            | Verdict::Busy
+            | Verdict::Swept(_)
+            | Verdict::ClusterVersion { .. } => 1,
+        }
+    }
 }

@@ -55,6 +55,8 @@ pub enum RefusalKind {
     Unauthenticated,
     /// These credentials do not allow it.
     Denied,
+    /// It belongs to a later cluster version than the one in force.
+    Unsupported,
 }
 
 /// A refusal of one attempt.

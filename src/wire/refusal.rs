@@ -11,6 +11,7 @@
 //! Unavailable                     UNAVAILABLE           UNAVAILABLE              another node
 //! Corrupt                         DATA_LOSS             CORRUPT                  another node
 //! Unauthenticated, Denied         UNAUTHENTICATED, PERMISSION_DENIED             give up
+//! Unsupported                     FAILED_PRECONDITION   UNSUPPORTED              after the upgrade
 //! ```
 //!
 //! `applied: no` in the metadata of our own `ErrorInfo` is the only thing that proves an attempt changed nothing. Whatever lacks it, a
@@ -134,6 +135,7 @@ fn reason(kind: &RefusalKind) -> v1::RefusalReason {
         RefusalKind::Corrupt => v1::RefusalReason::Corrupt,
         RefusalKind::Unauthenticated => v1::RefusalReason::Unauthenticated,
         RefusalKind::Denied => v1::RefusalReason::Denied,
+        RefusalKind::Unsupported => v1::RefusalReason::Unsupported,
     }
 }
 
@@ -151,13 +153,14 @@ fn kind(reason: v1::RefusalReason, hint: Option<LeaderHint>, delay: Duration) ->
         v1::RefusalReason::Corrupt => RefusalKind::Corrupt,
         v1::RefusalReason::Unauthenticated => RefusalKind::Unauthenticated,
         v1::RefusalReason::Denied => RefusalKind::Denied,
+        v1::RefusalReason::Unsupported => RefusalKind::Unsupported,
     }
 }
 
 fn code(kind: &RefusalKind) -> Code {
     match kind {
         RefusalKind::Invalid => Code::InvalidArgument,
-        RefusalKind::WrongCluster => Code::FailedPrecondition,
+        RefusalKind::WrongCluster | RefusalKind::Unsupported => Code::FailedPrecondition,
         RefusalKind::NotLeader(_) | RefusalKind::NoLeader | RefusalKind::Unavailable => Code::Unavailable,
         RefusalKind::Overloaded { .. } | RefusalKind::DiskLow { .. } => Code::ResourceExhausted,
         RefusalKind::DeadlineExceeded => Code::DeadlineExceeded,
@@ -210,6 +213,7 @@ mod tests {
             RefusalKind::Corrupt,
             RefusalKind::Unauthenticated,
             RefusalKind::Denied,
+            RefusalKind::Unsupported,
         ]
     }
 

@@ -86,7 +86,7 @@ async fn an_expired_session_is_not_found_and_the_sweep_keeps_its_version_countin
     let mut caller = cluster.caller(1).await;
     let Write::Save { request, id, change, .. } = caller.save_of("s", "short-lived") else { unreachable!("a save") };
     let expiry = Expiry::After(std::time::Duration::from_millis(300));
-    caller.attempt(&Write::Save { request, id, change, expiry }).await.expect("never refuses");
+    caller.attempt(&Write::Save { request, id, change, attributes: expiry.into() }).await.expect("never refuses");
     // Each load waits for a read index; nothing is written by them, so only the sweep can move machine time.
     let gone = async {
         loop {

@@ -33,8 +33,8 @@ async fn time_that_ran_ahead_is_reported_by_every_node_and_what_is_left_to_live_
     }
     let mut caller = cluster.caller(1).await;
     let mut save = caller.save_of("s", "x");
-    if let Write::Save { expiry, .. } = &mut save {
-        *expiry = Expiry::After(Duration::from_millis(HOUR_MS));
+    if let Write::Save { attributes, .. } = &mut save {
+        attributes.expiry = Expiry::After(Duration::from_millis(HOUR_MS));
     }
     caller.settle(&save).await;
     cluster.set_clocks_ahead(Duration::ZERO);

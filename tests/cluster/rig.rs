@@ -258,14 +258,21 @@ impl Caller {
     /// A blind save of a plain value.
     pub fn save_of(&mut self, id: &str, value: impl Into<Bytes>) -> Write {
         let change = Change::Full { chunks: vec![], head: Blob::plain(value.into()), counters: Counters::default() };
-        Write::Save { request: self.request(), id: session(id), change, expiry: Expiry::Keep }
+        Write::Save { request: self.request(), id: session(id), change, attributes: Expiry::Keep.into() }
     }
 
     /// A conditional save of a plain value.
     pub fn cas_of(&mut self, id: &str, expected: Expected, value: &'static str) -> Write {
         let change = Change::Full { chunks: vec![], head: Blob::plain(value.into()), counters: Counters::default() };
         let (request, expiry) = (self.request(), Expiry::Keep);
-        Write::SaveIfVersion { request, id: session(id), expected, change, on_conflict: quorate::types::OnConflict::Reject, expiry }
+        Write::SaveIfVersion {
+            request,
+            id: session(id),
+            expected,
+            change,
+            on_conflict: quorate::types::OnConflict::Reject,
+            attributes: expiry.into(),
+        }
     }
 
     /// One attempt, with the server's default deadline.

@@ -141,7 +141,7 @@ fn encodings() -> Vec<(&'static str, String, Vec<u8>)> {
         request: lab::request(client, 1, sequence, sequence),
         id: lab::id(id),
         change: change(),
-        expiry: Expiry::After(std::time::Duration::from_secs(9)),
+        attributes: Expiry::After(std::time::Duration::from_secs(9)).into(),
     };
     for (sequence, id) in [(1, "a"), (2, "b")] {
         let outcome = lab.write(1000, save(sequence, id));

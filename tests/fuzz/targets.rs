@@ -131,7 +131,7 @@ pub fn command(data: &[u8]) {
     let payload = Bytes::copy_from_slice(data);
     for version in 1..=VERSION_MAX + 1 {
         let Ok(entry) = codec::decode(&payload, version) else { continue };
-        assert!(codec::is_proposable(&entry.command), "what is decoded can be proposed");
+        assert!(codec::is_proposable(&entry.command, data[0].into()), "what is decoded can be proposed");
         let again = codec::encode(&entry, data[0]);
         assert_eq!(codec::decode(&again, version).as_ref(), Ok(&entry), "it comes back the same");
     }

@@ -8,8 +8,8 @@ use quorate::codec::{self, Problem};
 use quorate::limits::{COUNTERS_MAX, SESSION_ID_BYTES_MAX, SESSION_TTL_MAX};
 use quorate::machine::{Command, Entry, rows};
 use quorate::types::{
-    Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Nonce, OnConflict, Request, Revision, Sequence,
-    SessionId, Version, Write,
+    Addition, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Form, Nonce, OnConflict, Request,
+    Require, Revision, Sequence, SessionId, Version, Write,
 };
 
 use crate::machine::lab::{blob, chunk, id, request};
@@ -81,12 +81,12 @@ fn any_write() -> impl Strategy<Value = Write> {
             request,
             id,
             change,
-            expiry
+            attributes: expiry.into()
         }),
         (any_request(), any_id(), any_expected(), any_change(), any::<bool>(), any_expiry()).prop_map(
             |(request, id, expected, change, rebase, expiry)| {
                 let on_conflict = if rebase { OnConflict::Rebase } else { OnConflict::Reject };
-                Write::SaveIfVersion { request, id, expected, change, on_conflict, expiry }
+                Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes: expiry.into() }
             }
         ),
         (any_request(), any_id(), prop::option::of(any_expected())).prop_map(|(request, id, expected)| Write::Delete {
@@ -104,9 +104,33 @@ fn any_write() -> impl Strategy<Value = Write> {
     ]
 }
 
+/// A write that only version 2 has.
+fn later_write() -> impl Strategy<Value = Write> {
+    let form = prop_oneof![Just(Form::Value), Just(Form::Transcript)];
+    let at = (any::<Option<u64>>(), any::<Option<u64>>(), any::<Option<u64>>()).prop_map(|(created, version, items)| Require::At {
+        create_revision: created.map(Revision),
+        version: version.map(Version),
+        items,
+    });
+    let require = prop_oneof![Just(Require::Any), Just(Require::Present), Just(Require::Absent), at];
+    let addition = (any_chunks(), prop::option::of(any_blob()), any_counters())
+        .prop_map(|(chunks, head_if_created, counters)| Addition { chunks, head_if_created, counters });
+    prop_oneof![
+        (any_request(), any_id(), require, addition, any_expiry())
+            .prop_map(|(request, id, require, addition, expiry)| Write::Append { request, id, require, addition, expiry }),
+        (any_request(), any_id(), any_change(), any_expiry(), form).prop_map(|(request, id, change, expiry, form)| {
+            Write::Save { request, id, change, attributes: Attributes { expiry, form } }
+        }),
+    ]
+}
+
 fn any_entry() -> impl Strategy<Value = Entry> {
+    entry_of(any_write().boxed())
+}
+
+fn entry_of(write: BoxedStrategy<Write>) -> impl Strategy<Value = Entry> {
     let command = prop_oneof![
-        8 => any_write().prop_map(Command::Client),
+        8 => write.prop_map(Command::Client),
         1 => any::<u32>().prop_map(|limit| Command::Sweep { limit }),
         1 => any::<u16>().prop_map(|version| Command::SetClusterVersion { version }),
     ];
@@ -122,6 +146,19 @@ proptest! {
             let payload = codec::encode(&entry, format);
             prop_assert_eq!(payload[0], format);
             prop_assert_eq!(codec::decode(&payload, 2), Ok(entry.clone()));
+        }
+    }
+
+    #[test]
+    fn what_version_2_has_is_neither_proposable_nor_decoded_under_version_1(entry in entry_of(later_write().boxed())) {
+        let payload = codec::encode(&entry, 2);
+        prop_assert_eq!(codec::decode(&payload, 2), Ok(entry.clone()));
+        prop_assert!(codec::decode(&payload, 1).is_err());
+        prop_assert_eq!(codec::is_proposable(&entry.command, 1), !matches!(entry.command, Command::Client(_)));
+        let mut disguised = payload.to_vec();
+        disguised[0] = 1;
+        if let Ok(decoded) = codec::decode(&Bytes::from(disguised), 2) {
+            prop_assert!(decoded.command.cluster_version() == 1);
         }
     }
 
@@ -167,7 +204,7 @@ proptest! {
 }
 
 fn save(change: Change) -> Entry {
-    let write = Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, expiry: Expiry::Keep };
+    let write = Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, attributes: Expiry::Keep.into() };
     Entry { stamp_ms: 1, command: Command::Client(write) }
 }
 
@@ -262,12 +299,13 @@ fn a_false_length_is_an_error_and_no_allocation() {
 fn what_decode_would_refuse_is_not_proposable() {
     let too_long = SESSION_TTL_MAX + Duration::from_millis(1);
     let full = Change::Full { chunks: Vec::new(), head: Blob::default(), counters: Counters::default() };
-    let write =
-        |expiry, change| Command::Client(Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, expiry });
-    assert!(codec::is_proposable(&write(Expiry::After(SESSION_TTL_MAX), full.clone())));
-    assert!(!codec::is_proposable(&write(Expiry::After(too_long), full)));
+    let write = |expiry: Expiry, change| {
+        Command::Client(Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, attributes: expiry.into() })
+    };
+    assert!(codec::is_proposable(&write(Expiry::After(SESSION_TTL_MAX), full.clone()), 1));
+    assert!(!codec::is_proposable(&write(Expiry::After(too_long), full), 1));
     let chunks = |count| vec![Chunk::default(); count];
     let many = |count| Change::Full { chunks: chunks(count), head: Blob::default(), counters: Counters::default() };
-    assert!(codec::is_proposable(&write(Expiry::Keep, many(codec::ENTRY_CHUNKS_MAX))));
-    assert!(!codec::is_proposable(&write(Expiry::Keep, many(codec::ENTRY_CHUNKS_MAX + 1))));
+    assert!(codec::is_proposable(&write(Expiry::Keep, many(codec::ENTRY_CHUNKS_MAX)), 1));
+    assert!(!codec::is_proposable(&write(Expiry::Keep, many(codec::ENTRY_CHUNKS_MAX + 1)), 1));
 }

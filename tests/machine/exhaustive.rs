@@ -301,11 +301,17 @@ impl World {
             Base::At { version, create_revision, .. } => Expected::At { version, create_revision: Some(create_revision) },
         };
         let (id, expiry) = (session(), Expiry::Keep);
-        let conditional =
-            |change, on_conflict| Write::SaveIfVersion { request, id: id.clone(), expected, change, on_conflict, expiry };
+        let conditional = |change, on_conflict| Write::SaveIfVersion {
+            request,
+            id: id.clone(),
+            expected,
+            change,
+            on_conflict,
+            attributes: expiry.into(),
+        };
         let write = match operation {
-            Operation::Append => Write::Save { request, id: id.clone(), change: delta, expiry },
-            Operation::Expiring => Write::Save { request, id: id.clone(), change: delta, expiry: Expiry::After(TTL) },
+            Operation::Append => Write::Save { request, id: id.clone(), change: delta, attributes: expiry.into() },
+            Operation::Expiring => Write::Save { request, id: id.clone(), change: delta, attributes: Expiry::After(TTL).into() },
             Operation::Rebase => conditional(delta, OnConflict::Rebase),
             Operation::Replace => conditional(full(&label), OnConflict::Reject),
             Operation::Delete => Write::Delete { request, id: id.clone(), expected: None },
@@ -342,7 +348,7 @@ impl World {
         match &outcome.verdict {
             Verdict::BaseMismatch => {
                 let label = format!("{n}.{}", request.sequence);
-                let Write::Save { request, id, expiry, .. } = write else {
+                let Write::Save { request, id, attributes, .. } = write else {
                     // A conditional one can't know how to go on: its caller loads.
                     self.finish(n);
                     self.callers[n].known = self.current();
@@ -350,7 +356,7 @@ impl World {
                 };
                 // Copies of the delta may still be under way; they carry the same request.
                 self.callers[n].pending[at].live = false;
-                let full = Write::Save { request, id, change: full(&label), expiry };
+                let full = Write::Save { request, id, change: full(&label), attributes };
                 self.callers[n].pending.push(Pending { write: full, live: true, stale: 0 });
             }
             Verdict::Saved(saved) => {
@@ -515,7 +521,7 @@ fn base_key(base: &Base, rank: &impl Fn(Revision) -> Option<usize>) -> (u8, Opti
 /// What a request asks for, beside its base: its caller may have chosen any operation.
 fn kind_of(write: &Write) -> (u8, bool, Option<Version>) {
     match write {
-        Write::Save { expiry, .. } => (0, *expiry == Expiry::Keep, None),
+        Write::Save { attributes, .. } => (0, attributes.expiry == Expiry::Keep, None),
         Write::SaveIfVersion { on_conflict, expected, .. } => {
             let version = match expected {
                 Expected::Absent => None,

@@ -38,9 +38,9 @@ fn commands() -> Vec<(&'static str, Command)> {
     let delta = |base, head| Change::Delta { base, chunks: chunks.clone(), head, counters: counters.clone() };
     let client = |write| Command::Client(write);
     let expected = Expected::At { version: Version(4), create_revision: Some(Revision(9)) };
-    let save = |change, expiry| client(Write::Save { request, id: id.clone(), change, expiry });
+    let save = |change, expiry: Expiry| client(Write::Save { request, id: id.clone(), change, attributes: expiry.into() });
     let conditional = |expected, change, on_conflict| {
-        client(Write::SaveIfVersion { request, id: id.clone(), expected, change, on_conflict, expiry: Expiry::Keep })
+        client(Write::SaveIfVersion { request, id: id.clone(), expected, change, on_conflict, attributes: Expiry::Keep.into() })
     };
     vec![
         ("save_full", save(full.clone(), Expiry::After(Duration::from_millis(1500)))),
@@ -90,8 +90,12 @@ fn rows_of_every_kind() -> Rows {
         counters: Counters::new(vec![1, 2]).expect("few"),
     };
     let expiry = Expiry::After(Duration::from_secs(60));
-    let save =
-        |sequence, name: &str, change| Write::Save { request: request(client, 7, sequence, 0), id: id(name), change, expiry };
+    let save = |sequence, name: &str, change| Write::Save {
+        request: request(client, 7, sequence, 0),
+        id: id(name),
+        change,
+        attributes: expiry.into(),
+    };
     lab.write(2000, save(1, "kept", full(2, "head")));
     lab.write(2000, save(2, "deleted", full(1, "head")));
     let delete = |sequence, name: &str| Write::Delete { request: request(client, 7, sequence, 0), id: id(name), expected: None };
@@ -106,7 +110,7 @@ fn rows_of_every_kind() -> Rows {
             expected: Expected::Absent,
             change: full(1, "head"),
             on_conflict: OnConflict::Reject,
-            expiry: Expiry::Keep,
+            attributes: Expiry::Keep.into(),
         },
     );
     lab.rows

@@ -18,7 +18,7 @@ fn lab(change: impl FnOnce(&mut Rules)) -> Lab {
 fn save(client: ClientId, sequence: u64, session: &SessionId, chunks: u64, expiry: Expiry) -> Write {
     let chunks = (0..chunks).map(|_| chunk(1, "c")).collect();
     let change = Change::Full { chunks, head: blob("h"), counters: Counters::default() };
-    Write::Save { request: request(client, 1, sequence, 0), id: session.clone(), change, expiry }
+    Write::Save { request: request(client, 1, sequence, 0), id: session.clone(), change, attributes: expiry.into() }
 }
 
 fn delete(client: ClientId, sequence: u64, session: &SessionId) -> Write {
@@ -121,8 +121,12 @@ fn chunks_and_bytes_above_their_bounds_are_too_large_and_change_nothing() {
         head: None,
         counters: Counters::default(),
     };
-    let write =
-        |sequence, change| Write::Save { request: request(client, 1, sequence, 0), id: id("a"), change, expiry: Expiry::Keep };
+    let write = |sequence, change| Write::Save {
+        request: request(client, 1, sequence, 0),
+        id: id("a"),
+        change,
+        attributes: Expiry::Keep.into(),
+    };
     let outcome = lab.write(1000, write(2, delta("x")));
     assert_eq!(outcome.verdict, Verdict::TooLarge(TooLarge::Chunks { now: 4097, limit: 4096 }));
     let large = "x".repeat((16 << 20) + 1);

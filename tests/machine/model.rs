@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use quorate::machine::Command;
 use quorate::types::{
-    Base, Change, ClientId, Counters, Expected, Expiry, OnConflict, Outcome, Revision, SessionId, Verdict, Version, Write,
+    Addition, Attributes, Base, Change, ClientId, Counters, Expected, Expiry, Form, OnConflict, Outcome, Require, Revision,
+    SessionId, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce, request};
@@ -36,7 +37,7 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let request = (0..10u8, 0..2usize, prop::bool::weighted(0.03), 0..3u64, 0..3u64);
+    let request = (0..12u8, 0..2usize, prop::bool::weighted(0.03), 0..3u64, 0..3u64);
     let wait = prop_oneof![150 => Just(0u64), 30 => 1..40u64, 1 => Just(IDLE_MS), 1 => Just(TOMBSTONE_MS - 20)];
     let change = (0..2usize, 0..6u8, 0..6u8, 0..3u8, 0..3u8, 0..4u8, wait);
     (request, change).prop_map(|(request, change)| {
@@ -74,6 +75,10 @@ impl Driver {
         };
         for client in 0..2 {
             driver.compare(Write::OpenClient { nonce: nonce(client) });
+        }
+        // Half of the runs have what version 2 has.
+        if steps.len().is_multiple_of(2) {
+            driver.lab.apply(driver.now, Command::SetClusterVersion { version: 2 });
         }
         for (n, step) in steps.iter().enumerate() {
             driver.now += step.wait;
@@ -148,11 +153,28 @@ impl Driver {
             1 => Expiry::After(Duration::from_millis(50)),
             _ => Expiry::Keep,
         };
+        let later = self.lab.machine.cluster_version() == 2;
+        if later && step.kind >= 10 {
+            let require = match step.expected {
+                0 => Require::Absent,
+                1 => Require::At { create_revision: None, version: Some(Version(older.1)), items: None },
+                2 => Require::At { create_revision: Some(Revision(older.0)), version: None, items: Some(items) },
+                3 => Require::Present,
+                _ => Require::Any,
+            };
+            let (chunks, counters) = match change {
+                Change::Full { chunks, counters, .. } | Change::Delta { chunks, counters, .. } => (chunks, counters),
+            };
+            let head_if_created = require.may_create().then(|| blob(["", "h", "g"][usize::from(step.head)]));
+            return Write::Append { request, id, require, addition: Addition { chunks, head_if_created, counters }, expiry };
+        }
+        let form = if later { [Form::Unknown, Form::Value, Form::Transcript][usize::from(step.chunks)] } else { Form::Unknown };
+        let attributes = Attributes { expiry, form };
         match step.kind {
-            4 | 5 => Write::Save { request, id, change, expiry },
+            4 | 5 => Write::Save { request, id, change, attributes },
             kind => {
                 let on_conflict = if kind < 7 { OnConflict::Reject } else { OnConflict::Rebase };
-                Write::SaveIfVersion { request, id, expected, change, on_conflict, expiry }
+                Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes }
             }
         }
     }
@@ -226,6 +248,9 @@ fn the_machine_answers_as_the_model_does() {
         "Saved",
         "Saved rebased",
         "Saved repeated",
+        "Appended",
+        "Appended repeated",
+        "WrongForm",
         "Conflict",
         "Conflict repeated",
         "BaseMismatch",

@@ -4,7 +4,8 @@
 //! open nonce=7                      keep-alive client=1 nonce=7 below=3      close client=1 nonce=7
 //! save id=a data=x items=2,1        full change: head x, one chunk for each number of items; `counters=1,2`, `expire=never|<ms>`
 //! save id=a base=1/2/3 items=1      delta on create_revision/version/items, or `base=absent`; the head only with data=
-//! save id=a if=2 …                  conditional: a version, version@create_revision, or `absent`; `rebase=yes`
+//! save id=a if=2 …                  conditional: a version, version@create_revision, or `absent`; `rebase=yes`; `form=value|transcript`
+//! append id=a data=x items=1        data= is the head if it is created; if=present, absent or created/version/items; `counters=`, `expire=`
 //! delete id=a                       perhaps with if=
 //! load id=a have=1/2/3/4            have = create_revision/version/items/next_chunk
 //! list prefix=a after=b limit=2     sweep limit=9     version to=2     skip     rebuild     counts
@@ -18,8 +19,8 @@ use std::time::Duration;
 
 use quorate::machine::{Command, Plan};
 use quorate::types::{
-    Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Load, OnConflict, Outcome, Request, Revision, Saved,
-    Sequence, SessionInfo, Verdict, Version, Write,
+    Addition, Appended, Attributes, Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Form, Load, OnConflict,
+    Outcome, Request, Require, Revision, Saved, Sequence, SessionInfo, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce};
@@ -94,18 +95,32 @@ impl Runner {
                 expected: words.get("if").map(|text| expected(text)),
             },
             "save" => match words.get("if") {
-                None => {
-                    Write::Save { request: self.request(words), id: id(words["id"]), change: change(words), expiry: expiry(words) }
-                }
+                None => Write::Save {
+                    request: self.request(words),
+                    id: id(words["id"]),
+                    change: change(words),
+                    attributes: attributes(words),
+                },
                 Some(text) => Write::SaveIfVersion {
                     request: self.request(words),
                     id: id(words["id"]),
                     expected: expected(text),
                     change: change(words),
                     on_conflict: if words.contains_key("rebase") { OnConflict::Rebase } else { OnConflict::Reject },
-                    expiry: expiry(words),
+                    attributes: attributes(words),
                 },
             },
+            "append" => {
+                let Change::Full { chunks, counters, .. } = change(words) else { panic!("an append has no base") };
+                let head_if_created = words.get("data").map(|text| blob(text));
+                Write::Append {
+                    request: self.request(words),
+                    id: id(words["id"]),
+                    require: words.get("if").map_or(Require::Any, |text| require(text)),
+                    addition: Addition { chunks, head_if_created, counters },
+                    expiry: expiry(words),
+                }
+            }
             other => panic!("unknown command {other}"),
         })
     }
@@ -178,6 +193,26 @@ fn expected(text: &str) -> Expected {
     }
 }
 
+/// `present`, `absent`, or parts of created/version/items, e.g. `//3`.
+fn require(text: &str) -> Require {
+    let part = |nth: usize| text.split('/').nth(nth).filter(|part| !part.is_empty()).map(number);
+    match text {
+        "present" => Require::Present,
+        "absent" => Require::Absent,
+        _ => Require::At { create_revision: part(0).map(Revision), version: part(1).map(Version), items: part(2) },
+    }
+}
+
+fn attributes(words: &Words) -> Attributes {
+    let form = match words.get("form").copied() {
+        None => Form::Unknown,
+        Some("value") => Form::Value,
+        Some("transcript") => Form::Transcript,
+        Some(other) => panic!("unknown form {other}"),
+    };
+    Attributes { expiry: expiry(words), form }
+}
+
 fn expiry(words: &Words) -> Expiry {
     match words.get("expire").copied() {
         None => Expiry::Keep,
@@ -214,6 +249,14 @@ fn show(outcome: &Outcome, index: u64) -> String {
                 content.version, content.create_revision, content.items, content.next_chunk
             )
         }
+        Verdict::Appended(Appended { content, chunks, counters }) => format!(
+            "Appended version={} created={} items={} next_chunk={} chunks={chunks} counters={:?}",
+            content.version,
+            content.create_revision,
+            content.items,
+            content.next_chunk,
+            counters.as_slice()
+        ),
         Verdict::Conflict { actual, tombstone } => format!("Conflict actual={actual} tombstone={tombstone}"),
         Verdict::Deleted { version } => format!("Deleted version={version}"),
         Verdict::NotFound { tombstone } => format!("NotFound tombstone={tombstone}"),

@@ -106,8 +106,9 @@ fn writes() -> Vec<(&'static str, Need, Write)> {
         let id = SessionId::new(&format!("{prefix}matrix")).expect("short");
         let (expected, on_conflict, expiry) = (Expected::Absent, OnConflict::Reject, Expiry::Keep);
         let need = Need::ScopeFor("write", prefix);
-        writes.push(("save", need, Write::Save { request, id: id.clone(), change: change(), expiry }));
-        let conditional = Write::SaveIfVersion { request, id: id.clone(), expected, change: change(), on_conflict, expiry };
+        writes.push(("save", need, Write::Save { request, id: id.clone(), change: change(), attributes: expiry.into() }));
+        let conditional =
+            Write::SaveIfVersion { request, id: id.clone(), expected, change: change(), on_conflict, attributes: expiry.into() };
         writes.push(("save_if_version", need, conditional));
         writes.push(("delete", need, Write::Delete { request, id, expected: None }));
     }

@@ -50,7 +50,7 @@ impl Node {
         let change =
             Change::Full { chunks: Vec::new(), head: Blob::plain(Bytes::from_static(b"h")), counters: Counters::default() };
         let id = SessionId::new(id).unwrap();
-        match self.write(Write::Save { request, id, change, expiry: Expiry::Keep }).verdict {
+        match self.write(Write::Save { request, id, change, attributes: Expiry::Keep.into() }).verdict {
             Verdict::Saved(saved) => saved.content.create_revision,
             other => panic!("it is not saved: {other:?}"),
         }

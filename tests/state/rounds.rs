@@ -97,7 +97,7 @@ fn save(index: u64, session: u64, chunks: usize) -> RaftEntry {
     let id = SessionId::new(&format!("session-{session}")).unwrap();
     let chunks = vec![Chunk { item_count: 1, blob: Blob::plain(Bytes::from_static(b"chunk")) }; chunks];
     let change = Change::Full { chunks, head: Blob::plain(Bytes::new()), counters: Counters::default() };
-    entry(index, Command::Client(Write::Save { request, id, change, expiry: Expiry::Keep }), codec::FORMAT)
+    entry(index, Command::Client(Write::Save { request, id, change, attributes: Expiry::Keep.into() }), codec::FORMAT)
 }
 
 /// A client and its saves over fifty sessions.
@@ -142,7 +142,7 @@ async fn an_entry_behind_a_raise_of_the_version_is_read_by_the_new_one() {
     let mut rig = Rig::open(&SimDisk::new());
     let sweep = |index, format| entry(index, Command::Sweep { limit: 1 }, format);
     let raise = entry(2, Command::SetClusterVersion { version: 2 }, codec::FORMAT);
-    let entries = [sweep(1, codec::FORMAT), raise, sweep(3, codec::TEST_FORMAT)];
+    let entries = [sweep(1, codec::FORMAT), raise, sweep(3, codec::FORMAT_2)];
     rig.apply(&entries, 64).await.unwrap();
     assert_eq!(rig.applied(), 3);
 }

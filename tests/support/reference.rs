@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use quorate::types::{
-    Base, Blob, Change, Chunk, ClientId, ContentVersion, Expected, Expiry, Nonce, OnConflict, Outcome, Revision, Saved, Verdict,
-    Version, Write,
+    Addition, Appended, Base, Blob, Change, Chunk, ClientId, ContentVersion, Counters, Expected, Expiry, Form, Nonce, OnConflict,
+    Outcome, Require, Revision, Saved, Verdict, Version, Write,
 };
 
 pub const TOMBSTONE_MS: u64 = 7 * 24 * 3_600_000;
@@ -22,6 +22,8 @@ pub struct Session {
     head_since: u64,
     append_only_since: u64,
     pub deadline: Option<u64>,
+    counters: Counters,
+    declared: Form,
 }
 
 #[derive(Clone, Debug)]
@@ -142,6 +144,9 @@ impl Model {
     }
 
     fn execute(&mut self, index: u64, write: &Write) -> Verdict {
+        if let Write::Append { id, require, addition, expiry, .. } = write {
+            return self.append(index, id.as_str(), require, addition, *expiry);
+        }
         let (id, expected) = match write {
             Write::Save { id, .. } => (id, None),
             Write::SaveIfVersion { id, expected, .. } => (id, Some(*expected)),
@@ -180,24 +185,62 @@ impl Model {
         let Some(mut next) = next else {
             return if matches { Verdict::BaseMismatch } else { conflict };
         };
-        next.deadline = match write {
-            Write::Save { expiry, .. } | Write::SaveIfVersion { expiry, .. } => match expiry {
-                Expiry::Keep => next.deadline,
-                Expiry::Never => None,
-                Expiry::After(ttl) => Some(self.now + ttl.as_millis() as u64),
-            },
-            _ => None,
-        };
-        let content = ContentVersion {
-            version: Version(next.version),
-            create_revision: Revision(next.created),
-            items: next.items(),
-            next_chunk: next.next_chunk,
-        };
-        let saved = Saved { content, rebased: !matches };
+        next.deadline = self.deadline(write.expiry(), next.deadline);
+        let brings_head = next.head_since == next.version;
+        if let (Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. }, true) = (write, brings_head) {
+            next.declared = attributes.form;
+        }
+        let saved = Saved { content: next.content(), rebased: !matches };
         self.tombstones.remove(id.as_str());
         self.sessions.insert(id.as_str().to_owned(), next);
         Verdict::Saved(saved)
+    }
+}
+
+impl Model {
+    fn deadline(&self, expiry: Expiry, old: Option<u64>) -> Option<u64> {
+        match expiry {
+            Expiry::Keep => old,
+            Expiry::Never => None,
+            Expiry::After(ttl) => Some(self.now + ttl.as_millis() as u64),
+        }
+    }
+
+    fn append(&mut self, index: u64, id: &str, require: &Require, addition: &Addition, expiry: Expiry) -> Verdict {
+        let old = self.sessions.get(id).cloned();
+        let tombstone = self.tombstones.get(id).map_or(0, |(version, _)| *version);
+        let is_met = match (require, &old) {
+            (Require::Any, _) => true,
+            (Require::Present, old) => old.is_some(),
+            (Require::Absent, old) => old.is_none(),
+            (Require::At { .. }, None) => false,
+            (Require::At { create_revision, version, items }, Some(old)) => {
+                let same = |wanted: Option<u64>, is: u64| wanted.is_none_or(|wanted| wanted == is);
+                same(create_revision.map(|created| created.0), old.created)
+                    && same(version.map(|version| version.0), old.version)
+                    && same(*items, old.items())
+            }
+        };
+        let actual = Version(old.as_ref().map_or(0, |old| old.version));
+        if !is_met || (old.is_none() && addition.head_if_created.is_none()) {
+            return Verdict::Conflict { actual, tombstone: Version(tombstone) };
+        }
+        let is_new = old.is_none();
+        let mut next =
+            old.unwrap_or(Session { created: index, version: tombstone, declared: Form::Transcript, ..Session::default() });
+        let form = if next.items() > 0 { Form::Transcript } else { next.declared };
+        if form != Form::Transcript && !addition.chunks.is_empty() {
+            return Verdict::WrongForm { form };
+        }
+        next.version += 1;
+        next.take(&addition.chunks, addition.head_if_created.as_ref().filter(|_| is_new));
+        next.counters.add(&addition.counters);
+        next.deadline = self.deadline(expiry, next.deadline);
+        let content = next.content();
+        let (chunks, counters) = (next.chunks.len() as u64, next.counters.clone());
+        self.tombstones.remove(id);
+        self.sessions.insert(id.to_owned(), next);
+        Verdict::Appended(Appended { content, chunks, counters })
     }
 }
 
@@ -206,14 +249,16 @@ fn changed(old: Option<&Session>, change: &Change, index: u64, tombstone: u64) -
     let mut next = old.cloned().unwrap_or(Session { created: index, version: tombstone, ..Session::default() });
     next.version += 1;
     match change {
-        Change::Full { chunks, head, .. } => {
+        Change::Full { chunks, head, counters } => {
+            next.counters = counters.clone();
             if old.is_some() {
                 next.append_only_since = next.version;
             }
             next.chunks.clear();
             next.take(chunks, Some(head));
         }
-        Change::Delta { base, chunks, head, .. } => {
+        Change::Delta { base, chunks, head, counters } => {
+            next.counters.add(counters);
             let is_base = match (base, old) {
                 (Base::Absent, old) => old.is_none(),
                 (Base::At { create_revision, version, items }, Some(old)) => {
@@ -232,7 +277,7 @@ fn changed(old: Option<&Session>, change: &Change, index: u64, tombstone: u64) -
 
 /// The newest session with a delta appended; `None` is a conflict.
 fn rebased(old: Option<&Session>, change: &Change) -> Option<Session> {
-    let (Some(old), Change::Delta { base, chunks, head, .. }) = (old, change) else {
+    let (Some(old), Change::Delta { base, chunks, head, counters }) = (old, change) else {
         return None;
     };
     let (version, items) = match base {
@@ -248,10 +293,20 @@ fn rebased(old: Option<&Session>, change: &Change) -> Option<Session> {
     let mut next = old.clone();
     next.version += 1;
     next.take(chunks, head);
+    next.counters.add(counters);
     Some(next)
 }
 
 impl Session {
+    fn content(&self) -> ContentVersion {
+        ContentVersion {
+            version: Version(self.version),
+            create_revision: Revision(self.created),
+            items: self.items(),
+            next_chunk: self.next_chunk,
+        }
+    }
+
     fn items(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.item_count).sum()
     }

@@ -62,7 +62,7 @@ pub fn next(refusal: &Refusal, history: &mut History, situation: Situation) -> D
         (wait < situation.remaining).then_some(wait)
     };
     match &refusal.kind {
-        RefusalKind::Invalid | RefusalKind::Unauthenticated | RefusalKind::Denied => Decision::GiveUp,
+        RefusalKind::Invalid | RefusalKind::Unauthenticated | RefusalKind::Denied | RefusalKind::Unsupported => Decision::GiveUp,
         RefusalKind::WrongCluster if history.ambiguous => Decision::GiveUp,
         RefusalKind::WrongCluster => wait(history, Duration::ZERO).map_or(Decision::GiveUp, Decision::Forget),
         RefusalKind::NotLeader(hint) if history.hints < HINTS_AT_ONCE => {
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_call_that_is_wrong_or_not_allowed_is_not_retried() {
-        for kind in [RefusalKind::Invalid, RefusalKind::Unauthenticated, RefusalKind::Denied] {
+        for kind in [RefusalKind::Invalid, RefusalKind::Unauthenticated, RefusalKind::Denied, RefusalKind::Unsupported] {
             assert_eq!(decide(kind, &mut History::default()), Decision::GiveUp);
         }
     }

@@ -322,7 +322,7 @@ mod tests {
             let command = crate::machine::Command::Sweep { limit: 0 };
             payload_from_bytes(codec::encode(&crate::machine::Entry { stamp_ms, command }, format)).map(drop)
         };
-        for format in [codec::FORMAT, codec::TEST_FORMAT] {
+        for format in [codec::FORMAT, codec::FORMAT_2] {
             refused(entry(above, format), "entry.stamp_ms");
             entry(NUMBER_MAX, format).expect("within");
         }

@@ -18,7 +18,7 @@ use crate::raft::{Leadership, Read};
 use crate::server::admission::{self, RETRY_AFTER, Route, Situation};
 use crate::server::call::{Call, Dispatched, Operation};
 use crate::server::shares::{Circumstances, Hold, Share};
-use crate::types::{Change, Refusal, RefusalKind};
+use crate::types::{Refusal, RefusalKind};
 use crate::wire::v1;
 
 /// How often deadlines are looked at, while anything is open.
@@ -394,7 +394,7 @@ fn must_wait(call: &Call, now: Duration) -> bool {
 /// The share and the bytes of a large write that its token's rate holds back until its deadline.
 fn held_back(call: &Call, now: Duration) -> Option<(&Share, u64)> {
     let (Some(share), Operation::Write(write)) = (&call.share, &call.operation) else { return None };
-    let bytes = write.change().map_or(0, Change::stored_bytes);
+    let bytes = write.stored_bytes();
     let is_late = call.deadline <= now + HELD_BACK_MARGIN;
     (is_late && bytes > BATCH_BYTES_MAX && !share.large_is_due(now)).then_some((share, bytes))
 }

@@ -67,7 +67,7 @@ impl Client {
 
     fn save(&mut self, id: &str, bytes: usize) -> Write {
         let change = Change::Full { chunks: vec![], head: Blob::plain(Bytes::from(vec![0; bytes])), counters: Counters::default() };
-        Write::Save { request: self.request(), id: session(id), change, expiry: Expiry::Keep }
+        Write::Save { request: self.request(), id: session(id), change, attributes: Expiry::Keep.into() }
     }
 
     fn delete(&mut self, id: &str) -> Write {

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::super::v1;
 use super::{counters, in_range, out_of_range, required, unknown_value};
 use crate::limits::{SESSION_CHUNKS_MAX, SESSION_RAW_BYTES_MAX, SESSION_TTL_MAX};
-use crate::types::{Base, Blob, Change, Chunk, Codec, Expected, Expiry, OnConflict, Refusal, Revision, Version};
+use crate::types::{
+    Addition, Base, Blob, Change, Chunk, Codec, Expected, Expiry, Form, OnConflict, Refusal, Require, Revision, Version,
+};
 
 /// Largest item count of a chunk. It only keeps sums from overflowing: how many items a session may hold is the machine's to say.
 const CHUNK_ITEMS_MAX: u64 = u32::MAX as u64;
@@ -170,4 +172,70 @@ pub(super) fn on_conflict_to(on_conflict: OnConflict) -> i32 {
         OnConflict::Reject => v1::OnConflict::Reject.into(),
         OnConflict::Rebase => v1::OnConflict::Rebase.into(),
     }
+}
+
+pub(super) fn form_from(value: i32) -> Result<Form, Refusal> {
+    match v1::Form::try_from(value) {
+        Ok(v1::Form::Unspecified) => Ok(Form::Unknown),
+        Ok(v1::Form::Value) => Ok(Form::Value),
+        Ok(v1::Form::Transcript) => Ok(Form::Transcript),
+        Err(_) => Err(unknown_value("form", value)),
+    }
+}
+
+pub(super) fn form_to(form: Form) -> i32 {
+    match form {
+        Form::Unknown => v1::Form::Unspecified.into(),
+        Form::Value => v1::Form::Value.into(),
+        Form::Transcript => v1::Form::Transcript.into(),
+    }
+}
+
+pub(super) fn require_from(require: Option<v1::Require>) -> Result<Require, Refusal> {
+    let Some(require) = require else { return Ok(Require::Any) };
+    match required("append.require", require.require)? {
+        v1::require::Require::Any(_) => Ok(Require::Any),
+        v1::require::Require::Present(_) => Ok(Require::Present),
+        v1::require::Require::Absent(_) => Ok(Require::Absent),
+        v1::require::Require::At(v1::require::At { create_revision: None, version: None, items: None }) => {
+            Err(Refusal::invalid("one of create_revision, version and items must be given field=append.require.at"))
+        }
+        v1::require::Require::At(v1::require::At { create_revision, version, items }) => Ok(Require::At {
+            create_revision: create_revision.map(Revision),
+            version: version.map(|version| in_range("append.require.version", version, 1, u64::MAX).map(Version)).transpose()?,
+            items,
+        }),
+    }
+}
+
+pub(super) fn require_to(require: Require) -> Option<v1::Require> {
+    let require = match require {
+        Require::Any => return None,
+        Require::Present => v1::require::Require::Present(v1::Empty {}),
+        Require::Absent => v1::require::Require::Absent(v1::Empty {}),
+        Require::At { create_revision, version, items } => v1::require::Require::At(v1::require::At {
+            create_revision: create_revision.map(|revision| revision.0),
+            version: version.map(|version| version.0),
+            items,
+        }),
+    };
+    Some(v1::Require { require: Some(require) })
+}
+
+pub(super) fn addition_from(
+    require: Require,
+    chunks: Vec<v1::Chunk>,
+    head_if_created: Option<v1::Blob>,
+    increments: Vec<u64>,
+) -> Result<Addition, Refusal> {
+    if require.may_create() && head_if_created.is_none() {
+        return Err(Refusal::invalid("an append that may create the session must bring a head field=append.head_if_created"));
+    }
+    let head_if_created = head_if_created.map(|head| blob_from("append.head_if_created", head)).transpose()?;
+    Ok(Addition { chunks: chunks_from(chunks)?, head_if_created, counters: counters(increments)? })
+}
+
+pub(super) fn addition_to(addition: &Addition) -> (Vec<v1::Chunk>, Option<v1::Blob>, Vec<u64>) {
+    let Addition { chunks, head_if_created, counters } = addition;
+    (chunks.iter().map(chunk_to).collect(), head_if_created.as_ref().map(blob_to), counters.as_slice().to_vec())
 }

@@ -1,8 +1,9 @@
 //! Outcomes of the machine.
 
 use super::super::v1;
-use super::{in_range, required, unknown_value};
-use crate::types::{ClientId, ContentVersion, Outcome, Refusal, Revision, Saved, TooLarge, Verdict, Version};
+use super::change::{form_from, form_to};
+use super::{counters, in_range, required, unknown_value};
+use crate::types::{Appended, ClientId, ContentVersion, Outcome, Refusal, Revision, Saved, TooLarge, Verdict, Version};
 
 /// The message of an outcome.
 ///
@@ -14,19 +15,28 @@ pub fn outcome_to(outcome: &Outcome) -> v1::Outcome {
 fn verdict_to(verdict: &Verdict) -> Option<v1::outcome::Verdict> {
     use v1::outcome::Verdict as Message;
     const EMPTY: v1::Empty = v1::Empty {};
-    Some(match *verdict {
+    Some(match verdict {
+        Verdict::Appended(Appended { content, chunks, counters }) => Message::Appended(v1::outcome::Appended {
+            version: content.version.0,
+            create_revision: content.create_revision.0,
+            items: content.items,
+            next_chunk: content.next_chunk,
+            chunks: *chunks,
+            counters: counters.as_slice().to_vec(),
+        }),
+        Verdict::WrongForm { form } => Message::WrongForm(form_to(*form)),
         Verdict::Saved(Saved { content, rebased }) => Message::Saved(v1::outcome::Saved {
             version: content.version.0,
             create_revision: content.create_revision.0,
             items: content.items,
             next_chunk: content.next_chunk,
-            rebased,
+            rebased: *rebased,
         }),
         Verdict::Conflict { actual, tombstone } => {
             Message::Conflict(v1::outcome::Conflict { actual: actual.0, tombstone: tombstone.0 })
         }
         Verdict::BaseMismatch => Message::BaseMismatch(EMPTY),
-        Verdict::TooLarge(too_large) => Message::TooLarge(too_large_to(too_large)),
+        Verdict::TooLarge(too_large) => Message::TooLarge(too_large_to(*too_large)),
         Verdict::TooManySessions => Message::TooManySessions(EMPTY),
         Verdict::Deleted { version } => Message::Deleted(version.0),
         Verdict::NotFound { tombstone } => Message::NotFound(tombstone.0),
@@ -51,6 +61,13 @@ pub fn outcome_from(outcome: v1::Outcome) -> Result<Outcome, Refusal> {
             let create_revision = Revision(create_revision);
             Verdict::Saved(Saved { content: ContentVersion { version, create_revision, items, next_chunk }, rebased })
         }
+        Message::Appended(v1::outcome::Appended { version, create_revision, items, next_chunk, chunks, counters: now }) => {
+            let version = Version(in_range("appended.version", version, 1, u64::MAX)?);
+            let create_revision = Revision(create_revision);
+            let content = ContentVersion { version, create_revision, items, next_chunk };
+            Verdict::Appended(Appended { content, chunks, counters: counters(now)? })
+        }
+        Message::WrongForm(form) => Verdict::WrongForm { form: form_from(form)? },
         Message::Conflict(conflict) => {
             Verdict::Conflict { actual: Version(conflict.actual), tombstone: Version(conflict.tombstone) }
         }

@@ -73,12 +73,26 @@ fn id() -> impl Strategy<Value = SessionId> {
     "[a-zé/?. ]{0,40}".prop_map(|id| SessionId::new(&id).expect("short"))
 }
 
+fn require() -> impl Strategy<Value = Require> {
+    let at = (any::<Option<u64>>(), proptest::option::of(1u64..), any::<u64>()).prop_map(|(created, version, items)| Require::At {
+        create_revision: created.map(Revision),
+        version: version.map(Version),
+        items: Some(items),
+    });
+    prop_oneof![Just(Require::Any), Just(Require::Present), Just(Require::Absent), at]
+}
+
 fn write() -> impl Strategy<Value = Write> {
     let client = || any::<u64>().prop_map(ClientId);
     let nonce = || any::<[u8; 16]>().prop_map(Nonce);
     let on_conflict = prop_oneof![Just(OnConflict::Reject), Just(OnConflict::Rebase)];
     prop_oneof![
-        (request(), id(), change(), expiry()).prop_map(|(request, id, change, expiry)| Write::Save { request, id, change, expiry }),
+        (request(), id(), change(), expiry()).prop_map(|(request, id, change, expiry)| Write::Save {
+            request,
+            id,
+            change,
+            attributes: expiry.into()
+        }),
         (request(), id(), expected(), change(), on_conflict, expiry()).prop_map(
             |(request, id, expected, change, on_conflict, expiry)| Write::SaveIfVersion {
                 request,
@@ -86,9 +100,17 @@ fn write() -> impl Strategy<Value = Write> {
                 expected,
                 change,
                 on_conflict,
-                expiry
+                attributes: expiry.into()
             }
         ),
+        (request(), id(), change(), expiry(), prop_oneof![Just(Form::Value), Just(Form::Transcript)]).prop_map(
+            |(request, id, change, expiry, form)| Write::Save { request, id, change, attributes: Attributes { expiry, form } }
+        ),
+        (request(), id(), require(), change(), expiry()).prop_map(|(request, id, require, change, expiry)| {
+            let head_if_created = require.may_create().then(|| Blob::plain(Bytes::from_static(b"head")));
+            let addition = Addition { chunks: change.chunks().to_vec(), head_if_created, counters: Counters::default() };
+            Write::Append { request, id, require, addition, expiry }
+        }),
         (request(), id(), proptest::option::of(expected())).prop_map(|(request, id, expected)| Write::Delete {
             request,
             id,
@@ -136,10 +158,15 @@ fn loaded() -> impl Strategy<Value = Loaded> {
 
 fn verdict() -> impl Strategy<Value = Verdict> {
     let number = any::<u64>;
-    let saved = (1u64.., number(), number(), number(), any::<bool>()).prop_map(|(version, create, items, next_chunk, rebased)| {
-        let content = ContentVersion { version: Version(version), create_revision: Revision(create), items, next_chunk };
-        Verdict::Saved(Saved { content, rebased })
-    });
+    let content = || {
+        (1u64.., number(), number(), number()).prop_map(|(version, create, items, next_chunk)| ContentVersion {
+            version: Version(version),
+            create_revision: Revision(create),
+            items,
+            next_chunk,
+        })
+    };
+    let saved = (content(), any::<bool>()).prop_map(|(content, rebased)| Verdict::Saved(Saved { content, rebased }));
     let too_large = (0..5, number(), number()).prop_map(|(what, now, limit)| {
         Verdict::TooLarge(match what {
             0 => TooLarge::StoredBytes { now, limit },
@@ -169,6 +196,9 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         (1u64..).prop_map(|version| Verdict::Deleted { version: Version(version) }),
         number().prop_map(|version| Verdict::NotFound { tombstone: Version(version) }),
         number().prop_map(|client| Verdict::ClientOpened { client: ClientId(client) }),
+        (content(), number(), some_counters())
+            .prop_map(|(content, chunks, counters)| { Verdict::Appended(Appended { content, chunks, counters }) }),
+        prop_oneof![Just(Form::Unknown), Just(Form::Value), Just(Form::Transcript)].prop_map(|form| Verdict::WrongForm { form }),
     ]
 }
 
@@ -252,7 +282,7 @@ fn save_message() -> v1::write_operation::Save {
             head: Blob::plain(Bytes::from_static(b"head")),
             counters: Counters::default(),
         },
-        expiry: Expiry::Keep,
+        attributes: Expiry::Keep.into(),
     };
     match write_to(&write).write {
         Some(v1::write_operation::Write::Save(save)) => save,
@@ -276,6 +306,43 @@ fn full(save: &mut v1::write_operation::Save) -> &mut v1::change::Full {
 }
 
 #[test]
+fn every_field_of_an_append_that_is_wrong_is_refused_by_name() {
+    let write = Write::Append {
+        request: Request { client: ClientId(1), nonce: Nonce([1; 16]), sequence: Sequence(1), acknowledged_below: Sequence(1) },
+        id: SessionId::new("a").expect("short"),
+        require: Require::Any,
+        addition: Addition {
+            chunks: vec![Chunk { item_count: 1, blob: Blob::plain(Bytes::from_static(b"item")) }],
+            head_if_created: Some(Blob::plain(Bytes::from_static(b"head"))),
+            counters: Counters::default(),
+        },
+        expiry: Expiry::Keep,
+    };
+    let Some(v1::write_operation::Write::Append(message)) = write_to(&write).write else { panic!("an append is another message") };
+    let refused = |change: &dyn Fn(&mut v1::write_operation::Append)| {
+        let mut append = message.clone();
+        change(&mut append);
+        let write = v1::WriteOperation { write: Some(v1::write_operation::Write::Append(append)) };
+        let refusal = write_from(write).expect_err("hostile");
+        assert_eq!((refusal.kind, refusal.applied), (RefusalKind::Invalid, Applied::No));
+        refusal.message
+    };
+    let require = |require| Some(v1::Require { require });
+    let at = |at| require(Some(v1::require::Require::At(at)));
+    assert!(refused(&|append| append.id.clear()).contains("field=append.id"));
+    assert!(refused(&|append| append.head_if_created = None).contains("field=append.head_if_created"));
+    assert!(
+        refused(&|append| append.head_if_created.as_mut().expect("set").codec = 9).contains("field=append.head_if_created.codec")
+    );
+    assert!(refused(&|append| append.chunks[0].item_count = 0).contains("field=chunk.item_count value=0 min=1"));
+    assert!(refused(&|append| append.require = require(None)).contains("field=append.require"));
+    assert!(refused(&|append| append.require = at(v1::require::At::default())).contains("field=append.require.at"));
+    let version = v1::require::At { version: Some(0), ..Default::default() };
+    assert!(refused(&|append| append.require = at(version)).contains("field=append.require.version value=0 min=1"));
+    assert!(refused(&|append| append.counters = vec![1; 17]).contains("counters"));
+}
+
+#[test]
 fn every_field_that_is_wrong_is_refused_by_name() {
     let long = "x".repeat(SESSION_ID_BYTES_MAX + 1);
     assert!(refused(|save| save.id = long).contains("field=save.id"));
@@ -288,6 +355,7 @@ fn every_field_that_is_wrong_is_refused_by_name() {
     assert!(refused(|save| save.change = None).contains("field=change"));
     assert!(refused(|save| save.change = Some(v1::Change { change: None })).contains("field=change"));
     assert!(refused(|save| save.expiry = Some(v1::Expiry { expiry: None })).contains("field=expiry"));
+    assert!(refused(|save| save.form = 7).contains("field=form value=7"));
     for ms in [0, u64::MAX] {
         let after = v1::Expiry { expiry: Some(v1::expiry::Expiry::AfterMs(ms)) };
         assert!(refused(|save| save.expiry = Some(after)).contains("field=expiry.after_ms"));

@@ -3,9 +3,12 @@
 use bytes::Bytes;
 
 use super::super::v1;
-use super::change::{change_from, change_to, expected_from, expected_to, expiry_from, expiry_to, on_conflict_from, on_conflict_to};
+use super::change::{
+    addition_from, addition_to, change_from, change_to, expected_from, expected_to, expiry_from, expiry_to, form_from, form_to,
+    on_conflict_from, on_conflict_to, require_from, require_to,
+};
 use super::{nonce, required, sequence, session_id};
-use crate::types::{ClientId, Nonce, Refusal, Request, Write};
+use crate::types::{Attributes, ClientId, Nonce, Refusal, Request, Write};
 
 /// A validated write. Checksums are not looked at: call [`verify_blobs`] before proposing.
 ///
@@ -17,7 +20,7 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
             request: request_from(save.request)?,
             id: session_id("save.id", &save.id)?,
             change: change_from(save.change)?,
-            expiry: expiry_from(save.expiry)?,
+            attributes: attributes_from(save.expiry, save.form)?,
         }),
         Message::SaveIfVersion(save) => Ok(Write::SaveIfVersion {
             request: request_from(save.request)?,
@@ -25,8 +28,18 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
             expected: expected_from(required("save_if_version.expected", save.expected)?)?,
             change: change_from(save.change)?,
             on_conflict: on_conflict_from(save.on_conflict)?,
-            expiry: expiry_from(save.expiry)?,
+            attributes: attributes_from(save.expiry, save.form)?,
         }),
+        Message::Append(append) => {
+            let require = require_from(append.require)?;
+            Ok(Write::Append {
+                request: request_from(append.request)?,
+                id: session_id("append.id", &append.id)?,
+                require,
+                addition: addition_from(require, append.chunks, append.head_if_created, append.counters)?,
+                expiry: expiry_from(append.expiry)?,
+            })
+        }
         Message::Delete(delete) => Ok(Write::Delete {
             request: request_from(delete.request)?,
             id: session_id("delete.id", &delete.id)?,
@@ -46,20 +59,34 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
 pub fn write_to(write: &Write) -> v1::WriteOperation {
     use v1::write_operation::{self as message, Write as Message};
     let write = match write {
-        Write::Save { request, id, change, expiry } => Message::Save(message::Save {
+        Write::Save { request, id, change, attributes } => Message::Save(message::Save {
             request: Some(request_to(request)),
             id: id.as_str().to_owned(),
             change: Some(change_to(change)),
-            expiry: expiry_to(*expiry),
+            expiry: expiry_to(attributes.expiry),
+            form: form_to(attributes.form),
         }),
-        Write::SaveIfVersion { request, id, expected, change, on_conflict, expiry } => {
+        Write::Append { request, id, require, addition, expiry } => {
+            let (chunks, head_if_created, counters) = addition_to(addition);
+            Message::Append(message::Append {
+                request: Some(request_to(request)),
+                id: id.as_str().to_owned(),
+                require: require_to(*require),
+                chunks,
+                head_if_created,
+                counters,
+                expiry: expiry_to(*expiry),
+            })
+        }
+        Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes } => {
             Message::SaveIfVersion(message::SaveIfVersion {
                 request: Some(request_to(request)),
                 id: id.as_str().to_owned(),
                 expected: Some(expected_to(*expected)),
                 change: Some(change_to(change)),
                 on_conflict: on_conflict_to(*on_conflict),
-                expiry: expiry_to(*expiry),
+                expiry: expiry_to(attributes.expiry),
+                form: form_to(attributes.form),
             })
         }
         Write::Delete { request, id, expected } => Message::Delete(message::Delete {
@@ -84,11 +111,14 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
 ///
 /// Errors: `Invalid`, with the position of the first damaged blob (the head comes after the chunks). Nothing changed.
 pub fn verify_blobs(write: &Write) -> Result<(), Refusal> {
-    let (Write::Save { change, .. } | Write::SaveIfVersion { change, .. }) = write else { return Ok(()) };
-    match change.blobs().position(|blob| !blob.is_intact()) {
+    match write.blobs().position(|blob| !blob.is_intact()) {
         None => Ok(()),
         Some(at) => Err(Refusal::invalid(format!("data does not match its checksum field=change.blobs position={at}"))),
     }
+}
+
+fn attributes_from(expiry: Option<v1::Expiry>, form: i32) -> Result<Attributes, Refusal> {
+    Ok(Attributes { expiry: expiry_from(expiry)?, form: form_from(form)? })
 }
 
 fn request_from(request: Option<v1::Request>) -> Result<Request, Refusal> {

@@ -195,9 +195,41 @@ pub mod expected {
         At(At),
     }
 }
+/// The state that an append requires.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Require {
+    #[prost(oneof = "require::Require", tags = "1, 2, 3, 4")]
+    pub require: ::core::option::Option<require::Require>,
+}
+/// Nested message and enum types in `Require`.
+pub mod require {
+    /// A session of which each given value is its own; at least one is given.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct At {
+        #[prost(uint64, optional, tag = "1")]
+        pub create_revision: ::core::option::Option<u64>,
+        #[prost(uint64, optional, tag = "2")]
+        pub version: ::core::option::Option<u64>,
+        #[prost(uint64, optional, tag = "3")]
+        pub items: ::core::option::Option<u64>,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Require {
+        /// A session that is absent is created.
+        #[prost(message, tag = "1")]
+        Any(super::Empty),
+        #[prost(message, tag = "2")]
+        Present(super::Empty),
+        #[prost(message, tag = "3")]
+        Absent(super::Empty),
+        #[prost(message, tag = "4")]
+        At(At),
+    }
+}
+/// What belongs to cluster version 2 is refused as `unsupported` while version 1 is in force, and changes nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WriteOperation {
-    #[prost(oneof = "write_operation::Write", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "write_operation::Write", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub write: ::core::option::Option<write_operation::Write>,
 }
 /// Nested message and enum types in `WriteOperation`.
@@ -213,6 +245,9 @@ pub mod write_operation {
         /// Absent: keep.
         #[prost(message, optional, tag = "4")]
         pub expiry: ::core::option::Option<super::Expiry>,
+        /// Of the head that `change` brings. Cluster version 2.
+        #[prost(enumeration = "super::Form", tag = "5")]
+        pub form: i32,
     }
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct SaveIfVersion {
@@ -228,6 +263,33 @@ pub mod write_operation {
         pub on_conflict: i32,
         /// Absent: keep.
         #[prost(message, optional, tag = "6")]
+        pub expiry: ::core::option::Option<super::Expiry>,
+        /// Of the head that `change` brings. Cluster version 2.
+        #[prost(enumeration = "super::Form", tag = "7")]
+        pub form: i32,
+    }
+    /// Appends to whatever is stored, whatever its version: the head of a session that exists and `append_only_since` stay. Answered by
+    /// `appended`, by `conflict` where `require` is not met, by `wrong_form` where items are brought and the session is no transcript.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Append {
+        #[prost(message, optional, tag = "1")]
+        pub request: ::core::option::Option<super::Request>,
+        #[prost(string, tag = "2")]
+        pub id: ::prost::alloc::string::String,
+        /// Absent: any.
+        #[prost(message, optional, tag = "3")]
+        pub require: ::core::option::Option<super::Require>,
+        /// May be empty: then only counters move.
+        #[prost(message, repeated, tag = "4")]
+        pub chunks: ::prost::alloc::vec::Vec<super::Chunk>,
+        /// The head if the append creates the session, which becomes a transcript. Required where `require` is `any` or `absent`.
+        #[prost(message, optional, tag = "5")]
+        pub head_if_created: ::core::option::Option<super::Blob>,
+        /// Increments.
+        #[prost(uint64, repeated, tag = "6")]
+        pub counters: ::prost::alloc::vec::Vec<u64>,
+        /// Absent: keep.
+        #[prost(message, optional, tag = "7")]
         pub expiry: ::core::option::Option<super::Expiry>,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -276,6 +338,9 @@ pub mod write_operation {
         KeepAlive(KeepAlive),
         #[prost(message, tag = "6")]
         CloseClient(CloseClient),
+        /// Cluster version 2.
+        #[prost(message, tag = "7")]
+        Append(Append),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -515,18 +580,36 @@ pub struct SessionChange {
     pub info: ::core::option::Option<SessionInfo>,
 }
 /// What the machine answered; the only thing that settles a write.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Outcome {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
     #[prost(
         oneof = "outcome::Verdict",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
     )]
     pub verdict: ::core::option::Option<outcome::Verdict>,
 }
 /// Nested message and enum types in `Outcome`.
 pub mod outcome {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Appended {
+        #[prost(uint64, tag = "1")]
+        pub version: u64,
+        #[prost(uint64, tag = "2")]
+        pub create_revision: u64,
+        /// After the append: the new ones are the last.
+        #[prost(uint64, tag = "3")]
+        pub items: u64,
+        #[prost(uint64, tag = "4")]
+        pub next_chunk: u64,
+        /// Chunks the session holds now.
+        #[prost(uint64, tag = "5")]
+        pub chunks: u64,
+        /// The counters now.
+        #[prost(uint64, repeated, tag = "6")]
+        pub counters: ::prost::alloc::vec::Vec<u64>,
+    }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Saved {
         #[prost(uint64, tag = "1")]
@@ -548,7 +631,7 @@ pub mod outcome {
         #[prost(uint64, tag = "2")]
         pub tombstone: u64,
     }
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Verdict {
         #[prost(message, tag = "2")]
         Saved(Saved),
@@ -588,6 +671,11 @@ pub mod outcome {
         /// The table of outcomes is full: it changed nothing and is not recorded. Repeat the same request a little later.
         #[prost(message, tag = "16")]
         Busy(super::Empty),
+        #[prost(message, tag = "17")]
+        Appended(Appended),
+        /// Items can't be appended: the session has this form. Nothing changed.
+        #[prost(enumeration = "super::Form", tag = "18")]
+        WrongForm(i32),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -897,6 +985,37 @@ impl OnConflict {
         }
     }
 }
+/// The form of a head, as who writes it declares it. What has items counts as a transcript, whatever was declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Form {
+    /// Not declared.
+    Unspecified = 0,
+    Value = 1,
+    Transcript = 2,
+}
+impl Form {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FORM_UNSPECIFIED",
+            Self::Value => "FORM_VALUE",
+            Self::Transcript => "FORM_TRANSCRIPT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FORM_UNSPECIFIED" => Some(Self::Unspecified),
+            "FORM_VALUE" => Some(Self::Value),
+            "FORM_TRANSCRIPT" => Some(Self::Transcript),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Consistency {
@@ -973,6 +1092,8 @@ pub enum RefusalReason {
     Corrupt = 9,
     Unauthenticated = 10,
     Denied = 11,
+    /// The operation belongs to a later cluster version than the one in force.
+    Unsupported = 12,
 }
 impl RefusalReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -993,6 +1114,7 @@ impl RefusalReason {
             Self::Corrupt => "REFUSAL_REASON_CORRUPT",
             Self::Unauthenticated => "REFUSAL_REASON_UNAUTHENTICATED",
             Self::Denied => "REFUSAL_REASON_DENIED",
+            Self::Unsupported => "REFUSAL_REASON_UNSUPPORTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1010,6 +1132,7 @@ impl RefusalReason {
             "REFUSAL_REASON_CORRUPT" => Some(Self::Corrupt),
             "REFUSAL_REASON_UNAUTHENTICATED" => Some(Self::Unauthenticated),
             "REFUSAL_REASON_DENIED" => Some(Self::Denied),
+            "REFUSAL_REASON_UNSUPPORTED" => Some(Self::Unsupported),
             _ => None,
         }
     }
