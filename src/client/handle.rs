@@ -42,7 +42,7 @@ impl Handle {
         let config = self.config();
         let deadline = config.clock.now() + config.write_deadline;
         let (reply, answer) = oneshot::channel();
-        let bytes = write.change().map_or(0, |change| change.stored_bytes());
+        let bytes = write.stored_bytes();
         let permit = self.hold(bytes, config.write_deadline).await?;
         self.enqueue(Call { deadline, body: Body::Write { write, plan, reply }, permit }, config.write_deadline).await?;
         // The driver ended with its runtime, or by a bug of ours: what it sent is not known.

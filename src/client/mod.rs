@@ -17,6 +17,7 @@
 //! ```
 
 mod admin;
+mod append;
 mod ask;
 #[cfg(feature = "bob")]
 pub mod bob;
@@ -45,6 +46,8 @@ use tokio::sync::oneshot;
 
 #[doc(hidden)]
 pub use admin::{AdminAnswer, AdminPort};
+#[doc(hidden)]
+pub use append::{AppendOptions, Appended};
 pub use builder::Builder;
 #[doc(hidden)]
 pub use clients::{ClientFilter, Clients, Dropped, OpenedClient, TokenClients};
@@ -64,7 +67,7 @@ pub use watch::{WatchOptions, Watching};
 
 pub use crate::types::{
     ClusterStatus, Consistency, Counters, Expected, Expiry, List, ListPage, Listed, Member, MemberChange, Members, NodeCheck,
-    NodeId, NodeStatus, Order, Position, Revision, Role, Selector, SessionChange, SessionId, SessionInfo, Version, WatchFrame,
+    NodeId, NodeStatus, Order, Position, Require, Revision, Role, Selector, SessionChange, SessionId, SessionInfo, Version, WatchFrame,
 };
 
 use crate::types::{ClientId, ContentVersion, LoadedContent, Nonce, Outcome, Request, Saved, Sequence, Verdict, Write};

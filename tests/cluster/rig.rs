@@ -352,7 +352,7 @@ pub fn submit(tag: u64, cluster_id: &[u8], operation: v1::submit_request::Operat
 
 fn outcome(response: &v1::SubmitResponse) -> Outcome {
     match &response.answer {
-        Some(v1::submit_response::Answer::Outcome(outcome)) => wire::outcome_from(*outcome).expect("well formed"),
+        Some(v1::submit_response::Answer::Outcome(outcome)) => wire::outcome_from(outcome.clone()).expect("well formed"),
         other => panic!("no outcome: {other:?}"),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use quorate::client::{Content, Version, WriteOptions};
+use quorate::client::{AppendOptions, Client, Content, Counters, ErrorKind, Version, WriteOptions};
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
 
@@ -28,11 +28,23 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     client.save("before", value("old format"), WriteOptions::default()).await.expect("a save");
     let status = cluster.status().await.expect("a status");
     assert!(status.nodes.iter().all(|node| node.cluster_version == 1), "{status:?}");
+    let early = client.append("talk", vec!["{}".into()], AppendOptions::default()).await.expect_err("version 1 has no appends");
+    assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
+    assert!(early.to_string().contains("needs=2 in_force=1"), "{early}");
+    assert_eq!(client.load("talk").await.expect("a load"), None, "nothing changed");
 
     allow_test_version();
     let risen = |node: &quorate::client::NodeStatus| node.cluster_version == u32::from(TEST_VERSION);
     cluster.wait_for("the version in force", |status| status.nodes.iter().all(risen)).await.expect("it rises by itself");
     client.save("after", value("new format"), WriteOptions::default()).await.expect("a save");
+
+    let wrong = client.append("after", vec!["{}".into()], AppendOptions::default()).await.expect_err("a value takes no items");
+    assert_eq!(wrong.kind(), ErrorKind::WrongForm, "{wrong}");
+    let appenders = (0..3).map(|n| append_in_turn(cluster.client(), n));
+    let appended = futures_util::future::join_all(appenders).await;
+    let mut places: Vec<_> = appended.into_iter().flatten().collect();
+    places.sort_unstable();
+    assert_eq!(places, (0..3 * APPENDS).collect::<Vec<_>>(), "each append has a place of its own");
 
     let leader = cluster.leader().await.expect("a leader");
     cluster.kill(leader).await.expect("it runs");
@@ -41,5 +53,31 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
         let session = client.load(id).await.expect("a load").expect("it was saved");
         assert_eq!((session.info.version, session.content), (Version(1), value(text)));
     }
+    let talk = client.load("talk").await.expect("a load").expect("it was appended to");
+    let Content::Transcript { messages, head, counters } = talk.content else { panic!("an append made a value") };
+    assert_eq!((head.as_ref(), counters.at(0)), (&b"{}"[..], 3 * APPENDS));
+    for n in 0..3 {
+        let own = format!("[{n},");
+        let of_one: Vec<_> = messages.iter().filter(|message| message.starts_with(own.as_bytes())).cloned().collect();
+        assert_eq!(of_one, (0..APPENDS).map(|turn| message(n, turn)).collect::<Vec<_>>(), "in its order, once each");
+    }
     cluster.converged().await.expect("equal digests");
+}
+
+/// How many items each appender appends, one at a time.
+const APPENDS: u64 = 20;
+
+fn message(appender: u64, turn: u64) -> bytes::Bytes {
+    format!("[{appender},{turn}]").into()
+}
+
+/// The places of the items that one client appends.
+async fn append_in_turn(client: Client, appender: u64) -> Vec<u64> {
+    let mut places = Vec::new();
+    for turn in 0..APPENDS {
+        let counters = Counters::new(vec![1]).expect("few");
+        let options = AppendOptions { counters, ..AppendOptions::default() };
+        places.push(client.append("talk", vec![message(appender, turn)], options).await.expect("an append").first_item);
+    }
+    places
 }

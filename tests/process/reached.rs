@@ -120,7 +120,8 @@ async fn content_of_a_form_that_is_not_known_is_said_to_be_that() {
     let nonce = Nonce([7; 16]);
     let opened = write(Write::OpenClient { nonce }, bytes::Bytes::new()).await;
     let Some(v1::submit_response::Answer::Outcome(outcome)) = opened.answer else { panic!("{opened:?}") };
-    let quorate::types::Verdict::ClientOpened { client: id } = wire::outcome_from(outcome).expect("well formed").verdict else {
+    let quorate::types::Verdict::ClientOpened { client: id } = wire::outcome_from(outcome.clone()).expect("well formed").verdict
+    else {
         panic!("{outcome:?}")
     };
     let request = Request { client: id, nonce, sequence: Sequence(1), acknowledged_below: Sequence(1) };

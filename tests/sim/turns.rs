@@ -3,6 +3,8 @@
 //! - *shared*: turns race and are rebased. Every acknowledged turn is in every later load exactly once, a refused one never, and usage
 //!   counts exactly the turns that are there.
 //! - *overwritten*: the last save wins. Every load finds exactly what some save stored, whole.
+//! - *shared-appended*: as shared, by appends without a load before, where the cluster version has them. Each item stays in the place
+//!   that its append was answered.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -12,7 +14,7 @@ use bob_core::error::StoreError;
 use bob_core::ports::SessionStore as _;
 use bob_core::types::{Message, Role, SessionState};
 use quorate::client::bob::{ConcurrentSave, Store};
-use quorate::client::{Error, ErrorKind};
+use quorate::client::{AppendOptions, Client, Content, Counters, Error, ErrorKind};
 use quorate::env::Clock as _;
 use quorate::testing::inline::SeededRandom;
 
@@ -39,6 +41,8 @@ pub struct Turns {
     taken: Vec<(String, String, End)>,
     /// Every content that a save of an overwritten session was to store.
     contents: BTreeSet<(String, String)>,
+    /// The sessions and places of items that were appended.
+    places: Vec<(String, usize, String)>,
     pub violations: Vec<String>,
 }
 
@@ -67,16 +71,22 @@ impl Turner {
     /// Works until the scan.
     pub async fn run(mut self) {
         let clock = HostClock::default();
-        let mut stores = self.stores();
+        let (mut stores, mut client) = (self.stores(), self.connect.client(&self.random));
         let mut count = 0;
         loop {
             if self.shared.lock().expect("no client panics with it").phase >= Phase::Scan {
                 return;
             }
             if self.random.below(50) == 0 {
-                stores = self.stores();
+                (stores, client) = (self.stores(), self.connect.client(&self.random));
             }
             count += 1;
+            if self.random.below(3) == 0 {
+                let session = format!("shared-appended{}", self.random.below(SESSIONS));
+                self.append(&client, &clock, &session, format!("{}.{count}", self.name)).await;
+                tokio::time::sleep(Duration::from_millis(self.random.below(self.think_ms + 1))).await;
+                continue;
+            }
             let session = ["shared", "overwritten"][self.random.below(2) as usize];
             let session = format!("{session}{}", self.random.below(SESSIONS));
             let store = &stores[usize::from(is_shared(&session))];
@@ -89,6 +99,33 @@ impl Turner {
     fn stores(&self) -> [Store; 2] {
         let store = self.connect.client(&self.random).session_store();
         [store.clone(), self.connect.client(&self.random).session_store().concurrent_save(ConcurrentSave::Rebase)]
+    }
+
+    /// Appends a turn, and now and then looks at all of them first.
+    async fn append(&mut self, client: &Client, clock: &HostClock, session: &str, name: String) {
+        if self.random.below(4) == 0 {
+            let asked = clock.now();
+            let Ok(state) = appended(client, session).await else { return };
+            self.turns.lock().expect("no client panics with it").check(session, &state, asked);
+        }
+        let at = self.turns.lock().expect("no client panics with it").begin(session, name.clone(), &SessionState::default());
+        let options = AppendOptions { counters: Counters::new(vec![1]).expect("few"), ..AppendOptions::default() };
+        let append = client.append(session, vec![name.clone().into()], options);
+        let end = match tokio::time::timeout(self.patience(), append).await {
+            Ok(Ok(appended)) => {
+                sometimes("append");
+                let mut turns = self.turns.lock().expect("no client panics with it");
+                turns.places.push((session.to_owned(), appended.first_item as usize, name));
+                End::Saved(clock.now())
+            }
+            Ok(Err(error)) => match error.kind() {
+                ErrorKind::Refused { .. } | ErrorKind::Unsupported => End::Refused,
+                ErrorKind::Indeterminate => End::Unknown,
+                kind => panic!("no append ends so: {kind:?} {error}"),
+            },
+            Err(_) => End::Unknown,
+        };
+        self.turns.lock().expect("no client panics with it").taken[at].2 = end;
     }
 
     async fn turn(&mut self, store: &Store, clock: &HostClock, session: &str, name: String) {
@@ -121,6 +158,17 @@ impl Turner {
         let is_short = self.random.below(16) == 0;
         Duration::from_millis(if is_short { self.random.below(300) } else { 60_000 })
     }
+}
+
+/// A session that is only appended to, as the state that saves would have made of it.
+async fn appended(client: &Client, session: &str) -> Result<SessionState, Error> {
+    let mut state = SessionState::default();
+    let Some(loaded) = client.load(session).await? else { return Ok(state) };
+    let Content::Transcript { messages, counters, .. } = loaded.content else { panic!("{session} is a value") };
+    let text = |message: &bytes::Bytes| String::from_utf8_lossy(message).into_owned();
+    state.messages = messages.iter().map(|message| Message::text(Role::User, text(message))).collect();
+    state.total_usage.prompt_tokens = u32::try_from(counters.at(0)).expect("few");
+    Ok(state)
 }
 
 fn ended(error: &StoreError) -> End {
@@ -159,6 +207,11 @@ impl Turns {
         if state.total_usage.prompt_tokens as usize != names.len() {
             violation(format!("usage {} of {} turns", state.total_usage.prompt_tokens, names.len()));
         }
+        for (_, place, name) in self.places.iter().filter(|(of, ..)| of == session) {
+            if names.get(*place).is_some_and(|there| there != name) {
+                violation(format!("item {name} was appended at {place}, where there is {}", names[*place]));
+            }
+        }
         for (at, name, end) in self.taken.iter().filter(|turn| turn.0 == session) {
             let is_there = found.contains(name);
             match end {
@@ -173,7 +226,17 @@ impl Turns {
     }
 
     /// Loads every session once more.
-    pub async fn scan(turns: &Mutex<Turns>, store: &Store, clock: &HostClock) {
+    pub async fn scan(turns: &Mutex<Turns>, client: &Client, clock: &HostClock) {
+        for session in (0..SESSIONS).map(|n| format!("shared-appended{n}")) {
+            let asked = clock.now();
+            let state = loop {
+                if let Ok(state) = appended(client, &session).await {
+                    break state;
+                }
+            };
+            turns.lock().expect("no client panics with it").check(&session, &state, asked);
+        }
+        let store = client.session_store();
         for session in (0..SESSIONS).flat_map(|n| [format!("shared{n}"), format!("overwritten{n}")]) {
             let asked = clock.now();
             let loaded = loop {

@@ -328,7 +328,7 @@ async fn scan_all(mut caller: Caller, turns: &Mutex<Turns>, hosts: &[Host]) -> V
     while !matches!(caller.call(&client, caller.keys - 1, Ask::Load, patience).await, Answer::NotFound { .. }) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    Turns::scan(turns, &client.session_store(), &HostClock::default()).await;
+    Turns::scan(turns, &client, &HostClock::default()).await;
     loop {
         let Ok(status) = client.status(StatusOptions::default()).await else { continue };
         let digests: Vec<_> = status.nodes.iter().map(|node| (node.applied, node.digest_index, node.digest)).collect();

@@ -15,7 +15,7 @@ use zstd::zstd_safe::CParameter;
 use super::view::Append;
 use crate::client::Error;
 use crate::limits::{KIB, MIB, REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
-use crate::types::{Base, Blob, Change, Chunk, Codec, Counters, SessionInfo};
+use crate::types::{Addition, Base, Blob, Change, Chunk, Codec, Counters, SessionInfo};
 
 /// Raw bytes from which compression pays: what a chunk takes is written to a log and a state file on every node.
 const COMPRESS_FROM_BYTES: usize = 1536;
@@ -53,7 +53,7 @@ pub(crate) fn untagged(head: &Bytes) -> (bool, Bytes) {
 pub(crate) fn full(items: &[Bytes], head: &Bytes, counters: Counters) -> Result<Change, Error> {
     check_bounds(items, head)?;
     let change = Change::Full { chunks: pack_items(items), head: pack(head.clone()), counters };
-    check_stored(&change)?;
+    check_stored(change.stored_bytes())?;
     Ok(change)
 }
 
@@ -64,8 +64,19 @@ pub(crate) fn delta(base: Base, append: Append) -> Result<Change, Error> {
     let Append { items, head, counters } = append;
     check_bounds(&items, head.as_ref().unwrap_or(&Bytes::new()))?;
     let change = Change::Delta { base, chunks: pack_items(&items), head: head.map(pack), counters };
-    check_stored(&change)?;
+    check_stored(change.stored_bytes())?;
     Ok(change)
+}
+
+/// The content of an append; `head` is tagged.
+///
+/// Errors: `Invalid` above the bounds of a session.
+pub(crate) fn addition(items: &[Bytes], head: Option<Bytes>, counters: Counters) -> Result<Addition, Error> {
+    check_bounds(items, head.as_ref().unwrap_or(&Bytes::new()))?;
+    let addition = Addition { chunks: pack_items(items), head_if_created: head.map(pack), counters };
+    let blobs = addition.chunks.iter().map(|chunk| &chunk.blob).chain(&addition.head_if_created);
+    check_stored(blobs.map(Blob::stored_bytes).sum())?;
+    Ok(addition)
 }
 
 impl SessionInfo {
@@ -88,8 +99,7 @@ fn too_large(when: &str, bytes: u64, limit: u64, ours: u64) -> Error {
     ))
 }
 
-fn check_stored(change: &Change) -> Result<(), Error> {
-    let now = change.stored_bytes();
+fn check_stored(now: u64) -> Result<(), Error> {
     if now > SESSION_STORED_BYTES_MAX {
         return Err(too_large("as it is stored, compressed", now, SESSION_STORED_BYTES_MAX, TAG_BYTES));
     }

@@ -142,7 +142,7 @@ pub(crate) struct Operation {
 impl Operation {
     pub fn new(call: Call) -> Self {
         let bytes = match &call.body {
-            Body::Write { write, .. } => write.change().map_or(0, |change| change.stored_bytes()),
+            Body::Write { write, .. } => write.stored_bytes(),
             _ => 0,
         };
         Self {
@@ -248,7 +248,7 @@ impl Operation {
     pub fn fall_back(&mut self) -> bool {
         let Body::Write { write, plan: Some(plan), .. } = &mut self.body else { return false };
         let Some(fallback) = plan.fallback() else { return false };
-        self.bytes = fallback.change().map_or(0, Change::stored_bytes);
+        self.bytes = fallback.stored_bytes();
         *write = fallback;
         true
     }
