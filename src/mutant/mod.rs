@@ -109,4 +109,5 @@ mutants! {
     AppendReplacesHead = "append-replaces-head",
     AppendToAValue = "append-to-a-value",
     RequireUnchecked = "require-unchecked",
+    LaterVerbProposed = "later-verb-proposed",
 }

@@ -28,7 +28,7 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
     let mut payloads = Vec::with_capacity(batch.len());
     for (command, reply) in batch {
         let needed = command.cluster_version();
-        if needed > version {
+        if needed > version && !mutant::is(Mutant::LaterVerbProposed) {
             let is_current = applied.is_some_and(|applied| applied.term == context.leadership.term());
             reply(Err(unsupported(needed, version, is_current)));
             continue;
@@ -64,7 +64,7 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
     }
 }
 
-/// The refusal of a command of a later cluster version than the one in force. A leader that has not applied an entry of its own term yet
+/// The refusal of a command of a later cluster version than the one in force (L41). A leader that has not applied an entry of its own term yet
 /// may not know the version in force: the command waits until it does.
 fn unsupported(needed: u16, in_force: u16, is_current: bool) -> Refusal {
     if !is_current {
