@@ -67,7 +67,8 @@ pub use watch::{WatchOptions, Watching};
 
 pub use crate::types::{
     ClusterStatus, Consistency, Counters, Expected, Expiry, List, ListPage, Listed, Member, MemberChange, Members, NodeCheck,
-    NodeId, NodeStatus, Order, Position, Require, Revision, Role, Selector, SessionChange, SessionId, SessionInfo, Version, WatchFrame,
+    NodeId, NodeStatus, Order, Position, Require, Revision, Role, Selector, SessionChange, SessionId, SessionInfo, Version,
+    WatchFrame,
 };
 
 use crate::types::{ClientId, ContentVersion, LoadedContent, Nonce, Outcome, Request, Saved, Sequence, Verdict, Write};

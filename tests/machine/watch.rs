@@ -45,7 +45,7 @@ impl World {
     fn save(&mut self, id: &SessionId, expiry: Expiry) {
         let index = self.lab.next_index;
         let change = Change::Full { chunks: Vec::new(), head: blob("h"), counters: Counters::default() };
-        let verdict = self.write(|request| Write::Save { request, id: id.clone(), change, expiry });
+        let verdict = self.write(|request| Write::Save { request, id: id.clone(), change, attributes: expiry.into() });
         let Verdict::Saved(saved) = verdict else { panic!("not saved: {verdict:?}") };
         self.truth.insert(id.clone(), (saved.content.create_revision.0, index));
     }
