@@ -108,7 +108,7 @@ pub fn encode(entry: &Entry, format: u8) -> Bytes {
     Bytes::from(out)
 }
 
-/// Whether [`decode`] takes the command back under this cluster version: the bounds that a proposer checks before it proposes (L41).
+/// Whether [`decode`] takes the command back under this cluster version: the bounds that a proposer checks before it proposes (L43).
 pub fn is_proposable(command: &Command, cluster_version: u16) -> bool {
     let Command::Client(write) = command else {
         return command.cluster_version() <= cluster_version;

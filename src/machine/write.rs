@@ -169,7 +169,7 @@ impl Machine {
         }
     }
 
-    /// The head of a session that exists is never touched (L41).
+    /// The head of a session that exists is never touched (L43).
     fn decide_append<'e>(&self, append: &AppendRequest<'e>, moment: Moment) -> Result<Plan<'e>, Verdict> {
         let Addition { chunks, head_if_created, counters } = append.addition;
         self.check_write(append.stored_bytes)?;

@@ -64,7 +64,7 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
     }
 }
 
-/// The refusal of a command of a later cluster version than the one in force (L41). A leader that has not applied an entry of its own term yet
+/// The refusal of a command of a later cluster version than the one in force (L43). A leader that has applied no entry of the current term yet
 /// may not know the version in force: the command waits until it does.
 fn unsupported(needed: u16, in_force: u16, is_current: bool) -> Refusal {
     if !is_current {

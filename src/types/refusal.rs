@@ -55,7 +55,7 @@ pub enum RefusalKind {
     Unauthenticated,
     /// These credentials do not allow it.
     Denied,
-    /// It belongs to a later cluster version than the one in force.
+    /// The operation belongs to a later cluster version than the one in force.
     Unsupported,
 }
 
