@@ -329,7 +329,7 @@ fn every_field_of_an_append_that_is_wrong_is_refused_by_name() {
     };
     let require = |require| Some(v1::Require { require });
     let at = |at| require(Some(v1::require::Require::At(at)));
-    assert!(refused(&|append| append.id.clear()).contains("field=append.id"));
+    assert!(refused(&|append| append.id = "x".repeat(SESSION_ID_BYTES_MAX + 1)).contains("field=append.id"));
     assert!(refused(&|append| append.head_if_created = None).contains("field=append.head_if_created"));
     assert!(
         refused(&|append| append.head_if_created.as_mut().expect("set").codec = 9).contains("field=append.head_if_created.codec")
