@@ -6,10 +6,9 @@
 //! counts, as do implementations by hand, of whatever type is listed. Not seen: generated code that is included, bounds that a compiler
 //! infers, values of constants.
 
-mod items;
 mod listing;
 mod paths;
-mod tokens;
+mod written;
 
 use crate::Violations;
 use crate::source::Source;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Violations;
-use crate::source::{Source, words};
+use crate::source::{Named, Path, Source};
 
 /// Circles that are there. One that has changed or has gone is an error too, so that this list only shrinks.
 const KNOWN: &[&[&str]] = &[
@@ -59,14 +59,13 @@ fn reached(from: usize, edges: &Edges) -> BTreeSet<usize> {
     found
 }
 
-/// The path of a module or an item from the root of its crate.
-type Path = Vec<String>;
-
 struct Tree<'a> {
     files: Vec<&'a Source>,
     /// The module each file is, below the directory of its crate.
     modules: Vec<(&'static str, Path)>,
     by_module: BTreeMap<(&'static str, Path), usize>,
+    /// What each file names.
+    paths: Vec<Vec<Named>>,
     /// What each file gives another name, and what that is; as the file writes it.
     facades: Vec<BTreeMap<String, Path>>,
 }
@@ -76,34 +75,31 @@ impl<'a> Tree<'a> {
         let files: Vec<&Source> = sources.iter().filter(|source| source.path.starts_with("src/") && !source.is_test()).collect();
         let modules: Vec<_> = files.iter().map(|source| module_of(&source.path)).collect();
         let by_module = modules.iter().cloned().enumerate().map(|(file, module)| (module, file)).collect();
-        let facade = |source: &&Source| {
-            let uses = uses_of(source.shipped()).into_iter().filter(|found| found.public);
-            uses.map(|found| (found.name, found.path)).collect()
-        };
-        let facades = files.iter().map(facade).collect();
-        Self { files, modules, by_module, facades }
+        let paths: Vec<Vec<Named>> = files.iter().map(|source| source.paths()).collect();
+        let given =
+            |found: &Named| found.brings.clone().filter(|(_, is_public)| *is_public).map(|(name, _)| (name, found.path.clone()));
+        let facades = paths.iter().map(|paths| paths.iter().filter_map(given).collect()).collect();
+        Self { files, modules, by_module, paths, facades }
     }
 
     /// The files of the same top module that one needs.
     fn imports(&self, file: usize) -> BTreeSet<usize> {
-        let code = self.files[file].shipped();
         let mut paths: Vec<Path> = Vec::new();
-        let mut rest = code.to_owned();
-        for found in uses_of(code) {
-            rest.replace_range(found.at.clone(), &" ".repeat(found.at.len()));
-            if found.public {
-                continue;
-            }
-            match self.module(file, &found.path) {
+        for found in &self.paths[file] {
+            match &found.brings {
+                Some((_, true)) => {}
+                Some((name, false)) if name == "*" => paths.push([&found.path[..], &["*".to_owned()]].concat()),
                 // A module by its name: what is used of it counts.
-                Some(_) => {
-                    paths.extend(members_of(code, &found.name).into_iter().map(|member| [&found.path[..], &[member]].concat()))
+                Some((name, false)) if self.module(file, &found.path).is_some() => {
+                    let used = self.paths[file].iter().filter(|used| used.path.len() > 1 && used.path[0] == *name);
+                    paths.extend(used.map(|used| [&found.path[..], &used.path[1..2]].concat()));
                 }
-                None => paths.push(found.path),
+                Some(_) => paths.push(found.path.clone()),
+                None if found.path.len() > 1 && ["crate", "super", "self"].contains(&&found.path[0][..]) => {
+                    paths.push(found.path.clone());
+                }
+                None => {}
             }
-        }
-        for root in ["crate", "super", "self"] {
-            paths.extend(words(&rest, root).filter_map(|at| path_at(&rest[at..])));
         }
         let of_one = |other: &usize| *other != file && self.modules[*other].1.first() == self.modules[file].1.first();
         paths.iter().filter_map(|path| self.defining(file, path, 0)).filter(of_one).collect()
@@ -159,78 +155,6 @@ fn module_of(path: &str) -> (&'static str, Path) {
         module.pop();
     }
     (root, module)
-}
-
-/// One name of a `use`.
-struct Use {
-    public: bool,
-    /// As it is known in the file.
-    name: String,
-    path: Path,
-    /// The whole statement.
-    at: std::ops::Range<usize>,
-}
-
-fn uses_of(code: &str) -> Vec<Use> {
-    let mut found = Vec::new();
-    for at in words(code, "use") {
-        let Some(len) = code[at..].find(';') else { continue };
-        let before = code[..at].trim_end();
-        let public = before.ends_with("pub")
-            || before.ends_with(')') && before.rfind("pub(").is_some_and(|start| !before[start..].contains('\n'));
-        let mut names = Vec::new();
-        expand(&code[at + "use".len()..at + len], &[], &mut names);
-        found.extend(names.into_iter().map(|(name, path)| Use { public, name, path, at: at..at + len }));
-    }
-    found
-}
-
-/// All names of a tree of a `use`, with the path of each.
-fn expand(tree: &str, prefix: &[String], names: &mut Vec<(String, Path)>) {
-    let tree = tree.trim();
-    if let Some((path, list)) = tree.split_once('{') {
-        let prefix = [prefix, &segments(path)].concat();
-        let (mut depth, mut from) = (0, 0);
-        let list = &list[..list.rfind('}').unwrap_or(list.len())];
-        for (at, c) in list.char_indices().chain([(list.len(), ',')]) {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ',' if depth == 0 => {
-                    expand(&list[from..at], &prefix, names);
-                    from = at + 1;
-                }
-                _ => {}
-            }
-        }
-        return;
-    }
-    let (path, name) = tree.split_once(" as ").map_or((tree, None), |(path, name)| (path, Some(name.trim().to_owned())));
-    let mut path = [prefix, &segments(path)].concat();
-    // A list's `self` is the module before it.
-    if path.len() > 1 && path.last().is_some_and(|last| last == "self") {
-        path.pop();
-    }
-    if let Some(name) = name.or_else(|| path.last().cloned()).filter(|_| !tree.is_empty()) {
-        names.push((name, path));
-    }
-}
-
-fn segments(path: &str) -> Path {
-    path.split("::").map(str::trim).filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
-}
-
-/// The path that begins a text, if it has more than one segment.
-fn path_at(text: &str) -> Option<Path> {
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
-    Some(segments(&text[..end])).filter(|path| path.len() > 1)
-}
-
-/// What is used of a module by its name.
-fn members_of(code: &str, module: &str) -> Vec<String> {
-    let inside = |at: usize| code[..at].ends_with("::");
-    let paths = words(code, module).filter(|at| !inside(*at)).filter_map(|at| path_at(&code[at..]));
-    paths.map(|path| path[1].clone()).collect()
 }
 
 #[cfg(test)]

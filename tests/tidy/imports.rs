@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::Violations;
-use crate::source::{Source, words};
+use crate::source::{Named, Source, words};
 
 /// What one part may name. `std` is free.
 struct Part {
@@ -54,20 +54,23 @@ pub fn violations(source: &Source) -> Violations {
     let Some(part) = part else { return vec![format!("{}: belongs to no part of the table", source.path)] };
     let code = source.shipped();
     let mut violations = Vec::new();
-    for root in ["crate", "quorate"] {
-        // The binary's own modules are its own business.
-        if root == "crate" && part.path.starts_with("bin/") {
-            continue;
-        }
-        for (at, name) in roots_of(code, root) {
-            let is_macro = code[at..].split([';', '\n']).next().is_some_and(|line| line.contains(&format!("{name}!")));
-            if !part.modules.contains(&name.as_str()) && !is_macro {
-                violations.push(source.at(at, &format!("`{root}::{name}` is not for {}", part.path)));
+    for Named { at, path, brings } in source.paths() {
+        let refuse = |what: &str| source.at(at, &format!("{what} is not for {}", part.path));
+        match path.first().map(String::as_str) {
+            // The binary's own modules are its own business.
+            Some("crate") if part.path.starts_with("bin/") => {}
+            Some(root @ ("crate" | "quorate")) if path.len() > 1 => {
+                let name = path[1].as_str();
+                let is_macro = code[at..].split([';', '\n']).next().is_some_and(|line| line.contains(&format!("{name}!")));
+                let is_allowed = part.modules.contains(&name) || is_macro;
+                violations.extend((!is_allowed).then(|| refuse(&format!("`{root}::{name}`"))));
             }
+            Some(name) if path.len() > 1 || brings.is_some() => {
+                let is_allowed = part.crates.contains(&name) || !known_crates().any(|known| known == name);
+                violations.extend((!is_allowed).then(|| refuse(&format!("crate `{name}`"))));
+            }
+            _ => {}
         }
-    }
-    for name in known_crates().filter(|name| !part.crates.contains(name)) {
-        violations.extend(foreign(code, name).map(|at| source.at(at, &format!("crate `{name}` is not for {}", part.path))));
     }
     let is_top = source.path.ends_with("/mod.rs") && source.path.matches('/').count() == 2 || source.path.matches('/').count() == 1;
     if is_top {
@@ -101,58 +104,7 @@ pub fn dependencies_without_owner(manifest: &str) -> Violations {
 }
 
 fn known_crates() -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<&str> = PARTS.iter().flat_map(|part| part.crates.iter().copied()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter()
-}
-
-/// The first segments of all paths that begin with `root::`, also inside braces.
-fn roots_of(code: &str, root: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    for at in words(code, root) {
-        let Some(rest) = code[at + root.len()..].strip_prefix("::") else { continue };
-        match rest.strip_prefix('{') {
-            Some(list) => found.extend(first_segments(list).into_iter().map(|name| (at, name))),
-            None => found.push((at, identifier(rest))),
-        }
-    }
-    found
-}
-
-/// The first segment of each path of a brace list, from behind its opening brace.
-fn first_segments(list: &str) -> Vec<String> {
-    let (mut depth, mut starts, mut names) = (1, true, Vec::new());
-    for (at, c) in list.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 1 => starts = true,
-            c if depth == 1 && starts && !c.is_whitespace() => {
-                names.push(identifier(&list[at..]));
-                starts = false;
-            }
-            _ => {}
-        }
-        if depth == 0 {
-            break;
-        }
-    }
-    names
-}
-
-fn identifier(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-}
-
-/// Where a path begins with the name of a crate.
-fn foreign<'a>(code: &'a str, name: &'a str) -> impl Iterator<Item = usize> + 'a {
-    words(code, name).filter(move |&at| {
-        let rest = &code[at + name.len()..];
-        let inside_a_path = code[..at].ends_with("::") && !code[..at].ends_with(" ::");
-        let imported = code[..at].trim_end().ends_with("use") && rest.trim_start().starts_with(';');
-        !inside_a_path && (rest.starts_with("::") || imported)
-    })
+    PARTS.iter().flat_map(|part| part.crates.iter().copied())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod source;
 mod words;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use source::Source;
 
@@ -71,21 +72,34 @@ fn texts() -> Vec<(String, String)> {
     texts
 }
 
-fn sources() -> Vec<Source> {
-    let dirs = ["src", "tests", "examples", "benches"];
-    let paths = dirs.iter().flat_map(|dir| rust_files(&root().join(dir)));
-    let read = |path: PathBuf| {
-        let text = std::fs::read_to_string(&path).expect("a readable source file");
-        Source::new(path.strip_prefix(root()).expect("below the root").to_str().expect("UTF-8"), &text)
-    };
-    paths.map(read).collect()
+/// Every Rust file of ours.
+fn sources() -> &'static [Source] {
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
+        let dirs = ["src", "tests", "examples", "benches"];
+        let paths = dirs.iter().flat_map(|dir| rust_files(&root().join(dir)));
+        let read = |path: PathBuf| {
+            let text = std::fs::read_to_string(&path).expect("a readable source file");
+            Source::new(path.strip_prefix(root()).expect("below the root").to_str().expect("UTF-8"), &text)
+        };
+        let sources: Vec<Source> = paths.map(read).collect();
+        assert!(sources.len() > 20, "the walk found only {} files", sources.len());
+        sources
+    });
+    &SOURCES
+}
+
+/// The text of one file, by its path from the root.
+fn text_of(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn none(violations: impl IntoIterator<Item = String>) {
+    let violations: Violations = violations.into_iter().collect();
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
 fn check(rule: impl Fn(&Source) -> Violations) {
-    let sources = sources();
-    assert!(sources.len() > 20, "the walk found only {} files", sources.len());
-    let violations: Violations = sources.iter().flat_map(rule).collect();
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    none(sources().iter().flat_map(rule));
 }
 
 #[test]
@@ -100,8 +114,7 @@ fn openrafts_traits_are_named_in_the_adapter_only() {
 
 #[test]
 fn no_three_files_of_a_module_import_each_other_in_a_circle() {
-    let violations = circles::violations(&sources());
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    none(circles::violations(sources()));
 }
 
 #[test]
@@ -109,9 +122,9 @@ fn the_interface_is_the_one_that_was_agreed_on() {
     let path = root().join("tests/tidy/api.txt");
     let sources = sources();
     if std::env::var_os("REWRITE").is_some() {
-        std::fs::write(&path, api::listing(&sources)).expect("a writable file");
+        std::fs::write(&path, api::listing(sources)).expect("a writable file");
     }
-    let violations = api::violations(&sources, &std::fs::read_to_string(&path).expect("a readable file"));
+    let violations = api::violations(sources, &text_of("tests/tidy/api.txt"));
     let what_to_do = "The public interface is not the one of tests/tidy/api.txt (- gone, + new). If that is meant, write it again and \
         commit it with the reason:\n\n    REWRITE=1 cargo test --locked --test tidy the_interface";
     assert!(violations.is_empty(), "\n{}\n\n{what_to_do}\n", violations.join("\n"));
@@ -119,9 +132,8 @@ fn the_interface_is_the_one_that_was_agreed_on() {
 
 #[test]
 fn every_dependency_has_an_owner() {
-    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
-    let violations = imports::dependencies_without_owner(&manifest);
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    let manifest = text_of("Cargo.toml");
+    none(imports::dependencies_without_owner(&manifest));
 }
 
 #[test]
@@ -138,8 +150,7 @@ fn no_word_stands_for_work_that_is_not_done() {
 fn no_word_stands_where_a_plainer_one_would() {
     let texts = texts();
     assert!(texts.len() > 100, "the walk found only {} files", texts.len());
-    let violations: Violations = texts.iter().flat_map(|(path, text)| words::banned(path, text)).collect();
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    none(texts.iter().flat_map(|(path, text)| words::banned(path, text)));
 }
 
 #[test]
@@ -149,8 +160,7 @@ fn every_item_doc_stands_alone_and_its_subject_is_a_noun() {
 
 #[test]
 fn nothing_cites_a_text_that_is_not_here() {
-    let violations: Violations = texts().iter().flat_map(|(path, text)| words::foreign_citations(path, text)).collect();
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    none(texts().iter().flat_map(|(path, text)| words::foreign_citations(path, text)));
 }
 
 #[test]
@@ -175,33 +185,31 @@ fn output_never_panics_because_its_reader_has_gone() {
 
 #[test]
 fn every_test_that_the_documents_name_is_there() {
-    let document = std::fs::read_to_string(root().join("src/docs/testing.md")).expect("a readable file");
-    let read = |path: PathBuf| std::fs::read_to_string(path).expect("a readable source file");
-    let code: String = ["src", "tests"].iter().flat_map(|dir| rust_files(&root().join(dir))).map(read).collect();
-    let violations = claims::violations(&document, &code);
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    let document = text_of("src/docs/testing.md");
+    let ours = sources().iter().filter(|source| source.path.starts_with("src/") || source.path.starts_with("tests/"));
+    none(claims::violations(&document, &ours.map(|source| &source.text[..]).collect::<String>()));
 }
 
 #[test]
 fn every_law_is_kept_by_code_that_cites_it_and_checked_and_no_other_is_cited() {
-    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("a readable file");
-    let (page, mutants) = (read("src/docs/invariants.md"), read("tests/sim/mutants.txt"));
-    let violations = laws::violations(&page, &sources(), &mutants);
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    none(laws::violations(&text_of("src/docs/invariants.md"), sources(), &text_of("tests/sim/mutants.txt")));
+}
+
+fn names_in(directory: &str) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(root().join(directory)).expect("a readable directory");
+    entries.map(|entry| entry.expect("a readable directory").file_name().into_string().expect("UTF-8"))
 }
 
 /// The pages at the top and those of `src/docs` with its notes, decisions aside.
 fn pages() -> Vec<headings::Page> {
     let mut paths = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
     for directory in ["src/docs", "src/docs/notes"] {
-        let entries = std::fs::read_dir(root().join(directory)).expect("a readable directory");
-        let names = entries.map(|entry| entry.expect("a readable directory").file_name().into_string().expect("UTF-8"));
-        paths.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{directory}/{name}")));
+        paths.extend(names_in(directory).filter(|name| name.ends_with(".md")).map(|name| format!("{directory}/{name}")));
     }
-    let guide = std::fs::read_to_string(root().join("src/bin/quorate/commands/help/guide.rs")).expect("a readable file");
+    let guide = text_of("src/bin/quorate/commands/help/guide.rs");
     let read = |path: String| {
         let is_printed = path.strip_prefix("src/").is_some_and(|page| guide.contains(&format!("/{page}\")")));
-        headings::Page { text: std::fs::read_to_string(root().join(&path)).expect("a readable page"), path, is_printed }
+        headings::Page { text: text_of(&path), path, is_printed }
     };
     paths.into_iter().map(read).collect()
 }
@@ -210,18 +218,13 @@ fn pages() -> Vec<headings::Page> {
 fn every_chapter_that_the_program_sends_a_reader_to_is_there() {
     let pages = pages();
     assert!(pages.len() > 10, "the walk found only {} pages", pages.len());
-    check(
-        |source| {
-            if source.is_test() { Violations::new() } else { headings::missing_chapters(&source.path, &source.text, &pages) }
-        },
-    );
+    let shipped = sources().iter().filter(|source| !source.is_test());
+    none(shipped.flat_map(|source| headings::missing_chapters(&source.path, &source.text, &pages)));
 }
 
 /// The names of the decisions' files.
 fn decisions() -> Vec<String> {
-    let entries = std::fs::read_dir(root().join("src/docs/decisions")).expect("a readable directory");
-    let names: Vec<String> =
-        entries.map(|entry| entry.expect("a readable directory").file_name().into_string().expect("UTF-8")).collect();
+    let names: Vec<String> = names_in("src/docs/decisions").collect();
     assert!(names.len() > 20, "the walk found only {} decisions", names.len());
     names
 }
@@ -230,32 +233,29 @@ fn decisions() -> Vec<String> {
 fn every_file_test_constant_and_decision_that_is_cited_is_there() {
     let (pages, texts, names) = (pages(), texts(), decisions());
     let paths: Vec<String> = texts.iter().map(|(path, _)| path.clone()).collect();
-    let limits = std::fs::read_to_string(root().join("src/limits.rs")).expect("a readable file");
+    let limits = text_of("src/limits.rs");
     // What the history tells of may be gone.
     let current = pages.iter().filter(|page| !page.path.contains("/notes/"));
     let files = current.flat_map(|page| cited::missing_files(&page.path, &page.text, &paths));
     let constants = pages.iter().filter(|page| page.path.ends_with("limits.md"));
     let constants = constants.flat_map(|page| cited::missing_constants(&page.path, &page.text, &limits));
-    let code: String = sources().into_iter().map(|source| source.text).collect();
+    let code: String = sources().iter().map(|source| &source.text[..]).collect();
     let tests = pages.iter().filter(|page| page.path == "CONTRIBUTING.md");
     let tests = tests.flat_map(|page| cited::missing_tests(&page.path, &page.text, &code));
     let decisions = texts.iter().filter(|(path, _)| !path.starts_with("tests/tidy/"));
     let decisions = decisions.flat_map(|(path, text)| cited::missing_decisions(path, text, &names));
-    let violations: Violations = files.chain(tests).chain(constants).chain(decisions).collect();
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    none(files.chain(tests).chain(constants).chain(decisions));
 }
 
 #[test]
 fn every_decision_is_in_the_documentation() {
-    let listing = std::fs::read_to_string(root().join("src/docs/mod.rs")).expect("a readable file");
-    let violations = headings::unlisted_decisions(&listing, &decisions());
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    let listing = text_of("src/docs/mod.rs");
+    none(headings::unlisted_decisions(&listing, &decisions()));
 }
 
 #[test]
 fn every_link_of_the_documents_leads_somewhere() {
     let pages = pages();
     let exists = |path: &str| root().join(path).exists();
-    let violations: Violations = pages.iter().flat_map(|page| headings::broken_links(page, &pages, exists)).collect();
-    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+    none(pages.iter().flat_map(|page| headings::broken_links(page, &pages, exists)));
 }

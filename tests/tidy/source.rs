@@ -1,5 +1,20 @@
 //! A Rust file as the rules see it: comments and literals blanked, the part that is only compiled for tests distinguished.
 
+use proc_macro2::Ident;
+use syn::{ItemUse, UseTree};
+
+/// Names from the first of a path to the last.
+pub type Path = Vec<String>;
+
+/// A path that code names.
+pub struct Named {
+    /// The offset in the code; for one of a `use`, that of the `use`.
+    pub at: usize,
+    pub path: Path,
+    /// The name that a `use` brings, and whether it is for others too.
+    pub brings: Option<(String, bool)>,
+}
+
 /// One file.
 pub struct Source {
     /// Its path from the root of the repository, with `/`.
@@ -40,6 +55,33 @@ impl Source {
         &self.code[..end]
     }
 
+    /// Every path that the shipped code names, those of each `use` first, on its own where a list has many.
+    pub fn paths(&self) -> Vec<Named> {
+        let mut found = Vec::new();
+        let mut rest = self.shipped().to_owned();
+        for at in words(self.shipped(), "use") {
+            let Some(len) = rest[at..].find(';') else { continue };
+            let Ok(item) = syn::parse_str::<ItemUse>(&rest[at..=at + len]) else { continue };
+            let before = rest[..at].trim_end();
+            let is_public = before.ends_with("pub")
+                || before.ends_with(')') && before.rfind("pub(").is_some_and(|start| !before[start..].contains('\n'));
+            let mut names = Vec::new();
+            leaves(&item.tree, &Path::new(), &mut names);
+            found.extend(names.into_iter().map(|(name, path)| Named { at, path, brings: Some((name, is_public)) }));
+            rest.replace_range(at..at + len, &" ".repeat(len));
+        }
+        let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        let mut end = 0;
+        while let Some(start) = rest[end..].find(is_part).map(|start| end + start) {
+            end = rest[start..].find(|c| !is_part(c)).map_or(rest.len(), |len| start + len);
+            if !rest[..start].ends_with('>') {
+                let segments = rest[start..end].split(':').filter(|segment| !segment.is_empty());
+                found.push(Named { at: start, path: segments.map(str::to_owned).collect(), brings: None });
+            }
+        }
+        found
+    }
+
     /// A violation at a byte offset of `code`.
     pub fn at(&self, offset: usize, what: &str) -> String {
         let line = 1 + self.code[..offset].matches('\n').count();
@@ -57,6 +99,19 @@ pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
         let starts_in_word = word.chars().next().is_some_and(part);
         !(starts_in_word && before.is_some_and(part) || ends_in_word && after.is_some_and(part))
     })
+}
+
+/// The names of a tree of a `use` with their paths; the name `*` for all of a module.
+pub fn leaves(tree: &UseTree, before: &Path, found: &mut Vec<(String, Path)>) {
+    let child = |name: &Ident| [&before[..], &[name.to_string()]].concat();
+    let path_to = |name: &Ident| if name == "self" { before.clone() } else { child(name) };
+    match tree {
+        UseTree::Path(path) => leaves(&path.tree, &child(&path.ident), found),
+        UseTree::Name(name) => found.extend(path_to(&name.ident).last().cloned().map(|last| (last, path_to(&name.ident)))),
+        UseTree::Rename(rename) => found.push((rename.rename.to_string(), path_to(&rename.ident))),
+        UseTree::Glob(_) => found.push(("*".to_owned(), before.clone())),
+        UseTree::Group(group) => group.items.iter().for_each(|tree| leaves(tree, before, found)),
+    }
 }
 
 /// Replaces comments and the insides of string and character literals by spaces; line ends stay.

@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::items::{Item, Kind, Member, is_hidden, split};
-use super::paths::{Meaning, Modules, Path};
-use super::tokens::{Token, written};
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Field, Fields, Generics, ImplItem, Item, ItemTrait, Signature, Token, TraitItem, Type};
+
+use super::paths::{Meaning, Modules, Named, Path, child, is_hidden, is_public};
+use super::written::written;
 use crate::source::Source;
 
 /// Modules that the program, tests and simulations of ours see and no dependent should name, besides those that are `#[doc(hidden)]`.
@@ -18,17 +22,12 @@ pub fn of(sources: &[Source]) -> String {
     walk.module(&Path::new(), &Path::new(), true);
     walk.implementations();
     // What belongs to a type stands behind it: its fields and variants in their order, then the rest by name.
-    walk.lines.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut listing = String::new();
-    for (_, line) in walk.lines {
-        listing.push_str(&line);
-        listing.push('\n');
-    }
-    listing
+    walk.lines.sort();
+    walk.lines.into_iter().map(|(_, line)| line + "\n").collect()
 }
 
-/// The public path of the item a line is about, what it is of that item, its place, and its text.
-type Key = (String, u8, usize, String);
+/// The public path of the item a line is about, what it is of that item, and its place.
+type Key = (String, u8, usize);
 
 struct Walk<'a> {
     modules: &'a Modules,
@@ -46,135 +45,138 @@ impl Walk<'_> {
             return;
         }
         let modules = self.modules;
-        let is_internal = |item: &Item| module.is_empty() && INTERNAL.contains(&&item.name[..]);
-        let public = |item: &&Item| item.is_public && !is_hidden(&item.attributes) && !is_internal(item);
-        for item in modules.by_path[module].iter().filter(public) {
-            match &item.kind {
-                Kind::Module(_) => {
-                    let below = [&at[..], std::slice::from_ref(&item.name)].concat();
+        let is_internal = |found: &Named| module.is_empty() && INTERNAL.contains(&&found.name[..]);
+        let shown = |found: &&Named| found.is_public && !is_hidden(&found.attributes) && !is_internal(found);
+        for found in modules.by_path[module].iter().filter(shown) {
+            let below = child(at, &found.name);
+            let path = below.join("::");
+            match &found.item {
+                Item::Mod(_) => {
                     if !re_exports {
-                        self.push(&below.join("::"), 0, 0, format!("{}pub mod {}", conditions(&item.attributes), below.join("::")));
+                        self.push(&path, 0, 0, &found.attributes, format!("pub mod {path}"));
                     }
-                    self.module(&[&module[..], std::slice::from_ref(&item.name)].concat(), &below, re_exports);
+                    self.module(&child(module, &found.name), &below, re_exports);
                 }
-                Kind::Use(names) if re_exports => {
-                    for (name, path) in names {
-                        self.re_export(module, at, name, path, &item.attributes);
+                Item::Use(_) if re_exports => {
+                    for (name, path) in &found.uses {
+                        self.re_export(module, &child(at, name), path, &found.attributes);
                     }
                 }
-                Kind::Call(_) => panic!("a macro that can't be followed makes public items: {}::{}", at.join("::"), item.name),
-                Kind::Use(_) | Kind::Macro { .. } | Kind::Impl { .. } => {}
-                _ if !re_exports => self.declared(module, at, item),
+                Item::Macro(_) => panic!("a macro that can't be followed makes public items: {path}"),
+                Item::Use(_) => {}
+                // The first path of the module that declares an item is the item's.
+                _ if !re_exports => match self.known.get(&(module.clone(), found.name.clone())).filter(|known| **known != path) {
+                    Some(known) => self.push(&path, 0, 0, &[], format!("pub use {path} = {known}")),
+                    None => self.item(module, &path, found),
+                },
                 _ => {}
             }
         }
     }
 
-    /// An item at a path of the module that declares it: the first such path is the item's.
-    fn declared(&mut self, module: &Path, at: &Path, item: &Item) {
-        let path = [&at[..], std::slice::from_ref(&item.name)].concat().join("::");
-        match self.known.get(&(module.clone(), item.name.clone())).filter(|known| **known != path) {
-            Some(known) => {
-                let line = format!("pub use {path} = {known}");
-                self.push(&path, 0, 0, line);
-            }
-            None => self.item(module, at, item),
-        }
-    }
-
-    fn re_export(&mut self, module: &Path, at: &Path, name: &str, path: &[String], attributes: &[Vec<Token>]) {
-        let public = [&at[..], &[name.to_owned()]].concat();
-        let alias = |target: &str| format!("{}pub use {} = {target}", conditions(attributes), public.join("::"));
+    fn re_export(&mut self, module: &Path, public: &Path, path: &[String], attributes: &[Attribute]) {
+        let at = public.join("::");
         match self.modules.meaning(module, path) {
             Some(Meaning::Module(target)) => {
-                let line = format!("{}pub mod {}", conditions(attributes), public.join("::"));
-                self.push(&public.join("::"), 0, 0, line);
-                self.module(&target, &public, false);
-                self.module(&target, &public, true);
+                self.push(&at, 0, 0, attributes, format!("pub mod {at}"));
+                self.module(&target, public, false);
+                self.module(&target, public, true);
             }
             Some(Meaning::Item(declared, item)) => {
                 if let Some(known) = self.known.get(&(declared.clone(), item.clone())) {
-                    let line = alias(known);
-                    return self.push(&public.join("::"), 0, 0, line);
+                    return self.push(&at, 0, 0, attributes, format!("pub use {at} = {known}"));
                 }
                 let modules = self.modules;
                 for found in modules.named(&declared, &item).filter(|found| !is_hidden(&found.attributes)) {
                     let attributes = [&found.attributes[..], attributes].concat();
-                    self.item(&declared, at, &Item { name: name.to_owned(), attributes, ..found.clone() });
-                    self.known.insert((declared.clone(), item.clone()), public.join("::"));
+                    self.item(&declared, &at, &Named { attributes, ..found.clone() });
                 }
             }
-            Some(Meaning::Foreign(_)) | None => self.push(&public.join("::"), 0, 0, alias(&path.join("::"))),
+            Some(Meaning::Foreign(_)) | None => self.push(&at, 0, 0, attributes, format!("pub use {at} = {}", path.join("::"))),
         }
     }
 
     /// One line, or for a type one for each part of it.
-    fn item(&mut self, module: &Path, at: &Path, item: &Item) {
-        let path = [&at[..], std::slice::from_ref(&item.name)].concat().join("::");
-        self.known.insert((module.clone(), item.name.clone()), path.clone());
-        let conditions = conditions(&item.attributes);
-        match &item.kind {
-            Kind::Plain(head, tail) => {
-                self.push(&path, 0, 0, format!("{conditions}pub {} {}", written(head), joined(&path, without_body(tail))));
+    fn item(&mut self, module: &Path, path: &str, found: &Named) {
+        self.known.insert((module.clone(), found.name.clone()), path.to_owned());
+        let at: TokenStream = path.parse().expect("a path");
+        let head = |word: TokenStream, Generics { params, where_clause, .. }: &Generics, inside: TokenStream| {
+            let params = (!params.is_empty()).then(|| quote!(<#params>));
+            quote!(pub #word #at #params #inside #where_clause)
+        };
+        let line = match &found.item {
+            Item::Fn(function) => signature(&at, &function.sig),
+            Item::Const(syn::ItemConst { ty, .. }) => quote!(pub const #at: #ty),
+            Item::Static(syn::ItemStatic { ty, .. }) => quote!(pub static #at: #ty),
+            Item::Type(alias) => {
+                let ty = &alias.ty;
+                head(quote!(type), &alias.generics, quote!(= #ty))
             }
-            Kind::Struct { head, fields, is_tuple, tail } => {
-                let is_shown = |field: &&Member| field.is_public && !is_hidden(&field.attributes);
-                let tuple: Vec<String> = fields
-                    .iter()
-                    .map(|field| if is_shown(&field) { format!("pub {}", written(&field.tokens)) } else { "_".to_owned() })
-                    .collect();
-                let fields_shown = if *is_tuple {
-                    format!("({})", tuple.join(", "))
-                } else if fields.iter().all(|field| is_shown(&field)) {
-                    String::new()
-                } else {
-                    // Nobody else can make one.
-                    " { .. }".to_owned()
+            Item::Struct(structure) => {
+                let is_shown = |field: &Field| is_public(&field.vis) && !is_hidden(&field.attrs);
+                let is_open = structure.fields.iter().all(is_shown);
+                let inside = match &structure.fields {
+                    Fields::Unnamed(fields) => {
+                        let fields = fields.unnamed.iter();
+                        let fields = fields.map(|field| if is_shown(field) { bare(field) } else { quote!(_) });
+                        quote!((#(#fields),*))
+                    }
+                    fields => {
+                        for (place, field) in fields.iter().enumerate().filter(|(_, field)| is_shown(field)) {
+                            let (name, ty) = (&field.ident, &field.ty);
+                            self.push(path, 1, place, &field.attrs, format!("pub {path}.{}", written(quote!(#name: #ty))));
+                        }
+                        // Nobody else can make one.
+                        if is_open { quote!() } else { quote!({ .. }) }
+                    }
                 };
-                let tail = if tail.is_empty() { String::new() } else { format!(" {}", written(tail)) };
-                self.push(&path, 0, 0, format!("{conditions}pub struct {}{fields_shown}{tail}", joined(&path, head)));
-                for (place, field) in fields.iter().enumerate().filter(|(_, field)| !is_tuple && is_shown(field)) {
-                    self.push(
-                        &path,
-                        1,
-                        place,
-                        format!("{}pub {path}.{}", self::conditions(&field.attributes), written(&field.tokens)),
-                    );
+                head(quote!(struct), &structure.generics, inside)
+            }
+            Item::Enum(choice) => {
+                for (place, variant) in choice.variants.iter().enumerate().filter(|(_, variant)| !is_hidden(&variant.attrs)) {
+                    let (name, fields) = (&variant.ident, variant.fields.iter().map(bare));
+                    let fields = match &variant.fields {
+                        Fields::Named(_) => quote!({ #(#fields),* }),
+                        Fields::Unnamed(_) => quote!((#(#fields),*)),
+                        Fields::Unit => quote!(),
+                    };
+                    self.push(path, 1, place, &variant.attrs, written(quote!(pub #at::#name #fields)));
                 }
+                head(quote!(enum), &choice.generics, quote!())
             }
-            Kind::Enum { head, variants } => {
-                self.push(&path, 0, 0, format!("{conditions}pub enum {}", joined(&path, head)));
-                for (place, variant) in variants.iter().enumerate().filter(|(_, variant)| !is_hidden(&variant.attributes)) {
-                    self.push(
-                        &path,
-                        1,
-                        place,
-                        format!(
-                            "{}pub {path}::{}",
-                            self::conditions(&variant.attributes),
-                            written(&without_attributes(&variant.tokens))
-                        ),
-                    );
-                }
+            Item::Trait(contract) => {
+                self.parts_of_trait(path, &at, contract);
+                let (colon, bounds) = (&contract.colon_token, &contract.supertraits);
+                head(quote!(trait), &contract.generics, quote!(#colon #bounds))
             }
-            Kind::Trait { head, items } => {
-                self.push(&path, 0, 0, format!("{conditions}pub trait {}", joined(&path, head)));
-                self.members(&path, items.iter(), true);
+            _ => return,
+        };
+        self.push(path, 0, 0, &found.attributes, written(line));
+        for list in found.attributes.iter().filter(|attribute| attribute.path().is_ident("derive")) {
+            let derived = list.parse_args_with(Punctuated::<syn::Path, Token![,]>::parse_terminated).expect("paths");
+            for name in derived.iter().filter_map(|path| path.segments.last()) {
+                self.push(path, 3, 0, &[], format!("impl {} for {path}", name.ident));
             }
-            Kind::Module(_) | Kind::Use(_) | Kind::Impl { .. } | Kind::Macro { .. } | Kind::Call(_) => {}
-        }
-        for name in derived(&item.attributes) {
-            self.push(&path, 3, 0, format!("impl {name} for {path}"));
         }
     }
 
-    /// Functions, constants and types of a trait or a type.
-    fn members<'b>(&mut self, path: &str, items: impl Iterator<Item = &'b Item>, of_a_trait: bool) {
-        for item in items.filter(|item| !is_hidden(&item.attributes)) {
-            let Kind::Plain(head, tail) = &item.kind else { continue };
-            let name = format!("{path}::{}", item.name);
-            let tail = if of_a_trait { tail } else { without_body(tail) };
-            self.push(path, 2, 0, format!("{}pub {} {}", conditions(&item.attributes), written(head), joined(&name, tail)));
+    fn parts_of_trait(&mut self, path: &str, at: &TokenStream, contract: &ItemTrait) {
+        for item in &contract.items {
+            match item {
+                TraitItem::Fn(function) => {
+                    let body = function.default.as_ref().map(|_| quote!({ .. }));
+                    let name = &function.sig.ident;
+                    let signature = signature(&quote!(#at::#name), &function.sig);
+                    self.member(path, &function.attrs, quote!(#signature #body));
+                }
+                TraitItem::Const(syn::TraitItemConst { attrs, ident, ty, .. }) => {
+                    self.member(path, attrs, quote!(pub const #at::#ident: #ty));
+                }
+                TraitItem::Type(syn::TraitItemType { attrs, ident, colon_token, bounds, .. }) => {
+                    self.member(path, attrs, quote!(pub type #at::#ident #colon_token #bounds));
+                }
+                _ => panic!("an item of the trait {path} is of a kind that is not known here"),
+            }
         }
     }
 
@@ -182,79 +184,74 @@ impl Walk<'_> {
     fn implementations(&mut self) {
         let modules = self.modules;
         for (module, items) in &modules.by_path {
-            for item in items.iter().filter(|item| !is_hidden(&item.attributes)) {
-                let Kind::Impl { before, of_a_trait, target, after, items } = &item.kind else { continue };
-                let Some(Meaning::Item(declared, name)) = modules.meaning(module, target) else { continue };
+            for found in items.iter().filter(|found| !is_hidden(&found.attributes)) {
+                let Item::Impl(implementation) = &found.item else { continue };
+                let (mut target, generics) = (implementation.self_ty.clone(), &implementation.generics);
+                let Some(named) = path_of(&mut target) else { continue };
+                let segments: Path = named.segments.iter().map(|segment| segment.ident.to_string()).collect();
+                let Some(Meaning::Item(declared, name)) = modules.meaning(module, &segments) else { continue };
                 let Some(path) = self.known.get(&(declared, name)).cloned() else { continue };
-                if *of_a_trait {
-                    self.push(
-                        &path,
-                        3,
-                        0,
-                        format!(
-                            "{}{}",
-                            conditions(&item.attributes),
-                            written(&[&before[..], &[Token(path.clone())], after].concat())
-                        ),
-                    );
-                } else {
-                    self.members(&path, items.iter().filter(|item| item.is_public), false);
+                if let Some((bang, of, _)) = &implementation.trait_ {
+                    let given = named.segments.last().map(|last| last.arguments.clone()).unwrap_or_default();
+                    *named = syn::parse_str(&path).expect("a path");
+                    named.segments.last_mut().expect("a name").arguments = given;
+                    // A trait goes by its name: how the file imports it says nothing.
+                    let (wheres, of) = (&generics.where_clause, of.segments.last());
+                    self.push(&path, 3, 0, &found.attributes, written(quote!(impl #generics #bang #of for #target #wheres)));
+                    continue;
+                }
+                let at: TokenStream = path.parse().expect("a path");
+                for item in &implementation.items {
+                    match item {
+                        ImplItem::Fn(function) if is_public(&function.vis) => {
+                            let name = &function.sig.ident;
+                            self.member(&path, &function.attrs, signature(&quote!(#at::#name), &function.sig));
+                        }
+                        ImplItem::Const(syn::ImplItemConst { vis, attrs, ident, ty, .. }) if is_public(vis) => {
+                            self.member(&path, attrs, quote!(pub const #at::#ident: #ty));
+                        }
+                        _ => {}
+                    }
                 }
             }
         }
     }
 
-    fn push(&mut self, path: &str, what: u8, place: usize, line: String) {
-        self.lines.push(((path.to_owned(), what, place, line.clone()), line));
-    }
-}
-
-/// A signature: that a function has a body is of interest in a trait alone.
-fn without_body(tail: &[Token]) -> &[Token] {
-    let body = ["{", "..", "}"];
-    let has_body = tail.len() >= 3 && tail[tail.len() - 3..].iter().zip(body).all(|(token, text)| token.is(text));
-    &tail[..tail.len() - if has_body { 3 } else { 0 }]
-}
-
-/// A name with what follows it.
-fn joined(name: &str, tail: &[Token]) -> String {
-    let tail = written(tail);
-    let is_apart = tail.starts_with(|c: char| c.is_alphabetic() || c == '{' || c == '=');
-    format!("{name}{}{tail}", if is_apart { " " } else { "" })
-}
-
-/// What decides whether an item is there, and what a dependent must know of it beyond its signature.
-fn conditions(attributes: &[Vec<Token>]) -> String {
-    let shown =
-        attributes.iter().filter(|attribute| ["cfg", "non_exhaustive", "deprecated"].iter().any(|name| attribute[0].is(name)));
-    shown.map(|attribute| format!("#[{}] ", written(attribute))).collect()
-}
-
-/// Traits that `#[derive]` implements.
-fn derived(attributes: &[Vec<Token>]) -> Vec<String> {
-    let lists = attributes.iter().filter(|attribute| attribute[0].is("derive"));
-    let names = lists.flat_map(|attribute| split(&attribute[2..attribute.len() - 1]));
-    names.filter_map(|path| path.last()).map(|name| name.0.clone()).collect()
-}
-
-/// Attributes inside of a variant are documentation, or hide a field.
-fn without_attributes(tokens: &[Token]) -> Vec<Token> {
-    let mut out = Vec::new();
-    let mut at = 0;
-    while at < tokens.len() {
-        if tokens[at].is("#") {
-            let mut depth = 0_i32;
-            while at < tokens.len() {
-                depth += i32::from(tokens[at].is("[")) - i32::from(tokens[at].is("]"));
-                at += 1;
-                if depth == 0 && tokens[at - 1].is("]") {
-                    break;
-                }
-            }
-        } else {
-            out.push(tokens[at].clone());
-            at += 1;
+    /// A function, a constant or a type of a trait or a type.
+    fn member(&mut self, path: &str, attributes: &[Attribute], line: TokenStream) {
+        if !is_hidden(attributes) {
+            self.push(path, 2, 0, attributes, written(line));
         }
     }
-    out
+
+    /// With what decides whether the item is there, and what a dependent must know of it beyond its signature.
+    fn push(&mut self, path: &str, what: u8, place: usize, attributes: &[Attribute], line: String) {
+        let is_shown =
+            |attribute: &&Attribute| ["cfg", "non_exhaustive", "deprecated"].iter().any(|name| attribute.path().is_ident(name));
+        let shown = attributes.iter().filter(is_shown).map(|attribute| written(attribute) + " ");
+        self.lines.push(((path.to_owned(), what, place), shown.chain([line]).collect()));
+    }
+}
+
+fn signature(at: &TokenStream, signature: &Signature) -> TokenStream {
+    let Signature { constness, asyncness, unsafety, abi, generics, inputs, output, .. } = signature;
+    let wheres = &generics.where_clause;
+    quote!(pub #constness #asyncness #unsafety #abi fn #at #generics (#inputs) #output #wheres)
+}
+
+/// A field without its documentation.
+fn bare(field: &Field) -> TokenStream {
+    let Field { vis, ident, colon_token, ty, .. } = field;
+    quote!(#vis #ident #colon_token #ty)
+}
+
+/// The path that a type is, or that it refers to.
+fn path_of(ty: &mut Type) -> Option<&mut syn::Path> {
+    match ty {
+        Type::Path(path) => Some(&mut path.path),
+        Type::Reference(reference) => path_of(&mut reference.elem),
+        Type::Ptr(pointer) => path_of(&mut pointer.elem),
+        Type::Slice(slice) => path_of(&mut slice.elem),
+        _ => None,
+    }
 }
