@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::types::{Consistency, Counters, Expiry, Revision, SessionInfo, Version};
+use crate::types::{ClusterId, Consistency, ContentVersion, Counters, Expiry, Revision, SessionInfo, Version};
 
 /// The content of a session.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,6 +50,61 @@ impl Session {
     pub fn new(content: Content) -> Self {
         Self { info: SessionInfo::default(), revision: Revision::default(), content }
     }
+}
+
+/// A part of a session. Only the items of the part are in it; where it was in the session is beside them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionPart {
+    /// Version, sizes, times: of the whole session.
+    pub info: SessionInfo,
+    /// The last entry applied to what was read.
+    pub revision: Revision,
+    /// The number of the part's first message, counted from 0, the oldest; `info.items` if it has none.
+    pub first_item: u64,
+    /// The content; `None` of [`Part::Info`](super::Part). A transcript has the messages of the part, perhaps none, and its head; a plain
+    /// value has no items, so that every part with a head is the whole value.
+    pub content: Option<Content>,
+    pub(super) seen: Option<SeenContent>,
+}
+
+impl SessionPart {
+    /// The name of the content this is a part of, to ask later whether it is still stored; `None`: a node that names no cluster gave it.
+    pub fn seen(&self) -> Option<SeenContent> {
+        self.seen
+    }
+}
+
+/// The content that a part was of, to ask by whether it is still stored. It names one content for ever, also beside other clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenContent {
+    pub(super) cluster: ClusterId,
+    pub(super) content: ContentVersion,
+}
+
+/// How to load a part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartOptions {
+    /// The guarantee asked for; linearizable by default.
+    pub consistency: Consistency,
+    /// The content that the caller has a part of already: if that is still stored, the answer says so and brings nothing.
+    pub have: Option<SeenContent>,
+}
+
+/// A read part of a session, or why there is none, with where in the order of writes that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartRead {
+    /// The last entry applied to what was read.
+    pub revision: Revision,
+    /// If there is no session: the version its tombstone counts from; 0 without one.
+    pub tombstone: Version,
+    /// Of a stale read: everything acknowledged so long before it is in it; `None`: that is unknown.
+    pub age: Option<Duration>,
+    /// The session has the very content that the caller has; `part` is `None` for that.
+    pub not_modified: bool,
+    /// The part, if there is a session and it has another content than the caller.
+    pub part: Option<SessionPart>,
 }
 
 /// A read session, or that there is none, with where in the order of writes that was read.

@@ -33,6 +33,7 @@ mod failures;
 mod handle;
 mod members;
 mod operations;
+mod parts;
 mod seen;
 mod sessions;
 mod status;
@@ -51,7 +52,7 @@ pub use append::{AppendOptions, Appended};
 pub use builder::Builder;
 #[doc(hidden)]
 pub use clients::{ClientFilter, Clients, Dropped, OpenedClient, TokenClients};
-pub use content::{Content, LoadOptions, Read, Session, WriteOptions, Written};
+pub use content::{Content, LoadOptions, PartOptions, PartRead, Read, SeenContent, Session, SessionPart, WriteOptions, Written};
 pub use credentials::Tls;
 pub use driver::connection::{Connecting, Connector, DialError, Tcp};
 // Pure decisions, for explorers of them: no part of the interface.
@@ -67,7 +68,7 @@ pub use watch::{WatchOptions, Watching};
 
 pub use crate::types::{
     ClusterStatus, Consistency, Counters, Expected, Expiry, List, ListPage, Listed, Member, MemberChange, Members, NodeCheck,
-    NodeId, NodeStatus, Order, Position, Require, Revision, Role, Selector, SessionChange, SessionId, SessionInfo, Version,
+    NodeId, NodeStatus, Order, Part, Position, Require, Revision, Role, Selector, SessionChange, SessionId, SessionInfo, Version,
     WatchFrame,
 };
 
@@ -122,6 +123,39 @@ impl Client {
             Session { info, revision, content: content_of(&found.view) }
         });
         Ok(Read { revision, tombstone, age, session })
+    }
+
+    /// A part of the session, as of now: its metadata, its head, its last items or some from a number on; `None` if there is none.
+    ///
+    /// It costs what is asked for, not what the session is: the chunks that hold the items, whole, travel and no others, and this client's
+    /// memory of the session is neither used nor changed. Of [`Part::From`], a node reads the chunks from the nearer end of the session on.
+    ///
+    /// Bounds: [`Part::Last`] and the limit of [`Part::From`] are 1 to 100 000. A session with fewer items gives all there are; a `From`
+    /// beyond the end gives none, with [`SessionPart::first_item`] at the end. Nodes of a release before parts answer with everything, which
+    /// is cut here: correct, only dearer.
+    ///
+    /// Errors: as [`Client::load`]; `Invalid` also for a part out of its bounds. Dropping the future cancels it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: quorate::client::Client) -> Result<(), quorate::client::Error> {
+    /// use quorate::client::{Content, Part};
+    ///
+    /// if let Some(part) = client.load_part("conversation", Part::Last(20)).await?
+    ///     && let Some(Content::Transcript { messages, .. }) = part.content
+    /// {
+    ///     println!("messages {}.. of {}: {}", part.first_item, part.info.items, messages.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn load_part(&self, id: &str, part: Part) -> Result<Option<SessionPart>, Error> {
+        Ok(self.load_part_with(id, part, PartOptions::default()).await?.part)
+    }
+
+    /// Like [`Client::load_part`], with a choice of guarantee, with where in the order of writes the answer was read, and, for a caller who
+    /// has a part of some content already, whether that is still what is stored.
+    pub async fn load_part_with(&self, id: &str, part: Part, options: PartOptions) -> Result<PartRead, Error> {
+        parts::load(&self.handle, &self.cache, id, part, options).await
     }
 
     /// Stores `content`, whatever was there.

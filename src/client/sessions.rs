@@ -14,7 +14,7 @@ use super::driver::operation::{Body, MakeChange, Planned};
 use super::handle::Handle;
 use super::{Error, ErrorKind, NO_REQUEST, Written, assembler, session_id, written};
 use crate::types::{
-    Base, Change, ClusterId, Consistency, ContentVersion, Expiry, Load, Loaded, LoadedContent, OnConflict, Outcome, Revision,
+    Base, Change, ClusterId, Consistency, ContentVersion, Expiry, Load, Loaded, LoadedContent, OnConflict, Outcome, Part, Revision,
     SessionId, SessionInfo, Verdict, Version, Write,
 };
 use crate::wire::Assembled;
@@ -64,7 +64,7 @@ pub(super) async fn load<T: Item>(
                 // It does not fit what we know: ask for everything.
                 None => continue,
             },
-            (Loaded::NotModified | Loaded::Tail(_), None) => {
+            (Loaded::NotModified | Loaded::Tail(_), None) | (Loaded::Suffix { .. }, _) => {
                 return Err(Error::corrupt("a load of everything was answered in part").into());
             }
         };
@@ -88,7 +88,7 @@ async fn ask(
     known: Option<(ClusterId, ContentVersion)>,
 ) -> Result<(Assembled, Option<ClusterId>), Error> {
     let (cluster, have) = known.unzip();
-    let load = Load { id: id.clone(), have, consistency };
+    let load = Load { id: id.clone(), have, part: Part::Whole, consistency };
     handle.read(|reply| Body::Load { load, cluster, assembler: assembler(), reply }).await
 }
 
@@ -98,7 +98,7 @@ fn decoded<T: Item>(items: Vec<Bytes>) -> Result<Vec<Decoded<T>>, Failure> {
     items.into_iter().map(|stored| Decoded::from_stored(stored).map_err(Failure::Encoding)).collect()
 }
 
-fn whole<T: Item>(content: LoadedContent, cluster: Option<ClusterId>, cache: &Cache<T>) -> Result<Learned<T>, Failure> {
+pub(super) fn whole<T: Item>(content: LoadedContent, cluster: Option<ClusterId>, cache: &Cache<T>) -> Result<Learned<T>, Failure> {
     let LoadedContent { info, chunks, head } = content;
     let first_chunk = info.next_chunk.saturating_sub(chunks.len() as u64);
     let (items, head) = pack::unpack(chunks, head)?;

@@ -77,6 +77,7 @@ pub mod decisions {
         d0074_content_is_read_whole: "decisions/0074-content-is-read-whole.md",
         d0081_rows_of_what_changes_often_are_made_once: "decisions/0081-rows-of-what-changes-often-are-made-once.md",
         d0082_a_row_has_the_first_format_that_carries_it: "decisions/0082-a-row-has-the-first-format-that-carries-it.md",
+        d0083_reads_of_parts_need_no_cluster_version: "decisions/0083-reads-of-parts-need-no-cluster-version.md",
     }
 }
 

@@ -230,11 +230,6 @@ impl Machine {
         Metered(self)
     }
 
-    /// Bytes of a session's content as stored; 0 of none.
-    pub fn stored_bytes(&self, id: &SessionId) -> u64 {
-        self.tables.sessions.get(id).map_or(0, |session| session.value.stored_bytes)
-    }
-
     /// The usage under these prefixes together; none may begin with another. `None`: one of them is not counted, or not all earlier
     /// records are yet.
     pub fn prefix_usage<'a>(&self, prefixes: impl IntoIterator<Item = &'a str>) -> Option<PrefixUsage> {
@@ -363,6 +358,6 @@ impl Metered<'_> {
 
     /// Bytes of a session's content as stored; 0 of none.
     pub fn stored_bytes(&self, id: &SessionId) -> u64 {
-        self.0.stored_bytes(id)
+        self.0.tables.sessions.get(id).map_or(0, |session| session.value.stored_bytes)
     }
 }

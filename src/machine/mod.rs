@@ -29,6 +29,7 @@ mod rules;
 mod session;
 mod sweep;
 mod tables;
+mod walk;
 mod watch;
 mod write;
 
@@ -39,6 +40,7 @@ pub use read::Plan;
 pub use rebuild::BuildError;
 pub use rows::{Effects, RowChange};
 pub use rules::{Rules, TEST_VERSION, VERSION_MAX, allow_test_version, newest_version, rules};
+pub use walk::Walk;
 pub use watch::{Begin, Cursor, Step};
 
 use crate::types::{LogId, Outcome, Revision, Verdict, Write};

@@ -4,10 +4,11 @@ use std::ops::{Bound, Range};
 
 use super::Machine;
 use super::session::Session;
+use super::walk::Walk;
 use super::write::Found;
 use crate::limits::LIST_PAGE_MAX;
 use crate::mutant::{self, Mutant};
-use crate::types::{ContentVersion, Listed, Load, SessionId, SessionInfo, Version};
+use crate::types::{ContentVersion, Listed, Load, Part, SessionId, SessionInfo, Version};
 
 /// Expired records a listing passes over at most, once it has found something.
 const LIST_EXPIRED_MAX: usize = 65_536;
@@ -33,6 +34,15 @@ pub enum Plan {
         /// Whether to read the head.
         head: bool,
     },
+    /// Rows to read of the part that was asked for.
+    Part {
+        /// The session's metadata.
+        info: SessionInfo,
+        /// The way to its chunks.
+        walk: Walk,
+        /// Whether to read the head.
+        head: bool,
+    },
 }
 
 impl Machine {
@@ -45,6 +55,9 @@ impl Machine {
         let same = load.have.filter(|have| have.create_revision == session.create_revision);
         match same {
             Some(have) if have.version == session.version => Plan::NotModified,
+            _ if load.part != Part::Whole => {
+                Plan::Part { info: session.info(), walk: Walk::new(session, load.part), head: load.part.has_head() }
+            }
             Some(have) if is_prefix(session, &have) => Plan::Read {
                 info: session.info(),
                 tail: true,
@@ -52,6 +65,18 @@ impl Machine {
                 head: session.head_since > have.version,
             },
             _ => Plan::Read { info: session.info(), tail: false, chunks: session.first_chunk..session.next_chunk, head: true },
+        }
+    }
+
+    /// About how many stored bytes the answer to a load has: of a part, its share of the items; for a reader who knows a version, none.
+    pub fn expected_bytes(&self, load: &Load) -> u64 {
+        let Some(session) = self.tables.sessions.get(&load.id).filter(|_| load.have.is_none()) else { return 0 };
+        let session = &session.value;
+        let items = load.part.items(session.items);
+        match load.part {
+            Part::Whole => session.stored_bytes,
+            // Below 2^24 bytes and 2^17 items, by the bounds of a session.
+            _ => session.stored_bytes.saturating_mul(items.end - items.start) / session.items.max(1),
         }
     }
 

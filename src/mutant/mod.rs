@@ -110,4 +110,6 @@ mutants! {
     AppendToAValue = "append-to-a-value",
     RequireUnchecked = "require-unchecked",
     LaterVerbProposed = "later-verb-proposed",
+    SuffixBeginsLate = "suffix-begins-one-chunk-late",
+    PartInCache = "part-enters-the-cache",
 }

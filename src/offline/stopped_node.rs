@@ -83,7 +83,7 @@ impl StoppedNode {
 
     /// One session's content; `None` if there is none. Blocking. Errors: it is damaged.
     pub fn load(&self, load: Load) -> Result<Option<LoadedContent>, Error> {
-        let load = Load { have: None, consistency: Consistency::Stale, ..load };
+        let load = Load { consistency: Consistency::Stale, ..Load::whole(load.id) };
         let Plan::Read { info, chunks, .. } = self.files.machine.plan(&load) else { return Ok(None) };
         let created = info.create_revision;
         let read = |table, from: Bytes, until: Bytes| {

@@ -103,15 +103,23 @@ impl ReadBudget {
 
     /// Counts an answer.
     pub(super) fn charge_loaded(&self, loaded: &Loaded) -> BytePermit {
-        match loaded {
-            Loaded::NotFound { .. } | Loaded::NotModified => BytePermit::default(),
-            Loaded::Tail(content) | Loaded::Full(content) => self.charge(content_bytes(content)),
+        match loaded_bytes(loaded) {
+            0 => BytePermit::default(),
+            bytes => self.charge(bytes),
         }
     }
 
     /// Counts a page.
     pub(super) fn charge_page(&self, page: &ListPage) -> BytePermit {
         self.charge(page.sessions.iter().map(|session| session.id.as_str().len() as u64 + LISTED_BYTES).sum())
+    }
+}
+
+/// The bytes of content in an answer.
+pub(super) fn loaded_bytes(loaded: &Loaded) -> u64 {
+    match loaded {
+        Loaded::NotFound { .. } | Loaded::NotModified => 0,
+        Loaded::Tail(content) | Loaded::Full(content) | Loaded::Suffix { content, .. } => content_bytes(content),
     }
 }
 

@@ -30,6 +30,7 @@ pub mod adapter;
 mod backup;
 mod byte_permit;
 mod confirm;
+mod content;
 mod context;
 mod data_dir;
 mod failure;

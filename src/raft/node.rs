@@ -25,7 +25,7 @@ use super::upkeep::scrub;
 use super::{CLUSTER_VERSION_MIN, Leadership, Reply};
 use crate::env::Tasks;
 use crate::machine::{Command, Counts, Machine, Metered, OpenedClient, PrefixUsage, Rules, newest_version};
-use crate::types::{ClientId, ClusterId, Member, MemberChange, Members, NodeId, NodeStatus, Refusal, RefusalKind, Role, SessionId};
+use crate::types::{ClientId, ClusterId, Load, Member, MemberChange, Members, NodeId, NodeStatus, Refusal, RefusalKind, Role};
 use crate::wire::peer::v1::Route;
 
 /// How long a stopping node waits for its tasks: those that end at once, and batches that Raft, which has stopped, answers.
@@ -215,9 +215,9 @@ impl Node {
         self.0.context.state.adjust(|state| f(&mut state.machine.metered()))
     }
 
-    /// Bytes of a session's content as stored, by this node's applied state; 0 of none.
-    pub fn stored_bytes(&self, id: &SessionId) -> u64 {
-        self.0.context.state.view(|state, _, _| state.machine.stored_bytes(id))
+    /// About how many stored bytes the answer to a load has, by this node's applied state.
+    pub fn expected_bytes(&self, load: &Load) -> u64 {
+        self.0.context.state.view(|state, _, _| state.machine.expected_bytes(load))
     }
 
     /// Shows `f` this node's machine as of one instant, with the time that deadlines are measured by. It must be short: nothing is applied

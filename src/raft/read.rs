@@ -3,22 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 
 use super::adapter::state_machine::AppliedState;
-use super::byte_permit::{BytePermit, ReadBudget};
+use super::byte_permit::{BytePermit, ReadBudget, loaded_bytes};
 use super::confirm::Confirmer;
+use super::content::Wanted;
 use super::context::NodeContext;
 use crate::limits::LOADED_BYTES_MAX;
-use crate::machine::{Command, Effects, Entry, Machine, Plan, rows};
+use crate::machine::{Command, Effects, Entry, Machine, Plan};
 use crate::mutant::{self, Mutant};
-use crate::storage::state::{self, Pinned, Pinner};
-use crate::types::{
-    Blob, Consistency, List, ListPage, Listed, Load, Loaded, LoadedContent, LogId, Order, Refusal, RefusalKind, Revision,
-    SessionInfo,
-};
+use crate::storage::state::Pinner;
+use crate::types::{Consistency, List, ListPage, Listed, Load, Loaded, LogId, Order, Refusal, RefusalKind, Revision};
 
 /// When to read again after a refusal for want of room.
 const READ_RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -115,10 +112,7 @@ pub fn no_room() -> Refusal {
 /// A load whose content is still to be read, from what its view pinned (L19).
 struct Pending {
     revision: Revision,
-    info: SessionInfo,
-    tail: bool,
-    wants_head: bool,
-    pinned: Pinned,
+    wanted: Wanted,
     age: Age,
     reply: ReplyLoad,
 }
@@ -155,13 +149,14 @@ async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
             }
             let reply = content.reply;
             // Looked at before each: a batch of large sessions must not be in memory at once while nobody takes them.
-            if !budget.has_room_for(content.info.stored_bytes) {
+            if !budget.has_room_for(content.wanted.expected_bytes()) {
                 reply(Err(no_room()));
                 continue;
             }
-            match read_content(&content.pinned, content.wants_head, content.info) {
+            match content.wanted.read() {
+                // How much a part is, is known only now.
+                Ok(loaded @ Loaded::Suffix { .. }) if !budget.has_room_for(loaded_bytes(&loaded)) => reply(Err(no_room())),
                 Ok(loaded) => {
-                    let loaded = if content.tail { Loaded::Tail(loaded) } else { Loaded::Full(loaded) };
                     let permit = budget.charge_loaded(&loaded);
                     reply(Ok((content.revision, loaded, content.age, permit)));
                 }
@@ -184,27 +179,18 @@ fn answer_or_pin(context: &NodeContext, load: &Load, age: Age, reply: ReplyLoad)
     let planned = context.state.view(|state: &AppliedState, applied, pinner: &Pinner<'_>| {
         let revision = Revision(applied.map_or(0, |applied| applied.index));
         let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(context, state));
-        match local.as_ref().unwrap_or(&state.machine).plan(load) {
-            Plan::NotFound { tombstone } => Err((revision, Loaded::NotFound { tombstone })),
-            Plan::NotModified => Err((revision, Loaded::NotModified)),
-            Plan::Read { mut info, tail, chunks, head } => {
-                info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(cluster_now_ms(context, state)));
-                let created = info.create_revision;
-                let mut ranges = vec![(rows::CHUNKS, rows::chunk_key(created, chunks.start), rows::chunk_key(created, chunks.end))];
-                if head {
-                    let key = rows::head_key(created);
-                    ranges.push((rows::HEADS, key.clone(), after(&key)));
-                }
-                Ok((revision, info, tail, chunks.end - chunks.start, head, pinner.pin(&ranges)))
-            }
+        let mut plan = local.as_ref().unwrap_or(&state.machine).plan(load);
+        if let Plan::Read { info, .. } | Plan::Part { info, .. } = &mut plan {
+            info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(cluster_now_ms(context, state)));
         }
+        (revision, Wanted::of(plan, pinner))
     });
     match planned {
-        Err((revision, loaded)) => {
+        (revision, Err(loaded)) => {
             reply(Ok((revision, loaded, age, BytePermit::default())));
             None
         }
-        Ok((revision, info, tail, _, wants_head, pinned)) => Some(Pending { revision, info, tail, wants_head, pinned, age, reply }),
+        (revision, Ok(wanted)) => Some(Pending { revision, wanted, age, reply }),
     }
 }
 
@@ -220,31 +206,6 @@ fn at_local_time(context: &NodeContext, state: &AppliedState) -> Machine {
     let entry = Entry { stamp_ms: context.clocks.wall_ms(), command: Command::Sweep { limit: 0 } };
     machine.apply(LogId { index: applied.index + 1, ..applied }, &entry, &mut Effects::default());
     machine
-}
-
-/// The smallest key greater than `key`.
-fn after(key: &Bytes) -> Bytes {
-    let mut next = Vec::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.push(0);
-    next.into()
-}
-
-fn read_content(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<LoadedContent, state::Error> {
-    let mut chunks = Vec::new();
-    let mut head: Option<Blob> = None;
-    for (table, key, value) in pinned.read()? {
-        let undecodable = |error: rows::Error| state::Error::corrupt_row(table, key, error.to_string());
-        if table == rows::CHUNKS {
-            chunks.push(rows::decode_chunk(&value).map_err(undecodable)?);
-        } else {
-            head = Some(rows::decode_head(&value).map_err(undecodable)?);
-        }
-    }
-    if wants_head && head.is_none() {
-        return Err(state::Error::corrupt_row(rows::HEADS, rows::head_key(info.create_revision), "a session's head is missing"));
-    }
-    Ok(LoadedContent { info, chunks, head })
 }
 
 fn page(context: &NodeContext, list: &List, age_ms: Age) -> ListPage {

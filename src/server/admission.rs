@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn load(consistency: Consistency) -> Operation {
-        Operation::Load(Load { id: SessionId::new("s").expect("short"), have: None, consistency })
+        Operation::Load(Load { consistency, ..Load::whole(SessionId::new("s").expect("short")) })
     }
 
     fn follower() -> Situation {

@@ -167,12 +167,11 @@ mod tests {
     use super::super::auth::Caller;
     use super::super::call::{Answer, Answerer, Origin};
     use super::*;
-    use crate::types::{Consistency, Load, SessionId};
+    use crate::types::{Load, SessionId};
 
     fn call(deadline_ms: u64) -> (Box<Call>, mpsc::Receiver<Answer>) {
         let (sender, answers) = mpsc::channel(1);
-        let operation =
-            Operation::Load(Load { id: SessionId::new("s").expect("short"), have: None, consistency: Consistency::Linearizable });
+        let operation = Operation::Load(Load::whole(SessionId::new("s").expect("short")));
         let call = Call {
             operation,
             origin: Origin::Client,

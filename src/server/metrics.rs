@@ -45,7 +45,7 @@ pub fn quantile_us(spread: &Spread<u64>, q: f64) -> Option<u64> {
 }
 
 /// How an operation ended, in metrics.
-const RESULTS: [&str; 34] = [
+const RESULTS: [&str; 35] = [
     "saved",
     "appended",
     "wrong_form",
@@ -66,6 +66,7 @@ const RESULTS: [&str; 34] = [
     "not_modified",
     "tail",
     "full",
+    "suffix",
     "page",
     "relayed",
     "invalid",
@@ -430,6 +431,7 @@ pub fn result_name(result: &Result<Response, Refusal>) -> &'static str {
             Loaded::NotModified => "not_modified",
             Loaded::Tail(_) => "tail",
             Loaded::Full(_) => "full",
+            Loaded::Suffix { .. } => "suffix",
         },
         Ok(Response::Listed { .. }) => "page",
         Ok(Response::Relayed { .. }) => "relayed",

@@ -9,6 +9,7 @@ mod id;
 mod member;
 mod number;
 mod outcome;
+mod part;
 #[cfg(feature = "server")]
 mod planted;
 mod read;
@@ -27,6 +28,7 @@ pub use id::{
 pub use member::{Member, MemberChange, Members};
 pub use number::{OutOfRange, bounded};
 pub use outcome::{Appended, Outcome, Saved, Swept, TooLarge, Verdict};
+pub use part::Part;
 pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, Loaded, LoadedContent, Order, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};
 pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role};

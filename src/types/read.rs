@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Base, Blob, Chunk, Counters, Expected, Revision, SessionId, Version};
+use super::{Base, Blob, Chunk, Counters, Expected, Part, Revision, SessionId, Version};
 
 /// Which guarantee a read has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,8 +47,17 @@ pub struct Load {
     pub id: SessionId,
     /// The content that the reader has, to get only what is new.
     pub have: Option<ContentVersion>,
+    /// The part of it asked for. Of any but the whole, what the reader has only spares it an answer that says the same.
+    pub part: Part,
     /// The guarantee asked for.
     pub consistency: Consistency,
+}
+
+impl Load {
+    /// All of a session as it is now, for a reader who has nothing of it.
+    pub fn whole(id: SessionId) -> Self {
+        Self { id, have: None, part: Part::Whole, consistency: Consistency::Linearizable }
+    }
 }
 
 /// The order of a listing.
@@ -168,6 +177,13 @@ pub enum Loaded {
     Tail(LoadedContent),
     /// Everything.
     Full(LoadedContent),
+    /// The part that was asked for, in whole chunks: perhaps with items before and behind it.
+    Suffix {
+        /// The number of the chunks' first item; without chunks, of the first one asked for.
+        first_item: u64,
+        /// The metadata, and of the content what belongs to the part.
+        content: LoadedContent,
+    },
 }
 
 /// One line of a listing.

@@ -33,6 +33,9 @@ impl LoadFrames {
             Loaded::NotModified => (Message::NotModified(v1::Empty {}), None),
             Loaded::Tail(content) => (Message::Tail(info_to(&content.info)), Some(content)),
             Loaded::Full(content) => (Message::Full(info_to(&content.info)), Some(content)),
+            Loaded::Suffix { first_item, content } => {
+                (Message::Suffix(v1::Suffix { info: Some(info_to(&content.info)), first_item }), Some(content))
+            }
         };
         let mut blobs = content.map(pieces).unwrap_or_default();
         blobs.reverse();
@@ -259,6 +262,14 @@ impl LoadAssembler {
                     return Err(out_of_range("load.items", items, content.info.items, content.info.items));
                 }
                 Loaded::Full(content)
+            }
+            Message::Suffix(v1::Suffix { info, first_item }) => {
+                let content = self.content(info_from(required("load.suffix.info", info)?)?);
+                let (end, all) = (first_item.saturating_add(items), content.info.items);
+                if end > all {
+                    return Err(out_of_range("load.suffix.items", end, 0, all));
+                }
+                Loaded::Suffix { first_item, content }
             }
         };
         Ok(Assembled { revision: Revision(start.revision), loaded, age_ms: start.age_ms })

@@ -15,6 +15,7 @@ pub fn are_kept(dev: &Dev, dir: &Path) {
     a_depth_that_was_taken_is_exported_and_imported(dev, dir);
     a_session_that_is_not_there_has_an_exit_code(dev);
     sizes_are_the_users_bytes(dev);
+    parts_are_printed(dev);
     several_are_listed_and_deleted(dev);
     an_interrupted_import_says_how_many(dev);
 }
@@ -92,6 +93,32 @@ fn sizes_are_the_users_bytes(dev: &Dev) {
     assert!(listed.contains(" 6 B ") && listed.contains(" 0 B "), "{listed}");
     let (code, message) = ended(&dev.run(&["session", "put", "size/large"], &noise(20_000_000)));
     assert!(code == 2 && message.contains("of at most 16 MiB") && message.contains("bytes=20000000"), "{code} {message}");
+}
+
+fn parts_are_printed(dev: &Dev) {
+    dev.ok(&["session", "put", "part/t"], br#"{"messages":[0,1,2,3,4],"a":7}"#);
+    dev.ok(&["session", "put", "part/v"], b"hello");
+    for (args, text) in [
+        (&["--last", "2"][..], r#"{"messages":[3,4],"a":7}"#),
+        (&["--last", "9"], r#"{"messages":[0,1,2,3,4],"a":7}"#),
+        (&["--from", "1", "--limit", "2"], r#"{"messages":[1,2],"a":7}"#),
+        (&["--from", "3"], r#"{"messages":[3,4],"a":7}"#),
+        (&["--from", "5"], r#"{"messages":[],"a":7}"#),
+        (&["--head"], r#"{"messages":[],"a":7}"#),
+    ] {
+        let printed = dev.ok(&[&["session", "get", "part/t"], args].concat(), b"");
+        assert_eq!(String::from_utf8_lossy(&printed), format!("{text}\n"), "{args:?}");
+    }
+    assert_eq!(dev.ok(&["session", "get", "part/v", "--last", "2"], b""), b"hello");
+    let part = dev.ok(&["session", "get", "part/t", "--last", "2", "-o", "json"], b"");
+    let document: Value = serde_json::from_slice(&part).expect("JSON");
+    assert_eq!((&document["first_item"], &document["items"], &document["found"]), (&3.into(), &5.into(), &true.into()));
+    assert_eq!(document["state"], serde_json::json!({ "messages": [3, 4], "a": 7 }));
+    let (code, message) = ended(&dev.run(&["session", "import", "-"], &part));
+    assert!(
+        code == 1 && message.contains("it is a part of a session"),
+        "a part is not stored in the place of the whole: {message}"
+    );
 }
 
 /// Bytes that no compression makes less of.

@@ -64,7 +64,7 @@ fn a_timeout_of_nothing_or_beyond_the_limit_is_wrong_usage() {
 /// What others' habits type, and what is out of range: one look at the message says what to type instead.
 #[test]
 fn what_is_typed_wrong_is_answered_with_what_to_type() {
-    let cases: [(&[&str], &[&str]); 14] = [
+    let cases: [(&[&str], &[&str]); 18] = [
         (&["session", "put", "a", "b"], &["the content comes from stdin or --file", "nothing changed"]),
         (&["session", "cas", "a", "b", "--expect", "0"], &["the content comes from stdin or --file"]),
         (&["session", "put", ""], &["the id is empty", "--id="]),
@@ -77,6 +77,10 @@ fn what_is_typed_wrong_is_answered_with_what_to_type() {
         (&["session", "rm", "--prefix", ""], &["every session", "nothing was deleted"]),
         (&["session", "rm", "a", "b", "--expect", "1"], &["--expect"]),
         (&["session", "rm", "a", "--prefix", "b"], &["--prefix"]),
+        (&["session", "get", "a", "--last", "0"], &["--last", "must be a number of messages from 1 to 100000"]),
+        (&["session", "get", "a", "--from", "3", "--limit", "100001"], &["from 1 to 100000"]),
+        (&["session", "get", "a", "--limit", "3"], &["--from"]),
+        (&["session", "get", "a", "--last", "3", "--head"], &["--last", "--head"]),
         (&["get", "a"], &["did you mean `quorate session get`?"]),
         (&["set", "a"], &["did you mean `quorate session set`?"]),
     ];
@@ -102,7 +106,7 @@ fn the_empty_id_is_for_who_means_it() {
 fn help_names_the_limits_and_the_exit_codes() {
     for (command, parts) in [
         ("put", &["64 MiB", "16 MiB", "1024 bytes", "10 years"][..]),
-        ("get", &["Exit code 5", "--info", "--raw"]),
+        ("get", &["Exit code 5", "--info", "--raw", "--last", "--from", "--limit", "--head", "first_item"]),
         ("rm", &["nothing to delete", "exit code 0", "exit code 3", "--dry-run", "--rate"]),
         ("ls", &["--after", "--count", "ids"]),
         ("import", &["stdin", "64 sessions", "--if-absent"]),

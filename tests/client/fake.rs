@@ -67,6 +67,8 @@ struct State {
     applied: u64,
     kept_alive: u64,
     leader: Option<v1::Leader>,
+    /// Its release is one before parts of loads.
+    is_older: bool,
 }
 
 /// What all nodes share.
@@ -120,6 +122,11 @@ impl Cluster {
     /// From now on every other node names this one in its answers.
     pub fn elect(&self, node: &Node) {
         self.lock().leader = Some(v1::Leader { node: node.id, address: node.address() });
+    }
+
+    /// As nodes of a release before parts of loads: they pass over what they do not know in a message.
+    pub fn become_older(&self) {
+        self.lock().is_older = true;
     }
 
     pub fn kept_alive(&self) -> u64 {
@@ -226,6 +233,21 @@ impl State {
         let loaded = match self.machine.plan(load) {
             Plan::NotFound { tombstone } => Loaded::NotFound { tombstone },
             Plan::NotModified => Loaded::NotModified,
+            Plan::Part { info, mut walk, head } => {
+                let created = info.create_revision;
+                let row = |table, key: Bytes| self.rows.get(&(table, key)).expect("a row of content");
+                let mut chunks = VecDeque::new();
+                while let Some(n) = walk.next_chunk() {
+                    let chunk = rows::decode_chunk(row(rows::CHUNKS, rows::chunk_key(created, n))).expect("a chunk");
+                    match (walk.step(chunk.item_count).expect("no more items than the session"), walk.is_backwards()) {
+                        (false, _) => {}
+                        (true, true) => chunks.push_front(chunk),
+                        (true, false) => chunks.push_back(chunk),
+                    }
+                }
+                let head = head.then(|| rows::decode_head(row(rows::HEADS, rows::head_key(created))).expect("a head"));
+                Loaded::Suffix { first_item: walk.first_item(), content: LoadedContent { info, chunks: chunks.into(), head } }
+            }
             Plan::Read { info, tail, chunks, head } => {
                 let created = info.create_revision;
                 let row = |table, key: Bytes| self.rows.get(&(table, key)).expect("a row of content");
@@ -241,6 +263,7 @@ impl State {
             Loaded::NotModified => "not modified",
             Loaded::Tail(_) => "tail",
             Loaded::Full(_) => "full",
+            Loaded::Suffix { .. } => "suffix",
         });
         loaded
     }
@@ -421,7 +444,8 @@ impl Service {
                 vec![v1::submit_response::Answer::Outcome(wire::outcome_to(&outcome))]
             }
             v1::submit_request::Operation::Load(load) => {
-                let loaded = state.load(&wire::load_from(load).expect("a valid load"));
+                let part = load.part.filter(|_| !state.is_older);
+                let loaded = state.load(&wire::load_from(v1::LoadOperation { part, ..load }).expect("a valid load"));
                 wire::LoadFrames::new(state.revision(), loaded, None).map(v1::submit_response::Answer::Load).collect()
             }
             v1::submit_request::Operation::List(list) => {

@@ -4,6 +4,7 @@ mod calls;
 mod deltas;
 mod exactly_once;
 pub mod fake;
+mod parts;
 mod routing;
 
 use std::sync::{Arc, Mutex};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::types::{Applied, Consistency, Load, RefusalKind};
+use quorate::types::{Applied, Load, RefusalKind};
 use quorate::wire::{self, v1};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
@@ -45,7 +45,7 @@ async fn a_callers_own_deadline_is_answered_by_a_refusal_with_its_details() {
     let caller = cluster.caller(1).await;
     cluster.kill(2).await;
     cluster.kill(3).await;
-    let load = Load { id: session("a"), have: None, consistency: Consistency::Linearizable };
+    let load = Load::whole(session("a"));
     let load = submit(1, &[], v1::submit_request::Operation::Load(wire::load_to(&load)));
     // A timeout of its own that is longer does not count.
     for timeout_ms in [0, 0, 0, 60_000] {

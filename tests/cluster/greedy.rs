@@ -40,7 +40,7 @@ impl Greedy {
     async fn load(cluster: &Cluster, caller: &Caller, id: &str, times: u64) -> Self {
         let (requests, queue) = tokio::sync::mpsc::channel(times as usize);
         for tag in 0..times {
-            let load = Load { id: session(id), have: None, consistency: Consistency::Linearizable };
+            let load = Load::whole(session(id));
             let request = submit(tag, &caller.cluster_id, Operation::Load(wire::load_to(&load)));
             requests.try_send(request).expect("room for all");
         }

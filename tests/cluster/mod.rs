@@ -14,6 +14,7 @@ mod greedy;
 mod histories;
 mod members;
 mod numbers;
+mod parts;
 mod port;
 mod power_loss;
 mod quorum;

@@ -310,7 +310,7 @@ impl Caller {
 
     /// A load with a deadline in milliseconds.
     pub async fn load_within(&mut self, id: &str, consistency: Consistency, timeout_ms: u32) -> Result<Loaded, Refusal> {
-        let load = Load { id: session(id), have: None, consistency };
+        let load = Load { consistency, ..Load::whole(session(id)) };
         let operation = v1::submit_request::Operation::Load(wire::load_to(&load));
         let request = v1::SubmitRequest { timeout_ms, ..submit(1, &self.cluster_id, operation) };
         let refused = |status: tonic::Status| wire::refusal_from_status(&status);

@@ -431,7 +431,7 @@ impl World {
     /// The state up to renaming of log indexes, which only grow: two states that hash alike behave alike.
     fn hash(&self) -> u64 {
         let mut ranks = BTreeSet::new();
-        let load = Load { id: session(), have: None, consistency: Default::default() };
+        let load = Load::whole(session());
         let plan = self.lab.machine.plan(&load);
         if let Plan::Read { info, .. } = &plan {
             ranks.insert(info.create_revision);

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate::codec;
 use quorate::machine::{Command, Effects, Entry, Machine, Plan, allow_test_version, rows};
-use quorate::types::{Blob, Chunk, ClientId, Load, LogId, NodeId, Nonce, Outcome, Request, Sequence, SessionId, Verdict, Write};
+use quorate::types::{
+    Blob, Chunk, ClientId, Load, LogId, NodeId, Nonce, Outcome, Part, Request, Sequence, SessionId, Verdict, Write,
+};
 
 /// The rows a node would have on disk.
 pub type Rows = BTreeMap<(u8, Bytes), Bytes>;
@@ -130,10 +132,53 @@ impl Lab {
         for listed in self.machine.list("", None, 1000).0 {
             let chunks = self.content(&listed.id).expect("listed").0;
             assert_eq!(chunks.iter().map(|chunk| chunk.item_count).sum::<u64>(), listed.info.items);
+            for part in
+                [Part::Info, Part::Last(1), Part::Last(3), Part::From { item: 1, limit: 2 }, Part::From { item: 0, limit: 1 }]
+            {
+                self.check_part(&listed.id, part);
+            }
             let created = listed.info.create_revision.0.to_be_bytes();
             let stored = self.keys(rows::CHUNKS).filter(|key| key.starts_with(&created)).count();
             assert_eq!(stored, chunks.len(), "chunk rows beyond the session's own");
         }
+    }
+
+    /// A part of a live session, read as a node would: the number of its first item, its chunks, and how many rows were read for it.
+    pub fn part(&self, id: &SessionId, part: Part) -> (u64, Vec<Chunk>, usize) {
+        let load = Load { part, ..Load::whole(id.clone()) };
+        let Plan::Part { info, mut walk, head } = self.machine.plan(&load) else { panic!("a part of a live session") };
+        assert_eq!(head, part.has_head());
+        let (mut chunks, mut read) = (Vec::new(), 0);
+        while let Some(number) = walk.next_chunk() {
+            let row = self.rows.get(&(rows::CHUNKS, rows::chunk_key(info.create_revision, number))).expect("a chunk");
+            let chunk = rows::decode_chunk(row).expect("a chunk");
+            read += 1;
+            if walk.step(chunk.item_count).expect("no more items than the session") {
+                chunks.push(chunk);
+            }
+        }
+        assert!(walk.is_done(), "the walk ended early part={part:?}");
+        if walk.is_backwards() {
+            chunks.reverse();
+        }
+        (walk.first_item(), chunks, read)
+    }
+
+    /// A part has the chunks that hold its items, and no others.
+    fn check_part(&self, id: &SessionId, part: Part) {
+        let (all, _) = self.content(id).expect("live");
+        let wanted = part.items(all.iter().map(|chunk| chunk.item_count).sum());
+        let (mut next, mut first_item, mut expected) = (0, wanted.start, Vec::new());
+        for chunk in all {
+            let items = next..next + chunk.item_count;
+            next = items.end;
+            if items.start < wanted.end && wanted.start < items.end {
+                first_item = if expected.is_empty() { items.start } else { first_item };
+                expected.push(chunk);
+            }
+        }
+        let (first, chunks, _) = self.part(id, part);
+        assert_eq!((first, chunks), (first_item, expected), "{part:?}");
     }
 
     fn keys(&self, table: u8) -> impl Iterator<Item = &Bytes> {
@@ -142,7 +187,7 @@ impl Lab {
 
     /// The content of a live session, read as a node would.
     pub fn content(&self, id: &SessionId) -> Option<(Vec<Chunk>, Blob)> {
-        let load = Load { id: id.clone(), have: None, consistency: Default::default() };
+        let load = Load::whole(id.clone());
         let Plan::Read { info, chunks, .. } = self.machine.plan(&load) else {
             return None;
         };

@@ -20,7 +20,7 @@ use std::time::Duration;
 use quorate::machine::{Command, Plan};
 use quorate::types::{
     Addition, Appended, Attributes, Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Form, Load, OnConflict,
-    Outcome, Request, Require, Revision, Saved, Sequence, SessionInfo, Verdict, Version, Write,
+    Outcome, Part, Request, Require, Revision, Saved, Sequence, SessionInfo, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce};
@@ -146,10 +146,17 @@ impl Runner {
                 next_chunk: parts[3],
             }
         });
-        let load = Load { id: id(words["id"]), have, consistency: Default::default() };
+        let part = words.get("part").map_or(Part::Whole, |text| part(text));
+        let load = Load { have, part, ..Load::whole(id(words["id"])) };
         match self.lab.machine.plan(&load) {
             Plan::NotFound { tombstone } => format!("NotFound tombstone={tombstone}\n"),
             Plan::NotModified => "NotModified\n".to_owned(),
+            Plan::Part { info, head, .. } => {
+                let (first_item, chunks, read) = self.lab.part(&load.id, part);
+                let held: Vec<_> = chunks.iter().map(|chunk| chunk.item_count.to_string()).collect();
+                let held = held.join(",");
+                format!("Suffix {} first_item={first_item} items={held} read_chunks={read} read_head={head}\n", show_info(&info))
+            }
             Plan::Read { info, tail, chunks, head } => {
                 let (all, stored_head) = self.lab.content(&load.id).expect("live");
                 let held: Vec<_> = all.iter().map(|chunk| chunk.item_count.to_string()).collect();
@@ -172,6 +179,18 @@ impl Runner {
             writeln!(text, "{:?} {}", listed.id.as_str(), show_info(&listed.info)).expect("string");
         }
         text + &format!("more={more}\n")
+    }
+}
+
+/// `info`, `head`, `last/N`, `from/ITEM/LIMIT`.
+fn part(text: &str) -> Part {
+    let (name, rest) = text.split_once('/').unwrap_or((text, ""));
+    match (name, numbers(rest, '/').as_slice()) {
+        ("info", []) => Part::Info,
+        ("head", []) => Part::Head,
+        ("last", [last]) => Part::Last(*last),
+        ("from", [item, limit]) => Part::From { item: *item, limit: *limit },
+        _ => panic!("not a part: {text}"),
     }
 }
 

@@ -9,7 +9,7 @@ use quorate::client::{Client, Content, WriteOptions};
 use quorate::env::SystemClock;
 use quorate::testing::inline::SeededRandom;
 use quorate::tls::{Roots, Starts, TcpDial, TlsConnector};
-use quorate::types::{Consistency, Load, SessionId};
+use quorate::types::{Load, SessionId};
 use quorate::wire::v1::{SubmitRequest, SubmitResponse, sessions_client::SessionsClient, submit_request::Operation};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -229,7 +229,7 @@ async fn connect(cluster: &Cluster, port: u16) -> Result<SessionsClient<Channel>
 async fn hold(cluster: &Cluster, client: &mut SessionsClient<Channel>, number: u64) -> Result<Streaming<SubmitResponse>, Status> {
     let failed = |error: String| Status::unavailable(error);
     let id = SessionId::new(&large_id(number % WRITERS)).map_err(|error| failed(error.to_string()))?;
-    let load = Load { id, have: None, consistency: Consistency::Linearizable };
+    let load = Load::whole(id);
     let operation = Some(Operation::Load(quorate::wire::load_to(&load)));
     let mut request = Request::new(SubmitRequest { tag: 1, timeout_ms: 5_000, cluster_id: Bytes::new(), operation });
     let token = format!("Bearer {}", cluster.token(Tenant::Noisy));

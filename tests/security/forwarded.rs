@@ -1,7 +1,7 @@
 //! What a leader believes of a node that forwards: only that it is a member, never what a caller may do.
 
 use quorate::server::auth::hash_of;
-use quorate::types::{Consistency, Load, NodeId, SessionId};
+use quorate::types::{Load, NodeId, SessionId};
 use quorate::wire::peer::v1::{ForwardRequest, Route};
 use quorate::wire::v1::{RefusalReason, SubmitRequest, submit_request::Operation, submit_response::Answer};
 use tokio_stream::StreamExt as _;
@@ -11,7 +11,7 @@ use crate::security::pki::{Good, HOST};
 use crate::security::wire;
 
 fn load(tag: u64, id: &str, principal: &str) -> ForwardRequest {
-    let load = Load { id: SessionId::new(id).expect("short"), have: None, consistency: Consistency::Linearizable };
+    let load = Load::whole(SessionId::new(id).expect("short"));
     let operation = Some(Operation::Load(quorate::wire::load_to(&load)));
     let request = SubmitRequest { tag, timeout_ms: 60_000, cluster_id: Default::default(), operation };
     ForwardRequest { route: None, request: Some(request), principal: principal.to_owned(), ..Default::default() }

@@ -8,7 +8,7 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
 use protox::prost_reflect::DescriptorPool;
 use quorate::types::{
-    Blob, Change, ClientId, Consistency, Expected, Expiry, List, Load, Nonce, OnConflict, Request as Identity, Selector, Sequence,
+    Blob, Change, ClientId, Expected, Expiry, List, Load, Nonce, OnConflict, Part, Request as Identity, Selector, Sequence,
     SessionId, Watch, Write,
 };
 use quorate::wire::v1::{self, RefusalReason, SubmitRequest, SubmitResponse, submit_request::Operation, submit_response::Answer};
@@ -130,10 +130,12 @@ fn rows(cluster_id: &Bytes) -> Vec<Row> {
     }
     for prefix in ["a/", "b/"] {
         let id = SessionId::new(&format!("{prefix}matrix")).expect("short");
-        let load =
-            submit(Operation::Load(quorate::wire::load_to(&Load { id, have: None, consistency: Consistency::Linearizable })));
-        for path in ["/quorate.v1.Sessions/Submit", "/quorate.v1.Sessions/Load"] {
-            rows.push(row(path, "load", Need::ScopeFor("read", prefix), &load));
+        let parts = [("load", Part::Whole), ("info", Part::Info), ("head", Part::Head), ("last", Part::Last(20))];
+        for (what, part) in parts {
+            let load = submit(Operation::Load(quorate::wire::load_to(&Load { part, ..Load::whole(id.clone()) })));
+            for path in ["/quorate.v1.Sessions/Submit", "/quorate.v1.Sessions/Load"] {
+                rows.push(row(path, what, Need::ScopeFor("read", prefix), &load));
+            }
         }
     }
     for prefix in ["a/", "b/", ""] {

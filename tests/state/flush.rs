@@ -31,6 +31,7 @@ fn a_read_merges_unflushed_over_frozen_over_the_file() {
     rig.apply(3, &[(1, "a", Some(b"3")), (1, "d", None), (1, "", Some(b"3"))]);
 
     let model = rig.check();
+    rig.check_by_key();
     let want = [((1, ""), "3"), ((1, "a"), "3"), ((1, "b"), "2"), ((1, "c"), "1"), ((2, "a"), "1")];
     assert_eq!(model, want.map(|((table, key), value)| ((table, bytes(key)), bytes(value))).into());
     let pinned = rig.state.view(|_, _, pinner| pinner.pin(&[(1, bytes("b"), bytes("d")), (2, bytes(""), bytes("a"))]));
@@ -38,6 +39,9 @@ fn a_read_merges_unflushed_over_frozen_over_the_file() {
     let keys = [(1, bytes("d")), (1, bytes("a")), (1, bytes("c")), (9, bytes("a"))];
     let pinned = rig.state.view(|_, _, pinner| pinner.pin_keys(&keys));
     assert_eq!(pinned.read().unwrap(), [(1, bytes("a"), bytes("3")), (1, bytes("c"), bytes("1"))]);
+    let pinned = pinned.by_key();
+    let found = keys.map(|(table, key)| pinned.get(table, &key).unwrap());
+    assert_eq!(found, [None, Some(bytes("3")), Some(bytes("1")), None], "a deleted row is none, wherever its value lies");
     let pinned = rig.state.view(|_, _, pinner| pinner.pin(&[(1, bytes("z"), bytes("a"))]));
     assert_eq!(pinned.read().unwrap(), [], "an inverted range is empty");
 }
@@ -58,6 +62,7 @@ fn values_of_any_size_and_keys_that_are_prefixes_survive_reopening_and_replacing
         want = rig.check();
     }
     let rig = Rig::open(dir.path()).unwrap();
+    rig.check_by_key();
     assert_eq!(rig.check(), want);
     let live: usize = want.iter().map(|((_, key), value)| key.len() + value.len()).sum();
     let counted = rig.state.bytes().live_bytes as usize;

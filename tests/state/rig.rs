@@ -219,6 +219,17 @@ impl Rig {
         model
     }
 
+    /// The same one by one; and of each the next possible key, which mostly is not there.
+    pub fn check_by_key(&self) {
+        let (model, _, pinned) = self.pin_all();
+        let pinned = pinned.by_key();
+        for ((table, key), value) in &model {
+            assert_eq!(pinned.get(*table, key).unwrap().as_ref(), Some(value), "table={table} key={key:?}");
+            let next = bytes([key, &[0][..]].concat());
+            assert_eq!(pinned.get(*table, &next).unwrap(), model.get(&(*table, next)).cloned(), "table={table} after {key:?}");
+        }
+    }
+
     pub fn receive(&self, frames: &[Bytes], applied: LogId) -> Result<Received<Model>, Error> {
         let mut receiver = self.state.receive()?;
         frames.iter().try_for_each(|frame| receiver.frame(frame))?;

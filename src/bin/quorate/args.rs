@@ -230,7 +230,10 @@ Exit codes: 0 saved; 2 wrong usage; 3 conflict: the version is another one, noth
 says whether anything changed.";
 
 const GET_HELP: &str =
-    "Exit code 5: there is no such session; `-o json` prints {\"found\":false,..}. --info needs a token with the scope list.
+    "Exit code 5: there is no such session; `-o json` prints {\"found\":false,..}.
+
+--last, --from and --head read little of a large session: the messages that are printed, in whole chunks, and no others. Messages are numbered \
+from 0, the oldest; `-o json` says by first_item where the printed ones begin, and by items how many there are. A plain value is printed whole.
 
 Exit codes: 0 printed; 2 wrong usage; 4 unavailable; 5 there is no such session; 1 anything else.";
 
@@ -340,9 +343,8 @@ pub struct Get {
     /// raw: the content alone, a plain value byte for byte; json: with its version and revisions
     #[arg(short, long, value_enum, default_value_t)]
     pub output: GetOutput,
-    /// Version, sizes and times, without the content
-    #[arg(long)]
-    pub info: bool,
+    #[command(flatten)]
+    pub part: session::Part,
     /// Print to a terminal also what it would obey: control characters, bytes that are no text
     #[arg(long)]
     pub raw: bool,

@@ -308,7 +308,7 @@ impl Operation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ClientId, Consistency, ContentVersion, Expected, Revision, Sequence, Version};
+    use crate::types::{ClientId, ContentVersion, Expected, Revision, Sequence, Version};
 
     const NONCE: Nonce = Nonce([1; 16]);
     const CLUSTER: [u8; 16] = [7; 16];
@@ -352,7 +352,7 @@ mod tests {
         let mut window = RequestWindow::new(NONCE);
         window.learn(ClusterId::from_slice(&CLUSTER).expect("an id"));
         let have = ContentVersion { create_revision: Revision(1), version: Version(1), items: 0, next_chunk: 0 };
-        let load = Load { id: SessionId::new("s").expect("valid"), have: Some(have), consistency: Consistency::Linearizable };
+        let load = Load { have: Some(have), ..Load::whole(SessionId::new("s").expect("valid")) };
         let (reply, _answer) = oneshot::channel();
         let mut operation = operation(Body::Load { load, cluster: Some(other), assembler: Box::default(), reply });
         let request = operation.attempt(1, Via::Alone(0), &window, Duration::from_secs(9)).expect("sent");

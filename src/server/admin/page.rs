@@ -151,7 +151,7 @@ async fn session(State(context): State<Context>, headers: HeaderMap, body: Bytes
     let id = question.get("id").and_then(Value::as_str).ok_or_else(|| Refusal::invalid("the question names no id"))?;
     let id = SessionId::new(id).map_err(|error| Refusal::invalid(error.to_string()))?;
     let from = question.get("from").and_then(Value::as_u64);
-    let load = Load { id: id.clone(), have: None, consistency: consistency(&question) };
+    let load = Load { consistency: consistency(&question), ..Load::whole(id.clone()) };
     let frames = ask(&context, caller, v1::submit_request::Operation::Load(wire::load_to(&load))).await?;
     let mut assembler = wire::LoadAssembler::default();
     for answer in frames {

@@ -18,7 +18,7 @@ use crate::server::metrics::{self, Metrics, Wire};
 use crate::server::readers::{Readers, Whose};
 use crate::server::shares::Share;
 use crate::server::slow::{Slow, Timing};
-use crate::types::{Load, Refusal};
+use crate::types::Refusal;
 
 /// The calls of a node, from admission to answer. Cheap to clone.
 #[derive(Clone)]
@@ -129,9 +129,8 @@ impl Calls {
         connection: Option<&Arc<AtomicU64>>,
     ) -> Result<(), Refusal> {
         let budget = self.node().loaded();
-        // By this node's applied state. The answer to a caller that knows a version may be small.
         let expected_bytes = || match operation {
-            Operation::Load(Load { id, have: None, .. }) => self.node().stored_bytes(id),
+            Operation::Load(load) => self.node().expected_bytes(load),
             _ => 0,
         };
         whose(share, connection).admit(budget, expected_bytes)?;

@@ -232,6 +232,15 @@ impl Overlay {
         self.bytes -= rows.set(Key::new(key), cell, key_bytes);
     }
 
+    fn get(&self, table: u8, key: &Bytes) -> Option<&Option<Bytes>> {
+        let key = Key::new(key.clone());
+        let cell = match self.tables.get(&table)? {
+            Cells::Ordered(rows) => rows.get(&key),
+            Cells::Hashed(rows) => rows.get(&key),
+        };
+        cell.map(|cell| &cell.value)
+    }
+
     fn range(&self, span: &Span) -> impl Iterator<Item = ((u8, &Bytes), &Option<Bytes>)> {
         let table = span.table;
         let rows = self.tables.get(&table).map_or_else(Vec::new, |rows| rows.range(span));
@@ -346,11 +355,22 @@ impl Pinned {
     /// A row that is not there is simply missing. Errors: [`Error::Corrupt`] and [`Error::Io`], which the whole state then ends with;
     /// [`Error::Superseded`]: take a new view. Nothing was changed.
     pub fn read(&self) -> Result<Vec<Found>, Error> {
-        self.merged().inspect_err(|error| {
+        self.noted(self.merged())
+    }
+
+    /// After an error that is final, the whole state ends.
+    fn noted<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        result.inspect_err(|error| {
             if error.is_final() {
                 self.fault.fail(error.clone());
             }
         })
+    }
+
+    /// To look rows up one by one, for a caller who learns from each whether it needs the next.
+    pub fn by_key(mut self) -> PinnedByKey {
+        self.recent.sort_unstable_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+        PinnedByKey(self)
     }
 
     fn merged(&self) -> Result<Vec<Found>, Error> {
@@ -371,6 +391,26 @@ impl Pinned {
             }
         }
         Ok(rows.into_iter().filter_map(|((table, key), value)| Some((table, key, value?))).collect())
+    }
+}
+
+/// Rows of one instant, looked up one by one.
+pub struct PinnedByKey(Pinned);
+
+impl PinnedByKey {
+    /// The value of a row that was pinned; `None`: it is not there. May wait for the disk, and errors, as [`Pinned::read`].
+    pub fn get(&self, table: u8, key: &Bytes) -> Result<Option<Bytes>, Error> {
+        let Self(pinned) = self;
+        let is_pinned = pinned.spans.iter().any(|span| span.table == table && (&span.from..&span.until).contains(&key));
+        assert!(is_pinned, "a row was looked up that is not pinned table={table}");
+        if let Ok(at) = pinned.recent.binary_search_by(|row| (row.0, &row.1).cmp(&(table, key))) {
+            return Ok(pinned.recent[at].2.clone());
+        }
+        if let Some(value) = pinned.frozen.as_ref().and_then(|frozen| frozen.overlay.get(table, key)) {
+            return Ok(value.clone());
+        }
+        let found = Scan::range(&pinned.base, table, key, &[key, &[0][..]].concat()).next().transpose();
+        Ok(pinned.noted(found)?.map(|(.., value)| value))
     }
 }
 

@@ -39,7 +39,7 @@ pub use create::create;
 pub use error::Error;
 pub use fault::Done;
 pub use install::{LogSynced, Received, Receiver, receive_in};
-pub use layers::{Batch, Pinned, Pinner};
+pub use layers::{Batch, Pinned, PinnedByKey, Pinner};
 pub use rows::Rows;
 pub(super) use snapshot::Decoder;
 pub use snapshot::Snapshot;

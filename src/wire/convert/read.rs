@@ -3,7 +3,9 @@
 use super::super::v1;
 use super::{counters, in_range, out_of_range, required, session_id, unknown_value};
 use crate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX};
-use crate::types::{Consistency, ContentVersion, List, ListPage, Listed, Load, Order, Refusal, Revision, SessionInfo, Version};
+use crate::types::{
+    Consistency, ContentVersion, List, ListPage, Listed, Load, Order, Part, Refusal, Revision, SessionInfo, Version,
+};
 
 /// Unspecified is `Linearizable`, the stronger one.
 fn consistency_from(value: i32) -> Result<Consistency, Refusal> {
@@ -31,8 +33,34 @@ pub fn load_from(load: v1::LoadOperation) -> Result<Load, Refusal> {
             items: have.items,
             next_chunk: have.next_chunk,
         }),
+        part: part_from(load.part)?,
         consistency: consistency_from(load.consistency)?,
     })
+}
+
+/// A part that says nothing is the whole: so says a later release that names one we do not know, and cuts what it gets.
+fn part_from(part: Option<v1::Part>) -> Result<Part, Refusal> {
+    use v1::part::Part as Message;
+    let part = match part.and_then(|part| part.part) {
+        None => Part::Whole,
+        Some(Message::Info(_)) => Part::Info,
+        Some(Message::Head(_)) => Part::Head,
+        Some(Message::Last(last)) => Part::Last(last),
+        Some(Message::From(v1::part::From { item, limit })) => Part::From { item, limit },
+    };
+    part.bounded().map_err(Refusal::invalid)
+}
+
+fn part_to(part: Part) -> Option<v1::Part> {
+    use v1::part::Part as Message;
+    let part = match part {
+        Part::Whole => return None,
+        Part::Info => Message::Info(v1::Empty {}),
+        Part::Head => Message::Head(v1::Empty {}),
+        Part::Last(last) => Message::Last(last),
+        Part::From { item, limit } => Message::From(v1::part::From { item, limit }),
+    };
+    Some(v1::Part { part: Some(part) })
 }
 
 /// The message of a load.
@@ -46,6 +74,7 @@ pub fn load_to(load: &Load) -> v1::LoadOperation {
             next_chunk: have.next_chunk,
         }),
         consistency: consistency_to(load.consistency),
+        part: part_to(load.part),
     }
 }
 

@@ -153,7 +153,18 @@ fn loaded() -> impl Strategy<Value = Loaded> {
         Loaded::Full(LoadedContent { info, chunks, head: Some(head) })
     });
     let not_found = any::<u64>().prop_map(|version| Loaded::NotFound { tombstone: Version(version) });
-    prop_oneof![not_found, Just(Loaded::NotModified), tail, full]
+    let suffix =
+        (info(), chunks(), proptest::option::of(blob()), 0..=u64::MAX >> 1).prop_map(|(mut info, chunks, head, first_item)| {
+            info.items = chunks.iter().map(|chunk| chunk.item_count).fold(first_item, u64::saturating_add);
+            Loaded::Suffix { first_item, content: LoadedContent { info, chunks, head } }
+        });
+    prop_oneof![not_found, Just(Loaded::NotModified), tail, full, suffix]
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let items = 1..=crate::limits::SESSION_ITEMS_MAX;
+    let from = (any::<u64>(), items.clone()).prop_map(|(item, limit)| Part::From { item, limit });
+    prop_oneof![Just(Part::Whole), Just(Part::Info), Just(Part::Head), items.prop_map(Part::Last), from]
 }
 
 fn verdict() -> impl Strategy<Value = Verdict> {
@@ -228,7 +239,7 @@ proptest! {
     fn every_load_survives_its_frames(revision: u64, loaded in loaded(), age_ms: Option<u64>) {
         let assembled = assemble(LoadFrames::new(Revision(revision), loaded.clone(), age_ms));
         let damaged = match &loaded {
-            Loaded::Tail(content) | Loaded::Full(content) => {
+            Loaded::Tail(content) | Loaded::Full(content) | Loaded::Suffix { content, .. } => {
                 content.chunks.iter().map(|chunk| &chunk.blob).chain(&content.head).any(|blob| !blob.is_intact())
             }
             _ => false,
@@ -238,12 +249,12 @@ proptest! {
     }
 
     #[test]
-    fn every_read_survives_the_wire(id in id(), have: Option<[u64; 4]>, stale: bool, limit in 1..=LIST_PAGE_MAX, info in info()) {
+    fn every_read_survives_the_wire(id in id(), have: Option<[u64; 4]>, part in part(), stale: bool, limit in 1..=LIST_PAGE_MAX, info in info()) {
         let consistency = if stale { Consistency::Stale } else { Consistency::Linearizable };
         let have = have.map(|[create, version, items, next_chunk]| ContentVersion {
             create_revision: Revision(create), version: Version(version), items, next_chunk,
         });
-        let load = Load { id: id.clone(), have, consistency };
+        let load = Load { id: id.clone(), have, part, consistency };
         prop_assert_eq!(load_from(load_to(&load)), Ok(load));
         let order = if limit % 2 == 0 { Order::Ids } else { Order::Recent { after: have.map(|have| have.create_revision) } };
         let list = List { prefix: id.as_str().to_owned(), after: Some(id.clone()), limit, consistency, order };

@@ -347,10 +347,49 @@ pub mod write_operation {
 pub struct LoadOperation {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// Answered by `not_modified` if it is what is stored, else by `tail` if its items are a prefix of what is stored; of a `part`, only
+    /// the former: that compares `create_revision` and `version` alone.
     #[prost(message, optional, tag = "2")]
     pub have: ::core::option::Option<Have>,
     #[prost(enumeration = "Consistency", tag = "3")]
     pub consistency: i32,
+    /// Absent, or without one of its fields: everything. A node of a release before it ignores it and answers by `full`, or, to a reader
+    /// that has something, by `tail`: take what you asked for out of it, and ask again without `have` where the tail does not hold it.
+    #[prost(message, optional, tag = "4")]
+    pub part: ::core::option::Option<Part>,
+}
+/// A part of a session. Items are counted from 0, the oldest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Part {
+    #[prost(oneof = "part::Part", tags = "1, 2, 3, 4")]
+    pub part: ::core::option::Option<part::Part>,
+}
+/// Nested message and enum types in `Part`.
+pub mod part {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct From {
+        /// The number of the first. Behind the last one there are none, which is no error.
+        #[prost(uint64, tag = "1")]
+        pub item: u64,
+        /// At most so many, 1 to 100 000.
+        #[prost(uint64, tag = "2")]
+        pub limit: u64,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        /// The metadata alone.
+        #[prost(message, tag = "1")]
+        Info(super::Empty),
+        /// The metadata and the head.
+        #[prost(message, tag = "2")]
+        Head(super::Empty),
+        /// The head and the last so many items, 1 to 100 000; all, if there are fewer.
+        #[prost(uint64, tag = "3")]
+        Last(u64),
+        /// The head and some items.
+        #[prost(message, tag = "4")]
+        From(From),
+    }
 }
 /// What the reader knows already.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -429,7 +468,7 @@ pub struct LoadStart {
     /// For a stale read: everything acknowledged so long before is in it. Absent: that is unknown.
     #[prost(uint64, optional, tag = "6")]
     pub age_ms: ::core::option::Option<u64>,
-    #[prost(oneof = "load_start::Loaded", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "load_start::Loaded", tags = "2, 3, 4, 5, 7")]
     pub loaded: ::core::option::Option<load_start::Loaded>,
 }
 /// Nested message and enum types in `LoadStart`.
@@ -441,11 +480,26 @@ pub mod load_start {
         NotFound(u64),
         #[prost(message, tag = "3")]
         NotModified(super::Empty),
+        /// Pieces of chunks from number `have.next_chunk` on, and of the head if it changed since.
         #[prost(message, tag = "4")]
         Tail(super::SessionInfo),
+        /// Pieces of all chunks and the head.
         #[prost(message, tag = "5")]
         Full(super::SessionInfo),
+        /// The part that was asked for.
+        #[prost(message, tag = "7")]
+        Suffix(super::Suffix),
     }
+}
+/// A part of a session: pieces of the chunks that hold its items, and of the head unless `info` was asked for. Chunks come whole: the items
+/// before and behind the ones asked for are the reader's to cut off.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Suffix {
+    #[prost(message, optional, tag = "1")]
+    pub info: ::core::option::Option<SessionInfo>,
+    /// The number of the first item of the first chunk; without chunks, of the first item asked for.
+    #[prost(uint64, tag = "2")]
+    pub first_item: u64,
 }
 /// A piece that names `chunk` or `head` begins it; one that names neither continues the blob begun last.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,7 +5,7 @@ use std::io::Write;
 use quorate::client::Session;
 use quorate::limits::LIST_PAGE_MAX;
 use quorate::offline::{Error, StoppedNode};
-use quorate::types::{Consistency, Load, Revision};
+use quorate::types::{Load, Revision};
 use serde_json::{Value, json};
 
 use crate::args;
@@ -95,7 +95,7 @@ fn export(args: &args::OfflineExport) -> Result<(), Failure> {
     loop {
         let (sessions, more) = offline.list(&args.prefix, after.as_deref(), LIST_PAGE_MAX);
         for listed in &sessions {
-            let load = Load { id: listed.id.clone(), have: None, consistency: Consistency::Stale };
+            let load = Load::whole(listed.id.clone());
             let Some(content) = offline.load(load).map_err(failure)? else { continue };
             let session = match Session::from_stored(content, revision) {
                 Ok(session) => session,

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use quorate::client::{Content, Session};
-use quorate::types::Counters;
+use quorate::types::{Counters, Revision, SessionInfo};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -18,12 +18,17 @@ use super::print::info_json;
 
 /// One line, without its end. Whatever was stored can be written so, and comes back from [`Document`] as it was.
 pub fn session_json(id: &str, session: &Session) -> String {
-    let mut document = info_json(&session.info);
+    content_json(id, &session.info, session.revision, &session.content)
+}
+
+/// One line of a session's metadata and some of its content.
+pub fn content_json(id: &str, info: &SessionInfo, revision: Revision, content: &Content) -> String {
+    let mut document = info_json(info);
     document.insert("id".into(), json!(id));
-    document.insert("revision".into(), json!(session.revision.0));
+    document.insert("revision".into(), json!(revision.0));
     let mut line = Value::Object(document).to_string();
     line.pop();
-    for (key, value) in parts(&session.content) {
+    for (key, value) in parts(content) {
         line += &format!(",\"{key}\":");
         line += &value;
     }
@@ -112,6 +117,9 @@ impl<'t> Document<'t> {
 
     /// The content to store.
     pub fn content(&self) -> Result<Content, String> {
+        if self.0.contains_key("first_item") {
+            return Err("it is a part of a session, as `session get` prints it with --last, --from or --head".into());
+        }
         if let Some(transcript) = self.0.get("transcript") {
             return exact(transcript).ok_or_else(|| "its transcript is not one of messages, head and counters".into());
         }

@@ -14,9 +14,9 @@ use std::io::{IsTerminal as _, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use quorate::client::{Builder, Client, Content, LoadOptions, Tls, WriteOptions};
+use quorate::client::{Builder, Client, Content, PartOptions, PartRead, Tls, WriteOptions};
 use quorate::limits::{LIST_PAGE_MAX, MIB, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
-use quorate::types::{Consistency, Expected, Expiry, List, ListPage, Listed, Order, SessionId, Version};
+use quorate::types::{Expected, Expiry, List, ListPage, Order, SessionId, Version};
 use serde_json::json;
 
 use crate::args::{self, GetOutput};
@@ -69,18 +69,9 @@ async fn get(args: args::Get) -> Result<(), Failure> {
 }
 
 async fn get_from(client: &Client, id: &str, args: &args::Get) -> Result<(), Failure> {
-    let consistency = stale::consistency(args.stale);
-    let (found, age) = if args.info {
-        let (listed, age) = info(client, id, consistency).await?;
-        (listed.map(|listed| Ok(print::info(&listed, args.output))), age)
-    } else {
-        let read = client.load_with(id, LoadOptions { consistency }).await.map_err(read_failure)?;
-        let session = read.session.map(|session| match args.output {
-            GetOutput::Json => Ok((print::found_json(id, &session) + "\n").into_bytes()),
-            GetOutput::Raw => print::raw(&session),
-        });
-        (session, read.age)
-    };
+    let options = PartOptions { consistency: stale::consistency(args.stale), have: None };
+    let PartRead { part, age, .. } = client.load_part_with(id, args.part.asked(), options).await.map_err(read_failure)?;
+    let found = part.map(|part| print::part(id, args.part.asked(), &part, args.output));
     if args.stale {
         stale::tell(age);
     }
@@ -101,15 +92,6 @@ async fn get_from(client: &Client, id: &str, args: &args::Get) -> Result<(), Fai
 /// There is no such session: of a read that asked for it.
 fn missing(id: &str) -> Failure {
     Failure { code: Code::NotFound, message: format!("there is no such session id={}", output::printable(id)) }
-}
-
-/// A session's metadata, and how old it may be.
-async fn info(client: &Client, id: &str, consistency: Consistency) -> Result<(Option<Listed>, Option<Duration>), Failure> {
-    // In order of ids, the prefix itself comes first.
-    let list = List { prefix: id.to_owned(), after: None, limit: 1, consistency, order: Order::Ids };
-    let page = client.list(list).await.map_err(read_failure)?;
-    let listed = page.sessions.into_iter().find(|listed| listed.id.as_str() == id);
-    Ok((listed, page.age_ms.map(Duration::from_millis)))
 }
 
 /// Pages through the listing; each page is of one instant, the whole of several.

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 
-use quorate::client::{Content, Session, Written};
+use quorate::client::{Content, Part, SessionPart, Written};
 use quorate::types::{Listed, SessionInfo};
 use serde_json::{Value, json};
 
-use super::exact::session_json;
+use super::exact::content_json;
 use crate::args::{GetOutput, LsOutput, Output};
 use crate::failure::Failure;
 use crate::output;
@@ -116,20 +116,31 @@ pub fn info_json(info: &SessionInfo) -> serde_json::Map<String, Value> {
     }
 }
 
-/// Like a line of an export, and that there is one.
-pub fn found_json(id: &str, session: &Session) -> String {
-    session_json(id, session).replacen('{', "{\"found\":true,", 1)
+/// The part of a session that was asked for. Errors: as [`raw`].
+pub fn part(id: &str, asked: Part, part: &SessionPart, how: GetOutput) -> Result<Vec<u8>, Failure> {
+    match (&part.content, how) {
+        (None, how) => Ok(info(id, &part.info, how)),
+        (Some(content), GetOutput::Raw) => raw(content),
+        (Some(content), GetOutput::Json) => {
+            // Like a line of an export, and that there is one. Where it is not all of it, `first_item` says so, and no import takes it.
+            let begin = match asked {
+                Part::Whole => "{\"found\":true,".to_owned(),
+                _ => format!("{{\"found\":true,\"first_item\":{},", part.first_item),
+            };
+            Ok((content_json(id, &part.info, part.revision, content).replacen('{', &begin, 1) + "\n").into_bytes())
+        }
+    }
 }
 
 /// A session's metadata, without its content.
-pub fn info(listed: &Listed, how: GetOutput) -> Vec<u8> {
-    let mut document = info_json(&listed.info);
+fn info(id: &str, info: &SessionInfo, how: GetOutput) -> Vec<u8> {
+    let mut document = info_json(info);
     if how == GetOutput::Json {
         document.insert("found".into(), json!(true));
-        document.insert("id".into(), json!(listed.id.as_str()));
+        document.insert("id".into(), json!(id));
         return format!("{}\n", Value::Object(document)).into_bytes();
     }
-    let mut text = format!("{:<16} {}\n", "id", output::printable(listed.id.as_str()));
+    let mut text = format!("{:<16} {}\n", "id", output::printable(id));
     for (name, value) in &document {
         let value = match value.as_u64().filter(|_| name.ends_with("_ms")) {
             Some(ms) => output::time(ms),
@@ -143,12 +154,12 @@ pub fn info(listed: &Listed, how: GetOutput) -> Vec<u8> {
 }
 
 /// A plain value byte for byte; a line end is added only for people's eyes. Errors: a transcript that another program broke.
-pub fn raw(session: &Session) -> Result<Vec<u8>, Failure> {
-    let mut content = session.content.to_json().map_err(|error| {
+fn raw(stored: &Content) -> Result<Vec<u8>, Failure> {
+    let mut content = stored.to_json().map_err(|error| {
         let text = "the session was stored by a program that packs transcripts otherwise, and can't be printed as JSON";
         Failure::failed(format!("{text}: {error}; `-o json` shows its parts"))
     })?;
-    let is_value = matches!(session.content, Content::Value(_));
+    let is_value = matches!(stored, Content::Value(_));
     if (!is_value || std::io::stdout().is_terminal()) && content.last() != Some(&b'\n') {
         content.push(b'\n');
     }

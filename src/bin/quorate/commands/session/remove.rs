@@ -1,12 +1,12 @@
 //! `quorate session rm`: one session, several, or all of a prefix.
 
-use quorate::client::{Client, Error, Written};
+use quorate::client::{Client, Error, Part, Written};
 use quorate::limits::LIST_PAGE_MAX;
 use quorate::types::{Consistency, List, Order, SessionId};
 use serde_json::json;
 
 use super::many::{Ended, Interrupted, Many};
-use super::{close, connect, expected, info, is_interrupted, print, read_failure, read_id, write_failure};
+use super::{close, connect, expected, is_interrupted, print, read_failure, read_id, write_failure};
 use crate::args::{self, Output};
 use crate::failure::{Code, Failure};
 use crate::output;
@@ -78,7 +78,7 @@ impl<'a> Pages<'a> {
 async fn would_delete(client: &Client, ids: &[String], args: &args::Rm) -> Result<(), Failure> {
     let mut found = Vec::new();
     for id in ids {
-        if info(client, id, Consistency::Linearizable).await?.0.is_some() {
+        if client.load_part(id, Part::Info).await.map_err(read_failure)?.is_some() {
             found.push(id.clone());
         }
     }
