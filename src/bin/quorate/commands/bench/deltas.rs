@@ -52,6 +52,7 @@ impl Bench {
             let bytes = self.warm_load(&gauge).await?;
             row.check("bytes of a warm load of 4 MB, both ways", bytes <= WARM_LOAD_BYTES_MAX, format!("{bytes:.0} (limit 300)"));
             row.details.insert("warm_load_bytes".into(), json!(bytes));
+            self.last_messages(&gauge, &mut row).await?;
         }
         for (what, port_ms, is_port) in
             [("typed API", 0.0, false), ("Bob's port", PORT_MS_PER_MB * SESSION_BYTES as f64 / 1e6, true)]
@@ -74,7 +75,7 @@ impl Bench {
         Ok(())
     }
 
-    async fn counters(&self, gauge: &Gauge) -> Result<Counters, Failure> {
+    pub(super) async fn counters(&self, gauge: &Gauge) -> Result<Counters, Failure> {
         gauge.read().await.counters.ok_or_else(|| Failure::failed("a node does not answer over HTTP, so bytes can't be counted"))
     }
 
@@ -160,7 +161,7 @@ impl Bench {
 }
 
 /// Two messages of so many bytes together; as JSON, or as bare bytes.
-fn turn(corpus: &Corpus, rng: &mut Rng, bytes: usize, is_json: bool) -> Turn {
+pub(super) fn turn(corpus: &Corpus, rng: &mut Rng, bytes: usize, is_json: bool) -> Turn {
     let messages = [bytes / 8, bytes - bytes / 8].into_iter().map(|bytes| match is_json {
         true => quorate::testing::load::message("assistant", &corpus.cut(rng, bytes.saturating_sub(35))),
         false => corpus.cut(rng, bytes),

@@ -7,6 +7,7 @@ mod cluster;
 mod deltas;
 mod gaps;
 mod gauge;
+mod parts;
 mod progress;
 mod report;
 mod work;
