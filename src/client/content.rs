@@ -140,6 +140,17 @@ pub struct LoadOptions {
     pub consistency: Consistency,
 }
 
+/// How to copy a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// Only so many items, the oldest, at most 100 000; `None`, or fewer than that in the session: all. A plain value is copied whole.
+    pub first_items: Option<u64>,
+    /// Whether the counters go on from where they are; they begin at 0 otherwise.
+    pub with_counters: bool,
+    /// When the copy is to expire; never, by default.
+    pub expiry: Expiry,
+}
+
 /// How to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteOptions {

@@ -28,6 +28,7 @@ mod config;
 mod content;
 mod credentials;
 mod driver;
+mod edits;
 mod error;
 mod failures;
 mod handle;
@@ -52,7 +53,9 @@ pub use append::{AppendOptions, Appended};
 pub use builder::Builder;
 #[doc(hidden)]
 pub use clients::{ClientFilter, Clients, Dropped, OpenedClient, TokenClients};
-pub use content::{Content, LoadOptions, PartOptions, PartRead, Read, SeenContent, Session, SessionPart, WriteOptions, Written};
+pub use content::{
+    Content, CopyOptions, LoadOptions, PartOptions, PartRead, Read, SeenContent, Session, SessionPart, WriteOptions, Written,
+};
 pub use credentials::Tls;
 pub use driver::connection::{Connecting, Connector, DialError, Tcp};
 // Pure decisions, for explorers of them: no part of the interface.

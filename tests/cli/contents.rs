@@ -110,6 +110,10 @@ fn parts_are_printed(dev: &Dev) {
         assert_eq!(String::from_utf8_lossy(&printed), format!("{text}\n"), "{args:?}");
     }
     assert_eq!(dev.ok(&["session", "get", "part/v", "--last", "2"], b""), b"hello");
+    dev.ok(&["session", "copy", "part/t", "part/copy", "--first", "2"], b"");
+    assert_eq!(dev.ok(&["session", "get", "part/copy"], b""), b"{\"messages\":[0,1],\"a\":7}\n");
+    assert_eq!(ended(&dev.run(&["session", "copy", "part/t", "part/copy"], b"")).0, 3);
+    assert_eq!(ended(&dev.run(&["session", "copy", "nope", "part/new"], b"")).0, 5);
     let part = dev.ok(&["session", "get", "part/t", "--last", "2", "-o", "json"], b"");
     let document: Value = serde_json::from_slice(&part).expect("JSON");
     assert_eq!((&document["first_item"], &document["items"], &document["found"]), (&3.into(), &5.into(), &true.into()));

@@ -14,7 +14,9 @@ fn with_nobody(args: &[&'static str]) -> Vec<&'static str> {
 
 #[test]
 fn a_cluster_that_is_not_there_is_unavailable_for_every_command() {
-    for args in [&["session", "get", "a"][..], &["session", "rm", "a"], &["session", "ls"], &["status"]] {
+    for args in
+        [&["session", "get", "a"][..], &["session", "rm", "a"], &["session", "ls"], &["session", "copy", "a", "b"], &["status"]]
+    {
         assert_refused(&run(&with_nobody(args)), 4, &["error: "]);
     }
     for args in [&["session", "put", "a"][..], &["session", "cas", "a", "--expect", "0"]] {
@@ -107,6 +109,7 @@ fn help_names_the_limits_and_the_exit_codes() {
     for (command, parts) in [
         ("put", &["64 MiB", "16 MiB", "1024 bytes", "10 years"][..]),
         ("get", &["Exit code 5", "--info", "--raw", "--last", "--from", "--limit", "--head", "first_item"]),
+        ("copy", &["5 there is no session FROM", "Counters begin at 0"]),
         ("rm", &["nothing to delete", "exit code 0", "exit code 3", "--dry-run", "--rate"]),
         ("ls", &["--after", "--count", "ids"]),
         ("import", &["stdin", "64 sessions", "--if-absent"]),
@@ -117,7 +120,7 @@ fn help_names_the_limits_and_the_exit_codes() {
             assert!(text.contains(part), "{part:?} is not in the help of {command}: {text}");
         }
     }
-    for command in ["put", "cas", "get", "rm", "ls", "export", "import"] {
+    for command in ["put", "cas", "get", "rm", "ls", "copy", "export", "import"] {
         let text = String::from_utf8_lossy(&run(&["session", command, "--help"]).stdout).into_owned();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains("Exit codes: 0 ") && text.contains("4 unavailable; "), "{command}: {text}");

@@ -101,6 +101,11 @@ impl Cluster {
         self.arrived.subscribe().wait_for(|arrived| *arrived >= count).await.expect("the cluster lives");
     }
 
+    /// How many have.
+    pub fn arrivals(&self) -> usize {
+        *self.arrived.borrow()
+    }
+
     /// Lets everything held go on.
     pub fn open_gate(&self) {
         self.gate.send_replace(true);

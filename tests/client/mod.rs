@@ -2,6 +2,7 @@
 
 mod calls;
 mod deltas;
+mod edits;
 mod exactly_once;
 pub mod fake;
 mod parts;

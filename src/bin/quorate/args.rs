@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use quorate::limits::SESSION_ITEMS_MAX;
 
 pub use admin::{Admin, AdminPort, Clients, ClientsDrop, ClientsLs, Health, LogLevel, Purge, Which};
 pub use help::Help;
@@ -212,6 +213,9 @@ pub enum Session {
     /// Print which sessions change, one line for each, until it is stopped
     #[command(after_help = WATCH_HELP)]
     Watch(Watch),
+    /// Store what a session holds, or its first messages, as a new session
+    #[command(after_help = COPY_HELP)]
+    Copy(Copy),
     /// Write sessions as JSON, one per line
     #[command(after_help = EXPORT_HELP)]
     Export(Export),
@@ -236,6 +240,12 @@ const GET_HELP: &str =
 from 0, the oldest; `-o json` says by first_item where the printed ones begin, and by items how many there are. A plain value is printed whole.
 
 Exit codes: 0 printed; 2 wrong usage; 4 unavailable; 5 there is no such session; 1 anything else.";
+
+const COPY_HELP: &str = "A copy is made only where there is no session TO; from then on the two have nothing to do with each other. One load and \
+one save: the content travels twice. Counters begin at 0 unless --with-counters is given.
+
+Exit codes: 0 copied; 2 wrong usage; 3 conflict: there is a session TO, nothing changed; 4 unavailable; 5 there is no session FROM; 1 anything \
+else.";
 
 const RM_HELP: &str = "A missing session is no failure: `nothing to delete`, exit code 0. With --expect, a version that is not the stored one \
 is a conflict, exit code 3, and nothing is deleted.
@@ -353,6 +363,31 @@ pub struct Get {
     pub stale: bool,
     #[command(flatten)]
     pub cluster: Cluster,
+}
+
+/// `quorate session copy`.
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// The session to copy
+    #[arg(value_parser = session::id)]
+    pub from: String,
+    /// The session to create
+    #[arg(value_parser = session::id)]
+    pub to: String,
+    /// Only the first so many messages; 0: all but the messages
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(0..=SESSION_ITEMS_MAX))]
+    pub first: Option<u64>,
+    /// Let the counters go on from where they are
+    #[arg(long)]
+    pub with_counters: bool,
+    /// Expire the copy so long after this write, e.g. 30m, 12h, 7d; at most 10 years [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = session::ttl)]
+    pub ttl: Option<Duration>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// `quorate session rm`.

@@ -14,7 +14,7 @@ use std::io::{IsTerminal as _, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use quorate::client::{Builder, Client, Content, PartOptions, PartRead, Tls, WriteOptions};
+use quorate::client::{Builder, Client, Content, CopyOptions, PartOptions, PartRead, Tls, WriteOptions};
 use quorate::limits::{LIST_PAGE_MAX, MIB, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
 use quorate::types::{Expected, Expiry, List, ListPage, Order, SessionId, Version};
 use serde_json::json;
@@ -37,6 +37,7 @@ pub async fn run(command: args::Session) -> Result<(), Failure> {
         args::Session::Rm(args) => remove::run(args).await,
         args::Session::Ls(args) => ls(args).await,
         args::Session::Watch(args) => watch::run(args).await,
+        args::Session::Copy(args) => copy(args).await,
         args::Session::Export(args) => transfer::export(args).await,
         args::Session::Import(args) => import::run(args).await,
     }
@@ -58,6 +59,15 @@ async fn cas(args: args::Cas) -> Result<(), Failure> {
     let result = client.save_if_version(&id, content, expected(args.expect), options).await;
     client.close().await;
     print::written(&id, &result.map_err(write_failure)?, args.output)
+}
+
+async fn copy(args: args::Copy) -> Result<(), Failure> {
+    let options = CopyOptions { first_items: args.first, with_counters: args.with_counters, expiry: expiry(args.ttl) };
+    let client = connect(&args.cluster)?;
+    let result = client.copy(&args.from, &args.to, options).await;
+    client.close().await;
+    let written = result.map_err(write_failure)?.ok_or_else(|| missing(&args.from))?;
+    print::written(&args.to, &written, args.output)
 }
 
 async fn get(args: args::Get) -> Result<(), Failure> {
