@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate::client::{Client, Content, CopyOptions, ErrorKind, Version, WriteOptions};
 
 use super::fake::{Cluster, Fault, counters};
-use super::{client, content, value};
+use super::{client, content, two_clients, value};
 
 fn messages(texts: &[&str]) -> Vec<Bytes> {
     texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect()
@@ -72,9 +72,8 @@ async fn items_are_replaced_from_a_number_on() {
 #[tokio::test]
 async fn a_cleared_conversation_keeps_its_id_its_head_and_its_versions() {
     let (cluster, nodes) = Cluster::start(1).await;
-    let writer = client(&nodes);
+    let [writer, other] = two_clients(&nodes);
     save(&writer, "t", transcript(&["a", "b"], &[5])).await;
-    let other = client(&nodes);
     let cleared = other.clear("t").await.expect("saved").expect("there is one");
     assert_eq!(cleared.version, Version(2));
     assert_eq!(cluster.answers(), ["suffix"], "no item travels");
@@ -89,7 +88,7 @@ async fn a_cleared_conversation_keeps_its_id_its_head_and_its_versions() {
 async fn an_edit_of_what_another_changed_meanwhile_is_a_conflict() {
     for is_clear in [false, true] {
         let (cluster, nodes) = Cluster::start(1).await;
-        let (one, other) = (client(&nodes), client(&nodes));
+        let [one, other] = two_clients(&nodes);
         save(&one, "t", transcript(&["a"], &[])).await;
         save(&other, "mine", value("x")).await;
         let arrived = cluster.arrivals();

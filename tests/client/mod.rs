@@ -27,19 +27,25 @@ fn client(nodes: &[Node]) -> Client {
 
 /// Starts at the first node.
 fn client_within(nodes: &[Node], writes: Duration, reads: Duration) -> Client {
-    client_of(nodes, writes, reads, Arc::new(SystemClock::new()))
+    client_of(nodes, writes, reads, Arc::new(SystemClock::new()), Arc::default())
+}
+
+/// Two that differ in what is drawn, their nonces first.
+fn two_clients(nodes: &[Node]) -> [Client; 2] {
+    let random = Arc::new(Counting::default());
+    [(); 2].map(|()| client_of(nodes, LONG, LONG, Arc::new(SystemClock::new()), random.clone()))
 }
 
 /// The same by a clock that the test moves on.
 fn client_and_clock(nodes: &[Node], writes: Duration, reads: Duration) -> (Client, Arc<Movable>) {
     let clock = Arc::new(Movable::default());
-    (client_of(nodes, writes, reads, clock.clone()), clock)
+    (client_of(nodes, writes, reads, clock.clone(), Arc::default()), clock)
 }
 
-fn client_of(nodes: &[Node], writes: Duration, reads: Duration, clock: Arc<dyn Clock>) -> Client {
+fn client_of(nodes: &[Node], writes: Duration, reads: Duration, clock: Arc<dyn Clock>, random: Arc<Counting>) -> Client {
     let endpoints = nodes.iter().map(Node::address);
     let builder = Client::builder().endpoints(endpoints).write_deadline(writes).read_deadline(reads);
-    builder.env(clock, Arc::new(Counting::default())).build().expect("valid")
+    builder.env(clock, random).build().expect("valid")
 }
 
 /// The system's time, which a test may move on.
