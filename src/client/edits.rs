@@ -1,4 +1,4 @@
-//! Edits of conversations that need no call of their own: each is one read and one conditional write.
+//! Edits of conversations: each is one read and one conditional write, and the server has no call for them.
 
 use super::{Client, Content, CopyOptions, Error, Part, SessionPart, WriteOptions, Written};
 use crate::types::{Counters, Expected};
@@ -65,7 +65,7 @@ impl Client {
         self.save_if_version(id, content, expected, WriteOptions::default()).await.map(Some)
     }
 
-    /// Drops all items of a transcript. The id goes on, its version counts on, and head, counters and deadline stay. `None`: there is no
+    /// Drops all items of a transcript. The id stays, its version counts on, and head, counters and deadline stay. `None`: there is no
     /// session.
     ///
     /// Cost: a load of the head and one small save, however long the conversation is.
