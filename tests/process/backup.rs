@@ -21,6 +21,12 @@ pub fn json(output: &Output) -> Value {
     serde_json::from_str(&succeeded(output)).expect("one JSON document")
 }
 
+/// The document of `status`, also while none leads, when it prints the nodes and exits with 4.
+pub fn status_json(output: &Output) -> Value {
+    assert!(matches!(output.status.code(), Some(0 | 4)), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
 /// Asserts the exit code, and that stderr is one line, with perhaps one for each endpoint below it, and holds all of `parts`. Gives it.
 pub fn refused(output: &Output, code: i32, parts: &[&str]) -> String {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::process::backup::json;
+use crate::process::backup::{json, status_json};
 use crate::process::harness::{Cluster, PATIENCE};
 use crate::process::load::Load;
 
@@ -78,7 +78,7 @@ async fn writes_go_on_while_the_disk_of_the_leader_hangs() {
     let others: Vec<String> =
         cluster.endpoints().into_iter().enumerate().filter(|(n, _)| n + 1 != leader).map(|(_, at)| at).collect();
     let leads = || {
-        let status = json(&cluster.run(&["status", "--endpoints", &others.join(","), "-o", "json"]));
+        let status = status_json(&cluster.run(&["status", "--endpoints", &others.join(","), "-o", "json"]));
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
         nodes.iter().filter(|node| node["id"] != leader).find(|node| node["role"] == "leader").and_then(|node| node["id"].as_u64())
     };

@@ -6,7 +6,7 @@ use std::process::Output;
 use quorate::client::{Revision, WriteOptions};
 use serde_json::Value;
 
-use crate::process::backup::{everything, fill, json, path, refused, succeeded};
+use crate::process::backup::{everything, fill, json, path, refused, status_json, succeeded};
 use crate::process::harness::Cluster;
 use crate::process::value;
 
@@ -59,7 +59,7 @@ async fn members_come_and_go_as_typed() {
     let others: Vec<usize> = [1, 3, 5].into_iter().filter(|node| *node != leader).collect();
     cluster.kill(others[0]);
     let noticed = || {
-        let status = json(&cluster.run(&["status", "-o", "json"]));
+        let status = status_json(&cluster.run(&["status", "-o", "json"]));
         status["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(|node| node["reachable"] == false))
     };
     while !noticed() {}
