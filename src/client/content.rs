@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cache::pack;
 use crate::types::{ClusterId, Consistency, ContentVersion, Counters, Expiry, Revision, SessionInfo, Version};
 
 /// The content of a session.
@@ -21,6 +22,17 @@ pub enum Content {
         /// Additive counters, for Bob: prompt and completion tokens.
         counters: Counters,
     },
+}
+
+impl Content {
+    /// Content out of a head as it is stored, unpacked, and the items; a plain value has none.
+    pub(super) fn from_parts(head: &Bytes, messages: Vec<Bytes>, counters: &Counters) -> Self {
+        let (is_transcript, head) = pack::untagged(head);
+        match is_transcript {
+            true => Self::Transcript { messages, head, counters: counters.clone() },
+            false => Self::Value(head),
+        }
+    }
 }
 
 /// Content is what users entrusted to us: only its size is printed.

@@ -336,12 +336,7 @@ fn failed(failure: Failure) -> Error {
 }
 
 fn content_of(view: &View<Bytes>) -> Content {
-    let (is_transcript, head) = pack::untagged(&view.head);
-    if !is_transcript {
-        return Content::Value(head);
-    }
-    let messages = view.map(Bytes::clone);
-    Content::Transcript { messages, head, counters: view.counters.clone() }
+    Content::from_parts(&view.head, view.map(Bytes::clone), &view.counters)
 }
 
 fn assembler() -> Box<LoadAssembler> {

@@ -92,11 +92,7 @@ fn taken(
     let head = head.ok_or_else(|| Error::corrupt("a loaded part has no head"))?;
     messages.drain(..skipped);
     messages.truncate((wanted.end - wanted.start) as usize);
-    let (is_transcript, head) = pack::untagged(&head);
-    let content = match is_transcript {
-        true => Content::Transcript { messages, head, counters: info.counters.clone() },
-        false => Content::Value(head),
-    };
+    let content = Content::from_parts(&head, messages, &info.counters);
     Ok(SessionPart { info, revision, first_item: number, content: Some(content), seen })
 }
 

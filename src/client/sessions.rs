@@ -114,11 +114,7 @@ pub(super) fn from_stored(content: LoadedContent, revision: Revision) -> Result<
     let LoadedContent { info, chunks, head } = content;
     let (items, head) = pack::unpack(chunks, head)?;
     let head = head.ok_or_else(|| Error::corrupt("stored content has no head"))?;
-    let (is_transcript, head) = pack::untagged(&head);
-    let content = match is_transcript {
-        true => Content::Transcript { messages: items, head, counters: info.counters.clone() },
-        false => Content::Value(head),
-    };
+    let content = Content::from_parts(&head, items, &info.counters);
     Ok(Session { info, revision, content })
 }
 

@@ -6,6 +6,7 @@ use std::ops::Bound;
 
 use super::Machine;
 use super::changes::{Bounds, Place};
+use super::read::start_after;
 use crate::limits::LIST_PAGE_MAX;
 use crate::mutant::{self, Mutant};
 use crate::types::{Listed, Revision, SessionChange, SessionId};
@@ -142,10 +143,7 @@ impl Machine {
         since: Revision,
         mut bounds: Bounds,
     ) -> (Vec<SessionChange>, Option<SessionId>) {
-        let start = match after {
-            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
-            _ => Bound::Included(prefix),
-        };
+        let start = start_after(prefix, after.map(SessionId::as_str));
         let mut changes = Vec::new();
         let mut last: Option<&SessionId> = None;
         for (id, kept) in self.tables.sessions.range::<str, _>((start, Bound::Unbounded)) {

@@ -67,9 +67,9 @@ impl Machine {
 
     /// One session alone: I1, I2, I4.
     pub(super) fn check_session(&self, id: &SessionId, session: &Session) -> Result<(), Broken> {
-        let applied = self.applied.map_or(0, |applied| applied.index);
+        let applied = self.revision();
         ensure("I1", !self.tables.tombstones.contains_key(id), || format!("id={id:?}"))?;
-        let revisions = session.create_revision <= session.mod_revision && session.mod_revision.0 <= applied;
+        let revisions = session.create_revision <= session.mod_revision && session.mod_revision <= applied;
         let versions = session.append_only_since <= session.version && session.head_since <= session.version;
         let head = session.head.raw_bytes <= session.raw_bytes && session.head.stored_bytes <= session.stored_bytes;
         let chunks = session.first_chunk <= session.next_chunk;
@@ -96,8 +96,8 @@ impl Machine {
 
     /// One client's id: I5.
     pub(super) fn check_client(&self, client: ClientId) -> Result<(), Broken> {
-        let applied = self.applied.map_or(0, |applied| applied.index);
-        ensure("I5", client.0 <= applied, || format!("client={client} applied={applied}"))
+        let applied = self.revision();
+        ensure("I5", client.0 <= applied.0, || format!("client={client} applied={applied}"))
     }
 
     /// One outcome and the window of its client: I6.

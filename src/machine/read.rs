@@ -94,10 +94,7 @@ impl Machine {
     /// Expired sessions are skipped. A page that found something ends after 65 536 of them; an empty page comes only at the end,
     /// so a caller that continues after the last id gets through.
     pub fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> (Vec<Listed>, bool) {
-        let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
+        let start = start_after(prefix, after);
         let limit = limit.clamp(1, LIST_PAGE_MAX) as usize;
         let (mut page, mut passed) = (Vec::new(), 0);
         for (id, session) in self.tables.sessions.range::<str, _>((start, Bound::Unbounded)) {
@@ -121,6 +118,14 @@ impl Machine {
             page.push(Listed { id: id.clone(), info: session.value.info() });
         }
         (page, false)
+    }
+}
+
+/// Where ids that begin so start, beyond `after`.
+pub(super) fn start_after<'t>(prefix: &'t str, after: Option<&'t str>) -> Bound<&'t str> {
+    match after {
+        Some(after) if after >= prefix => Bound::Excluded(after),
+        _ => Bound::Included(prefix),
     }
 }
 

@@ -151,7 +151,6 @@ impl Session {
         (next.items, next.raw_bytes, next.stored_bytes, next.content_hash) = (0, 0, 0, 0);
         next.head = HeadMark::default();
         next.append_only_since = next.version;
-        next.declared = Form::Unknown;
         next.counters = counters.clone();
         next.add_chunks(chunks);
         next.replace_head(head);

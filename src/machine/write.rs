@@ -21,6 +21,16 @@ pub(super) enum Found<'m> {
     Absent { tombstone: Version },
 }
 
+impl Found<'_> {
+    /// The answer where it is not what was expected.
+    fn conflict(self) -> Verdict {
+        match self {
+            Found::Live(session) => Verdict::Conflict { actual: session.version, tombstone: Version(0) },
+            Found::Absent { tombstone } => Verdict::Conflict { actual: Version(0), tombstone },
+        }
+    }
+}
+
 /// A save, taken apart.
 struct SaveRequest<'e> {
     id: &'e SessionId,
@@ -35,7 +45,6 @@ struct AppendRequest<'e> {
     id: &'e SessionId,
     require: Require,
     addition: &'e Addition,
-    stored_bytes: u64,
     expiry: Expiry,
 }
 
@@ -76,7 +85,7 @@ impl Machine {
                 return self.once(request, moment, effects, |machine, effects| machine.save(&save, moment, effects));
             }
             Write::Append { request, id, require, addition, expiry } => {
-                let append = AppendRequest { id, require: *require, addition, stored_bytes: write.stored_bytes(), expiry: *expiry };
+                let append = AppendRequest { id, require: *require, addition, expiry: *expiry };
                 return self.once(request, moment, effects, |machine, effects| machine.append(&append, moment, effects));
             }
             Write::Delete { request, id, expected } => {
@@ -172,7 +181,7 @@ impl Machine {
     /// The head of a session that exists is never touched (L43).
     fn decide_append<'e>(&self, append: &AppendRequest<'e>, moment: Moment) -> Result<Plan<'e>, Verdict> {
         let Addition { chunks, head_if_created, counters } = append.addition;
-        self.check_write(append.stored_bytes)?;
+        self.check_write(append.addition.stored_bytes())?;
         let found = self.find(append.id);
         if let Some(conflict) = unmet(found, append.require) {
             return Err(conflict);
@@ -191,7 +200,7 @@ impl Machine {
                 plan
             }
             // Admission refuses it; without a head there is no session.
-            (Found::Absent { tombstone }, None) => return Err(Verdict::Conflict { actual: Version(0), tombstone }),
+            (Found::Absent { .. }, None) => return Err(found.conflict()),
         };
         self.check_result(append.id, found, &mut plan)?;
         plan.session.deadline_ms = self.deadline_after(append.expiry, plan.session.deadline_ms);
@@ -304,16 +313,14 @@ fn delete_chunks(create_revision: Revision, numbers: std::ops::Range<u64>, effec
 
 /// The conflict between what is and what is expected, if there is one.
 fn conflict(found: Found<'_>, expected: Option<Expected>) -> Option<Verdict> {
-    match (found, expected?) {
-        (Found::Absent { .. }, Expected::Absent) => None,
-        (Found::Absent { tombstone }, Expected::At { .. }) => Some(Verdict::Conflict { actual: Version(0), tombstone }),
-        (Found::Live(session), Expected::At { version, create_revision })
-            if session.version == version && create_revision.is_none_or(|created| created == session.create_revision) =>
-        {
-            None
+    let is_met = match (found, expected?) {
+        (Found::Absent { .. }, Expected::Absent) => true,
+        (Found::Live(session), Expected::At { version, create_revision }) => {
+            session.version == version && create_revision.is_none_or(|created| created == session.create_revision)
         }
-        (Found::Live(session), _) => Some(Verdict::Conflict { actual: session.version, tombstone: Version(0) }),
-    }
+        (Found::Absent { .. }, Expected::At { .. }) | (Found::Live(_), Expected::Absent) => false,
+    };
+    (!is_met).then(|| found.conflict())
 }
 
 /// Whether items may be appended: only to what is known to be a transcript.
@@ -332,12 +339,7 @@ fn unmet(found: Found<'_>, require: Require) -> Option<Verdict> {
         }
         (Found::Live(_), Require::Absent) | (Found::Absent { .. }, Require::Present | Require::At { .. }) => false,
     };
-    let is_met = is_met || mutant::is(Mutant::RequireUnchecked);
-    let conflict = match found {
-        Found::Live(session) => Verdict::Conflict { actual: session.version, tombstone: Version(0) },
-        Found::Absent { tombstone } => Verdict::Conflict { actual: Version(0), tombstone },
-    };
-    (!is_met).then_some(conflict)
+    (!is_met && !mutant::is(Mutant::RequireUnchecked)).then(|| found.conflict())
 }
 
 /// The session after a change on what it was made against. Error: `BaseMismatch`.

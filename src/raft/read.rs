@@ -223,7 +223,7 @@ fn page(context: &NodeContext, list: &List, age_ms: Age) -> ListPage {
         };
         let now_ms = cluster_now_ms(context, state);
         for Listed { info, .. } in &mut sessions {
-            info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms));
+            info.set_remaining(now_ms);
         }
         ListPage { revision: Revision(applied.map_or(0, |applied| applied.index)), sessions, more, age_ms, since }
     })

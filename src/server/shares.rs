@@ -141,6 +141,20 @@ struct NewContent<'w> {
     replaces: bool,
 }
 
+impl<'w> NewContent<'w> {
+    fn of(write: &'w Write) -> Option<Self> {
+        let (id, may_create, replaces) = match write {
+            Write::Save { id, change, .. } | Write::SaveIfVersion { id, change, .. } => {
+                let replaces = matches!(change, Change::Full { .. });
+                (id, replaces || matches!(change, Change::Delta { base: Base::Absent, .. }), replaces)
+            }
+            Write::Append { id, require, .. } => (id, require.may_create(), false),
+            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => return None,
+        };
+        Some(Self { id, bytes: write.stored_bytes(), may_create, replaces })
+    }
+}
+
 impl Share {
     /// The shares of a token, with the counts of `before`.
     pub fn new(grant: &Grant, before: Option<&Share>) -> Self {
@@ -241,27 +255,16 @@ impl Share {
             }
             Write::KeepAlive { client, nonce, .. } => self.claim(*client, *nonce, machine)?,
             Write::CloseClient { .. } => {}
-            Write::Save { request, id, change, .. } | Write::SaveIfVersion { request, id, change, .. } => {
+            Write::Save { request, .. }
+            | Write::SaveIfVersion { request, .. }
+            | Write::Append { request, .. }
+            | Write::Delete { request, .. } => {
                 self.claim(request.client, request.nonce, machine)?;
                 self.room_for_outcome(request, machine)?;
                 adds.outcomes = 1;
-                let replaces = matches!(change, Change::Full { .. });
-                let may_create = replaces || matches!(change, Change::Delta { base: Base::Absent, .. });
-                let content = NewContent { id, bytes: write.stored_bytes(), may_create, replaces };
-                self.room_for_content(&content, machine, at, &mut adds)?;
-            }
-            Write::Append { request, id, require, .. } => {
-                self.claim(request.client, request.nonce, machine)?;
-                self.room_for_outcome(request, machine)?;
-                adds.outcomes = 1;
-                let may_create = require.may_create();
-                let content = NewContent { id, bytes: write.stored_bytes(), may_create, replaces: false };
-                self.room_for_content(&content, machine, at, &mut adds)?;
-            }
-            Write::Delete { request, .. } => {
-                self.claim(request.client, request.nonce, machine)?;
-                self.room_for_outcome(request, machine)?;
-                adds.outcomes = 1;
+                if let Some(content) = NewContent::of(write) {
+                    self.room_for_content(&content, machine, at, &mut adds)?;
+                }
             }
         }
         if at.is_contested && adds.stored_bytes > BATCH_BYTES_MAX {

@@ -161,13 +161,21 @@ impl Change {
 
     /// The blobs it brings: every chunk's, then the head's.
     pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
-        self.chunks().iter().map(|chunk| &chunk.blob).chain(self.head())
+        blobs(self.chunks(), self.head())
     }
 
     /// Stored bytes it brings.
     pub fn stored_bytes(&self) -> u64 {
-        self.blobs().map(Blob::stored_bytes).fold(0, u64::saturating_add)
+        stored_bytes(self.blobs())
     }
+}
+
+fn blobs<'c>(chunks: &'c [Chunk], head: Option<&'c Blob>) -> impl Iterator<Item = &'c Blob> {
+    chunks.iter().map(|chunk| &chunk.blob).chain(head)
+}
+
+fn stored_bytes<'c>(blobs: impl Iterator<Item = &'c Blob>) -> u64 {
+    blobs.map(Blob::stored_bytes).fold(0, u64::saturating_add)
 }
 
 /// When the session is to expire after a save, by the machine's time.
@@ -270,6 +278,13 @@ pub struct Addition {
     pub head_if_created: Option<Blob>,
     /// The increments of the counters.
     pub counters: Counters,
+}
+
+impl Addition {
+    /// Stored bytes it brings.
+    pub fn stored_bytes(&self) -> u64 {
+        stored_bytes(blobs(&self.chunks, self.head_if_created.as_ref()))
+    }
 }
 
 /// Names one write for ever: a retry anywhere carries the same `client` and `sequence` (Raft dissertation §6.3).
@@ -428,12 +443,12 @@ impl Write {
     /// The blobs it brings: every chunk's, then the head's.
     pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
         let (chunks, head) = self.content().unwrap_or_default();
-        chunks.iter().map(|chunk| &chunk.blob).chain(head)
+        blobs(chunks, head)
     }
 
     /// Stored bytes it brings.
     pub fn stored_bytes(&self) -> u64 {
-        self.blobs().map(Blob::stored_bytes).fold(0, u64::saturating_add)
+        stored_bytes(self.blobs())
     }
 
     /// The change of the deadline, of a write that has one.

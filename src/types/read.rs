@@ -186,6 +186,14 @@ pub enum Loaded {
     },
 }
 
+impl SessionInfo {
+    /// Says what is left to live at this time.
+    #[doc(hidden)]
+    pub fn set_remaining(&mut self, now_ms: u64) {
+        self.remaining_ms = self.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms));
+    }
+}
+
 /// One line of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -44,7 +44,7 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     let appended = futures_util::future::join_all(appenders).await;
     let mut places: Vec<_> = appended.into_iter().flatten().collect();
     places.sort_unstable();
-    assert_eq!(places, (0..3 * APPENDS).collect::<Vec<_>>(), "each append has a place of its own");
+    assert_eq!(places, (0..3 * APPENDS).collect::<Vec<_>>(), "no two appends have the same place");
 
     let leader = cluster.leader().await.expect("a leader");
     cluster.kill(leader).await.expect("it runs");

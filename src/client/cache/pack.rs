@@ -74,8 +74,7 @@ pub(crate) fn delta(base: Base, append: Append) -> Result<Change, Error> {
 pub(crate) fn addition(items: &[Bytes], head: Option<Bytes>, counters: Counters) -> Result<Addition, Error> {
     check_bounds(items, head.as_ref().unwrap_or(&Bytes::new()))?;
     let addition = Addition { chunks: pack_items(items), head_if_created: head.map(pack), counters };
-    let blobs = addition.chunks.iter().map(|chunk| &chunk.blob).chain(&addition.head_if_created);
-    check_stored(blobs.map(Blob::stored_bytes).sum())?;
+    check_stored(addition.stored_bytes())?;
     Ok(addition)
 }
 

@@ -580,7 +580,7 @@ mod tests {
     use super::*;
     use crate::client::credentials::Credentials;
     use crate::env::{SystemClock, SystemRandom};
-    use crate::types::{Consistency, List, Order};
+    use crate::types::{Consistency, List};
 
     /// Takes every connection and makes none; keeps how long each could take.
     #[derive(Default)]
@@ -611,7 +611,7 @@ mod tests {
             let (_calls, inbox) = mpsc::channel(1);
             let mut driver = Driver::new(Arc::new(config), inbox);
             let (reply, _answer) = oneshot::channel();
-            let list = List { prefix: String::new(), after: None, limit: 1, consistency: Consistency::Stale, order: Order::Ids };
+            let list = List { limit: 1, consistency: Consistency::Stale, ..List::default() };
             let body = Body::List { list, reply };
             driver.accept(Call { deadline: driver.now + left, body, permit: None });
             driver.pump();

@@ -22,7 +22,7 @@ use crate::server::context::ServerContext;
 use crate::server::dispatch::Dispatcher;
 use crate::server::frames::Frames;
 use crate::server::status::Reporter;
-use crate::types::{Consistency, List, ListPage, Load, Loaded, Order, Refusal, RefusalKind, SessionId};
+use crate::types::{Consistency, List, ListPage, Load, Loaded, Refusal, RefusalKind, SessionId};
 use crate::wire::{self, v1};
 
 const HTML: &str = include_str!("page.html");
@@ -133,7 +133,7 @@ async fn sessions(State(context): State<Context>, headers: HeaderMap, body: Byte
         after: text("after").map(SessionId::new).transpose().map_err(|error| Refusal::invalid(error.to_string()))?,
         limit: question.get("limit").and_then(Value::as_u64).unwrap_or(SESSIONS_MAX).clamp(1, SESSIONS_MAX) as u32,
         consistency: consistency(&question),
-        order: Order::Ids,
+        ..List::default()
     };
     let operation = v1::submit_request::Operation::List(wire::list_to(&list));
     match ask(&context, caller, operation).await?.only() {

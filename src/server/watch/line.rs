@@ -29,6 +29,12 @@ struct Slot {
     is_closed: bool,
 }
 
+impl Slot {
+    fn asks(&self) -> bool {
+        self.waker.is_some() && self.frame.is_none() && self.end.is_none()
+    }
+}
+
 impl Line {
     fn slot(&self) -> MutexGuard<'_, Slot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -36,14 +42,13 @@ impl Line {
 
     /// Whether the stream asks for a frame.
     pub fn asks(&self) -> bool {
-        let slot = self.slot();
-        slot.waker.is_some() && slot.frame.is_none() && slot.end.is_none()
+        self.slot().asks()
     }
 
     /// As [`Line::asks`]; one that does not will wake the walker as soon as it does.
     pub fn asks_or_will(&self) -> bool {
         let mut slot = self.slot();
-        let asks = slot.waker.is_some() && slot.frame.is_none() && slot.end.is_none();
+        let asks = slot.asks();
         slot.is_awaited = !asks;
         asks
     }

@@ -217,7 +217,7 @@ impl Walker {
         let Step { mut changes, revision, complete, resync, walked } = step;
         for change in &mut changes {
             if let SessionChange::Saved { info, .. } = change {
-                info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms));
+                info.set_remaining(now_ms);
             }
         }
         let age_ms = self.context.node().stale_ms();

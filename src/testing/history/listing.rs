@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Answer, Op};
 use crate::client::{Client, Error};
-use crate::types::{Consistency, List, Order, SessionId};
+use crate::types::{List, SessionId};
 
 /// The prefix of the ids of a history's sessions; the key's number follows.
 const PREFIX: &str = "k";
@@ -50,13 +50,7 @@ impl Lister {
     /// Asks for the next page. Errors: of the client; nothing is written down then, and the same page is asked for again. Cancel safe.
     pub async fn step(&mut self) -> Result<(), Error> {
         let (asked, limit) = (self.began.elapsed(), u32::try_from(self.limit).unwrap_or(u32::MAX));
-        let list = List {
-            prefix: PREFIX.to_owned(),
-            after: self.after.clone(),
-            limit,
-            consistency: Consistency::Linearizable,
-            order: Order::Ids,
-        };
+        let list = List { prefix: PREFIX.to_owned(), after: self.after.clone(), limit, ..List::default() };
         let page = self.client.list(list).await?;
         let after = self.after.take().map_or(String::new(), |id| id.as_str().to_owned());
         self.after = page.sessions.last().filter(|_| page.more).map(|last| last.id.clone());

@@ -2,7 +2,7 @@
 
 use super::super::v1;
 use super::read::{info_from, info_to};
-use super::{out_of_range, session_id, wrong_length};
+use super::{cluster_id_to, out_of_range, session_id, wrong_length};
 use crate::limits::{SESSION_ID_BYTES_MAX, WATCH_FRAME_CHANGES, WATCH_IDS_MAX};
 use crate::types::{ClusterId, Position, Refusal, Revision, Selector, SessionChange, Watch, WatchFrame};
 
@@ -39,10 +39,8 @@ fn cluster(field: &str, id: &[u8]) -> Result<ClusterId, Refusal> {
 
 /// The message of a watch.
 pub fn watch_to(watch: &Watch) -> v1::WatchRequest {
-    let position = |position: &Position| v1::Position {
-        cluster_id: position.cluster_id.as_bytes().to_vec().into(),
-        revision: position.revision.0,
-    };
+    let position =
+        |position: &Position| v1::Position { cluster_id: cluster_id_to(Some(position.cluster_id)), revision: position.revision.0 };
     v1::WatchRequest {
         selector: Some(match &watch.selector {
             Selector::Prefix(prefix) => v1::watch_request::Selector::Prefix(prefix.clone()),
@@ -86,7 +84,7 @@ pub fn watch_frame_to(frame: &WatchFrame) -> v1::WatchFrame {
         SessionChange::Gone { id } => v1::SessionChange { id: id.as_str().to_owned(), info: None },
     };
     v1::WatchFrame {
-        cluster_id: frame.cluster_id.as_bytes().to_vec().into(),
+        cluster_id: cluster_id_to(Some(frame.cluster_id)),
         revision: frame.revision.map(|revision| revision.0),
         changes: frame.changes.iter().map(change).collect(),
         complete: frame.complete,

@@ -1,9 +1,8 @@
 //! `bench --cleanup`: removes the sessions that measuring an existing cluster has left in it.
 
 use quorate::client::Client;
-use quorate::limits::LIST_PAGE_MAX;
 use quorate::testing::load::PREFIX;
-use quorate::types::{Consistency, List, Order, SessionId};
+use quorate::types::{List, SessionId};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -30,8 +29,7 @@ pub async fn run(args: &args::Bench) -> Result<(), Failure> {
 async fn remove(client: &Client, removed: &mut u64) -> Result<(), Failure> {
     let mut after: Option<SessionId> = None;
     loop {
-        let list =
-            List { prefix: PREFIX.into(), after, limit: LIST_PAGE_MAX, consistency: Consistency::default(), order: Order::Ids };
+        let list = List { prefix: PREFIX.into(), after, ..List::default() };
         let page = client.list(list).await.map_err(read_failure)?;
         after = page.sessions.last().map(|listed| listed.id.clone());
         let mut deletes = JoinSet::new();

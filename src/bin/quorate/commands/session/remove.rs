@@ -1,8 +1,7 @@
 //! `quorate session rm`: one session, several, or all of a prefix.
 
 use quorate::client::{Client, Error, Part, Written};
-use quorate::limits::LIST_PAGE_MAX;
-use quorate::types::{Consistency, List, Order, SessionId};
+use quorate::types::{List, SessionId};
 use serde_json::json;
 
 use super::many::{Ended, Interrupted, Many};
@@ -64,9 +63,7 @@ impl<'a> Pages<'a> {
         if self.is_over {
             return Ok(Vec::new());
         }
-        let consistency = Consistency::Linearizable;
-        let list =
-            List { prefix: self.prefix.to_owned(), after: self.after.take(), limit: LIST_PAGE_MAX, consistency, order: Order::Ids };
+        let list = List { prefix: self.prefix.to_owned(), after: self.after.take(), ..List::default() };
         let page = self.client.list(list).await.map_err(read_failure)?;
         self.after = page.sessions.last().map(|listed| listed.id.clone());
         self.is_over = !page.more || self.after.is_none();

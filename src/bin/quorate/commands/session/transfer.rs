@@ -4,8 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use quorate::client::{Client, ErrorKind, LoadOptions};
-use quorate::limits::LIST_PAGE_MAX;
-use quorate::types::{List, Order, SessionId};
+use quorate::types::{List, SessionId};
 
 use super::exact::session_json;
 use super::many::Interrupted;
@@ -95,7 +94,7 @@ async fn export_to(client: &Client, args: &args::Export, out: &mut Sink) -> Resu
     let mut after: Option<SessionId> = None;
     while args.ids.is_empty() {
         let consistency = options.consistency;
-        let list = List { prefix: args.prefix.clone(), after: after.take(), limit: LIST_PAGE_MAX, consistency, order: Order::Ids };
+        let list = List { prefix: args.prefix.clone(), after: after.take(), consistency, ..List::default() };
         let page = client.list(list).await.map_err(read_failure)?;
         for listed in &page.sessions {
             one(listed.id.as_str(), false).await?;
