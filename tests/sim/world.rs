@@ -65,6 +65,8 @@ struct World {
 
 /// Runs one seed with faults for so long.
 pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
+    // The recorder of metrics compares the processor's clock with the system's, once, until 200 ms have passed there.
+    drop(metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder());
     let params = Arc::new(Params::new(seed));
     if params.short_intervals {
         limits::shorten(limits::Shortened::All);
@@ -188,7 +190,10 @@ impl World {
     fn drive(&self, sim: &mut Sim<'_>, nemesis: &mut Nemesis, watch: &mut truth::Watch, faults_for: Duration) -> Option<String> {
         let mut deadline = None;
         loop {
-            match sim.step() {
+            sim_clock::set(Some(Duration::from_millis(EPOCH_MS) + sim.elapsed()));
+            let stepped = sim.step();
+            sim_clock::set(None);
+            match stepped {
                 Err(error) => return Some(format!("the simulation failed: {error}")),
                 Ok(true) => return None,
                 Ok(false) => {}
