@@ -354,6 +354,7 @@ variants!(Write until 6 {
     4 KeepAlive { client, nonce, acknowledged_below },
     5 CloseClient { client, nonce },
     6 Append { request, id, require, addition, expiry },
+    7 Touch { request, id, expiry },
 });
 variants!(Command { 0 Client(write), 1 Sweep { limit }, 2 SetClusterVersion { version } });
 variants!(TooLarge {
@@ -383,6 +384,7 @@ variants!(Verdict until 17 {
     16 ClusterVersion { version },
     17 Appended(appended),
     18 WrongForm { form },
+    19 Touched { deadline_ms },
 });
 
 /// A command as format 1 writes it: of the attributes, the expiry alone.

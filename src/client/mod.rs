@@ -38,6 +38,7 @@ mod parts;
 mod seen;
 mod sessions;
 mod status;
+mod touch;
 mod watch;
 
 use std::any::Any;
@@ -67,6 +68,8 @@ pub use error::{Error, ErrorKind};
 pub use failures::EndpointFailure;
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents, Purge, PurgeProgress};
 pub use status::StatusOptions;
+#[doc(hidden)]
+pub use touch::Touched;
 pub use watch::{WatchOptions, Watching};
 
 pub use crate::types::{

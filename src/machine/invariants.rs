@@ -157,6 +157,7 @@ fn is_recorded(verdict: &Verdict) -> bool {
         Verdict::Saved(_)
         | Verdict::Appended(_)
         | Verdict::WrongForm { .. }
+        | Verdict::Touched { .. }
         | Verdict::Conflict { .. }
         | Verdict::TooLarge(_)
         | Verdict::TooManySessions

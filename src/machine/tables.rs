@@ -95,15 +95,32 @@ impl Tables {
         let (new_ms, stored_bytes) = (session.deadline_ms, session.stored_bytes);
         let window = |session: &Session| session.mod_revision.0 / intervals().digest_entries;
         let changes_again = window(&kept.value) == window(&session);
-        let old = std::mem::replace(&mut kept.value, session);
         if changes_again || kept.row.is_marked() {
-            let bytes = row_bytes::SESSION + id.as_str().len() as u64;
-            let left = self.marks.mark(&mut kept.row, bytes, || Marked::Session(id.clone()));
-            self.left(left);
-        } else {
-            let before = std::mem::replace(&mut kept.row, make(effects, session_row(id, &kept.value)));
-            self.made_digest = self.made_digest.wrapping_sub(before.hash).wrapping_add(kept.row.hash);
+            return self.replace_session(id, session);
         }
+        let old = std::mem::replace(&mut kept.value, session);
+        let before = std::mem::replace(&mut kept.row, make(effects, session_row(id, &kept.value)));
+        self.made_digest = self.made_digest.wrapping_sub(before.hash).wrapping_add(kept.row.hash);
+        self.replaced(id, &old, stored_bytes, new_ms);
+    }
+
+    /// Changes a session that is there, and no watch shows it (L44). Its row is made later, once for many touches.
+    pub fn touch_session(&mut self, id: &SessionId, session: Session) {
+        self.replace_session(id, session);
+    }
+
+    /// Changes a session that is there, and marks it.
+    fn replace_session(&mut self, id: &SessionId, session: Session) {
+        let Some(kept) = self.sessions.get_mut(id) else { return };
+        let (new_ms, stored_bytes) = (session.deadline_ms, session.stored_bytes);
+        let old = std::mem::replace(&mut kept.value, session);
+        let bytes = row_bytes::SESSION + id.as_str().len() as u64;
+        let left = self.marks.mark(&mut kept.row, bytes, || Marked::Session(id.clone()));
+        self.left(left);
+        self.replaced(id, &old, stored_bytes, new_ms);
+    }
+
+    fn replaced(&mut self, id: &SessionId, old: &Session, stored_bytes: u64, new_ms: Option<u64>) {
         self.meter.resized(id, old.stored_bytes, stored_bytes);
         if old.deadline_ms != new_ms {
             self.move_due(old.deadline_ms, new_ms, || Due::Session(id.clone()));

@@ -1,4 +1,4 @@
-//! Client writes: `Save`, `SaveIfVersion`, `Append`, `Delete`, and the order of their checks, which the module [`super`] draws.
+//! Client writes: `Save`, `SaveIfVersion`, `Append`, `Touch`, `Delete`, and the order of their checks, which the module [`super`] draws.
 //!
 //! `decide` looks and returns what to store; `store` and `remove` do it. Between them nothing can fail.
 
@@ -87,6 +87,9 @@ impl Machine {
             Write::Append { request, id, require, addition, expiry } => {
                 let append = AppendRequest { id, require: *require, addition, expiry: *expiry };
                 return self.once(request, moment, effects, |machine, effects| machine.append(&append, moment, effects));
+            }
+            Write::Touch { request, id, expiry } => {
+                return self.once(request, moment, effects, |machine, _| machine.touch_session(id, *expiry));
             }
             Write::Delete { request, id, expected } => {
                 return self.once(request, moment, effects, |machine, effects| machine.delete(id, *expected, moment, effects));
@@ -272,6 +275,21 @@ impl Machine {
             self.tables.remove_tombstone(id, effects);
         }
         self.tables.put_session(id, session, effects);
+    }
+
+    /// Moves the deadline alone: conditional writes and watches see nothing of it (L44).
+    fn touch_session(&mut self, id: &SessionId, expiry: Expiry) -> Verdict {
+        let mut next = match self.find(id) {
+            Found::Absent { tombstone } => return Verdict::NotFound { tombstone },
+            Found::Live(session) => session.clone(),
+        };
+        next.deadline_ms = self.deadline_after(expiry, next.deadline_ms);
+        if mutant::is(Mutant::TouchBumpsTheVersion) {
+            next.version = next.version.next();
+        }
+        let deadline_ms = next.deadline_ms;
+        self.tables.touch_session(id, next);
+        Verdict::Touched { deadline_ms }
     }
 
     fn delete(&mut self, id: &SessionId, expected: Option<Expected>, moment: Moment, effects: &mut Effects) -> Verdict {

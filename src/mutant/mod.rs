@@ -109,6 +109,7 @@ mutants! {
     AppendReplacesHead = "append-replaces-head",
     AppendToAValue = "append-to-a-value",
     RequireUnchecked = "require-unchecked",
+    TouchBumpsTheVersion = "touch-bumps-the-version",
     LaterVerbProposed = "later-verb-proposed",
     SuffixBeginsLate = "suffix-begins-one-chunk-late",
     PartInCache = "part-enters-the-cache",

@@ -19,6 +19,7 @@ pub enum Kind {
     Save,
     SaveIfVersion,
     Append,
+    Touch,
     Delete,
     /// Opening, keeping and closing clients.
     Client,
@@ -39,7 +40,7 @@ impl Kind {
 }
 
 /// Their words, in the order of [`Kind`].
-pub(super) const KINDS: [&str; 7] = ["save", "save_if_version", "append", "delete", "client", "load", "list"];
+pub(super) const KINDS: [&str; 8] = ["save", "save_if_version", "append", "touch", "delete", "client", "load", "list"];
 
 /// A validated operation.
 #[derive(Clone, Debug)]
@@ -56,6 +57,7 @@ impl Operation {
             Operation::Write(Write::Save { .. }) => Kind::Save,
             Operation::Write(Write::SaveIfVersion { .. }) => Kind::SaveIfVersion,
             Operation::Write(Write::Append { .. }) => Kind::Append,
+            Operation::Write(Write::Touch { .. }) => Kind::Touch,
             Operation::Write(Write::Delete { .. }) => Kind::Delete,
             Operation::Write(Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. }) => Kind::Client,
             Operation::Load(_) => Kind::Load,

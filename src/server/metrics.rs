@@ -444,6 +444,7 @@ fn verdict_name(verdict: &Verdict) -> &'static str {
         Verdict::Saved(_) => "saved",
         Verdict::Appended(_) => "appended",
         Verdict::WrongForm { .. } => "wrong_form",
+        Verdict::Touched { .. } => "touched",
         Verdict::Conflict { .. } => "conflict",
         Verdict::BaseMismatch => "base_mismatch",
         Verdict::TooLarge(_) => "too_large",

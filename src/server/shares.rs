@@ -149,7 +149,11 @@ impl<'w> NewContent<'w> {
                 (id, replaces || matches!(change, Change::Delta { base: Base::Absent, .. }), replaces)
             }
             Write::Append { id, require, .. } => (id, require.may_create(), false),
-            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => return None,
+            Write::Touch { .. }
+            | Write::Delete { .. }
+            | Write::OpenClient { .. }
+            | Write::KeepAlive { .. }
+            | Write::CloseClient { .. } => return None,
         };
         Some(Self { id, bytes: write.stored_bytes(), may_create, replaces })
     }
@@ -258,6 +262,7 @@ impl Share {
             Write::Save { request, .. }
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
+            | Write::Touch { request, .. }
             | Write::Delete { request, .. } => {
                 self.claim(request.client, request.nonce, machine)?;
                 self.room_for_outcome(request, machine)?;

@@ -351,6 +351,15 @@ pub enum Write {
         /// The change of the deadline.
         expiry: Expiry,
     },
+    /// Moves the deadline of a session and nothing else: neither its version nor its `mod_revision`. Since cluster version 2.
+    Touch {
+        /// The request's identity.
+        request: Request,
+        /// The session.
+        id: SessionId,
+        /// The change of the deadline.
+        expiry: Expiry,
+    },
     /// Opens a client; the same nonce again gives the same client.
     OpenClient {
         /// 128 random bits.
@@ -381,6 +390,7 @@ impl Write {
             Write::Save { request, .. }
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
+            | Write::Touch { request, .. }
             | Write::Delete { request, .. } => Some(request),
             Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
         }
@@ -392,6 +402,7 @@ impl Write {
             Write::Save { request, .. }
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
+            | Write::Touch { request, .. }
             | Write::Delete { request, .. } => *request = new,
             Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => {}
         }
@@ -402,6 +413,7 @@ impl Write {
         match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => *change = new,
             Write::Append { .. }
+            | Write::Touch { .. }
             | Write::Delete { .. }
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
@@ -412,9 +424,11 @@ impl Write {
     /// The session, of a write to one.
     pub fn session(&self) -> Option<&SessionId> {
         match self {
-            Write::Save { id, .. } | Write::SaveIfVersion { id, .. } | Write::Append { id, .. } | Write::Delete { id, .. } => {
-                Some(id)
-            }
+            Write::Save { id, .. }
+            | Write::SaveIfVersion { id, .. }
+            | Write::Append { id, .. }
+            | Write::Touch { id, .. }
+            | Write::Delete { id, .. } => Some(id),
             Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
         }
     }
@@ -424,6 +438,7 @@ impl Write {
         match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some(change),
             Write::Append { .. }
+            | Write::Touch { .. }
             | Write::Delete { .. }
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
@@ -436,7 +451,11 @@ impl Write {
         match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some((change.chunks(), change.head())),
             Write::Append { addition, .. } => Some((&addition.chunks, addition.head_if_created.as_ref())),
-            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
+            Write::Touch { .. }
+            | Write::Delete { .. }
+            | Write::OpenClient { .. }
+            | Write::KeepAlive { .. }
+            | Write::CloseClient { .. } => None,
         }
     }
 
@@ -455,7 +474,7 @@ impl Write {
     pub fn expiry(&self) -> Expiry {
         match self {
             Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } => attributes.expiry,
-            Write::Append { expiry, .. } => *expiry,
+            Write::Append { expiry, .. } | Write::Touch { expiry, .. } => *expiry,
             Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => Expiry::Keep,
         }
     }
@@ -464,7 +483,7 @@ impl Write {
     pub fn cluster_version(&self) -> u16 {
         match self {
             Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } if attributes.form != Form::Unknown => 2,
-            Write::Append { .. } => 2,
+            Write::Append { .. } | Write::Touch { .. } => 2,
             Write::Save { .. }
             | Write::SaveIfVersion { .. }
             | Write::Delete { .. }

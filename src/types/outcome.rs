@@ -159,13 +159,18 @@ pub enum Verdict {
         /// Its form.
         form: Form,
     },
+    /// The deadline is moved, or was there already.
+    Touched {
+        /// Machine time the session expires at; `None`: never.
+        deadline_ms: Option<u64>,
+    },
 }
 
 impl Verdict {
     /// The first cluster version in which it is given.
     pub fn cluster_version(&self) -> u16 {
         match self {
-            Verdict::Appended(_) | Verdict::WrongForm { .. } => 2,
+            Verdict::Appended(_) | Verdict::WrongForm { .. } | Verdict::Touched { .. } => 2,
             Verdict::Saved(_)
             | Verdict::Conflict { .. }
             | Verdict::BaseMismatch

@@ -3,8 +3,9 @@
 //! In a separate process, because knowing the test-only version is a property of the whole process.
 
 use std::process::Command;
+use std::time::Duration;
 
-use quorate::client::{AppendOptions, Client, Content, Counters, ErrorKind, Version, WriteOptions};
+use quorate::client::{AppendOptions, Client, Content, Counters, ErrorKind, Expiry, Part, Version, WriteOptions};
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
 
@@ -32,6 +33,8 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
     assert!(early.to_string().contains("needs=2 in_force=1"), "{early}");
     assert_eq!(client.load("talk").await.expect("a load"), None, "nothing changed");
+    let early = client.touch("before", Expiry::Never).await.expect_err("version 1 has no touches");
+    assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
 
     allow_test_version();
     let risen = |node: &quorate::client::NodeStatus| node.cluster_version == u32::from(TEST_VERSION);
@@ -46,6 +49,12 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     places.sort_unstable();
     assert_eq!(places, (0..3 * APPENDS).collect::<Vec<_>>(), "no two appends have the same place");
 
+    let touched = client.touch("talk", Expiry::After(DAY)).await.expect("a touch").expect("it is there");
+    assert!(touched.deadline_ms.is_some());
+    assert_eq!(client.touch("nobody", Expiry::Never).await.expect("a touch"), None);
+    let too_long = client.touch("talk", Expiry::After(4000 * DAY)).await.expect_err("ten years at most");
+    assert_eq!(too_long.kind(), ErrorKind::Invalid, "{too_long}");
+
     let leader = cluster.leader().await.expect("a leader");
     cluster.kill(leader).await.expect("it runs");
     cluster.restart(leader).await.expect("it reads its own log");
@@ -53,6 +62,8 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
         let session = client.load(id).await.expect("a load").expect("it was saved");
         assert_eq!((session.info.version, session.content), (Version(1), value(text)));
     }
+    let seen = client.load_part("talk", Part::Info).await.expect("a load").expect("it is there");
+    assert_eq!((seen.info.version.0, seen.info.deadline_ms), (3 * APPENDS, touched.deadline_ms), "it moved the deadline alone");
     let talk = client.load("talk").await.expect("a load").expect("it was appended to");
     let Content::Transcript { messages, head, counters } = talk.content else { panic!("an append made a value") };
     assert_eq!((head.as_ref(), counters.at(0)), (&b"{}"[..], 3 * APPENDS));
@@ -64,6 +75,7 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     cluster.converged().await.expect("equal digests");
 }
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How many items each appender appends, one at a time.
 const APPENDS: u64 = 20;
 

@@ -118,6 +118,7 @@ fn later_write() -> impl Strategy<Value = Write> {
     prop_oneof![
         (any_request(), any_id(), require, addition, any_expiry())
             .prop_map(|(request, id, require, addition, expiry)| Write::Append { request, id, require, addition, expiry }),
+        (any_request(), any_id(), any_expiry()).prop_map(|(request, id, expiry)| Write::Touch { request, id, expiry }),
         (any_request(), any_id(), any_change(), any_expiry(), form).prop_map(|(request, id, change, expiry, form)| {
             Write::Save { request, id, change, attributes: Attributes { expiry, form } }
         }),

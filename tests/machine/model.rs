@@ -36,6 +36,16 @@ struct Step {
     wait: u64,
 }
 
+impl Step {
+    fn expiry(&self) -> Expiry {
+        match self.ttl {
+            0 => Expiry::Never,
+            1 => Expiry::After(Duration::from_millis(50)),
+            _ => Expiry::Keep,
+        }
+    }
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let request = (0..12u8, 0..2usize, prop::bool::weighted(0.03), 0..3u64, 0..3u64);
     let wait = prop_oneof![150 => Just(0u64), 30 => 1..40u64, 1 => Just(IDLE_MS), 1 => Just(TOMBSTONE_MS - 20)];
@@ -155,11 +165,10 @@ impl Driver {
                 Change::Delta { base, chunks, head, counters }
             }
         };
-        let expiry = match step.ttl {
-            0 => Expiry::Never,
-            1 => Expiry::After(Duration::from_millis(50)),
-            _ => Expiry::Keep,
-        };
+        let expiry = step.expiry();
+        if later && step.kind == 9 && step.chunks == 0 {
+            return Write::Touch { request, id, expiry };
+        }
         if later && step.kind >= 10 {
             let require = match step.expected {
                 0 => Require::Absent,
@@ -257,6 +266,7 @@ fn the_machine_answers_as_the_model_does() {
         "Appended",
         "Appended repeated",
         "WrongForm",
+        "Touched",
         "Conflict",
         "Conflict repeated",
         "BaseMismatch",

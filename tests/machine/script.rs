@@ -6,6 +6,7 @@
 //! save id=a base=1/2/3 items=1      delta on create_revision/version/items, or `base=absent`; the head only with data=
 //! save id=a if=2 …                  conditional: a version, version@create_revision, or `absent`; `rebase=yes`; `form=value|transcript`
 //! append id=a data=x items=1        data= is the head if it is created; if=present, absent or created/version/items; `counters=`, `expire=`
+//! touch id=a expire=<ms>            moves the deadline and nothing else
 //! delete id=a                       perhaps with if=
 //! load id=a have=1/2/3/4            have = create_revision/version/items/next_chunk
 //! list prefix=a after=b limit=2     sweep limit=9     version to=2     skip     rebuild     counts
@@ -94,6 +95,7 @@ impl Runner {
                 id: id(words["id"]),
                 expected: words.get("if").map(|text| expected(text)),
             },
+            "touch" => Write::Touch { request: self.request(words), id: id(words["id"]), expiry: expiry(words) },
             "save" => match words.get("if") {
                 None => Write::Save {
                     request: self.request(words),

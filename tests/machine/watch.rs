@@ -31,6 +31,7 @@ impl World {
     fn new() -> Self {
         let mut lab = Lab::quick();
         let client = lab.open(1000, 1);
+        lab.apply(1000, Command::SetClusterVersion { version: 2 });
         Self { lab, client, sequence: 0, now: 1000, truth: Truth::new(), deleted: BTreeMap::new(), kept: None }
     }
 
@@ -53,6 +54,12 @@ impl World {
     fn delete(&mut self, id: &SessionId) {
         self.write(|request| Write::Delete { request, id: id.clone(), expected: None });
         self.take_removals();
+    }
+
+    /// No write of the session: nobody is shown it.
+    fn touch(&mut self, id: &SessionId) {
+        let expiry = Expiry::After(Duration::from_millis(100));
+        self.write(|request| Write::Touch { request, id: id.clone(), expiry });
     }
 
     fn sweep(&mut self) {
@@ -239,6 +246,7 @@ fn run(ops: &[Op], seen: &mut BTreeMap<&'static str, usize>) {
             12 => watcher.resume(&world, op.which == 0),
             // Installed under a watch that goes on.
             13 => world.rebuild(),
+            24 => world.touch(&session),
             _ => {
                 let bounds = Bounds { records: op.records, changes: op.changes, bytes: u64::MAX };
                 watcher.step(&world, bounds, seen);
@@ -266,7 +274,7 @@ fn run(ops: &[Op], seen: &mut BTreeMap<&'static str, usize>) {
 fn a_watcher_has_at_every_complete_frame_what_is_stored() {
     let config = ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() };
     let seen = RefCell::new(BTreeMap::new());
-    let op = (0..24u8, 0..6usize, 0..4usize, 1..5usize, 1..4usize).prop_map(|(kind, which, watcher, records, changes)| Op {
+    let op = (0..25u8, 0..6usize, 0..4usize, 1..5usize, 1..4usize).prop_map(|(kind, which, watcher, records, changes)| Op {
         kind,
         which,
         watcher,

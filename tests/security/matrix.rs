@@ -110,6 +110,7 @@ fn writes() -> Vec<(&'static str, Need, Write)> {
         let conditional =
             Write::SaveIfVersion { request, id: id.clone(), expected, change: change(), on_conflict, attributes: expiry.into() };
         writes.push(("save_if_version", need, conditional));
+        writes.push(("touch", need, Write::Touch { request, id: id.clone(), expiry }));
         writes.push(("delete", need, Write::Delete { request, id, expected: None }));
     }
     let need = Need::Scope("write");

@@ -14,7 +14,7 @@ use bob_core::error::StoreError;
 use bob_core::ports::SessionStore as _;
 use bob_core::types::{Message, Role, SessionState};
 use quorate::client::bob::{ConcurrentSave, Store};
-use quorate::client::{AppendOptions, Client, Content, Counters, Error, ErrorKind};
+use quorate::client::{AppendOptions, Client, Content, Counters, Error, ErrorKind, Expiry};
 use quorate::env::Clock as _;
 use quorate::testing::inline::SeededRandom;
 
@@ -126,6 +126,24 @@ impl Turner {
             Err(_) => End::Unknown,
         };
         self.turns.lock().expect("no client panics with it").taken[at].2 = end;
+        if self.random.below(4) == 0 {
+            self.touch(client, session).await;
+        }
+    }
+
+    /// Moves the deadline of a session that has none: nothing changes by it, whatever became of it.
+    async fn touch(&self, client: &Client, session: &str) {
+        match tokio::time::timeout(self.patience(), client.touch(session, Expiry::Never)).await {
+            Ok(Ok(Some(touched))) => {
+                sometimes("touch");
+                assert_eq!(touched.deadline_ms, None);
+            }
+            Ok(Ok(None)) | Err(_) => {}
+            Ok(Err(error)) => match error.kind() {
+                ErrorKind::Refused { .. } | ErrorKind::Unsupported | ErrorKind::Indeterminate => {}
+                kind => panic!("no touch ends so: {kind:?} {error}"),
+            },
+        }
     }
 
     async fn turn(&mut self, store: &Store, clock: &HostClock, session: &str, name: String) {

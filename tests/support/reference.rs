@@ -147,6 +147,15 @@ impl Model {
         if let Write::Append { id, require, addition, expiry, .. } = write {
             return self.append(index, id.as_str(), require, addition, *expiry);
         }
+        if let Write::Touch { id, expiry, .. } = write {
+            let tombstone = Version(self.tombstones.get(id.as_str()).map_or(0, |(version, _)| *version));
+            let Some(old) = self.sessions.get(id.as_str()).map(|session| session.deadline) else {
+                return Verdict::NotFound { tombstone };
+            };
+            let deadline_ms = self.deadline(*expiry, old);
+            self.sessions.get_mut(id.as_str()).expect("found above").deadline = deadline_ms;
+            return Verdict::Touched { deadline_ms };
+        }
         let (id, expected) = match write {
             Write::Save { id, .. } => (id, None),
             Write::SaveIfVersion { id, expected, .. } => (id, Some(*expected)),

@@ -32,6 +32,7 @@ fn verdict_to(verdict: &Verdict) -> Option<v1::outcome::Verdict> {
             next_chunk: content.next_chunk,
             rebased: *rebased,
         }),
+        Verdict::Touched { deadline_ms } => Message::Touched(v1::outcome::Touched { deadline_ms: *deadline_ms }),
         Verdict::Conflict { actual, tombstone } => {
             Message::Conflict(v1::outcome::Conflict { actual: actual.0, tombstone: tombstone.0 })
         }
@@ -68,6 +69,7 @@ pub fn outcome_from(outcome: v1::Outcome) -> Result<Outcome, Refusal> {
             Verdict::Appended(Appended { content, chunks, counters: counters(now)? })
         }
         Message::WrongForm(form) => Verdict::WrongForm { form: form_from(form)? },
+        Message::Touched(touched) => Verdict::Touched { deadline_ms: touched.deadline_ms },
         Message::Conflict(conflict) => {
             Verdict::Conflict { actual: Version(conflict.actual), tombstone: Version(conflict.tombstone) }
         }

@@ -111,6 +111,7 @@ fn write() -> impl Strategy<Value = Write> {
             let addition = Addition { chunks: change.chunks().to_vec(), head_if_created, counters: Counters::default() };
             Write::Append { request, id, require, addition, expiry }
         }),
+        (request(), id(), expiry()).prop_map(|(request, id, expiry)| Write::Touch { request, id, expiry }),
         (request(), id(), proptest::option::of(expected())).prop_map(|(request, id, expected)| Write::Delete {
             request,
             id,
@@ -210,6 +211,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         (content(), number(), some_counters())
             .prop_map(|(content, chunks, counters)| { Verdict::Appended(Appended { content, chunks, counters }) }),
         prop_oneof![Just(Form::Unknown), Just(Form::Value), Just(Form::Transcript)].prop_map(|form| Verdict::WrongForm { form }),
+        proptest::option::of(number()).prop_map(|deadline_ms| Verdict::Touched { deadline_ms }),
     ]
 }
 

@@ -40,6 +40,11 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
                 expiry: expiry_from(append.expiry)?,
             })
         }
+        Message::Touch(touch) => Ok(Write::Touch {
+            request: request_from(touch.request)?,
+            id: session_id("touch.id", &touch.id)?,
+            expiry: expiry_from(touch.expiry)?,
+        }),
         Message::Delete(delete) => Ok(Write::Delete {
             request: request_from(delete.request)?,
             id: session_id("delete.id", &delete.id)?,
@@ -89,6 +94,11 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
                 form: form_to(attributes.form),
             })
         }
+        Write::Touch { request, id, expiry } => Message::Touch(message::Touch {
+            request: Some(request_to(request)),
+            id: id.as_str().to_owned(),
+            expiry: expiry_to(*expiry),
+        }),
         Write::Delete { request, id, expected } => Message::Delete(message::Delete {
             request: Some(request_to(request)),
             id: id.as_str().to_owned(),

@@ -229,7 +229,7 @@ pub mod require {
 /// What belongs to cluster version 2 is refused as `unsupported` while version 1 is in force, and changes nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WriteOperation {
-    #[prost(oneof = "write_operation::Write", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "write_operation::Write", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub write: ::core::option::Option<write_operation::Write>,
 }
 /// Nested message and enum types in `WriteOperation`.
@@ -292,6 +292,18 @@ pub mod write_operation {
         #[prost(message, optional, tag = "7")]
         pub expiry: ::core::option::Option<super::Expiry>,
     }
+    /// Moves the deadline of a session and nothing else: neither `version` nor `mod_revision`, and no watch shows it. Answered by `touched` or
+    /// `not_found`.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Touch {
+        #[prost(message, optional, tag = "1")]
+        pub request: ::core::option::Option<super::Request>,
+        #[prost(string, tag = "2")]
+        pub id: ::prost::alloc::string::String,
+        /// Absent: keep.
+        #[prost(message, optional, tag = "3")]
+        pub expiry: ::core::option::Option<super::Expiry>,
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Delete {
         #[prost(message, optional, tag = "1")]
@@ -341,6 +353,9 @@ pub mod write_operation {
         /// Cluster version 2.
         #[prost(message, tag = "7")]
         Append(Append),
+        /// Cluster version 2.
+        #[prost(message, tag = "8")]
+        Touch(Touch),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -640,12 +655,18 @@ pub struct Outcome {
     pub revision: u64,
     #[prost(
         oneof = "outcome::Verdict",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub verdict: ::core::option::Option<outcome::Verdict>,
 }
 /// Nested message and enum types in `Outcome`.
 pub mod outcome {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Touched {
+        /// The deadline now. Absent: it never expires.
+        #[prost(uint64, optional, tag = "1")]
+        pub deadline_ms: ::core::option::Option<u64>,
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Appended {
         #[prost(uint64, tag = "1")]
@@ -730,6 +751,8 @@ pub mod outcome {
         /// Items can't be appended: the session has this form. Nothing changed.
         #[prost(enumeration = "super::Form", tag = "18")]
         WrongForm(i32),
+        #[prost(message, tag = "19")]
+        Touched(Touched),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
