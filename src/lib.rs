@@ -10,10 +10,6 @@
 //!
 //! [`docs`] says how it works and why: [`docs::architecture`] first, [`docs::not_promised`] before you rely on it.
 
-#[cfg(any(feature = "client", feature = "machine"))]
-#[macro_use]
-mod text_error;
-
 pub mod docs;
 #[doc(hidden)]
 pub mod env;

@@ -40,10 +40,10 @@ pub struct Totals {
     pub orphans: u64,
 }
 
-text_error! {
-    /// A content row that is not what was written, or is missing. It names rows by the session's create_revision: ids are credentials.
-    Damage(String)
-}
+/// A content row that is not what was written, or is missing. It names rows by the session's create_revision: ids are credentials.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Damage(String);
 
 impl Audit {
     /// Takes a row of [`rows::HEADS`] or [`rows::CHUNKS`], in order of keys; others are ignored.

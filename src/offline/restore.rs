@@ -39,26 +39,18 @@ pub struct Target {
 }
 
 /// Why nothing was restored.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The backup is damaged.
+    #[error("{0}")]
     Backup(backup::Error),
     /// The directory holds something, or another process has it. Nothing was changed.
+    #[error("{0}")]
     Directory(String),
     /// The disk failed half way: remove the directory before the next attempt. Without its identity no node starts from it.
+    #[error("{0}")]
     Disk(String),
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Backup(error) => error.fmt(f),
-            Self::Directory(what) | Self::Disk(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl From<state::Error> for Error {
     fn from(error: state::Error) -> Self {

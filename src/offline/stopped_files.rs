@@ -12,10 +12,10 @@ use crate::storage::lock::Lock;
 use crate::storage::log;
 use crate::storage::state::StoppedState;
 
-text_error! {
-    /// Why there is nothing to read, or what is damaged in it: one line that names it. Nothing was changed.
-    Error(pub(crate) String)
-}
+/// Why there is nothing to read, or what is damaged in it: one line that names it. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub(crate) String);
 
 /// An error of one part of the directory.
 pub(super) fn named(part: &str, error: impl std::fmt::Display) -> Error {

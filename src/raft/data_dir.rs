@@ -15,10 +15,10 @@ use crate::storage::log::{self, Log};
 use crate::storage::state::{self, Cover, State};
 use crate::types::{NodeId, set_log_hash_key};
 
-text_error! {
-    /// The directory is missing, foreign, locked or damaged: a person must look. The text says how to fix it.
-    Error(String)
-}
+/// The directory is missing, foreign, locked or damaged: a person must look. The text says how to fix it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
 
 fn named(error: impl fmt::Display) -> Error {
     Error(error.to_string())

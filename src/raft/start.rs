@@ -95,7 +95,8 @@ pub struct Options {
 }
 
 /// Why a node did not start. Nothing was changed, except that a missing data directory may have been made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub enum StartError {
     /// The data directory is missing, foreign, locked or damaged: a person must look. The text says how to fix it.
     Data(String),
@@ -104,16 +105,6 @@ pub enum StartError {
     /// Raft refused what it found in storage.
     Raft(String),
 }
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Data(text) | StartError::Options(text) | StartError::Raft(text) => f.write_str(text),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 fn data(error: impl fmt::Display) -> StartError {
     StartError::Data(error.to_string())

@@ -1,6 +1,5 @@
 //! Backup files: what they hold, and data directories made of them, or of what one node still has. For the command line; all calls block.
 
-use std::fmt;
 use std::io::Read;
 use std::time::Duration;
 
@@ -60,19 +59,12 @@ pub fn draw_cluster_id(env: &Env, source: Source) -> ClusterId {
 }
 
 /// A cluster id that was drawn for something else.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this cluster id was drawn for another backup or another survivor than the one named here; make every node of the new cluster of \
+     one and the same, copied to each host, with the same release of quorate"
+)]
 pub struct OtherSource;
-
-impl fmt::Display for OtherSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "this cluster id was drawn for another backup or another survivor than the one named here; make every node of the new cluster of \
-             one and the same, copied to each host, with the same release of quorate",
-        )
-    }
-}
-
-impl std::error::Error for OtherSource {}
 
 /// Checks an id that another node's restore has printed. Two nodes made of two backups would share revisions and differ in what those
 /// are, which nothing could reconcile later. Errors: it was drawn for something else.
@@ -81,19 +73,12 @@ pub fn require_source(cluster: ClusterId, source: Source) -> Result<(), OtherSou
 }
 
 /// A cluster id that does not come from a restore of today.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this cluster id was not drawn by a restore within the last 24 hours; restore all nodes of the new cluster together, and bring \
+     a node into a cluster that is running by replacing it, never by a restore"
+)]
 pub struct NotFresh;
-
-impl fmt::Display for NotFresh {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "this cluster id was not drawn by a restore within the last 24 hours; restore all nodes of the new cluster together, and bring \
-             a node into a cluster that is running by replacing it, never by a restore",
-        )
-    }
-}
-
-impl std::error::Error for NotFresh {}
 
 /// Checks an id that another node's restore has printed. Errors: it is too old, or was never drawn by a restore.
 pub fn require_fresh(env: &Env, cluster: ClusterId) -> Result<(), NotFresh> {

@@ -191,10 +191,10 @@ impl Default for StorageConfig {
     }
 }
 
-text_error! {
-    /// Why there is no configuration. Nothing was started; fix the file and start again. One line.
-    Error(String)
-}
+/// Why there is no configuration. Nothing was started; fix the file and start again. One line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
 
 impl Config {
     /// The bytes of a size like "20 GiB"; `None`: it is not a size.

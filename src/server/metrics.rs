@@ -1,6 +1,6 @@
 //! The metrics of a node. One registry per node, so several nodes in one process stay apart. No session id ever becomes a label.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -43,45 +43,6 @@ pub fn quantile_us(spread: &Spread<u64>, q: f64) -> Option<u64> {
     }
     (spread[SECONDS.len()] > 0).then_some((low * 1e6) as u64)
 }
-
-/// How an operation ended, in metrics.
-const RESULTS: [&str; 35] = [
-    "saved",
-    "appended",
-    "wrong_form",
-    "conflict",
-    "base_mismatch",
-    "too_large",
-    "too_many_sessions",
-    "deleted",
-    "not_found",
-    "client_opened",
-    "client_kept",
-    "client_closed",
-    "too_many_clients",
-    "client_unknown",
-    "stale",
-    "window_exceeded",
-    "busy",
-    "not_modified",
-    "tail",
-    "full",
-    "suffix",
-    "page",
-    "relayed",
-    "invalid",
-    "wrong_cluster",
-    "not_leader",
-    "no_leader",
-    "overloaded",
-    "disk_low",
-    "deadline_exceeded",
-    "unavailable",
-    "corrupt",
-    "denied",
-    "unsupported",
-    "other",
-];
 
 /// Values read when metrics are asked for, not counted as they happen.
 #[derive(Clone, Debug, Default)]
@@ -131,7 +92,8 @@ pub struct Wire {
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    operations: [[OnceLock<Counter>; RESULTS.len()]; KINDS.len()],
+    /// By how they ended.
+    operations: [Mutex<BTreeMap<&'static str, Counter>>; KINDS.len()],
     seconds: [Histogram; KINDS.len()],
     proposals: Counter,
     proposal_operations: Histogram,
@@ -164,11 +126,11 @@ impl Metrics {
             .expect("the buckets are constants and not empty");
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
-        metrics::with_local_recorder(&recorder, || {
+        let mut metrics = metrics::with_local_recorder(&recorder, || {
             describe();
             let seconds = KINDS.map(|kind| metrics::histogram!("quorate_operation_duration_seconds", "operation" => kind));
             Self {
-                operations: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
+                operations: Default::default(),
                 seconds,
                 proposals: metrics::counter!("quorate_proposals_total"),
                 proposal_operations: metrics::histogram!("quorate_proposal_batch_operations"),
@@ -188,28 +150,18 @@ impl Metrics {
                 handle,
                 recorder: PrometheusBuilder::new().build_recorder(),
             }
-        })
-        .with_recorder(recorder)
-    }
-
-    fn with_recorder(mut self, recorder: PrometheusRecorder) -> Self {
-        self.recorder = recorder;
-        self
+        });
+        metrics.recorder = recorder;
+        metrics
     }
 
     /// An operation ended.
     pub fn ended(&self, kind: Kind, result: &Result<Response, Refusal>, took: Duration) {
-        let at = result_index(result);
-        let counter = self.operations[kind as usize][at].get_or_init(|| {
-            metrics::with_local_recorder(&self.recorder, || {
-                let labels = vec![
-                    Label::from_static_parts("operation", KINDS[kind as usize]),
-                    Label::from_static_parts("result", RESULTS[at]),
-                ];
-                metrics::counter!("quorate_operations_total", labels)
-            })
-        });
-        counter.increment(1);
+        let result = result_name(result);
+        let counter = || metrics::counter!("quorate_operations_total", "operation" => KINDS[kind as usize], "result" => result);
+        let mut operations = self.operations[kind as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        operations.entry(result).or_insert_with(|| metrics::with_local_recorder(&self.recorder, counter)).increment(1);
+        drop(operations);
         self.seconds[kind as usize].record(took.as_secs_f64());
         self.took[SECONDS.partition_point(|bound| *bound < took.as_secs_f64())].fetch_add(1, Ordering::Relaxed);
     }
@@ -417,11 +369,6 @@ fn documented() -> impl Iterator<Item = (&'static str, &'static str, &'static st
     })
 }
 
-fn result_index(result: &Result<Response, Refusal>) -> usize {
-    let name = result_name(result);
-    RESULTS.iter().position(|result| *result == name).unwrap_or(RESULTS.len() - 1)
-}
-
 /// A word for how an operation ended.
 pub fn result_name(result: &Result<Response, Refusal>) -> &'static str {
     match result {
@@ -561,11 +508,15 @@ mod tests {
 
     #[test]
     fn every_result_has_a_name_of_its_own() {
-        let unique: std::collections::BTreeSet<_> = RESULTS.iter().collect();
-        assert_eq!(unique.len(), RESULTS.len());
-        for kind in [RefusalKind::Invalid, RefusalKind::NoLeader, RefusalKind::Corrupt, RefusalKind::Denied] {
-            let at = result_index(&Err(Refusal::not_applied(kind.clone(), "")));
-            assert_eq!(RESULTS[at], refusal_name(&kind));
+        let metrics = Metrics::new(Wire::default());
+        let kinds = [RefusalKind::Invalid, RefusalKind::NoLeader, RefusalKind::Corrupt, RefusalKind::Denied];
+        for kind in &kinds {
+            metrics.ended(Kind::Load, &Err(Refusal::not_applied(kind.clone(), "")), Duration::ZERO);
+        }
+        let text = metrics.render(&Levels::default());
+        for name in kinds.iter().map(refusal_name) {
+            let line = format!("quorate_operations_total{{operation=\"load\",result=\"{name}\"}} 1\n");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
         }
     }
 }

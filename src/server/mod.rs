@@ -61,15 +61,14 @@ pub use start::{Options, Server};
 #[doc(hidden)]
 pub use start::{SMALL_BYTES, Tuning};
 
-use std::fmt;
-
-text_error! {
-    /// Why a node did not start. Nothing was changed. One line that says what to fix.
-    StartError(String)
-}
+/// Why a node did not start. Nothing was changed. One line that says what to fix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
 
 /// Why a node stopped by itself. Acknowledged writes are on disk; the text says what to look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct Error {
     message: String,
     removed: bool,
@@ -85,11 +84,3 @@ impl Error {
         self.removed
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Error {}

@@ -6,7 +6,6 @@
 //! The file is text, so that an operator can read it; its last line is a checksum, so that nobody edits it by accident.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,10 +18,14 @@ const FIRST_LINE: &str = "quorate identity 1";
 const FILE_BYTES_MAX: u64 = 4096;
 
 /// Why an identity is refused. Nothing changed, but for [`Error::Io`]: then either the old or the new one is on disk.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The file does not verify. Put it back from a copy, or replace the node by one with a new id and an empty directory.
+    #[error(
+        "the identity is damaged: {what}; put the file back from a copy, or replace this node by one with a new id and an empty directory, \
+         and keep this one until that is done file={file}"
+    )]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -30,6 +33,10 @@ pub enum Error {
         what: Cow<'static, str>,
     },
     /// The directory belongs to another node. Fix the node id or the directory in the configuration.
+    #[error(
+        "the data directory belongs to another node; fix the node id or the directory in the configuration file={file} found={found} \
+         expected={expected}"
+    )]
     OtherNode {
         /// The file.
         file: PathBuf,
@@ -39,11 +46,19 @@ pub enum Error {
         expected: NodeId,
     },
     /// There is data and no identity: the file was lost.
+    #[error(
+        "the directory holds a node's data and no identity; put the file back from a copy, or replace the node by one with a new id and an \
+         empty directory, and keep this one until that is done file={file}"
+    )]
     Missing {
         /// The file.
         file: PathBuf,
     },
     /// The node was initialized in a cluster and never changes it. To join another one takes an empty directory and a new node id.
+    #[error(
+        "this node was initialized in a cluster and does not change it; to join another one takes a new node id and an empty directory \
+         cluster={cluster} offered={offered}"
+    )]
     Initialized {
         /// The cluster it belongs to.
         cluster: ClusterId,
@@ -51,52 +66,14 @@ pub enum Error {
         offered: ClusterId,
     },
     /// The disk failed.
+    #[error("cannot read or write the identity: {error} file={file}")]
     Io {
         /// The file.
         file: PathBuf,
         /// Why.
+        #[source]
         error: io::Error,
     },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Damaged { file, what } => write!(
-                f,
-                "the identity is damaged: {what}; put the file back from a copy, or replace this node by one with a new id and an empty \
-                 directory, and keep this one until that is done file={}",
-                file.display()
-            ),
-            Self::OtherNode { file, found, expected } => write!(
-                f,
-                "the data directory belongs to another node; fix the node id or the directory in the configuration file={} found={found} \
-                 expected={expected}",
-                file.display()
-            ),
-            Self::Missing { file } => write!(
-                f,
-                "the directory holds a node's data and no identity; put the file back from a copy, or replace the node by one with a new \
-                 id and an empty directory, and keep this one until that is done file={}",
-                file.display()
-            ),
-            Self::Initialized { cluster, offered } => write!(
-                f,
-                "this node was initialized in a cluster and does not change it; to join another one takes a new node id and an empty \
-                 directory cluster={cluster} offered={offered}"
-            ),
-            Self::Io { file, error } => write!(f, "cannot read or write the identity: {error} file={}", file.display()),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { error, .. } => Some(error),
-            _ => None,
-        }
-    }
 }
 
 /// The identity of one data directory, as it is on disk.

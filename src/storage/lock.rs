@@ -1,48 +1,30 @@
 //! One process per data directory. The lock belongs to the operating system, which frees it when the process ends, however it ends;
 //! a simulated disk keeps its own.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::env::{Disk, LockGuard};
 
 /// Why the directory is not ours. Nothing changed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Another process serves from this directory. Stop it first, or use another directory.
+    #[error("another process uses this data directory; stop it first, do not remove the file file={file}")]
     Held {
         /// The lock file.
         file: PathBuf,
     },
     /// The file system refused.
+    #[error("cannot lock the data directory: {error} file={file}")]
     Io {
         /// The lock file.
         file: PathBuf,
         /// Why.
+        #[source]
         error: io::Error,
     },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Held { file } => {
-                write!(f, "another process uses this data directory; stop it first, do not remove the file file={}", file.display())
-            }
-            Self::Io { file, error } => write!(f, "cannot lock the data directory: {error} file={}", file.display()),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Held { .. } => None,
-            Self::Io { error, .. } => Some(error),
-        }
-    }
 }
 
 /// Holds the directory until it is dropped or the process ends.

@@ -55,16 +55,9 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 const SEGMENT_BYTES: u64 = PEER_MESSAGE_BYTES_MAX + (1 << 20);
 
 /// The failure, in one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct Error(String);
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Error {}
 
 fn failed(error: impl fmt::Display) -> Error {
     Error(error.to_string())

@@ -100,7 +100,7 @@ struct Inner {
     names: BTreeMap<PathBuf, Arc<Inode>>,
     /// As a power cut leaves it.
     durable_names: BTreeMap<PathBuf, Arc<Inode>>,
-    pending_names: Vec<(u64, NameChange)>,
+    pending_names: Vec<(u64, NameChange<Arc<Inode>>)>,
     dirs: BTreeSet<PathBuf>,
     /// Orders everything that is pending.
     moment: u64,
@@ -115,15 +115,10 @@ struct Inner {
 }
 
 /// A lock taken; dropping it frees the path.
+#[derive(Debug)]
 struct SimLock {
     disk: SimDisk,
     path: PathBuf,
-}
-
-impl std::fmt::Debug for SimLock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SimLock").field("path", &self.path).finish()
-    }
 }
 
 impl Drop for SimLock {
@@ -132,10 +127,12 @@ impl Drop for SimLock {
     }
 }
 
-#[derive(Clone)]
-enum NameChange {
-    Create(PathBuf, Arc<Inode>),
-    Rename(PathBuf, PathBuf, Arc<Inode>),
+/// A change of names that lead to files.
+#[doc(hidden)]
+#[derive(Clone, Debug)]
+pub enum NameChange<F> {
+    Create(PathBuf, F),
+    Rename(PathBuf, PathBuf, F),
     Remove(PathBuf),
 }
 
@@ -151,8 +148,10 @@ struct Data {
     pending: Vec<(u64, Change)>,
 }
 
-#[derive(Clone)]
-enum Change {
+/// A change of a file's content.
+#[doc(hidden)]
+#[derive(Clone, Debug)]
+pub enum Change {
     Write(u64, Vec<u8>),
     Len(u64),
 }
@@ -315,7 +314,7 @@ impl SimDisk {
         };
         let names = inner.names.iter().map(|(path, inode)| (path.clone(), copy(inode))).collect();
         let durable_names = inner.durable_names.iter().map(|(path, inode)| (path.clone(), copy(inode))).collect();
-        let pending_names = inner.pending_names.iter().map(|(moment, change)| (*moment, change.with_inode(&mut copy))).collect();
+        let pending_names = inner.pending_names.iter().map(|(moment, change)| (*moment, change.with_file(&mut copy))).collect();
         let (dirs, moment) = (inner.dirs.clone(), inner.moment);
         let after = Inner { names, durable_names, pending_names, dirs, moment, ..Inner::default() };
         SimDisk { inner: Arc::new(Mutex::new(after)), released: Arc::default() }
@@ -354,7 +353,7 @@ impl Inner {
         Ok(())
     }
 
-    fn change_names(&mut self, change: NameChange) {
+    fn change_names(&mut self, change: NameChange<Arc<Inode>>) {
         change.apply(&mut self.names);
         self.moment += 1;
         self.pending_names.push((self.moment, change));
@@ -366,13 +365,14 @@ impl Inner {
     }
 }
 
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<PathBuf, Arc<Inode>>) {
+impl<F: Clone> NameChange<F> {
+    /// Makes the change.
+    pub fn apply(&self, names: &mut BTreeMap<PathBuf, F>) {
         match self {
-            Self::Create(path, inode) => drop(names.insert(path.clone(), inode.clone())),
-            Self::Rename(from, to, inode) => {
+            Self::Create(path, file) => drop(names.insert(path.clone(), file.clone())),
+            Self::Rename(from, to, file) => {
                 names.remove(from);
-                names.insert(to.clone(), inode.clone());
+                names.insert(to.clone(), file.clone());
             }
             Self::Remove(path) => drop(names.remove(path)),
         }
@@ -385,10 +385,10 @@ impl NameChange {
         }
     }
 
-    fn with_inode(&self, copy: &mut impl FnMut(&Arc<Inode>) -> Arc<Inode>) -> Self {
+    fn with_file(&self, copy: &mut impl FnMut(&F) -> F) -> Self {
         match self {
-            Self::Create(path, inode) => Self::Create(path.clone(), copy(inode)),
-            Self::Rename(from, to, inode) => Self::Rename(from.clone(), to.clone(), copy(inode)),
+            Self::Create(path, file) => Self::Create(path.clone(), copy(file)),
+            Self::Rename(from, to, file) => Self::Rename(from.clone(), to.clone(), copy(file)),
             Self::Remove(path) => Self::Remove(path.clone()),
         }
     }
@@ -413,7 +413,8 @@ impl Data {
 }
 
 impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
+    /// Makes the change.
+    pub fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
             Self::Write(offset, data) => put(bytes, *offset as usize, data),
             Self::Len(len) => set_len(bytes, *len as usize),
@@ -456,8 +457,7 @@ impl Change {
 
 /// Gives a file's content a length. A build without optimization fills a vector byte by byte, which was a third of what clusters of tests
 /// cost: here zeros come from the system, or a block at a time.
-#[doc(hidden)]
-pub fn set_len(bytes: &mut Vec<u8>, len: usize) {
+fn set_len(bytes: &mut Vec<u8>, len: usize) {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     if bytes.is_empty() {
         *bytes = vec![0; len];
@@ -470,8 +470,7 @@ pub fn set_len(bytes: &mut Vec<u8>, len: usize) {
 }
 
 /// Writes into a file's content, which grows where it must.
-#[doc(hidden)]
-pub fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
+fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
     let end = offset + data.len();
     if bytes.len() < end {
         set_len(bytes, end);
@@ -532,7 +531,7 @@ impl Disk for SimDisk {
         inner.admit(Operation::SyncDir, path)?;
         let (synced, rest) = std::mem::take(&mut inner.pending_names).into_iter().partition(|(_, change)| change.is_in(path));
         inner.pending_names = rest;
-        Vec::into_iter(synced).for_each(|(_, change): (u64, NameChange)| change.apply(&mut inner.durable_names));
+        Vec::into_iter(synced).for_each(|(_, change): (u64, NameChange<Arc<Inode>>)| change.apply(&mut inner.durable_names));
         Ok(())
     }
 

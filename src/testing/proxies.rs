@@ -2,37 +2,47 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::processes::{Rule, Way};
 use crate::types::NodeId;
-
-/// Bytes a connection carries at once.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// The proxies of one cluster. Dropping it ends them.
 #[derive(Default)]
-pub(super) struct Proxies {
+pub(super) struct Proxies(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
     /// Nodes whose connections to others carry nothing.
-    cut_off: watch::Sender<BTreeSet<NodeId>>,
+    cut_off: BTreeSet<NodeId>,
+    /// How bytes between two nodes fare.
+    rules: BTreeMap<BTreeSet<NodeId>, watch::Sender<Rule>>,
     /// Those by which each node reaches others, of its latest start.
-    tasks: Mutex<BTreeMap<NodeId, JoinSet<()>>>,
+    tasks: BTreeMap<NodeId, JoinSet<()>>,
+}
+
+impl Inner {
+    fn rule(&self, ends: &BTreeSet<NodeId>) -> Rule {
+        Rule { stalled: !ends.is_disjoint(&self.cut_off), ..Rule::default() }
+    }
 }
 
 impl Proxies {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether what a node and its peers send each other waits, from now on.
     pub fn set(&self, node: NodeId, is_cut_off: bool) {
-        self.cut_off.send_modify(|cut_off| {
-            if is_cut_off {
-                cut_off.insert(node)
-            } else {
-                cut_off.remove(&node)
-            };
-        });
+        let mut inner = self.inner();
+        let _ = if is_cut_off { inner.cut_off.insert(node) } else { inner.cut_off.remove(&node) };
+        for (ends, rule) in &inner.rules {
+            rule.send_replace(inner.rule(ends));
+        }
     }
 
     /// Where one node reaches others that is being started: a proxy for each of these, by their addresses. Those of its earlier start end.
@@ -43,66 +53,20 @@ impl Proxies {
         for (other, address) in others {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
             via.insert(address.clone(), listener.local_addr()?.to_string());
-            let link = Link { ends: [me, other], cut_off: self.cut_off.subscribe() };
-            tasks.spawn(serve(listener, address, link));
+            let (mut inner, ends) = (self.inner(), BTreeSet::from([me, other]));
+            let rule = inner.rule(&ends);
+            let rule = inner.rules.entry(ends).or_insert_with(|| watch::Sender::new(rule));
+            tasks.spawn(Way::new(address, [rule.subscribe(), rule.subscribe()]).serve(listener));
         }
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).insert(me, tasks);
+        self.inner().tasks.insert(me, tasks);
         Ok(via)
-    }
-}
-
-/// Between two nodes.
-#[derive(Clone)]
-struct Link {
-    ends: [NodeId; 2],
-    cut_off: watch::Receiver<BTreeSet<NodeId>>,
-}
-
-impl Link {
-    /// Waits until neither end is cut off. Whether that may still be.
-    async fn is_whole(&mut self) -> bool {
-        let ends = self.ends;
-        self.cut_off.wait_for(|cut_off| ends.iter().all(|end| !cut_off.contains(end))).await.is_ok()
-    }
-}
-
-async fn serve(listener: TcpListener, address: String, link: Link) {
-    let address: Arc<str> = address.into();
-    let mut connections = JoinSet::new();
-    while let Ok((near, _)) = listener.accept().await {
-        while connections.try_join_next().is_some() {}
-        connections.spawn(connection(near, address.clone(), link.clone()));
-    }
-}
-
-async fn connection(near: TcpStream, address: Arc<str>, mut link: Link) {
-    if !link.is_whole().await {
-        return;
-    }
-    // A node that does not run: the caller sees its connection end.
-    let Ok(far) = TcpStream::connect(&*address).await else { return };
-    if near.set_nodelay(true).is_err() || far.set_nodelay(true).is_err() {
-        return;
-    }
-    let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    tokio::select! {
-        () = carry(near_read, far_write, link.clone()) => {}
-        () = carry(far_read, near_write, link) => {}
-    }
-}
-
-/// Carries what comes, while the link is whole, until one side ends.
-async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut link: Link) {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    while let Ok(bytes @ 1..) = from.read(&mut chunk).await {
-        if !link.is_whole().await || to.write_all(&chunk[..bytes]).await.is_err() {
-            return;
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
 
     #[tokio::test]

@@ -16,10 +16,10 @@ use crate::env::Clock;
 /// The versions that both ends speak.
 pub const VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-text_error! {
-    /// Why certificates or keys can't be used: one line, without anything of a key.
-    Error(pub(super) String)
-}
+/// Why certificates or keys can't be used: one line, without anything of a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub(super) String);
 
 /// The provider of this process, whatever another library may have installed as its default.
 pub fn provider() -> Arc<CryptoProvider> {

@@ -69,27 +69,15 @@ impl fmt::Debug for PeerCertificate {
 }
 
 /// Why a certificate does not speak for a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The certificate names these nodes; none, if a name in it is no id.
+    #[error("it is that of node {}", if .0.is_empty() { "?".to_owned() } else { .0.iter().map(u64::to_string).collect::<Vec<_>>().join(",") })]
     Named(BTreeSet<u64>),
     /// The certificate is not valid for these hosts, at which the node is reached.
+    #[error("it names no node and is not good for the node's host {0}")]
     Elsewhere(String),
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Named(nodes) => {
-                let nodes: Vec<String> = nodes.iter().map(u64::to_string).collect();
-                write!(f, "it is that of node {}", if nodes.is_empty() { "?".to_owned() } else { nodes.join(",") })
-            }
-            Self::Elsewhere(hosts) => write!(f, "it names no node and is not good for the node's host {hosts}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// The nodes that a certificate names. `None`: it names none.
 ///

@@ -46,20 +46,9 @@ impl Options {
 
     /// Short and small, for `cargo test`.
     pub fn small(dir: PathBuf) -> Self {
-        Self {
-            nodes: 3,
-            duration: Duration::from_secs(60),
-            faults_max: 3,
-            faults_min: 3,
-            hold: None,
-            call_max: None,
-            attempts_min: 0,
-            kinds: vec![Kind::KillLeader, Kind::CutLeader, Kind::PauseLeader],
-            seed: 1,
-            root: false,
-            control: false,
-            dir,
-        }
+        let all = Self::parse([], dir).expect("every option has a default");
+        let kinds = vec![Kind::KillLeader, Kind::CutLeader, Kind::PauseLeader];
+        Self { duration: Duration::from_secs(60), faults_max: 3, faults_min: 3, kinds, seed: 1, ..all }
     }
 
     /// Reads words as a shell has split them. Errors: what is wrong, in one line.

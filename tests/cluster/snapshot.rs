@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use quorate::client::MemberChange;
 use quorate::env::Disk as _;
-use quorate::testing;
+use quorate::testing::{self, disk::SimDisk};
 use quorate::types::Expected;
 use quorate::wire::peer::v1::{self as peer, append_response::Result as Appended, peer_client::PeerClient, snapshot_frame::Frame};
 use tokio::sync::mpsc;
@@ -23,6 +23,15 @@ const SAVES: usize = 30;
 /// A cluster that keeps next to nothing of its log.
 async fn forgetful() -> Cluster {
     Cluster::of(testing::Cluster::builder().segment_bytes(64 * 1024).log_bytes_kept(32 * 1024)).await
+}
+
+/// Such a cluster with saves of the first round: also its leader, a follower, and a caller of the leader.
+async fn filled() -> (Cluster, u64, u64, Caller) {
+    let cluster = forgetful().await;
+    let (leader, follower) = cluster.leader_and_follower().await;
+    let mut caller = cluster.caller(leader).await;
+    save_many(&mut caller, 1).await;
+    (cluster, leader, follower, caller)
 }
 
 async fn save_many(caller: &mut Caller, round: usize) {
@@ -44,6 +53,19 @@ async fn leave_behind(cluster: &mut Cluster, caller: &mut Caller, node: u64, rou
     last_log
 }
 
+/// Starts a node and waits until a snapshot arrives. No install ends while no sync does: they are held from then on.
+async fn begin_install(cluster: &mut Cluster, node: u64) -> SimDisk {
+    let disk = cluster.sim_disk(node);
+    let state = PathBuf::from(format!("/{node}/state"));
+    let files = || disk.list(&state).expect("it is there");
+    let before = files();
+    cluster.start_node(node).await;
+    disk.hold_syncs();
+    let has_begun = |_: &_| files().iter().any(|name| !before.contains(name));
+    cluster.wait_for("the snapshot to arrive", has_begun).await.expect("nothing else helps the node");
+    disk
+}
+
 async fn check_caught_up(cluster: &Cluster, node: u64, last_log: u64, round: usize) {
     cluster.converged().await.expect("all replicas are in the same state");
     let status = cluster.status_of(node).await.expect("it runs");
@@ -56,10 +78,7 @@ async fn check_caught_up(cluster: &Cluster, node: u64, last_log: u64, round: usi
 
 #[tokio::test]
 async fn follower_that_was_away_while_the_log_was_purged_catches_up_by_snapshot() {
-    let mut cluster = forgetful().await;
-    let (leader, follower) = cluster.leader_and_follower().await;
-    let mut caller = cluster.caller(leader).await;
-    save_many(&mut caller, 1).await;
+    let (mut cluster, leader, follower, mut caller) = filled().await;
     let mut other = cluster.caller(leader).await;
     let held = other.save_of("held", "once");
     let outcome = other.settle(&held).await;
@@ -81,19 +100,9 @@ async fn follower_that_was_away_while_the_log_was_purged_catches_up_by_snapshot(
 /// with a log that is gone each time (openraft #1706).
 #[tokio::test]
 async fn follower_that_installs_a_snapshot_is_not_outrun_by_purging() {
-    let mut cluster = forgetful().await;
-    let (leader, follower) = cluster.leader_and_follower().await;
-    let mut caller = cluster.caller(leader).await;
-    save_many(&mut caller, 1).await;
+    let (mut cluster, _, follower, mut caller) = filled().await;
     let last_log = leave_behind(&mut cluster, &mut caller, follower, 2).await;
-    let disk = cluster.sim_disk(follower);
-    let state = PathBuf::from(format!("/{follower}/state"));
-    let files = || disk.list(&state).expect("it is there");
-    let before = files();
-    cluster.start_node(follower).await;
-    disk.hold_syncs();
-    let has_begun = |_: &_| files().iter().any(|name| !before.contains(name));
-    cluster.wait_for("the snapshot to arrive", has_begun).await.expect("nothing else helps the follower");
+    let disk = begin_install(&mut cluster, follower).await;
     for round in 3..6 {
         save_many(&mut caller, round).await;
     }
@@ -107,21 +116,10 @@ async fn follower_that_installs_a_snapshot_is_not_outrun_by_purging() {
 /// while the file is synced, while `CURRENT` is moved, or while the old file is removed.
 #[tokio::test]
 async fn follower_killed_at_any_point_of_an_install_catches_up_after_its_restart() {
-    let mut cluster = forgetful().await;
-    let (leader, follower) = cluster.leader_and_follower().await;
-    let mut caller = cluster.caller(leader).await;
-    save_many(&mut caller, 1).await;
+    let (mut cluster, _, follower, mut caller) = filled().await;
     for (round, operations) in (2..).zip([0, 2, 5, 9, 14, 20]) {
         let last_log = leave_behind(&mut cluster, &mut caller, follower, round).await;
-        let disk = cluster.sim_disk(follower);
-        let state = PathBuf::from(format!("/{follower}/state"));
-        let files = || disk.list(&state).expect("it is there");
-        let before = files();
-        // No install ends while no sync does.
-        cluster.start_node(follower).await;
-        disk.hold_syncs();
-        let has_begun = |_: &_| files().iter().any(|name| !before.contains(name));
-        cluster.wait_for("the snapshot to arrive", has_begun).await.expect("nothing else helps the follower");
+        let disk = begin_install(&mut cluster, follower).await;
         disk.halt_after(disk.operations() + operations);
         disk.release_syncs();
         if operations > 0 {
@@ -230,10 +228,7 @@ async fn snapshot_of_what_its_leader_has_appended_changes_nothing() {
 /// leader has it from a snapshot.
 #[tokio::test]
 async fn an_id_is_never_used_again_though_its_node_is_gone_and_all_others_were_restarted() {
-    let mut cluster = forgetful().await;
-    let (leader, follower) = cluster.leader_and_follower().await;
-    let mut caller = cluster.caller(leader).await;
-    save_many(&mut caller, 1).await;
+    let (mut cluster, leader, follower, mut caller) = filled().await;
     cluster.kill(follower).await;
     let gone = cluster.add_learner().await;
     // One that never heard who the members are has nobody to ask.

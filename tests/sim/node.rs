@@ -70,6 +70,7 @@ impl Clock for HostClock {
 }
 
 /// What the driver and a host share.
+#[derive(Default)]
 pub struct Slot {
     pub disk: SimDisk,
     /// Processes so far.
@@ -112,29 +113,7 @@ pub struct Slot {
 
 impl Slot {
     pub fn new(digests: Arc<Mutex<BTreeMap<u64, u64>>>, audit: Arc<Mutex<Audit>>) -> Self {
-        Self {
-            disk: SimDisk::new(),
-            starts: 0,
-            ended: None,
-            may_fail: false,
-            leads: false,
-            voters: Arc::default(),
-            believes: None,
-            settled: Vec::new(),
-            shown: Vec::new(),
-            wiped: false,
-            corrupt: false,
-            was_corrupted: false,
-            workers: None,
-            stop: Arc::new(Notify::new()),
-            digest_index: 0,
-            scrubs: 0,
-            installs: 0,
-            applied: 0,
-            digests,
-            audit,
-            violations: Vec::new(),
-        }
+        Self { disk: SimDisk::new(), digests, audit, ..Self::default() }
     }
 
     /// Takes note of who leads, as a node says.

@@ -9,63 +9,29 @@ const LARGE_BYTES: [usize; 3] = [1 << 20, 4 << 20, 15 << 20];
 /// How far one clock may be ahead, a year: that must not let anything expire.
 pub const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
 
-/// What can be done to a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Kill,
-    PowerCut,
-    PowerCutWithinWork,
-    LongOutage,
-    FailedSync,
-    FailedWrite,
-    OrderlyStop,
-    PowerCutOfAll,
-    PowerCutAfterVote,
-    Partition,
-    Bridge,
-    OneWay,
-    Pause,
-    Loss,
-    Latency,
-    FullDisk,
-    SlowDisk,
-    WipedDisks,
-    Jump,
-    Members,
-    HungDisk,
-    SlowLink,
-    PowerCutWithinChange,
-    Corruption,
-    FullMinority,
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $list:ident: $($kind:ident)*;)*) => {
+        /// What can be done to a cluster.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind {
+            $($($kind,)*)*
+        }
+
+        $($(#[$doc])* const $list: [Kind; [$(Kind::$kind),*].len()] = [$(Kind::$kind),*];)*
+    };
 }
 
-const KINDS: [Kind; 18] = [
-    Kind::Kill,
-    Kind::PowerCut,
-    Kind::PowerCutWithinWork,
-    Kind::LongOutage,
-    Kind::FailedSync,
-    Kind::FailedWrite,
-    Kind::OrderlyStop,
-    Kind::PowerCutOfAll,
-    Kind::Partition,
-    Kind::Bridge,
-    Kind::OneWay,
-    Kind::Pause,
-    Kind::Loss,
-    Kind::Latency,
-    Kind::FullDisk,
-    Kind::SlowDisk,
-    Kind::WipedDisks,
-    Kind::Jump,
-];
+kinds! {
+    KINDS: Kill PowerCut PowerCutWithinWork LongOutage FailedSync FailedWrite OrderlyStop PowerCutOfAll
+        Partition Bridge OneWay Pause Loss Latency FullDisk SlowDisk WipedDisks Jump;
+    /// Drawn apart from the others, which they came after: what a seed meant before, it still means.
+    LATER_KINDS: Members HungDisk PowerCutAfterVote;
+    /// The same once more.
+    LATEST_KINDS: SlowLink PowerCutWithinChange Corruption;
+    /// And once more.
+    NEWEST_KINDS: FullMinority;
+}
 
-/// Drawn apart from the others, which they came after: what a seed meant before, it still means.
-const LATER_KINDS: [Kind; 3] = [Kind::Members, Kind::HungDisk, Kind::PowerCutAfterVote];
-/// The same once more.
-const LATEST_KINDS: [Kind; 3] = [Kind::SlowLink, Kind::PowerCutWithinChange, Kind::Corruption];
-/// And once more.
-const NEWEST_KINDS: [Kind; 1] = [Kind::FullMinority];
 /// In [`Params::faults`]'s variable: intervals are short, whichever the seed is.
 const SHORT_INTERVALS: &str = "ShortIntervals";
 /// What lives short then, as the model has it: tombstones, and clients that say nothing.

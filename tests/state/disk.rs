@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate::env::{Disk, DiskFile, Space};
-use quorate::testing::disk::{put, set_len};
+use quorate::testing::disk::{Change, NameChange};
+use quorate::testing::inline::SeededRandom;
 
 const BLOCK: usize = 4096;
 
@@ -42,24 +43,11 @@ pub struct Plan {
     pub space_lies: bool,
 }
 
-#[derive(Clone, Debug)]
-enum FileOp {
-    Write(u64, Vec<u8>),
-    SetLen(u64),
-}
-
-#[derive(Clone, Debug)]
-enum DirOp {
-    Link(PathBuf, usize),
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
-}
-
 #[derive(Clone, Debug, Default)]
 struct Inode {
     synced: Vec<u8>,
     current: Vec<u8>,
-    pending: Vec<FileOp>,
+    pending: Vec<Change>,
     blocks: BTreeSet<u64>,
 }
 
@@ -68,7 +56,7 @@ struct Inner {
     inodes: Vec<Inode>,
     synced: BTreeMap<PathBuf, usize>,
     names: BTreeMap<PathBuf, usize>,
-    pending: Vec<DirOp>,
+    pending: Vec<NameChange<usize>>,
     plan: Plan,
     operations: u64,
 }
@@ -78,37 +66,6 @@ pub struct CrashDisk(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct CrashFile(CrashDisk, usize);
-
-fn apply(content: &mut Vec<u8>, op: &FileOp) {
-    match op {
-        FileOp::SetLen(len) => set_len(content, *len as usize),
-        FileOp::Write(offset, data) => put(content, *offset as usize, data),
-    }
-}
-
-fn link(names: &mut BTreeMap<PathBuf, usize>, op: &DirOp) {
-    match op {
-        DirOp::Link(path, inode) => drop(names.insert(path.clone(), *inode)),
-        DirOp::Rename(from, to) => {
-            if let Some(inode) = names.remove(from) {
-                names.insert(to.clone(), inode);
-            }
-        }
-        DirOp::Remove(path) => drop(names.remove(path)),
-    }
-}
-
-/// Xorshift: the same seed, the same crash.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound.max(1) as u64) as usize
-    }
-}
 
 impl CrashDisk {
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -146,10 +103,10 @@ impl CrashDisk {
 
     fn crashed_with(&self, crash: Crash, seed: u64, names: Option<u32>) -> CrashDisk {
         let mut inner = self.lock().clone();
-        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let dice = SeededRandom::new(seed);
         for inode in &mut inner.inodes {
-            for op in left_of(&inode.pending, crash, &mut dice) {
-                apply(&mut inode.synced, &op);
+            for op in left_of(&inode.pending, crash, &dice) {
+                op.apply(&mut inode.synced);
             }
             inode.current = inode.synced.clone();
             inode.pending.clear();
@@ -157,17 +114,17 @@ impl CrashDisk {
         let kept = match crash {
             Crash::Lost => 0,
             Crash::Kept => inner.pending.len(),
-            _ => dice.below(inner.pending.len() + 1),
+            _ => dice.below(inner.pending.len() as u64 + 1) as usize,
         };
         let pending = std::mem::take(&mut inner.pending);
-        let any = |at: usize, dice: &mut Dice| match (crash, names) {
+        let any = |at: usize| match (crash, names) {
             (_, Some(names)) => names >> at & 1 == 1,
             (Crash::Reordered, None) => dice.below(2) == 0,
             _ => at < kept,
         };
         for (at, op) in pending.iter().enumerate() {
-            if any(at, &mut dice) {
-                link(&mut inner.synced, op);
+            if any(at) {
+                op.apply(&mut inner.synced);
             }
         }
         inner.names = inner.synced.clone();
@@ -177,25 +134,25 @@ impl CrashDisk {
     }
 }
 
-fn left_of(pending: &[FileOp], crash: Crash, dice: &mut Dice) -> Vec<FileOp> {
-    let kept = dice.below(pending.len() + 1);
+fn left_of(pending: &[Change], crash: Crash, dice: &SeededRandom) -> Vec<Change> {
+    let kept = dice.below(pending.len() as u64 + 1) as usize;
     match crash {
         Crash::Lost => Vec::new(),
         Crash::Kept => pending.to_vec(),
         Crash::Prefix => pending[..kept].to_vec(),
         Crash::Torn => {
             let mut left = pending[..kept].to_vec();
-            if let Some(FileOp::Write(offset, data)) = pending.get(kept) {
-                left.push(FileOp::Write(*offset, data[..dice.below(data.len())].to_vec()));
+            if let Some(Change::Write(offset, data)) = pending.get(kept) {
+                left.push(Change::Write(*offset, data[..dice.below(data.len().max(1) as u64) as usize].to_vec()));
             }
             left
         }
         Crash::Reordered => {
             let blocks = pending.iter().flat_map(|op| match op {
-                FileOp::SetLen(_) => vec![op.clone()],
-                FileOp::Write(offset, data) => {
+                Change::Len(_) => vec![op.clone()],
+                Change::Write(offset, data) => {
                     let chunks = data.chunks(BLOCK).enumerate();
-                    chunks.map(|(at, chunk)| FileOp::Write(offset + (at * BLOCK) as u64, chunk.to_vec())).collect()
+                    chunks.map(|(at, chunk)| Change::Write(offset + (at * BLOCK) as u64, chunk.to_vec())).collect()
                 }
             });
             blocks.filter(|_| dice.below(2) == 0).collect()
@@ -226,13 +183,13 @@ impl Inner {
         self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn change(&mut self, op: DirOp) {
-        link(&mut self.names, &op);
+    fn change(&mut self, op: NameChange<usize>) {
+        op.apply(&mut self.names);
         self.pending.push(op);
     }
 
-    fn write(&mut self, inode: usize, op: FileOp) {
-        apply(&mut self.inodes[inode].current, &op);
+    fn write(&mut self, inode: usize, op: Change) {
+        op.apply(&mut self.inodes[inode].current);
         self.inodes[inode].pending.push(op);
     }
 }
@@ -254,7 +211,7 @@ impl Disk for CrashDisk {
         }
         let inode = inner.inodes.len();
         inner.inodes.push(Inode::default());
-        inner.change(DirOp::Link(path.to_owned(), inode));
+        inner.change(NameChange::Create(path.to_owned(), inode));
         Ok(Arc::new(CrashFile(self.clone(), inode)))
     }
 
@@ -265,8 +222,8 @@ impl Disk for CrashDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.lock();
         inner.operation()?;
-        inner.existing(from)?;
-        inner.change(DirOp::Rename(from.to_owned(), to.to_owned()));
+        let inode = inner.existing(from)?;
+        inner.change(NameChange::Rename(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
 
@@ -274,7 +231,7 @@ impl Disk for CrashDisk {
         let mut inner = self.lock();
         inner.operation()?;
         inner.existing(path)?;
-        inner.change(DirOp::Remove(path.to_owned()));
+        inner.change(NameChange::Remove(path.to_owned()));
         Ok(())
     }
 
@@ -322,7 +279,7 @@ impl DiskFile for CrashFile {
             return Err(io::ErrorKind::StorageFull.into());
         }
         inner.inodes[self.1].blocks.extend(blocks);
-        inner.write(self.1, FileOp::Write(offset, data));
+        inner.write(self.1, Change::Write(offset, data));
         Ok(())
     }
 
@@ -331,7 +288,7 @@ impl DiskFile for CrashFile {
         inner.operation()?;
         let inode = &mut inner.inodes[self.1];
         for op in std::mem::take(&mut inode.pending) {
-            apply(&mut inode.synced, &op);
+            op.apply(&mut inode.synced);
         }
         assert!(inode.synced == inode.current);
         Ok(())
@@ -340,7 +297,7 @@ impl DiskFile for CrashFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut inner = self.0.lock();
         inner.operation()?;
-        inner.write(self.1, FileOp::SetLen(len));
+        inner.write(self.1, Change::Len(len));
         Ok(())
     }
 
@@ -351,7 +308,7 @@ impl DiskFile for CrashFile {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let len = inner.inodes[self.1].current.len().max((offset + len) as usize) as u64;
-        inner.write(self.1, FileOp::SetLen(len));
+        inner.write(self.1, Change::Len(len));
         Ok(())
     }
 

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::env::{Clock, Env, Step, ThreadWorkers, Worker, Workers};
+use quorate::env::{Env, Step, ThreadWorkers, Worker, Workers};
 use quorate::storage::state::{Cover, Error, Options, Pinned, Received, Rows, Snapshot, State};
 use quorate::testing::disk::SimDisk;
+use quorate::testing::inline::ManualClock;
 use quorate::types::{LogId, NodeId};
 
 /// All rows, by table and key.
@@ -99,31 +100,11 @@ impl Workers for ByHand {
     }
 }
 
-/// A clock that stands until moved.
-#[derive(Default)]
-pub struct ByHandClock(Mutex<Duration>);
-
-impl ByHandClock {
-    pub fn advance(&self, by: Duration) {
-        *self.0.lock().unwrap() += by;
-    }
-}
-
-impl Clock for ByHandClock {
-    fn now(&self) -> Duration {
-        *self.0.lock().unwrap()
-    }
-
-    fn wall_ms(&self) -> u64 {
-        0
-    }
-}
-
 pub struct Rig {
     pub state: Arc<State<Model>>,
     pub log: Arc<FakeLog>,
     pub flusher: ByHand,
-    pub clock: Arc<ByHandClock>,
+    pub clock: ManualClock,
 }
 
 pub fn id(index: u64) -> LogId {
@@ -157,8 +138,8 @@ impl Rig {
     }
 
     pub fn open_on(env: Env, dir: &Path, options: Options) -> Result<Self, Error> {
-        let (log, flusher, clock) = (Arc::new(FakeLog::default()), ByHand::default(), Arc::new(ByHandClock::default()));
-        let env = Env { workers: Arc::new(flusher.clone()), clock: clock.clone(), ..env };
+        let (log, flusher, clock) = (Arc::new(FakeLog::default()), ByHand::default(), ManualClock::default());
+        let env = Env { workers: Arc::new(flusher.clone()), clock: Arc::new(clock.clone()), ..env };
         let state = State::open(&env, dir, options, log.clone(), build)?;
         Ok(Self { state, log, flusher, clock })
     }
@@ -168,7 +149,7 @@ impl Rig {
         let (log, env) = (Arc::new(FakeLog::default()), Env { disk: Arc::new(SimDisk::new()), ..Env::real() });
         log.cover(u64::MAX);
         let state = State::open(&env, dir, options(), log.clone(), build)?;
-        Ok(Self { state, log, flusher: ByHand::default(), clock: Arc::default() })
+        Ok(Self { state, log, flusher: ByHand::default(), clock: ManualClock::default() })
     }
 
     /// Waits until everything applied is durable, where the flusher is a thread.

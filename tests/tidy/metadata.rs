@@ -56,47 +56,15 @@ fn packages(metadata: &Value) -> &[Value] {
 
 /// Whether an SPDX expression can be met with [`LICENCES`] alone: any side of an `OR`, every side of an `AND`.
 fn permitted(expression: &str) -> bool {
-    let expression = expression.replace('/', " OR ");
-    let spaced = expression.replace('(', " ( ").replace(')', " ) ");
-    let words: Vec<&str> = spaced.split_whitespace().collect();
-    let mut at = 0;
-    let met = any_of(&words, &mut at);
-    met && at == words.len()
-}
-
-fn any_of(words: &[&str], at: &mut usize) -> bool {
-    let mut met = all_of(words, at);
-    while words.get(*at) == Some(&"OR") {
-        *at += 1;
-        met |= all_of(words, at);
+    let is_met = |flat: &str| flat.split(" OR ").any(|side| side.split(" AND ").all(|name| LICENCES.contains(&name.trim())));
+    let mut rest = expression.replace('/', " OR ");
+    // From the innermost brackets outwards, each stands for what is in it.
+    while let Some(close) = rest.find(')') {
+        let Some(open) = rest[..close].rfind('(') else { return false };
+        let stands_for = if is_met(&rest[open + 1..close]) { LICENCES[0] } else { "none" };
+        rest.replace_range(open..=close, stands_for);
     }
-    met
-}
-
-fn all_of(words: &[&str], at: &mut usize) -> bool {
-    let mut met = one(words, at);
-    while words.get(*at) == Some(&"AND") {
-        *at += 1;
-        met &= one(words, at);
-    }
-    met
-}
-
-fn one(words: &[&str], at: &mut usize) -> bool {
-    let Some(word) = words.get(*at) else { return false };
-    *at += 1;
-    if *word == "(" {
-        let met = any_of(words, at);
-        let closed = words.get(*at) == Some(&")");
-        *at += 1;
-        return met && closed;
-    }
-    let mut licence = (*word).to_owned();
-    if words.get(*at) == Some(&"WITH") {
-        licence = format!("{word} WITH {}", words.get(*at + 1).unwrap_or(&""));
-        *at += 2;
-    }
-    LICENCES.contains(&licence.as_str())
+    is_met(&rest)
 }
 
 #[test]

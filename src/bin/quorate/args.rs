@@ -302,10 +302,7 @@ pub struct Import {
     #[arg(long)]
     pub if_absent: bool,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the summary
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate session put`.
@@ -319,10 +316,7 @@ pub struct Put {
     #[arg(long, value_name = "DURATION", value_parser = session::ttl)]
     pub ttl: Option<Duration>,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate session cas`.
@@ -339,10 +333,7 @@ pub struct Cas {
     #[arg(long, value_name = "DURATION", value_parser = session::ttl)]
     pub ttl: Option<Duration>,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate session get`.
@@ -412,10 +403,7 @@ pub struct Rm {
     #[arg(long, value_name = "VERSION", allow_negative_numbers = true, value_parser = session::version)]
     pub expect: Option<u64>,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate session ls`.
@@ -629,6 +617,16 @@ pub struct Cluster {
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub credentials: Credentials,
+}
+
+/// A question to the cluster.
+#[derive(Debug, Args)]
+pub struct Ask {
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// For people or for programs.

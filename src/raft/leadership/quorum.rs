@@ -214,33 +214,20 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
+    use crate::testing::inline::ManualClock;
     use crate::types::NodeId;
 
     const PATIENCE: Duration = Duration::from_secs(2);
 
-    #[derive(Default)]
-    struct Manual(AtomicU64);
-
-    impl Clock for Manual {
-        fn now(&self) -> Duration {
-            Duration::from_millis(self.0.load(Ordering::Relaxed))
-        }
-
-        fn wall_ms(&self) -> u64 {
-            0
-        }
+    fn quorum() -> (ManualClock, Quorum) {
+        let clock = ManualClock::default();
+        pass(&clock, 10_000);
+        (clock.clone(), Quorum::new(Arc::new(clock), PATIENCE))
     }
 
-    fn quorum() -> (Arc<Manual>, Quorum) {
-        let clock = Arc::new(Manual(AtomicU64::new(10_000)));
-        (clock.clone(), Quorum::new(clock, PATIENCE))
-    }
-
-    fn pass(clock: &Manual, ms: u64) {
-        clock.0.fetch_add(ms, Ordering::Relaxed);
+    fn pass(clock: &ManualClock, ms: u64) {
+        clock.advance(Duration::from_millis(ms));
     }
 
     fn leader(term: u64) -> Leader {

@@ -93,24 +93,14 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A clock that stands still.
-    struct Still(u64);
-
-    impl Clock for Still {
-        fn now(&self) -> Duration {
-            Duration::from_secs(1)
-        }
-
-        fn wall_ms(&self) -> u64 {
-            self.0
-        }
-    }
+    use crate::testing::inline::ManualClock;
 
     #[test]
     fn machine_time_is_ahead_of_the_median_and_without_one_of_the_own_clock() {
         let voters = [1, 2, 3].map(NodeId);
-        let clocks = Clocks::new(Arc::new(Still(5000)), NodeId(1), Duration::from_secs(4));
+        let clock = ManualClock::default();
+        clock.advance(Duration::from_secs(5));
+        let clocks = Clocks::new(Arc::new(clock), NodeId(1), Duration::from_secs(4));
         assert_eq!((clocks.machine_ahead_ms(9000, &voters), clocks.machine_ahead_ms(4000, &voters)), (4000, 0));
         clocks.heard(NodeId(2), 1000);
         assert_eq!(clocks.machine_ahead_ms(9000, &voters), 8000, "the lower of two");

@@ -1,20 +1,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::testing::inline::ManualClock;
 use crate::types::Applied;
-
-/// A clock that a test sets.
-struct Wall(AtomicU64);
-
-impl Clock for Wall {
-    fn now(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn wall_ms(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 fn tokens(entries: &[(&str, &str, &str)]) -> Tokens {
     let entry = |(name, token, rest): &(&str, &str, &str)| {
@@ -29,9 +17,15 @@ const WRITER: (&str, &str, &str) =
 const SCRAPER: (&str, &str, &str) = ("scraper", "secret-m", "scopes = [\"metrics\"]");
 const ADMIN: (&str, &str, &str) = ("admin", "secret-a", "scopes = [\"admin\"]");
 
-fn guard() -> (Guard, Arc<Wall>) {
-    let clock = Arc::new(Wall(AtomicU64::new(1_000)));
-    (Guard::new(Some(tokens(&[WRITER, ADMIN])), clock.clone()), clock)
+/// With a clock that stands a second after the epoch.
+fn guard_of(tokens: Option<Tokens>) -> (Guard, ManualClock) {
+    let clock = ManualClock::default();
+    clock.advance(Duration::from_secs(1));
+    (Guard::new(tokens, Arc::new(clock.clone())), clock)
+}
+
+fn guard() -> (Guard, ManualClock) {
+    guard_of(Some(tokens(&[WRITER, ADMIN])))
 }
 
 fn bearer(token: &str) -> HeaderMap {
@@ -73,7 +67,7 @@ fn a_token_is_good_for_its_scopes_and_prefixes_and_nothing_else() {
 
 #[test]
 fn a_token_for_metrics_reads_those_and_nothing_else_and_an_operators_reads_them_too() {
-    let guard = Guard::new(Some(tokens(&[SCRAPER, ADMIN, WRITER])), Arc::new(Wall(AtomicU64::new(1_000))));
+    let (guard, _) = guard_of(Some(tokens(&[SCRAPER, ADMIN, WRITER])));
     let allowed = |token: &str, need: Need<'_>| kind(guard.authorize_headers(&bearer(token), need));
     assert_eq!(allowed("secret-m", Need::Metrics), None);
     for need in [Need::Admin, Need::Client, Need::List(""), Need::Read(&id("a/1")), Need::Write(&id("a/1"))] {
@@ -103,9 +97,9 @@ fn a_caller_without_a_token_or_with_a_wrong_one_is_not_known() {
 fn a_token_that_expires_or_is_withdrawn_ends_for_callers_that_are_in_already() {
     let (guard, clock) = guard();
     let (writer, admin) = (guard.holder(&bearer("secret-w")).expect("known"), guard.holder(&bearer("secret-a")).expect("known"));
-    clock.0.store(9_999, Ordering::Relaxed);
+    clock.advance(Duration::from_millis(8_999));
     assert_eq!(kind(guard.authorize(&writer, Need::Client)), None);
-    clock.0.store(10_000, Ordering::Relaxed);
+    clock.advance(Duration::from_millis(1));
     assert_eq!(kind(guard.authorize(&writer, Need::Client)), Some(RefusalKind::Unauthenticated));
     assert_eq!(kind(guard.holder(&bearer("secret-w")).map(drop)), Some(RefusalKind::Unauthenticated));
     guard.replace(tokens(&[("admin", "another", "scopes = [\"admin\"]")]));
@@ -125,7 +119,7 @@ fn a_forwarded_call_is_judged_by_this_nodes_own_tokens() {
     assert_eq!(kind(guard.authorize(&writer, Need::Write(&id("private-id")))), Some(RefusalKind::Denied));
     let nobody = guard.forwarded("root".into(), &hash_of("secret-w"), false);
     assert_eq!(kind(guard.authorize(&nobody, Need::Client)), Some(RefusalKind::Unauthenticated));
-    clock.0.store(10_000, Ordering::Relaxed);
+    clock.advance(Duration::from_secs(9));
     assert_eq!(kind(guard.authorize(&writer, Need::Write(&id("a/1")))), Some(RefusalKind::Unauthenticated));
 }
 
@@ -150,7 +144,7 @@ fn a_forwarded_call_is_judged_by_its_tokens_hash_and_by_the_name_alone_only_from
 
 #[test]
 fn without_tokens_everyone_may_do_everything() {
-    let guard = Guard::new(None, Arc::new(Wall(AtomicU64::new(0))));
+    let (guard, _) = guard_of(None);
     let anyone = guard.holder(&HeaderMap::new()).expect("nobody asks");
     assert_eq!((kind(guard.authorize(&anyone, Need::Admin)), anyone.principal()), (None, ""));
     assert!(guard.is_open() && guard.admit_forwards(false).is_ok());

@@ -122,10 +122,10 @@ pub struct Tokens {
     by_name: BTreeMap<Arc<str>, Grant>,
 }
 
-text_error! {
-    /// Why a text is no tokens file: one line.
-    Error(String)
-}
+/// Why a text is no tokens file: one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

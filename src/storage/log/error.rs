@@ -1,17 +1,20 @@
 //! Why the log refuses.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io;
 use std::path::Path;
 
 use crate::env::is_full;
 
 /// Why a call of the log failed, by what to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Bytes that had been synced fail their checks. Nothing changed. This node must not continue with its log: remove it from the
     /// cluster and join it again, or put the disk's backup of the *whole* directory back only if it holds everything ever acknowledged.
+    #[error(
+        "the log is damaged: {what}; do not edit it: replace this node by one with a new id and an empty directory, and keep this one until \
+         that is done segment={file} offset={offset}"
+    )]
     Corrupt {
         /// The damaged file.
         file: String,
@@ -21,6 +24,7 @@ pub enum Error {
         what: Cow<'static, str>,
     },
     /// The disk failed. Once a write or sync failed so, nothing is known of what was not yet reported: end the process.
+    #[error("the log cannot {operation}: {message}; check the disk, then start the node again file={file}")]
     Io {
         /// The operation that failed.
         operation: &'static str,
@@ -32,6 +36,7 @@ pub enum Error {
         message: String,
     },
     /// A payload or vote above its limit. Nothing changed. Refuse it earlier.
+    #[error("too large for the log bytes={bytes} limit={limit}")]
     TooLarge {
         /// Its size.
         bytes: u64,
@@ -39,6 +44,7 @@ pub enum Error {
         limit: u64,
     },
     /// The options cannot work. Nothing changed.
+    #[error("invalid log options: {0}")]
     Options(&'static str),
 }
 
@@ -56,22 +62,3 @@ impl Error {
         matches!(self, Self::Io { kind, operation, .. } if is_full(*kind) && *operation != "sync")
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Corrupt { file, offset, what } => write!(
-                f,
-                "the log is damaged: {what}; do not edit it: replace this node by one with a new id and an empty directory, and keep \
-                 this one until that is done segment={file} offset={offset}"
-            ),
-            Self::Io { operation, file, message, .. } => {
-                write!(f, "the log cannot {operation}: {message}; check the disk, then start the node again file={file}")
-            }
-            Self::TooLarge { bytes, limit } => write!(f, "too large for the log bytes={bytes} limit={limit}"),
-            Self::Options(what) => write!(f, "invalid log options: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}

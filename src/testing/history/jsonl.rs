@@ -11,7 +11,6 @@
 //! session expire carries `"ttl":true`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
@@ -23,21 +22,14 @@ use super::{Answer, Ask, Op, Request};
 const LINE_BYTES_MAX: u64 = 4096;
 
 /// Why a file is no history.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
 pub struct Broken {
     /// Counted from 1.
     pub line: u64,
     /// The problem.
     pub reason: String,
 }
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.reason)
-    }
-}
-
-impl std::error::Error for Broken {}
 
 /// Writes a history, in the order of time. Calls that never returned are written as ambiguous at the end.
 pub fn write(ops: &[Op], to: &mut impl Write) -> io::Result<()> {

@@ -76,7 +76,8 @@ pub enum Cas {
 }
 
 /// A call that failed, other than by a conflict.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct Failure {
     /// In one line, for people.
     pub message: String,
@@ -95,11 +96,3 @@ impl Failure {
         Self { message: message.to_string(), may_have_happened: true }
     }
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Failure {}

@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 pub use ports::Ports;
+pub(super) use proxies::Way;
 pub use proxies::{Proxies, Rule};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};

@@ -96,13 +96,9 @@ impl Proxies {
                 let _ = before.await;
             }
             let listener = TcpListener::bind(("127.0.0.1", self.ports[&(from, to)])).await?;
-            let way = Way {
-                target: self.targets[&to],
-                there: self.rules[&(from, to)].subscribe(),
-                back: self.rules[&(to, from)].subscribe(),
-                affected: self.affected.clone(),
-                random: self.random.clone(),
-            };
+            let rules = [(from, to), (to, from)].map(|pair| self.rules[&pair].subscribe());
+            let way = Way::new(self.targets[&to].to_string(), rules);
+            let way = Way { affected: self.affected.clone(), random: self.random.clone(), ..way };
             self.listening.insert((from, to), tokio::spawn(way.serve(listener)));
         }
         Ok(())
@@ -133,10 +129,10 @@ impl Proxies {
     }
 }
 
-/// One ordered pair's.
+/// From one node to another.
 #[derive(Clone)]
-struct Way {
-    target: SocketAddr,
+pub(in crate::testing) struct Way {
+    target: Arc<str>,
     there: watch::Receiver<Rule>,
     back: watch::Receiver<Rule>,
     affected: Arc<AtomicU64>,
@@ -144,7 +140,13 @@ struct Way {
 }
 
 impl Way {
-    async fn serve(self, listener: TcpListener) {
+    /// To what listens there, as the rules of both directions say.
+    pub fn new(target: impl Into<Arc<str>>, [there, back]: [watch::Receiver<Rule>; 2]) -> Self {
+        Self { target: target.into(), there, back, affected: Arc::default(), random: Arc::new(SeededRandom::new(0)) }
+    }
+
+    /// Until the listener fails.
+    pub async fn serve(self, listener: TcpListener) {
         // Connections outlive the listener: the target's death ends them, not ours.
         while let Ok((dialer, _)) = listener.accept().await {
             tokio::spawn(self.clone().connection(dialer));
@@ -158,7 +160,7 @@ impl Way {
         }
         let _ = self.there.wait_for(|rule| !rule.stalled).await;
         let _ = self.back.wait_for(|rule| !rule.stalled).await;
-        let Ok(target) = TcpStream::connect(self.target).await else { return };
+        let Ok(target) = TcpStream::connect(&*self.target).await else { return };
         let (Ok(()), Ok(())) = (dialer.set_nodelay(true), target.set_nodelay(true)) else { return };
         let (from_dialer, to_dialer) = dialer.into_split();
         let (from_target, to_target) = target.into_split();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Cluster, Credentials, Output};
+use super::{Ask, Credentials, Output};
 
 /// How to reach the admin port of one node.
 #[derive(Clone, Debug, Args)]
@@ -96,10 +96,7 @@ pub struct ClientsLs {
     #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
     pub limit: u32,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print them
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate admin clients drop`.
@@ -108,10 +105,7 @@ pub struct ClientsDrop {
     #[command(flatten)]
     pub which: Which,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 const PURGE_HELP: &str = "Deleted and replaced content stays in a node's log for storage.log_kept_for at most, and in free pages of its state until \
@@ -126,10 +120,7 @@ pub struct Purge {
     #[arg(long, value_name = "ID")]
     pub node: Option<u64>,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print it
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 const LOG_LEVEL_HELP: &str = "LEVEL is error, warn, info, debug or trace for what quorate itself says, `default` for what the node was started with, or a whole \

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Cluster, Output};
+use super::Ask;
 
 /// `quorate member`.
 #[derive(Debug, Subcommand)]
@@ -48,10 +48,7 @@ are recorded, where the leader's cluster.toml has the new addresses.";
 #[derive(Debug, Args)]
 pub struct List {
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print them
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// Where a node is.
@@ -80,10 +77,7 @@ pub struct Add {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10m")]
     pub wait: Duration,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the members
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate member promote`, `remove`.
@@ -96,10 +90,7 @@ pub struct One {
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the members
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate member replace`.
@@ -120,10 +111,7 @@ pub struct Replace {
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the members
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate member update`.
@@ -135,10 +123,7 @@ pub struct Update {
     #[command(flatten)]
     pub addresses: Addresses,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the members
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate leader`.
@@ -155,8 +140,5 @@ pub struct Transfer {
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub to: Option<u64>,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }

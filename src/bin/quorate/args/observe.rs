@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Cluster, Output};
+use super::Ask;
 
 /// `quorate status`.
 #[derive(Debug, Args)]
@@ -23,10 +23,7 @@ pub struct Status {
     #[arg(long, value_name = "COUNT", requires = "watch")]
     pub count: Option<u64>,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print it
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 const STATUS_HELP: &str = "Columns: TERM the leader's number, higher after each election; APPLIED the newest entry whose effects the node has; LAG how many entries it is behind the newest log that answers; LOG \
@@ -41,10 +38,7 @@ Exit codes: 0; 1 digests differ, or are not kept any more; 4 no node answers, or
 #[command(after_help = EVENTS_HELP)]
 pub struct Events {
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print them
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 const EVENTS_HELP: &str = "Each node of --endpoints that answers is shown; it keeps its last 1 000 events in its data directory.
@@ -74,8 +68,5 @@ pub struct Doctor {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "7d")]
     pub since: Duration,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print what was found
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use quorate::server::auth::Scope;
 use quorate::server::config::TlsPaths;
 
-use super::{Cluster, Output};
+use super::{Ask, Output};
 
 /// The credentials that a command presents to the cluster, and the CA it trusts.
 #[derive(Clone, Debug, Default, Args)]
@@ -145,10 +145,7 @@ pub struct TokenTest {
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate token revoke`.

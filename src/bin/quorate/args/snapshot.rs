@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Cluster, Output};
+use super::{Ask, Output};
 
 /// `quorate snapshot`.
 #[derive(Debug, Subcommand)]
@@ -45,10 +45,7 @@ pub struct Save {
     #[arg(long)]
     pub stale: bool,
     #[command(flatten)]
-    pub cluster: Cluster,
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub ask: Ask,
 }
 
 /// `quorate snapshot inspect`.

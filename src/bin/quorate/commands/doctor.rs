@@ -14,14 +14,14 @@ use crate::output;
 
 /// Asks every node and prints what it found. Errors: nobody answers, or there is something to fix.
 pub async fn run(args: args::Doctor) -> Result<(), Failure> {
-    let client = connect(&args.cluster)?;
-    let timeout = args.cluster.timeout.unwrap_or(StatusOptions::default().timeout);
+    let client = connect(&args.ask.cluster)?;
+    let timeout = args.ask.cluster.timeout.unwrap_or(StatusOptions::default().timeout);
     let result = client.status(StatusOptions { timeout, ..Default::default() }).await;
     client.close().await;
     let status = result.map_err(ask_failure)?;
     let mut events = Vec::new();
     for node in status.nodes.iter().filter(|node| node.reachable) {
-        let one = args::Cluster { endpoints: vec![node.client_address.clone()], ..args.cluster.clone() };
+        let one = args::Cluster { endpoints: vec![node.client_address.clone()], ..args.ask.cluster.clone() };
         let client = connect(&one)?;
         // Where they can't be had, the status has said so already, or says nothing of the past.
         let of_node = client.events().await.map(|events| events.events).unwrap_or_default();
@@ -29,7 +29,7 @@ pub async fn run(args: args::Doctor) -> Result<(), Failure> {
         events.push((node.id.0, recent(of_node, node.wall_ms, args.since.as_millis())));
     }
     let findings = diagnose(&status, &events);
-    match args.output {
+    match args.ask.output {
         Output::Json => output::json(&json!({
             "cluster_name": status.cluster_name,
             "findings": findings.iter().map(|finding| json!({

@@ -12,8 +12,8 @@ use crate::output;
 pub async fn run(args: args::Events) -> Result<(), Failure> {
     let mut all = Vec::new();
     let mut last = None;
-    for endpoint in &args.cluster.endpoints {
-        let one = args::Cluster { endpoints: vec![endpoint.clone()], ..args.cluster.clone() };
+    for endpoint in &args.ask.cluster.endpoints {
+        let one = args::Cluster { endpoints: vec![endpoint.clone()], ..args.ask.cluster.clone() };
         let client = connect(&one)?;
         let result = client.events().await;
         client.close().await;
@@ -26,7 +26,7 @@ pub async fn run(args: args::Events) -> Result<(), Failure> {
         return Err(failure);
     }
     all.sort_by_key(|(at_ms, node, _)| (*at_ms, *node));
-    match args.output {
+    match args.ask.output {
         Output::Json => output::json(&json!({
             "events": all.iter().map(|(at_ms, node, event)| json!({
                 "at_ms": at_ms, "node": node, "kind": event.kind, "detail": event.detail,

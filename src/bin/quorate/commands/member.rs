@@ -25,16 +25,16 @@ pub async fn run(command: args::Member) -> Result<(), Failure> {
         args::Member::Add(args) => add(args).await,
         args::Member::Promote(args) => {
             let change = MemberChange::Promote(NodeId(args.id));
-            one(&args.cluster, change, args.force, args.output).await
+            one(&args.ask.cluster, change, args.force, args.ask.output).await
         }
         args::Member::Remove(args) => {
             let change = MemberChange::Remove(NodeId(args.id));
-            one(&args.cluster, change, args.force, args.output).await
+            one(&args.ask.cluster, change, args.force, args.ask.output).await
         }
         args::Member::Replace(args) => replace(args).await,
         args::Member::Update(args) => {
             let change = MemberChange::Update(member(args.id, &args.addresses));
-            one(&args.cluster, change, false, args.output).await
+            one(&args.ask.cluster, change, false, args.ask.output).await
         }
     }
 }
@@ -42,12 +42,12 @@ pub async fn run(command: args::Member) -> Result<(), Failure> {
 /// `quorate leader transfer`.
 pub async fn lead(command: args::Leader) -> Result<(), Failure> {
     let args::Leader::Transfer(args) = command;
-    let client = connect(&args.cluster)?;
-    let handed = client.transfer_leadership(args.to.map(NodeId), args.cluster.timeout.unwrap_or(TIMEOUT)).await;
+    let client = connect(&args.ask.cluster)?;
+    let handed = client.transfer_leadership(args.to.map(NodeId), args.ask.cluster.timeout.unwrap_or(TIMEOUT)).await;
     client.close().await;
     let leader = handed.map_err(failure)?;
     let done = format!("node {leader} leads");
-    output::changed(args.output, &done, || json!({ "leader": leader.0 }))
+    output::changed(args.ask.output, &done, || json!({ "leader": leader.0 }))
 }
 
 /// The failure of a change, with its effect and the next step.
@@ -71,10 +71,10 @@ fn member(id: u64, addresses: &args::Addresses) -> Member {
 }
 
 async fn list(args: args::MemberList) -> Result<(), Failure> {
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let members = client.members().await;
     client.close().await;
-    print(&members.map_err(ask_failure)?, args.output)
+    print(&members.map_err(ask_failure)?, args.ask.output)
 }
 
 async fn one(cluster: &args::Cluster, change: MemberChange, force: bool, how: Output) -> Result<(), Failure> {
@@ -85,10 +85,10 @@ async fn one(cluster: &args::Cluster, change: MemberChange, force: bool, how: Ou
 }
 
 async fn add(args: args::Add) -> Result<(), Failure> {
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let added = async {
         let change = MemberChange::Add(member(args.id, &args.addresses));
-        let members = client.change_members(change, false, args.cluster.timeout.unwrap_or(TIMEOUT)).await.map_err(failure)?;
+        let members = client.change_members(change, false, args.ask.cluster.timeout.unwrap_or(TIMEOUT)).await.map_err(failure)?;
         if !args.wait.is_zero() {
             caught_up(&client, NodeId(args.id), args.wait).await?;
         }
@@ -96,12 +96,12 @@ async fn add(args: args::Add) -> Result<(), Failure> {
     };
     let added: Result<Members, Failure> = added.await;
     client.close().await;
-    changed(&added?, args.output)
+    changed(&added?, args.ask.output)
 }
 
 async fn replace(args: args::Replace) -> Result<(), Failure> {
-    let client = connect(&args.cluster)?;
-    let timeout = args.cluster.timeout.unwrap_or(TIMEOUT);
+    let client = connect(&args.ask.cluster)?;
+    let timeout = args.ask.cluster.timeout.unwrap_or(TIMEOUT);
     let (old, new) = (NodeId(args.old), NodeId(args.new));
     let replaced = async {
         let members = client.members().await.map_err(ask_failure)?;
@@ -119,7 +119,7 @@ async fn replace(args: args::Replace) -> Result<(), Failure> {
     };
     let replaced = replaced.await;
     client.close().await;
-    changed(&replaced?, args.output)
+    changed(&replaced?, args.ask.output)
 }
 
 /// Waits until a member has nearly all that the leader has. Errors: not in time; the node continues by itself.

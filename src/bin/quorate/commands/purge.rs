@@ -16,11 +16,11 @@ const HAND_OVER: Duration = Duration::from_secs(30);
 
 /// Asks one node after the other, the leader last. Errors: one of them did not end it; those before it are named.
 pub async fn run(args: args::Purge) -> Result<(), Failure> {
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let purged = purge_all(&client, &args).await;
     client.close().await;
     let purged = purged?;
-    match args.output {
+    match args.ask.output {
         Output::Json => {
             let nodes: Vec<_> = purged.iter().map(|(node, revision)| json!({ "node": node.0, "revision": revision.0 })).collect();
             output::json(&json!({ "nodes": nodes }))?;
@@ -63,9 +63,9 @@ async fn leader(client: &Client) -> Option<NodeId> {
 async fn purge_one(client: &Client, args: &args::Purge, member: &Member, hands_over: bool) -> Result<Revision, Failure> {
     if hands_over {
         // Its updates wait while its state moves: those of another leader do not. Nobody to hand over to is no reason to stop.
-        let _ = client.transfer_leadership(None, args.cluster.timeout.unwrap_or(HAND_OVER)).await;
+        let _ = client.transfer_leadership(None, args.ask.cluster.timeout.unwrap_or(HAND_OVER)).await;
     }
-    let cluster = args::Cluster { endpoints: vec![member.client_address.clone()], ..args.cluster.clone() };
+    let cluster = args::Cluster { endpoints: vec![member.client_address.clone()], ..args.ask.cluster.clone() };
     let node = connect(&cluster)?;
     let revision = follow(&node, member.id).await;
     node.close().await;

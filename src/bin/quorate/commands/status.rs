@@ -20,18 +20,18 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
     if args.watch {
         return watch::run(args).await;
     }
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let mut options = StatusOptions { digest_at: args.digest_at.map(Revision), ..StatusOptions::default() };
-    if let Some(timeout) = args.cluster.timeout {
+    if let Some(timeout) = args.ask.cluster.timeout {
         options.timeout = timeout;
     }
     let result = client.status(options).await;
     client.close().await;
     let status = result.map_err(ask_failure)?;
-    output::print(args.output, || status_json(&status), || status_table(&status, args.digest_at))?;
+    output::print(args.ask.output, || status_json(&status), || status_table(&status, args.digest_at))?;
     if let Some(index) = args.digest_at {
         let agree = compared(&status, index, options.timeout)?;
-        if args.output == Output::Table {
+        if args.ask.output == Output::Table {
             output::line(&agree)?;
         }
     }

@@ -30,11 +30,11 @@ fn filter(which: args::Which) -> ClientFilter {
 }
 
 async fn list(args: args::ClientsLs) -> Result<(), Failure> {
-    let client = connect(&args.cluster)?;
-    let listed = client.clients(&filter(args.which), args.limit, args.cluster.timeout.unwrap_or(TIMEOUT)).await;
+    let client = connect(&args.ask.cluster)?;
+    let listed = client.clients(&filter(args.which), args.limit, args.ask.cluster.timeout.unwrap_or(TIMEOUT)).await;
     client.close().await;
     let clients = listed.map_err(ask_failure)?;
-    output::print(args.output, || as_json(&clients), || as_table(&clients))?;
+    output::print(args.ask.output, || as_json(&clients), || as_table(&clients))?;
     Ok(())
 }
 
@@ -79,10 +79,10 @@ async fn drop_some(args: args::ClientsDrop) -> Result<(), Failure> {
     if filter == ClientFilter::default() {
         return Err(Failure::usage("say which clients: --of, --unknown, --idle or --client; nothing was changed"));
     }
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let mut all = Dropped::default();
     let ended = loop {
-        match client.drop_clients(&filter, args.cluster.timeout.unwrap_or(TIMEOUT)).await {
+        match client.drop_clients(&filter, args.ask.cluster.timeout.unwrap_or(TIMEOUT)).await {
             Err(error) => break Err(error),
             Ok(some) => {
                 all.clients += some.clients;
@@ -99,5 +99,5 @@ async fn drop_some(args: args::ClientsDrop) -> Result<(), Failure> {
         let failure = ask_failure(error);
         return Err(Failure { message: format!("{}; before that it {done}", failure.message), ..failure });
     }
-    output::changed(args.output, &done, || json!({ "clients": all.clients, "outcomes": all.outcomes }))
+    output::changed(args.ask.output, &done, || json!({ "clients": all.clients, "outcomes": all.outcomes }))
 }

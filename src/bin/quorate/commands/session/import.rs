@@ -65,7 +65,7 @@ pub async fn run(args: args::Import) -> Result<(), Failure> {
         let name = args.path.display().to_string();
         (spawn(move |found| lines(file, &name, found))?, progress)
     };
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let many = Many::new(None)?;
     let mut import =
         Import { client: client.clone(), if_absent: args.if_absent, count: Count::default(), many, failure: None, progress };
@@ -75,7 +75,7 @@ pub async fn run(args: args::Import) -> Result<(), Failure> {
     drop(progress);
     let done = format!("imported={imported} existed={existed} expired={expired} refused={refused}");
     output::changed(
-        args.output,
+        args.ask.output,
         &done,
         || json!({ "imported": imported, "existed": existed, "expired": expired, "refused": refused }),
     )?;

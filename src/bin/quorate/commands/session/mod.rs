@@ -46,19 +46,19 @@ pub async fn run(command: args::Session) -> Result<(), Failure> {
 async fn put(args: args::Put) -> Result<(), Failure> {
     let (id, content) = read_id_and_content(&args.id, &args.content)?;
     let options = WriteOptions { expiry: expiry(args.ttl) };
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let result = client.save(&id, content, options).await;
     client.close().await;
-    print::written(&id, &result.map_err(write_failure)?, args.output)
+    print::written(&id, &result.map_err(write_failure)?, args.ask.output)
 }
 
 async fn cas(args: args::Cas) -> Result<(), Failure> {
     let (id, content) = read_id_and_content(&args.id, &args.content)?;
     let options = WriteOptions { expiry: expiry(args.ttl) };
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let result = client.save_if_version(&id, content, expected(args.expect), options).await;
     client.close().await;
-    print::written(&id, &result.map_err(write_failure)?, args.output)
+    print::written(&id, &result.map_err(write_failure)?, args.ask.output)
 }
 
 async fn copy(args: args::Copy) -> Result<(), Failure> {

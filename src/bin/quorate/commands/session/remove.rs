@@ -20,7 +20,7 @@ pub async fn run(args: args::Rm) -> Result<(), Failure> {
     if args.expect.is_some() && ids.len() != 1 {
         return Err(Failure::usage("--expect is the version of one session; nothing was deleted; name one"));
     }
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let result = match (&ids[..], &args.prefix, args.dry_run) {
         (_, _, true) => would_delete(&client, &ids, &args).await,
         ([id], None, false) => one(&client, id, &args).await,
@@ -37,7 +37,7 @@ async fn one(client: &Client, id: &str, args: &args::Rm) -> Result<(), Failure> 
         Some(deleted) => format!("deleted version={} revision={}", deleted.version, deleted.revision),
         None => "nothing to delete".to_owned(),
     };
-    let printed = match (deleted, args.output) {
+    let printed = match (deleted, args.ask.output) {
         (Some(deleted), Output::Json) => output::json(&print::written_json(id, &deleted)),
         (None, Output::Json) => output::json(&json!({ "id": id, "version": null, "revision": null })),
         (_, Output::Table) => output::line(&done),
@@ -82,7 +82,7 @@ async fn would_delete(client: &Client, ids: &[String], args: &args::Rm) -> Resul
     let mut count = 0;
     let mut tell = |ids: &[String]| -> Result<(), Failure> {
         count += ids.len();
-        match args.output {
+        match args.ask.output {
             Output::Table => Ok(output::bytes(print::id_lines(ids.iter().map(String::as_str)).as_bytes())?),
             Output::Json => Ok(()),
         }
@@ -98,7 +98,7 @@ async fn would_delete(client: &Client, ids: &[String], args: &args::Rm) -> Resul
             tell(&page)?;
         }
     }
-    match args.output {
+    match args.ask.output {
         Output::Json => output::json(&json!({ "would_delete": count, "deleted": 0 }))?,
         Output::Table => print::note(&format!("nothing was deleted; without --dry-run: sessions={count}")),
     }
@@ -135,7 +135,7 @@ async fn several(client: &Client, ids: &[String], args: &args::Rm) -> Result<(),
     let Count { deleted, absent, failure } = count;
     let unknown = many.open();
     let done = format!("deleted={deleted} absent={absent}");
-    output::changed(args.output, &done, || json!({ "deleted": deleted, "absent": absent, "unknown": unknown }))?;
+    output::changed(args.ask.output, &done, || json!({ "deleted": deleted, "absent": absent, "unknown": unknown }))?;
     let again = format!("typing it again is safe deleted={deleted} unknown={unknown}");
     match (failure, begun, drained) {
         (Some(failure), ..) => Err(Failure { message: format!("{}; {again}", failure.message), ..failure }),

@@ -20,7 +20,7 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Saves, syncs, verifies what lies on the disk, and gives it its name. Errors: there is no new file of that name.
 pub async fn run(args: args::Save) -> Result<(), Failure> {
     files::require_free(&args.file)?;
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let received = receive(&client, &args).await;
     client.close().await;
     let mut file = received?;
@@ -29,12 +29,12 @@ pub async fn run(args: args::Save) -> Result<(), Failure> {
     let verified = verify_file(file.temporary(), written, bytes)?;
     files::publish(file)?;
     let done = format!("the backup is saved, whole and verified file={}", args.file.display());
-    output::after(&done, show::verified(&args.file, &verified, args.output))
+    output::after(&done, show::verified(&args.file, &verified, args.ask.output))
 }
 
 async fn receive(client: &Client, args: &args::Save) -> Result<NewFile, Failure> {
     let at_least = if args.stale { Revision(0) } else { acknowledged(client).await? };
-    let timeout = args.cluster.timeout.unwrap_or(CATCH_UP_TIMEOUT);
+    let timeout = args.ask.cluster.timeout.unwrap_or(CATCH_UP_TIMEOUT);
     let mut backup = client.backup(at_least, timeout).await.map_err(ask_failure)?;
     let mut file = files::create(&args.file, files::PRIVATE)?;
     let progress = Progress::count("rows", 0);

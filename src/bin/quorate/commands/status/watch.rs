@@ -18,9 +18,10 @@ const REDRAW: &str = "\x1b[H\x1b[2J";
 
 /// Looks until it has done so `--count` times, or the user ends it. Errors: the first look gets no answer.
 pub async fn run(args: args::Status) -> Result<(), Failure> {
-    let client = connect(&args.cluster)?;
-    let options = StatusOptions { timeout: args.cluster.timeout.unwrap_or(StatusOptions::default().timeout), ..Default::default() };
-    let redraws = args.output == Output::Table && io::stdout().is_terminal();
+    let client = connect(&args.ask.cluster)?;
+    let options =
+        StatusOptions { timeout: args.ask.cluster.timeout.unwrap_or(StatusOptions::default().timeout), ..Default::default() };
+    let redraws = args.ask.output == Output::Table && io::stdout().is_terminal();
     let mut before: Option<(Instant, ClusterStatus)> = None;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
@@ -31,7 +32,7 @@ pub async fn run(args: args::Status) -> Result<(), Failure> {
             Ok(status) => {
                 let past = before.as_ref().map(|(at, status)| (now.duration_since(*at), status));
                 let lines = lines(&status, past);
-                match args.output {
+                match args.ask.output {
                     Output::Json => output::json(&json_of(&status, &lines))?,
                     Output::Table => output::line(&format!("{}{}", if redraws { REDRAW } else { "" }, table(&status, &lines)))?,
                 }

@@ -19,7 +19,7 @@ const TOKEN_BYTES_MAX: u64 = 1 << 16;
 
 /// Errors: there is no token to be tested; it is unknown, or no longer valid; no node answers.
 pub async fn run(args: args::TokenTest) -> Result<(), Failure> {
-    let credentials = &args.cluster.credentials;
+    let credentials = &args.ask.cluster.credentials;
     if credentials.token.is_none() && credentials.token_file.is_none() {
         return Err(Failure::usage("there is no token to be tested: pass --token-file FILE, or set QUORATE_TOKEN"));
     }
@@ -42,12 +42,12 @@ fn token(credentials: &args::Credentials) -> Result<String, Failure> {
 
 fn by_file(file: &Path, args: &args::TokenTest) -> Result<(), Failure> {
     let tokens = show::read(file)?;
-    let token = token(&args.cluster.credentials)?;
+    let token = token(&args.ask.cluster.credentials)?;
     let unknown = || Failure::failed(format!("the file does not know this token file={}", file.display()));
     let grant = tokens.with_hash(&hash_of(&token)).ok_or_else(unknown)?;
     let now_ms = show::now_ms();
     let covers = args.id.as_deref().map(|id| grant.covers(id));
-    match args.output {
+    match args.ask.output {
         Output::Json => {
             let mut document = show::document(grant, now_ms);
             document["covers_id"] = json!(covers);
@@ -73,11 +73,11 @@ fn lines(grant: &Grant, covers: Option<bool>, now_ms: u64) -> String {
 }
 
 async fn by_cluster(args: &args::TokenTest) -> Result<(), Failure> {
-    let client = connect(&args.cluster)?;
+    let client = connect(&args.ask.cluster)?;
     let tried = tries(&client, args.id.as_deref()).await;
     client.close().await;
     let tried = tried?;
-    match args.output {
+    match args.ask.output {
         Output::Json => {
             output::json(&tried.iter().map(|(scope, allowed)| ((*scope).to_owned(), json!(allowed))).collect::<Value>())?;
         }
