@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::env::{Blocking, Disk, Env, Stop, replace_file};
+use crate::env::{Blocking, Disk, Env, Locked as _, Stop, replace_file};
 use crate::limits::intervals;
 
 const FILE: &str = "events";
@@ -80,19 +80,19 @@ impl Events {
 
     /// All that are kept, oldest first.
     pub fn all(&self) -> Vec<Event> {
-        self.locked().events.iter().cloned().collect()
+        self.journal.locked().events.iter().cloned().collect()
     }
 
     /// Takes a note.
     pub fn note(&self, kind: &str, detail: impl Into<String>) {
         let at_ms = self.env.clock.wall_ms();
-        self.locked().add(at_ms, kind, detail.into());
+        self.journal.locked().add(at_ms, kind, detail.into());
     }
 
     /// Counts a refusal; the first of its kind is noted at once, then their number once a minute.
     pub fn refused(&self, kind: &'static str) {
         let at_ms = self.env.clock.wall_ms();
-        let mut kept = self.locked();
+        let mut kept = self.journal.locked();
         let refusals = kept.refusals.entry(kind).or_default();
         refusals.since += 1;
         if !refusals.is_fresh(at_ms) {
@@ -104,7 +104,7 @@ impl Events {
     /// noted in full by this, and not only with the next refusal.
     fn tell_refusals(&self) {
         let at_ms = self.env.clock.wall_ms();
-        let mut kept = self.locked();
+        let mut kept = self.journal.locked();
         let is_due = |refusals: &Refusals| refusals.since > 0 && !refusals.is_fresh(at_ms);
         let due: Vec<&'static str> = kept.refusals.iter().filter(|(_, refusals)| is_due(refusals)).map(|(kind, _)| *kind).collect();
         due.into_iter().for_each(|kind| kept.tell(at_ms, kind));
@@ -113,7 +113,7 @@ impl Events {
     /// Writes the file where something was noted. Blocks on the disk.
     pub fn save(&self) {
         let text = {
-            let mut kept = self.locked();
+            let mut kept = self.journal.locked();
             if !std::mem::take(&mut kept.dirty) {
                 return;
             }
@@ -122,10 +122,6 @@ impl Events {
         if let Err(error) = replace_file(&*self.env.disk, &self.dir, FILE, &text) {
             tracing::debug!(%error, "the events can't be written; it is tried again with the next one");
         }
-    }
-
-    fn locked(&self) -> std::sync::MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,7 +151,7 @@ pub async fn run(events: Arc<Events>, blocking: Blocking, stop: Stop) {
         loop {
             tokio::time::sleep(INTERVAL).await;
             events.tell_refusals();
-            if events.locked().dirty {
+            if events.journal.locked().dirty {
                 let events = events.clone();
                 blocking.call(move || events.save()).await;
             }
@@ -234,7 +230,7 @@ mod tests {
 
         events.tell_refusals();
         assert_eq!(events.all().len(), 2, "not before its time");
-        events.locked().refusals.values_mut().for_each(|refusals| refusals.noted_ms = None);
+        events.journal.locked().refusals.values_mut().for_each(|refusals| refusals.noted_ms = None);
         events.tell_refusals();
         events.tell_refusals();
         let details: Vec<String> = events.all().into_iter().skip(2).map(|event| event.detail).collect();

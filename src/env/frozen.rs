@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use super::Locked as _;
 use super::disk::{Disk, DiskFile, LockGuard, RealDisk, Space};
 
 /// Bytes of a page that was written over.
@@ -89,10 +90,6 @@ impl Disk for FrozenDisk {
 }
 
 impl FrozenFile {
-    fn over(&self) -> std::sync::MutexGuard<'_, Over> {
-        self.over.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The file's own bytes of one page, zeros behind the first `own` bytes of the file.
     fn own_page(&self, page: u64, own: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; PAGE_BYTES as usize];
@@ -104,7 +101,7 @@ impl FrozenFile {
 
 impl DiskFile for FrozenFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let over = self.over();
+        let over = self.over.locked();
         let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= over.len).ok_or(io::ErrorKind::UnexpectedEof)?;
         if over.pages.range(offset / PAGE_BYTES..=end / PAGE_BYTES).next().is_none() && end <= over.own {
             drop(over);
@@ -127,7 +124,7 @@ impl DiskFile for FrozenFile {
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         offset.checked_add(bytes).ok_or(io::ErrorKind::InvalidInput)?;
-        let mut over = self.over();
+        let mut over = self.over.locked();
         let mut at = offset;
         for mut rest in slices.iter().map(|slice| &slice[..]) {
             while !rest.is_empty() {
@@ -157,7 +154,7 @@ impl DiskFile for FrozenFile {
 
     /// The removed part reads as zeros should the file grow again.
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut over = self.over();
+        let mut over = self.over.locked();
         (over.len, over.own) = (len, over.own.min(len));
         over.pages.retain(|page, _| *page < len.div_ceil(PAGE_BYTES));
         if let Some(page) = over.pages.get_mut(&(len / PAGE_BYTES)) {
@@ -167,13 +164,13 @@ impl DiskFile for FrozenFile {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        let mut over = self.over();
+        let mut over = self.over.locked();
         over.len = over.len.max(offset.saturating_add(len));
         Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.over().len)
+        Ok(self.over.locked().len)
     }
 }
 

@@ -19,6 +19,7 @@ mod entropy;
 mod files;
 #[cfg(feature = "server")]
 mod frozen;
+mod locked;
 #[cfg(feature = "server")]
 mod new_file;
 mod random;
@@ -50,6 +51,7 @@ pub use entropy::SystemRandom;
 pub use files::{open_to_all, read_file};
 #[cfg(feature = "server")]
 pub use frozen::FrozenDisk;
+pub use locked::Locked;
 #[cfg(feature = "server")]
 pub use new_file::{NewFile, Prepared, Replacing, new_directory_beside, remove_left_overs};
 pub use random::{Random, u64_from};

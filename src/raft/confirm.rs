@@ -17,7 +17,7 @@
 //! No clock is involved, and no follower's disk is waited for. Whatever is unclear is no confirmation, and openraft is asked instead.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -29,7 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::adapter::types::{Leader, PeerNode, vote_from_bytes, vote_from_wire, vote_to_wire};
 use super::context::NodeContext;
 use super::peer::peers::Purpose;
-use crate::env::Stop;
+use crate::env::{Locked as _, Stop};
 use crate::types::NodeId;
 use crate::wire::peer::v1 as peer;
 
@@ -96,10 +96,6 @@ impl Confirmer {
         Self { context, rounds: Mutex::default() }
     }
 
-    fn rounds(&self) -> MutexGuard<'_, Rounds> {
-        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether it is certain that, when this was called, no other leader had committed anything, and that this node has applied
     /// everything acknowledged by then. `reads`: for so many. Cancel safe.
     pub async fn confirm(&self, reads: usize) -> bool {
@@ -109,7 +105,7 @@ impl Confirmer {
         let is_confirmed = match tokio::time::timeout(WAIT_FOR_FEW, &mut confirmed).await {
             Ok(ended) => ended.is_ok(),
             Err(_) => {
-                self.rounds().ask_all(number);
+                self.rounds.locked().ask_all(number);
                 matches!(tokio::time::timeout(WAIT - WAIT_FOR_FEW, confirmed).await, Ok(Ok(())))
             }
         };
@@ -136,7 +132,7 @@ impl Confirmer {
             return None;
         }
         let (done, confirmed) = oneshot::channel();
-        let mut rounds = self.rounds();
+        let mut rounds = self.rounds.locked();
         rounds.open.retain(|_, round| !round.done.is_closed());
         rounds.next += 1;
         let number = rounds.next;
@@ -167,7 +163,7 @@ impl Confirmer {
                 membership.nodes().filter(|(id, _)| **id != context.me()).map(|(id, node)| (*id, node.clone())).collect();
             if members != known {
                 tasks.shutdown().await;
-                self.rounds().streams.clear();
+                self.rounds.locked().streams.clear();
                 for (id, node) in &members {
                     tasks.spawn(hold(self.clone(), *id, node.clone()));
                 }
@@ -241,7 +237,7 @@ pub fn answer(context: &NodeContext, request: &peer::ConfirmRequest) -> peer::Co
 async fn hold(confirmer: Arc<Confirmer>, id: NodeId, node: PeerNode) {
     loop {
         talk(&confirmer, id, &node).await;
-        confirmer.rounds().streams.remove(&id);
+        confirmer.rounds.locked().streams.remove(&id);
         tokio::time::sleep(RECONNECT).await;
     }
 }
@@ -257,10 +253,10 @@ async fn talk(confirmer: &Confirmer, id: NodeId, node: &PeerNode) {
     }
     let Ok(answers) = client.confirm(ReceiverStream::new(queue)).await else { return };
     let mut answers = answers.into_inner();
-    confirmer.rounds().streams.insert(id, requests);
+    confirmer.rounds.locked().streams.insert(id, requests);
     while let Ok(Some(answer)) = answers.message().await {
         if answer.confirmed {
-            confirmer.rounds().on_confirmed(id, answer.round);
+            confirmer.rounds.locked().on_confirmed(id, answer.round);
         }
     }
 }

@@ -2,13 +2,14 @@
 //! was opened. In memory only, bounded; any node of the cluster may ask for it.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::metrics::{Spread, quantile_us};
+use crate::env::Locked as _;
 use crate::types::NodeId;
 use crate::wire::v1;
 
@@ -49,13 +50,9 @@ struct Past {
 pub struct History(Mutex<Past>);
 
 impl History {
-    fn past(&self) -> MutexGuard<'_, Past> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Ends an interval and begins the next one.
     fn count(&self, now: Counted) {
-        let mut past = self.past();
+        let mut past = self.0.locked();
         let Some(last) = past.last.clone() else {
             (past.first, past.last) = (now.at, Some(now));
             return;
@@ -90,7 +87,7 @@ impl History {
 
     /// At most so many samples, the newest ones, oldest first.
     pub fn newest(&self, count: usize, now: Duration) -> Vec<v1::Sample> {
-        let past = self.past();
+        let past = self.0.locked();
         let skipped = past.samples.len().saturating_sub(count);
         let aged = past.samples.iter().skip(skipped);
         aged.map(|(at, sample)| v1::Sample { age_ms: millis(now.saturating_sub(*at)), ..sample.clone() }).collect()

@@ -1,7 +1,7 @@
 //! The server's side of the peer port: operations that a peer forwards, and this node's own status.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, future, stream};
@@ -14,6 +14,7 @@ use super::call::{IncomingRequest, Origin};
 use super::context::ServerContext;
 use super::dispatch::Dispatcher;
 use super::status::Reporter;
+use crate::env::Locked as _;
 use crate::raft::{Forwarder, PeerRequests};
 use crate::types::{Refusal, RefusalKind};
 use crate::wire::peer::v1::ForwardRequest;
@@ -40,12 +41,8 @@ impl LateServer {
         reporter: Reporter,
         stop: watch::Receiver<bool>,
     ) -> ServerGuard {
-        *self.parts() = Some(Parts { context, dispatcher, reporter, stop });
+        *self.0.locked() = Some(Parts { context, dispatcher, reporter, stop });
         ServerGuard(self.clone())
-    }
-
-    fn parts(&self) -> MutexGuard<'_, Option<Parts>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,7 +52,7 @@ pub struct ServerGuard(Arc<LateServer>);
 
 impl Drop for ServerGuard {
     fn drop(&mut self) {
-        let parts = self.0.parts().take();
+        let parts = self.0.0.locked().take();
         drop(parts);
     }
 }
@@ -75,7 +72,7 @@ impl PeerRequests for LateServer {
         requests: Pin<Box<dyn Stream<Item = Result<ForwardRequest, Status>> + Send>>,
         first: ForwardRequest,
     ) -> Pin<Box<dyn Stream<Item = Result<v1::SubmitResponse, Status>> + Send>> {
-        let Some(parts) = self.parts().clone() else {
+        let Some(parts) = self.0.locked().clone() else {
             let refusal = Refusal::not_applied(RefusalKind::Unavailable, "the node is starting");
             return Box::pin(stream::once(future::ready(Err(wire::status_from_refusal(&refusal)))));
         };
@@ -99,7 +96,7 @@ impl PeerRequests for LateServer {
     }
 
     async fn status(&self, digest_at: u64, timeout: Duration, samples: u32) -> v1::NodeStatus {
-        let parts = self.parts().clone();
+        let parts = self.0.locked().clone();
         match parts {
             Some(parts) => parts.reporter.local(digest_at, timeout, samples).await,
             None => v1::NodeStatus { reachable: true, error: "the node is starting".to_owned(), ..v1::NodeStatus::default() },

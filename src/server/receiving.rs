@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::admission::RETRY_AFTER;
-use crate::env::Clock;
+use crate::env::{Clock, Locked as _};
 use crate::limits::{KIB, LARGE_OPERATION_BYTES, RECEIVING_BYTES_MAX, RECEIVING_SHARE_BYTES_MAX, REQUEST_PATIENCE};
 use crate::types::{Refusal, RefusalKind};
 use crate::wire;
@@ -83,7 +83,7 @@ impl Receiving {
 
     /// Ends requests that are not whole [`REQUEST_PATIENCE`] after they began. Gives their number.
     pub fn end_late(&self, now: Duration) -> usize {
-        let waiting: Vec<_> = self.waiting().requests.values().filter_map(Weak::upgrade).collect();
+        let waiting: Vec<_> = self.0.waiting.locked().requests.values().filter_map(Weak::upgrade).collect();
         let late = waiting.iter().filter(|part| locked(part).end_if_late(now)).count();
         self.0.ended[0].fetch_add(late as u64, Ordering::Relaxed);
         late
@@ -104,12 +104,8 @@ impl Receiving {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn watch(&self, part: &Arc<Mutex<Part>>) -> Watched {
-        let mut waiting = self.waiting();
+        let mut waiting = self.0.waiting.locked();
         let key = waiting.next;
         waiting.next += 1;
         waiting.requests.insert(key, Arc::downgrade(part));
@@ -118,7 +114,7 @@ impl Receiving {
 
     /// The counter of a token. Those of tokens that have nothing here are dropped.
     fn token(&self, name: &Arc<str>) -> Arc<AtomicU64> {
-        let mut tokens = self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.0.tokens.locked();
         tokens.retain(|_, counter| Arc::strong_count(counter) > 1);
         tokens.entry(name.clone()).or_default().clone()
     }
@@ -139,7 +135,7 @@ struct Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.receiving.waiting().requests.remove(&self.key);
+        self.receiving.0.waiting.locked().requests.remove(&self.key);
     }
 }
 
@@ -211,7 +207,7 @@ impl Part {
 }
 
 fn locked(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
+    part.locked()
 }
 
 /// Bytes counted for a node, a connection and a token, for as long as this lives.

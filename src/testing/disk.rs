@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::inline::SeededRandom;
-use crate::env::{Disk, DiskFile, LockGuard, Space};
+use crate::env::{Disk, DiskFile, LockGuard, Locked as _, Space};
 
 /// The part of unsynced writes that survives a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ struct SimLock {
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.disk.locked().locks.remove(&self.path);
+        self.disk.inner.locked().locks.remove(&self.path);
     }
 }
 
@@ -136,10 +136,7 @@ pub enum NameChange<F> {
     Remove(PathBuf),
 }
 
-#[derive(Default)]
-struct Inode {
-    data: Mutex<Data>,
-}
+type Inode = Mutex<Data>;
 
 #[derive(Clone, Default)]
 struct Data {
@@ -165,7 +162,7 @@ struct SimFile {
 
 impl std::fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let inner = self.locked();
+        let inner = self.inner.locked();
         f.debug_struct("SimDisk").field("files", &inner.names.len()).field("operations", &inner.operations).finish()
     }
 }
@@ -180,22 +177,18 @@ impl SimDisk {
     /// An empty disk without faults.
     pub fn new() -> Self {
         let disk = Self::default();
-        disk.locked().dirs.insert(PathBuf::from("/"));
+        disk.inner.locked().dirs.insert(PathBuf::from("/"));
         disk
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many changing calls there were, failed ones too.
     pub fn operations(&self) -> u64 {
-        self.locked().operations
+        self.inner.locked().operations
     }
 
     /// Every changing call after the first `operations` of them fails and does nothing, as if the power were off.
     pub fn halt_after(&self, operations: u64) {
-        self.locked().halts_after = Some(operations);
+        self.inner.locked().halts_after = Some(operations);
         // A held sync fails rather than wait for power that never comes back.
         self.released.notify_all();
     }
@@ -203,23 +196,23 @@ impl SimDisk {
     /// From now on `sync` and `sync_dir` do not return, as on a disk that stalls, until [`SimDisk::release_syncs`] or a halt. They
     /// block the thread that calls them: for disks under real threads, not under [`super::inline::InlineWorkers`].
     pub fn hold_syncs(&self) {
-        self.locked().holds_syncs = true;
+        self.inner.locked().holds_syncs = true;
     }
 
     /// Lets held syncs, and all that follow, go on.
     pub fn release_syncs(&self) {
-        self.locked().holds_syncs = false;
+        self.inner.locked().holds_syncs = false;
         self.released.notify_all();
     }
 
     /// How many syncs are being held.
     pub fn held_syncs(&self) -> usize {
-        self.locked().held_syncs
+        self.inner.locked().held_syncs
     }
 
     /// Waits while syncs are held; then the caller may go on under the lock it gets.
     fn locked_for_sync(&self) -> MutexGuard<'_, Inner> {
-        let mut inner = self.locked();
+        let mut inner = self.inner.locked();
         inner.held_syncs += 1;
         while inner.holds_syncs && inner.halts_after.is_none_or(|limit| inner.operations < limit) {
             inner = self.released.wait(inner).unwrap_or_else(PoisonError::into_inner);
@@ -230,38 +223,38 @@ impl SimDisk {
 
     /// Whether a call failed since the power is off.
     pub fn is_halted(&self) -> bool {
-        let inner = self.locked();
+        let inner = self.inner.locked();
         inner.halts_after.is_some_and(|limit| inner.operations > limit)
     }
 
     /// Adds a fault. Faults are looked at in the order they were added; each counts for itself.
     pub fn inject(&self, fault: Fault) {
-        self.locked().faults.push(fault);
+        self.inner.locked().faults.push(fault);
     }
 
     /// Ends all faults.
     pub fn clear_faults(&self) {
-        self.locked().faults.clear();
+        self.inner.locked().faults.clear();
     }
 
     /// Bytes all files together may take; beyond it writes end early with `StorageFull`. `None`: no bound.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.locked().capacity = bytes;
+        self.inner.locked().capacity = bytes;
     }
 
     /// Bytes all files take.
     pub fn used(&self) -> u64 {
-        self.locked().used()
+        self.inner.locked().used()
     }
 
     /// The file as a process sees it.
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
-        Some(self.locked().names.get(path)?.locked().current.clone())
+        Some(self.inner.locked().names.get(path)?.locked().current.clone())
     }
 
     /// Corruption: flips the bits of `mask` in one byte of a file, on the disk and in the cache. Panics without such a byte.
     pub fn damage(&self, path: &Path, offset: u64, mask: u8) {
-        let inode = self.locked().names.get(path).cloned().expect("a test damages files that are there");
+        let inode = self.inner.locked().names.get(path).cloned().expect("a test damages files that are there");
         let mut data = inode.locked();
         data.apply_pending();
         data.durable[offset as usize] ^= mask;
@@ -270,7 +263,7 @@ impl SimDisk {
 
     /// The disk after a power cut now. This one continues as if nothing had happened. Faults, halt, holds, locks and capacity are not taken over.
     pub fn crash(&self, crash: Crash, seed: u64) -> SimDisk {
-        let inner = self.locked();
+        let inner = self.inner.locked();
         let random = SeededRandom::new(seed);
         let cut = random.below(inner.moment + 2);
         // Between few and nearly all of the sectors: both ends find other mistakes.
@@ -298,7 +291,7 @@ impl SimDisk {
             Data { current: left.clone(), durable: left, pending: Vec::new() }
         };
         let names: BTreeMap<_, _> =
-            names.iter().map(|(path, inode)| (path.clone(), Inode::new(survive(&inode.locked())))).collect();
+            names.iter().map(|(path, inode)| (path.clone(), Arc::new(Inode::new(survive(&inode.locked()))))).collect();
         let after = Inner { durable_names: names.clone(), names, dirs: inner.dirs.clone(), ..Inner::default() };
         SimDisk { inner: Arc::new(Mutex::new(after)), released: Arc::default() }
     }
@@ -306,10 +299,10 @@ impl SimDisk {
     /// The disk after the process died now: everything written is there, and what was not synced still isn't. This one continues as if
     /// nothing had happened. Faults, halt, holds, locks and capacity are not taken over.
     pub fn kill(&self) -> SimDisk {
-        let inner = self.locked();
+        let inner = self.inner.locked();
         let mut copies: BTreeMap<*const Inode, Arc<Inode>> = BTreeMap::new();
         let mut copy = |inode: &Arc<Inode>| {
-            let copied = copies.entry(Arc::as_ptr(inode)).or_insert_with(|| Inode::new(inode.locked().clone()));
+            let copied = copies.entry(Arc::as_ptr(inode)).or_insert_with(|| Arc::new(Inode::new(inode.locked().clone())));
             copied.clone()
         };
         let names = inner.names.iter().map(|(path, inode)| (path.clone(), copy(inode))).collect();
@@ -394,16 +387,6 @@ impl<F: Clone> NameChange<F> {
     }
 }
 
-impl Inode {
-    fn new(data: Data) -> Arc<Self> {
-        Arc::new(Self { data: Mutex::new(data) })
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Data> {
-        self.data.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Data {
     fn apply_pending(&mut self) {
         for (_, change) in std::mem::take(&mut self.pending) {
@@ -484,12 +467,12 @@ fn not_found(path: &Path) -> io::Error {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let inode = self.locked().names.get(path).cloned().ok_or_else(|| not_found(path))?;
+        let inode = self.inner.locked().names.get(path).cloned().ok_or_else(|| not_found(path))?;
         Ok(self.file(inode, path))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let mut inner = self.locked();
+        let mut inner = self.inner.locked();
         inner.admit(Operation::Create, path)?;
         if inner.names.contains_key(path) || inner.dirs.contains(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -497,19 +480,19 @@ impl Disk for SimDisk {
         if !path.parent().is_some_and(|parent| inner.dirs.contains(parent)) {
             return Err(not_found(path));
         }
-        let inode = Inode::new(Data::default());
+        let inode = Arc::new(Inode::new(Data::default()));
         inner.change_names(NameChange::Create(path.to_owned(), inode.clone()));
         drop(inner);
         Ok(self.file(inode, path))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.locked().dirs.extend(path.ancestors().map(Path::to_owned));
+        self.inner.locked().dirs.extend(path.ancestors().map(Path::to_owned));
         Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = self.locked();
+        let mut inner = self.inner.locked();
         inner.admit(Operation::Rename, to)?;
         let inode = inner.names.get(from).cloned().ok_or_else(|| not_found(from))?;
         inner.change_names(NameChange::Rename(from.to_owned(), to.to_owned(), inode));
@@ -517,7 +500,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.locked();
+        let mut inner = self.inner.locked();
         inner.admit(Operation::Remove, path)?;
         if !inner.names.contains_key(path) {
             return Err(not_found(path));
@@ -536,7 +519,7 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let inner = self.locked();
+        let inner = self.inner.locked();
         if !inner.dirs.contains(path) {
             return Err(not_found(path));
         }
@@ -546,18 +529,18 @@ impl Disk for SimDisk {
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        let inner = self.locked();
+        let inner = self.inner.locked();
         Ok(inner.names.contains_key(path) || inner.dirs.contains(path))
     }
 
     fn space(&self, _path: &Path) -> io::Result<Space> {
-        let inner = self.locked();
+        let inner = self.inner.locked();
         let total = inner.capacity.unwrap_or(1 << 40);
         Ok(Space { free: total.saturating_sub(inner.used()), total })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
-        let is_free = self.locked().locks.insert(path.to_owned());
+        let is_free = self.inner.locked().locks.insert(path.to_owned());
         Ok(is_free.then(|| Box::new(SimLock { disk: self.clone(), path: path.to_owned() }) as LockGuard))
     }
 }
@@ -571,7 +554,7 @@ impl SimFile {
     }
 
     fn set_len_at_least(&self, len: u64, may_shrink: bool) -> io::Result<()> {
-        let mut inner = self.disk.locked();
+        let mut inner = self.disk.inner.locked();
         inner.admit(Operation::Allocate, &self.path)?;
         let now = self.inode.locked().current.len() as u64;
         let more = len.saturating_sub(now);
@@ -587,7 +570,7 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.disk.locked().admit(Operation::Read, &self.path)?;
+        self.disk.inner.locked().admit(Operation::Read, &self.path)?;
         let data = self.inode.locked();
         let from = data.current.get(offset as usize..).and_then(|rest| rest.get(..buf.len()));
         buf.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -595,7 +578,7 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let mut inner = self.disk.locked();
+        let mut inner = self.disk.inner.locked();
         let admitted = inner.admit(Operation::Write, &self.path);
         if inner.halts_after.is_some_and(|limit| inner.operations > limit) {
             return admitted;

@@ -20,8 +20,10 @@ mod log;
 mod windows;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::env::Locked as _;
 
 pub use caller::{Caller, Surprise, content, perform, stored};
 pub use exact::exact;
@@ -268,14 +270,14 @@ impl Recorder {
     /// Notes that a call begins. It stands in the history as unknown until [`Recorder::complete`]: what a run ends in the middle of
     /// may have happened.
     pub fn invoke(&self, op: Op) -> usize {
-        let mut ops = self.ops();
+        let mut ops = self.0.locked();
         ops.push(op);
         ops.len() - 1
     }
 
     /// Notes the answer to the call that [`Recorder::invoke`] numbered.
     pub fn complete(&self, at: usize, answer: Answer, returned: Duration) {
-        let op = &mut self.ops()[at];
+        let op = &mut self.0.locked()[at];
         assert!(op.returned == Duration::MAX, "answered twice at={at}");
         (op.answer, op.returned) = (answer, returned);
     }
@@ -283,10 +285,6 @@ impl Recorder {
     /// The history so far, in the order of invocation.
     #[must_use]
     pub fn history(&self) -> Vec<Op> {
-        self.ops().clone()
-    }
-
-    fn ops(&self) -> MutexGuard<'_, Vec<Op>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.locked().clone()
     }
 }

@@ -1,11 +1,11 @@
 //! Background work without threads, a clock that stands still, randomness from a seed: one thread owns every order.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::disk::SimDisk;
-use crate::env::{Clock, Env, Manual, Random, Step, Worker, Workers};
+use crate::env::{Clock, Env, Locked as _, Manual, Random, Step, Worker, Workers};
 
 /// Collects workers and runs their steps when asked.
 ///
@@ -27,7 +27,7 @@ impl Workers for InlineWorkers {
     fn start(&self, name: &str, step: Box<dyn FnMut() -> Step + Send>) -> std::io::Result<Worker> {
         let (worker, manual) = Worker::manual();
         let task = Task { name: name.to_owned(), step, manual, runnable: true, sleeping: None };
-        self.locked().push(Some(task));
+        self.tasks.locked().push(Some(task));
         Ok(worker)
     }
 
@@ -37,10 +37,6 @@ impl Workers for InlineWorkers {
 }
 
 impl InlineWorkers {
-    fn locked(&self) -> std::sync::MutexGuard<'_, Vec<Option<Task>>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Runs steps, in the order the workers were started, until all are idle, asleep or gone. Panics after `1 << 20` steps.
     pub fn run(&self) {
         for _ in 0..1 << 20 {
@@ -63,7 +59,7 @@ impl InlineWorkers {
 
     /// Ends the sleep of every worker that waits for time, and runs. Does not move any clock.
     pub fn elapse(&self) {
-        for task in self.locked().iter_mut().flatten() {
+        for task in self.tasks.locked().iter_mut().flatten() {
             task.runnable |= task.sleeping.take().is_some();
         }
         self.run();
@@ -71,14 +67,14 @@ impl InlineWorkers {
 
     /// The shortest time a worker waits for.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.locked().iter().flatten().filter_map(|task| task.sleeping).min()
+        self.tasks.locked().iter().flatten().filter_map(|task| task.sleeping).min()
     }
 
     /// One step of one runnable worker, without the lock: a step may start and wake others. False: none was runnable.
     fn run_one(&self, name: Option<&str>) -> bool {
-        let count = self.locked().len();
+        let count = self.tasks.locked().len();
         for at in 0..count {
-            let Some(mut task) = self.locked().get_mut(at).and_then(Option::take) else { continue };
+            let Some(mut task) = self.tasks.locked().get_mut(at).and_then(Option::take) else { continue };
             if task.manual.is_stopped() {
                 return true;
             }
@@ -97,7 +93,7 @@ impl InlineWorkers {
                     Step::Stop => keep = false,
                 }
             }
-            if let Some(place) = self.locked().get_mut(at).filter(|_| keep) {
+            if let Some(place) = self.tasks.locked().get_mut(at).filter(|_| keep) {
                 *place = Some(task);
             }
             if runs {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::processes::{Rule, Way};
+use crate::env::Locked as _;
 use crate::types::NodeId;
 
 /// The proxies of one cluster. Dropping it ends them.
@@ -32,13 +33,9 @@ impl Inner {
 }
 
 impl Proxies {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether what a node and its peers send each other waits, from now on.
     pub fn set(&self, node: NodeId, is_cut_off: bool) {
-        let mut inner = self.inner();
+        let mut inner = self.0.locked();
         let _ = if is_cut_off { inner.cut_off.insert(node) } else { inner.cut_off.remove(&node) };
         for (ends, rule) in &inner.rules {
             rule.send_replace(inner.rule(ends));
@@ -53,12 +50,12 @@ impl Proxies {
         for (other, address) in others {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
             via.insert(address.clone(), listener.local_addr()?.to_string());
-            let (mut inner, ends) = (self.inner(), BTreeSet::from([me, other]));
+            let (mut inner, ends) = (self.0.locked(), BTreeSet::from([me, other]));
             let rule = inner.rule(&ends);
             let rule = inner.rules.entry(ends).or_insert_with(|| watch::Sender::new(rule));
             tasks.spawn(Way::new(address, [rule.subscribe(), rule.subscribe()]).serve(listener));
         }
-        self.inner().tasks.insert(me, tasks);
+        self.0.locked().tasks.insert(me, tasks);
         Ok(via)
     }
 }

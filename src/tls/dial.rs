@@ -16,7 +16,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use tonic::codegen::http::Uri;
 
 use super::connect::TlsConnector;
 use super::validity;
+use crate::env::Locked as _;
 
 /// The next address is begun after this at the latest (RFC 8305 §8), while the one before continues.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
@@ -197,16 +198,12 @@ struct Start {
 }
 
 impl Starts {
-    fn hosts(&self) -> MutexGuard<'_, BTreeMap<String, Start>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Puts the addresses first that answered last; each must prove itself again.
     fn order(&self, host: &str, addresses: &mut [SocketAddr]) {
         if addresses.len() < 2 {
             return;
         }
-        let mut hosts = self.hosts();
+        let mut hosts = self.0.locked();
         if hosts.len() >= HOSTS_MAX && !hosts.contains_key(host) {
             hosts.clear();
         }
@@ -217,7 +214,7 @@ impl Starts {
     }
 
     fn good(&self, host: &str, address: SocketAddr) {
-        if let Some(start) = self.hosts().get_mut(host) {
+        if let Some(start) = self.0.locked().get_mut(host) {
             start.good = Some(address);
         }
     }
@@ -258,7 +255,7 @@ impl TcpDial {
         let (address, io) = first(addresses, self.within, connect).await?;
         match &self.heard {
             // Counts as good once something was heard of it.
-            Some(heard) => *heard.source() = Some((self.starts, host, address)),
+            Some(heard) => *heard.0.source.locked() = Some((self.starts, host, address)),
             None => self.starts.good(&host, address),
         }
         Ok(TokioIo::new(Connection { io, heard: self.heard.map(|heard| Listening::new(heard, own)) }))
@@ -354,17 +351,13 @@ impl Default for Heard {
 }
 
 impl Heard {
-    fn source(&self) -> MutexGuard<'_, Option<(Starts, String, SocketAddr)>> {
-        self.0.source.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits until it has said what an HTTP/2 server says first. Errors: it said something else, or the connection ended. It may take as
     /// long as the other end likes: bound it.
     pub async fn first(&self) -> Result<(), DialError> {
         let mut said = self.0.said.subscribe();
         let said = said.wait_for(Option::is_some).await;
         let said = said.map_or_else(|_| Err(ended()), |said| said.clone().unwrap_or_else(|| Err(ended())));
-        if let (Ok(()), Some((starts, host, address))) = (&said, self.source().take()) {
+        if let (Ok(()), Some((starts, host, address))) = (&said, self.0.source.locked().take()) {
             starts.good(&host, address);
         }
         said

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::types::{
     Entry, RaftLogId, Types, Vote, log_id_from, log_id_to, payload_from_bytes, payload_to_bytes, vote_from_bytes, vote_to_bytes,
 };
-use crate::env::is_full;
+use crate::env::{Locked as _, is_full};
 use crate::limits::APPEND_BYTES_SOFT;
 use crate::mutant::{self, Mutant};
 use crate::storage::identity::{self, Identity};
@@ -35,13 +35,9 @@ impl LogStore {
         Self { log, identity }
     }
 
-    fn identity(&self) -> MutexGuard<'_, Identity> {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A record is about to be written. Gives whether it is the first of this node.
     fn begin(&self) -> bool {
-        let mut identity = self.identity();
+        let mut identity = self.identity.locked();
         identity.begin();
         !identity.was_initialized()
     }
@@ -53,7 +49,7 @@ impl LogStore {
     async fn durable(&self, synced: oneshot::Receiver<Result<(), log::Error>>) -> io::Result<()> {
         synced.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         loop {
-            let marked = self.identity().mark_initialized();
+            let marked = self.identity.locked().mark_initialized();
             match marked {
                 Err(identity::Error::Io { error, .. }) if is_full(error.kind()) => {
                     tracing::debug!("the disk has no room for the identity, trying again");

@@ -12,12 +12,12 @@
 //! The second statement holds however long messages are under way: its age is counted from before the question.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::env::Clock;
+use crate::env::{Clock, Locked as _};
 use crate::raft::adapter::types::Leader;
 
 /// Statements of leaders that wait for their entry to be applied.
@@ -83,10 +83,6 @@ impl Quorum {
         Self { clock, patience, known: Mutex::default(), changed: Notify::new() }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How long a leader counts after a majority confirmed it.
     pub fn patience(&self) -> Duration {
         self.patience
@@ -95,7 +91,7 @@ impl Quorum {
     /// How long this node has led in this term: its election was a majority's word too.
     pub fn led_for(&self, leader: Leader) -> Duration {
         let now = self.clock.now();
-        let mut known = self.known();
+        let mut known = self.known.locked();
         match known.led {
             Some((term, since)) if term == leader => now.saturating_sub(since),
             _ => {
@@ -107,7 +103,7 @@ impl Quorum {
 
     /// A majority confirmed that this node led when it was that time.
     pub fn confirmed_since(&self, leader: Leader, at: Duration) {
-        let mut known = self.known();
+        let mut known = self.known.locked();
         if known.round.is_none_or(|(of, before)| of != leader || before < at) {
             known.round = Some((leader, at));
         }
@@ -115,14 +111,14 @@ impl Quorum {
 
     /// How long ago the last round of this term began that a majority confirmed.
     pub fn round_age(&self, leader: Leader) -> Option<Duration> {
-        let (of, at) = self.known().round?;
+        let (of, at) = self.known.locked().round?;
         (of == leader).then(|| self.clock.now().saturating_sub(at))
     }
 
     /// An append of the leader arrived.
     pub fn heard(&self) {
         let now = self.clock.now();
-        let before = self.known().heard.replace(now);
+        let before = self.known.locked().heard.replace(now);
         if before.is_none_or(|before| now.saturating_sub(before) >= self.patience) {
             self.changed.notify_one();
         }
@@ -136,7 +132,7 @@ impl Quorum {
             Some(age) => Standing::Confirmed(self.clock.now().saturating_sub(age)),
             None => Standing::Unsaid,
         };
-        let mut known = self.known();
+        let mut known = self.known.locked();
         let is_alone = |word: Option<(Leader, Standing)>| word == Some((leader, Standing::Alone));
         let before = known.word.replace((leader, standing));
         if is_alone(before) != is_alone(known.word) {
@@ -153,7 +149,7 @@ impl Quorum {
 
     /// How much longer the leader counts that this node follows; `None`: it does not.
     pub fn believed_for(&self, leader: Leader) -> Option<Duration> {
-        let known = self.known();
+        let known = self.known.locked();
         let now = self.clock.now();
         let left = self.patience.saturating_sub(now.saturating_sub(known.heard?));
         let left = match known.word {
@@ -170,13 +166,13 @@ impl Quorum {
     /// A majority confirmed so long ago that this node leads, and its state holds all that was acknowledged by then.
     pub fn on_confirmed(&self, age: Duration) {
         let at = self.clock.now().saturating_sub(age);
-        let mut known = self.known();
+        let mut known = self.known.locked();
         known.complete = known.complete.max(Some(at));
     }
 
     /// How old this node's state may be, with everything applied up to this entry; `None`: it is unknown.
     pub fn age(&self, applied: u64) -> Option<Duration> {
-        let mut known = self.known();
+        let mut known = self.known.locked();
         known.complete_up_to(applied);
         Some(self.clock.now().saturating_sub(known.complete?))
     }
@@ -309,7 +305,7 @@ mod tests {
             pass(&clock, 1);
             quorum.heard_word(leader(1), Word { complete: Some((ms(0), 1000 + index)), answers_ms: 10_000 + index, ..word(0) });
         }
-        assert_eq!(quorum.known().statements.len(), STATEMENTS_MAX);
+        assert_eq!(quorum.known.locked().statements.len(), STATEMENTS_MAX);
         assert_eq!(quorum.age(2000), Some(ms(1)), "the newest is kept");
     }
 }

@@ -1,11 +1,11 @@
 //! The voters' clocks, as their answers tell them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::time::{self, LeadershipStart, Sample};
-use crate::env::Clock;
+use crate::env::{Clock, Locked as _};
 use crate::mutant::{self, Mutant};
 use crate::types::{NodeId, bounded};
 
@@ -41,13 +41,13 @@ impl Clocks {
             return;
         }
         let sample = Sample { wall_ms, arrived: self.clock.now() };
-        self.lock().samples.insert(peer, sample);
+        self.inner.locked().samples.insert(peer, sample);
     }
 
     /// The stamp of an entry proposed now, by a leader of `term`, where machine time is `machine_ms`.
     pub fn stamp_ms(&self, term: u64, machine_ms: u64, voters: &[NodeId]) -> u64 {
         let now = self.clock.now();
-        let mut inner = self.lock();
+        let mut inner = self.inner.locked();
         let start = match inner.start {
             Some((known, start)) if known == term => start,
             _ => {
@@ -69,7 +69,7 @@ impl Clocks {
 
     /// The voters' median now, in milliseconds since the Unix epoch; `None` without a majority of fresh clocks.
     pub fn median_now_ms(&self, voters: &[NodeId]) -> Option<u64> {
-        self.median(&self.lock(), voters, self.clock.now())
+        self.median(&self.inner.locked(), voters, self.clock.now())
     }
 
     /// How far machine time is ahead of the voters' median, or without one of this node's clock, in milliseconds. It is behind in a
@@ -83,10 +83,6 @@ impl Clocks {
         let of = |id: &NodeId| if *id == self.me { Some(own) } else { inner.samples.get(id).copied() };
         let samples: Vec<Sample> = voters.iter().filter_map(of).collect();
         time::median_ms(&samples, voters.len(), now, self.fresh)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The last statements of this node's peers, and the peers to which its streams are open.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -9,6 +9,7 @@ use tokio::sync::futures::Notified;
 use tonic::Status;
 
 use super::divergence::{self, Findings};
+use crate::env::Locked as _;
 use crate::limits::NODES_MAX;
 use crate::raft::context::NodeContext;
 use crate::raft::members::removed::removed;
@@ -57,15 +58,11 @@ impl PeerTable {
         Self { context, known: Mutex::default(), changed: Notify::new() }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A peer sent a message, with the digests of its state after some entries, of which index 0 says nothing. Gives what comparing them
     /// with this node's own brought.
     pub fn record(&self, from: NodeId, seen: Seen, digests: impl Iterator<Item = (u64, u64)>) -> Findings {
         let voters = self.context.voters();
-        let mut known = self.known();
+        let mut known = self.known.locked();
         if known.peers.len() < PEERS_MAX || known.peers.contains_key(&from) {
             known.peers.insert(from, seen);
         }
@@ -77,7 +74,7 @@ impl PeerTable {
 
     /// Whether this node's stream to a peer is open.
     pub fn set_connected(&self, id: NodeId, is_connected: bool) {
-        let mut known = self.known();
+        let mut known = self.known.locked();
         if is_connected {
             known.connected.insert(id);
         } else {
@@ -87,7 +84,7 @@ impl PeerTable {
 
     /// The membership has changed: streams are kept to these peers, and these are the other members.
     pub fn keep_only(&self, is_kept: impl Fn(NodeId) -> bool, is_member: impl Fn(NodeId) -> bool) {
-        let mut known = self.known();
+        let mut known = self.known.locked();
         known.connected.retain(|id| is_kept(*id));
         known.digests.keep_only(is_member);
     }
@@ -104,27 +101,27 @@ impl PeerTable {
 
     /// Whether a peer's last message was of this process.
     pub fn is_process(&self, id: NodeId, boot_id: u64) -> bool {
-        self.known().peers.get(&id).is_some_and(|seen| seen.boot_id == boot_id)
+        self.known.locked().peers.get(&id).is_some_and(|seen| seen.boot_id == boot_id)
     }
 
     /// The leader that a peer last spoke of, and the end of its log; `None`: it has said nothing.
     pub fn leader_and_log_of(&self, id: NodeId) -> Option<(Option<NodeId>, Option<LogId>)> {
-        self.known().peers.get(&id).map(|seen| (seen.leader, seen.last_log))
+        self.known.locked().peers.get(&id).map(|seen| (seen.leader, seen.last_log))
     }
 
     /// Peers whose state differed from this node's when last compared.
     pub fn differing(&self) -> Vec<NodeId> {
-        self.known().digests.differing()
+        self.known.locked().digests.differing()
     }
 
     /// The newest cluster version a peer reads, if it said so in this term.
     pub fn newest_version_of(&self, id: NodeId, term: u64) -> Option<u16> {
-        self.known().peers.get(&id).filter(|seen| seen.term == term).map(|seen| seen.newest_version)
+        self.known.locked().peers.get(&id).filter(|seen| seen.term == term).map(|seen| seen.newest_version)
     }
 
     /// Whether this node's stream to a peer is open.
     pub fn is_connected(&self, id: NodeId) -> bool {
-        self.known().connected.contains(&id)
+        self.known.locked().connected.contains(&id)
     }
 
     /// Waits until this node's stream to a peer is closed. Cancel safe.
@@ -154,7 +151,7 @@ impl PeerTable {
 
     fn word_on(&self, id: NodeId) -> standing::Word {
         let membership = self.context.membership();
-        let known = self.known();
+        let known = self.known.locked();
         let said = known.peers.iter().filter(|(from, _)| known.connected.contains(from) && membership.get_node(from).is_some());
         let said = said.map(|(from, seen)| (*from, &seen.members[..]));
         standing::word(self.context.me(), id, membership.membership().get_joint_config(), said)
@@ -162,13 +159,13 @@ impl PeerTable {
 
     /// Whether a peer is of a release that sends the hash of a caller's token: the first that says who the members are.
     pub fn sends_hashes(&self, id: NodeId) -> bool {
-        self.known().peers.get(&id).is_some_and(|seen| !seen.members.is_empty())
+        self.known.locked().peers.get(&id).is_some_and(|seen| !seen.members.is_empty())
     }
 
     /// Whether a peer that is connected says that another than this node leads, in a later term than this node's own.
     pub fn leader_elsewhere(&self) -> bool {
         let mine = self.context.vote().leader_id().term;
-        let known = self.known();
+        let known = self.known.locked();
         let elsewhere = |(id, seen): (&NodeId, &Seen)| {
             known.connected.contains(id) && seen.leader.is_some_and(|leader| leader != self.context.me()) && seen.vote_term > mine
         };
@@ -178,7 +175,7 @@ impl PeerTable {
     /// The state of the peers' disks. A peer that is gone, or silent for long, is not in it.
     pub fn disks(&self) -> BTreeMap<NodeId, Disk> {
         let now = self.context.env.clock.now();
-        let known = self.known();
+        let known = self.known.locked();
         let disk = |(id, seen): (&NodeId, &Seen)| {
             let is_there = known.connected.contains(id) && now.saturating_sub(seen.at) <= FRESH;
             let disk = if seen.disk_low { Disk::Full } else { Disk::Roomy };

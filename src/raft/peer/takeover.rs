@@ -1,7 +1,7 @@
 //! Takes over from a leader that is gone, and calls an election after a start. [`super::failover`] decides; this module asks and acts.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -10,7 +10,7 @@ use openraft::raft::TransferLeaderRequest;
 use super::failover::{self, Answer, Cause, Decision};
 use super::peer_table::PeerTable;
 use super::peers::Purpose;
-use crate::env::{Spawner, Stop};
+use crate::env::{Locked as _, Spawner, Stop};
 use crate::raft::adapter::types::{PeerNode, Vote, log_id_from, log_id_from_wire, log_id_to, log_id_to_wire, vote_to_wire};
 use crate::raft::context::NodeContext;
 use crate::raft::upkeep::room::Room;
@@ -54,10 +54,6 @@ impl Takeover {
         Self { context, room, table, election_timeout, early_elections, spawner, known: Mutex::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A stream to a peer ended: is it gone, and did it lead?
     pub async fn stream_ended(self: &Arc<Self>, id: NodeId, node: &PeerNode, boot_id: u64) {
         let vote = self.context.vote();
@@ -88,7 +84,7 @@ impl Takeover {
 
     /// Another voter asks whether this node lost the leader of `vote` too. Holds the answer until there is a verdict, or [`HOLD`].
     pub async fn is_lost(&self, from: NodeId, vote: Vote, last_log: Option<LogId>) -> bool {
-        self.known().asked.insert(from, (vote, last_log));
+        self.known.locked().asked.insert(from, (vote, last_log));
         self.table.notify();
         if self.context.vote() != vote {
             return false;
@@ -130,7 +126,7 @@ impl Takeover {
         tokio::pin!(deadline);
         loop {
             let changed = self.table.changed();
-            for (id, (asked, last_log)) in &self.known().asked {
+            for (id, (asked, last_log)) in &self.known.locked().asked {
                 if let Some(answer) = answers.get_mut(id).filter(|_| *asked == vote) {
                     *answer = Some(Answer::Yes { last_log: *last_log });
                 }
@@ -176,7 +172,7 @@ impl Takeover {
             last_log: self.context.last_log(),
             full: self.room.is_low(),
             voters: answers.clone(),
-            since_last: self.known().last_take_over.map(|last| now.saturating_sub(last)),
+            since_last: self.known.locked().last_take_over.map(|last| now.saturating_sub(last)),
             election_timeout: self.election_timeout,
         })
     }
@@ -187,7 +183,7 @@ impl Takeover {
         if self.context.vote() != vote || self.context.leadership.live_leader().is_some() {
             return;
         }
-        self.known().last_take_over = Some(self.context.env.clock.now());
+        self.known.locked().last_take_over = Some(self.context.env.clock.now());
         let last_log = self.context.last_log().map(log_id_to);
         tracing::info!(term = vote.leader_id().term, "taking over from a lost leader");
         let request = TransferLeaderRequest::new(vote, self.context.me(), last_log);
@@ -212,7 +208,7 @@ impl Takeover {
                     Decision::TakeOver { after } => {
                         tokio::time::sleep(after).await;
                         if self.context.vote() == vote && self.context.leadership.leader_by_term().is_none() {
-                            self.known().last_take_over = Some(self.context.env.clock.now());
+                            self.known.locked().last_take_over = Some(self.context.env.clock.now());
                             tracing::info!("no leader after a start: calling an election");
                             let _ = self.context.raft.trigger().elect(true).await;
                         }

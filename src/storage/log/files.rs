@@ -11,13 +11,13 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use super::Error;
-use crate::env::{Disk, DiskFile, Step, Waker, is_full};
+use crate::env::{Disk, DiskFile, Locked as _, Step, Waker, is_full};
 
 /// The files in the directory.
 #[derive(Debug, Default)]
@@ -91,17 +91,13 @@ impl Pool {
         Self { disk, dir, segment_bytes, target, spares: Mutex::default(), maker: OnceLock::new() }
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes over what an earlier process left; files of another length are removed. Errors: the disk's.
     pub fn adopt(&self, listing: &Listing) -> Result<(), Error> {
         for name in listing.unfinished.iter().chain(&listing.spares) {
             let path = self.dir.join(name);
             let fits = || -> io::Result<bool> { Ok(self.disk.open(&path)?.len()? == self.segment_bytes) };
             if name.ends_with(".spare") && fits().map_err(|error| Error::io("open", &path, &error))? {
-                self.locked().insert(name.clone());
+                self.spares.locked().insert(name.clone());
             } else {
                 self.disk.remove(&path).map_err(|error| Error::io("remove", &path, &error))?;
             }
@@ -113,12 +109,12 @@ impl Pool {
     /// Says where its blocks begin that were never written. Errors: the disk's; if it was full, nothing changed.
     pub fn open_segment(&self, id: u64) -> Result<(Arc<dyn DiskFile>, u64), Error> {
         let path = segment_path(&self.dir, id);
-        let spare = self.locked().pop_first();
+        let spare = self.spares.locked().pop_first();
         let (file, blank_from) = match spare {
             Some(name) => {
                 let from = self.dir.join(&name);
                 if let Err(error) = self.disk.rename(&from, &path) {
-                    self.locked().insert(name);
+                    self.spares.locked().insert(name);
                     return Err(Error::io("rename", &from, &error));
                 }
                 let blank_from = if name.starts_with(BLANK) { 0 } else { self.segment_bytes };
@@ -150,18 +146,18 @@ impl Pool {
         let path = segment_path(&self.dir, id);
         let failed = |operation, error: &io::Error| Error::io(operation, &path, error);
         let fits = self.disk.open(&path).and_then(|file| file.len()).map_err(|error| failed("open", &error))? == self.segment_bytes;
-        if !fits || self.locked().len() >= self.target {
+        if !fits || self.spares.locked().len() >= self.target {
             return self.disk.remove(&path).map_err(|error| failed("remove", &error));
         }
         let name = format!("{id:020}.spare");
         self.disk.rename(&path, &self.dir.join(&name)).map_err(|error| failed("rename", &error))?;
-        self.locked().insert(name);
+        self.spares.locked().insert(name);
         Ok(())
     }
 
     /// Removes the spare files that were segments. Errors: the disk's.
     pub fn forget(&self) -> Result<(), Error> {
-        let used: Vec<String> = self.locked().extract_if(.., |name| !name.starts_with(BLANK)).collect();
+        let used: Vec<String> = self.spares.locked().extract_if(.., |name| !name.starts_with(BLANK)).collect();
         for path in used.iter().map(|name| self.dir.join(name)) {
             self.disk.remove(&path).map_err(|error| Error::io("remove", &path, &error))?;
         }
@@ -173,7 +169,7 @@ impl Pool {
     }
 
     fn wants_more(&self) -> bool {
-        self.locked().len() < self.target
+        self.spares.locked().len() < self.target
     }
 }
 
@@ -223,7 +219,7 @@ impl SpareAllocator {
             let _ = disk.remove(&path);
             return Err(error);
         }
-        self.pool.locked().insert(spare);
+        self.pool.spares.locked().insert(spare);
         Ok(())
     }
 

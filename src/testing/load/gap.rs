@@ -1,12 +1,13 @@
 //! How long a store takes no writes when something happens to it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::{Corpus, Failure, Rng, Target, key};
+use crate::env::Locked as _;
 
 /// A writer's pause after a failed write.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(5);
@@ -59,16 +60,16 @@ pub async fn gap<T: Target>(
     let gone = || Failure::unchanged(format!("no writes succeed for {PATIENCE:?}"));
     timeout(PATIENCE, flowing(0)).await.map_err(|_| gone())?;
     let began = Instant::now();
-    *shared.last() = Last { at: began, longest: Duration::ZERO, ended: began };
+    *shared.last.locked() = Last { at: began, longest: Duration::ZERO, ended: began };
     event.await;
     tokio::time::sleep_until(began + WATCHED).await;
     timeout(PATIENCE, flowing(shared.writes.load(Ordering::Relaxed))).await.map_err(|_| gone())?;
-    let Last { longest, ended, .. } = *shared.last();
+    let Last { longest, ended, .. } = *shared.last.locked();
     drop(stop);
     for task in tasks {
         task.await.map_err(Failure::unchanged)?;
     }
-    let first_failure = shared.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let first_failure = shared.first_failure.locked().take();
     Ok(Gap {
         longest,
         ended: ended - began,
@@ -106,12 +107,6 @@ impl Default for RunState {
     }
 }
 
-impl RunState {
-    fn last(&self) -> std::sync::MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 struct Stop(Arc<RunState>);
 
 impl Drop for Stop {
@@ -126,7 +121,7 @@ async fn write<T: Target>(target: Arc<T>, shared: Arc<RunState>, keys: u64, corp
         match target.save(&key, corpus.cut(&mut rng, 1024)).await {
             Ok(_) => {
                 shared.writes.fetch_add(1, Ordering::Relaxed);
-                let mut last = shared.last();
+                let mut last = shared.last.locked();
                 let now = Instant::now();
                 if now - last.at > last.longest {
                     (last.longest, last.ended) = (now - last.at, now);
@@ -135,7 +130,7 @@ async fn write<T: Target>(target: Arc<T>, shared: Arc<RunState>, keys: u64, corp
             }
             Err(failure) => {
                 shared.failures.fetch_add(1, Ordering::Relaxed);
-                shared.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure.message);
+                shared.first_failure.locked().get_or_insert(failure.message);
                 tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
             }
         }

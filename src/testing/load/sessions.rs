@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::population::{self, Class};
 use super::{Corpus, Failure, PREFIX, Rng, Step, Transcript, Turns, Work};
+use crate::env::Locked as _;
 
 /// Turns that come by the client that had the turn before, whose cache knows the session.
 const SAME_CLIENT: f64 = 0.80;
@@ -112,13 +113,9 @@ impl<S: Turns> Sessions<S> {
         Self { stores, corpus, run, active, seed: Rng::new(seed), sequence: AtomicU64::new(0), pool: Mutex::default() }
     }
 
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Any session that waits for a turn; a new one while there are not enough.
     fn take(&self, rng: &mut Rng) -> Session {
-        let mut pool = self.pool();
+        let mut pool = self.pool.locked();
         if pool.idle.len() >= self.active {
             let at = rng.below(pool.idle.len() as u64) as usize;
             return pool.idle.swap_remove(at);
@@ -147,7 +144,7 @@ impl<S: Turns> Sessions<S> {
 
     fn put_back(&self, session: Session) {
         let has_ended = session.turns_left == 0 || session.bytes > SESSION_BYTES_MAX;
-        let mut pool = self.pool();
+        let mut pool = self.pool.locked();
         if has_ended { pool.ended.push(session) } else { pool.idle.push(session) }
     }
 
@@ -209,7 +206,7 @@ impl<S: Turns> Sessions<S> {
     /// Reads every session by `store`, which should have no part in the work, and compares. No work may be under way.
     pub async fn audit(self: Arc<Self>, store: Arc<S>) -> Audit {
         let sessions: Vec<Session> = {
-            let mut pool = self.pool();
+            let mut pool = self.pool.locked();
             let idle = std::mem::take(&mut pool.idle);
             std::mem::take(&mut pool.ended).into_iter().chain(idle).collect()
         };
@@ -220,7 +217,7 @@ impl<S: Turns> Sessions<S> {
                 tokio::spawn(async move {
                     let mut audit = Audit::default();
                     loop {
-                        let session = sessions.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                        let session = sessions.locked().pop();
                         let Some(session) = session else { return audit };
                         match store.transcript(&session.key).await {
                             Ok(transcript) => audit.add(&compare(&session.expected, &transcript)),
@@ -348,7 +345,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_went_missing_is_found() {
         let (memory, sessions) = worked().await;
-        let lost = sessions.pool().idle.iter().map(|session| session.key.clone()).next().expect("one");
+        let lost = sessions.pool.locked().idle.iter().map(|session| session.key.clone()).next().expect("one");
         memory.save(&lost, Bytes::new()).await.expect("stored");
         let audit = sessions.audit(Arc::new(Whole(memory))).await;
         assert!(audit.lost > 0 && !audit.is_clean(), "{audit:?}");
