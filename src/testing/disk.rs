@@ -86,6 +86,20 @@ pub struct Fault {
     pub kind: io::ErrorKind,
 }
 
+/// The size of a block, of which a full disk has no more.
+const BLOCK: u64 = 4096;
+
+/// A disk without room: no block can be had that a file does not have.
+#[derive(Clone, Debug)]
+pub struct Full {
+    /// So many changing calls come before.
+    pub from: u64,
+    /// Only as long as this file is there, if one is named.
+    pub while_there: Option<PathBuf>,
+    /// `space` says that there is plenty.
+    pub hidden: bool,
+}
+
 /// The disk. See the module.
 #[derive(Clone, Default)]
 pub struct SimDisk {
@@ -100,14 +114,16 @@ struct Inner {
     names: BTreeMap<PathBuf, Arc<Inode>>,
     /// As a power cut leaves it.
     durable_names: BTreeMap<PathBuf, Arc<Inode>>,
-    pending_names: Vec<(u64, NameChange<Arc<Inode>>)>,
+    pending_names: Vec<(u64, NameChange)>,
     dirs: BTreeSet<PathBuf>,
     /// Orders everything that is pending.
     moment: u64,
     operations: u64,
     halts_after: Option<u64>,
     faults: Vec<Fault>,
+    fails_at: Option<u64>,
     capacity: Option<u64>,
+    full: Option<Full>,
     locks: BTreeSet<PathBuf>,
     holds_syncs: bool,
     /// How many calls wait for `holds_syncs` to end.
@@ -128,11 +144,10 @@ impl Drop for SimLock {
 }
 
 /// A change of names that lead to files.
-#[doc(hidden)]
-#[derive(Clone, Debug)]
-pub enum NameChange<F> {
-    Create(PathBuf, F),
-    Rename(PathBuf, PathBuf, F),
+#[derive(Clone)]
+enum NameChange {
+    Create(PathBuf, Arc<Inode>),
+    Rename(PathBuf, PathBuf, Arc<Inode>),
     Remove(PathBuf),
 }
 
@@ -143,12 +158,13 @@ struct Data {
     current: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<(u64, Change)>,
+    /// The blocks that were written.
+    blocks: BTreeSet<u64>,
 }
 
 /// A change of a file's content.
-#[doc(hidden)]
 #[derive(Clone, Debug)]
-pub enum Change {
+enum Change {
     Write(u64, Vec<u8>),
     Len(u64),
 }
@@ -191,6 +207,16 @@ impl SimDisk {
         self.inner.locked().halts_after = Some(operations);
         // A held sync fails rather than wait for power that never comes back.
         self.released.notify_all();
+    }
+
+    /// The one changing call after `operations` of them fails; a write then writes the first half.
+    pub fn fail_at(&self, operations: u64) {
+        self.inner.locked().fails_at = Some(operations);
+    }
+
+    /// Changes of names that no sync covers yet.
+    pub fn unsynced_names(&self) -> usize {
+        self.inner.locked().pending_names.len()
     }
 
     /// From now on `sync` and `sync_dir` do not return, as on a disk that stalls, until [`SimDisk::release_syncs`] or a halt. They
@@ -242,6 +268,12 @@ impl SimDisk {
         self.inner.locked().capacity = bytes;
     }
 
+    /// Takes away all room that no file has yet, or gives it back. Unlike [`SimDisk::set_capacity`] it also refuses a write within the
+    /// length of a file where nothing was written before.
+    pub fn fill(&self, full: Option<Full>) {
+        self.inner.locked().full = full;
+    }
+
     /// Bytes all files take.
     pub fn used(&self) -> u64 {
         self.inner.locked().used()
@@ -263,6 +295,16 @@ impl SimDisk {
 
     /// The disk after a power cut now. This one continues as if nothing had happened. Faults, halt, holds, locks and capacity are not taken over.
     pub fn crash(&self, crash: Crash, seed: u64) -> SimDisk {
+        self.crash_with(crash, seed, None)
+    }
+
+    /// The disk after a power cut now, as [`SimDisk::crash`] has it with [`Crash::Reordered`], but of the changes of names that no sync
+    /// covers those are made whose bit is set in `names`: what a file system without a journal may leave.
+    pub fn crash_with_names(&self, names: u64, seed: u64) -> SimDisk {
+        self.crash_with(Crash::Reordered { sector: BLOCK as usize }, seed, Some(names))
+    }
+
+    fn crash_with(&self, crash: Crash, seed: u64, set: Option<u64>) -> SimDisk {
         let inner = self.inner.locked();
         let random = SeededRandom::new(seed);
         let cut = random.below(inner.moment + 2);
@@ -275,7 +317,11 @@ impl SimDisk {
             Crash::Reordered { .. } => random.below(inner.moment + 2),
         };
         let mut names = inner.durable_names.clone();
-        inner.pending_names.iter().filter(|(moment, _)| *moment < names_until).for_each(|(_, change)| change.apply(&mut names));
+        for (at, (moment, change)) in inner.pending_names.iter().enumerate() {
+            if set.map_or(*moment < names_until, |set| set >> at & 1 == 1) {
+                change.apply(&mut names);
+            }
+        }
         let survive = |data: &Data| {
             let mut left = data.durable.clone();
             for (moment, change) in &data.pending {
@@ -288,7 +334,7 @@ impl SimDisk {
                     Crash::Reordered { sector } => change.apply_some(&mut left, sector, keep_of_8, &random),
                 }
             }
-            Data { current: left.clone(), durable: left, pending: Vec::new() }
+            Data { current: left.clone(), durable: left, pending: Vec::new(), blocks: data.blocks.clone() }
         };
         let names: BTreeMap<_, _> =
             names.iter().map(|(path, inode)| (path.clone(), Arc::new(Inode::new(survive(&inode.locked()))))).collect();
@@ -330,6 +376,9 @@ impl Inner {
             if self.halts_after.is_some_and(|limit| self.operations > limit) {
                 return Err(io::Error::other("the power is off"));
             }
+            if self.fails_at.is_some_and(|at| self.operations == at + 1) {
+                return Err(io::Error::other("a fault was injected"));
+            }
         }
         let path = path.to_string_lossy();
         for fault in &mut self.faults {
@@ -346,10 +395,16 @@ impl Inner {
         Ok(())
     }
 
-    fn change_names(&mut self, change: NameChange<Arc<Inode>>) {
+    fn change_names(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.moment += 1;
         self.pending_names.push((self.moment, change));
+    }
+
+    fn is_full(&self) -> bool {
+        self.full.as_ref().is_some_and(|full| {
+            self.operations > full.from && full.while_there.as_ref().is_none_or(|path| self.names.contains_key(path))
+        })
     }
 
     /// Of `bytes` that a file is to grow by, how many there is room for.
@@ -358,9 +413,8 @@ impl Inner {
     }
 }
 
-impl<F: Clone> NameChange<F> {
-    /// Makes the change.
-    pub fn apply(&self, names: &mut BTreeMap<PathBuf, F>) {
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, Arc<Inode>>) {
         match self {
             Self::Create(path, file) => drop(names.insert(path.clone(), file.clone())),
             Self::Rename(from, to, file) => {
@@ -378,7 +432,7 @@ impl<F: Clone> NameChange<F> {
         }
     }
 
-    fn with_file(&self, copy: &mut impl FnMut(&F) -> F) -> Self {
+    fn with_file(&self, copy: &mut impl FnMut(&Arc<Inode>) -> Arc<Inode>) -> Self {
         match self {
             Self::Create(path, file) => Self::Create(path.clone(), copy(file)),
             Self::Rename(from, to, file) => Self::Rename(from.clone(), to.clone(), copy(file)),
@@ -396,8 +450,7 @@ impl Data {
 }
 
 impl Change {
-    /// Makes the change.
-    pub fn apply(&self, bytes: &mut Vec<u8>) {
+    fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
             Self::Write(offset, data) => put(bytes, *offset as usize, data),
             Self::Len(len) => set_len(bytes, *len as usize),
@@ -474,6 +527,9 @@ impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut inner = self.inner.locked();
         inner.admit(Operation::Create, path)?;
+        if inner.is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if inner.names.contains_key(path) || inner.dirs.contains(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -514,7 +570,7 @@ impl Disk for SimDisk {
         inner.admit(Operation::SyncDir, path)?;
         let (synced, rest) = std::mem::take(&mut inner.pending_names).into_iter().partition(|(_, change)| change.is_in(path));
         inner.pending_names = rest;
-        Vec::into_iter(synced).for_each(|(_, change): (u64, NameChange<Arc<Inode>>)| change.apply(&mut inner.durable_names));
+        Vec::into_iter(synced).for_each(|(_, change): (u64, NameChange)| change.apply(&mut inner.durable_names));
         Ok(())
     }
 
@@ -536,7 +592,8 @@ impl Disk for SimDisk {
     fn space(&self, _path: &Path) -> io::Result<Space> {
         let inner = self.inner.locked();
         let total = inner.capacity.unwrap_or(1 << 40);
-        Ok(Space { free: total.saturating_sub(inner.used()), total })
+        let none_left = inner.is_full() && inner.full.as_ref().is_some_and(|full| !full.hidden);
+        Ok(Space { free: if none_left { 0 } else { total.saturating_sub(inner.used()) }, total })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
@@ -558,7 +615,7 @@ impl SimFile {
         inner.admit(Operation::Allocate, &self.path)?;
         let now = self.inode.locked().current.len() as u64;
         let more = len.saturating_sub(now);
-        if inner.room(more) < more {
+        if inner.room(more) < more || !may_shrink && inner.is_full() {
             return Err(io::ErrorKind::StorageFull.into());
         }
         if len > now || may_shrink {
@@ -588,6 +645,11 @@ impl DiskFile for SimFile {
         if admitted.is_err() {
             bytes.truncate(wanted / 2);
         }
+        let blocks = offset / BLOCK..(offset + wanted as u64).div_ceil(BLOCK);
+        if inner.is_full() && !blocks.clone().all(|block| self.inode.locked().blocks.contains(&block)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inode.locked().blocks.extend(blocks);
         let len = self.inode.locked().current.len() as u64;
         let more = (offset + bytes.len() as u64).saturating_sub(len);
         let lacking = more - inner.room(more);

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate::env::{Disk, Env, Step};
 use quorate::storage::state::{Error, Options};
+use quorate::testing::disk::{Crash, Full, SimDisk};
 
-use crate::state::disk::{CRASHES, Crash, CrashDisk, Plan};
 use crate::state::rig::{Model, Rig, bytes, frames, id, options};
 
 const DIR: &str = "/state";
+const CRASHES: [Crash; 5] =
+    [Crash::Lost, Crash::Kept, Crash::Prefix, Crash::Torn { sector: 512 }, Crash::Reordered { sector: 4096 }];
 /// More changes of names than this wait for no sync at once; all their sets are tried.
 const NAMES_MAX: usize = 6;
 
-fn open(disk: &CrashDisk) -> Result<Rig, Error> {
+fn open(disk: &SimDisk) -> Result<Rig, Error> {
     Rig::open_on(
         Env { disk: Arc::new(disk.clone()), ..Env::real() },
         Path::new(DIR),
@@ -60,7 +62,7 @@ impl Story {
     }
 
     /// Three flushes and an end without one.
-    fn flushes(&mut self, disk: &CrashDisk) -> Result<(), Error> {
+    fn flushes(&mut self, disk: &SimDisk) -> Result<(), Error> {
         let rig = open(disk)?;
         for index in 1..=9 {
             self.entry(&rig, index);
@@ -73,7 +75,7 @@ impl Story {
     }
 
     /// A flush, an install, a flush on top.
-    fn install(&mut self, disk: &CrashDisk) -> Result<(), Error> {
+    fn install(&mut self, disk: &SimDisk) -> Result<(), Error> {
         let rig = open(disk)?;
         self.entry(&rig, 1);
         self.flush(&rig)?;
@@ -92,7 +94,7 @@ impl Story {
     }
 
     /// A flush, the same rows in another file beside what is not flushed, a flush on top.
-    fn rewrite(&mut self, disk: &CrashDisk) -> Result<(), Error> {
+    fn rewrite(&mut self, disk: &SimDisk) -> Result<(), Error> {
         let rig = open(disk)?;
         for index in [1, 2, 3, 4] {
             self.entry(&rig, index);
@@ -108,7 +110,7 @@ impl Story {
     }
 
     /// Snapshots are built and sent while flushes go on: what they say is of one instant, whatever comes later.
-    fn sends(&mut self, disk: &CrashDisk) -> Result<(), Error> {
+    fn sends(&mut self, disk: &SimDisk) -> Result<(), Error> {
         let rig = open(disk)?;
         for index in [1, 2] {
             self.entry(&rig, index);
@@ -121,7 +123,7 @@ impl Story {
             self.flush(&rig)?;
         }
         let target = Rig::open_on(
-            Env { disk: Arc::new(CrashDisk::default()), ..Env::real() },
+            Env { disk: Arc::new(SimDisk::new()), ..Env::real() },
             Path::new(DIR),
             Options { cache_bytes: 64 << 10, ..options() },
         )?;
@@ -132,27 +134,27 @@ impl Story {
     }
 
     /// A crash while what a crash left is opened is another crash point. Answers how many crashes there were.
-    fn check_recovery(&self, crashed: &CrashDisk, what: &str) -> usize {
-        let dry = crashed.killed();
+    fn check_recovery(&self, crashed: &SimDisk, what: &str) -> usize {
+        let dry = crashed.kill();
         drop(open(&dry));
         let mut crashes = 0;
         for at in 0..=dry.operations() {
-            let again = crashed.killed();
-            again.plan(Plan { crash_at: Some(at), ..Plan::default() });
+            let again = crashed.kill();
+            again.halt_after(at);
             drop(open(&again));
             let crash = in_turn(at);
-            self.check(&again.crashed(crash, at), &format!("{what}, then {crash:?} before operation {at} of the next start"));
+            self.check(&again.crash(crash, at), &format!("{what}, then {crash:?} before operation {at} of the next start"));
             crashes += 1;
         }
         crashes
     }
 
     /// What is found after the process was killed is not lost by a power cut right after: the log may have been purged on its word.
-    fn check_killed(&self, disk: &CrashDisk, what: &str) {
-        let disk = disk.killed();
+    fn check_killed(&self, disk: &SimDisk, what: &str) {
+        let disk = disk.kill();
         let rig = open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
         let flushed = rig.state.flushed();
-        let found = CRASHES.map(|crash| disk.crashed(crash, 7));
+        let found = CRASHES.map(|crash| disk.crash(crash, 7));
         drop(rig);
         for disk in found {
             let rig = open(&disk).unwrap_or_else(|error| panic!("{what}, then a power cut: {error}"));
@@ -162,7 +164,7 @@ impl Story {
     }
 
     /// Whatever the crash left: a complete state of one entry, not behind what was acknowledged, not ahead of the log.
-    fn check(&self, disk: &CrashDisk, what: &str) {
+    fn check(&self, disk: &SimDisk, what: &str) {
         let rig = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
         let applied = rig.state.applied().map(|id| id.index);
         assert!(self.acknowledged <= applied, "{what}: acknowledged {:?} found {applied:?}", self.acknowledged);
@@ -172,12 +174,12 @@ impl Story {
     }
 
     /// That what a crash left goes on working, through another crash.
-    fn check_goes_on(&self, disk: &CrashDisk, what: &str) {
+    fn check_goes_on(&self, disk: &SimDisk, what: &str) {
         let rig = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
         rig.apply(100, &[(1, "after", Some(b"the crash"))]);
         assert!(matches!(rig.flush(), Some(Ok(()))), "{what}");
         let want = rig.check();
-        let again = open(&disk.crashed(CRASHES[0], 0)).unwrap_or_else(|error| panic!("{what}, then again: {error}"));
+        let again = open(&disk.crash(CRASHES[0], 0)).unwrap_or_else(|error| panic!("{what}, then again: {error}"));
         assert_eq!(again.check(), want, "{what}, then again");
     }
 }
@@ -199,41 +201,41 @@ fn followed(at: u64) -> Vec<Crash> {
 }
 
 /// Runs a story, crashing before each of its operations in each way. Answers how many crashes there were.
-fn crash_everywhere(story: &dyn Fn() -> Story, run: &dyn Fn(&mut Story, &CrashDisk) -> Result<(), Error>) -> usize {
+fn crash_everywhere(story: &dyn Fn() -> Story, run: &dyn Fn(&mut Story, &SimDisk) -> Result<(), Error>) -> usize {
     crash_at_each(story, run, &followed)
 }
 
 /// The same; `followed` says which crashes at a point are followed by another in the next start.
 fn crash_at_each(
     story: &dyn Fn() -> Story,
-    run: &dyn Fn(&mut Story, &CrashDisk) -> Result<(), Error>,
+    run: &dyn Fn(&mut Story, &SimDisk) -> Result<(), Error>,
     followed: &dyn Fn(u64) -> Vec<Crash>,
 ) -> usize {
-    let (disk, mut whole) = (CrashDisk::default(), story());
+    let (disk, mut whole) = (SimDisk::new(), story());
     run(&mut whole, &disk).unwrap();
     let operations = disk.operations();
     let mut crashes = 0;
     for at in 0..=operations {
-        let (disk, mut story) = (CrashDisk::default(), story());
-        disk.plan(Plan { crash_at: Some(at), ..Plan::default() });
+        let (disk, mut story) = (SimDisk::new(), story());
+        disk.halt_after(at);
         let _ = run(&mut story, &disk);
         story.check_killed(&disk, &format!("killed before operation {at} of {operations}"));
         for crash in CRASHES {
             let what = format!("crash before operation {at} of {operations}, {crash:?}");
-            story.check(&disk.crashed(crash, at), &what);
-            story.check_goes_on(&disk.crashed(crash, at), &what);
+            story.check(&disk.crash(crash, at), &what);
+            story.check_goes_on(&disk.crash(crash, at), &what);
             crashes += 1;
         }
         // Changes of names come in few: every set of them is tried.
         let names = disk.unsynced_names();
         assert!(names <= NAMES_MAX, "{names} unsynced names before operation {at}");
-        for set in 0..1 << names {
-            story.check(&disk.crashed_with_names(set, at), &format!("crash before operation {at} of {operations}, names {set:b}"));
+        for set in 0..1_u64 << names {
+            story.check(&disk.crash_with_names(set, at), &format!("crash before operation {at} of {operations}, names {set:b}"));
             crashes += 1;
         }
         for crash in followed(at) {
             let what = format!("crash before operation {at} of {operations}, {crash:?}");
-            crashes += story.check_recovery(&disk.crashed(crash, at), &what);
+            crashes += story.check_recovery(&disk.crash(crash, at), &what);
         }
     }
     println!("{crashes} crashes");
@@ -254,7 +256,7 @@ fn a_crash_anywhere_while_a_snapshot_is_sent_leaves_one_complete_state() {
 
 /// The state of entry 40 and its stream.
 fn snapshot_of_40() -> (Model, Vec<Bytes>) {
-    let rig = open(&CrashDisk::default()).unwrap();
+    let rig = open(&SimDisk::new()).unwrap();
     rig.apply(40, &[(1, "a", Some(b"forty")), (2, "large", Some(&[4; 50_000])), (3, "", Some(b""))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
     (rig.check(), frames(rig.state.snapshot().unwrap(), 10_000))
@@ -280,7 +282,7 @@ fn a_crash_anywhere_while_the_state_moves_to_another_file_leaves_all_that_was_fl
 }
 
 /// A state with something flushed, and the number of operations one more flush takes.
-fn flushed_once(disk: &CrashDisk) -> Rig {
+fn flushed_once(disk: &SimDisk) -> Rig {
     let rig = open(disk).unwrap();
     rig.apply(1, &[(1, "a", Some(&[1; 3000])), (1, "b", Some(b"1"))]);
     assert!(matches!(rig.flush(), Some(Ok(()))));
@@ -288,8 +290,12 @@ fn flushed_once(disk: &CrashDisk) -> Rig {
     rig
 }
 
+fn full(from: u64) -> Option<Full> {
+    Some(Full { from, while_there: None, hidden: false })
+}
+
 fn operations_of_a_flush() -> std::ops::Range<u64> {
-    let disk = CrashDisk::default();
+    let disk = SimDisk::new();
     let rig = flushed_once(&disk);
     let from = disk.operations();
     assert!(matches!(rig.flush(), Some(Ok(()))));
@@ -300,10 +306,10 @@ fn operations_of_a_flush() -> std::ops::Range<u64> {
 fn a_full_disk_keeps_reads_alive_loses_nothing_and_heals() {
     let mut refused = 0;
     for at in operations_of_a_flush() {
-        let disk = CrashDisk::default();
+        let disk = SimDisk::new();
         let rig = flushed_once(&disk);
         let old = rig.state.view(|_, _, pinner| pinner.pin_keys(&[(1, bytes("b"))]));
-        disk.plan(Plan { full_from: Some(at), ..Plan::default() });
+        disk.fill(full(at));
         let answer = rig.flush();
         assert!(rig.state.failed().is_none(), "operation {at}: {:?}", rig.state.failed());
         let want = rig.check();
@@ -318,18 +324,18 @@ fn a_full_disk_keeps_reads_alive_loses_nothing_and_heals() {
                     "an old view reads its own instant, or says that it is gone"
                 );
                 // A crash now, too, finds the old state.
-                let found = open(&disk.crashed(CRASHES[4], at)).unwrap();
+                let found = open(&disk.crash(CRASHES[4], at)).unwrap();
                 assert!(found.state.applied() <= Some(id(2)));
                 found.check();
             }
             Some(answer) => assert!(answer.is_ok()),
         }
-        disk.plan(Plan::default());
+        disk.fill(None);
         assert!(matches!(rig.flush(), Some(Ok(()))), "operation {at}");
         assert!(rig.check().len() >= want.len());
         let want = rig.check();
         drop(rig);
-        let rig = open(&disk.crashed(CRASHES[0], 0)).unwrap();
+        let rig = open(&disk.crash(CRASHES[0], 0)).unwrap();
         assert_eq!(rig.check(), want);
     }
     assert!(refused > 0, "the disk was full when it mattered");
@@ -339,17 +345,17 @@ fn a_full_disk_keeps_reads_alive_loses_nothing_and_heals() {
 fn a_flush_that_finds_no_room_uses_the_reserve_and_takes_it_again_once_there_is_plenty() {
     let reserve = Path::new("/state/RESERVE");
     // Whether the flusher sees it coming, or runs into it.
-    for space_lies in [false, true] {
-        let disk = CrashDisk::default();
+    for hidden in [false, true] {
+        let disk = SimDisk::new();
         let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
         let rig = Rig::open_on(env, Path::new(DIR), Options { reserve_bytes: 1 << 20, ..options() }).unwrap();
         assert!(disk.exists(reserve).unwrap());
         rig.apply(1, &[(1, "a", Some(&[1; 300_000]))]);
-        disk.plan(Plan { full_from: Some(0), full_while: Some("/state/RESERVE"), space_lies, ..Plan::default() });
-        assert!(matches!(rig.flush(), Some(Ok(()))), "{space_lies}");
+        disk.fill(Some(Full { from: 0, while_there: Some(reserve.to_owned()), hidden }));
+        assert!(matches!(rig.flush(), Some(Ok(()))), "{hidden}");
         assert_eq!(rig.state.flushed(), Some(id(1)));
         assert_eq!(rig.check().len(), 1);
-        disk.plan(Plan::default());
+        disk.fill(None);
         rig.apply(2, &[(1, "a", None)]);
         assert!(matches!(rig.flush(), Some(Ok(()))));
         assert!(disk.exists(reserve).unwrap(), "it is taken again");
@@ -359,15 +365,15 @@ fn a_flush_that_finds_no_room_uses_the_reserve_and_takes_it_again_once_there_is_
 #[test]
 fn a_full_disk_refuses_a_receive_and_changes_nothing() {
     let (_, frames) = snapshot_of_40();
-    let disk = CrashDisk::default();
+    let disk = SimDisk::new();
     let rig = flushed_once(&disk);
     let from = disk.operations();
     drop(rig.receive(&frames, id(40)).unwrap());
     let mut refused = 0;
     for at in from..disk.operations() {
-        let disk = CrashDisk::default();
+        let disk = SimDisk::new();
         let rig = flushed_once(&disk);
-        disk.plan(Plan { full_from: Some(at), ..Plan::default() });
+        disk.fill(full(at));
         match rig.receive(&frames, id(40)) {
             Ok(received) => match rig.state.install(received) {
                 Ok(()) => continue,
@@ -388,9 +394,9 @@ fn an_io_error_anywhere_in_a_flush_is_final() {
     let operations = operations_of_a_flush();
     assert!(operations.end - operations.start > 5);
     for at in operations {
-        let disk = CrashDisk::default();
+        let disk = SimDisk::new();
         let rig = flushed_once(&disk);
-        disk.plan(Plan { fail_at: Some(at), ..Plan::default() });
+        disk.fail_at(at);
         assert!(matches!(rig.flush(), Some(Err(Error::Io { .. }))), "operation {at}");
         assert!(matches!(rig.state.failed(), Some(Error::Io { .. })), "operation {at}");
         assert_eq!(rig.state.flushed(), Some(id(1)), "operation {at}");
@@ -401,7 +407,7 @@ fn an_io_error_anywhere_in_a_flush_is_final() {
 #[test]
 fn an_io_error_anywhere_in_an_install_leaves_a_complete_state() {
     let (model, frames) = snapshot_of_40();
-    let install = |disk: &CrashDisk| -> (Rig, Option<std::ops::Range<u64>>, Result<(), Error>) {
+    let install = |disk: &SimDisk| -> (Rig, Option<std::ops::Range<u64>>, Result<(), Error>) {
         let rig = flushed_once(disk);
         let before = disk.operations();
         let received = match rig.receive(&frames, id(40)) {
@@ -413,12 +419,12 @@ fn an_io_error_anywhere_in_an_install_leaves_a_complete_state() {
         assert!(before < from);
         (rig, Some(from..disk.operations()), result)
     };
-    let operations = install(&CrashDisk::default()).1.unwrap();
+    let operations = install(&SimDisk::new()).1.unwrap();
     let old = [1, 2];
     let mut failed = 0;
     for at in operations {
-        let disk = CrashDisk::default();
-        disk.plan(Plan { fail_at: Some(at), ..Plan::default() });
+        let disk = SimDisk::new();
+        disk.fail_at(at);
         let (rig, _, result) = install(&disk);
         match result {
             Ok(()) => assert_eq!(rig.check(), model, "operation {at}"),
@@ -429,9 +435,9 @@ fn an_io_error_anywhere_in_an_install_leaves_a_complete_state() {
                 assert_eq!(rig.state.applied(), Some(id(2)), "operation {at}: nothing is swapped");
             }
         }
-        let found = CRASHES.map(|crash| disk.crashed(crash, at));
+        let found = CRASHES.map(|crash| disk.crash(crash, at));
         drop(rig);
-        for disk in found.into_iter().chain([disk.killed()]) {
+        for disk in found.into_iter().chain([disk.kill()]) {
             let rig = open(&disk).unwrap_or_else(|error| panic!("operation {at}: {error}"));
             let applied = rig.state.applied().map_or(0, |id| id.index);
             assert!(applied == 40 || old.contains(&applied), "operation {at}: {applied}");

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise, in its helpers too")]
 
 mod crash;
-mod disk;
 mod flush;
 mod restore;
 pub mod rig;
