@@ -113,7 +113,7 @@ pub fn is_proposable(command: &Command, cluster_version: u16) -> bool {
     let Command::Client(write) = command else {
         return command.cluster_version() <= cluster_version;
     };
-    let ttl_fits = !matches!(write.expiry(), Expiry::After(ttl) if ttl > SESSION_TTL_MAX);
+    let ttl_fits = !matches!(write.expiry(), Expiry::After(ttl) | Expiry::Idle(ttl) if ttl > SESSION_TTL_MAX);
     let chunks = write.content().map_or(0, |(chunks, _)| chunks.len());
     ttl_fits && chunks <= ENTRY_CHUNKS_MAX && write.cluster_version() <= cluster_version
 }

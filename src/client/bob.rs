@@ -64,6 +64,7 @@ pub struct Store {
     client: Client,
     cache: Arc<Cache<Message>>,
     concurrent_save: ConcurrentSave,
+    expiry: Expiry,
 }
 
 impl std::fmt::Debug for Store {
@@ -71,6 +72,7 @@ impl std::fmt::Debug for Store {
         f.debug_struct("Store")
             .field("client", &self.client)
             .field("concurrent_save", &self.concurrent_save)
+            .field("expiry", &self.expiry)
             .finish_non_exhaustive()
     }
 }
@@ -78,7 +80,7 @@ impl std::fmt::Debug for Store {
 impl Client {
     /// The adapter for Bob's `SessionStore`. All adapters of one client share what they know.
     pub fn session_store(&self) -> Store {
-        Store { client: self.clone(), cache: self.adapters(), concurrent_save: ConcurrentSave::default() }
+        Store { client: self.clone(), cache: self.adapters(), concurrent_save: ConcurrentSave::default(), expiry: Expiry::Keep }
     }
 }
 
@@ -94,9 +96,16 @@ impl Store {
         Self { concurrent_save, ..self }
     }
 
+    /// This store with an expiry that it sends with every save, so that a session which was created again has it again. Bob's port has no word
+    /// for it: by default sessions live until they are deleted.
+    #[must_use]
+    pub fn expiry(self, expiry: Expiry) -> Self {
+        Self { expiry, ..self }
+    }
+
     async fn save_by(&self, id: &str, state: &SessionState, mode: SaveMode) -> Result<u64, StoreError> {
         let new = new_from(state)?;
-        let saved = sessions::save(&self.client.handle, &self.cache, id, new, mode, Expiry::Keep).await;
+        let saved = sessions::save(&self.client.handle, &self.cache, id, new, mode, self.expiry).await;
         saved.map(|written| written.version.0).map_err(|failure| store_error(failure, state.version))
     }
 }

@@ -49,15 +49,29 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Counters {
     }
 }
 
+fn millis(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time to live within its bound.
+fn ttl<'de, 'c, D: BorrowDecoder<'de, Context = Source<'c>>>(
+    decoder: &mut D,
+    field: &'static str,
+) -> Result<Duration, DecodeError> {
+    let ttl = Duration::from_millis(read(decoder, field)?);
+    if ttl > SESSION_TTL_MAX {
+        return Err(DecodeError::OtherString(format!("time to live is too long ms={}", ttl.as_millis())));
+    }
+    Ok(ttl)
+}
+
 impl Encode for Expiry {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         match self {
             Expiry::Keep => 0u8.encode(encoder),
             Expiry::Never => 1u8.encode(encoder),
-            Expiry::After(ttl) => {
-                2u8.encode(encoder)?;
-                u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).encode(encoder)
-            }
+            Expiry::After(ttl) => (2u8, millis(*ttl)).encode(encoder),
+            Expiry::Idle(ttl) => (3u8, millis(*ttl)).encode(encoder),
         }
     }
 }
@@ -67,13 +81,8 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Expiry {
         match read::<u8, D>(decoder, "Expiry")? {
             0 => Ok(Expiry::Keep),
             1 => Ok(Expiry::Never),
-            2 => {
-                let ttl = Duration::from_millis(read(decoder, "Expiry.After")?);
-                if ttl > SESSION_TTL_MAX {
-                    return Err(DecodeError::OtherString(format!("time to live is too long ms={}", ttl.as_millis())));
-                }
-                Ok(Expiry::After(ttl))
-            }
+            2 => ttl(decoder, "Expiry.After").map(Expiry::After),
+            3 if decoder.context().format != FORMAT => ttl(decoder, "Expiry.Idle").map(Expiry::Idle),
             other => Err(DecodeError::OtherString(format!("unknown discriminant={other}"))),
         }
     }

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | I1 | an id is a session or a tombstone, never both |
-//! | I2 | a session's positions are ordered: create_revision ≤ mod_revision ≤ applied; append_only_since ≤ version and head_since ≤ version; version ≥ 1; first_chunk ≤ next_chunk; its head is within its size |
+//! | I2 | a session's positions are ordered: create_revision ≤ mod_revision ≤ applied; append_only_since ≤ version and head_since ≤ version; version ≥ 1; first_chunk ≤ next_chunk; its head is within its size; an idle deadline is its time after a moment between the last write and machine time |
 //! | I3 | no two sessions share a create_revision |
 //! | I4 | a session is within the bounds of the rules in force |
 //! | I5 | nonces and clients name each other one to one; a client id was a log index already |
@@ -73,10 +73,15 @@ impl Machine {
         let versions = session.append_only_since <= session.version && session.head_since <= session.version;
         let head = session.head.raw_bytes <= session.raw_bytes && session.head.stored_bytes <= session.stored_bytes;
         let chunks = session.first_chunk <= session.next_chunk;
-        ensure("I2", revisions && versions && head && chunks && session.version.0 >= 1, || {
+        let idle = session.idle_ms.is_none_or(|idle_ms| {
+            let moved = session.updated_ms.saturating_add(idle_ms)..=self.now_ms.saturating_add(idle_ms);
+            session.deadline_ms.is_some_and(|deadline_ms| moved.contains(&deadline_ms))
+        });
+        ensure("I2", revisions && versions && head && chunks && idle && session.version.0 >= 1, || {
             format!("id={id:?} applied={applied} session={session:?}")
         })?;
-        ensure("I4", session.too_large(self.rules).is_none(), || format!("id={id:?} session={session:?}"))
+        let idle = session.idle_ms.is_none_or(|idle_ms| idle_ms <= self.rules.session_ttl_ms_max);
+        ensure("I4", idle && session.too_large(self.rules).is_none(), || format!("id={id:?} session={session:?}"))
     }
 
     fn check_clients(&self) -> Result<(), Broken> {

@@ -66,6 +66,8 @@ pub(crate) struct Session {
     pub deadline_ms: Option<u64>,
     /// The form that the writer of the head declared; [`Session::form`] says what it is.
     pub declared: Form,
+    /// Milliseconds that each write which stored something gives it to live, if it has an idle deadline.
+    pub idle_ms: Option<u64>,
 }
 
 fields!(HeadMark { raw_bytes, stored_bytes, crc32c, hash });
@@ -86,12 +88,12 @@ fields!(Session {
     created_ms,
     updated_ms,
     deadline_ms;
-    format 2: declared
+    format 2: declared, idle_ms
 });
 
 impl RowValue for Session {
     fn format(&self) -> u8 {
-        if self.declared == Form::Unknown { FORMAT } else { FORMAT_2 }
+        if self.declared == Form::Unknown && self.idle_ms.is_none() { FORMAT } else { FORMAT_2 }
     }
 }
 
@@ -230,6 +232,7 @@ impl Session {
             created_ms: self.created_ms,
             updated_ms: self.updated_ms,
             deadline_ms: self.deadline_ms,
+            idle_ttl_ms: self.idle_ms,
             // The machine knows its own time only; who answers knows today's.
             remaining_ms: None,
         }

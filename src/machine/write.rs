@@ -2,6 +2,8 @@
 //!
 //! `decide` looks and returns what to store; `store` and `remove` do it. Between them nothing can fail.
 
+use std::time::Duration;
+
 use super::Machine;
 use super::clients::Admission;
 use super::rows::{self, Effects};
@@ -145,6 +147,10 @@ impl Machine {
 
     fn save(&mut self, save: &SaveRequest<'_>, moment: Moment, effects: &mut Effects) -> Verdict {
         match self.decide(save, moment) {
+            Err(verdict @ Verdict::Conflict { .. }) if mutant::is(Mutant::IdleMovedByAConflict) => {
+                self.touch_session(save.id, Expiry::Keep);
+                verdict
+            }
             Err(verdict) => verdict,
             Ok(plan) => {
                 let saved = plan.session.answer_saved(plan.rebased);
@@ -166,7 +172,7 @@ impl Machine {
             plan.session.declared = save.attributes.form;
         }
         self.check_result(save.id, found, &mut plan)?;
-        plan.session.deadline_ms = self.deadline_after(save.attributes.expiry, plan.session.deadline_ms);
+        self.move_deadline(save.attributes.expiry, &mut plan.session);
         Ok(plan)
     }
 
@@ -206,7 +212,7 @@ impl Machine {
             (Found::Absent { .. }, None) => return Err(found.conflict()),
         };
         self.check_result(append.id, found, &mut plan)?;
-        plan.session.deadline_ms = self.deadline_after(append.expiry, plan.session.deadline_ms);
+        self.move_deadline(append.expiry, &mut plan.session);
         Ok(plan)
     }
 
@@ -241,15 +247,17 @@ impl Machine {
         self.tables.record_count() < self.rules.sessions_max && metadata_bytes <= self.rules.metadata_bytes_max
     }
 
-    fn deadline_after(&self, expiry: Expiry, old_ms: Option<u64>) -> Option<u64> {
-        match expiry {
-            Expiry::Keep => old_ms,
-            Expiry::Never => None,
-            Expiry::After(ttl) => {
-                let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).min(self.rules.session_ttl_ms_max);
-                Some(self.now_ms.saturating_add(ttl_ms))
-            }
-        }
+    /// Moves the deadline of a session that is about to be stored, or is touched. Whatever does neither leaves an idle deadline (L44).
+    fn move_deadline(&self, expiry: Expiry, session: &mut Session) {
+        let ttl_ms = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).min(self.rules.session_ttl_ms_max);
+        let after = |ttl_ms: u64| Some(self.now_ms.saturating_add(ttl_ms));
+        (session.deadline_ms, session.idle_ms) = match (expiry, session.idle_ms) {
+            (Expiry::Keep, None) => (session.deadline_ms, None),
+            (Expiry::Keep, Some(idle_ms)) => (after(idle_ms), Some(idle_ms)),
+            (Expiry::Never, _) => (None, None),
+            (Expiry::After(ttl), _) => (after(ttl_ms(ttl)), None),
+            (Expiry::Idle(ttl), _) => (after(ttl_ms(ttl)), Some(ttl_ms(ttl))),
+        };
     }
 
     fn store(&mut self, id: &SessionId, plan: Plan<'_>, effects: &mut Effects) {
@@ -277,13 +285,13 @@ impl Machine {
         self.tables.put_session(id, session, effects);
     }
 
-    /// Moves the deadline alone: conditional writes and watches see nothing of it (L44).
+    /// Moves the deadline alone: conditional writes and watches see nothing of it (L44). One that says `Keep` moves an idle one on.
     fn touch_session(&mut self, id: &SessionId, expiry: Expiry) -> Verdict {
         let mut next = match self.find(id) {
             Found::Absent { tombstone } => return Verdict::NotFound { tombstone },
             Found::Live(session) => session.clone(),
         };
-        next.deadline_ms = self.deadline_after(expiry, next.deadline_ms);
+        self.move_deadline(expiry, &mut next);
         if mutant::is(Mutant::TouchBumpsTheVersion) {
             next.version = next.version.next();
         }

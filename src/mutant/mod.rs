@@ -110,6 +110,7 @@ mutants! {
     AppendToAValue = "append-to-a-value",
     RequireUnchecked = "require-unchecked",
     TouchBumpsTheVersion = "touch-bumps-the-version",
+    IdleMovedByAConflict = "idle-moved-by-a-conflict",
     LaterVerbProposed = "later-verb-proposed",
     SuffixBeginsLate = "suffix-begins-one-chunk-late",
     PartInCache = "part-enters-the-cache",

@@ -181,13 +181,16 @@ fn stored_bytes<'c>(blobs: impl Iterator<Item = &'c Blob>) -> u64 {
 /// When the session is to expire after a save, by the machine's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expiry {
-    /// As it was; a new session never expires.
+    /// As it was: an idle session lives on for its whole time, any other until its deadline; a new one never expires.
     #[default]
     Keep,
     /// Never.
     Never,
     /// So long after the write is applied; whole milliseconds, at most [`crate::limits::SESSION_TTL_MAX`].
     After(Duration),
+    /// So long after the last write that stored something: each that says `Keep` moves the deadline on, until one says `After` or `Never`.
+    /// A conflict, or another write that stores nothing, does not move it; nor do loads. Bounds as of `After`. Since cluster version 2.
+    Idle(Duration),
 }
 
 /// The form of a session's content, as who writes the head declares it. The server looks at no content.
@@ -209,6 +212,23 @@ pub struct Attributes {
     pub expiry: Expiry,
     /// The form of the head that the write brings. Since cluster version 2.
     pub form: Form,
+}
+
+impl Expiry {
+    /// The first cluster version that has it.
+    pub fn cluster_version(self) -> u16 {
+        match self {
+            Expiry::Keep | Expiry::Never | Expiry::After(_) => 1,
+            Expiry::Idle(_) => 2,
+        }
+    }
+}
+
+impl Attributes {
+    /// The first cluster version that has all of them.
+    pub fn cluster_version(&self) -> u16 {
+        if self.form == Form::Unknown { self.expiry.cluster_version() } else { 2 }
+    }
 }
 
 impl From<Expiry> for Attributes {
@@ -482,14 +502,9 @@ impl Write {
     /// The first cluster version that has this write with all its fields.
     pub fn cluster_version(&self) -> u16 {
         match self {
-            Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } if attributes.form != Form::Unknown => 2,
+            Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } => attributes.cluster_version(),
             Write::Append { .. } | Write::Touch { .. } => 2,
-            Write::Save { .. }
-            | Write::SaveIfVersion { .. }
-            | Write::Delete { .. }
-            | Write::OpenClient { .. }
-            | Write::KeepAlive { .. }
-            | Write::CloseClient { .. } => 1,
+            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => 1,
         }
     }
 }

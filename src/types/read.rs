@@ -140,7 +140,10 @@ pub struct SessionInfo {
     pub updated_ms: u64,
     /// Machine time it expires at, in milliseconds.
     pub deadline_ms: Option<u64>,
-    /// Milliseconds until then, when it was read; `None`: it never expires, or the node that answered does not say.
+    /// Milliseconds that each write which stored something gives it to live; `None`: its deadline moves only where a write says so. Since
+    /// cluster version 2.
+    pub idle_ttl_ms: Option<u64>,
+    /// Milliseconds until its deadline, when it was read; `None`: it never expires, or the node that answered does not say.
     pub remaining_ms: Option<u64>,
 }
 

@@ -1,8 +1,11 @@
 //! Turns that race on one session, by policy; and what is never guessed.
 
+use std::time::Duration;
+
 use bob_core::error::StoreError;
 use bob_core::ports::SessionStore as _;
 use bob_core::types::{Message, Role, SessionState, TokenUsage};
+use quorate::client::Part;
 use quorate::client::bob::{ConcurrentSave, Store};
 use quorate::types::{
     Base, Blob, Change, Chunk, ClientId, Counters, Expiry, Nonce, Request, Sequence, SessionId, SessionInfo, Verdict, Write,
@@ -178,6 +181,23 @@ async fn a_reset_is_unconditional_under_every_policy() {
         let stored = load(&one).await;
         assert_eq!((stored.messages.len(), stored.version, stored.total_usage.prompt_tokens), (0, 2, 0), "{policy:?}");
         save(&one, &turn(stored, "again")).await.expect("a turn after it");
+    }
+}
+
+/// Bob's port does not say when a session expires. A store says it with every save, also of a session that was deleted meanwhile.
+#[tokio::test]
+async fn a_store_says_with_every_save_when_the_session_expires() {
+    let (_, nodes) = Cluster::start(1).await;
+    let hour = Duration::from_secs(3600);
+    for (expiry, idle_ttl_ms) in [(Expiry::After(hour), None), (Expiry::Idle(hour), Some(3_600_000))] {
+        let store = store(&nodes, ConcurrentSave::Rebase).expiry(expiry);
+        let client = store.client().clone();
+        for _ in 0..2 {
+            save(&store, &turn(load(&store).await, "a turn")).await.expect("saved");
+            let info = client.load_part(ID, Part::Info).await.expect("answered").expect("it was saved").info;
+            assert_eq!((info.deadline_ms, info.idle_ttl_ms), (Some(info.updated_ms + 3_600_000), idle_ttl_ms), "{expiry:?}");
+            client.delete(ID, None).await.expect("deleted");
+        }
     }
 }
 

@@ -33,6 +33,9 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
     assert!(early.to_string().contains("needs=2 in_force=1"), "{early}");
     assert_eq!(client.load("talk").await.expect("a load"), None, "nothing changed");
+    let idle = WriteOptions { expiry: Expiry::Idle(DAY) };
+    let early = client.save("idle", value("text"), idle).await.expect_err("version 1 has no idle deadlines");
+    assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
     let early = client.touch("before", Expiry::Never).await.expect_err("version 1 has no touches");
     assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
 
@@ -48,6 +51,13 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     let mut places: Vec<_> = appended.into_iter().flatten().collect();
     places.sort_unstable();
     assert_eq!(places, (0..3 * APPENDS).collect::<Vec<_>>(), "no two appends have the same place");
+
+    client.save("idle", value("text"), idle).await.expect("a save");
+    let first = client.load_part("idle", Part::Info).await.expect("a load").expect("it was saved").info;
+    assert_eq!((first.idle_ttl_ms, first.deadline_ms), (Some(DAY_MS), Some(first.updated_ms + DAY_MS)));
+    client.save("idle", value("more text"), WriteOptions::default()).await.expect("a save");
+    let then = client.load_part("idle", Part::Info).await.expect("a load").expect("it was saved").info;
+    assert_eq!((then.idle_ttl_ms, then.deadline_ms), (Some(DAY_MS), Some(then.updated_ms + DAY_MS)), "it moved on");
 
     let touched = client.touch("talk", Expiry::After(DAY)).await.expect("a touch").expect("it is there");
     assert!(touched.deadline_ms.is_some());
@@ -75,7 +85,8 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     cluster.converged().await.expect("equal digests");
 }
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY_MS: u64 = 24 * 3_600_000;
+const DAY: Duration = Duration::from_millis(DAY_MS);
 /// How many items each appender appends, one at a time.
 const APPENDS: u64 = 20;
 

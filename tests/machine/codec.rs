@@ -104,6 +104,15 @@ fn any_write() -> impl Strategy<Value = Write> {
     ]
 }
 
+fn later_expiry() -> impl Strategy<Value = Expiry> {
+    let longest = u64::try_from(SESSION_TTL_MAX.as_millis()).expect("ten years");
+    prop_oneof![any_expiry(), idle(longest)]
+}
+
+fn idle(longest: u64) -> impl Strategy<Value = Expiry> {
+    (0..=longest).prop_map(|ms| Expiry::Idle(Duration::from_millis(ms)))
+}
+
 /// A write that only version 2 has.
 fn later_write() -> impl Strategy<Value = Write> {
     let form = prop_oneof![Just(Form::Value), Just(Form::Transcript)];
@@ -116,9 +125,15 @@ fn later_write() -> impl Strategy<Value = Write> {
     let addition = (any_chunks(), prop::option::of(any_blob()), any_counters())
         .prop_map(|(chunks, head_if_created, counters)| Addition { chunks, head_if_created, counters });
     prop_oneof![
-        (any_request(), any_id(), require, addition, any_expiry())
+        (any_request(), any_id(), any_change(), idle(1 << 30)).prop_map(|(request, id, change, expiry)| Write::Save {
+            request,
+            id,
+            change,
+            attributes: expiry.into()
+        }),
+        (any_request(), any_id(), require, addition, later_expiry())
             .prop_map(|(request, id, require, addition, expiry)| Write::Append { request, id, require, addition, expiry }),
-        (any_request(), any_id(), any_expiry()).prop_map(|(request, id, expiry)| Write::Touch { request, id, expiry }),
+        (any_request(), any_id(), later_expiry()).prop_map(|(request, id, expiry)| Write::Touch { request, id, expiry }),
         (any_request(), any_id(), any_change(), any_expiry(), form).prop_map(|(request, id, change, expiry, form)| {
             Write::Save { request, id, change, attributes: Attributes { expiry, form } }
         }),

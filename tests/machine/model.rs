@@ -37,10 +37,11 @@ struct Step {
 }
 
 impl Step {
-    fn expiry(&self) -> Expiry {
+    fn expiry(&self, later: bool) -> Expiry {
         match self.ttl {
             0 => Expiry::Never,
             1 => Expiry::After(Duration::from_millis(50)),
+            2 if later && self.head == 0 => Expiry::Idle(Duration::from_millis(60)),
             _ => Expiry::Keep,
         }
     }
@@ -165,7 +166,7 @@ impl Driver {
                 Change::Delta { base, chunks, head, counters }
             }
         };
-        let expiry = step.expiry();
+        let expiry = step.expiry(later);
         if later && step.kind == 9 && step.chunks == 0 {
             return Write::Touch { request, id, expiry };
         }

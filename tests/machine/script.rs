@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! open nonce=7                      keep-alive client=1 nonce=7 below=3      close client=1 nonce=7
-//! save id=a data=x items=2,1        full change: head x, one chunk for each number of items; `counters=1,2`, `expire=never|<ms>`
+//! save id=a data=x items=2,1        full change: head x, one chunk for each number of items; `counters=1,2`, `expire=never|<ms>|idle/<ms>`
 //! save id=a base=1/2/3 items=1      delta on create_revision/version/items, or `base=absent`; the head only with data=
 //! save id=a if=2 …                  conditional: a version, version@create_revision, or `absent`; `rebase=yes`; `form=value|transcript`
 //! append id=a data=x items=1        data= is the head if it is created; if=present, absent or created/version/items; `counters=`, `expire=`
@@ -238,6 +238,7 @@ fn expiry(words: &Words) -> Expiry {
     match words.get("expire").copied() {
         None => Expiry::Keep,
         Some("never") => Expiry::Never,
+        Some(text) if text.starts_with("idle/") => Expiry::Idle(Duration::from_millis(number(&text["idle/".len()..]))),
         Some(ms) => Expiry::After(Duration::from_millis(number(ms))),
     }
 }
@@ -289,8 +290,9 @@ fn show(outcome: &Outcome, index: u64) -> String {
 }
 
 fn show_info(info: &SessionInfo) -> String {
+    let idle = info.idle_ttl_ms.map_or_else(String::new, |idle_ms| format!(" idle={idle_ms}"));
     format!(
-        "version={} created={} modified={} items={} next_chunk={} raw={} counters={:?} deadline={:?}",
+        "version={} created={} modified={} items={} next_chunk={} raw={} counters={:?} deadline={:?}{idle}",
         info.version,
         info.create_revision,
         info.mod_revision,

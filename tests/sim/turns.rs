@@ -109,11 +109,17 @@ impl Turner {
             self.turns.lock().expect("no client panics with it").check(session, &state, asked);
         }
         let at = self.turns.lock().expect("no client panics with it").begin(session, name.clone(), &SessionState::default());
-        let options = AppendOptions { counters: Counters::new(vec![1]).expect("few"), ..AppendOptions::default() };
+        // Longer than any clock jumps on.
+        let is_idle = self.random.below(4) == 0;
+        let expiry = if is_idle { Expiry::Idle(Duration::from_secs(30 * 24 * 3600)) } else { Expiry::Keep };
+        let options = AppendOptions { counters: Counters::new(vec![1]).expect("few"), expiry, ..AppendOptions::default() };
         let append = client.append(session, vec![name.clone().into()], options);
         let end = match tokio::time::timeout(self.patience(), append).await {
             Ok(Ok(appended)) => {
                 sometimes("append");
+                if is_idle {
+                    sometimes("idle deadline");
+                }
                 let mut turns = self.turns.lock().expect("no client panics with it");
                 turns.places.push((session.to_owned(), appended.first_item as usize, name));
                 End::Saved(clock.now())
@@ -131,7 +137,7 @@ impl Turner {
         }
     }
 
-    /// Moves the deadline of a session that has none: nothing changes by it, whatever became of it.
+    /// Ends the deadline of a session: nothing else changes by it, whatever became of it.
     async fn touch(&self, client: &Client, session: &str) {
         match tokio::time::timeout(self.patience(), client.touch(session, Expiry::Never)).await {
             Ok(Ok(Some(touched))) => {

@@ -22,6 +22,7 @@ pub struct Session {
     head_since: u64,
     append_only_since: u64,
     pub deadline: Option<u64>,
+    idle: Option<u64>,
     counters: Counters,
     declared: Form,
 }
@@ -149,12 +150,10 @@ impl Model {
         }
         if let Write::Touch { id, expiry, .. } = write {
             let tombstone = Version(self.tombstones.get(id.as_str()).map_or(0, |(version, _)| *version));
-            let Some(old) = self.sessions.get(id.as_str()).map(|session| session.deadline) else {
-                return Verdict::NotFound { tombstone };
-            };
-            let deadline_ms = self.deadline(*expiry, old);
-            self.sessions.get_mut(id.as_str()).expect("found above").deadline = deadline_ms;
-            return Verdict::Touched { deadline_ms };
+            let now = self.now;
+            let Some(session) = self.sessions.get_mut(id.as_str()) else { return Verdict::NotFound { tombstone } };
+            session.expire(*expiry, now);
+            return Verdict::Touched { deadline_ms: session.deadline };
         }
         let (id, expected) = match write {
             Write::Save { id, .. } => (id, None),
@@ -194,7 +193,7 @@ impl Model {
         let Some(mut next) = next else {
             return if matches { Verdict::BaseMismatch } else { conflict };
         };
-        next.deadline = self.deadline(write.expiry(), next.deadline);
+        next.expire(write.expiry(), self.now);
         let brings_head = next.head_since == next.version;
         if let (Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. }, true) = (write, brings_head) {
             next.declared = attributes.form;
@@ -206,15 +205,21 @@ impl Model {
     }
 }
 
-impl Model {
-    fn deadline(&self, expiry: Expiry, old: Option<u64>) -> Option<u64> {
+impl Session {
+    fn expire(&mut self, expiry: Expiry, now: u64) {
         match expiry {
-            Expiry::Keep => old,
-            Expiry::Never => None,
-            Expiry::After(ttl) => Some(self.now + ttl.as_millis() as u64),
+            Expiry::Keep => {}
+            Expiry::Never => (self.deadline, self.idle) = (None, None),
+            Expiry::After(ttl) => (self.deadline, self.idle) = (Some(now + ttl.as_millis() as u64), None),
+            Expiry::Idle(ttl) => self.idle = Some(ttl.as_millis() as u64),
+        }
+        if let Some(idle) = self.idle {
+            self.deadline = Some(now + idle);
         }
     }
+}
 
+impl Model {
     fn append(&mut self, index: u64, id: &str, require: &Require, addition: &Addition, expiry: Expiry) -> Verdict {
         let old = self.sessions.get(id).cloned();
         let tombstone = self.tombstones.get(id).map_or(0, |(version, _)| *version);
@@ -244,7 +249,7 @@ impl Model {
         next.version += 1;
         next.take(&addition.chunks, addition.head_if_created.as_ref().filter(|_| is_new));
         next.counters.add(&addition.counters);
-        next.deadline = self.deadline(expiry, next.deadline);
+        next.expire(expiry, self.now);
         let content = next.content();
         let (chunks, counters) = (next.chunks.len() as u64, next.counters.clone());
         self.tombstones.remove(id);

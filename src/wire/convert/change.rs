@@ -121,11 +121,13 @@ pub(super) fn expiry_from(expiry: Option<v1::Expiry>) -> Result<Expiry, Refusal>
     match required("expiry", expiry.expiry)? {
         v1::expiry::Expiry::Keep(_) => Ok(Expiry::Keep),
         v1::expiry::Expiry::Never(_) => Ok(Expiry::Never),
-        v1::expiry::Expiry::AfterMs(ms) => {
-            let max = SESSION_TTL_MAX.as_millis() as u64;
-            in_range("expiry.after_ms", ms, 1, max).map(|ms| Expiry::After(Duration::from_millis(ms)))
-        }
+        v1::expiry::Expiry::AfterMs(ms) => ttl("expiry.after_ms", ms).map(Expiry::After),
+        v1::expiry::Expiry::IdleMs(ms) => ttl("expiry.idle_ms", ms).map(Expiry::Idle),
     }
+}
+
+fn ttl(field: &str, ms: u64) -> Result<Duration, Refusal> {
+    in_range(field, ms, 1, SESSION_TTL_MAX.as_millis() as u64).map(Duration::from_millis)
 }
 
 pub(super) fn expiry_to(expiry: Expiry) -> Option<v1::Expiry> {
@@ -133,6 +135,7 @@ pub(super) fn expiry_to(expiry: Expiry) -> Option<v1::Expiry> {
         Expiry::Keep => return None,
         Expiry::Never => v1::expiry::Expiry::Never(v1::Empty {}),
         Expiry::After(ttl) => v1::expiry::Expiry::AfterMs(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        Expiry::Idle(ttl) => v1::expiry::Expiry::IdleMs(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
     };
     Some(v1::Expiry { expiry: Some(expiry) })
 }

@@ -133,6 +133,7 @@ pub(crate) fn info_from(info: v1::SessionInfo) -> Result<SessionInfo, Refusal> {
         created_ms: info.created_ms,
         updated_ms: info.updated_ms,
         deadline_ms: info.deadline_ms,
+        idle_ttl_ms: info.idle_ttl_ms,
         remaining_ms: info.remaining_ms,
     })
 }
@@ -150,6 +151,7 @@ pub(crate) fn info_to(info: &SessionInfo) -> v1::SessionInfo {
         created_ms: info.created_ms,
         updated_ms: info.updated_ms,
         deadline_ms: info.deadline_ms,
+        idle_ttl_ms: info.idle_ttl_ms,
         remaining_ms: info.remaining_ms,
     }
 }

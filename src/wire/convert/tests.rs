@@ -57,7 +57,8 @@ fn expected() -> impl Strategy<Value = Expected> {
 
 fn expiry() -> impl Strategy<Value = Expiry> {
     let after = (1..=SESSION_TTL_MAX.as_millis() as u64).prop_map(|ms| Expiry::After(Duration::from_millis(ms)));
-    prop_oneof![Just(Expiry::Keep), Just(Expiry::Never), after]
+    let idle = (1..=SESSION_TTL_MAX.as_millis() as u64).prop_map(|ms| Expiry::Idle(Duration::from_millis(ms)));
+    prop_oneof![Just(Expiry::Keep), Just(Expiry::Never), after, idle]
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -141,6 +142,7 @@ fn info() -> impl Strategy<Value = SessionInfo> {
             created_ms: n[6],
             updated_ms: n[7],
             deadline_ms,
+            idle_ttl_ms: deadline_ms.filter(|ms| ms % 2 == 1),
             remaining_ms: deadline_ms.map(|ms| ms / 2),
         },
     )

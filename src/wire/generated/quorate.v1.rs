@@ -153,7 +153,7 @@ pub mod change {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Expiry {
-    #[prost(oneof = "expiry::Expiry", tags = "1, 2, 3")]
+    #[prost(oneof = "expiry::Expiry", tags = "1, 2, 3, 4")]
     pub expiry: ::core::option::Option<expiry::Expiry>,
 }
 /// Nested message and enum types in `Expiry`.
@@ -167,6 +167,10 @@ pub mod expiry {
         /// At least 1.
         #[prost(uint64, tag = "3")]
         AfterMs(u64),
+        /// So long after the last write that stored something: each that keeps the expiry moves the deadline on, until one sets another. A
+        /// conflict does not move it, nor does a load. At least 1. Cluster version 2.
+        #[prost(uint64, tag = "4")]
+        IdleMs(u64),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -292,8 +296,8 @@ pub mod write_operation {
         #[prost(message, optional, tag = "7")]
         pub expiry: ::core::option::Option<super::Expiry>,
     }
-    /// Moves the deadline of a session and nothing else: neither `version` nor `mod_revision`, and no watch shows it. Answered by `touched` or
-    /// `not_found`.
+    /// Moves the deadline of a session and nothing else: neither `version` nor `mod_revision`, and no watch shows it. One that keeps the expiry
+    /// moves that of an idle session on. Answered by `touched` or `not_found`.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Touch {
         #[prost(message, optional, tag = "1")]
@@ -464,6 +468,9 @@ pub struct SessionInfo {
     /// Until `deadline_ms`, by the cluster's time when it was read: what is left to live, wherever it is taken.
     #[prost(uint64, optional, tag = "12")]
     pub remaining_ms: ::core::option::Option<u64>,
+    /// What `Expiry.idle_ms` said; absent: the deadline moves only where a write says so.
+    #[prost(uint64, optional, tag = "13")]
+    pub idle_ttl_ms: ::core::option::Option<u64>,
 }
 /// One frame of the answer to a load, of at most 1 MiB. The first one carries `start`.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -107,6 +107,11 @@ impl<'t> Document<'t> {
         Ok(self.number("ttl_ms")?.or(deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(now_ms))))
     }
 
+    /// Milliseconds that each write gives it to live, if its deadline is idle.
+    pub fn idle_ms(&self) -> Result<Option<u64>, String> {
+        self.number("idle_ttl_ms")
+    }
+
     fn number(&self, name: &str) -> Result<Option<u64>, String> {
         match self.0.get(name).map(|number| number.get()) {
             None | Some("null") => Ok(None),

@@ -29,6 +29,8 @@ struct Item {
     content: Content,
     /// Milliseconds it has left to live; `None`: it never expires.
     left_ms: Option<u64>,
+    /// Milliseconds that each write gives it, if it is idle.
+    idle_ms: Option<u64>,
 }
 
 /// The records read so far: the place, and the records.
@@ -207,14 +209,16 @@ impl Import {
     }
 
     async fn item(&mut self, place: String, item: Item) -> Result<(), Interrupted> {
-        let Item { id, content, left_ms } = item;
+        let Item { id, content, left_ms, idle_ms } = item;
         let expiry = match left_ms {
             None => Expiry::Never,
             Some(0) => {
                 self.count.expired += 1;
                 return Ok(());
             }
-            Some(left_ms) => Expiry::After(Duration::from_millis(left_ms)),
+            Some(left_ms) => {
+                idle_ms.map_or(Expiry::After(Duration::from_millis(left_ms)), |ms| Expiry::Idle(Duration::from_millis(ms)))
+            }
         };
         let bytes = bytes_of(&content);
         while let Some(ended) = self.many.room(&id, bytes).await? {
@@ -266,7 +270,8 @@ fn now_ms() -> u64 {
 
 fn item_of_line(line: &[u8]) -> Result<Item, String> {
     let document = Document::of(line)?;
-    Ok(Item { id: document.id()?, left_ms: document.left_ms(now_ms())?, content: document.content()? })
+    let (left_ms, idle_ms) = (document.left_ms(now_ms())?, document.idle_ms()?);
+    Ok(Item { id: document.id()?, left_ms, idle_ms, content: document.content()? })
 }
 
 /// A file whose name is the id in hex digits, or `session` for the empty id.
@@ -283,7 +288,7 @@ fn item_of_file(path: &Path) -> Result<Item, String> {
         return Err("it is no regular file".into());
     }
     let bytes = read_bounded(File::open(path).map_err(unreadable)?, SESSION_RAW_BYTES_MAX).map_err(unreadable)?;
-    Ok(Item { id, content: Document::of(&bytes)?.state()?, left_ms: None })
+    Ok(Item { id, content: Document::of(&bytes)?.state()?, left_ms: None, idle_ms: None })
 }
 
 #[cfg(test)]
@@ -296,6 +301,9 @@ mod tests {
         assert_eq!(left(r#"{"id":"a","value":"x","deadline_ms":1,"ttl_ms":5000}"#), Some(5000));
         assert_eq!(left(r#"{"id":"a","value":"x","deadline_ms":1}"#), Some(0), "of an earlier release");
         assert_eq!(left(r#"{"id":"a","value":"x","deadline_ms":null,"ttl_ms":null}"#), None);
+        let idle = |line: &str| item_of_line(line.as_bytes()).expect("a session").idle_ms;
+        assert_eq!(idle(r#"{"id":"a","value":"x","ttl_ms":5000,"idle_ttl_ms":9000}"#), Some(9000));
+        assert_eq!(idle(r#"{"id":"a","value":"x","ttl_ms":5000}"#), None, "of an earlier release");
     }
 
     #[test]

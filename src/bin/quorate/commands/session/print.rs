@@ -109,6 +109,7 @@ pub fn info_json(info: &SessionInfo) -> serde_json::Map<String, Value> {
         "updated_ms": info.updated_ms,
         "deadline_ms": info.deadline_ms,
         "ttl_ms": info.remaining_ms,
+        "idle_ttl_ms": info.idle_ttl_ms,
     });
     match document {
         Value::Object(map) => map,
