@@ -151,6 +151,10 @@ impl Noise {
         self.made.line()
     }
 
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.made.missing()
+    }
+
     pub async fn stop(mut self) -> Arc<Made> {
         self.tasks.shutdown().await;
         self.made
