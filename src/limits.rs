@@ -43,8 +43,10 @@ pub const PEER_MESSAGE_BYTES_MAX: u64 = 20 * MIB;
 pub const WRITE_MESSAGE_BYTES_MAX: u64 = 20 * MIB;
 /// Largest message of any other kind.
 pub const MESSAGE_BYTES_MAX: u64 = 4 * MIB;
-/// Largest request that only reads: of a load, of a page.
-pub const READ_MESSAGE_BYTES_MAX: u64 = 64 * KIB;
+/// Largest request that only reads: of loads, of a page, of a watch.
+pub const READ_MESSAGE_BYTES_MAX: u64 = 96 * KIB;
+/// The bytes of a read for one session in such a request, besides its id; and so are those of the request for all of them.
+pub const READ_OVERHEAD_BYTES_MAX: u64 = 128;
 /// Largest request that only asks: of health, of the protocol's description, of members, events and whatever else an operator asks.
 pub const ASK_MESSAGE_BYTES_MAX: u64 = 4 * KIB;
 /// Soft cap of the entries in one append message; a single larger entry travels alone.
@@ -80,6 +82,12 @@ pub const SWEEP_COUNT_MAX: u32 = 1024;
 /// Memory of an unflushed row besides its key and value, as it is counted.
 pub const ROW_OVERHEAD_BYTES: u64 = 96;
 
+/// Most sessions that are loaded together ...
+pub const LOAD_MANY_IDS_MAX: usize = 64;
+/// ... their stored bytes in the answer ...
+pub const LOAD_MANY_BYTES_MAX: u64 = SESSION_STORED_BYTES_MAX;
+/// ... and the rows of content, chunks and heads, that may have to be read for them.
+pub const LOAD_MANY_ROWS_MAX: u64 = 8192;
 /// Most sessions on one page of a listing.
 pub const LIST_PAGE_MAX: u32 = 1000;
 /// Saves that a node remembers in their order, and so what a listing of recent sessions reaches back ...
@@ -196,6 +204,13 @@ const _: () = assert!(SESSION_STORED_BYTES_MAX <= WRITE_BYTES_MAX);
 const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= WRITE_MESSAGE_BYTES_MAX);
 const _: () = assert!(SESSION_STORED_BYTES_MAX <= LOADED_SHARE_BYTES_MAX);
+// As many sessions as may be named fit into a request, by the longest ids; and the largest session is loaded with another as it is alone.
+const _: () = assert!(
+    LOAD_MANY_IDS_MAX as u64 * (SESSION_ID_BYTES_MAX as u64 + READ_OVERHEAD_BYTES_MAX) + READ_OVERHEAD_BYTES_MAX
+        <= READ_MESSAGE_BYTES_MAX
+);
+const _: () = assert!(WATCH_IDS_MAX <= LOAD_MANY_IDS_MAX);
+const _: () = assert!(LOAD_MANY_BYTES_MAX >= SESSION_STORED_BYTES_MAX && LOAD_MANY_ROWS_MAX > SESSION_CHUNKS_MAX);
 const _: () = assert!(2 * WRITE_MESSAGE_BYTES_MAX <= RECEIVING_SHARE_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX as u64 + 64 * KIB <= MESSAGE_BYTES_MAX);
 // A client that still waits for an answer must never be dropped as idle.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cache::pack;
-use crate::types::{ClusterId, Consistency, ContentVersion, Counters, Expiry, Revision, SessionInfo, Version};
+use crate::types::{ClusterId, Consistency, ContentVersion, Counters, Expiry, Part, Revision, SessionInfo, Version};
 
 /// The content of a session.
 #[derive(Clone, PartialEq, Eq)]
@@ -101,6 +101,24 @@ pub struct PartOptions {
     pub consistency: Consistency,
     /// The content that the caller has a part of already: if that is still stored, the answer says so and brings nothing.
     pub have: Option<SeenContent>,
+}
+
+/// One session of a load of several: which part of it, and what the caller has of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartOf {
+    /// The session.
+    pub id: String,
+    /// The part.
+    pub part: Part,
+    /// As [`PartOptions::have`].
+    pub have: Option<SeenContent>,
+}
+
+impl PartOf {
+    /// That part, for a caller who has nothing.
+    pub fn new(id: impl Into<String>, part: Part) -> Self {
+        Self { id: id.into(), part, have: None }
+    }
 }
 
 /// A read part of a session, or why there is none, with where in the order of writes that was read.

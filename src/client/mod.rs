@@ -55,7 +55,8 @@ pub use builder::Builder;
 #[doc(hidden)]
 pub use clients::{ClientFilter, Clients, Dropped, OpenedClient, TokenClients};
 pub use content::{
-    Content, CopyOptions, LoadOptions, PartOptions, PartRead, Read, SeenContent, Session, SessionPart, WriteOptions, Written,
+    Content, CopyOptions, LoadOptions, PartOf, PartOptions, PartRead, Read, SeenContent, Session, SessionPart, WriteOptions,
+    Written,
 };
 pub use credentials::Tls;
 pub use driver::connection::{Connecting, Connector, DialError, Tcp};
@@ -123,12 +124,64 @@ impl Client {
     /// Like [`Client::load`], with a choice of guarantee, and with where in the order of writes the answer was read.
     pub async fn load_with(&self, id: &str, options: LoadOptions) -> Result<Read, Error> {
         let answer = sessions::load(&self.handle, &self.cache, id, options.consistency, true).await.map_err(failed)?;
-        let sessions::LoadAnswer { revision, tombstone, age, found } = answer;
-        let session = found.map(|found| {
-            let info = found.info.unwrap_or_default();
-            Session { info, revision, content: content_of(&found.view) }
-        });
-        Ok(Read { revision, tombstone, age, session })
+        Ok(read_of(answer))
+    }
+
+    /// Several sessions, all of one instant: each as [`Client::load`] gives it, in the order of `ids`, and all with one
+    /// [`Session::revision`]. Linearizable, as one load is.
+    ///
+    /// The memory of this client is used and renewed: of a session that it knows only news travel.
+    ///
+    /// Bounds: 1 to 64 ids; what travels is at most 16 MiB as stored, out of at most 8192 chunks and heads. Above it the call fails as
+    /// `Invalid`, with the sum and the bound: load fewer at once, or parts of them ([`Client::load_parts`]).
+    ///
+    /// Errors: as [`Client::load`]; `Denied` if the token may not read one of them; `Unsupported` if no node that was asked has a release that
+    /// knows the call, or the leader's does not: nothing else answers for one instant, so the client does not load them one by one by itself.
+    /// Dropping the future cancels it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: quorate::client::Client) -> Result<(), quorate::client::Error> {
+    /// let ids = ["conversation", "conversation/plan", "conversation/memory"];
+    /// for (id, session) in ids.iter().zip(client.load_many(&ids).await?) {
+    ///     match session {
+    ///         Some(session) => println!("{id} is at version {} as of {}", session.info.version, session.revision),
+    ///         None => println!("there is no {id}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn load_many<I: AsRef<str>>(&self, ids: &[I]) -> Result<Vec<Option<Session>>, Error> {
+        let reads = self.load_many_with(ids, LoadOptions::default()).await?;
+        Ok(reads.into_iter().map(|read| read.session).collect())
+    }
+
+    /// Like [`Client::load_many`], with a choice of guarantee, and with where in the order of writes the answers were read: one place for all.
+    pub async fn load_many_with<I: AsRef<str>>(&self, ids: &[I], options: LoadOptions) -> Result<Vec<Read>, Error> {
+        let ids = ids.iter().map(|id| session_id(id.as_ref())).collect::<Result<Vec<_>, Error>>()?;
+        let answers = sessions::load_many(&self.handle, &self.cache, ids, options.consistency).await.map_err(failed)?;
+        Ok(answers.into_iter().map(read_of).collect())
+    }
+
+    /// Parts of several sessions, all of one instant, in the order of `wanted`: each as [`Client::load_part_with`] gives it.
+    ///
+    /// The client's memory of sessions is neither used nor changed. Bounds and errors: as [`Client::load_many`]; of a [`Part::From`] the chunks
+    /// up to the nearer end of the session may have to be read, and count. Dropping the future cancels it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: quorate::client::Client) -> Result<(), quorate::client::Error> {
+    /// use quorate::client::{Consistency, Part, PartOf};
+    ///
+    /// let wanted = ["a", "b", "c"].map(|id| PartOf::new(id, Part::Info));
+    /// for read in client.load_parts(&wanted, Consistency::Linearizable).await? {
+    ///     println!("{:?}", read.part.map(|part| part.info.version));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn load_parts(&self, wanted: &[PartOf], consistency: Consistency) -> Result<Vec<PartRead>, Error> {
+        let wanted = wanted.iter().map(|PartOf { id, part, have }| Ok((session_id(id)?, *part, *have)));
+        parts::load_many(&self.handle, wanted.collect::<Result<_, Error>>()?, consistency).await
     }
 
     /// A part of the session, as of now: its metadata, its head, its last items or some from a number on; `None` if there is none.
@@ -336,6 +389,15 @@ fn failed(failure: Failure) -> Error {
         Failure::Client(error) => error,
         Failure::Encoding(why) => Error::corrupt(why),
     }
+}
+
+fn read_of(answer: sessions::LoadAnswer<Bytes>) -> Read {
+    let sessions::LoadAnswer { revision, tombstone, age, found } = answer;
+    let session = found.map(|found| {
+        let info = found.info.unwrap_or_default();
+        Session { info, revision, content: content_of(&found.view) }
+    });
+    Read { revision, tombstone, age, session }
 }
 
 fn content_of(view: &View<Bytes>) -> Content {

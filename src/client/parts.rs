@@ -14,8 +14,8 @@ use super::driver::operation::Body;
 use super::handle::Handle;
 use super::{Error, assembler, session_id, sessions};
 use crate::mutant::{self, Mutant};
-use crate::types::{Chunk, ClusterId, Load, Loaded, LoadedContent, Part, Revision, SessionId, Version};
-use crate::wire::Assembled;
+use crate::types::{Chunk, ClusterId, Consistency, Load, LoadMany, Loaded, LoadedContent, Part, Revision, SessionId, Version};
+use crate::wire::{Assembled, AssembledMany};
 
 /// A part of a session as of now. Dropping the future cancels it.
 pub(super) async fn load(
@@ -33,28 +33,65 @@ pub(super) async fn load(
         let load = Load { id: id.clone(), have, part, consistency: options.consistency };
         let (assembled, answered): (Assembled, Option<ClusterId>) =
             handle.read(|reply| Body::Load { load, cluster, assembler: assembler(), reply }).await?;
-        let Assembled { revision, loaded, age_ms } = assembled;
-        let (first_item, content) = match loaded {
-            Loaded::Suffix { first_item, content } => (first_item, content),
-            Loaded::Full(content) => (0, content),
-            Loaded::NotFound { tombstone } => return Ok(read(revision, age_ms, tombstone, false, None)),
-            Loaded::NotModified if have.is_some() => return Ok(read(revision, age_ms, Version(0), true, None)),
-            // A node that knows of no parts found what we have to be a prefix: we do not hold it.
-            Loaded::Tail(_) if have.is_some() => {
-                seen = None;
-                continue;
-            }
-            Loaded::NotModified | Loaded::Tail(_) => {
-                return Err(Error::corrupt("a load by a reader who had nothing was answered by what is new"));
-            }
-        };
         if mutant::is(Mutant::PartInCache) {
-            enter(cache, &id, &content, answered);
+            enter(cache, &id, &assembled.loaded, answered);
         }
-        let seen = answered.map(|cluster| SeenContent { cluster, content: content.info.content_version() });
-        let found = taken(part, first_item, content, revision, seen)?;
-        return Ok(read(revision, age_ms, Version(0), false, Some(found)));
+        match part_read(assembled, part, have.is_some(), answered)? {
+            Some(read) => return Ok(read),
+            None => seen = None,
+        }
     }
+}
+
+/// Parts of several sessions, as of one instant. Dropping the future cancels it.
+pub(super) async fn load_many(
+    handle: &Handle,
+    wanted: Vec<(SessionId, Part, Option<SeenContent>)>,
+    consistency: Consistency,
+) -> Result<Vec<PartRead>, Error> {
+    let mut wanted = wanted
+        .into_iter()
+        .map(|(id, part, seen)| Ok((id, part.bounded().map_err(Error::invalid)?, seen)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    loop {
+        // One request names one cluster.
+        let cluster = wanted.iter().find_map(|(.., seen)| seen.map(|seen| seen.cluster));
+        let have = |seen: &Option<SeenContent>| seen.filter(|seen| Some(seen.cluster) == cluster).map(|seen| seen.content);
+        let loads = wanted.iter().map(|(id, part, seen)| (id.clone(), have(seen), *part));
+        let many = LoadMany::new(loads, consistency).map_err(Error::invalid)?;
+        let (assembled, answered) = handle.read(|reply| Body::LoadMany { many, cluster, assembler: Box::default(), reply }).await?;
+        let AssembledMany { revision, loaded, age_ms } = assembled;
+        let mut reads = Vec::with_capacity(wanted.len());
+        for ((_, part, seen), loaded) in wanted.iter_mut().zip(loaded) {
+            let has_some = have(seen).is_some();
+            match part_read(Assembled { revision, loaded, age_ms }, *part, has_some, answered)? {
+                Some(read) => reads.push(read),
+                None => *seen = None,
+            }
+        }
+        if reads.len() == wanted.len() {
+            return Ok(reads);
+        }
+    }
+}
+
+/// The part out of an answer to a reader who had some content, or nothing. `None`: what he had is a prefix, of which he does not hold the part.
+fn part_read(assembled: Assembled, part: Part, had_some: bool, answered: Option<ClusterId>) -> Result<Option<PartRead>, Error> {
+    let Assembled { revision, loaded, age_ms } = assembled;
+    let (first_item, content) = match loaded {
+        Loaded::Suffix { first_item, content } => (first_item, content),
+        Loaded::Full(content) => (0, content),
+        Loaded::NotFound { tombstone } => return Ok(Some(read(revision, age_ms, tombstone, false, None))),
+        Loaded::NotModified if had_some => return Ok(Some(read(revision, age_ms, Version(0), true, None))),
+        // Of the whole, or by a node that knows of no parts.
+        Loaded::Tail(_) if had_some => return Ok(None),
+        Loaded::NotModified | Loaded::Tail(_) => {
+            return Err(Error::corrupt("a load by a reader who had nothing was answered by what is new"));
+        }
+    };
+    let seen = answered.map(|cluster| SeenContent { cluster, content: content.info.content_version() });
+    let found = taken(part, first_item, content, revision, seen)?;
+    Ok(Some(read(revision, age_ms, Version(0), false, Some(found))))
 }
 
 fn read(revision: Revision, age_ms: Option<u64>, tombstone: Version, not_modified: bool, part: Option<SessionPart>) -> PartRead {
@@ -62,7 +99,8 @@ fn read(revision: Revision, age_ms: Option<u64>, tombstone: Version, not_modifie
 }
 
 /// Takes a part for the content, as [`Mutant::PartInCache`] does.
-fn enter(cache: &Cache<Bytes>, id: &SessionId, content: &LoadedContent, cluster: Option<ClusterId>) {
+fn enter(cache: &Cache<Bytes>, id: &SessionId, loaded: &Loaded, cluster: Option<ClusterId>) {
+    let Loaded::Suffix { content, .. } = loaded else { return };
     if let (Ok((place, view, info)), Some(_)) = (sessions::whole(content.clone(), cluster, cache), cluster) {
         let session = cache.session(id);
         let mut session = lock(&session);

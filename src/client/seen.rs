@@ -12,9 +12,11 @@ pub(super) struct Seen(Mutex<Option<Position>>);
 impl Seen {
     /// Takes the revision of an answer.
     pub fn note_answer(&self, cluster_id: Option<ClusterId>, answer: &Option<v1::submit_response::Answer>) {
+        let at_start = |frame: &v1::LoadFrame| frame.start.as_ref().map(|start| start.revision);
         let revision = match answer {
             Some(v1::submit_response::Answer::Outcome(outcome)) => Some(outcome.revision),
-            Some(v1::submit_response::Answer::Load(frame)) => frame.start.as_ref().map(|start| start.revision),
+            Some(v1::submit_response::Answer::Load(frame)) => at_start(frame),
+            Some(v1::submit_response::Answer::LoadMany(frame)) => frame.loads.first().and_then(at_start),
             Some(v1::submit_response::Answer::List(page)) => Some(page.revision),
             Some(v1::submit_response::Answer::Refusal(_)) | None => None,
         };

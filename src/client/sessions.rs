@@ -14,10 +14,10 @@ use super::driver::operation::{Body, MakeChange, Planned};
 use super::handle::Handle;
 use super::{Error, ErrorKind, NO_REQUEST, Written, assembler, session_id, written};
 use crate::types::{
-    Base, Change, ClusterId, Consistency, ContentVersion, Expiry, Load, Loaded, LoadedContent, OnConflict, Outcome, Part, Revision,
-    SessionId, SessionInfo, Verdict, Version, Write,
+    Base, Change, ClusterId, Consistency, ContentVersion, Expiry, Load, LoadMany, Loaded, LoadedContent, OnConflict, Outcome, Part,
+    Revision, SessionId, SessionInfo, Verdict, Version, Write,
 };
-use crate::wire::Assembled;
+use crate::wire::{Assembled, AssembledMany};
 
 /// A content that was read.
 pub(super) struct Found<T> {
@@ -26,6 +26,12 @@ pub(super) struct Found<T> {
     pub view: Arc<View<T>>,
     /// Metadata, if it was asked for.
     pub info: Option<SessionInfo>,
+}
+
+impl<T> Found<T> {
+    fn of((place, view, info): Learned<T>) -> Self {
+        Self { version: place.content.version, view, info }
+    }
 }
 
 /// An answer to a load.
@@ -55,29 +61,92 @@ pub(super) async fn load<T: Item>(
         let known = base.as_ref().map(|(place, ..)| (place.cluster, place.content));
         let (assembled, cluster) = ask(handle, &id, consistency, known).await?;
         let Assembled { revision, loaded, age_ms } = assembled;
-        let (tombstone, found) = match (loaded, base.take()) {
-            (Loaded::NotFound { tombstone }, _) => (tombstone, None),
-            (Loaded::NotModified, Some(base)) => (Version(0), Some(base)),
-            (Loaded::Full(content), _) => (Version(0), Some(whole(content, cluster, cache)?)),
-            (Loaded::Tail(content), Some((place, view, _))) => match longer(content, place, &view, cache)? {
-                Some(base) => (Version(0), Some(base)),
-                // It does not fit what we know: ask for everything.
-                None => continue,
-            },
-            (Loaded::NotModified | Loaded::Tail(_), None) | (Loaded::Suffix { .. }, _) => {
-                return Err(Error::corrupt("a load of everything was answered in part").into());
-            }
-        };
+        // It does not fit what we know: ask for everything.
+        let Some((tombstone, found)) = taken(loaded, base.take(), cluster, cache)? else { continue };
         if let Some(cluster) = cluster.filter(|_| is_fresh) {
-            let mut session = lock(&session);
-            match &found {
-                Some((place, view, info)) => session.learn(*place, view.clone(), info.clone(), began),
-                None => session.learn_absent(cluster, &cache.meter, began),
+            learn(&session, cluster, found.as_ref(), cache, began);
+        }
+        cache.trim();
+        return Ok(LoadAnswer { revision, tombstone, age: age_ms.map(Duration::from_millis), found: found.map(Found::of) });
+    }
+}
+
+/// The contents of several sessions, as of one instant. Dropping the future cancels it.
+pub(super) async fn load_many<T: Item>(
+    handle: &Handle,
+    cache: &Cache<T>,
+    ids: Vec<SessionId>,
+    consistency: Consistency,
+) -> Result<Vec<LoadAnswer<T>>, Failure> {
+    let is_fresh = consistency == Consistency::Linearizable;
+    let sessions: Vec<SessionLock<T>> = ids.iter().map(|id| cache.session(id)).collect();
+    let known = |session: &SessionLock<T>| {
+        let session = lock(session);
+        (session.moment(), session.newest(true).filter(|_| is_fresh))
+    };
+    let (began, mut bases): (Vec<u64>, Vec<Option<Learned<T>>>) = sessions.iter().map(known).unzip();
+    loop {
+        // Only contents of one cluster are named, as a request names one.
+        let cluster = bases.iter().flatten().map(|(place, ..)| place.cluster).next();
+        bases.iter_mut().for_each(|base| drop(base.take_if(|(place, ..)| Some(place.cluster) != cluster)));
+        let have = bases.iter().map(|base| base.as_ref().map(|(place, ..)| place.content));
+        let loads = ids.iter().cloned().zip(have).map(|(id, have)| (id, have, Part::Whole));
+        let many = LoadMany::new(loads, consistency).map_err(Error::invalid)?;
+        let (assembled, answered) = handle.read(|reply| Body::LoadMany { many, cluster, assembler: Box::default(), reply }).await?;
+        let AssembledMany { revision, loaded, age_ms } = assembled;
+        let mut answers = Vec::with_capacity(ids.len());
+        for (at, loaded) in loaded.into_iter().enumerate() {
+            // As of one load: all of them are asked for again, since they are of one instant.
+            let Some((tombstone, found)) = taken(loaded, bases[at].clone(), answered, cache)? else {
+                bases[at] = None;
+                break;
+            };
+            answers.push((tombstone, found));
+        }
+        if answers.len() < ids.len() {
+            continue;
+        }
+        if let Some(cluster) = answered.filter(|_| is_fresh) {
+            for ((session, began), (_, found)) in sessions.iter().zip(began).zip(&answers) {
+                learn(session, cluster, found.as_ref(), cache, began);
             }
         }
         cache.trim();
-        let found = found.map(|(place, view, info)| Found { version: place.content.version, view, info });
-        return Ok(LoadAnswer { revision, tombstone, age: age_ms.map(Duration::from_millis), found });
+        let age = age_ms.map(Duration::from_millis);
+        let answer = |(tombstone, found): Stands<T>| LoadAnswer { revision, tombstone, age, found: found.map(Found::of) };
+        return Ok(answers.into_iter().map(answer).collect());
+    }
+}
+
+/// The tombstone's version, and the content if there is a session.
+type Stands<T> = (Version, Option<Learned<T>>);
+
+/// How it stands with a session, by the answer to a reader who had `base`. `None`: the answer does not fit that base.
+fn taken<T: Item>(
+    loaded: Loaded,
+    base: Option<Learned<T>>,
+    cluster: Option<ClusterId>,
+    cache: &Cache<T>,
+) -> Result<Option<Stands<T>>, Failure> {
+    Ok(Some(match (loaded, base) {
+        (Loaded::NotFound { tombstone }, _) => (tombstone, None),
+        (Loaded::NotModified, Some(base)) => (Version(0), Some(base)),
+        (Loaded::Full(content), _) => (Version(0), Some(whole(content, cluster, cache)?)),
+        (Loaded::Tail(content), Some((place, view, _))) => match longer(content, place, &view, cache)? {
+            Some(base) => (Version(0), Some(base)),
+            None => return Ok(None),
+        },
+        (Loaded::NotModified | Loaded::Tail(_), None) | (Loaded::Suffix { .. }, _) => {
+            return Err(Error::corrupt("a load of everything was answered in part").into());
+        }
+    }))
+}
+
+fn learn<T: Item>(session: &SessionLock<T>, cluster: ClusterId, found: Option<&Learned<T>>, cache: &Cache<T>, began: u64) {
+    let mut session = lock(session);
+    match found {
+        Some((place, view, info)) => session.learn(*place, view.clone(), info.clone(), began),
+        None => session.learn_absent(cluster, &cache.meter, began),
     }
 }
 

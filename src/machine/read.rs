@@ -45,6 +45,26 @@ pub enum Plan {
     },
 }
 
+impl Plan {
+    /// The rows of content that may have to be read, at most.
+    pub fn rows(&self) -> u64 {
+        let (chunks, head) = match self {
+            Plan::NotFound { .. } | Plan::NotModified => return 0,
+            Plan::Read { chunks, head, .. } => (chunks.clone(), *head),
+            Plan::Part { walk, head, .. } => (walk.chunks(), *head),
+        };
+        chunks.end.saturating_sub(chunks.start) + u64::from(head)
+    }
+
+    /// The stored bytes of the answer as far as metadata tells: those of a whole session. Of a tail or a part they are known once it is read.
+    pub fn stored_bytes(&self) -> u64 {
+        match self {
+            Plan::Read { info, tail: false, .. } => info.stored_bytes,
+            _ => 0,
+        }
+    }
+}
+
 impl Machine {
     /// Decides a load at machine time.
     pub fn plan(&self, load: &Load) -> Plan {

@@ -113,5 +113,6 @@ mutants! {
     IdleMovedByAConflict = "idle-moved-by-a-conflict",
     LaterVerbProposed = "later-verb-proposed",
     SuffixBeginsLate = "suffix-begins-one-chunk-late",
+    ManyViews = "many-from-a-view-each",
     PartInCache = "part-enters-the-cache",
 }

@@ -101,9 +101,9 @@ impl ReadBudget {
         BytePermit::always(&self.0, bytes)
     }
 
-    /// Counts an answer.
-    pub(super) fn charge_loaded(&self, loaded: &Loaded) -> BytePermit {
-        match loaded_bytes(loaded) {
+    /// Counts an answer that has so many bytes of content.
+    pub(super) fn charge_loaded(&self, bytes: u64) -> BytePermit {
+        match bytes {
             0 => BytePermit::default(),
             bytes => self.charge(bytes),
         }

@@ -53,7 +53,7 @@ pub use byte_permit::{BytePermit, ReadBudget};
 pub use members::bootstrap::reason;
 pub use node::{Node, Peer};
 pub use peer::failover;
-pub use read::{Read, ReplyList, ReplyLoad, no_room};
+pub use read::{Read, ReplyList, ReplyLoad, ReplyMany, no_room};
 pub use rebuild::{is_marked, mark as mark_for_rebuild};
 pub use start::{Opened, Options, StartError, open};
 pub use upkeep::ahead::AHEAD_MS_MAX;

@@ -215,9 +215,9 @@ impl Node {
         self.0.context.state.adjust(|state| f(&mut state.machine.metered()))
     }
 
-    /// About how many stored bytes the answer to a load has, by this node's applied state.
-    pub fn expected_bytes(&self, load: &Load) -> u64 {
-        self.0.context.state.view(|state, _, _| state.machine.expected_bytes(load))
+    /// About how many stored bytes the answer to these loads has, by this node's applied state.
+    pub fn expected_bytes(&self, loads: &[Load]) -> u64 {
+        self.0.context.state.view(|state, _, _| loads.iter().map(|load| state.machine.expected_bytes(load)).sum())
     }
 
     /// Shows `f` this node's machine as of one instant, with the time that deadlines are measured by. It must be short: nothing is applied

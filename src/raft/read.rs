@@ -11,17 +11,21 @@ use super::byte_permit::{BytePermit, ReadBudget, loaded_bytes};
 use super::confirm::Confirmer;
 use super::content::Wanted;
 use super::context::NodeContext;
-use crate::limits::LOADED_BYTES_MAX;
+use crate::limits::{LOAD_MANY_BYTES_MAX, LOAD_MANY_ROWS_MAX, LOADED_BYTES_MAX};
 use crate::machine::{Command, Effects, Entry, Machine, Plan};
 use crate::mutant::{self, Mutant};
-use crate::storage::state::Pinner;
-use crate::types::{Consistency, List, ListPage, Listed, Load, Loaded, LogId, Order, Refusal, RefusalKind, Revision};
+use crate::storage::state::{Error, Pinner};
+use crate::types::{Consistency, List, ListPage, Listed, Load, LoadMany, Loaded, LogId, Order, Refusal, RefusalKind, Revision};
 
 /// When to read again after a refusal for want of room.
 const READ_RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// Takes the answer to a load and what it counts for until it is sent; called exactly once.
-pub type ReplyLoad = Box<dyn FnOnce(Result<(Revision, Loaded, Age, BytePermit), Refusal>) + Send>;
+/// Takes what was loaded and what it counts for until it is sent; called exactly once.
+pub type ReplyRead<T> = Box<dyn FnOnce(Result<(Revision, T, Age, BytePermit), Refusal>) + Send>;
+/// Takes the answer to a load.
+pub type ReplyLoad = ReplyRead<Loaded>;
+/// Takes the answers to several loads of one instant, in their order.
+pub type ReplyMany = ReplyRead<Vec<Loaded>>;
 /// Of a stale read: everything acknowledged so many milliseconds before it is in it; `None`: that is unknown, or the read is not stale.
 pub type Age = Option<u64>;
 /// Takes the answer to a listing and what it counts for until it is sent; called exactly once.
@@ -39,6 +43,8 @@ pub struct Reads {
 pub enum Read {
     /// Of one session.
     Load(Load, ReplyLoad),
+    /// Of several sessions, in one view.
+    LoadMany(LoadMany, ReplyMany),
     /// Of one page.
     List(List, ReplyList),
 }
@@ -47,6 +53,7 @@ impl Read {
     fn is_linearizable(&self) -> bool {
         let consistency = match self {
             Read::Load(load, _) => load.consistency,
+            Read::LoadMany(many, _) => many.consistency(),
             Read::List(list, _) => list.consistency,
         };
         consistency == Consistency::Linearizable
@@ -55,6 +62,7 @@ impl Read {
     fn refuse(self, refusal: Refusal) {
         match self {
             Read::Load(_, reply) => reply(Err(refusal)),
+            Read::LoadMany(_, reply) => reply(Err(refusal)),
             Read::List(_, reply) => reply(Err(refusal)),
         }
     }
@@ -109,12 +117,103 @@ pub fn no_room() -> Refusal {
     Refusal::not_applied(kind, format!("too many loaded bytes wait for their readers limit={LOADED_BYTES_MAX}"))
 }
 
-/// A load whose content is still to be read, from what its view pinned (L19).
+/// Loads whose content is still to be read, from what their view pinned (L19).
 struct Pending {
     revision: Revision,
-    wanted: Wanted,
     age: Age,
-    reply: ReplyLoad,
+    content: Content,
+}
+
+enum Content {
+    One(Wanted, ReplyLoad),
+    Many(Together, ReplyMany),
+}
+
+/// The content that a view has of each load, to be read, or the answer.
+type Together = Vec<Result<Wanted, Loaded>>;
+
+impl Pending {
+    /// Reads it and answers. Errors: of the state, as it was answered; it has ended if they are final.
+    fn read(self, budget: &ReadBudget) -> Result<(), Error> {
+        let Self { revision, age, content } = self;
+        match content {
+            Content::One(wanted, reply) => {
+                let read = room_for(budget, wanted.expected_bytes()).and_then(|()| read_one(wanted, budget));
+                give(read.map(|loaded| (loaded_bytes(&loaded), loaded)), revision, age, reply, budget)
+            }
+            Content::Many(together, reply) => give(read_together(together, budget), revision, age, reply, budget),
+        }
+    }
+}
+
+/// Why content was not read.
+enum Unread {
+    Refused(Refusal),
+    Failed(Error),
+}
+
+impl From<Refusal> for Unread {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+fn room_for(budget: &ReadBudget, bytes: u64) -> Result<(), Unread> {
+    if budget.has_room_for(bytes) { Ok(()) } else { Err(Unread::Refused(no_room())) }
+}
+
+fn give<T>(
+    read: Result<(u64, T), Unread>,
+    revision: Revision,
+    age: Age,
+    reply: ReplyRead<T>,
+    budget: &ReadBudget,
+) -> Result<(), Error> {
+    match read {
+        Ok((bytes, loaded)) => reply(Ok((revision, loaded, age, budget.charge_loaded(bytes)))),
+        Err(Unread::Refused(refusal)) => reply(Err(refusal)),
+        Err(Unread::Failed(error)) if !error.is_final() => {
+            reply(Err(Refusal::not_applied(RefusalKind::Unavailable, error.to_string())));
+        }
+        Err(Unread::Failed(error)) => {
+            // A row that cannot be read is never "not found". The node stops serving until it is rebuilt.
+            reply(Err(Refusal::not_applied(RefusalKind::Corrupt, format!("a stored row is damaged: {error}"))));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn read_one(wanted: Wanted, budget: &ReadBudget) -> Result<Loaded, Unread> {
+    let loaded = wanted.read().map_err(Unread::Failed)?;
+    // How much a part is, is known only now.
+    if matches!(loaded, Loaded::Suffix { .. }) {
+        room_for(budget, loaded_bytes(&loaded))?;
+    }
+    Ok(loaded)
+}
+
+/// All of them, with their bytes. Tails and parts have their bytes counted as they are read: what is held is bounded by one session more.
+fn read_together(together: Together, budget: &ReadBudget) -> Result<(u64, Vec<Loaded>), Unread> {
+    room_for(budget, together.iter().flatten().map(Wanted::expected_bytes).sum())?;
+    let (mut bytes, mut all) = (0, Vec::with_capacity(together.len()));
+    for wanted in together {
+        let loaded = wanted.map_or_else(Ok, |wanted| read_one(wanted, budget))?;
+        bytes += loaded_bytes(&loaded);
+        all.push(loaded);
+        within("stored_bytes", bytes, LOAD_MANY_BYTES_MAX)?;
+    }
+    Ok((bytes, all))
+}
+
+/// Errors: `Invalid`, with the sum and the bound.
+fn within(what: &str, sum: u64, max: u64) -> Result<(), Refusal> {
+    match sum <= max {
+        true => Ok(()),
+        false => Err(Refusal::invalid(format!(
+            "the sessions are too large to be loaded together, load fewer at once {what}={sum} limit={max}"
+        ))),
+    }
 }
 
 async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
@@ -129,6 +228,10 @@ async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
                     pending.push(content);
                 }
             }
+            Read::LoadMany(many, reply) => match pin_together(reads, many.loads()).await {
+                Ok((revision, together)) => pending.push(Pending { revision, age, content: Content::Many(together, reply) }),
+                Err(refusal) => reply(Err(refusal)),
+            },
             Read::List(_, reply) if !reads.loaded.has_room_for(0) => reply(Err(no_room())),
             Read::List(list, reply) => {
                 let page = page(context, &list, age);
@@ -147,27 +250,9 @@ async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
             if let Some(state) = &later {
                 content.revision = Revision(state.applied().map_or(0, |applied| applied.index));
             }
-            let reply = content.reply;
-            // Looked at before each: a batch of large sessions must not be in memory at once while nobody takes them.
-            if !budget.has_room_for(content.wanted.expected_bytes()) {
-                reply(Err(no_room()));
-                continue;
-            }
-            match content.wanted.read() {
-                // How much a part is, is known only now.
-                Ok(loaded @ Loaded::Suffix { .. }) if !budget.has_room_for(loaded_bytes(&loaded)) => reply(Err(no_room())),
-                Ok(loaded) => {
-                    let permit = budget.charge_loaded(&loaded);
-                    reply(Ok((content.revision, loaded, content.age, permit)));
-                }
-                Err(error) if !error.is_final() => {
-                    reply(Err(Refusal::not_applied(RefusalKind::Unavailable, error.to_string())));
-                }
-                Err(error) => {
-                    // A row that cannot be read is never "not found". The node stops serving until it is rebuilt.
-                    reply(Err(Refusal::not_applied(RefusalKind::Corrupt, format!("a stored row is damaged: {error}"))));
-                    state.fail(error);
-                }
+            // Room is looked for before each: a batch of large sessions must not be in memory at once while nobody takes them.
+            if let Err(error) = content.read(&budget) {
+                state.fail(error);
             }
         }
     };
@@ -178,20 +263,49 @@ async fn answer_from_view(reads: &Reads, batch: Vec<Read>) {
 fn answer_or_pin(context: &NodeContext, load: &Load, age: Age, reply: ReplyLoad) -> Option<Pending> {
     let planned = context.state.view(|state: &AppliedState, applied, pinner: &Pinner<'_>| {
         let revision = Revision(applied.map_or(0, |applied| applied.index));
-        let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(context, state));
-        let mut plan = local.as_ref().unwrap_or(&state.machine).plan(load);
-        if let Plan::Read { info, .. } | Plan::Part { info, .. } = &mut plan {
-            info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(cluster_now_ms(context, state)));
-        }
-        (revision, Wanted::of(plan, pinner))
+        (revision, Wanted::of(plan(context, state, load), pinner))
     });
     match planned {
         (revision, Err(loaded)) => {
             reply(Ok((revision, loaded, age, BytePermit::default())));
             None
         }
-        (revision, Ok(wanted)) => Some(Pending { revision, wanted, age, reply }),
+        (revision, Ok(wanted)) => Some(Pending { revision, age, content: Content::One(wanted, reply) }),
     }
+}
+
+fn plan(context: &NodeContext, state: &AppliedState, load: &Load) -> Plan {
+    let local = mutant::is(Mutant::ExpiryByLocalClock).then(|| at_local_time(context, state));
+    let mut plan = local.as_ref().unwrap_or(&state.machine).plan(load);
+    if let Plan::Read { info, .. } | Plan::Part { info, .. } = &mut plan {
+        info.remaining_ms = info.deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(cluster_now_ms(context, state)));
+    }
+    plan
+}
+
+/// Everything several loads need of one instant. Errors: `Invalid`, they are too large together, as far as is known before they are read.
+async fn pin_together(reads: &Reads, loads: &[Load]) -> Result<(Revision, Together), Refusal> {
+    if !mutant::is(Mutant::ManyViews) {
+        return pin_of_one_view(&reads.context, loads);
+    }
+    let (mut revision, mut all) = (None, Together::new());
+    for load in loads.chunks(1) {
+        let (at, mut one) = pin_of_one_view(&reads.context, load)?;
+        revision = revision.or(Some(at));
+        all.append(&mut one);
+        read_index(reads, 1).await?;
+    }
+    Ok((revision.unwrap_or_default(), all))
+}
+
+fn pin_of_one_view(context: &NodeContext, loads: &[Load]) -> Result<(Revision, Together), Refusal> {
+    context.state.view(|state: &AppliedState, applied, pinner: &Pinner<'_>| {
+        let revision = Revision(applied.map_or(0, |applied| applied.index));
+        let plans: Vec<Plan> = loads.iter().map(|load| plan(context, state, load)).collect();
+        within("rows", plans.iter().map(Plan::rows).sum(), LOAD_MANY_ROWS_MAX)?;
+        within("stored_bytes", plans.iter().map(Plan::stored_bytes).sum(), LOAD_MANY_BYTES_MAX)?;
+        Ok((revision, plans.into_iter().map(|plan| Wanted::of(plan, pinner)).collect()))
+    })
 }
 
 /// The time that deadlines are measured by: machine time, which the median of the voters' clocks leads while nobody writes.
@@ -225,6 +339,7 @@ fn page(context: &NodeContext, list: &List, age_ms: Age) -> ListPage {
         for Listed { info, .. } in &mut sessions {
             info.set_remaining(now_ms);
         }
-        ListPage { revision: Revision(applied.map_or(0, |applied| applied.index)), sessions, more, age_ms, since }
+        let revision = Revision(applied.map_or(0, |applied| applied.index));
+        ListPage { revision, sessions, more, age_ms, since, machine_time_ms: Some(state.machine.now_ms()) }
     })
 }

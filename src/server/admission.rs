@@ -35,10 +35,12 @@ pub fn validate(request: v1::SubmitRequest) -> Result<Validated, Refusal> {
     use v1::submit_request::Operation as Message;
     let cluster_id = wire::cluster_id_from(&request.cluster_id)?;
     let operation = match request.operation {
-        None => return Err(Refusal::invalid("field is missing field=operation")),
+        // So it is with an operation of a later release as well.
+        None => return Err(wire::no_operation()),
         Some(Message::Write(write)) => Operation::Write(validate_write(wire::write_from(write)?)?),
         Some(Message::Load(load)) => Operation::Load(wire::load_from(load)?),
         Some(Message::List(list)) => Operation::List(wire::list_from(list)?),
+        Some(Message::LoadMany(many)) => Operation::LoadMany(wire::load_many_from(many)?),
     };
     if cluster_id.is_none() && operation.needs_cluster() {
         return Err(Refusal::invalid("field is missing where a client or a known version is named field=cluster_id"));

@@ -10,7 +10,7 @@ use super::auth::Caller;
 use super::shares::Share;
 use crate::limits::OPERATION_BYTES;
 use crate::raft::BytePermit;
-use crate::types::{ClusterId, Consistency, List, ListPage, Load, Loaded, Outcome, Refusal, Revision, Write};
+use crate::types::{ClusterId, Consistency, List, ListPage, Load, LoadMany, Loaded, Outcome, Refusal, Revision, Write};
 use crate::wire::v1;
 
 /// An operation's name in metrics.
@@ -25,6 +25,7 @@ pub enum Kind {
     Client,
     Load,
     List,
+    LoadMany,
 }
 
 impl Kind {
@@ -35,12 +36,12 @@ impl Kind {
 
     /// Whether it may change anything.
     pub fn is_write(self) -> bool {
-        !matches!(self, Self::Load | Self::List)
+        !matches!(self, Self::Load | Self::List | Self::LoadMany)
     }
 }
 
 /// Their words, in the order of [`Kind`].
-pub(super) const KINDS: [&str; 8] = ["save", "save_if_version", "append", "touch", "delete", "client", "load", "list"];
+pub(super) const KINDS: [&str; 9] = ["save", "save_if_version", "append", "touch", "delete", "client", "load", "list", "load_many"];
 
 /// A validated operation.
 #[derive(Clone, Debug)]
@@ -48,6 +49,7 @@ pub enum Operation {
     Write(Write),
     Load(Load),
     List(List),
+    LoadMany(LoadMany),
 }
 
 impl Operation {
@@ -62,6 +64,7 @@ impl Operation {
             Operation::Write(Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. }) => Kind::Client,
             Operation::Load(_) => Kind::Load,
             Operation::List(_) => Kind::List,
+            Operation::LoadMany(_) => Kind::LoadMany,
         }
     }
 
@@ -81,6 +84,7 @@ impl Operation {
             Operation::Write(_) => return false,
             Operation::Load(load) => load.consistency,
             Operation::List(list) => list.consistency,
+            Operation::LoadMany(many) => many.consistency(),
         };
         consistency == Consistency::Stale
     }
@@ -90,6 +94,7 @@ impl Operation {
         let content = match self {
             Operation::Write(write) => write.stored_bytes(),
             Operation::Load(_) | Operation::List(_) => 0,
+            Operation::LoadMany(many) => many.loads().iter().map(|load| load.id.as_str().len() as u64).sum(),
         };
         content.saturating_add(OPERATION_BYTES)
     }
@@ -100,6 +105,7 @@ impl Operation {
             Operation::Write(write) => !matches!(write, Write::OpenClient { .. }),
             Operation::Load(load) => load.have.is_some(),
             Operation::List(_) => false,
+            Operation::LoadMany(many) => many.loads().iter().any(|load| load.have.is_some()),
         }
     }
 }
@@ -128,6 +134,8 @@ pub enum Response {
     Outcome(Outcome),
     /// Content from this node's state. `age_ms` is set for a stale read; `permit` counts the content until it is sent.
     Loaded { revision: Revision, loaded: Loaded, age_ms: Option<u64>, permit: BytePermit },
+    /// Content of several sessions from one instant of this node's state, as of one.
+    LoadedMany { revision: Revision, loaded: Vec<Loaded>, age_ms: Option<u64>, permit: BytePermit },
     /// Sessions from this node's state; `permit` counts the page until it is sent.
     Listed { page: ListPage, permit: BytePermit },
     /// Frames from the leader, unchanged: several for a large load. `permit` counts them until they are sent.
@@ -139,7 +147,10 @@ impl Response {
     pub fn permit(&mut self) -> Option<&mut BytePermit> {
         match self {
             Response::Outcome(_) => None,
-            Response::Loaded { permit, .. } | Response::Listed { permit, .. } | Response::Relayed { permit, .. } => Some(permit),
+            Response::Loaded { permit, .. }
+            | Response::LoadedMany { permit, .. }
+            | Response::Listed { permit, .. }
+            | Response::Relayed { permit, .. } => Some(permit),
         }
     }
 }

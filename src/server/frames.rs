@@ -3,7 +3,7 @@
 use crate::raft::BytePermit;
 use crate::server::call::Response;
 use crate::types::Refusal;
-use crate::wire::{self, LoadFrames, v1};
+use crate::wire::{self, LoadFrames, ManyFrames, v1};
 
 /// The messages of one answer.
 pub struct Frames {
@@ -16,6 +16,7 @@ pub struct Frames {
 enum Source {
     One(Option<v1::submit_response::Answer>),
     Own(LoadFrames),
+    OwnMany(ManyFrames),
     Relayed(std::vec::IntoIter<v1::submit_response::Answer>),
 }
 
@@ -25,15 +26,28 @@ impl Source {
         match self {
             Source::One(_) => None,
             Source::Own(frames) => Some(frames.held_bytes()),
-            Source::Relayed(answers) => Some(answers.as_slice().iter().map(relayed_bytes).sum()),
+            Source::OwnMany(frames) => Some(frames.held_bytes()),
+            Source::Relayed(answers) => Some(answers.as_slice().iter().map(content_bytes).sum()),
         }
     }
 }
 
-fn relayed_bytes(answer: &v1::submit_response::Answer) -> u64 {
+/// Bytes of sessions' content in a message.
+pub fn content_bytes(answer: &v1::submit_response::Answer) -> u64 {
+    let of_frame = |frame: &v1::LoadFrame| frame.pieces.iter().map(|piece| piece.data.len() as u64).sum();
     match answer {
-        v1::submit_response::Answer::Load(frame) => frame.pieces.iter().map(|piece| piece.data.len() as u64).sum(),
+        v1::submit_response::Answer::Load(frame) => of_frame(frame),
+        v1::submit_response::Answer::LoadMany(many) => many.loads.iter().map(of_frame).sum(),
         _ => 0,
+    }
+}
+
+/// Whether the message is the last one of its answer.
+pub fn is_last(answer: &v1::submit_response::Answer) -> bool {
+    match answer {
+        v1::submit_response::Answer::Load(frame) => frame.last,
+        v1::submit_response::Answer::LoadMany(many) => many.last,
+        _ => true,
     }
 }
 
@@ -48,6 +62,9 @@ impl Frames {
             Ok(Response::Listed { page, permit }) => (Source::One(Some(Message::List(wire::list_page_to(&page)))), permit),
             Ok(Response::Loaded { revision, loaded, age_ms, permit }) => {
                 (Source::Own(LoadFrames::new(revision, loaded, age_ms)), permit)
+            }
+            Ok(Response::LoadedMany { revision, loaded, age_ms, permit }) => {
+                (Source::OwnMany(ManyFrames::new(revision, loaded, age_ms)), permit)
             }
             Ok(Response::Relayed { answers, permit }) => (Source::Relayed(answers.into_iter()), permit),
         };
@@ -77,12 +94,10 @@ impl Iterator for Frames {
         let answer = match &mut self.source {
             Source::One(answer) => answer.take(),
             Source::Own(frames) => frames.next().map(v1::submit_response::Answer::Load),
+            Source::OwnMany(frames) => frames.next().map(v1::submit_response::Answer::LoadMany),
             Source::Relayed(answers) => answers.next(),
         };
-        self.finished = match &answer {
-            Some(v1::submit_response::Answer::Load(frame)) => frame.last,
-            _ => true,
-        };
+        self.finished = answer.as_ref().is_none_or(is_last);
         if !self.finished
             && let Some(held) = self.source.held_bytes()
         {
@@ -139,7 +154,7 @@ mod tests {
         drop(frames);
         assert_eq!(budget.bytes(), 0);
 
-        let bytes = taken.iter().map(relayed_bytes).sum();
+        let bytes = taken.iter().map(content_bytes).sum();
         assert_eq!(bytes, 13 << 20);
         let count = taken.len();
         let mut relayed = Frames::new(Ok(Response::Relayed { answers: taken, permit: budget.charge(bytes) }));

@@ -14,7 +14,7 @@ use tonic::codegen::http::{Request, Response};
 
 use super::auth::{Caller, Guard, Need};
 use super::receiving::{Admits, From, Receiving, Takes};
-use crate::limits::{ASK_MESSAGE_BYTES_MAX, LARGE_OPERATION_BYTES, READ_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX};
+use crate::limits::{ASK_MESSAGE_BYTES_MAX, READ_MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX};
 use crate::net::Connection;
 use crate::types::Refusal;
 use crate::wire;
@@ -94,7 +94,7 @@ impl<S> Gate<S> {
                 self.guard.authorize(&caller, Need::Admin)?;
             }
             if takes.one
-                && takes.message_bytes > LARGE_OPERATION_BYTES
+                && takes.message_bytes > READ_MESSAGE_BYTES_MAX
                 && let Some(share) = self.guard.share(&caller)
             {
                 let in_flight = self.in_flight.clone();

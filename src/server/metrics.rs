@@ -380,6 +380,7 @@ pub fn result_name(result: &Result<Response, Refusal>) -> &'static str {
             Loaded::Full(_) => "full",
             Loaded::Suffix { .. } => "suffix",
         },
+        Ok(Response::LoadedMany { .. }) => "loaded",
         Ok(Response::Listed { .. }) => "page",
         Ok(Response::Relayed { .. }) => "relayed",
         Err(refusal) => refusal_name(&refusal.kind),

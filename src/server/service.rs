@@ -179,7 +179,8 @@ impl Sessions for SessionsService {
         let caller = self.caller(&request)?;
         let loaded = loaded(&request);
         let request = operation(request);
-        if !matches!(request.operation, Some(v1::submit_request::Operation::Load(_))) {
+        use v1::submit_request::Operation;
+        if !matches!(request.operation, Some(Operation::Load(_) | Operation::LoadMany(_))) {
             return Err(not_a("load"));
         }
         let (tag, frames) = self.ask(incoming(request, caller, loaded.as_ref())).await?;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::env::Locked as _;
 
-pub use caller::{Caller, Surprise, content, perform, stored};
+pub use caller::{Called, Caller, Surprise, content, perform, stored};
 pub use exact::exact;
 pub use export::{edn, porcupine};
 pub use jsonl::{Broken, read, write};

@@ -29,7 +29,7 @@ pub use member::{Member, MemberChange, Members};
 pub use number::{OutOfRange, bounded};
 pub use outcome::{Appended, Outcome, Saved, Swept, TooLarge, Verdict};
 pub use part::Part;
-pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, Loaded, LoadedContent, Order, SessionInfo};
+pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, LoadMany, Loaded, LoadedContent, Order, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};
 pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role};
 pub use watch::{Position, Selector, SessionChange, Watch, WatchFrame};

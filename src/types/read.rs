@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Base, Blob, Chunk, Counters, Expected, Part, Revision, SessionId, Version};
+use crate::limits::LOAD_MANY_IDS_MAX;
 
 /// Which guarantee a read has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,45 @@ impl Load {
     /// All of a session as it is now, for a reader who has nothing of it.
     pub fn whole(id: SessionId) -> Self {
         Self { id, have: None, part: Part::Whole, consistency: Consistency::Linearizable }
+    }
+}
+
+/// Loads of several sessions, all of one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadMany {
+    /// 1 to [`LOAD_MANY_IDS_MAX`], all with one consistency.
+    loads: Vec<Load>,
+}
+
+impl LoadMany {
+    /// Of each session what the reader has and the part asked for. Error: they are none, or too many.
+    pub fn new(
+        loads: impl IntoIterator<Item = (SessionId, Option<ContentVersion>, Part)>,
+        consistency: Consistency,
+    ) -> Result<Self, String> {
+        let load = |(id, have, part)| Load { id, have, part, consistency };
+        // No more are kept than it takes to see that they are too many.
+        let loads: Vec<Load> = loads.into_iter().take(LOAD_MANY_IDS_MAX + 1).map(load).collect();
+        match loads.len() {
+            1..=LOAD_MANY_IDS_MAX => Ok(Self { loads }),
+            0 => Err("no session is named field=loads value=0 min=1".into()),
+            _ => Err(format!("too many sessions to load together field=loads max={LOAD_MANY_IDS_MAX}")),
+        }
+    }
+
+    /// The loads, at least one.
+    pub fn loads(&self) -> &[Load] {
+        &self.loads
+    }
+
+    /// Of all of them.
+    pub fn consistency(&self) -> Consistency {
+        self.loads.first().map_or(Consistency::default(), |load| load.consistency)
+    }
+
+    /// Asks as a reader who has nothing.
+    pub fn forget(&mut self) {
+        self.loads.iter_mut().for_each(|load| load.have = None);
     }
 }
 
@@ -222,4 +262,7 @@ pub struct ListPage {
     /// Of a listing of [`Order::Recent`]: every session of the prefix that was written after this revision is on its pages, and none that
     /// was not.
     pub since: Option<Revision>,
+    /// Machine time of the view that the page is of, in milliseconds since the Unix epoch: what `updated_ms` of its sessions is measured by. It
+    /// stands still while nobody writes. `None`: the node's release does not say.
+    pub machine_time_ms: Option<u64>,
 }

@@ -1,10 +1,12 @@
 //! A load's answer in frames: [`LoadFrames`] splits it, [`LoadAssembler`] puts it together again, bounded.
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
 
 use super::convert::{blob_from_parts, codec_from, codec_to, info_from, info_to, item_count, missing, out_of_range, required};
 use super::v1;
-use crate::limits::{FRAME_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_STORED_BYTES_MAX};
+use crate::limits::{FRAME_BYTES_MAX, LOAD_MANY_BYTES_MAX, LOAD_MANY_IDS_MAX, SESSION_CHUNKS_MAX, SESSION_STORED_BYTES_MAX};
 use crate::types::{Blob, Chunk, Codec, Loaded, LoadedContent, Refusal, RefusalKind, Revision, Version};
 
 /// The bytes a piece takes besides its data; an upper bound of its encoding.
@@ -70,20 +72,24 @@ impl Iterator for LoadFrames {
     type Item = v1::LoadFrame;
 
     fn next(&mut self) -> Option<v1::LoadFrame> {
-        if self.done {
-            return None;
-        }
+        (!self.done).then(|| self.frame(&mut { FRAME_BYTES_MAX }))
+    }
+}
+
+impl LoadFrames {
+    /// The next frame, of at most so many bytes, which are taken off: at least [`START_BYTES`] and a piece.
+    fn frame(&mut self, room: &mut usize) -> v1::LoadFrame {
         let start = self.start.take();
-        let mut room = FRAME_BYTES_MAX - if start.is_some() { START_BYTES } else { 0 };
+        *room -= if start.is_some() { START_BYTES } else { 0 };
         let mut pieces = Vec::new();
-        while room > PIECE_OVERHEAD_BYTES
+        while *room > PIECE_OVERHEAD_BYTES
             && let Some((begin, mut data)) = self.blobs.pop()
         {
             if begin.is_some() {
                 self.begun_bytes = data.len() as u64;
             }
-            let now = data.split_to(data.len().min(room - PIECE_OVERHEAD_BYTES));
-            room -= PIECE_OVERHEAD_BYTES + now.len();
+            let now = data.split_to(data.len().min(*room - PIECE_OVERHEAD_BYTES));
+            *room -= PIECE_OVERHEAD_BYTES + now.len();
             pieces.push(v1::LoadPiece { begin, data: now });
             if data.is_empty() {
                 self.held_bytes -= self.begun_bytes;
@@ -92,7 +98,51 @@ impl Iterator for LoadFrames {
             }
         }
         self.done = self.blobs.is_empty();
-        Some(v1::LoadFrame { start, pieces, last: self.done })
+        v1::LoadFrame { start, pieces, last: self.done }
+    }
+}
+
+/// The frames of answers to loads of several sessions, each at most [`FRAME_BYTES_MAX`] encoded; at least one.
+pub struct ManyFrames {
+    /// Answers of which something is still to be sent.
+    loads: VecDeque<LoadFrames>,
+    done: bool,
+}
+
+impl ManyFrames {
+    /// Frames of what one instant held of each session; `age_ms` as of one load.
+    pub fn new(revision: Revision, loaded: Vec<Loaded>, age_ms: Option<u64>) -> Self {
+        let loads = loaded.into_iter().map(|loaded| LoadFrames::new(revision, loaded, age_ms)).collect();
+        Self { loads, done: false }
+    }
+
+    /// Bytes of content that are still in memory for the frames to come.
+    pub fn held_bytes(&self) -> u64 {
+        self.loads.iter().map(LoadFrames::held_bytes).sum()
+    }
+}
+
+impl Iterator for ManyFrames {
+    type Item = v1::LoadManyFrame;
+
+    fn next(&mut self) -> Option<v1::LoadManyFrame> {
+        if self.done {
+            return None;
+        }
+        let (mut room, mut loads) = (FRAME_BYTES_MAX, Vec::new());
+        while room > START_BYTES + 2 * PIECE_OVERHEAD_BYTES
+            && let Some(load) = self.loads.front_mut()
+        {
+            // What it takes to lie in this frame.
+            room -= PIECE_OVERHEAD_BYTES;
+            let frame = load.frame(&mut room);
+            if frame.last {
+                self.loads.pop_front();
+            }
+            loads.push(frame);
+        }
+        self.done = self.loads.is_empty();
+        Some(v1::LoadManyFrame { loads, last: self.done })
     }
 }
 
@@ -277,5 +327,64 @@ impl LoadAssembler {
 
     fn content(&mut self, info: crate::types::SessionInfo) -> LoadedContent {
         LoadedContent { info, chunks: std::mem::take(&mut self.chunks), head: self.head.take() }
+    }
+}
+
+/// Whole answers to loads of several sessions, all of one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssembledMany {
+    /// The last entry applied to what they saw.
+    pub revision: Revision,
+    /// The answers, in the order of the loads.
+    pub loaded: Vec<Loaded>,
+    /// As of one load.
+    pub age_ms: Option<u64>,
+}
+
+/// Puts the frames of such answers together, as [`LoadAssembler`] does those of one. It holds no more than those may have together, and one
+/// session.
+#[derive(Default)]
+pub struct ManyAssembler {
+    one: LoadAssembler,
+    whole: Vec<Assembled>,
+    /// Stored bytes of the whole ones.
+    bytes: u64,
+}
+
+impl ManyAssembler {
+    /// Takes the next frame; answers after the last one. Errors: as of [`LoadAssembler::push`]; `Invalid` also if the answers are too many or
+    /// too large together, or not of one instant.
+    pub fn push(&mut self, frame: v1::LoadManyFrame) -> Result<Option<AssembledMany>, Refusal> {
+        for load in frame.loads {
+            if self.whole.len() >= LOAD_MANY_IDS_MAX {
+                return Err(out_of_range("load_many.loads", self.whole.len() + 1, 1, LOAD_MANY_IDS_MAX));
+            }
+            let whole = self.one.push(load)?;
+            let bytes = self.bytes.saturating_add(self.one.bytes);
+            if bytes > LOAD_MANY_BYTES_MAX {
+                return Err(out_of_range("load_many.stored_bytes", bytes, 0, LOAD_MANY_BYTES_MAX));
+            }
+            if let Some(whole) = whole {
+                self.whole.push(whole);
+                self.bytes = bytes;
+                self.one = LoadAssembler::default();
+            }
+        }
+        match frame.last {
+            false => Ok(None),
+            true => self.finish().map(Some),
+        }
+    }
+
+    fn finish(&mut self) -> Result<AssembledMany, Refusal> {
+        if self.one.start.is_some() {
+            return Err(missing("load_many.loads.last"));
+        }
+        let whole = std::mem::take(&mut self.whole);
+        let Some(Assembled { revision, age_ms, .. }) = whole.first().cloned() else { return Err(missing("load_many.loads")) };
+        if whole.iter().any(|one| (one.revision, one.age_ms) != (revision, age_ms)) {
+            return Err(Refusal::invalid("sessions that were loaded together are not of one instant field=load.start.revision"));
+        }
+        Ok(AssembledMany { revision, loaded: whole.into_iter().map(|one| one.loaded).collect(), age_ms })
     }
 }

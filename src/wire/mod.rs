@@ -12,14 +12,16 @@ mod load;
 mod refusal;
 
 pub use convert::{
-    cluster_id_from, cluster_id_to, list_from, list_page_from, list_page_to, list_to, load_from, load_to, member_change_from,
-    member_change_to, members_from, members_to, node_status_from, node_status_to, outcome_from, outcome_to, verify_blobs,
-    watch_frame_from, watch_frame_to, watch_from, watch_to, write_from, write_to,
+    cluster_id_from, cluster_id_to, list_from, list_page_from, list_page_to, list_to, load_from, load_many_from, load_many_to,
+    load_to, member_change_from, member_change_to, members_from, members_to, node_status_from, node_status_to, outcome_from,
+    outcome_to, verify_blobs, watch_frame_from, watch_frame_to, watch_from, watch_to, write_from, write_to,
 };
-pub use load::{Assembled, LoadAssembler, LoadFrames};
+pub use load::{Assembled, AssembledMany, LoadAssembler, LoadFrames, ManyAssembler, ManyFrames};
+#[cfg(feature = "client")]
+pub(crate) use refusal::is_no_operation;
 #[cfg(feature = "client")]
 pub(crate) use refusal::leader_hint;
-pub use refusal::{is_ours, refusal_from, refusal_from_status, refusal_to, status_from_refusal, unread};
+pub use refusal::{is_ours, no_operation, refusal_from, refusal_from_status, refusal_to, status_from_refusal, unread};
 
 /// The client protocol, `quorate.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -47,6 +47,20 @@ pub fn refusal_to(refusal: &Refusal) -> v1::Refusal {
     }
 }
 
+/// The text, of every release, about a request that names no operation, or one that only a later release knows.
+const NO_OPERATION: &str = "field is missing field=operation";
+
+/// The refusal of a request that names no operation which this release knows.
+pub fn no_operation() -> Refusal {
+    Refusal::invalid(NO_OPERATION)
+}
+
+/// Whether a node refused the request since it knows no such operation. For a sender of one: the node is of an earlier release.
+#[cfg_attr(not(feature = "client"), allow(dead_code, reason = "clients ask it"))]
+pub(crate) fn is_no_operation(refusal: &Refusal) -> bool {
+    refusal.kind == RefusalKind::Invalid && refusal.message == NO_OPERATION
+}
+
 /// The refusal of a message. It never fails: a reason this build does not know is `Unavailable`, a hint that is none `NoLeader`.
 pub fn refusal_from(refusal: v1::Refusal) -> Refusal {
     let reason = v1::RefusalReason::try_from(refusal.reason).unwrap_or(v1::RefusalReason::Unspecified);

@@ -159,7 +159,16 @@ impl Caller {
 
     async fn perform(&self, key: usize, ask: Ask, bytes: usize) -> Answer {
         let (id, content) = (format!("k{key}"), |value| content(value, bytes));
-        match history::perform(&self.client, &id, ask, WriteOptions::default(), content, |bytes| value_of(bytes)).await {
+        match history::perform(
+            &self.client,
+            history::Called { id: &id, beside: None },
+            ask,
+            WriteOptions::default(),
+            content,
+            |bytes| value_of(bytes),
+        )
+        .await
+        {
             Ok(answer) => answer,
             Err(Surprise::Content(version)) => {
                 self.shared.surprise(format!("{id} holds bytes that nobody stored: version={version}"));

@@ -114,6 +114,7 @@ fn parts_are_printed(dev: &Dev) {
     assert_eq!(dev.ok(&["session", "get", "part/copy"], b""), b"{\"messages\":[0,1],\"a\":7}\n");
     assert_eq!(ended(&dev.run(&["session", "copy", "part/t", "part/copy"], b"")).0, 3);
     assert_eq!(ended(&dev.run(&["session", "copy", "nope", "part/new"], b"")).0, 5);
+    several_are_printed(dev);
     let part = dev.ok(&["session", "get", "part/t", "--last", "2", "-o", "json"], b"");
     let document: Value = serde_json::from_slice(&part).expect("JSON");
     assert_eq!((&document["first_item"], &document["items"], &document["found"]), (&3.into(), &5.into(), &true.into()));
@@ -123,6 +124,23 @@ fn parts_are_printed(dev: &Dev) {
         code == 1 && message.contains("it is a part of a session"),
         "a part is not stored in the place of the whole: {message}"
     );
+}
+
+/// Of one instant, in the order in which they were typed.
+fn several_are_printed(dev: &Dev) {
+    let args = ["session", "get", "part/v", "part/none", "part/t", "-o", "json"];
+    for (more, text) in [(&[][..], true), (&["--info"], false), (&["--stale"], true)] {
+        let output = dev.run(&[&args, more].concat(), b"");
+        let (code, message) = ended(&output);
+        assert!(code == 5 && message.contains("part/none"), "{code} {message}");
+        let lines: Vec<Value> =
+            String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let shown: Vec<_> = lines.iter().map(|line| (line["id"].as_str().expect("an id"), &line["found"])).collect();
+        assert_eq!(shown, [("part/v", &true.into()), ("part/none", &false.into()), ("part/t", &true.into())]);
+        assert!(lines.iter().all(|line| line["revision"].is_u64() && line["revision"] == lines[0]["revision"]), "{lines:?}");
+        assert_eq!(lines[0].get("value").is_some(), text, "{more:?}");
+    }
+    dev.ok(&["session", "get", "part/v", "part/t", "-o", "json"], b"");
 }
 
 /// Bytes that no compression makes less of.

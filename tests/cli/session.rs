@@ -66,7 +66,7 @@ fn a_timeout_of_nothing_or_beyond_the_limit_is_wrong_usage() {
 /// What others' habits type, and what is out of range: one look at the message says what to type instead.
 #[test]
 fn what_is_typed_wrong_is_answered_with_what_to_type() {
-    let cases: [(&[&str], &[&str]); 18] = [
+    let cases: [(&[&str], &[&str]); 19] = [
         (&["session", "put", "a", "b"], &["the content comes from stdin or --file", "nothing changed"]),
         (&["session", "cas", "a", "b", "--expect", "0"], &["the content comes from stdin or --file"]),
         (&["session", "put", ""], &["the id is empty", "--id="]),
@@ -79,6 +79,7 @@ fn what_is_typed_wrong_is_answered_with_what_to_type() {
         (&["session", "rm", "--prefix", ""], &["every session", "nothing was deleted"]),
         (&["session", "rm", "a", "b", "--expect", "1"], &["--expect"]),
         (&["session", "rm", "a", "--prefix", "b"], &["--prefix"]),
+        (&["session", "get", "a", "b"], &["pass `-o json`"]),
         (&["session", "get", "a", "--last", "0"], &["--last", "must be a number of messages from 1 to 100000"]),
         (&["session", "get", "a", "--from", "3", "--limit", "100001"], &["from 1 to 100000"]),
         (&["session", "get", "a", "--limit", "3"], &["--from"]),

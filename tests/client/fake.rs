@@ -367,7 +367,11 @@ impl Service {
         let operation = request.operation.clone().expect("an operation");
         let users = match &operation {
             Operation::Write(write) => wire::write_from(write.clone()).expect("a valid write").request().is_some(),
-            Operation::Load(_) | Operation::List(_) => true,
+            Operation::LoadMany(_) if self.cluster.lock().is_older => {
+                let refusal = Refusal::invalid("field is missing field=operation");
+                return (vec![answer(v1::submit_response::Answer::Refusal(wire::refusal_to(&refusal)))], Then::GoesOn);
+            }
+            Operation::Load(_) | Operation::List(_) | Operation::LoadMany(_) => true,
         };
         let fault = if users { self.arrive(&operation, unary) } else { None };
         let mut answers = Vec::new();
@@ -433,6 +437,10 @@ impl Service {
                 let load = wire::load_from(load.clone()).expect("a valid load");
                 state.loads.push((self.id, load));
             }
+            v1::submit_request::Operation::LoadMany(many) => {
+                let many = wire::load_many_from(many.clone()).expect("valid loads");
+                state.loads.extend(many.loads().iter().map(|load| (self.id, load.clone())));
+            }
             v1::submit_request::Operation::List(_) => {}
         }
         drop(state);
@@ -452,6 +460,11 @@ impl Service {
                 let part = load.part.filter(|_| !state.is_older);
                 let loaded = state.load(&wire::load_from(v1::LoadOperation { part, ..load }).expect("a valid load"));
                 wire::LoadFrames::new(state.revision(), loaded, None).map(v1::submit_response::Answer::Load).collect()
+            }
+            v1::submit_request::Operation::LoadMany(many) => {
+                let many = wire::load_many_from(many).expect("valid loads");
+                let loaded = many.loads().iter().map(|load| state.load(load)).collect();
+                wire::ManyFrames::new(state.revision(), loaded, None).map(v1::submit_response::Answer::LoadMany).collect()
             }
             v1::submit_request::Operation::List(list) => {
                 let page = state.list(&wire::list_from(list).expect("a valid listing"));

@@ -5,6 +5,7 @@ mod deltas;
 mod edits;
 mod exactly_once;
 pub mod fake;
+mod many;
 mod parts;
 mod routing;
 

@@ -12,6 +12,7 @@ mod full;
 mod garbage;
 mod greedy;
 mod histories;
+mod many;
 mod members;
 mod numbers;
 mod parts;

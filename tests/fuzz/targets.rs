@@ -181,6 +181,11 @@ pub fn client_message(data: &[u8]) {
     {
         assert_eq!(wire::load_from(wire::load_to(&load)).as_ref(), Ok(&load));
     }
+    if let Ok(many) = wire::from_bytes::<v1::LoadManyOperation>(data)
+        && let Ok(many) = wire::load_many_from(many)
+    {
+        assert_eq!(wire::load_many_from(wire::load_many_to(&many)).as_ref(), Ok(&many));
+    }
     if let Ok(list) = wire::from_bytes::<v1::ListOperation>(data) {
         let _ = wire::list_from(list);
     }
@@ -199,6 +204,13 @@ pub fn client_message(data: &[u8]) {
     let mut assembler = wire::LoadAssembler::default();
     for frame in split(data) {
         let Ok(frame) = wire::from_bytes::<v1::LoadFrame>(&frame) else { break };
+        if !matches!(assembler.push(frame), Ok(None)) {
+            break;
+        }
+    }
+    let mut assembler = wire::ManyAssembler::default();
+    for frame in split(data) {
+        let Ok(frame) = wire::from_bytes::<v1::LoadManyFrame>(&frame) else { break };
         if !matches!(assembler.push(frame), Ok(None)) {
             break;
         }

@@ -8,8 +8,8 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
 use protox::prost_reflect::DescriptorPool;
 use quorate::types::{
-    Blob, Change, ClientId, Expected, Expiry, List, Load, Nonce, OnConflict, Part, Request as Identity, Selector, Sequence,
-    SessionId, Watch, Write,
+    Blob, Change, ClientId, Consistency, Expected, Expiry, List, Load, LoadMany, Nonce, OnConflict, Part, Request as Identity,
+    Selector, Sequence, SessionId, Watch, Write,
 };
 use quorate::wire::v1::{self, RefusalReason, SubmitRequest, SubmitResponse, submit_request::Operation, submit_response::Answer};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -137,6 +137,20 @@ fn rows(cluster_id: &Bytes) -> Vec<Row> {
             for path in ["/quorate.v1.Sessions/Submit", "/quorate.v1.Sessions/Load"] {
                 rows.push(row(path, what, Need::ScopeFor("read", prefix), &load));
             }
+        }
+    }
+    // Each of several is judged, wherever it stands.
+    let both = ["a/", "b/"].map(|prefix| SessionId::new(&format!("{prefix}matrix")).expect("short"));
+    for (what, first, second, need) in [
+        ("of one prefix", 0, 0, Need::ScopeFor("read", "a/")),
+        ("the second is foreign", 0, 1, Need::ScopeFor("read", "b/")),
+        ("the first is foreign", 1, 0, Need::ScopeFor("read", "b/")),
+    ] {
+        let loads = [first, second].map(|at: usize| (both[at].clone(), None, Part::Info));
+        let many = LoadMany::new(loads, Consistency::Linearizable).expect("two");
+        let message = submit(Operation::LoadMany(quorate::wire::load_many_to(&many)));
+        for path in ["/quorate.v1.Sessions/Submit", "/quorate.v1.Sessions/Load"] {
+            rows.push(row(path, what, need, &message));
         }
     }
     for prefix in ["a/", "b/", ""] {

@@ -226,7 +226,9 @@ impl Caller {
             shared.history.len() - 1
         };
         let slowed_before = net::slowed_bytes();
-        let answered = tokio::time::timeout(patience, perform(client, &id_of(key), ask, expiry)).await;
+        let beside = (self.random.below(4) == 0).then(|| id_of(self.random.below(self.keys as u64) as usize));
+        let to = history::Called { id: &id_of(key), beside: beside.as_deref() };
+        let answered = tokio::time::timeout(patience, perform(client, to, ask, expiry)).await;
         let answer = answered.unwrap_or(Answer::Unknown);
         let returned = self.clock.now();
         {
@@ -257,8 +259,8 @@ impl Caller {
     }
 }
 
-async fn perform(client: &Client, id: &str, ask: Ask, expiry: Expiry) -> Answer {
-    match history::perform(client, id, ask, WriteOptions { expiry }, content, value).await {
+async fn perform(client: &Client, to: history::Called<'_>, ask: Ask, expiry: Expiry) -> Answer {
+    match history::perform(client, to, ask, WriteOptions { expiry }, content, value).await {
         // A node that finds damage ends, which is judged there; a client that reaches no other one in time has no answer.
         Err(Surprise::Error(error)) if ask.is_read() && error.kind() == ErrorKind::Corrupt => Answer::Refused,
         Ok(Answer::Unknown) if ask.is_read() => panic!("no read ends so"),

@@ -201,7 +201,7 @@ pub enum Session {
     /// Store a session only if its version is the expected one
     #[command(after_help = CONTENT_HELP)]
     Cas(Cas),
-    /// Print a session, as it is by the newest acknowledged write
+    /// Print sessions, as they are by the newest acknowledged write
     #[command(after_help = GET_HELP)]
     Get(Get),
     /// Delete sessions: one, several, or all of a prefix
@@ -236,10 +236,14 @@ says whether anything changed.";
 const GET_HELP: &str =
     "Exit code 5: there is no such session; `-o json` prints {\"found\":false,..}.
 
+Several sessions are read together, as they all were at one instant, which each line names by its revision. Together they may have 16 MiB as stored \
+and 8192 chunks; above that, and where a node is of a release that can't read several together, the command says so and prints nothing: get \
+them one by one, or use `session export`.
+
 --last, --from and --head read little of a large session: the messages that are printed, in whole chunks, and no others. Messages are numbered \
 from 0, the oldest; `-o json` says by first_item where the printed ones begin, and by items how many there are. A plain value is printed whole.
 
-Exit codes: 0 printed; 2 wrong usage; 4 unavailable; 5 there is no such session; 1 anything else.";
+Exit codes: 0 printed; 2 wrong usage; 4 unavailable; 5 there is no such session, or not all of several; 1 anything else.";
 
 const COPY_HELP: &str = "A copy is made only where there is no session TO; from then on the two have nothing to do with each other. One load and \
 one save: the content travels twice. Counters begin at 0 unless --with-counters is given.
@@ -339,9 +343,13 @@ pub struct Cas {
 /// `quorate session get`.
 #[derive(Debug, Args)]
 pub struct Get {
-    #[command(flatten)]
-    pub id: Id,
-    /// raw: the content alone, a plain value byte for byte; json: with its version and revisions
+    /// The sessions, 64 at most; `-` reads one id from stdin. Several need `-o json`
+    #[arg(value_parser = session::id, value_name = "ID", required_unless_present = "named")]
+    pub ids: Vec<String>,
+    /// The session, for an id that is empty or begins with `-`
+    #[arg(long = "id", value_name = "ID")]
+    pub named: Option<String>,
+    /// raw: the content alone, a plain value byte for byte; json: with its version and revisions, one line for each session
     #[arg(short, long, value_enum, default_value_t)]
     pub output: GetOutput,
     #[command(flatten)]

@@ -88,7 +88,7 @@ impl Driver {
     /// An answer to an attempt. One with a tag we do not know belongs to an operation that ended, and is dropped.
     fn answer(&mut self, response: v1::SubmitResponse) {
         let Some(key) = self.attempts.get(&response.tag).copied() else { return };
-        let Some(operation) = self.operations.remove(&key) else { return };
+        let Some(mut operation) = self.operations.remove(&key) else { return };
         let Some(attempt) = operation.attempt else { return self.keep(key, operation) };
         let is_refusal = matches!(response.answer, Some(v1::submit_response::Answer::Refusal(_)));
         let cluster = match self.check_cluster(&response, attempt) {
@@ -107,9 +107,10 @@ impl Driver {
                 Err(refusal) => self.refuse(key, operation, not_understood(refusal)),
             },
             Some(v1::submit_response::Answer::Load(frame)) => self.load_frame(key, operation, frame, cluster),
+            Some(v1::submit_response::Answer::LoadMany(frame)) => self.many_frame(key, operation, frame, cluster),
             Some(v1::submit_response::Answer::List(page)) => self.list_page(key, operation, page),
             Some(v1::submit_response::Answer::Refusal(refusal)) => {
-                let refusal = wire::refusal_from(refusal);
+                let refusal = self.of_older(&mut operation, wire::refusal_from(refusal));
                 let failure = EndpointFailure::new(self.router.address(attempt.via.target()), &refusal.message);
                 self.failures.note(EndpointFailure { answered: true, ..failure });
                 self.refuse(key, operation, refusal);
@@ -155,6 +156,41 @@ impl Driver {
             Err(refusal) if refusal.kind == RefusalKind::Corrupt => self.refuse(key, operation, refusal),
             Err(refusal) => self.refuse(key, operation, not_understood(refusal)),
         }
+    }
+
+    fn many_frame(&mut self, key: Key, mut operation: Operation, frame: v1::LoadManyFrame, cluster: Option<ClusterId>) {
+        let Body::LoadMany { many, assembler, .. } = &mut operation.body else {
+            return self.refuse(key, operation, not_understood(Refusal::invalid("frames of several loads answer another call")));
+        };
+        let asked = many.loads().len();
+        match assembler.push(frame) {
+            Ok(None) => self.keep(key, operation),
+            Ok(Some(assembled)) if assembled.loaded.len() != asked => {
+                let message = format!("not all loads are answered asked={asked} answered={}", assembled.loaded.len());
+                self.refuse(key, operation, not_understood(Refusal::invalid(message)));
+            }
+            Ok(Some(assembled)) => {
+                self.failures.clear();
+                if let Body::LoadMany { reply, .. } = self.end(key, operation).body {
+                    // The caller went away.
+                    let _ = reply.send(Ok((assembled, cluster)));
+                }
+            }
+            Err(refusal) if refusal.kind == RefusalKind::Corrupt => self.refuse(key, operation, refusal),
+            Err(refusal) => self.refuse(key, operation, not_understood(refusal)),
+        }
+    }
+
+    /// The refusal of an operation that the node's release, or its leader's, does not know: others may, until each was asked.
+    fn of_older(&self, operation: &mut Operation, refusal: Refusal) -> Refusal {
+        if !matches!(operation.body, Body::LoadMany { .. }) || !wire::is_no_operation(&refusal) {
+            return refusal;
+        }
+        operation.history.older += 1;
+        let is_last = operation.history.older >= self.router.count();
+        let kind = if is_last { RefusalKind::Unsupported } else { RefusalKind::Unavailable };
+        let text = "a node's release does not know loads of several sessions together: upgrade every node, or load them one by one";
+        Refusal::not_applied(kind, text)
     }
 
     fn list_page(&mut self, key: Key, operation: Operation, page: v1::ListPage) {
@@ -351,10 +387,10 @@ impl Driver {
 
     fn end_attempt(&mut self, operation: &mut Operation) -> Option<Attempt> {
         let attempt = operation.attempt.take()?;
-        if let Body::Load { assembler, .. } = &mut operation.body
-            && !mutant::is(Mutant::LostFramesKept)
-        {
-            **assembler = Default::default();
+        match &mut operation.body {
+            Body::Load { assembler, .. } if !mutant::is(Mutant::LostFramesKept) => **assembler = Default::default(),
+            Body::LoadMany { assembler, .. } => **assembler = Default::default(),
+            _ => {}
         }
         self.attempts.remove(&attempt.tag);
         if let Via::Stream(stream) = attempt.via
@@ -375,7 +411,7 @@ impl Driver {
     pub(super) fn fail(&mut self, key: Key, operation: Operation, error: Error) {
         let operation = self.end(key, operation);
         if matches!(error.kind(), ErrorKind::Indeterminate)
-            && let (Some(request), Some(id)) = (operation.request, operation.session())
+            && let (Some(request), Some(id)) = (operation.request, operation.written())
         {
             self.given_up.note(request, id.clone(), &self.window);
         }
@@ -421,9 +457,7 @@ impl Driver {
         if self.closing.take_if(|(closing, _)| *closing == key).is_some() {
             self.close_at = self.now + CLOSE_AGAIN;
         }
-        if operation.is_write()
-            && let Some(id) = operation.session()
-        {
+        if let Some(id) = operation.written() {
             if let Some(writes) = self.sessions.get_mut(id) {
                 writes.retain(|write| *write != key);
                 if writes.is_empty() {

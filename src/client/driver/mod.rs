@@ -278,10 +278,9 @@ impl Driver {
         self.used = true;
         self.users += 1;
         let key = self.enter(&operation);
-        let session = operation.session().cloned();
-        let gate = session.clone().filter(|id| self.is_gated(id, key));
-        if let Some(id) = session.filter(|_| operation.is_write()) {
-            self.sessions.entry(id).or_default().push(key);
+        let gate = self.gate_of(&operation, key);
+        if let Some(id) = operation.written() {
+            self.sessions.entry(id.clone()).or_default().push(key);
         }
         match gate {
             Some(id) => self.gate(id, key, operation),
@@ -295,6 +294,11 @@ impl Driver {
         self.next_key += 1;
         self.timers.start(key, operation);
         key
+    }
+
+    /// The first session of the operation that an abandoned write holds up.
+    fn gate_of(&self, operation: &Operation, key: Key) -> Option<SessionId> {
+        operation.sessions().find(|id| self.is_gated(id, key)).cloned()
     }
 
     /// Whether an older write of this session is open whose caller went away: what the caller does next must come after it.
@@ -314,7 +318,7 @@ impl Driver {
     /// A write has waited long for an abandoned one of its session, which nobody waits for: that is given up, so that it can't land after
     /// this one, where it is the oldest that is open. Until then it still could, and this one waits on.
     fn close_abandoned(&mut self, key: Key) {
-        let Some(id) = self.operations.get(&key).and_then(Operation::session).cloned() else { return };
+        let Some(id) = self.operations.get(&key).and_then(Operation::written).cloned() else { return };
         while let Some(oldest) = self.oldest_abandoned(&id, key) {
             tracing::debug!("an abandoned write is given up for the next one of its session");
             self.fail_key(oldest, Error::indeterminate(None));
@@ -335,11 +339,9 @@ impl Driver {
     fn open_gates(&mut self, id: &SessionId) {
         for key in self.gates.remove(id).unwrap_or_default() {
             // One whose patience ended has gone on by itself.
-            if !self.operations.get(&key).is_some_and(|operation| operation.gated) {
-                continue;
-            }
-            if self.is_gated(id, key) {
-                self.gates.entry(id.clone()).or_default().push(key);
+            let Some(operation) = self.operations.get(&key).filter(|operation| operation.gated) else { continue };
+            if let Some(gate) = self.gate_of(operation, key) {
+                self.gates.entry(gate).or_default().push(key);
             } else if let Some(operation) = self.operations.remove(&key) {
                 self.proceed(key, operation);
             }

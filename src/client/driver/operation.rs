@@ -11,9 +11,9 @@ use super::window::RequestWindow;
 use crate::client::{Error, ErrorKind};
 use crate::mutant::{self, Mutant};
 use crate::types::{
-    Change, ClusterId, List, ListPage, Load, Nonce, Outcome, Refusal, RefusalKind, Request, SessionId, Verdict, Write,
+    Change, ClusterId, List, ListPage, Load, LoadMany, Nonce, Outcome, Refusal, RefusalKind, Request, SessionId, Verdict, Write,
 };
-use crate::wire::{self, Assembled, LoadAssembler, v1};
+use crate::wire::{self, Assembled, AssembledMany, LoadAssembler, ManyAssembler, v1};
 
 /// Names an operation within a driver; a later one is greater.
 pub(crate) type Key = u64;
@@ -65,6 +65,14 @@ pub(crate) enum Body {
         assembler: Box<LoadAssembler>,
         /// With the cluster that answered.
         reply: Reply<(Assembled, Option<ClusterId>)>,
+    },
+    LoadMany {
+        many: LoadMany,
+        /// As of a load; one for all that is known.
+        cluster: Option<ClusterId>,
+        assembler: Box<ManyAssembler>,
+        /// With the cluster that answered.
+        reply: Reply<(AssembledMany, Option<ClusterId>)>,
     },
     List {
         list: List,
@@ -166,16 +174,25 @@ impl Operation {
 
     /// A call of the user, not our own.
     pub fn is_users(&self) -> bool {
-        matches!(self.body, Body::Write { .. } | Body::Load { .. } | Body::List { .. })
+        matches!(self.body, Body::Write { .. } | Body::Load { .. } | Body::LoadMany { .. } | Body::List { .. })
     }
 
-    /// The session a user's write or load is about.
-    pub fn session(&self) -> Option<&SessionId> {
+    /// The session a user's write is about.
+    pub fn written(&self) -> Option<&SessionId> {
         match &self.body {
             Body::Write { write, .. } => write.session(),
-            Body::Load { load, .. } => Some(&load.id),
             _ => None,
         }
+    }
+
+    /// The sessions a user's write or loads are about.
+    pub fn sessions(&self) -> impl Iterator<Item = &SessionId> {
+        let loads = match &self.body {
+            Body::Load { load, .. } => std::slice::from_ref(load),
+            Body::LoadMany { many, .. } => many.loads(),
+            _ => &[],
+        };
+        self.written().into_iter().chain(loads.iter().map(|load| &load.id))
     }
 
     /// A write whose caller went away: the next caller cannot know how it ended.
@@ -219,6 +236,11 @@ impl Operation {
                 (load.have, *cluster) = (None, None);
                 true
             }
+            Body::LoadMany { many, cluster, .. } if cluster.is_some() && *cluster != here => {
+                many.forget();
+                *cluster = None;
+                true
+            }
             Body::Write { plan: Some(plan), .. } => plan.cluster().is_none_or(|cluster| Some(cluster) == here),
             _ => true,
         }
@@ -230,6 +252,7 @@ impl Operation {
         let own = match (&self.body, window.client()) {
             (Body::Write { write, .. }, _) => return Some(v1::submit_request::Operation::Write(wire::write_to(write))),
             (Body::Load { load, .. }, _) => return Some(v1::submit_request::Operation::Load(wire::load_to(load))),
+            (Body::LoadMany { many, .. }, _) => return Some(v1::submit_request::Operation::LoadMany(wire::load_many_to(many))),
             (Body::List { list, .. }, _) => return Some(v1::submit_request::Operation::List(wire::list_to(list))),
             (Body::Open { nonce }, _) => Write::OpenClient { nonce: *nonce },
             (Body::KeepAlive, Some(client)) => {
@@ -298,6 +321,7 @@ impl Operation {
                 drop(reply.send(Err(error)));
             }
             Body::Load { reply, .. } => drop(reply.send(Err(error))),
+            Body::LoadMany { reply, .. } => drop(reply.send(Err(error))),
             Body::List { reply, .. } => drop(reply.send(Err(error))),
             Body::Open { .. } | Body::KeepAlive | Body::Settle { .. } | Body::CloseClient => {}
             Body::Close { reply } => drop(reply.send(())),

@@ -22,6 +22,8 @@ pub struct History {
     pub hints: u32,
     /// Answers that there were only damaged bytes.
     pub corrupt: usize,
+    /// Answers by nodes whose release does not know the operation.
+    pub older: usize,
 }
 
 /// The facts of the decision.

@@ -30,7 +30,7 @@ use super::call::Operation;
 use super::shares::Share;
 use crate::env::Clock;
 use crate::mutant::{self, Mutant};
-use crate::types::{List, Refusal, RefusalKind, SessionId, Write};
+use crate::types::{List, Load, Refusal, RefusalKind, SessionId, Write};
 use crate::wire;
 
 /// Longest token that is looked at, in bytes.
@@ -54,13 +54,16 @@ pub enum Need<'a> {
 }
 
 impl<'a> Need<'a> {
-    /// The right that an operation on sessions needs.
-    pub fn of(operation: &'a Operation) -> Self {
-        match operation {
-            Operation::Write(write) => Self::of_write(write),
-            Operation::Load(load) => Need::Read(&load.id),
-            Operation::List(List { prefix, .. }) => Need::List(prefix),
-        }
+    /// The rights that an operation on sessions needs, all of them; at least one.
+    pub fn of(operation: &'a Operation) -> impl Iterator<Item = Self> {
+        let (one, loads): (Option<Self>, &[Load]) = match operation {
+            Operation::Write(write) => (Some(Self::of_write(write)), &[]),
+            Operation::Load(load) => (Some(Need::Read(&load.id)), &[]),
+            Operation::List(List { prefix, .. }) => (Some(Need::List(prefix)), &[]),
+            // It names one at least.
+            Operation::LoadMany(many) => (None, many.loads()),
+        };
+        one.into_iter().chain(loads.iter().map(|load| Need::Read(&load.id)))
     }
 
     fn of_write(write: &'a Write) -> Self {
@@ -280,10 +283,13 @@ impl Guard {
         self.in_force().map_or(Ok(()), |in_force| self.judge(&in_force.tokens, caller, need))
     }
 
-    /// The share of the caller's token, if the call is allowed; `None`: no tokens file. Errors: `Unauthenticated` or `Denied`.
-    pub fn admit(&self, caller: &Caller, need: Need<'_>) -> Result<Option<Arc<Share>>, Refusal> {
+    /// The share of the caller's token, if the call is allowed all that it needs; `None`: no tokens file. Errors: `Unauthenticated` or
+    /// `Denied`.
+    pub fn admit<'n>(&self, caller: &Caller, needs: impl Iterator<Item = Need<'n>>) -> Result<Option<Arc<Share>>, Refusal> {
         let Some(in_force) = self.in_force() else { return Ok(None) };
-        self.judge(&in_force.tokens, caller, need)?;
+        for need in needs {
+            self.judge(&in_force.tokens, caller, need)?;
+        }
         Ok(in_force.shares.get(caller.principal()).cloned())
     }
 

@@ -7,7 +7,7 @@ use super::calls::Calls;
 use super::fair::Ready;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX};
 use crate::mutant::{self, Mutant};
-use crate::raft::{self, ReplyList, ReplyLoad};
+use crate::raft::{self, ReplyList, ReplyLoad, ReplyMany};
 use crate::server::call::Response;
 use crate::server::shares::Hold;
 use crate::types::{Refusal, RefusalKind};
@@ -59,6 +59,12 @@ impl Reply {
     pub fn of_load(mut self) -> ReplyLoad {
         Box::new(move |result| {
             self.end(result.map(|(revision, loaded, age_ms, permit)| Response::Loaded { revision, loaded, age_ms, permit }));
+        })
+    }
+
+    pub fn of_many(mut self) -> ReplyMany {
+        Box::new(move |result| {
+            self.end(result.map(|(revision, loaded, age_ms, permit)| Response::LoadedMany { revision, loaded, age_ms, permit }));
         })
     }
 

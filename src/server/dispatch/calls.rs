@@ -130,7 +130,8 @@ impl Calls {
     ) -> Result<(), Refusal> {
         let budget = self.node().loaded();
         let expected_bytes = || match operation {
-            Operation::Load(load) => self.node().expected_bytes(load),
+            Operation::Load(load) => self.node().expected_bytes(std::slice::from_ref(load)),
+            Operation::LoadMany(many) => self.node().expected_bytes(many.loads()),
             _ => 0,
         };
         whose(share, connection).admit(budget, expected_bytes)?;

@@ -19,6 +19,7 @@ use crate::limits::{
 use crate::mutant::{self, Mutant};
 use crate::raft::{BytePermit, Peer, no_room};
 use crate::server::call::{Call, Dispatched, Operation, Response};
+use crate::server::frames;
 use crate::server::in_flight::LinkId;
 use crate::types::{NodeId, Refusal, RefusalKind};
 use crate::wire::peer::v1::{ForwardRequest, peer_client::PeerClient};
@@ -150,6 +151,7 @@ fn request(call: &Call, now: Duration) -> v1::SubmitRequest {
         Operation::Write(write) => Message::Write(wire::write_to(write)),
         Operation::Load(load) => Message::Load(wire::load_to(load)),
         Operation::List(list) => Message::List(wire::list_to(list)),
+        Operation::LoadMany(many) => Message::LoadMany(wire::load_many_to(many)),
     };
     let left = call.deadline.saturating_sub(now).as_millis();
     v1::SubmitRequest {
@@ -210,17 +212,17 @@ impl LinkTask {
         let Some(answer) = response.answer else { return };
         let result = match answer {
             Message::Refusal(refusal) => Err(wire::refusal_from(refusal)),
-            Message::Load(frame) => {
-                let last = frame.last;
-                open.frame_bytes += frame.pieces.iter().map(|piece| piece.data.len() as u64).sum::<u64>();
-                open.frames.push(Message::Load(frame));
+            Message::Load(_) | Message::LoadMany(_) => {
+                let last = frames::is_last(&answer);
+                open.frame_bytes += frames::content_bytes(&answer);
+                open.frames.push(answer);
                 let too_large = open.frame_bytes > SESSION_STORED_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX;
                 if !last && !too_large {
                     return;
                 }
                 let budget = self.calls.node().loaded();
                 match too_large {
-                    true => Err(Refusal::not_applied(RefusalKind::Corrupt, "the leader's answer is larger than any session")),
+                    true => Err(Refusal::not_applied(RefusalKind::Corrupt, "the leader's answer is larger than any may be")),
                     false if !budget.has_room_for(open.frame_bytes) => Err(no_room()),
                     false => {
                         let permit = budget.charge(open.frame_bytes);

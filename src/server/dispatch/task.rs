@@ -362,6 +362,7 @@ impl Task {
                 match operation {
                     Operation::Load(load) => reads.push(Read::Load(load, reply.of_load())),
                     Operation::List(list) => reads.push(Read::List(list, reply.of_list())),
+                    Operation::LoadMany(many) => reads.push(Read::LoadMany(many, reply.of_many())),
                     Operation::Write(_) => {}
                 }
             }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Answer, Ask, Op, Recorder, value};
-use crate::client::{Client, Content, Error, ErrorKind, LoadOptions, WriteOptions};
+use crate::client::{Client, Content, Error, ErrorKind, LoadOptions, Read, WriteOptions};
 use crate::testing::inline::SeededRandom;
 use crate::types::{Consistency, Expected, Version};
 
@@ -42,7 +42,10 @@ impl Caller {
     /// Panics if the client answers what no such call can lead to: a refusal of its arguments, damage.
     pub async fn call(&mut self, key: usize, ask: Ask) -> Answer {
         let at = self.recorder.invoke(Op::invoke(self.process, key, ask, self.began.elapsed()));
-        let answer = perform(&self.client, &format!("k{key}"), ask, WriteOptions::default(), content, stored).await;
+        let beside = self.random.below(4) == 0;
+        let beside = beside.then(|| format!("k{}", self.random.below(self.seen.len() as u64)));
+        let to = Called { id: &format!("k{key}"), beside: beside.as_deref() };
+        let answer = perform(&self.client, to, ask, WriteOptions::default(), content, stored).await;
         let answer = answer.unwrap_or_else(|surprise| panic!("no call here leads to it: {surprise:?}"));
         self.recorder.complete(at, answer, self.began.elapsed());
         match answer {
@@ -81,19 +84,30 @@ pub enum Surprise {
     Content(Version),
 }
 
+/// The session of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Called<'i> {
+    /// Its id.
+    pub id: &'i str,
+    /// A linearizable load loads it together with this one, whose answer nobody looks at: it is the first in the view of both.
+    pub beside: Option<&'i str>,
+}
+
 /// Makes one call through `client`, of values that `content` turns into bytes and `stored` knows again. Dropping the future leaves the
 /// outcome unknown. Errors: what no such call leads to.
 pub async fn perform(
     client: &Client,
-    id: &str,
+    Called { id, beside }: Called<'_>,
     ask: Ask,
     options: WriteOptions,
     content: impl Fn(u64) -> Content,
     stored: impl Fn(&Bytes) -> Option<u64>,
 ) -> Result<Answer, Surprise> {
     let written = match ask {
-        Ask::Load => return loaded(client, id, Consistency::Linearizable, stored).await,
-        Ask::LoadStale => return loaded(client, id, Consistency::Stale, stored).await,
+        Ask::Load => return found(load(client, id, beside).await, stored),
+        Ask::LoadStale => {
+            return found(client.load_with(id, LoadOptions { consistency: Consistency::Stale }).await, stored);
+        }
         Ask::Save { value } => client.save(id, content(value), options).await.map(Some),
         Ask::SaveIf { expected, value } => {
             let at = Expected::At { version: Version(expected), create_revision: None };
@@ -119,13 +133,20 @@ fn failed(error: Error) -> Result<Answer, Surprise> {
     }
 }
 
-async fn loaded(
-    client: &Client,
-    id: &str,
-    consistency: Consistency,
-    stored: impl Fn(&Bytes) -> Option<u64>,
-) -> Result<Answer, Surprise> {
-    let read = match client.load_with(id, LoadOptions { consistency }).await {
+async fn load(client: &Client, id: &str, beside: Option<&str>) -> Result<Read, Error> {
+    if let Some(beside) = beside {
+        match client.load_many_with(&[beside, id], LoadOptions::default()).await.map(|mut reads| reads.pop()) {
+            Ok(read) => return Ok(read.unwrap_or_default()),
+            // They are too large together.
+            Err(error) if error.kind() == ErrorKind::Invalid => {}
+            Err(error) => return Err(error),
+        }
+    }
+    client.load_with(id, LoadOptions::default()).await
+}
+
+fn found(read: Result<Read, Error>, stored: impl Fn(&Bytes) -> Option<u64>) -> Result<Answer, Surprise> {
+    let read = match read {
         Ok(read) => read,
         // It has nothing to conflict with.
         Err(error) if matches!(error.kind(), ErrorKind::Conflict { .. }) => return Err(Surprise::Error(error)),

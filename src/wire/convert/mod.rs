@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 pub use members::{member_change_from, member_change_to, members_from, members_to};
 pub use outcome::{outcome_from, outcome_to};
-pub use read::{list_from, list_page_from, list_page_to, list_to, load_from, load_to};
+pub use read::{list_from, list_page_from, list_page_to, list_to, load_from, load_many_from, load_many_to, load_to};
 pub use status::{node_status_from, node_status_to};
 pub use watch::{watch_frame_from, watch_frame_to, watch_from, watch_to};
 pub use write::{verify_blobs, write_from, write_to};

@@ -2,9 +2,9 @@
 
 use super::super::v1;
 use super::{counters, in_range, out_of_range, required, session_id, unknown_value};
-use crate::limits::{LIST_PAGE_MAX, SESSION_ID_BYTES_MAX};
+use crate::limits::{LIST_PAGE_MAX, LOAD_MANY_IDS_MAX, SESSION_ID_BYTES_MAX};
 use crate::types::{
-    Consistency, ContentVersion, List, ListPage, Listed, Load, Order, Part, Refusal, Revision, SessionInfo, Version,
+    Consistency, ContentVersion, List, ListPage, Listed, Load, LoadMany, Order, Part, Refusal, Revision, SessionInfo, Version,
 };
 
 /// Unspecified is `Linearizable`, the stronger one.
@@ -27,15 +27,44 @@ fn consistency_to(consistency: Consistency) -> i32 {
 pub fn load_from(load: v1::LoadOperation) -> Result<Load, Refusal> {
     Ok(Load {
         id: session_id("load.id", &load.id)?,
-        have: load.have.map(|have| ContentVersion {
-            create_revision: Revision(have.create_revision),
-            version: Version(have.version),
-            items: have.items,
-            next_chunk: have.next_chunk,
-        }),
+        have: load.have.map(have_from),
         part: part_from(load.part)?,
         consistency: consistency_from(load.consistency)?,
     })
+}
+
+/// Validated loads of several sessions. Errors: `Invalid`, naming the field.
+pub fn load_many_from(many: v1::LoadManyOperation) -> Result<LoadMany, Refusal> {
+    let consistency = consistency_from(many.consistency)?;
+    let one = |one: v1::load_many_operation::One| {
+        Ok((session_id("load_many.id", &one.id)?, one.have.map(have_from), part_from(one.part)?))
+    };
+    // Looked at in full only as far as they may be there.
+    let loads = many.loads.into_iter().take(LOAD_MANY_IDS_MAX + 1).map(one).collect::<Result<Vec<_>, Refusal>>()?;
+    LoadMany::new(loads, consistency).map_err(Refusal::invalid)
+}
+
+/// The message of loads of several sessions.
+pub fn load_many_to(many: &LoadMany) -> v1::LoadManyOperation {
+    let one = |load: &Load| v1::load_many_operation::One {
+        id: load.id.as_str().to_owned(),
+        have: load.have.map(have_to),
+        part: part_to(load.part),
+    };
+    v1::LoadManyOperation { loads: many.loads().iter().map(one).collect(), consistency: consistency_to(many.consistency()) }
+}
+
+fn have_from(have: v1::Have) -> ContentVersion {
+    ContentVersion {
+        create_revision: Revision(have.create_revision),
+        version: Version(have.version),
+        items: have.items,
+        next_chunk: have.next_chunk,
+    }
+}
+
+fn have_to(have: ContentVersion) -> v1::Have {
+    v1::Have { create_revision: have.create_revision.0, version: have.version.0, items: have.items, next_chunk: have.next_chunk }
 }
 
 /// A part that says nothing is the whole: so says a later release that names one we do not know, and cuts what it gets.
@@ -67,12 +96,7 @@ fn part_to(part: Part) -> Option<v1::Part> {
 pub fn load_to(load: &Load) -> v1::LoadOperation {
     v1::LoadOperation {
         id: load.id.as_str().to_owned(),
-        have: load.have.map(|have| v1::Have {
-            create_revision: have.create_revision.0,
-            version: have.version.0,
-            items: have.items,
-            next_chunk: have.next_chunk,
-        }),
+        have: load.have.map(have_to),
         consistency: consistency_to(load.consistency),
         part: part_to(load.part),
     }
@@ -171,6 +195,7 @@ pub fn list_page_from(page: v1::ListPage) -> Result<ListPage, Refusal> {
         more: page.more,
         age_ms: page.age_ms,
         since: page.since.map(Revision),
+        machine_time_ms: page.machine_time_ms,
     })
 }
 
@@ -184,5 +209,6 @@ pub fn list_page_to(page: &ListPage) -> v1::ListPage {
         more: page.more,
         age_ms: page.age_ms,
         since: page.since.map(|since| since.0),
+        machine_time_ms: page.machine_time_ms,
     }
 }

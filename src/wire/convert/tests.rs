@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::{Assembled, LoadAssembler, LoadFrames, v1};
+use super::super::{Assembled, AssembledMany, LoadAssembler, LoadFrames, ManyAssembler, ManyFrames, v1};
 use super::*;
 use crate::limits::{
     FRAME_BYTES_MAX, LIST_PAGE_MAX, SESSION_CHUNKS_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX, SESSION_TTL_MAX,
@@ -253,6 +253,16 @@ proptest! {
     }
 
     #[test]
+    fn every_load_of_several_survives_its_frames(revision: u64, loaded in proptest::collection::vec(loaded(), 1..9), age_ms: Option<u64>) {
+        let (mut assembler, mut answer) = (ManyAssembler::default(), None);
+        for frame in ManyFrames::new(Revision(revision), loaded.clone(), age_ms) {
+            prop_assert!(answer.is_none());
+            answer = assembler.push(frame).expect("our own");
+        }
+        prop_assert_eq!(answer, Some(AssembledMany { revision: Revision(revision), loaded, age_ms }));
+    }
+
+    #[test]
     fn every_read_survives_the_wire(id in id(), have: Option<[u64; 4]>, part in part(), stale: bool, limit in 1..=LIST_PAGE_MAX, info in info()) {
         let consistency = if stale { Consistency::Stale } else { Consistency::Linearizable };
         let have = have.map(|[create, version, items, next_chunk]| ContentVersion {
@@ -260,10 +270,12 @@ proptest! {
         });
         let load = Load { id: id.clone(), have, part, consistency };
         prop_assert_eq!(load_from(load_to(&load)), Ok(load));
+        let many = LoadMany::new([(id.clone(), have, part), (id.clone(), None, Part::Whole)], consistency).expect("two");
+        prop_assert_eq!(load_many_from(load_many_to(&many)), Ok(many));
         let order = if limit % 2 == 0 { Order::Ids } else { Order::Recent { after: have.map(|have| have.create_revision) } };
         let list = List { prefix: id.as_str().to_owned(), after: Some(id.clone()), limit, consistency, order };
         prop_assert_eq!(list_from(list_to(&list)), Ok(list));
-        let page = ListPage { revision: Revision(7), sessions: vec![Listed { id, info }], more: stale, age_ms: stale.then_some(9), since: stale.then_some(Revision(3)) };
+        let page = ListPage { revision: Revision(7), sessions: vec![Listed { id, info }], more: stale, age_ms: stale.then_some(9), since: stale.then_some(Revision(3)), machine_time_ms: stale.then_some(5) };
         prop_assert_eq!(list_page_from(list_page_to(&page)), Ok(page));
     }
 
@@ -454,4 +466,85 @@ fn a_load_that_declares_too_much_is_refused_before_it_is_held() {
     let start = Some(v1::LoadStart { revision: 1, loaded: Some(v1::load_start::Loaded::NotModified(v1::Empty {})), age_ms: None });
     let refusal = LoadAssembler::default().push(v1::LoadFrame { start, pieces: vec![piece], last: false }).expect_err("too much");
     assert!(refusal.message.contains("field=load.stored_bytes"), "{refusal}");
+}
+
+/// Of as many sessions as there may be, with as much content as there may be: each frame is one, and together they hold it once.
+#[test]
+fn several_sessions_share_frames_and_none_is_larger_than_one_may_be() {
+    use prost::Message;
+    let content = |bytes: usize| {
+        let info = SessionInfo {
+            version: Version(1),
+            items: 2,
+            counters: Counters::new(vec![u64::MAX; COUNTERS_MAX]).expect("few"),
+            ..SessionInfo::default()
+        };
+        let chunk = || Chunk { item_count: 1, blob: Blob::plain(vec![7; bytes / 2].into()) };
+        Loaded::Full(LoadedContent { info, chunks: vec![chunk(), chunk()], head: Some(Blob::plain(Bytes::from_static(b"head"))) })
+    };
+    for (sessions, bytes, frames) in [(64, 100, 1..=1), (64, 200_000, 12..=14), (1, 15 << 20, 15..=16), (2, 0, 1..=1)] {
+        let loaded: Vec<_> = (0..sessions).map(|_| content(bytes)).collect();
+        let sent: Vec<_> = ManyFrames::new(Revision(9), loaded.clone(), Some(3)).collect();
+        assert!(frames.contains(&sent.len()), "{sessions} of {bytes} in {}", sent.len());
+        assert!(sent.iter().all(|frame| frame.encoded_len() <= FRAME_BYTES_MAX), "{sessions} of {bytes}");
+        assert!(sent.iter().rev().skip(1).all(|frame| !frame.last && frame.encoded_len() > FRAME_BYTES_MAX / 2));
+        let mut assembler = ManyAssembler::default();
+        let answers: Vec<_> = sent.into_iter().filter_map(|frame| assembler.push(frame).expect("our own")).collect();
+        assert_eq!(answers, [AssembledMany { revision: Revision(9), loaded, age_ms: Some(3) }]);
+    }
+}
+
+#[test]
+fn answers_of_several_that_are_not_one_are_refused_by_name() {
+    let frame = |revision, count: usize, last| {
+        let loads = (0..count).map(|_| LoadFrames::new(Revision(revision), Loaded::NotModified, None).next().expect("one"));
+        v1::LoadManyFrame { loads: loads.collect(), last }
+    };
+    let refused = |frames: Vec<v1::LoadManyFrame>| {
+        let mut assembler = ManyAssembler::default();
+        frames.into_iter().find_map(|frame| assembler.push(frame).err()).expect("hostile").message
+    };
+    assert!(refused(vec![frame(1, 65, true)]).contains("load_many.loads value=65 min=1 max=64"));
+    assert!(refused(vec![frame(1, 1, false), frame(2, 1, true)]).contains("not of one instant"));
+    assert!(refused(vec![frame(1, 0, true)]).contains("field=load_many.loads"));
+    let mut open = frame(1, 1, true);
+    open.loads[0].last = false;
+    assert!(refused(vec![open]).contains("field=load_many.loads.last"));
+    let large = |data: usize| {
+        let head = Some(Blob::plain(vec![1; data].into()));
+        let info = SessionInfo { version: Version(1), ..SessionInfo::default() };
+        LoadFrames::new(Revision(1), Loaded::Full(LoadedContent { info, chunks: Vec::new(), head }), None)
+    };
+    let loads: Vec<_> = large(9 << 20).chain(large(9 << 20)).collect();
+    let sum = refused(vec![v1::LoadManyFrame { loads, last: true }]);
+    assert!(sum.contains("load_many.stored_bytes value=18874368 min=0 max=16777216"), "{sum}");
+}
+
+#[test]
+fn no_session_or_too_many_of_them_are_refused_by_name() {
+    let id = SessionId::new("a").expect("short");
+    let many = |count| LoadMany::new(vec![(id.clone(), None, Part::Whole); count], Consistency::Stale);
+    assert!(many(0).expect_err("none").contains("min=1"));
+    assert!(many(65).expect_err("too many").contains("max=64"));
+    let one = || v1::load_many_operation::One { id: "a".into(), have: None, part: None };
+    for count in [0, 65, 1000] {
+        let message = v1::LoadManyOperation { loads: (0..count).map(|_| one()).collect(), consistency: 0 };
+        assert_eq!(load_many_from(message).expect_err("hostile").kind, RefusalKind::Invalid, "{count}");
+    }
+    assert_eq!(many(64).expect("as many as may be").consistency(), Consistency::Stale);
+}
+
+/// What a reader of 64 sessions with the longest ids sends is no larger than a read may be.
+#[test]
+fn the_longest_ids_fit_into_a_request() {
+    use prost::Message;
+    let id = SessionId::new(&"x".repeat(SESSION_ID_BYTES_MAX)).expect("within the bound");
+    let have =
+        ContentVersion { create_revision: Revision(u64::MAX), version: Version(u64::MAX), items: u64::MAX, next_chunk: u64::MAX };
+    let load = (id, Some(have), Part::From { item: u64::MAX, limit: crate::limits::SESSION_ITEMS_MAX });
+    let many = LoadMany::new(vec![load; crate::limits::LOAD_MANY_IDS_MAX], Consistency::Stale).expect("as many as may be");
+    let operation = Some(v1::submit_request::Operation::LoadMany(load_many_to(&many)));
+    let request = v1::SubmitRequest { tag: u64::MAX, timeout_ms: u32::MAX, cluster_id: vec![1; 16].into(), operation };
+    let bytes = request.encoded_len() as u64;
+    assert!(bytes > 64 * crate::limits::KIB && bytes <= crate::limits::READ_MESSAGE_BYTES_MAX, "{bytes}");
 }

@@ -11,7 +11,7 @@ pub struct SubmitRequest {
     /// 16 bytes; may be empty where the operation carries neither `request` nor `have`.
     #[prost(bytes = "bytes", tag = "3")]
     pub cluster_id: ::prost::bytes::Bytes,
-    #[prost(oneof = "submit_request::Operation", tags = "4, 5, 6")]
+    #[prost(oneof = "submit_request::Operation", tags = "4, 5, 6, 7")]
     pub operation: ::core::option::Option<submit_request::Operation>,
 }
 /// Nested message and enum types in `SubmitRequest`.
@@ -24,6 +24,8 @@ pub mod submit_request {
         Load(super::LoadOperation),
         #[prost(message, tag = "6")]
         List(super::ListOperation),
+        #[prost(message, tag = "7")]
+        LoadMany(super::LoadManyOperation),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -36,7 +38,7 @@ pub struct SubmitResponse {
     /// The leader, where it is another node that this one knows.
     #[prost(message, optional, tag = "3")]
     pub leader: ::core::option::Option<Leader>,
-    #[prost(oneof = "submit_response::Answer", tags = "4, 5, 6, 7")]
+    #[prost(oneof = "submit_response::Answer", tags = "4, 5, 6, 7, 8")]
     pub answer: ::core::option::Option<submit_response::Answer>,
 }
 /// Nested message and enum types in `SubmitResponse`.
@@ -51,6 +53,8 @@ pub mod submit_response {
         List(super::ListPage),
         #[prost(message, tag = "7")]
         Refusal(super::Refusal),
+        #[prost(message, tag = "8")]
+        LoadMany(super::LoadManyFrame),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -377,6 +381,30 @@ pub struct LoadOperation {
     #[prost(message, optional, tag = "4")]
     pub part: ::core::option::Option<Part>,
 }
+/// Loads of several sessions, all of one instant. Together they bring at most 16 MiB as stored, and read at most 8 192 rows (a chunk or a head
+/// each); above, the call is refused as invalid, with the sum and the bound. A node of a release before it finds no operation in the request,
+/// and refuses it as invalid.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoadManyOperation {
+    /// 1 to 64; answered in this order.
+    #[prost(message, repeated, tag = "1")]
+    pub loads: ::prost::alloc::vec::Vec<load_many_operation::One>,
+    #[prost(enumeration = "Consistency", tag = "2")]
+    pub consistency: i32,
+}
+/// Nested message and enum types in `LoadManyOperation`.
+pub mod load_many_operation {
+    /// As in `LoadOperation`.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct One {
+        #[prost(string, tag = "1")]
+        pub id: ::prost::alloc::string::String,
+        #[prost(message, optional, tag = "2")]
+        pub have: ::core::option::Option<super::Have>,
+        #[prost(message, optional, tag = "3")]
+        pub part: ::core::option::Option<super::Part>,
+    }
+}
 /// A part of a session. Items are counted from 0, the oldest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Part {
@@ -482,6 +510,17 @@ pub struct LoadFrame {
     #[prost(bool, tag = "3")]
     pub last: bool,
 }
+/// One frame of the answer to loads of several sessions, of at most 1 MiB: frames of their answers, one session after the other, as many as
+/// have room. All starts say the same `revision` and `age_ms`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoadManyFrame {
+    /// The one that is `last` ends its session; the next one begins the next.
+    #[prost(message, repeated, tag = "1")]
+    pub loads: ::prost::alloc::vec::Vec<LoadFrame>,
+    /// The last session has ended.
+    #[prost(bool, tag = "2")]
+    pub last: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LoadStart {
     /// The last entry applied to what this read saw.
@@ -573,6 +612,10 @@ pub struct ListPage {
     /// With `ORDER_RECENT`: every session of the prefix that was written after this revision is on the pages, and none that was not.
     #[prost(uint64, optional, tag = "6")]
     pub since: ::core::option::Option<u64>,
+    /// Machine time of the view that the page is of: the largest time that a leader put into a write so far. It stands still while nobody
+    /// writes. Absent from a release that does not say.
+    #[prost(uint64, optional, tag = "5")]
+    pub machine_time_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listed {
@@ -1391,7 +1434,7 @@ pub mod sessions_client {
             req.extensions_mut().insert(GrpcMethod::new("quorate.v1.Sessions", "Write"));
             self.inner.unary(req, path, codec).await
         }
-        /// One load, in frames of at most 1 MiB.
+        /// One load, or loads of several sessions together, in frames of at most 1 MiB.
         pub async fn load(
             &mut self,
             request: impl tonic::IntoRequest<super::SubmitRequest>,
@@ -1520,7 +1563,7 @@ pub mod sessions_server {
             >
             + std::marker::Send
             + 'static;
-        /// One load, in frames of at most 1 MiB.
+        /// One load, or loads of several sessions together, in frames of at most 1 MiB.
         async fn load(
             &self,
             request: tonic::Request<super::SubmitRequest>,

@@ -14,7 +14,7 @@ use std::io::{IsTerminal as _, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use quorate::client::{Builder, Client, Content, CopyOptions, PartOptions, PartRead, Tls, WriteOptions};
+use quorate::client::{Builder, Client, Content, CopyOptions, PartOf, PartOptions, PartRead, Tls, WriteOptions};
 use quorate::limits::{LIST_PAGE_MAX, MIB, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX};
 use quorate::types::{Expected, Expiry, List, ListPage, Order, SessionId, Version};
 use serde_json::json;
@@ -71,11 +71,48 @@ async fn copy(args: args::Copy) -> Result<(), Failure> {
 }
 
 async fn get(args: args::Get) -> Result<(), Failure> {
-    let id = typed_id(&args.id)?;
+    let ids = args.ids.iter().map(|id| read_id(id)).chain(args.named.clone().map(Ok)).collect::<Result<Vec<_>, _>>()?;
+    if ids.len() > 1 && args.output != GetOutput::Json {
+        return Err(Failure::usage("several sessions are printed as lines of JSON: pass `-o json`"));
+    }
     let client = connect(&args.cluster)?;
-    let result = get_from(&client, &id, &args).await;
+    let result = match &ids[..] {
+        [id] => get_from(&client, id, &args).await,
+        ids => get_many(&client, ids, &args).await,
+    };
     client.close().await;
     result
+}
+
+async fn get_many(client: &Client, ids: &[String], args: &args::Get) -> Result<(), Failure> {
+    let asked = args.part.asked();
+    let wanted: Vec<_> = ids.iter().map(|id| PartOf::new(id, asked)).collect();
+    let reads = client.load_parts(&wanted, stale::consistency(args.stale)).await.map_err(read_failure)?;
+    if args.stale {
+        stale::tell(reads.first().and_then(|read| read.age));
+    }
+    let mut absent = Vec::new();
+    for (id, PartRead { part, revision, .. }) in ids.iter().zip(reads) {
+        match part {
+            Some(part) => output::bytes(&print::part(id, asked, &part, args.output)?)?,
+            None => {
+                output::json(&json!({ "found": false, "id": id, "revision": revision.0 }))?;
+                absent.push(id);
+            }
+        }
+    }
+    match &absent[..] {
+        [] => Ok(()),
+        [id] => Err(missing(id)),
+        [id, ..] => Err(Failure {
+            code: Code::NotFound,
+            message: format!(
+                "of the sessions asked for some are not there absent={} first={}",
+                absent.len(),
+                output::printable(id)
+            ),
+        }),
+    }
 }
 
 async fn get_from(client: &Client, id: &str, args: &args::Get) -> Result<(), Failure> {

@@ -120,7 +120,7 @@ pub fn info_json(info: &SessionInfo) -> serde_json::Map<String, Value> {
 /// The part of a session that was asked for. Errors: as [`raw`].
 pub fn part(id: &str, asked: Part, part: &SessionPart, how: GetOutput) -> Result<Vec<u8>, Failure> {
     match (&part.content, how) {
-        (None, how) => Ok(info(id, &part.info, how)),
+        (None, how) => Ok(info(id, part, how)),
         (Some(content), GetOutput::Raw) => raw(content),
         (Some(content), GetOutput::Json) => {
             // Like a line of an export, and that there is one. Where it is not all of it, `first_item` says so, and no import takes it.
@@ -134,9 +134,10 @@ pub fn part(id: &str, asked: Part, part: &SessionPart, how: GetOutput) -> Result
 }
 
 /// A session's metadata, without its content.
-fn info(id: &str, info: &SessionInfo, how: GetOutput) -> Vec<u8> {
-    let mut document = info_json(info);
+fn info(id: &str, part: &SessionPart, how: GetOutput) -> Vec<u8> {
+    let mut document = info_json(&part.info);
     if how == GetOutput::Json {
+        document.insert("revision".into(), json!(part.revision.0));
         document.insert("found".into(), json!(true));
         document.insert("id".into(), json!(id));
         return format!("{}\n", Value::Object(document)).into_bytes();
