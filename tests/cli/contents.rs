@@ -115,6 +115,7 @@ fn parts_are_printed(dev: &Dev) {
     assert_eq!(ended(&dev.run(&["session", "copy", "part/t", "part/copy"], b"")).0, 3);
     assert_eq!(ended(&dev.run(&["session", "copy", "nope", "part/new"], b"")).0, 5);
     several_are_printed(dev);
+    what_is_idle_is_pruned(dev);
     let part = dev.ok(&["session", "get", "part/t", "--last", "2", "-o", "json"], b"");
     let document: Value = serde_json::from_slice(&part).expect("JSON");
     assert_eq!((&document["first_item"], &document["items"], &document["found"]), (&3.into(), &5.into(), &true.into()));
@@ -124,6 +125,27 @@ fn parts_are_printed(dev: &Dev) {
         code == 1 && message.contains("it is a part of a session"),
         "a part is not stored in the place of the whole: {message}"
     );
+}
+
+/// By the cluster's time, which each write moves on.
+fn what_is_idle_is_pruned(dev: &Dev) {
+    for id in ["prune/a", "prune/b", "pruned"] {
+        dev.ok(&["session", "put", id], b"x");
+    }
+    let prune = ["session", "prune", "--prefix", "prune/", "--idle-for"];
+    let counts = |more: &[&str]| dev.json(&[&prune, more].concat(), b"");
+    let none = counts(&["1h"]);
+    assert_eq!((&none["seen"], &none["idle"], &none["deleted"]), (&2.into(), &0.into(), &0.into()));
+    let would = dev.run(&[&prune[..], &["1ms", "--dry-run"]].concat(), b"");
+    assert_eq!((ended(&would).0, &would.stdout[..]), (0, &b"prune/a\nprune/b\n"[..]));
+    let would = counts(&["1ms", "--dry-run"]);
+    assert_eq!((&would["would_delete"], &would["deleted"]), (&2.into(), &0.into()));
+    let done = counts(&["1ms", "--rate", "1000"]);
+    assert_eq!((&done["idle"], &done["deleted"], &done["changed"]), (&2.into(), &2.into(), &0.into()));
+    assert_eq!(dev.ok(&["session", "ls", "--prefix", "prune", "-o", "ids"], b""), b"pruned\n");
+    dev.ok(&["session", "rm", "pruned"], b"");
+    let (code, message) = ended(&dev.run(&["session", "prune", "--prefix", "", "--idle-for", "1h"], b""));
+    assert!(code == 2 && message.contains("every session; nothing was deleted"), "{code} {message}");
 }
 
 /// Of one instant, in the order in which they were typed.

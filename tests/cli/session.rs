@@ -14,9 +14,14 @@ fn with_nobody(args: &[&'static str]) -> Vec<&'static str> {
 
 #[test]
 fn a_cluster_that_is_not_there_is_unavailable_for_every_command() {
-    for args in
-        [&["session", "get", "a"][..], &["session", "rm", "a"], &["session", "ls"], &["session", "copy", "a", "b"], &["status"]]
-    {
+    for args in [
+        &["session", "get", "a"][..],
+        &["session", "rm", "a"],
+        &["session", "prune", "--prefix", "a", "--idle-for", "1h"],
+        &["session", "ls"],
+        &["session", "copy", "a", "b"],
+        &["status"],
+    ] {
         assert_refused(&run(&with_nobody(args)), 4, &["error: "]);
     }
     for args in [&["session", "put", "a"][..], &["session", "cas", "a", "--expect", "0"]] {

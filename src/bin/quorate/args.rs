@@ -207,6 +207,9 @@ pub enum Session {
     /// Delete sessions: one, several, or all of a prefix
     #[command(visible_aliases = ["delete", "del"], after_help = RM_HELP)]
     Rm(Rm),
+    /// Delete the sessions of a prefix that nobody has written for long
+    #[command(after_help = PRUNE_HELP)]
+    Prune(Prune),
     /// List sessions in order of their ids, or the one written last first
     #[command(visible_alias = "list", after_help = LS_HELP)]
     Ls(Ls),
@@ -258,6 +261,15 @@ is a conflict, exit code 3, and nothing is deleted.
 
 Exit codes: 0 deleted, or not there; 2 wrong usage; 3 conflict: the version is another one, nothing deleted; 4 unavailable; 1 anything else; \
 130 interrupted.";
+
+const PRUNE_HELP: &str = "A session is idle if its last write (UPDATED of `session ls`) is so long ago by the cluster's own time, as it was in the view that the session \
+was listed from. The clock of this machine is not asked. Reads are no writes, and neither is a moved deadline. The cluster's time stands still while \
+nobody writes: then too little is deleted, never too much.
+
+Each session is deleted only if it still is the one that was listed, by its creation and its version: one that was written meanwhile is kept, and \
+counted as `changed`. See first what would go: --dry-run. Interrupted, the command says how many were deleted; typing it again is safe.
+
+Exit codes: 0 done; 2 wrong usage; 4 unavailable; 1 anything else, e.g. a node of a release that does not say the cluster's time; 130 interrupted.";
 
 const LS_HELP: &str = "`-o ids` is for other programs; an id with a line end in it takes two lines there, and `-o json` escapes it.
 
@@ -382,6 +394,28 @@ pub struct Copy {
     /// Expire the copy so long after this write, e.g. 30m, 12h, 7d; at most 10 years [default: never]
     #[arg(long, value_name = "DURATION", value_parser = session::ttl)]
     pub ttl: Option<Duration>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `quorate session prune`.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Only sessions with this prefix
+    #[arg(long)]
+    pub prefix: String,
+    /// Those that nobody has written for so long, e.g. 12h, 30d; at most 10 years
+    #[arg(long, value_name = "DURATION", value_parser = session::ttl)]
+    pub idle_for: Duration,
+    /// Delete nothing: print the ids that would be deleted
+    #[arg(long)]
+    pub dry_run: bool,
+    /// At most so many in a second
+    #[arg(long, value_name = "COUNT", value_parser = session::rate, default_value_t = 200)]
+    pub rate: u32,
     #[command(flatten)]
     pub cluster: Cluster,
     /// How to print the result

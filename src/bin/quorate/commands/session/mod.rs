@@ -4,7 +4,9 @@ mod exact;
 mod explain;
 mod import;
 mod many;
+mod pages;
 mod print;
+mod prune;
 mod remove;
 mod stale;
 mod transfer;
@@ -35,6 +37,7 @@ pub async fn run(command: args::Session) -> Result<(), Failure> {
         args::Session::Cas(args) => cas(args).await,
         args::Session::Get(args) => get(args).await,
         args::Session::Rm(args) => remove::run(args).await,
+        args::Session::Prune(args) => prune::run(args).await,
         args::Session::Ls(args) => ls(args).await,
         args::Session::Watch(args) => watch::run(args).await,
         args::Session::Copy(args) => copy(args).await,

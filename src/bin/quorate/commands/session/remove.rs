@@ -1,10 +1,10 @@
 //! `quorate session rm`: one session, several, or all of a prefix.
 
 use quorate::client::{Client, Error, Part, Written};
-use quorate::types::{List, SessionId};
 use serde_json::json;
 
 use super::many::{Ended, Interrupted, Many};
+use super::pages::{Pages, Stop};
 use super::{close, connect, expected, is_interrupted, print, read_failure, read_id, write_failure};
 use crate::args::{self, Output};
 use crate::failure::{Code, Failure};
@@ -45,32 +45,6 @@ async fn one(client: &Client, id: &str, args: &args::Rm) -> Result<(), Failure> 
     output::after(&done, printed.map_err(Failure::from))
 }
 
-/// Pages of ids with the prefix, each of one instant.
-struct Pages<'a> {
-    client: &'a Client,
-    prefix: &'a str,
-    after: Option<SessionId>,
-    is_over: bool,
-}
-
-impl<'a> Pages<'a> {
-    fn new(client: &'a Client, prefix: &'a str) -> Self {
-        Self { client, prefix, after: None, is_over: false }
-    }
-
-    /// The next ids; empty after the last.
-    async fn next(&mut self) -> Result<Vec<String>, Failure> {
-        if self.is_over {
-            return Ok(Vec::new());
-        }
-        let list = List { prefix: self.prefix.to_owned(), after: self.after.take(), ..List::default() };
-        let page = self.client.list(list).await.map_err(read_failure)?;
-        self.after = page.sessions.last().map(|listed| listed.id.clone());
-        self.is_over = !page.more || self.after.is_none();
-        Ok(page.sessions.iter().map(|listed| listed.id.as_str().to_owned()).collect())
-    }
-}
-
 /// Prints the ids that are there, one a line.
 async fn would_delete(client: &Client, ids: &[String], args: &args::Rm) -> Result<(), Failure> {
     let mut found = Vec::new();
@@ -91,7 +65,7 @@ async fn would_delete(client: &Client, ids: &[String], args: &args::Rm) -> Resul
     if let Some(prefix) = &args.prefix {
         let mut pages = Pages::new(client, prefix);
         loop {
-            let page = pages.next().await?;
+            let page = pages.next_ids().await?;
             if page.is_empty() {
                 break;
             }
@@ -147,17 +121,6 @@ async fn several(client: &Client, ids: &[String], args: &args::Rm) -> Result<(),
     }
 }
 
-enum Stop {
-    Interrupted(Interrupted),
-    Failed(Failure),
-}
-
-impl From<Interrupted> for Stop {
-    fn from(interrupted: Interrupted) -> Self {
-        Self::Interrupted(interrupted)
-    }
-}
-
 type Deletes = Many<Result<Option<Written>, Error>>;
 
 async fn delete_all(
@@ -184,7 +147,7 @@ async fn delete_all(
             many.begin(id, 0, async move { client.delete(&deleted, None).await });
         }
         let Some(pages) = &mut pages else { return Ok(()) };
-        page = many.unless_interrupted(pages.next()).await?.map_err(Stop::Failed)?;
+        page = many.unless_interrupted(pages.next_ids()).await?.map_err(Stop::Failed)?;
         if page.is_empty() {
             return Ok(());
         }
