@@ -130,7 +130,7 @@ async fn the_protocol_is_described_by_both_versions_of_reflection() {
 async fn a_request_takes_no_more_room_than_its_call_needs() {
     let cluster = Cluster::start(1).await;
     let channel = cluster.channel(1);
-    let (small, medium, large) = (4 << 10, 64 << 10, 20 << 20);
+    let (small, medium, large) = (4 << 10, 96 << 10, 20 << 20);
     for (path, limit) in [
         ("/grpc.health.v1.Health/Check", small),
         ("/grpc.health.v1.Health/Watch", small),
