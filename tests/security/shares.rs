@@ -140,7 +140,7 @@ async fn a_large_write_waits_for_its_tokens_rate_while_another_token_calls_and_i
     };
     save(&modest, "m/1", &small).await.expect("another token calls");
     save(&greedy, "g/1", &large).await.expect("the first one is due, whatever its size");
-    let hurried = nodes.builder().write_deadline(Duration::from_millis(1500)).read_deadline(PATIENCE);
+    let hurried = nodes.builder().write_deadline(Duration::from_secs(3)).read_deadline(PATIENCE);
     let hurried = hurried.tls(nodes.tls()).token("tokensecret-greedy").build().expect("well formed");
     save(&hurried, "g/2", &small).await.expect("a small one");
     let (held, passed) = tokio::join!(save(&hurried, "g/1", &large), save(&greedy, "g/3", &small));

@@ -24,7 +24,7 @@ use crate::wire::v1;
 /// How often deadlines are looked at, while anything is open.
 const TICK: Duration = Duration::from_millis(50);
 /// A write that its token's rate holds back is refused so long before its deadline, so that the refusal gets there first.
-const HELD_BACK_MARGIN: Duration = Duration::from_millis(200);
+const HELD_BACK_MARGIN: Duration = Duration::from_millis(500);
 /// Proposals in flight that need not be full: one on the disks while the next is made.
 const WRITE_BATCHES_SOFT: usize = 2;
 /// Proposals in flight at all: enough to keep the log's disk and the network busy with full ones.
