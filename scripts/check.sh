@@ -15,9 +15,9 @@ readonly TESTS_FLOOR=1000
 
 # New seeds that are simulated for 30 s of virtual time each: for so many minutes, at least the floor. Where they begin follows from the
 # commit, so that every change explores others and a failure can be had again.
-readonly SIM_MINUTES=8
-readonly SEEDS_FLOOR=130
-readonly FAULTS_FLOOR=2600
+readonly SIM_MINUTES=12
+readonly SEEDS_FLOOR=200
+readonly FAULTS_FLOOR=2000
 
 # Faults to real processes, of so many kinds at least: where strace or libfaketime is missing, others take the place of theirs.
 readonly CHAOS_FAULTS_FLOOR=60
