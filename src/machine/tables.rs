@@ -83,6 +83,11 @@ mod row_bytes {
     }
 }
 
+/// Marks a session, whose row is made later. Gives the hash of the row that it had.
+fn mark_session(marks: &mut Marks, row: &mut RowState, id: &SessionId) -> u64 {
+    marks.mark(row, row_bytes::SESSION + id.as_str().len() as u64, || Marked::Session(id.clone()))
+}
+
 impl Tables {
     /// Inserts a session, or changes one. Its row is made at once, while all of it is at hand; of one that changes again within
     /// [`digest_entries`](crate::limits::Intervals::digest_entries) entries, once for all further changes.
@@ -95,27 +100,23 @@ impl Tables {
         let (new_ms, stored_bytes) = (session.deadline_ms, session.stored_bytes);
         let window = |session: &Session| session.mod_revision.0 / intervals().digest_entries;
         let changes_again = window(&kept.value) == window(&session);
-        if changes_again || kept.row.is_marked() {
-            return self.replace_session(id, session);
-        }
         let old = std::mem::replace(&mut kept.value, session);
-        let before = std::mem::replace(&mut kept.row, make(effects, session_row(id, &kept.value)));
-        self.made_digest = self.made_digest.wrapping_sub(before.hash).wrapping_add(kept.row.hash);
+        if changes_again || kept.row.is_marked() {
+            let left = mark_session(&mut self.marks, &mut kept.row, id);
+            self.left(left);
+        } else {
+            let before = std::mem::replace(&mut kept.row, make(effects, session_row(id, &kept.value)));
+            self.made_digest = self.made_digest.wrapping_sub(before.hash).wrapping_add(kept.row.hash);
+        }
         self.replaced(id, &old, stored_bytes, new_ms);
     }
 
     /// Changes a session that is there, and no watch shows it (L44). Its row is made later, once for many touches.
     pub fn touch_session(&mut self, id: &SessionId, session: Session) {
-        self.replace_session(id, session);
-    }
-
-    /// Changes a session that is there, and marks it.
-    fn replace_session(&mut self, id: &SessionId, session: Session) {
         let Some(kept) = self.sessions.get_mut(id) else { return };
         let (new_ms, stored_bytes) = (session.deadline_ms, session.stored_bytes);
         let old = std::mem::replace(&mut kept.value, session);
-        let bytes = row_bytes::SESSION + id.as_str().len() as u64;
-        let left = self.marks.mark(&mut kept.row, bytes, || Marked::Session(id.clone()));
+        let left = mark_session(&mut self.marks, &mut kept.row, id);
         self.left(left);
         self.replaced(id, &old, stored_bytes, new_ms);
     }

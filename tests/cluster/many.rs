@@ -7,6 +7,8 @@ use bytes::Bytes;
 use quorate::client::{Client, Consistency, Content, ErrorKind, Part, PartOf, Session, WriteOptions};
 use quorate::testing::Cluster;
 
+use super::parts::noise;
+
 const SESSIONS: usize = 8;
 
 fn number(session: Option<&Session>) -> u64 {
@@ -59,29 +61,17 @@ async fn sessions_that_are_loaded_together_are_of_one_instant() {
     writing.await.expect("saved");
 }
 
-/// Bytes that no compression makes less of.
-fn noise(seed: u64, count: usize) -> Bytes {
-    let mut state = seed | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(next).take(count).collect::<Vec<_>>().into()
-}
-
 #[tokio::test]
 async fn sessions_too_large_to_be_loaded_together_are_refused_with_the_sum_and_still_loaded_in_part() {
     let cluster = Cluster::start(3).await.expect("a cluster");
     let writer = cluster.client();
     for (seed, id) in ["a", "b"].into_iter().enumerate() {
         // In two steps: a tail of it is large as well.
-        let mut messages = vec![noise(seed as u64 + 1, 9 << 20), Bytes::from_static(b"1")];
+        let mut messages = vec![noise(seed + 1, 9 << 20), Bytes::from_static(b"1")];
         for more in 0..2 {
             let content = Content::Transcript { messages: messages.clone(), head: "{}".into(), counters: Default::default() };
             writer.save(id, content, WriteOptions::default()).await.expect("saved");
-            messages.push(if more == 0 { noise(seed as u64 + 3, 1 << 20) } else { Bytes::new() });
+            messages.push(if more == 0 { noise(seed + 3, 1 << 20) } else { Bytes::new() });
         }
     }
     for endpoint in cluster.endpoints() {

@@ -5,7 +5,7 @@ use quorate::client::{Client, Content, Part, WriteOptions};
 use quorate::testing::Cluster;
 
 /// Bytes that no compression makes less of.
-fn noise(seed: usize, count: usize) -> Bytes {
+pub fn noise(seed: usize, count: usize) -> Bytes {
     let mut state = seed as u64 | 1;
     let next = || {
         state ^= state << 13;

@@ -144,14 +144,22 @@ impl Driver {
         let Body::Load { assembler, .. } = &mut operation.body else {
             return self.refuse(key, operation, not_understood(Refusal::invalid("a load's frame answers another call")));
         };
-        match assembler.push(frame) {
+        let pushed = assembler.push(frame);
+        self.pushed(key, operation, pushed, |body, assembled| {
+            if let Body::Load { reply, .. } = body {
+                // The caller went away.
+                let _ = reply.send(Ok((assembled, cluster)));
+            }
+        });
+    }
+
+    /// A frame was taken. `answer` gives the body of the operation that it ended what came of all of them.
+    fn pushed<T>(&mut self, key: Key, operation: Operation, pushed: Result<Option<T>, Refusal>, answer: impl FnOnce(Body, T)) {
+        match pushed {
             Ok(None) => self.keep(key, operation),
             Ok(Some(assembled)) => {
                 self.failures.clear();
-                if let Body::Load { reply, .. } = self.end(key, operation).body {
-                    // The caller went away.
-                    let _ = reply.send(Ok((assembled, cluster)));
-                }
+                answer(self.end(key, operation).body, assembled);
             }
             Err(refusal) if refusal.kind == RefusalKind::Corrupt => self.refuse(key, operation, refusal),
             Err(refusal) => self.refuse(key, operation, not_understood(refusal)),
@@ -163,22 +171,18 @@ impl Driver {
             return self.refuse(key, operation, not_understood(Refusal::invalid("frames of several loads answer another call")));
         };
         let asked = many.loads().len();
-        match assembler.push(frame) {
-            Ok(None) => self.keep(key, operation),
-            Ok(Some(assembled)) if assembled.loaded.len() != asked => {
-                let message = format!("not all loads are answered asked={asked} answered={}", assembled.loaded.len());
-                self.refuse(key, operation, not_understood(Refusal::invalid(message)));
+        let pushed = assembler.push(frame).and_then(|assembled| match assembled {
+            Some(all) if all.loaded.len() != asked => {
+                Err(Refusal::invalid(format!("not all loads are answered asked={asked} answered={}", all.loaded.len())))
             }
-            Ok(Some(assembled)) => {
-                self.failures.clear();
-                if let Body::LoadMany { reply, .. } = self.end(key, operation).body {
-                    // The caller went away.
-                    let _ = reply.send(Ok((assembled, cluster)));
-                }
+            assembled => Ok(assembled),
+        });
+        self.pushed(key, operation, pushed, |body, assembled| {
+            if let Body::LoadMany { reply, .. } = body {
+                // The caller went away.
+                let _ = reply.send(Ok((assembled, cluster)));
             }
-            Err(refusal) if refusal.kind == RefusalKind::Corrupt => self.refuse(key, operation, refusal),
-            Err(refusal) => self.refuse(key, operation, not_understood(refusal)),
-        }
+        });
     }
 
     /// The refusal of an operation that the node's release, or its leader's, does not know: others may, until each was asked.

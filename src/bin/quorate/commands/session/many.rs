@@ -101,6 +101,14 @@ impl<T: Send + 'static> Many<T> {
         self.next_or_signal().await
     }
 
+    /// Waits for all that was begun, so that a count is true.
+    pub async fn drain(&mut self, mut take: impl FnMut(Ended<T>)) -> Result<(), Interrupted> {
+        while let Some(ended) = self.next().await? {
+            take(ended);
+        }
+        Ok(())
+    }
+
     fn taken(&mut self, ended: Option<Result<Ended<T>, tokio::task::JoinError>>) -> Option<Ended<T>> {
         // No write panics, and nobody aborts one: a lost one would only leave its place taken.
         let ended = ended?.ok()?;

@@ -1,11 +1,11 @@
 //! Pages of the sessions with a prefix, for commands that delete them.
 
-use quorate::client::Client;
+use quorate::client::{Client, Error, Written};
 use quorate::types::{List, ListPage, SessionId};
 
-use super::many::Interrupted;
+use super::many::{Interrupted, Many};
 use super::read_failure;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 /// Pages of sessions with the prefix, each of one instant.
 pub struct Pages<'a> {
@@ -37,6 +37,29 @@ impl<'a> Pages<'a> {
     pub async fn next_ids(&mut self) -> Result<Vec<String>, Failure> {
         let sessions = self.next().await?.map(|page| page.sessions).unwrap_or_default();
         Ok(sessions.iter().map(|listed| listed.id.as_str().to_owned()).collect())
+    }
+}
+
+/// Deletes on their way.
+pub type Deletes = Many<Result<Option<Written>, Error>>;
+
+/// How a command ends that deleted many: by the first failure of a delete, of what kept the rest from being begun, or by a signal.
+pub fn ended(
+    failure: Option<Failure>,
+    begun: Result<(), Stop>,
+    drained: Result<(), Interrupted>,
+    deleted: u64,
+    unknown: usize,
+) -> Result<(), Failure> {
+    let again = format!("typing it again is safe deleted={deleted} unknown={unknown}");
+    match (failure, begun, drained) {
+        (Some(failure), ..) | (None, Err(Stop::Failed(failure)), _) => {
+            Err(Failure { message: format!("{}; {again}", failure.message), ..failure })
+        }
+        (None, Err(Stop::Interrupted(_)), _) | (None, _, Err(Interrupted)) => {
+            Err(Failure { code: Code::Interrupted, message: format!("interrupted: some are not deleted; {again}") })
+        }
+        (None, Ok(()), Ok(())) => Ok(()),
     }
 }
 

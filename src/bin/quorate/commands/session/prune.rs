@@ -6,11 +6,11 @@ use quorate::client::{Client, Error, ErrorKind, Written};
 use quorate::types::{Expected, ListPage, SessionId};
 use serde_json::json;
 
-use super::many::{Ended, Interrupted, Many};
-use super::pages::{Pages, Stop};
+use super::many::{Ended, Many};
+use super::pages::{Deletes, Pages, Stop, ended};
 use super::{close, connect, is_interrupted, print, write_failure};
 use crate::args::{self, Output};
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::output;
 use crate::progress::Progress;
 
@@ -69,8 +69,6 @@ async fn would_delete(client: &Client, args: &args::Prune) -> Result<(), Failure
     Ok(())
 }
 
-type Deletes = Many<Result<Option<Written>, Error>>;
-
 /// Deletes, as far as they are known.
 #[derive(Default)]
 struct Count {
@@ -103,8 +101,7 @@ async fn prune(client: &Client, args: &args::Prune) -> Result<(), Failure> {
     let mut many = Many::new(Some(args.rate))?;
     let mut count = Count::default();
     let begun = delete_idle(client, args, &mut many, &mut count, &progress).await;
-    // What was begun is waited for, so that the count is true.
-    let drained = drain(&mut many, &mut count).await;
+    let drained = many.drain(|ended| count.add(ended)).await;
     drop(progress);
     let Count { seen, idle, deleted, changed, absent, failure } = count;
     let unknown = many.open();
@@ -119,16 +116,7 @@ async fn prune(client: &Client, args: &args::Prune) -> Result<(), Failure> {
             "unknown": unknown,
         })
     })?;
-    let again = format!("typing it again is safe deleted={deleted} unknown={unknown}");
-    match (failure, begun, drained) {
-        (Some(failure), ..) | (None, Err(Stop::Failed(failure)), _) => {
-            Err(Failure { message: format!("{}; {again}", failure.message), ..failure })
-        }
-        (None, Err(Stop::Interrupted(_)), _) | (None, _, Err(Interrupted)) => {
-            Err(Failure { code: Code::Interrupted, message: format!("interrupted: some are not deleted; {again}") })
-        }
-        (None, Ok(()), Ok(())) => Ok(()),
-    }
+    ended(failure, begun, drained, deleted, unknown)
 }
 
 async fn delete_idle(
@@ -154,13 +142,6 @@ async fn delete_idle(
             let (client, deleted) = (client.clone(), id.clone());
             many.begin(id.as_str(), 0, async move { client.delete(deleted.as_str(), Some(expected)).await });
         }
-    }
-    Ok(())
-}
-
-async fn drain(many: &mut Deletes, count: &mut Count) -> Result<(), Interrupted> {
-    while let Some(ended) = many.next().await? {
-        count.add(ended);
     }
     Ok(())
 }

@@ -3,11 +3,11 @@
 use quorate::client::{Client, Error, Part, Written};
 use serde_json::json;
 
-use super::many::{Ended, Interrupted, Many};
-use super::pages::{Pages, Stop};
+use super::many::{Ended, Many};
+use super::pages::{Deletes, Pages, Stop, ended};
 use super::{close, connect, expected, is_interrupted, print, read_failure, read_id, write_failure};
 use crate::args::{self, Output};
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::output;
 use crate::progress::Progress;
 
@@ -103,25 +103,14 @@ async fn several(client: &Client, ids: &[String], args: &args::Rm) -> Result<(),
     let mut many = Many::new(args.rate)?;
     let mut count = Count::default();
     let begun = delete_all(client, ids, args, &mut many, &mut count, &progress).await;
-    // What was begun is waited for, so that the count is true.
-    let drained = drain(&mut many, &mut count).await;
+    let drained = many.drain(|ended| count.add(ended)).await;
     drop(progress);
     let Count { deleted, absent, failure } = count;
     let unknown = many.open();
     let done = format!("deleted={deleted} absent={absent}");
     output::changed(args.ask.output, &done, || json!({ "deleted": deleted, "absent": absent, "unknown": unknown }))?;
-    let again = format!("typing it again is safe deleted={deleted} unknown={unknown}");
-    match (failure, begun, drained) {
-        (Some(failure), ..) => Err(Failure { message: format!("{}; {again}", failure.message), ..failure }),
-        (None, Err(Stop::Failed(failure)), _) => Err(Failure { message: format!("{}; {again}", failure.message), ..failure }),
-        (None, Err(Stop::Interrupted(_)), _) | (None, _, Err(Interrupted)) => {
-            Err(Failure { code: Code::Interrupted, message: format!("interrupted: some are not deleted; {again}") })
-        }
-        (None, Ok(()), Ok(())) => Ok(()),
-    }
+    ended(failure, begun, drained, deleted, unknown)
 }
-
-type Deletes = Many<Result<Option<Written>, Error>>;
 
 async fn delete_all(
     client: &Client,
@@ -152,11 +141,4 @@ async fn delete_all(
             return Ok(());
         }
     }
-}
-
-async fn drain(many: &mut Deletes, count: &mut Count) -> Result<(), Interrupted> {
-    while let Some(ended) = many.next().await? {
-        count.add(ended);
-    }
-    Ok(())
 }
