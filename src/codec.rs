@@ -113,9 +113,9 @@ pub fn is_proposable(command: &Command, cluster_version: u16) -> bool {
     let Command::Client(write) = command else {
         return command.cluster_version() <= cluster_version;
     };
-    let ttl_fits = !matches!(write.expiry(), Expiry::After(ttl) | Expiry::Idle(ttl) if ttl > SESSION_TTL_MAX);
-    let chunks = write.content().map_or(0, |(chunks, _)| chunks.len());
-    ttl_fits && chunks <= ENTRY_CHUNKS_MAX && write.cluster_version() <= cluster_version
+    let is_too_long = |expiry| matches!(expiry, Expiry::After(ttl) | Expiry::Idle(ttl) if ttl > SESSION_TTL_MAX);
+    let ttls_fit = !write.expiries().any(is_too_long);
+    ttls_fit && write.chunk_count() <= ENTRY_CHUNKS_MAX as u64 && write.cluster_version() <= cluster_version
 }
 
 /// Decodes an entry of any format up to the cluster version in force. Blobs are slices of `payload`.

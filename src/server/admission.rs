@@ -54,8 +54,8 @@ pub fn validate(request: v1::SubmitRequest) -> Result<Validated, Refusal> {
 }
 
 fn validate_write(write: Write) -> Result<Write, Refusal> {
-    if let Some((chunks, _)) = write.content() {
-        let (bytes, chunks) = (write.stored_bytes(), chunks.len() as u64);
+    if write.has_content() {
+        let (bytes, chunks) = (write.stored_bytes(), write.chunk_count());
         if bytes > WRITE_BYTES_MAX {
             return Err(Refusal::invalid(format!("write is too large write_bytes={bytes} limit={WRITE_BYTES_MAX}")));
         }

@@ -75,7 +75,7 @@ impl Operation {
 
     /// Whether it stores content, which a full disk forbids; deletes and the client table go on.
     pub fn is_save(&self) -> bool {
-        matches!(self, Operation::Write(write) if write.content().is_some())
+        matches!(self, Operation::Write(write) if write.has_content())
     }
 
     /// Whether any living node may answer it.

@@ -170,10 +170,11 @@ impl Metrics {
     pub fn saved(&self, operation: &Operation, result: &Result<Response, Refusal>) {
         let Ok(Response::Outcome(outcome)) = result else { return };
         let (Operation::Write(write), Verdict::Saved(_)) = (operation, &outcome.verdict) else { return };
-        match write.change() {
-            Some(Change::Delta { .. }) => self.saves[0].increment(1),
-            Some(Change::Full { .. }) => self.saves[1].increment(1),
-            None => {}
+        for change in write.changes() {
+            match change {
+                Change::Delta { .. } => self.saves[0].increment(1),
+                Change::Full { .. } => self.saves[1].increment(1),
+            }
         }
     }
 

@@ -320,6 +320,15 @@ pub struct Request {
     pub acknowledged_below: Sequence,
 }
 
+/// The use of a session by a write, and so the right that it needs there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Compared, and not changed.
+    Read,
+    /// Perhaps changed.
+    Write,
+}
+
 /// A write as a client submits it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
@@ -441,21 +450,27 @@ impl Write {
         }
     }
 
-    /// The session, of a write to one.
-    pub fn session(&self) -> Option<&SessionId> {
-        match self {
+    /// The sessions it names, each once, with what it does to them.
+    pub fn sessions(&self) -> impl Iterator<Item = (&SessionId, Access)> {
+        let one = match self {
             Write::Save { id, .. }
             | Write::SaveIfVersion { id, .. }
             | Write::Append { id, .. }
             | Write::Touch { id, .. }
-            | Write::Delete { id, .. } => Some(id),
+            | Write::Delete { id, .. } => Some((id, Access::Write)),
             Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
-        }
+        };
+        one.into_iter()
     }
 
-    /// The change to the content, of a save.
-    pub fn change(&self) -> Option<&Change> {
-        match self {
+    /// The sessions it may change, each once.
+    pub fn written(&self) -> impl Iterator<Item = &SessionId> {
+        self.sessions().filter(|(_, access)| *access == Access::Write).map(|(id, _)| id)
+    }
+
+    /// The changes to contents, of its saves.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        let one = match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some(change),
             Write::Append { .. }
             | Write::Touch { .. }
@@ -463,26 +478,37 @@ impl Write {
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => None,
-        }
+        };
+        one.into_iter()
     }
 
-    /// The chunks it brings, and the head if any; of a write that brings content, even if that is empty.
-    pub fn content(&self) -> Option<(&[Chunk], Option<&Blob>)> {
-        match self {
+    /// The chunks it brings, and the head if any, of each session to which it brings content, even if that is empty.
+    pub fn contents(&self) -> impl Iterator<Item = (&[Chunk], Option<&Blob>)> {
+        let one = match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some((change.chunks(), change.head())),
-            Write::Append { addition, .. } => Some((&addition.chunks, addition.head_if_created.as_ref())),
+            Write::Append { addition, .. } => Some((&*addition.chunks, addition.head_if_created.as_ref())),
             Write::Touch { .. }
             | Write::Delete { .. }
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => None,
-        }
+        };
+        one.into_iter()
     }
 
-    /// The blobs it brings: every chunk's, then the head's.
+    /// Whether it stores content, even if that is empty.
+    pub fn has_content(&self) -> bool {
+        self.contents().next().is_some()
+    }
+
+    /// The chunks it brings, to all sessions together.
+    pub fn chunk_count(&self) -> u64 {
+        self.contents().map(|(chunks, _)| chunks.len() as u64).sum()
+    }
+
+    /// The blobs it brings: for each session every chunk's, then the head's.
     pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
-        let (chunks, head) = self.content().unwrap_or_default();
-        blobs(chunks, head)
+        self.contents().flat_map(|(chunks, head)| blobs(chunks, head))
     }
 
     /// Stored bytes it brings.
@@ -490,13 +516,14 @@ impl Write {
         stored_bytes(self.blobs())
     }
 
-    /// The change of the deadline, of a write that has one.
-    pub fn expiry(&self) -> Expiry {
-        match self {
-            Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } => attributes.expiry,
-            Write::Append { expiry, .. } | Write::Touch { expiry, .. } => *expiry,
-            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => Expiry::Keep,
-        }
+    /// The changes of deadlines.
+    pub fn expiries(&self) -> impl Iterator<Item = Expiry> {
+        let one = match self {
+            Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } => Some(attributes.expiry),
+            Write::Append { expiry, .. } | Write::Touch { expiry, .. } => Some(*expiry),
+            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
+        };
+        one.into_iter()
     }
 
     /// The first cluster version that has this write with all its fields.

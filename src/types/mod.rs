@@ -20,7 +20,7 @@ mod watch;
 #[doc(hidden)]
 pub use address::{is_loopback, validate_address, validate_listen_address};
 pub use change::{
-    Addition, Attributes, Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, Form, OnConflict, Request, Require, Write,
+    Access, Addition, Attributes, Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, Form, OnConflict, Request, Require, Write,
 };
 pub use id::{
     ClientId, ClusterId, InstanceId, InvalidId, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version, set_log_hash_key,

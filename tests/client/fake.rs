@@ -217,7 +217,7 @@ impl State {
 
     fn write(&mut self, write: Write) -> Outcome {
         let is_users = write.request().is_some();
-        if let Some(change) = write.change() {
+        for change in write.changes() {
             assert!(change.blobs().all(Blob::is_intact), "the client sends intact blobs");
             let items = change.chunks().iter().map(|chunk| chunk.item_count).sum();
             self.changes.push((matches!(change, Change::Delta { .. }), items, change.stored_bytes()));

@@ -233,7 +233,7 @@ fn decoded_content_is_a_slice_of_the_payload() {
         panic!("not a write");
     };
     let range = payload.as_ptr_range();
-    let blobs: Vec<_> = write.change().expect("a save").blobs().collect();
+    let blobs: Vec<_> = write.blobs().collect();
     assert_eq!(blobs.len(), 2);
     for blob in blobs {
         assert!(range.contains(&blob.data.as_ptr()), "copied");

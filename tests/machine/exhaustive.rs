@@ -360,7 +360,7 @@ impl World {
                 self.callers[n].pending.push(Pending { write: full, live: true, stale: 0 });
             }
             Verdict::Saved(saved) => {
-                let appended = matches!(write.change(), Some(Change::Delta { .. }));
+                let appended = matches!(write.changes().next(), Some(Change::Delta { .. }));
                 if appended {
                     self.acknowledged.insert(format!("{n}.{}", request.sequence));
                 }
@@ -467,7 +467,7 @@ impl World {
         for caller in &self.callers {
             (caller.next, caller.sequence, base_key(&caller.known, &rank), &caller.route).hash(&mut hasher);
             for pending in caller.pending.iter().filter(|pending| !pending.is_over()) {
-                let delta = match pending.write.change() {
+                let delta = match pending.write.changes().next() {
                     Some(Change::Delta { base, .. }) => base_key(base, &rank),
                     _ => (3, None, 0, 0),
                 };
@@ -505,7 +505,7 @@ fn created(base: &Base) -> Option<Revision> {
 }
 
 fn revisions(write: &Write) -> Option<Revision> {
-    match write.change() {
+    match write.changes().next() {
         Some(Change::Delta { base, .. }) => created(base),
         _ => None,
     }

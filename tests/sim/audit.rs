@@ -110,8 +110,8 @@ impl Audit {
         if let Some(request) = request.filter(|request| !self.executed.insert((request.client, request.sequence))) {
             self.violations.push(format!("a request was executed twice, at last at index={index} {request:?}"));
         }
-        if let Some(key) = write.session().and_then(|id| key_of(id.as_str())) {
-            let value = write.change().and_then(|change| change.head()).map(value_of);
+        if let Some(key) = write.written().next().and_then(|id| key_of(id.as_str())) {
+            let value = write.changes().next().and_then(|change| change.head()).map(value_of);
             let before = self.eras.before(key, index);
             if version == 1 && before > 0 {
                 sometimes("version started again");
@@ -183,9 +183,8 @@ fn mark(applied: &Applied<'_>) -> u64 {
         match &entry.command {
             Command::Client(Write::OpenClient { nonce }) => text += &format!("{nonce:?}"),
             Command::Client(write) => {
-                text += &format!("{:?} {:?}", write.request(), write.session());
-                let blobs = write.change().into_iter().flat_map(|change| change.blobs());
-                blobs.for_each(|blob| text += &format!(" {} {}", blob.crc32c, blob.raw_bytes));
+                text += &format!("{:?} {:?}", write.request(), write.sessions().collect::<Vec<_>>());
+                write.blobs().for_each(|blob| text += &format!(" {} {}", blob.crc32c, blob.raw_bytes));
             }
             other => text += &format!("{other:?}"),
         }

@@ -188,12 +188,12 @@ impl Model {
         if !matches && !rebase {
             return conflict;
         }
-        let change = write.change().expect("a save");
+        let change = write.changes().next().expect("a save");
         let next = if matches { changed(old.as_ref(), change, index, tombstone) } else { rebased(old.as_ref(), change) };
         let Some(mut next) = next else {
             return if matches { Verdict::BaseMismatch } else { conflict };
         };
-        next.expire(write.expiry(), self.now);
+        next.expire(write.expiries().next().expect("a save"), self.now);
         let brings_head = next.head_since == next.version;
         if let (Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. }, true) = (write, brings_head) {
             next.declared = attributes.form;

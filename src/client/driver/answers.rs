@@ -270,8 +270,8 @@ impl Driver {
             Ok(change) => {
                 if let Body::Write { write, plan: Some(plan), .. } = &mut operation.body {
                     plan.on_full_change(&change);
-                    operation.bytes = change.stored_bytes();
                     write.set_change(change);
+                    operation.bytes = write.stored_bytes();
                 }
                 self.proceed(key, operation);
             }
@@ -415,7 +415,7 @@ impl Driver {
     pub(super) fn fail(&mut self, key: Key, operation: Operation, error: Error) {
         let operation = self.end(key, operation);
         if matches!(error.kind(), ErrorKind::Indeterminate)
-            && let (Some(request), Some(id)) = (operation.request, operation.written())
+            && let (Some(request), Some(id)) = (operation.request, operation.written().next())
         {
             self.given_up.note(request, id.clone(), &self.window);
         }
@@ -461,7 +461,7 @@ impl Driver {
         if self.closing.take_if(|(closing, _)| *closing == key).is_some() {
             self.close_at = self.now + CLOSE_AGAIN;
         }
-        if let Some(id) = operation.written() {
+        for id in operation.written() {
             if let Some(writes) = self.sessions.get_mut(id) {
                 writes.retain(|write| *write != key);
                 if writes.is_empty() {

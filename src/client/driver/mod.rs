@@ -279,7 +279,7 @@ impl Driver {
         self.users += 1;
         let key = self.enter(&operation);
         let gate = self.gate_of(&operation, key);
-        if let Some(id) = operation.written() {
+        for id in operation.written() {
             self.sessions.entry(id.clone()).or_default().push(key);
         }
         match gate {
@@ -318,10 +318,12 @@ impl Driver {
     /// A write has waited long for an abandoned one of its session, which nobody waits for: that is given up, so that it can't land after
     /// this one, where it is the oldest that is open. Until then it still could, and this one waits on.
     fn close_abandoned(&mut self, key: Key) {
-        let Some(id) = self.operations.get(&key).and_then(Operation::written).cloned() else { return };
-        while let Some(oldest) = self.oldest_abandoned(&id, key) {
-            tracing::debug!("an abandoned write is given up for the next one of its session");
-            self.fail_key(oldest, Error::indeterminate(None));
+        let Some(write) = self.operations.get(&key).filter(|operation| operation.is_write()) else { return };
+        for id in write.sessions().cloned().collect::<Vec<_>>() {
+            while let Some(oldest) = self.oldest_abandoned(&id, key) {
+                tracing::debug!("an abandoned write is given up for the next one of its session");
+                self.fail_key(oldest, Error::indeterminate(None));
+            }
         }
         let Some(operation) = self.operations.get_mut(&key).filter(|operation| operation.gated) else { return };
         let again = ((operation.deadline - self.now) / 2).max(GATE_POLL_INTERVAL_MIN);

@@ -177,12 +177,16 @@ impl Operation {
         matches!(self.body, Body::Write { .. } | Body::Load { .. } | Body::LoadMany { .. } | Body::List { .. })
     }
 
-    /// The session a user's write is about.
-    pub fn written(&self) -> Option<&SessionId> {
+    fn write(&self) -> Option<&Write> {
         match &self.body {
-            Body::Write { write, .. } => write.session(),
+            Body::Write { write, .. } => Some(write),
             _ => None,
         }
+    }
+
+    /// The sessions a user's write may change.
+    pub fn written(&self) -> impl Iterator<Item = &SessionId> {
+        self.write().into_iter().flat_map(Write::written)
     }
 
     /// The sessions a user's write or loads are about.
@@ -192,7 +196,8 @@ impl Operation {
             Body::LoadMany { many, .. } => many.loads(),
             _ => &[],
         };
-        self.written().into_iter().chain(loads.iter().map(|load| &load.id))
+        let named = self.write().into_iter().flat_map(Write::sessions).map(|(id, _)| id);
+        named.chain(loads.iter().map(|load| &load.id))
     }
 
     /// A write whose caller went away: the next caller cannot know how it ended.

@@ -186,7 +186,7 @@ impl Room {
 pub fn have_content(entries: &[Entry]) -> bool {
     entries.iter().any(|entry| match &entry.payload {
         RaftPayload::Normal(payload) => match codec::decode(&payload.0, newest_version()) {
-            Ok(entry) => matches!(entry.command, Command::Client(write) if write.content().is_some()),
+            Ok(entry) => matches!(entry.command, Command::Client(write) if write.has_content()),
             Err(_) => true,
         },
         _ => false,

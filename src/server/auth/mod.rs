@@ -30,7 +30,7 @@ use super::call::Operation;
 use super::shares::Share;
 use crate::env::Clock;
 use crate::mutant::{self, Mutant};
-use crate::types::{List, Load, Refusal, RefusalKind, SessionId, Write};
+use crate::types::{Access, List, Load, Refusal, RefusalKind, SessionId, Write};
 use crate::wire;
 
 /// Longest token that is looked at, in bytes.
@@ -56,18 +56,19 @@ pub enum Need<'a> {
 impl<'a> Need<'a> {
     /// The rights that an operation on sessions needs, all of them; at least one.
     pub fn of(operation: &'a Operation) -> impl Iterator<Item = Self> {
-        let (one, loads): (Option<Self>, &[Load]) = match operation {
-            Operation::Write(write) => (Some(Self::of_write(write)), &[]),
-            Operation::Load(load) => (Some(Need::Read(&load.id)), &[]),
-            Operation::List(List { prefix, .. }) => (Some(Need::List(prefix)), &[]),
+        let (one, write, loads): (Option<Self>, Option<&Write>, &[Load]) = match operation {
+            Operation::Write(write) if write.sessions().next().is_none() => (Some(Need::Client), None, &[]),
+            Operation::Write(write) => (None, Some(write), &[]),
+            Operation::Load(load) => (Some(Need::Read(&load.id)), None, &[]),
+            Operation::List(List { prefix, .. }) => (Some(Need::List(prefix)), None, &[]),
             // It names one at least.
-            Operation::LoadMany(many) => (None, many.loads()),
+            Operation::LoadMany(many) => (None, None, many.loads()),
         };
-        one.into_iter().chain(loads.iter().map(|load| Need::Read(&load.id)))
-    }
-
-    fn of_write(write: &'a Write) -> Self {
-        write.session().map_or(Need::Client, Need::Write)
+        let of_write = write.into_iter().flat_map(Write::sessions).map(|(id, access)| match access {
+            Access::Read => Need::Read(id),
+            Access::Write => Need::Write(id),
+        });
+        one.into_iter().chain(of_write).chain(loads.iter().map(|load| Need::Read(&load.id)))
     }
 
     fn scope(self) -> Scope {
