@@ -22,12 +22,12 @@ pub(crate) use bincode::enc::{Encode, Encoder};
 pub(crate) use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 
-use crate::limits::{COUNTERS_MAX, PEER_MESSAGE_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_TTL_MAX};
+use crate::limits::{COUNTERS_MAX, PEER_MESSAGE_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX};
 use crate::machine::{Command, Entry};
 use crate::types::{
     Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, ContentVersion, Counters, Expected, Expiry, Form,
-    LogId, NodeId, Nonce, OnConflict, OutOfRange, Outcome, Request, Require, Revision, Saved, Sequence, SessionId, Swept, TooLarge,
-    Verdict, Version, Write, bounded,
+    Label, LogId, NodeId, Nonce, OnConflict, OutOfRange, Outcome, Request, Require, Revision, Saved, Sequence, SessionId, Swept,
+    TooLarge, Verdict, Version, Write, bounded,
 };
 
 /// The format of entries under cluster version 1, and of every row that it can carry.
@@ -114,7 +114,8 @@ pub fn is_proposable(command: &Command, cluster_version: u16) -> bool {
         return command.cluster_version() <= cluster_version;
     };
     let is_too_long = |expiry| matches!(expiry, Expiry::After(ttl) | Expiry::Idle(ttl) if ttl > SESSION_TTL_MAX);
-    let ttls_fit = !write.expiries().any(is_too_long);
+    let stands_too_long = |attributes: &Attributes| attributes.tombstone_ttl.is_some_and(|ttl| ttl > TOMBSTONE_TTL_MAX);
+    let ttls_fit = !write.expiries().any(is_too_long) && !write.attributes().any(stands_too_long);
     ttls_fit && write.chunk_count() <= ENTRY_CHUNKS_MAX as u64 && write.cluster_version() <= cluster_version
 }
 
@@ -353,7 +354,7 @@ variants!(Write until 6 {
     3 OpenClient { nonce },
     4 KeepAlive { client, nonce, acknowledged_below },
     5 CloseClient { client, nonce },
-    6 Append { request, id, require, addition, expiry },
+    6 Append { request, id, require, addition, attributes },
     7 Touch { request, id, expiry },
 });
 variants!(Command { 0 Client(write), 1 Sweep { limit }, 2 SetClusterVersion { version } });

@@ -18,6 +18,8 @@ pub const MIB: u64 = 1024 * KIB;
 
 /// Longest session id, in bytes of UTF-8. The empty id is allowed.
 pub const SESSION_ID_BYTES_MAX: usize = 1024;
+/// Longest label of a session, in bytes of UTF-8. The empty one is none.
+pub const LABEL_BYTES_MAX: usize = 256;
 /// Largest single write: stored bytes of all its chunks and its head.
 pub const WRITE_BYTES_MAX: u64 = 16 * MIB;
 /// Largest session, in stored (perhaps compressed) bytes.
@@ -67,14 +69,16 @@ pub const CLIENTS_MAX: usize = 100_000;
 pub const OUTCOMES_MAX: usize = 1_000_000;
 /// Most sessions and tombstones together.
 pub const SESSIONS_MAX: usize = 2_000_000;
-/// Most bytes of metadata, by the fixed formula of [`SESSION_METADATA_BYTES`] plus the id.
+/// Most bytes of metadata, by the fixed formula of [`SESSION_METADATA_BYTES`] plus the id and the label.
 pub const METADATA_BYTES_MAX: u64 = 1024 * MIB;
-/// The bytes one session or tombstone counts against [`METADATA_BYTES_MAX`], besides its id.
+/// The bytes one session or tombstone counts against [`METADATA_BYTES_MAX`], besides its id and its label.
 pub const SESSION_METADATA_BYTES: u64 = 384;
 /// Longest deadline a write may ask for.
 pub const WRITE_DEADLINE_MAX: Duration = Duration::from_secs(120);
 /// Longest time to live a session may ask for: ten years.
 pub const SESSION_TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Longest time that a tombstone stands, and how long it does where no writer said less.
+pub const TOMBSTONE_TTL_MAX: Duration = Intervals::PRODUCTION.tombstone_ttl;
 /// Rows one `Sweep` may remove at most.
 pub const SWEEP_ROWS_MAX: usize = 8192;
 /// Sessions, clients and tombstones one `Sweep` may remove at most.
@@ -166,7 +170,7 @@ pub const SMALL_ANSWER_BYTES: u64 = 64 * KIB;
 pub const LOADED_RESERVE_BYTES: u64 = 16 * MIB;
 /// A reader that took nothing for so long is cut off if others need the room.
 pub const READER_STALL_MIN: Duration = Duration::from_millis(50);
-/// The bytes every session on a page counts against [`LOADED_BYTES_MAX`], besides its id.
+/// The bytes every session on a page counts against [`LOADED_BYTES_MAX`], besides its id and its label.
 pub const LISTED_BYTES: u64 = 128;
 /// A reader that holds loaded content and takes none of it for so long is cut off, and the content is dropped.
 pub const READER_STALL_TIMEOUT: Duration = Duration::from_secs(30);

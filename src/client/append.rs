@@ -1,10 +1,12 @@
 //! Appends to whatever is stored: no load before, and no conflict with other appenders.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::cache::pack;
 use super::{Client, Error, ErrorKind, NO_REQUEST, session_id};
-use crate::types::{self, Counters, Expiry, Require, Revision, Verdict, Version, Write};
+use crate::types::{self, Attributes, Counters, Expiry, Label, Require, Revision, Verdict, Version, Write};
 
 /// How to append.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,10 @@ pub struct AppendOptions {
     pub counters: Counters,
     /// When the session is to expire; as it was, by default.
     pub expiry: Expiry,
+    /// As of [`WriteOptions`](crate::client::WriteOptions).
+    pub tombstone_ttl: Option<Duration>,
+    /// As of [`WriteOptions`](crate::client::WriteOptions).
+    pub label: Option<Label>,
 }
 
 /// An append that happened.
@@ -47,7 +53,8 @@ impl Client {
     /// Dropping the future does not cancel the append once it is enqueued.
     #[doc(hidden)]
     pub async fn append(&self, id: &str, items: Vec<Bytes>, options: AppendOptions) -> Result<Appended, Error> {
-        let AppendOptions { require, head_if_created, counters, expiry } = options;
+        let AppendOptions { require, head_if_created, counters, expiry, tombstone_ttl, label } = options;
+        let attributes = Attributes { expiry, tombstone_ttl, label, ..Attributes::default() };
         if matches!(require, Require::At { create_revision: None, version: None, items: None }) {
             return Err(Error::invalid(
                 "an append that requires a session names its create_revision, version or items: none is given",
@@ -57,7 +64,7 @@ impl Client {
         let head = require.may_create().then(|| pack::tagged(true, head));
         let count = items.len() as u64;
         let addition = pack::addition(&items, head, counters)?;
-        let write = Write::Append { request: NO_REQUEST, id: session_id(id)?, require, addition, expiry };
+        let write = Write::Append { request: NO_REQUEST, id: session_id(id)?, require, addition, attributes };
         let outcome = self.handle.write(write, None).await?;
         match outcome.verdict {
             Verdict::Appended(types::Appended { content, counters, .. }) => Ok(Appended {

@@ -13,6 +13,7 @@
 mod json;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bob_core::error::StoreError;
 use bob_core::ports::SessionStore;
@@ -20,13 +21,13 @@ use bob_core::types::{Message, SessionState, TokenUsage, ToolCall};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::cache::Cache;
 use super::cache::bases::SaveMode;
 use super::cache::pack;
 use super::cache::view::{Failure, Item, New, View};
+use super::cache::{Cache, lock};
 use super::sessions::{self, Found};
 use super::{Client, Consistency, Counters, ErrorKind, Expected, Expiry, Version};
-use crate::types::OnConflict;
+use crate::types::{Attributes, OnConflict};
 
 const MESSAGES: &str = "messages";
 const SUMMARY: &str = "memory_summary";
@@ -64,7 +65,7 @@ pub struct Store {
     client: Client,
     cache: Arc<Cache<Message>>,
     concurrent_save: ConcurrentSave,
-    expiry: Expiry,
+    attributes: Attributes,
 }
 
 impl std::fmt::Debug for Store {
@@ -72,7 +73,7 @@ impl std::fmt::Debug for Store {
         f.debug_struct("Store")
             .field("client", &self.client)
             .field("concurrent_save", &self.concurrent_save)
-            .field("expiry", &self.expiry)
+            .field("attributes", &self.attributes)
             .finish_non_exhaustive()
     }
 }
@@ -80,7 +81,12 @@ impl std::fmt::Debug for Store {
 impl Client {
     /// The adapter for Bob's `SessionStore`. All adapters of one client share what they know.
     pub fn session_store(&self) -> Store {
-        Store { client: self.clone(), cache: self.adapters(), concurrent_save: ConcurrentSave::default(), expiry: Expiry::Keep }
+        Store {
+            client: self.clone(),
+            cache: self.adapters(),
+            concurrent_save: ConcurrentSave::default(),
+            attributes: Attributes::default(),
+        }
     }
 }
 
@@ -100,12 +106,27 @@ impl Store {
     /// for it: by default sessions live until they are deleted.
     #[must_use]
     pub fn expiry(self, expiry: Expiry) -> Self {
-        Self { expiry, ..self }
+        Self { attributes: Attributes { expiry, ..self.attributes }, ..self }
+    }
+
+    /// This store with a time of tombstones that it sends with every save; see
+    /// [`WriteOptions::tombstone_ttl`](crate::client::WriteOptions::tombstone_ttl).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn tombstone_ttl(self, ttl: Duration) -> Self {
+        Self { attributes: Attributes { tombstone_ttl: Some(ttl), ..self.attributes }, ..self }
+    }
+
+    /// A session at a version: the very one that this client knows there, if it does. Another of the same id may have come to the same
+    /// version, where tombstones stand for a short time.
+    fn known(&self, id: &str, version: Version) -> Result<Expected, StoreError> {
+        let id = super::session_id(id).map_err(|error| store_error(error.into(), version.0))?;
+        Ok(lock(&self.cache.session(&id)).expected_at(version))
     }
 
     async fn save_by(&self, id: &str, state: &SessionState, mode: SaveMode) -> Result<u64, StoreError> {
         let new = new_from(state)?;
-        let saved = sessions::save(&self.client.handle, &self.cache, id, new, mode, self.expiry).await;
+        let saved = sessions::save(&self.client.handle, &self.cache, id, new, mode, self.attributes.clone()).await;
         saved.map(|written| written.version.0).map_err(|failure| store_error(failure, state.version))
     }
 }
@@ -131,7 +152,7 @@ impl SessionStore for Store {
     async fn save_if_version(&self, id: &String, state: &SessionState, expected_version: u64) -> Result<u64, StoreError> {
         let expected = match expected_version {
             0 => Expected::Absent,
-            version => Expected::At { version: Version(version), create_revision: None },
+            version => self.known(id, Version(version))?,
         };
         self.save_by(id, state, SaveMode::Expect(expected)).await.map_err(|error| match error {
             StoreError::VersionConflict { actual, .. } => StoreError::VersionConflict { expected: expected_version, actual },

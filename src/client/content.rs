@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cache::pack;
-use crate::types::{ClusterId, Consistency, ContentVersion, Counters, Expiry, Part, Revision, SessionInfo, Version};
+use crate::types::{
+    Attributes, ClusterId, Consistency, ContentVersion, Counters, Expiry, Label, Part, Revision, SessionInfo, Version,
+};
 
 /// The content of a session.
 #[derive(Clone, PartialEq, Eq)]
@@ -182,8 +184,22 @@ pub struct CopyOptions {
 }
 
 /// How to write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteOptions {
     /// When the session is to expire; as it was, by default.
     pub expiry: Expiry,
+    /// How long a tombstone is to go on counting the versions of the session when it has ended, at most 7 days; as it was, by default.
+    /// See [`crate::docs::verbs`], "Time of a tombstone", for what a short one costs. It needs cluster version 2.
+    #[doc(hidden)]
+    pub tombstone_ttl: Option<Duration>,
+    /// The label, which metadata, listings and watches show; the empty one takes it away; as it was, by default. It needs cluster version 2.
+    #[doc(hidden)]
+    pub label: Option<Label>,
+}
+
+impl WriteOptions {
+    pub(super) fn attributes(self) -> Attributes {
+        let Self { expiry, tombstone_ttl, label } = self;
+        Attributes { expiry, tombstone_ttl, label, ..Attributes::default() }
+    }
 }

@@ -39,7 +39,7 @@ impl Client {
         {
             *counters = Counters::default();
         }
-        self.save_if_version(to, content, Expected::Absent, WriteOptions { expiry }).await.map(Some)
+        self.save_if_version(to, content, Expected::Absent, WriteOptions { expiry, ..WriteOptions::default() }).await.map(Some)
     }
 
     /// Replaces a transcript's items from number `item` on, counted from 0: takes back the last turn, or puts another in its place. The head,

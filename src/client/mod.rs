@@ -74,9 +74,9 @@ pub use touch::Touched;
 pub use watch::{WatchOptions, Watching};
 
 pub use crate::types::{
-    ClusterStatus, Consistency, Counters, Expected, Expiry, List, ListPage, Listed, Member, MemberChange, Members, NodeCheck,
-    NodeId, NodeStatus, Order, Part, Position, Require, Revision, Role, Selector, SessionChange, SessionId, SessionInfo, Version,
-    WatchFrame,
+    ClusterStatus, Consistency, Counters, Expected, Expiry, Label, List, ListPage, Listed, Member, MemberChange, Members,
+    NodeCheck, NodeId, NodeStatus, Order, Part, Position, Require, Revision, Role, Selector, SessionChange, SessionId, SessionInfo,
+    Version, WatchFrame,
 };
 
 use crate::types::{ClientId, ContentVersion, LoadedContent, Nonce, Outcome, Request, Saved, Sequence, Verdict, Write};
@@ -244,7 +244,7 @@ impl Client {
             Content::Transcript { messages, head, counters } => (messages, pack::tagged(true, &head), counters),
         };
         let new = New { items: &items, head, counters };
-        sessions::save(&self.handle, &self.cache, id, new, mode, options.expiry).await.map_err(failed)
+        sessions::save(&self.handle, &self.cache, id, new, mode, options.attributes()).await.map_err(failed)
     }
 
     /// The memory of an adapter, shared by all clones. Only one adapter may use it.

@@ -14,8 +14,8 @@ use super::driver::operation::{Body, MakeChange, Planned};
 use super::handle::Handle;
 use super::{Error, ErrorKind, NO_REQUEST, Written, assembler, session_id, written};
 use crate::types::{
-    Base, Change, ClusterId, Consistency, ContentVersion, Expiry, Load, LoadMany, Loaded, LoadedContent, OnConflict, Outcome, Part,
-    Revision, SessionId, SessionInfo, Verdict, Version, Write,
+    Attributes, Base, Change, ClusterId, Consistency, ContentVersion, Load, LoadMany, Loaded, LoadedContent, OnConflict, Outcome,
+    Part, Revision, SessionId, SessionInfo, Verdict, Version, Write,
 };
 use crate::wire::{Assembled, AssembledMany};
 
@@ -211,7 +211,7 @@ pub(super) async fn save<T: Item>(
     id: &str,
     new: New<'_, T>,
     mode: SaveMode,
-    expiry: Expiry,
+    attributes: Attributes,
 ) -> Result<Written, Failure> {
     let id = session_id(id)?;
     let session = cache.session(&id);
@@ -219,7 +219,7 @@ pub(super) async fn save<T: Item>(
     let plan = tokio::time::timeout(patience, await_plan(&session, &new, mode, cache));
     let late = || Error::refused("the same turn is still being saved, this save was not sent");
     let mut save = Save::new(plan.await.map_err(|_| late())??, session);
-    let write = save.write(id, expiry)?;
+    let write = save.write(id, attributes)?;
     let outcome = handle.write(write, Some(Box::new(save))).await;
     cache.trim();
     Ok(written(outcome?)?)
@@ -267,7 +267,7 @@ impl<T: Item> Save<T> {
         Self { plan, session, stage: Stage::Ours, whole: None, fallback: None }
     }
 
-    fn write(&mut self, id: SessionId, expiry: Expiry) -> Result<Write, Failure> {
+    fn write(&mut self, id: SessionId, attributes: Attributes) -> Result<Write, Failure> {
         let base = match self.plan.from {
             Some(Origin::At(place)) => place.content.base(),
             Some(Origin::Absent(_)) | None => Base::Absent,
@@ -276,20 +276,19 @@ impl<T: Item> Save<T> {
         let Some(change) = appended.filter(|_| !self.plan.repack || self.plan.on_conflict == OnConflict::Rebase) else {
             let change = whole_change(&self.plan.view)?;
             self.on_full_change(&change);
-            return Ok(self.request(id, change, OnConflict::Reject, expiry));
+            return Ok(self.request(id, change, OnConflict::Reject, attributes));
         };
-        let append = self.request(id.clone(), change, self.plan.on_conflict, expiry);
+        let append = self.request(id.clone(), change, self.plan.on_conflict, attributes.clone());
         if !self.plan.repack {
             return Ok(append);
         }
         self.fallback = Some(append);
         let change = whole_change(&self.plan.view)?;
         self.on_full_change(&change);
-        Ok(self.request(id, change, OnConflict::Reject, expiry))
+        Ok(self.request(id, change, OnConflict::Reject, attributes))
     }
 
-    fn request(&self, id: SessionId, change: Change, on_conflict: OnConflict, expiry: Expiry) -> Write {
-        let attributes = expiry.into();
+    fn request(&self, id: SessionId, change: Change, on_conflict: OnConflict, attributes: Attributes) -> Write {
         match self.plan.expected {
             None => Write::Save { request: NO_REQUEST, id, change, attributes },
             Some(expected) => Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, attributes },

@@ -2,7 +2,8 @@
 
 use super::{
     Addition, Attributes, Base, Blob, BorrowDecode, BorrowDecoder, Bytes, COUNTERS_MAX, Change, Chunk, Counters, DecodeError,
-    Duration, ENTRY_CHUNKS_MAX, Encode, EncodeError, Encoder, Expiry, FORMAT, SESSION_TTL_MAX, SessionId, Source, read,
+    Duration, ENTRY_CHUNKS_MAX, Encode, EncodeError, Encoder, Expiry, FORMAT, Label, SESSION_TTL_MAX, SessionId, Source,
+    TOMBSTONE_TTL_MAX, read,
 };
 
 /// Two values, one after the other.
@@ -28,6 +29,19 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for SessionId {
     fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let id: &str = read(decoder, "SessionId")?;
         SessionId::new(id).map_err(|error| DecodeError::OtherString(error.to_string()))
+    }
+}
+
+impl Encode for Label {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.as_str().encode(encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Label {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let label: &str = read(decoder, "Label")?;
+        Label::new(label).map_err(|error| DecodeError::OtherString(error.to_string()))
     }
 }
 
@@ -58,9 +72,13 @@ fn ttl<'de, 'c, D: BorrowDecoder<'de, Context = Source<'c>>>(
     decoder: &mut D,
     field: &'static str,
 ) -> Result<Duration, DecodeError> {
-    let ttl = Duration::from_millis(read(decoder, field)?);
-    if ttl > SESSION_TTL_MAX {
-        return Err(DecodeError::OtherString(format!("time to live is too long ms={}", ttl.as_millis())));
+    within(read(decoder, field)?, SESSION_TTL_MAX)
+}
+
+fn within(ttl_ms: u64, max: Duration) -> Result<Duration, DecodeError> {
+    let ttl = Duration::from_millis(ttl_ms);
+    if ttl > max {
+        return Err(DecodeError::OtherString(format!("time to live is too long ms={ttl_ms} limit={}", max.as_millis())));
     }
     Ok(ttl)
 }
@@ -90,8 +108,11 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Expiry {
 
 impl Encode for Attributes {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        self.expiry.encode(encoder)?;
-        self.form.encode(encoder)
+        let Self { expiry, form, tombstone_ttl, label } = self;
+        expiry.encode(encoder)?;
+        form.encode(encoder)?;
+        tombstone_ttl.map(millis).encode(encoder)?;
+        label.encode(encoder)
     }
 }
 
@@ -101,7 +122,10 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Attributes {
         if decoder.context().format == FORMAT {
             return Ok(expiry.into());
         }
-        Ok(Attributes { expiry, form: read(decoder, "Attributes.form")? })
+        let form = read(decoder, "Attributes.form")?;
+        let tombstone_ms: Option<u64> = read(decoder, "Attributes.tombstone_ttl")?;
+        let tombstone_ttl = tombstone_ms.map(|ms| within(ms, TOMBSTONE_TTL_MAX)).transpose()?;
+        Ok(Attributes { expiry, form, tombstone_ttl, label: read(decoder, "Attributes.label")? })
     }
 }
 

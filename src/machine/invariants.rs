@@ -9,7 +9,7 @@
 //! | I5 | nonces and clients name each other one to one; a client id was a log index already |
 //! | I6 | a client's outcomes lie in its window, none is one that is not recorded, and all of them are counted |
 //! | I7 | the index of deadlines holds exactly one key for each record that has a deadline; that of a client is at most its deadline |
-//! | I8 | the tables are within their bounds, and the bytes of ids are counted |
+//! | I8 | the tables are within their bounds, and the bytes of ids and labels are counted |
 //! | I9 | the digest is the sum over the records |
 
 use std::collections::BTreeSet;
@@ -81,7 +81,8 @@ impl Machine {
             format!("id={id:?} applied={applied} session={session:?}")
         })?;
         let idle = session.idle_ms.is_none_or(|idle_ms| idle_ms <= self.rules.session_ttl_ms_max);
-        ensure("I4", idle && session.too_large(self.rules).is_none(), || format!("id={id:?} session={session:?}"))
+        let tombstone = session.tombstone_ms.is_none_or(|tombstone_ms| tombstone_ms < self.rules.tombstone_ttl_ms);
+        ensure("I4", idle && tombstone && session.too_large(self.rules).is_none(), || format!("id={id:?} session={session:?}"))
     }
 
     fn check_clients(&self) -> Result<(), Broken> {
@@ -132,14 +133,15 @@ impl Machine {
 
     pub(super) fn check_bounds(&self) -> Result<(), Broken> {
         let (counts, rules) = (self.counts(), self.rules);
-        // A delete turns a session into a tombstone, so it needs no room; only creations are refused.
+        // A delete turns a session into a tombstone, so it needs no room; creations are refused, and longer labels.
         let records =
             counts.sessions + counts.tombstones <= rules.sessions_max && counts.metadata_bytes <= rules.metadata_bytes_max;
         let clients = counts.clients <= rules.clients_max && counts.outcomes <= rules.outcomes_max;
         let ids = self.tables.sessions.keys().chain(self.tables.tombstones.keys());
         let id_bytes: u64 = ids.map(|id| id.as_str().len() as u64).sum();
-        let counted = id_bytes == self.tables.id_bytes;
-        ensure("I8", records && clients && counted, || format!("counts={counts:?} id_bytes={id_bytes}"))
+        let label_bytes: u64 = self.tables.sessions.values().map(|kept| kept.value.label_bytes()).sum();
+        let counted = id_bytes + label_bytes == self.tables.text_bytes;
+        ensure("I8", records && clients && counted, || format!("counts={counts:?} id_bytes={id_bytes} label_bytes={label_bytes}"))
     }
 
     fn check_digest(&self) -> Result<(), Broken> {

@@ -70,6 +70,11 @@ impl Marks {
         std::mem::take(&mut row.hash)
     }
 
+    /// The row of a record that is marked may take so many bytes more.
+    pub fn grow(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
     pub fn len(&self) -> usize {
         self.marks.len()
     }

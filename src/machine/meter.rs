@@ -15,6 +15,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::session::Session;
 use super::{Counts, Machine, Rules};
 use crate::types::{ClientId, Nonce, Request, SessionId};
 
@@ -87,13 +88,30 @@ impl Drop for Owner {
     }
 }
 
+/// The bytes and the deadline that count of a session; of a tombstone all are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Bytes of the content, as stored.
+    pub stored_bytes: u64,
+    /// Bytes of the label.
+    pub label_bytes: u64,
+    /// The deadline, which has a key in an index.
+    pub deadline_ms: Option<u64>,
+}
+
+impl Size {
+    pub fn of(session: &Session) -> Self {
+        Self { stored_bytes: session.stored_bytes, label_bytes: session.label_bytes(), deadline_ms: session.deadline_ms }
+    }
+}
+
 /// The usage under one prefix of ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrefixUsage {
     /// Sessions and tombstones.
     pub records: u64,
-    /// Bytes of their ids.
-    pub id_bytes: u64,
+    /// Bytes of their ids and labels.
+    pub text_bytes: u64,
     /// Bytes of the sessions' content, as stored.
     pub stored_bytes: u64,
 }
@@ -101,26 +119,26 @@ pub struct PrefixUsage {
 impl PrefixUsage {
     /// The bytes that count against the bound on metadata.
     pub fn metadata_bytes(&self, rules: &Rules) -> u64 {
-        self.records.saturating_mul(rules.session_metadata_bytes).saturating_add(self.id_bytes)
+        self.records.saturating_mul(rules.session_metadata_bytes).saturating_add(self.text_bytes)
     }
 
-    fn add(&mut self, id: &SessionId, stored_bytes: u64) {
+    fn add(&mut self, id: &SessionId, size: &Size) {
         self.records += 1;
-        self.id_bytes += id.as_str().len() as u64;
-        self.stored_bytes += stored_bytes;
+        self.text_bytes += id.as_str().len() as u64 + size.label_bytes;
+        self.stored_bytes += size.stored_bytes;
     }
 
-    fn subtract(&mut self, id: &SessionId, stored_bytes: u64) {
+    fn subtract(&mut self, id: &SessionId, size: &Size) {
         // A count that is off must not end a node.
         self.records = self.records.saturating_sub(1);
-        self.id_bytes = self.id_bytes.saturating_sub(id.as_str().len() as u64);
-        self.stored_bytes = self.stored_bytes.saturating_sub(stored_bytes);
+        self.text_bytes = self.text_bytes.saturating_sub(id.as_str().len() as u64 + size.label_bytes);
+        self.stored_bytes = self.stored_bytes.saturating_sub(size.stored_bytes);
     }
 
     fn join(self, other: Self) -> Self {
         Self {
             records: self.records + other.records,
-            id_bytes: self.id_bytes + other.id_bytes,
+            text_bytes: self.text_bytes + other.text_bytes,
             stored_bytes: self.stored_bytes + other.stored_bytes,
         }
     }
@@ -160,23 +178,27 @@ impl Clone for Expected {
 
 impl Meter {
     /// Counts a record that was added.
-    pub fn added(&mut self, id: &SessionId, stored_bytes: u64) {
+    pub fn added(&mut self, id: &SessionId, size: &Size) {
         if self.counts(id) {
-            self.each(id, |usage| usage.add(id, stored_bytes));
+            self.each(id, |usage| usage.add(id, size));
         }
     }
 
     /// Takes a removed record back.
-    pub fn removed(&mut self, id: &SessionId, stored_bytes: u64) {
+    pub fn removed(&mut self, id: &SessionId, size: &Size) {
         if self.counts(id) {
-            self.each(id, |usage| usage.subtract(id, stored_bytes));
+            self.each(id, |usage| usage.subtract(id, size));
         }
     }
 
-    /// Counts a session's content at its new size.
-    pub fn resized(&mut self, id: &SessionId, from: u64, to: u64) {
-        if from != to && self.counts(id) {
-            self.each(id, |usage| usage.stored_bytes = usage.stored_bytes.saturating_sub(from).saturating_add(to));
+    /// Counts a session at its new size.
+    pub fn resized(&mut self, id: &SessionId, from: &Size, to: &Size) {
+        let same = (from.stored_bytes, from.label_bytes) == (to.stored_bytes, to.label_bytes);
+        if !same && self.counts(id) {
+            self.each(id, |usage| {
+                usage.stored_bytes = usage.stored_bytes.saturating_sub(from.stored_bytes).saturating_add(to.stored_bytes);
+                usage.text_bytes = usage.text_bytes.saturating_sub(from.label_bytes).saturating_add(to.label_bytes);
+            });
         }
     }
 
@@ -306,10 +328,10 @@ impl Metered<'_> {
         ];
         let last = ends.into_iter().flatten().min().cloned();
         let within = |id: &SessionId| last.as_ref().is_none_or(|last| id <= last);
-        let sessions = tables.sessions.range(range.clone()).map(|(id, session)| (id, session.value.stored_bytes));
-        let tombstones = tables.tombstones.range(range).map(|(id, _)| (id, 0));
-        for (id, stored_bytes) in sessions.take_while(|(id, _)| within(id)).chain(tombstones.take_while(|(id, _)| within(id))) {
-            tables.meter.each(id, |usage| usage.add(id, stored_bytes));
+        let sessions = tables.sessions.range(range.clone()).map(|(id, session)| (id, Size::of(&session.value)));
+        let tombstones = tables.tombstones.range(range).map(|(id, _)| (id, Size::default()));
+        for (id, size) in sessions.take_while(|(id, _)| within(id)).chain(tombstones.take_while(|(id, _)| within(id))) {
+            tables.meter.each(id, |usage| usage.add(id, &size));
         }
         let Some(last) = last else { return false };
         tables.meter.progress = Progress::Until(last);

@@ -3,7 +3,10 @@
 use super::digest;
 use super::rules::Rules;
 use crate::codec::{FORMAT, FORMAT_2, RowValue, fields};
-use crate::types::{Appended, Blob, Chunk, Codec, ContentVersion, Counters, Form, Revision, Saved, SessionInfo, TooLarge, Version};
+use crate::mutant::{self, Mutant};
+use crate::types::{
+    Appended, Blob, Chunk, Codec, ContentVersion, Counters, Form, Label, Revision, Saved, SessionInfo, TooLarge, Version,
+};
 
 /// Tells heads apart without holding them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +71,10 @@ pub(crate) struct Session {
     pub declared: Form,
     /// Milliseconds that each write which stored something gives it to live, if it has an idle deadline.
     pub idle_ms: Option<u64>,
+    /// Milliseconds that its tombstone stands; `None`: as long as the rules say.
+    pub tombstone_ms: Option<u64>,
+    /// The label that a writer set.
+    pub label: Label,
 }
 
 fields!(HeadMark { raw_bytes, stored_bytes, crc32c, hash });
@@ -88,12 +95,13 @@ fields!(Session {
     created_ms,
     updated_ms,
     deadline_ms;
-    format 2: declared, idle_ms
+    format 2: declared, idle_ms, tombstone_ms, label
 });
 
 impl RowValue for Session {
     fn format(&self) -> u8 {
-        if self.declared == Form::Unknown && self.idle_ms.is_none() { FORMAT } else { FORMAT_2 }
+        let has_times = self.idle_ms.is_some() || self.tombstone_ms.is_some();
+        if self.declared == Form::Unknown && !has_times && self.label.is_empty() { FORMAT } else { FORMAT_2 }
     }
 }
 
@@ -132,7 +140,17 @@ impl Session {
     /// The tombstone an expired session counts as, swept or not.
     pub(crate) fn tombstone_of_expired(&self, rules: &Rules) -> Tombstone {
         let expired_ms = self.deadline_ms.unwrap_or(u64::MAX);
-        Tombstone { version: self.version.next(), deadline_ms: expired_ms.saturating_add(rules.tombstone_ttl_ms) }
+        let mut tombstone = self.tombstone(expired_ms, rules);
+        if mutant::is(Mutant::TombstoneTtlIgnored) {
+            tombstone.deadline_ms = expired_ms.saturating_add(rules.tombstone_ttl_ms);
+        }
+        tombstone
+    }
+
+    /// The tombstone of a session that ended at a moment: it stands as long as the session says (L13).
+    pub(crate) fn tombstone(&self, ended_ms: u64, rules: &Rules) -> Tombstone {
+        let ttl_ms = self.tombstone_ms.unwrap_or(rules.tombstone_ttl_ms);
+        Tombstone { version: self.version.next(), deadline_ms: ended_ms.saturating_add(ttl_ms) }
     }
 
     /// After appending: a delta on its base or on a newer state, or the first content of a new session.
@@ -187,6 +205,11 @@ impl Session {
         if self.items > 0 { Form::Transcript } else { self.declared }
     }
 
+    /// Bytes of its label.
+    pub(crate) fn label_bytes(&self) -> u64 {
+        self.label.as_str().len() as u64
+    }
+
     /// Chunks it holds.
     pub(crate) fn chunk_count(&self) -> u64 {
         self.next_chunk - self.first_chunk
@@ -233,6 +256,8 @@ impl Session {
             updated_ms: self.updated_ms,
             deadline_ms: self.deadline_ms,
             idle_ttl_ms: self.idle_ms,
+            tombstone_ttl_ms: self.tombstone_ms,
+            label: self.label.clone(),
             // The machine knows its own time only; who answers knows today's.
             remaining_ms: None,
         }

@@ -44,7 +44,7 @@ impl Machine {
             Due::Session(id) => {
                 let tombstone = self.tables.sessions.get(id).map(|session| session.value.tombstone_of_expired(self.rules));
                 // The tombstone counts from the deadline, not from the sweep; a late sweep may find it gone already.
-                self.remove(id, tombstone.filter(|tombstone| tombstone.deadline_ms > moment.now_ms), effects);
+                self.remove(id, tombstone, moment, effects);
                 swept.sessions += 1;
             }
             Due::Client(client) => {

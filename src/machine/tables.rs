@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::changes::Changes;
 use super::marks::{Marked, Marks, RowState};
-use super::meter::{Meter, Owner};
+use super::meter::{Meter, Owner, Size};
 use super::rows::{self, ClientHeader, Effects};
 use super::rules::Rules;
 use super::session::{Session, Tombstone};
@@ -53,8 +53,8 @@ pub(super) struct Tables {
     pub due: BTreeSet<(u64, Due)>,
     /// Outcomes of all clients.
     pub outcomes: u64,
-    /// Bytes of all ids of sessions and tombstones.
-    pub id_bytes: u64,
+    /// Bytes of all ids of sessions and tombstones, and of the labels.
+    pub text_bytes: u64,
     /// Sum of the hashes of all records that are not marked.
     made_digest: u64,
     /// The records whose rows are to be made.
@@ -67,13 +67,18 @@ pub(super) struct Tables {
 
 /// Bytes that a row takes at most, its key included; without the id of a session.
 mod row_bytes {
+    use super::Session;
     use crate::limits::COUNTERS_MAX;
     use crate::types::{Outcome, Verdict};
 
     const NUMBER: u64 = 9;
-    pub const SESSION: u64 = (20 + COUNTERS_MAX as u64) * NUMBER;
+    const SESSION: u64 = (22 + COUNTERS_MAX as u64) * NUMBER;
     pub const CLIENT: u64 = 8 + 16 + 3 * NUMBER;
     const OUTCOME: u64 = 16 + 8 * NUMBER;
+
+    pub fn session(session: &Session) -> u64 {
+        SESSION + session.label_bytes()
+    }
 
     pub fn outcome(outcome: &Outcome) -> u64 {
         match &outcome.verdict {
@@ -83,9 +88,13 @@ mod row_bytes {
     }
 }
 
-/// Marks a session, whose row is made later. Gives the hash of the row that it had.
-fn mark_session(marks: &mut Marks, row: &mut RowState, id: &SessionId) -> u64 {
-    marks.mark(row, row_bytes::SESSION + id.as_str().len() as u64, || Marked::Session(id.clone()))
+/// Marks a session that was changed, whose row is made later. Gives the hash of the row that it had.
+fn mark_session(marks: &mut Marks, kept: &mut Kept<Session>, old: &Session, id: &SessionId) -> u64 {
+    if kept.row.is_marked() {
+        marks.grow(kept.value.label_bytes().saturating_sub(old.label_bytes()));
+    }
+    let bytes = row_bytes::session(&kept.value) + id.as_str().len() as u64;
+    marks.mark(&mut kept.row, bytes, || Marked::Session(id.clone()))
 }
 
 impl Tables {
@@ -97,34 +106,36 @@ impl Tables {
             let row = self.made(effects, session_row(id, &session));
             return self.insert_session(id, session, row);
         };
-        let (new_ms, stored_bytes) = (session.deadline_ms, session.stored_bytes);
         let window = |session: &Session| session.mod_revision.0 / intervals().digest_entries;
         let changes_again = window(&kept.value) == window(&session);
         let old = std::mem::replace(&mut kept.value, session);
+        let size = Size::of(&kept.value);
         if changes_again || kept.row.is_marked() {
-            let left = mark_session(&mut self.marks, &mut kept.row, id);
+            let left = mark_session(&mut self.marks, kept, &old, id);
             self.left(left);
         } else {
             let before = std::mem::replace(&mut kept.row, make(effects, session_row(id, &kept.value)));
             self.made_digest = self.made_digest.wrapping_sub(before.hash).wrapping_add(kept.row.hash);
         }
-        self.replaced(id, &old, stored_bytes, new_ms);
+        self.replaced(id, &old, size);
     }
 
     /// Changes a session that is there, and no watch shows it (L44). Its row is made later, once for many touches.
     pub fn touch_session(&mut self, id: &SessionId, session: Session) {
         let Some(kept) = self.sessions.get_mut(id) else { return };
-        let (new_ms, stored_bytes) = (session.deadline_ms, session.stored_bytes);
         let old = std::mem::replace(&mut kept.value, session);
-        let left = mark_session(&mut self.marks, &mut kept.row, id);
+        let size = Size::of(&kept.value);
+        let left = mark_session(&mut self.marks, kept, &old, id);
         self.left(left);
-        self.replaced(id, &old, stored_bytes, new_ms);
+        self.replaced(id, &old, size);
     }
 
-    fn replaced(&mut self, id: &SessionId, old: &Session, stored_bytes: u64, new_ms: Option<u64>) {
-        self.meter.resized(id, old.stored_bytes, stored_bytes);
-        if old.deadline_ms != new_ms {
-            self.move_due(old.deadline_ms, new_ms, || Due::Session(id.clone()));
+    fn replaced(&mut self, id: &SessionId, old: &Session, new: Size) {
+        let before = Size::of(old);
+        self.text_bytes = self.text_bytes - before.label_bytes + new.label_bytes;
+        self.meter.resized(id, &before, &new);
+        if before.deadline_ms != new.deadline_ms {
+            self.move_due(before.deadline_ms, new.deadline_ms, || Due::Session(id.clone()));
         }
     }
 
@@ -136,8 +147,9 @@ impl Tables {
 
     fn insert_session(&mut self, id: &SessionId, session: Session, row: RowState) {
         self.move_due(None, session.deadline_ms, || Due::Session(id.clone()));
-        self.id_bytes += id.as_str().len() as u64;
-        self.meter.added(id, session.stored_bytes);
+        let size = Size::of(&session);
+        self.text_bytes += id.as_str().len() as u64 + size.label_bytes;
+        self.meter.added(id, &size);
         self.sessions.insert(id.clone(), Kept { value: session, row });
     }
 
@@ -145,8 +157,9 @@ impl Tables {
     pub fn remove_session(&mut self, id: &SessionId, effects: &mut Effects) -> Option<Session> {
         let old = self.sessions.remove(id)?;
         self.ended(old.row, effects, || (rows::SESSIONS, rows::session_key(id)));
-        self.id_bytes -= id.as_str().len() as u64;
-        self.meter.removed(id, old.value.stored_bytes);
+        let size = Size::of(&old.value);
+        self.text_bytes -= id.as_str().len() as u64 + size.label_bytes;
+        self.meter.removed(id, &size);
         self.changes.deleted(id);
         self.move_due(old.value.deadline_ms, None, || Due::Session(id.clone()));
         Some(old.value)
@@ -165,8 +178,8 @@ impl Tables {
     }
 
     fn insert_tombstone(&mut self, id: &SessionId, tombstone: Tombstone, row: RowState) {
-        self.id_bytes += id.as_str().len() as u64;
-        self.meter.added(id, 0);
+        self.text_bytes += id.as_str().len() as u64;
+        self.meter.added(id, &Size::default());
         self.due.insert((tombstone.deadline_ms, Due::Tombstone(id.clone())));
         let old = self.tombstones.insert(id.clone(), Kept { value: tombstone, row });
         assert!(old.is_none(), "a tombstone is put over another id={id:?}");
@@ -177,8 +190,8 @@ impl Tables {
             return;
         };
         self.ended(old.row, effects, || (rows::TOMBSTONES, rows::session_key(id)));
-        self.id_bytes -= id.as_str().len() as u64;
-        self.meter.removed(id, 0);
+        self.text_bytes -= id.as_str().len() as u64;
+        self.meter.removed(id, &Size::default());
         self.due.remove(&(old.value.deadline_ms, Due::Tombstone(id.clone())));
     }
 
@@ -312,7 +325,7 @@ impl Tables {
 
     /// The bytes of sessions and tombstones, by the fixed formula.
     pub fn metadata_bytes(&self, rules: &Rules) -> u64 {
-        self.record_count().saturating_mul(rules.session_metadata_bytes).saturating_add(self.id_bytes)
+        self.record_count().saturating_mul(rules.session_metadata_bytes).saturating_add(self.text_bytes)
     }
 
     /// Sessions and tombstones.

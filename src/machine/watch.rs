@@ -14,7 +14,7 @@
 use super::Machine;
 use super::changed::Reach;
 use super::changes::{Bounds, Place};
-use crate::limits::{SESSION_ID_BYTES_MAX, WATCH_FRAME_BYTES, WATCH_FRAME_CHANGES, WATCH_STEP_RECORDS};
+use crate::limits::{LABEL_BYTES_MAX, SESSION_ID_BYTES_MAX, WATCH_FRAME_BYTES, WATCH_FRAME_CHANGES, WATCH_STEP_RECORDS};
 use crate::mutant::{self, Mutant};
 use crate::types::{Revision, Selector, SessionChange, SessionId};
 
@@ -85,7 +85,7 @@ impl Step {
 /// The bounds of a frame.
 fn frame() -> Bounds {
     // The last change may begin just below the bound.
-    const CHANGE_BYTES_MAX: u64 = SESSION_ID_BYTES_MAX as u64 + 512;
+    const CHANGE_BYTES_MAX: u64 = (SESSION_ID_BYTES_MAX + LABEL_BYTES_MAX) as u64 + 512;
     Bounds { records: WATCH_STEP_RECORDS, changes: WATCH_FRAME_CHANGES, bytes: WATCH_FRAME_BYTES - CHANGE_BYTES_MAX }
 }
 

@@ -39,7 +39,7 @@ struct SaveRequest<'e> {
     expected: Option<Expected>,
     change: &'e Change,
     on_conflict: OnConflict,
-    attributes: Attributes,
+    attributes: &'e Attributes,
 }
 
 /// An append, taken apart.
@@ -47,7 +47,7 @@ struct AppendRequest<'e> {
     id: &'e SessionId,
     require: Require,
     addition: &'e Addition,
-    expiry: Expiry,
+    attributes: &'e Attributes,
 }
 
 /// The change of a save.
@@ -78,16 +78,15 @@ impl Machine {
     pub(super) fn apply_write(&mut self, write: &Write, moment: Moment, effects: &mut Effects) -> Outcome {
         let verdict = match write {
             Write::Save { request, id, change, attributes } => {
-                let save = SaveRequest { id, expected: None, change, on_conflict: OnConflict::Reject, attributes: *attributes };
+                let save = SaveRequest { id, expected: None, change, on_conflict: OnConflict::Reject, attributes };
                 return self.once(request, moment, effects, |machine, effects| machine.save(&save, moment, effects));
             }
             Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes } => {
-                let save =
-                    SaveRequest { id, expected: Some(*expected), change, on_conflict: *on_conflict, attributes: *attributes };
+                let save = SaveRequest { id, expected: Some(*expected), change, on_conflict: *on_conflict, attributes };
                 return self.once(request, moment, effects, |machine, effects| machine.save(&save, moment, effects));
             }
-            Write::Append { request, id, require, addition, expiry } => {
-                let append = AppendRequest { id, require: *require, addition, expiry: *expiry };
+            Write::Append { request, id, require, addition, attributes } => {
+                let append = AppendRequest { id, require: *require, addition, attributes };
                 return self.once(request, moment, effects, |machine, effects| machine.append(&append, moment, effects));
             }
             Write::Touch { request, id, expiry } => {
@@ -171,8 +170,8 @@ impl Machine {
         if plan.head.is_some() {
             plan.session.declared = save.attributes.form;
         }
+        self.give(save.attributes, &mut plan.session);
         self.check_result(save.id, found, &mut plan)?;
-        self.move_deadline(save.attributes.expiry, &mut plan.session);
         Ok(plan)
     }
 
@@ -211,8 +210,8 @@ impl Machine {
             // Admission refuses it; without a head there is no session.
             (Found::Absent { .. }, None) => return Err(found.conflict()),
         };
+        self.give(append.attributes, &mut plan.session);
         self.check_result(append.id, found, &mut plan)?;
-        self.move_deadline(append.expiry, &mut plan.session);
         Ok(plan)
     }
 
@@ -230,26 +229,40 @@ impl Machine {
             Found::Live(session) => Some(session),
             Found::Absent { .. } => self.tables.sessions.get(id).map(|expired| &expired.value),
         };
-        if old.is_none() && !self.has_room_for(id) {
+        if !self.has_room_for(id, old, plan.session.label_bytes()) {
             return Err(Verdict::TooManySessions);
         }
         plan.old = old.map(OldContent::of);
         Ok(())
     }
 
-    /// Whether a session may be created where there is none, not even an expired one. One that replaces its tombstone takes no more room.
-    fn has_room_for(&self, id: &SessionId) -> bool {
-        if self.tables.tombstones.contains_key(id) {
-            return true;
-        }
-        let bytes = self.rules.session_metadata_bytes.saturating_add(id.as_str().len() as u64);
+    /// Whether there is room for a session with a label of so many bytes, in the place of an old one, expired or not, if there is one. A session
+    /// that replaces another, or a tombstone, takes no more room unless its label is longer.
+    fn has_room_for(&self, id: &SessionId, old: Option<&Session>, label_bytes: u64) -> bool {
+        let is_new = old.is_none() && !self.tables.tombstones.contains_key(id);
+        let more = label_bytes.saturating_sub(old.map_or(0, Session::label_bytes));
+        let record = self.rules.session_metadata_bytes.saturating_add(id.as_str().len() as u64);
+        let bytes = more.saturating_add(if is_new { record } else { 0 });
         let metadata_bytes = self.tables.metadata_bytes(self.rules).saturating_add(bytes);
-        self.tables.record_count() < self.rules.sessions_max && metadata_bytes <= self.rules.metadata_bytes_max
+        let has_place = !is_new || self.tables.record_count() < self.rules.sessions_max;
+        bytes == 0 || (has_place && (metadata_bytes <= self.rules.metadata_bytes_max || mutant::is(Mutant::LabelUncounted)))
+    }
+
+    /// Gives a session that is about to be stored what a write says of it, besides the content.
+    fn give(&self, attributes: &Attributes, session: &mut Session) {
+        self.move_deadline(attributes.expiry, session);
+        if let Some(ttl) = attributes.tombstone_ttl {
+            // The longest is what a session has of which nothing was said: one way to write it.
+            session.tombstone_ms = Some(millis(ttl)).filter(|ttl_ms| *ttl_ms < self.rules.tombstone_ttl_ms);
+        }
+        if let Some(label) = &attributes.label {
+            session.label = label.clone();
+        }
     }
 
     /// Moves the deadline of a session that is about to be stored, or is touched. Whatever does neither leaves an idle deadline (L44).
     fn move_deadline(&self, expiry: Expiry, session: &mut Session) {
-        let ttl_ms = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).min(self.rules.session_ttl_ms_max);
+        let ttl_ms = |ttl| millis(ttl).min(self.rules.session_ttl_ms_max);
         let after = |ttl_ms: u64| Some(self.now_ms.saturating_add(ttl_ms));
         (session.deadline_ms, session.idle_ms) = match (expiry, session.idle_ms) {
             (Expiry::Keep, None) => (session.deadline_ms, None),
@@ -309,26 +322,29 @@ impl Machine {
         match found {
             Found::Absent { tombstone } => Verdict::NotFound { tombstone },
             Found::Live(session) => {
-                let version = session.version.next();
-                let deadline_ms = moment.now_ms.saturating_add(self.rules.tombstone_ttl_ms);
-                self.remove(id, Some(Tombstone { version, deadline_ms }), effects);
-                Verdict::Deleted { version }
+                let tombstone = session.tombstone(moment.now_ms, self.rules);
+                self.remove(id, Some(tombstone), moment, effects);
+                Verdict::Deleted { version: tombstone.version }
             }
         }
     }
 
-    /// Drops a session with its content; the tombstone, if any, continues counting.
-    pub(super) fn remove(&mut self, id: &SessionId, tombstone: Option<Tombstone>, effects: &mut Effects) {
+    /// Drops a session with its content; the tombstone, if it stands for any time yet, continues counting.
+    pub(super) fn remove(&mut self, id: &SessionId, tombstone: Option<Tombstone>, moment: Moment, effects: &mut Effects) {
         let Some(old) = self.tables.remove_session(id, effects) else {
             return;
         };
         delete_chunks(old.create_revision, old.first_chunk..old.next_chunk, effects);
         effects.delete(rows::HEADS, rows::head_key(old.create_revision));
-        if let Some(tombstone) = tombstone {
+        if let Some(tombstone) = tombstone.filter(|tombstone| tombstone.deadline_ms > moment.now_ms) {
             assert!(tombstone.version > old.version, "tombstone does not count on version={}", tombstone.version);
             self.tables.put_tombstone(id, tombstone, effects);
         }
     }
+}
+
+fn millis(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn delete_chunks(create_revision: Revision, numbers: std::ops::Range<u64>, effects: &mut Effects) {

@@ -111,6 +111,8 @@ mutants! {
     RequireUnchecked = "require-unchecked",
     TouchBumpsTheVersion = "touch-bumps-the-version",
     IdleMovedByAConflict = "idle-moved-by-a-conflict",
+    LabelUncounted = "label-not-counted",
+    TombstoneTtlIgnored = "tombstone-ttl-ignored-by-expiry",
     LaterVerbProposed = "later-verb-proposed",
     SuffixBeginsLate = "suffix-begins-one-chunk-late",
     ManyViews = "many-from-a-view-each",

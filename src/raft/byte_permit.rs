@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::{LISTED_BYTES, LOADED_BYTES_MAX, LOADED_RESERVE_BYTES, SMALL_ANSWER_BYTES};
-use crate::types::{Blob, ListPage, Loaded, LoadedContent};
+use crate::types::{Blob, ListPage, Listed, Loaded, LoadedContent};
 
 /// Bytes counted in a shared counter for as long as this lives.
 #[derive(Debug, Default)]
@@ -111,7 +111,8 @@ impl ReadBudget {
 
     /// Counts a page.
     pub(super) fn charge_page(&self, page: &ListPage) -> BytePermit {
-        self.charge(page.sessions.iter().map(|session| session.id.as_str().len() as u64 + LISTED_BYTES).sum())
+        let text = |session: &Listed| session.id.as_str().len() + session.info.label.as_str().len();
+        self.charge(page.sessions.iter().map(|session| text(session) as u64 + LISTED_BYTES).sum())
     }
 }
 

@@ -139,6 +139,8 @@ struct NewContent<'w> {
     may_create: bool,
     /// Whether it takes the place of all that is stored.
     replaces: bool,
+    /// Bytes of the label it sets.
+    label_bytes: u64,
 }
 
 impl<'w> NewContent<'w> {
@@ -155,7 +157,9 @@ impl<'w> NewContent<'w> {
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => return None,
         };
-        Some(Self { id, bytes: write.stored_bytes(), may_create, replaces })
+        let label = write.attributes().find_map(|attributes| attributes.label.as_ref());
+        let label_bytes = label.map_or(0, |label| label.as_str().len() as u64);
+        Some(Self { id, bytes: write.stored_bytes(), may_create, replaces, label_bytes })
     }
 }
 
@@ -374,7 +378,7 @@ impl Share {
         at: Circumstances,
         adds: &mut Adds,
     ) -> Result<(), Refusal> {
-        let NewContent { id, bytes, may_create, replaces } = *content;
+        let NewContent { id, bytes, may_create, replaces, label_bytes } = *content;
         adds.stored_bytes = bytes;
         let stored = self.portions.of(Resource::StoredBytes).of(at.disk_bytes).filter(|_| at.disk_bytes > 0 || !self.is_part());
         let sessions = self.portions.of(Resource::Sessions);
@@ -397,10 +401,12 @@ impl Share {
             if let Some(limit) = sessions.of(SESSIONS_MAX as u64).filter(|_| creates) {
                 let used = usage.records + proposed.records.load(Ordering::Relaxed);
                 let rules = machine.rules();
-                let metadata = usage.metadata_bytes(rules) + rules.session_metadata_bytes + id.as_str().len() as u64;
+                let text = id.as_str().len() as u64 + label_bytes;
+                let metadata = usage.metadata_bytes(rules) + rules.session_metadata_bytes + text;
                 let is_long = metadata > portion_of(METADATA_BYTES_MAX, limit);
                 if used >= limit || is_long {
-                    let what = "tombstones of deleted sessions count for 7 days, and ids above 150 bytes for more than one";
+                    let what =
+                        "tombstones of deleted sessions count for 7 days, and ids and labels above 150 bytes for more than one";
                     return Err(self.refuse(Resource::Sessions, used, limit, what));
                 }
             }

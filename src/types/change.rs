@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ClientId, Nonce, Revision, Sequence, SessionId, Version};
+use super::{ClientId, Label, Nonce, Revision, Sequence, SessionId, Version};
 use crate::limits::COUNTERS_MAX;
 
 /// How the bytes of a [`Blob`] are packed. The server never unpacks them.
@@ -206,12 +206,17 @@ pub enum Form {
 }
 
 /// The attributes a write gives its session, besides the content.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// The change of the deadline.
     pub expiry: Expiry,
-    /// The form of the head that the write brings. Since cluster version 2.
+    /// The form of the head that the write brings; what an append creates is a transcript. Since cluster version 2.
     pub form: Form,
+    /// How long a tombstone of the session stands after its delete or expiry, in whole milliseconds of at most
+    /// [`crate::limits::TOMBSTONE_TTL_MAX`]; `None`: as it was, and so long for a new session. Since cluster version 2.
+    pub tombstone_ttl: Option<Duration>,
+    /// Its label; the empty one takes it away, `None` leaves it. Since cluster version 2.
+    pub label: Option<Label>,
 }
 
 impl Expiry {
@@ -227,7 +232,8 @@ impl Expiry {
 impl Attributes {
     /// The first cluster version that has all of them.
     pub fn cluster_version(&self) -> u16 {
-        if self.form == Form::Unknown { self.expiry.cluster_version() } else { 2 }
+        let Self { expiry, form, tombstone_ttl, label } = self;
+        if *form == Form::Unknown && tombstone_ttl.is_none() && label.is_none() { expiry.cluster_version() } else { 2 }
     }
 }
 
@@ -377,8 +383,8 @@ pub enum Write {
         require: Require,
         /// The new content.
         addition: Addition,
-        /// The change of the deadline.
-        expiry: Expiry,
+        /// The attributes of the session.
+        attributes: Attributes,
     },
     /// Moves the deadline of a session and nothing else: neither its version nor its `mod_revision`. Since cluster version 2.
     Touch {
@@ -516,14 +522,25 @@ impl Write {
         stored_bytes(self.blobs())
     }
 
-    /// The changes of deadlines.
-    pub fn expiries(&self) -> impl Iterator<Item = Expiry> {
+    /// The attributes it gives to sessions.
+    pub fn attributes(&self) -> impl Iterator<Item = &Attributes> {
         let one = match self {
-            Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } => Some(attributes.expiry),
-            Write::Append { expiry, .. } | Write::Touch { expiry, .. } => Some(*expiry),
-            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
+            Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } | Write::Append { attributes, .. } => {
+                Some(attributes)
+            }
+            Write::Touch { .. }
+            | Write::Delete { .. }
+            | Write::OpenClient { .. }
+            | Write::KeepAlive { .. }
+            | Write::CloseClient { .. } => None,
         };
         one.into_iter()
+    }
+
+    /// The changes of deadlines.
+    pub fn expiries(&self) -> impl Iterator<Item = Expiry> {
+        let touch = if let Write::Touch { expiry, .. } = self { Some(*expiry) } else { None };
+        self.attributes().map(|attributes| attributes.expiry).chain(touch)
     }
 
     /// The first cluster version that has this write with all its fields.

@@ -6,7 +6,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
-use crate::limits::SESSION_ID_BYTES_MAX;
+use crate::limits::{LABEL_BYTES_MAX, SESSION_ID_BYTES_MAX};
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
@@ -146,6 +146,50 @@ impl fmt::Display for LogId {
     }
 }
 
+/// A text that a writer sets beside a session's content, e.g. a title or a status: any UTF-8 of at most [`LABEL_BYTES_MAX`] bytes. The empty
+/// one is none. It is data of the user: `Debug` prints its length.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Label(Box<str>);
+
+/// Why a string is no [`Label`]. Nothing changed; use a shorter one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidLabel {
+    /// Bytes of the label that was given.
+    pub bytes: usize,
+}
+
+impl fmt::Display for InvalidLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "label is too long bytes={} limit={LABEL_BYTES_MAX}", self.bytes)
+    }
+}
+
+impl std::error::Error for InvalidLabel {}
+
+impl Label {
+    /// Checks the length. Errors: [`InvalidLabel`], above [`LABEL_BYTES_MAX`].
+    pub fn new(label: &str) -> Result<Self, InvalidLabel> {
+        let bytes = label.len();
+        if bytes > LABEL_BYTES_MAX { Err(InvalidLabel { bytes }) } else { Ok(Self(label.into())) }
+    }
+
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Label({} bytes)", self.0.len())
+    }
+}
+
 /// A session's name: any UTF-8 string of at most [`SESSION_ID_BYTES_MAX`] bytes, the empty one too.
 ///
 /// It is a credential: `Debug` prints eight hex digits of a keyed hash, and there is no `Display`.
@@ -267,6 +311,9 @@ mod tests {
     #[test]
     fn an_id_of_the_limit_is_taken_and_one_byte_more_is_refused() {
         assert!(SessionId::new(&"x".repeat(SESSION_ID_BYTES_MAX)).is_ok());
+        assert!(Label::new(&"x".repeat(LABEL_BYTES_MAX)).is_ok());
+        let long = Label::new(&"x".repeat(LABEL_BYTES_MAX + 1)).expect_err("too long").to_string();
+        assert_eq!(long, "label is too long bytes=257 limit=256");
         assert_eq!(SessionId::new(&"x".repeat(SESSION_ID_BYTES_MAX + 1)), Err(InvalidId { bytes: SESSION_ID_BYTES_MAX + 1 }));
         assert!(SessionId::new("").is_ok());
     }

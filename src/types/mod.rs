@@ -23,7 +23,8 @@ pub use change::{
     Access, Addition, Attributes, Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, Form, OnConflict, Request, Require, Write,
 };
 pub use id::{
-    ClientId, ClusterId, InstanceId, InvalidId, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version, set_log_hash_key,
+    ClientId, ClusterId, InstanceId, InvalidId, InvalidLabel, Label, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version,
+    set_log_hash_key,
 };
 pub use member::{Member, MemberChange, Members};
 pub use number::{OutOfRange, bounded};

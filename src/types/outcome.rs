@@ -114,7 +114,7 @@ pub enum Verdict {
     BaseMismatch,
     /// The write or the session would be too large. Nothing changed.
     TooLarge(TooLarge),
-    /// A creation above the bound on sessions. Nothing changed.
+    /// A creation above the bound on sessions, or a longer label above that on their metadata. Nothing changed.
     TooManySessions,
     /// Deleted; the delete took this version.
     Deleted {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Base, Blob, Chunk, Counters, Expected, Part, Revision, SessionId, Version};
+use super::{Base, Blob, Chunk, Counters, Expected, Label, Part, Revision, SessionId, Version};
 use crate::limits::LOAD_MANY_IDS_MAX;
 
 /// Which guarantee a read has.
@@ -183,6 +183,10 @@ pub struct SessionInfo {
     /// Milliseconds that each write which stored something gives it to live; `None`: its deadline moves only where a write says so. Since
     /// cluster version 2.
     pub idle_ttl_ms: Option<u64>,
+    /// Milliseconds that its tombstone stands; `None`: [`crate::limits::TOMBSTONE_TTL_MAX`]. Since cluster version 2.
+    pub tombstone_ttl_ms: Option<u64>,
+    /// Its label; empty: none. Since cluster version 2.
+    pub label: Label,
     /// Milliseconds until its deadline, when it was read; `None`: it never expires, or the node that answered does not say.
     pub remaining_ms: Option<u64>,
 }

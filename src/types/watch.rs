@@ -114,7 +114,7 @@ impl SessionChange {
         const INFO: u64 = 16 * 11;
         let id = self.id().as_str().len() as u64 + 16;
         match self {
-            Self::Saved { info, .. } => id + INFO + info.counters.as_slice().len() as u64 * 10,
+            Self::Saved { info, .. } => id + INFO + info.counters.as_slice().len() as u64 * 10 + info.label.as_str().len() as u64,
             Self::Gone { .. } => id,
         }
     }

@@ -6,13 +6,15 @@ use bytes::{Bytes, BytesMut};
 
 use super::convert::{blob_from_parts, codec_from, codec_to, info_from, info_to, item_count, missing, out_of_range, required};
 use super::v1;
-use crate::limits::{FRAME_BYTES_MAX, LOAD_MANY_BYTES_MAX, LOAD_MANY_IDS_MAX, SESSION_CHUNKS_MAX, SESSION_STORED_BYTES_MAX};
+use crate::limits::{
+    FRAME_BYTES_MAX, LABEL_BYTES_MAX, LOAD_MANY_BYTES_MAX, LOAD_MANY_IDS_MAX, SESSION_CHUNKS_MAX, SESSION_STORED_BYTES_MAX,
+};
 use crate::types::{Blob, Chunk, Codec, Loaded, LoadedContent, Refusal, RefusalKind, Revision, Version};
 
 /// The bytes a piece takes besides its data; an upper bound of its encoding.
 const PIECE_OVERHEAD_BYTES: usize = 96;
-/// The bytes the start of a load takes.
-const START_BYTES: usize = 512;
+/// The bytes the start of a load takes; an upper bound of its encoding.
+const START_BYTES: usize = 512 + LABEL_BYTES_MAX;
 
 /// The frames of one answer, each at most [`FRAME_BYTES_MAX`] encoded; at least one. Data is shared, not copied.
 pub struct LoadFrames {

@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(24 * 3600);
 pub async fn prepare(endpoints: &[String]) -> Result<(), String> {
     let client = client(endpoints);
     for number in 0..LEASES {
-        let options = WriteOptions { expiry: Expiry::After(LEASE) };
+        let options = WriteOptions { expiry: Expiry::After(LEASE), ..WriteOptions::default() };
         let saved = client.save(&format!("lease-{number}"), Content::Value("here".into()), options).await;
         saved.map_err(|error| format!("a healthy cluster refused a write: {error}"))?;
     }

@@ -55,7 +55,7 @@ async fn a_conditional_save_is_a_delta_of_the_version_it_expects() {
     save(&client, transcript(3, 1)).await;
     let at = |version| Expected::At { version: Version(version), create_revision: None };
     let options = WriteOptions::default();
-    client.save_if_version("s", transcript(4, 1), at(1), options).await.expect("saved");
+    client.save_if_version("s", transcript(4, 1), at(1), options.clone()).await.expect("saved");
     assert!(cluster.changes()[1].0);
     let conflict = client.save_if_version("s", transcript(5, 1), at(1), options).await.expect_err("a conflict");
     assert_eq!(conflict.kind(), ErrorKind::Conflict { actual: Version(2) });

@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use quorate::client::{AppendOptions, Client, Content, Counters, ErrorKind, Expiry, Part, Version, WriteOptions};
+use quorate::client::{AppendOptions, Client, Content, Counters, ErrorKind, Expiry, Label, List, Part, Version, WriteOptions};
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
 
@@ -33,9 +33,17 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
     assert!(early.to_string().contains("needs=2 in_force=1"), "{early}");
     assert_eq!(client.load("talk").await.expect("a load"), None, "nothing changed");
-    let idle = WriteOptions { expiry: Expiry::Idle(DAY) };
-    let early = client.save("idle", value("text"), idle).await.expect_err("version 1 has no idle deadlines");
+    let idle = WriteOptions { expiry: Expiry::Idle(DAY), ..WriteOptions::default() };
+    let early = client.save("idle", value("text"), idle.clone()).await.expect_err("version 1 has no idle deadlines");
     assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
+    let label = Label::new("a title").expect("short");
+    for options in [
+        WriteOptions { tombstone_ttl: Some(Duration::ZERO), ..WriteOptions::default() },
+        WriteOptions { label: Some(label.clone()), ..WriteOptions::default() },
+    ] {
+        let early = client.save("titled", value("text"), options).await.expect_err("version 1 has no such attribute");
+        assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
+    }
     let early = client.touch("before", Expiry::Never).await.expect_err("version 1 has no touches");
     assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
 
@@ -58,6 +66,16 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     client.save("idle", value("more text"), WriteOptions::default()).await.expect("a save");
     let then = client.load_part("idle", Part::Info).await.expect("a load").expect("it was saved").info;
     assert_eq!((then.idle_ttl_ms, then.deadline_ms), (Some(DAY_MS), Some(then.updated_ms + DAY_MS)), "it moved on");
+
+    let options = WriteOptions { tombstone_ttl: Some(Duration::ZERO), label: Some(label.clone()), ..WriteOptions::default() };
+    client.save("titled", value("text"), options).await.expect("a save");
+    client.save("titled", value("more text"), WriteOptions::default()).await.expect("a save");
+    let list = client.list(List { prefix: "titled".into(), ..List::default() }).await.expect("a page");
+    let titled: Vec<_> = list.sessions.into_iter().map(|listed| (listed.info.label, listed.info.tombstone_ttl_ms)).collect();
+    assert_eq!(titled, [(label, Some(0))]);
+    client.delete("titled", None).await.expect("a delete").expect("it was there");
+    let again = client.save("titled", value("text"), WriteOptions::default()).await.expect("a save");
+    assert_eq!(again.version, Version(1), "nothing counts on");
 
     let touched = client.touch("talk", Expiry::After(DAY)).await.expect("a touch").expect("it is there");
     assert!(touched.deadline_ms.is_some());

@@ -61,7 +61,10 @@ async fn fill(client: &Client) {
     save("deleted", Content::Value("x".into())).await;
     client.delete("deleted", None).await.expect("a delete");
     let expiry = Expiry::After(std::time::Duration::from_secs(300 * 24 * 3600));
-    client.save("expires", Content::Value("one day".into()), WriteOptions { expiry }).await.expect("a save");
+    client
+        .save("expires", Content::Value("one day".into()), WriteOptions { expiry, ..WriteOptions::default() })
+        .await
+        .expect("a save");
 }
 
 /// Everything below a directory, by relative path.

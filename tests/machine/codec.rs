@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate::codec::{self, Problem};
-use quorate::limits::{COUNTERS_MAX, SESSION_ID_BYTES_MAX, SESSION_TTL_MAX};
+use quorate::limits::{COUNTERS_MAX, SESSION_ID_BYTES_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX};
 use quorate::machine::{Command, Entry, rows};
 use quorate::types::{
-    Addition, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Form, Nonce, OnConflict, Request,
-    Require, Revision, Sequence, SessionId, Version, Write,
+    Addition, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Form, Label, Nonce, OnConflict,
+    Request, Require, Revision, Sequence, SessionId, Version, Write,
 };
 
 use crate::machine::lab::{blob, chunk, id, request};
@@ -113,6 +113,21 @@ fn idle(longest: u64) -> impl Strategy<Value = Expiry> {
     (0..=longest).prop_map(|ms| Expiry::Idle(Duration::from_millis(ms)))
 }
 
+fn tombstone_ttl() -> impl Strategy<Value = Duration> {
+    let longest = u64::try_from(TOMBSTONE_TTL_MAX.as_millis()).expect("seven days");
+    prop_oneof![Just(0), 0..=longest].prop_map(Duration::from_millis)
+}
+
+fn any_label() -> impl Strategy<Value = Label> {
+    "\\PC{0,60}".prop_map(|text| Label::new(&text).expect("at most 240 bytes"))
+}
+
+fn later_attributes() -> impl Strategy<Value = Attributes> {
+    let form = prop_oneof![Just(Form::Unknown), Just(Form::Value), Just(Form::Transcript)];
+    (later_expiry(), form, prop::option::of(tombstone_ttl()), prop::option::of(any_label()))
+        .prop_map(|(expiry, form, tombstone_ttl, label)| Attributes { expiry, form, tombstone_ttl, label })
+}
+
 /// A write that only version 2 has.
 fn later_write() -> impl Strategy<Value = Write> {
     let form = prop_oneof![Just(Form::Value), Just(Form::Transcript)];
@@ -131,11 +146,17 @@ fn later_write() -> impl Strategy<Value = Write> {
             change,
             attributes: expiry.into()
         }),
-        (any_request(), any_id(), require, addition, later_expiry())
-            .prop_map(|(request, id, require, addition, expiry)| Write::Append { request, id, require, addition, expiry }),
+        (any_request(), any_id(), require, addition, later_attributes())
+            .prop_map(|(request, id, require, addition, attributes)| Write::Append { request, id, require, addition, attributes }),
         (any_request(), any_id(), later_expiry()).prop_map(|(request, id, expiry)| Write::Touch { request, id, expiry }),
         (any_request(), any_id(), any_change(), any_expiry(), form).prop_map(|(request, id, change, expiry, form)| {
-            Write::Save { request, id, change, attributes: Attributes { expiry, form } }
+            Write::Save { request, id, change, attributes: Attributes { expiry, form, ..Attributes::default() } }
+        }),
+        (any_request(), any_id(), any_change(), any_label()).prop_map(|(request, id, change, label)| {
+            Write::Save { request, id, change, attributes: Attributes { label: Some(label), ..Attributes::default() } }
+        }),
+        (any_request(), any_id(), any_change(), tombstone_ttl()).prop_map(|(request, id, change, ttl)| {
+            Write::Save { request, id, change, attributes: Attributes { tombstone_ttl: Some(ttl), ..Attributes::default() } }
         }),
     ]
 }
@@ -319,7 +340,14 @@ fn what_decode_would_refuse_is_not_proposable() {
         Command::Client(Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, attributes: expiry.into() })
     };
     assert!(codec::is_proposable(&write(Expiry::After(SESSION_TTL_MAX), full.clone()), 1));
-    assert!(!codec::is_proposable(&write(Expiry::After(too_long), full), 1));
+    assert!(!codec::is_proposable(&write(Expiry::After(too_long), full.clone()), 1));
+    let kept_for = |ttl| {
+        let attributes = Attributes { tombstone_ttl: Some(ttl), ..Attributes::default() };
+        Command::Client(Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change: full.clone(), attributes })
+    };
+    assert!(codec::is_proposable(&kept_for(TOMBSTONE_TTL_MAX), 2));
+    assert!(!codec::is_proposable(&kept_for(TOMBSTONE_TTL_MAX), 1), "version 1 has no such field");
+    assert!(!codec::is_proposable(&kept_for(TOMBSTONE_TTL_MAX + Duration::from_millis(1)), 2));
     let chunks = |count| vec![Chunk::default(); count];
     let many = |count| Change::Full { chunks: chunks(count), head: Blob::default(), counters: Counters::default() };
     assert!(codec::is_proposable(&write(Expiry::Keep, many(codec::ENTRY_CHUNKS_MAX)), 1));

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use quorate::machine::{Command, Machine, Rules, rules};
-use quorate::types::{Base, Change, ClientId, Counters, Expiry, SessionId, Swept, TooLarge, Verdict, Version, Write};
+use quorate::types::{
+    Attributes, Base, Change, ClientId, Counters, Expiry, Label, SessionId, Swept, TooLarge, Verdict, Version, Write,
+};
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce, request};
 
@@ -53,6 +55,39 @@ fn metadata_bytes_bound_creations_by_the_fixed_formula() {
     assert_eq!(lab.write(1000, save(client, 2, &id("def"), 0, Expiry::Keep)).verdict, Verdict::TooManySessions);
     assert!(matches!(lab.write(1000, save(client, 3, &id("de"), 0, Expiry::Keep)).verdict, Verdict::Saved(_)));
     assert_eq!(lab.machine.counts().metadata_bytes, 2 * 384 + 5);
+}
+
+/// A label counts as an id does: of what is there, a longer one is refused where there is no room, and nothing else is.
+#[test]
+fn labels_count_against_the_bound_on_metadata() {
+    let small = Rules { metadata_bytes_max: 2 * 384 + 10, ..*rules(1).expect("version 1") };
+    let mut lab = Lab::quick();
+    lab.machine = Machine::with_rules(Box::leak(Box::new(small)));
+    let client = lab.open(1000, 1);
+    let mut sequence = 0;
+    let mut labelled = |lab: &mut Lab, name: &str, label: Option<&str>| {
+        sequence += 1;
+        let change = Change::Full { chunks: Vec::new(), head: blob("h"), counters: Counters::default() };
+        let label = label.map(|label| Label::new(label).expect("short"));
+        let attributes = Attributes { label, ..Attributes::default() };
+        let outcome = lab.write(1000, Write::Save { request: request(client, 1, sequence, 0), id: id(name), change, attributes });
+        lab.machine.check().expect("invariants");
+        matches!(outcome.verdict, Verdict::Saved(_))
+    };
+    assert!(labelled(&mut lab, "a", Some("12345")));
+    assert_eq!(lab.machine.counts().metadata_bytes, 384 + 6);
+    assert!(!labelled(&mut lab, "b", Some("1234")), "a creation with a label");
+    assert!(labelled(&mut lab, "b", Some("123")));
+    assert!(!labelled(&mut lab, "b", Some("1234")), "a longer one");
+    assert!(labelled(&mut lab, "b", None) && labelled(&mut lab, "b", Some("321")), "what takes no more room");
+    assert!(labelled(&mut lab, "a", Some("")) && labelled(&mut lab, "b", Some("12345678")), "one that went made room");
+    assert_eq!(lab.machine.counts().metadata_bytes, 2 * 384 + 10);
+    let request = request(client, 1, 100, 0);
+    lab.write(1000, Write::Delete { request, id: id("b"), expected: None });
+    lab.machine.check().expect("invariants");
+    assert_eq!(lab.machine.counts().metadata_bytes, 2 * 384 + 2, "a tombstone has none");
+    assert!(!labelled(&mut lab, "b", Some("123456789")), "in the place of a tombstone");
+    assert!(labelled(&mut lab, "b", Some("12345678")));
 }
 
 #[test]

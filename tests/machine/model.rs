@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use quorate::machine::Command;
 use quorate::types::{
-    Addition, Attributes, Base, Change, ClientId, Counters, Expected, Expiry, Form, OnConflict, Outcome, Require, Revision,
+    Addition, Attributes, Base, Change, ClientId, Counters, Expected, Expiry, Form, Label, OnConflict, Outcome, Require, Revision,
     SessionId, Verdict, Version, Write,
 };
 
@@ -43,6 +43,22 @@ impl Step {
             1 => Expiry::After(Duration::from_millis(50)),
             2 if later && self.head == 0 => Expiry::Idle(Duration::from_millis(60)),
             _ => Expiry::Keep,
+        }
+    }
+
+    /// One of several lengths, none, or as it was.
+    fn label(&self) -> Option<Label> {
+        (self.base == 3).then(|| Label::new(&"l".repeat(100 * usize::from(self.head))).expect("short"))
+    }
+
+    /// None at all, one that passes in the run, or as it was.
+    fn tombstone_ttl(&self) -> Option<Duration> {
+        match (self.head, self.ttl) {
+            (0, 0) => Some(Duration::ZERO),
+            (1, 1) => Some(Duration::from_millis(30)),
+            (2, 1) => Some(Duration::ZERO),
+            (2, 0) => Some(Duration::from_millis(TOMBSTONE_MS)),
+            _ => None,
         }
     }
 }
@@ -167,6 +183,13 @@ impl Driver {
             }
         };
         let expiry = step.expiry(later);
+        let form = if later { [Form::Unknown, Form::Value, Form::Transcript][usize::from(step.chunks)] } else { Form::Unknown };
+        let attributes = Attributes {
+            expiry,
+            form,
+            tombstone_ttl: step.tombstone_ttl().filter(|_| later),
+            label: step.label().filter(|_| later),
+        };
         if later && step.kind == 9 && step.chunks == 0 {
             return Write::Touch { request, id, expiry };
         }
@@ -182,10 +205,8 @@ impl Driver {
                 Change::Full { chunks, counters, .. } | Change::Delta { chunks, counters, .. } => (chunks, counters),
             };
             let head_if_created = require.may_create().then(|| blob(["", "h", "g"][usize::from(step.head)]));
-            return Write::Append { request, id, require, addition: Addition { chunks, head_if_created, counters }, expiry };
+            return Write::Append { request, id, require, addition: Addition { chunks, head_if_created, counters }, attributes };
         }
-        let form = if later { [Form::Unknown, Form::Value, Form::Transcript][usize::from(step.chunks)] } else { Form::Unknown };
-        let attributes = Attributes { expiry, form };
         match step.kind {
             4 | 5 => Write::Save { request, id, change, attributes },
             kind => {
@@ -222,6 +243,7 @@ impl Driver {
                 continue;
             };
             assert_eq!(info.deadline_ms, expected.and_then(|session| session.deadline));
+            assert_eq!(Some(&info.label), expected.map(|session| &session.label));
             let state = (info.create_revision.0, info.version.0, info.items);
             if past.last() != Some(&state) {
                 past.push(state);

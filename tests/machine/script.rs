@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use quorate::machine::{Command, Plan};
 use quorate::types::{
-    Addition, Appended, Attributes, Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Form, Load, OnConflict,
-    Outcome, Part, Request, Require, Revision, Saved, Sequence, SessionInfo, Verdict, Version, Write,
+    Addition, Appended, Attributes, Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Form, Label, Load,
+    OnConflict, Outcome, Part, Request, Require, Revision, Saved, Sequence, SessionInfo, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce};
@@ -120,7 +120,7 @@ impl Runner {
                     id: id(words["id"]),
                     require: words.get("if").map_or(Require::Any, |text| require(text)),
                     addition: Addition { chunks, head_if_created, counters },
-                    expiry: expiry(words),
+                    attributes: attributes(words),
                 }
             }
             other => panic!("unknown command {other}"),
@@ -231,7 +231,9 @@ fn attributes(words: &Words) -> Attributes {
         Some("transcript") => Form::Transcript,
         Some(other) => panic!("unknown form {other}"),
     };
-    Attributes { expiry: expiry(words), form }
+    let tombstone_ttl = words.get("tombstone").map(|ms| Duration::from_millis(number(ms)));
+    let label = words.get("label").map(|text| Label::new(text.trim_matches('"')).expect("short"));
+    Attributes { expiry: expiry(words), form, tombstone_ttl, label }
 }
 
 fn expiry(words: &Words) -> Expiry {
@@ -291,8 +293,11 @@ fn show(outcome: &Outcome, index: u64) -> String {
 
 fn show_info(info: &SessionInfo) -> String {
     let idle = info.idle_ttl_ms.map_or_else(String::new, |idle_ms| format!(" idle={idle_ms}"));
+    let label = Some(&info.label).filter(|label| !label.is_empty());
+    let label = label.map_or_else(String::new, |label| format!(" label={:?}", label.as_str()));
+    let tombstone = info.tombstone_ttl_ms.map_or_else(String::new, |ttl_ms| format!(" tombstone={ttl_ms}"));
     format!(
-        "version={} created={} modified={} items={} next_chunk={} raw={} counters={:?} deadline={:?}{idle}",
+        "version={} created={} modified={} items={} next_chunk={} raw={} counters={:?} deadline={:?}{idle}{tombstone}{label}",
         info.version,
         info.create_revision,
         info.mod_revision,

@@ -260,7 +260,7 @@ impl Caller {
 }
 
 async fn perform(client: &Client, to: history::Called<'_>, ask: Ask, expiry: Expiry) -> Answer {
-    match history::perform(client, to, ask, WriteOptions { expiry }, content, value).await {
+    match history::perform(client, to, ask, WriteOptions { expiry, ..WriteOptions::default() }, content, value).await {
         // A node that finds damage ends, which is judged there; a client that reaches no other one in time has no answer.
         Err(Surprise::Error(error)) if ask.is_read() && error.kind() == ErrorKind::Corrupt => Answer::Refused,
         Ok(Answer::Unknown) if ask.is_read() => panic!("no read ends so"),

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use quorate::types::{
-    Addition, Appended, Base, Blob, Change, Chunk, ClientId, ContentVersion, Counters, Expected, Expiry, Form, Nonce, OnConflict,
-    Outcome, Require, Revision, Saved, Verdict, Version, Write,
+    Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, ContentVersion, Counters, Expected, Expiry, Form, Label,
+    Nonce, OnConflict, Outcome, Require, Revision, Saved, Verdict, Version, Write,
 };
 
 pub const TOMBSTONE_MS: u64 = 7 * 24 * 3_600_000;
@@ -23,6 +23,9 @@ pub struct Session {
     append_only_since: u64,
     pub deadline: Option<u64>,
     idle: Option<u64>,
+    /// How long its tombstone stands, where a writer said it.
+    tombstone: Option<u64>,
+    pub label: Label,
     counters: Counters,
     declared: Form,
 }
@@ -66,7 +69,8 @@ impl Model {
         let mut expired = Vec::new();
         for (id, session) in &self.sessions {
             if let Some(deadline) = session.deadline.filter(|deadline| *deadline <= now) {
-                self.tombstones.insert(id.clone(), (session.version + 1, deadline + self.tombstone_ms));
+                let until = deadline + session.tombstone.unwrap_or(self.tombstone_ms);
+                self.tombstones.insert(id.clone(), (session.version + 1, until));
                 expired.push((id.clone(), session.version + 1));
             }
         }
@@ -145,8 +149,8 @@ impl Model {
     }
 
     fn execute(&mut self, index: u64, write: &Write) -> Verdict {
-        if let Write::Append { id, require, addition, expiry, .. } = write {
-            return self.append(index, id.as_str(), require, addition, *expiry);
+        if let Write::Append { id, require, addition, attributes, .. } = write {
+            return self.append(index, id.as_str(), require, addition, attributes);
         }
         if let Write::Touch { id, expiry, .. } = write {
             let tombstone = Version(self.tombstones.get(id.as_str()).map_or(0, |(version, _)| *version));
@@ -179,7 +183,8 @@ impl Model {
                 None => Verdict::NotFound { tombstone: Version(tombstone) },
                 Some(old) => {
                     self.sessions.remove(id.as_str());
-                    self.tombstones.insert(id.as_str().to_owned(), (old.version + 1, self.now + self.tombstone_ms));
+                    let until = self.now + old.tombstone.unwrap_or(self.tombstone_ms);
+                    self.tombstones.insert(id.as_str().to_owned(), (old.version + 1, until));
                     Verdict::Deleted { version: Version(old.version + 1) }
                 }
             };
@@ -193,7 +198,7 @@ impl Model {
         let Some(mut next) = next else {
             return if matches { Verdict::BaseMismatch } else { conflict };
         };
-        next.expire(write.expiries().next().expect("a save"), self.now);
+        next.give(write.attributes().next().expect("a save"), self.now, self.tombstone_ms);
         let brings_head = next.head_since == next.version;
         if let (Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. }, true) = (write, brings_head) {
             next.declared = attributes.form;
@@ -206,6 +211,16 @@ impl Model {
 }
 
 impl Session {
+    fn give(&mut self, attributes: &Attributes, now: u64, tombstone_max: u64) {
+        self.expire(attributes.expiry, now);
+        if let Some(ttl) = attributes.tombstone_ttl {
+            self.tombstone = Some(tombstone_max.min(ttl.as_millis() as u64));
+        }
+        if let Some(label) = &attributes.label {
+            self.label = label.clone();
+        }
+    }
+
     fn expire(&mut self, expiry: Expiry, now: u64) {
         match expiry {
             Expiry::Keep => {}
@@ -220,7 +235,7 @@ impl Session {
 }
 
 impl Model {
-    fn append(&mut self, index: u64, id: &str, require: &Require, addition: &Addition, expiry: Expiry) -> Verdict {
+    fn append(&mut self, index: u64, id: &str, require: &Require, addition: &Addition, attributes: &Attributes) -> Verdict {
         let old = self.sessions.get(id).cloned();
         let tombstone = self.tombstones.get(id).map_or(0, |(version, _)| *version);
         let is_met = match (require, &old) {
@@ -249,7 +264,7 @@ impl Model {
         next.version += 1;
         next.take(&addition.chunks, addition.head_if_created.as_ref().filter(|_| is_new));
         next.counters.add(&addition.counters);
-        next.expire(expiry, self.now);
+        next.give(attributes, self.now, self.tombstone_ms);
         let content = next.content();
         let (chunks, counters) = (next.chunks.len() as u64, next.counters.clone());
         self.tombstones.remove(id);

@@ -229,6 +229,13 @@ impl<T: Item> Session<T> {
         self.bases.iter_mut().find(|known| known.from.version() == version)
     }
 
+    /// A session at this version, with its create_revision where it is known.
+    #[allow(dead_code, reason = "only adapters name a session by its version alone")]
+    pub fn expected_at(&mut self, version: Version) -> Expected {
+        let known = self.at(version).map(|known| known.from.expected());
+        known.unwrap_or(Expected::At { version, create_revision: None })
+    }
+
     /// How to send `new`. Error: an item that can't be stored.
     pub fn plan_save(&mut self, new: &New<'_, T>, mode: SaveMode, meter: &Meter) -> Result<SaveDecision<T>, String> {
         match mode {
@@ -461,6 +468,13 @@ mod tests {
             (plan.append, plan.expected, plan.on_conflict),
             (None, Some(place(3, 1).content.expected()), OnConflict::Reject)
         );
+    }
+
+    #[test]
+    fn a_version_that_is_known_names_the_session_that_had_it() {
+        let mut session = loaded(3, &["a"]);
+        assert_eq!(session.expected_at(Version(3)), place(3, 1).content.expected());
+        assert_eq!(session.expected_at(Version(4)), Expected::At { version: Version(4), create_revision: None });
     }
 
     /// A second save of a turn whose first is not remembered would append it twice.

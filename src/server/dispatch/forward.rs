@@ -231,7 +231,11 @@ impl LinkTask {
                 }
             }
             Message::List(page) => {
-                let bytes = page.sessions.iter().map(|session| session.id.len() as u64 + LISTED_BYTES).sum();
+                let text = |listed: &v1::Listed| {
+                    let label = listed.info.as_ref().map_or(0, |info| info.label.len());
+                    (listed.id.len() + label) as u64
+                };
+                let bytes = page.sessions.iter().map(|listed| text(listed) + LISTED_BYTES).sum();
                 let permit = self.calls.node().loaded().charge(bytes);
                 Ok(Response::Relayed { answers: vec![Message::List(page)], permit })
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::super::v1;
 use super::{counters, in_range, out_of_range, required, unknown_value};
-use crate::limits::{SESSION_CHUNKS_MAX, SESSION_RAW_BYTES_MAX, SESSION_TTL_MAX};
+use crate::limits::{SESSION_CHUNKS_MAX, SESSION_RAW_BYTES_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX};
 use crate::types::{
     Addition, Base, Blob, Change, Chunk, Codec, Expected, Expiry, Form, OnConflict, Refusal, Require, Revision, Version,
 };
@@ -130,12 +130,20 @@ fn ttl(field: &str, ms: u64) -> Result<Duration, Refusal> {
     in_range(field, ms, 1, SESSION_TTL_MAX.as_millis() as u64).map(Duration::from_millis)
 }
 
+pub(super) fn tombstone_ttl_from(ms: u64) -> Result<Duration, Refusal> {
+    in_range("tombstone_ttl_ms", ms, 0, TOMBSTONE_TTL_MAX.as_millis() as u64).map(Duration::from_millis)
+}
+
+pub(super) fn millis(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
+}
+
 pub(super) fn expiry_to(expiry: Expiry) -> Option<v1::Expiry> {
     let expiry = match expiry {
         Expiry::Keep => return None,
         Expiry::Never => v1::expiry::Expiry::Never(v1::Empty {}),
-        Expiry::After(ttl) => v1::expiry::Expiry::AfterMs(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-        Expiry::Idle(ttl) => v1::expiry::Expiry::IdleMs(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        Expiry::After(ttl) => v1::expiry::Expiry::AfterMs(millis(ttl)),
+        Expiry::Idle(ttl) => v1::expiry::Expiry::IdleMs(millis(ttl)),
     };
     Some(v1::Expiry { expiry: Some(expiry) })
 }

@@ -28,7 +28,7 @@ pub(super) use change::{blob_from_parts, codec_from, codec_to, item_count};
 pub(super) use read::{info_from, info_to};
 
 use crate::limits::COUNTERS_MAX;
-use crate::types::{ClusterId, Counters, Nonce, Refusal, Sequence, SessionId};
+use crate::types::{ClusterId, Counters, Label, Nonce, Refusal, Sequence, SessionId};
 
 /// Largest sequence the wire takes; far beyond any client's life, so that no sum with it overflows.
 const SEQUENCE_MAX: u64 = u64::MAX >> 1;
@@ -77,6 +77,10 @@ fn in_range(field: impl Display, value: u64, min: u64, max: u64) -> Result<u64, 
         return Err(out_of_range(field, value, min, max));
     }
     Ok(value)
+}
+
+fn label_from(label: &str) -> Result<Label, Refusal> {
+    Label::new(label).map_err(|error| Refusal::invalid(format!("{error} field=label")))
 }
 
 fn session_id(field: &str, id: &str) -> Result<SessionId, Refusal> {

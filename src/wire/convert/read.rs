@@ -1,7 +1,7 @@
 //! Loads, listings and what is known of a session.
 
 use super::super::v1;
-use super::{counters, in_range, out_of_range, required, session_id, unknown_value};
+use super::{counters, in_range, label_from, out_of_range, required, session_id, unknown_value};
 use crate::limits::{LIST_PAGE_MAX, LOAD_MANY_IDS_MAX, SESSION_ID_BYTES_MAX};
 use crate::types::{
     Consistency, ContentVersion, List, ListPage, Listed, Load, LoadMany, Order, Part, Refusal, Revision, SessionInfo, Version,
@@ -146,6 +146,7 @@ pub fn list_to(list: &List) -> v1::ListOperation {
 
 pub(crate) fn info_from(info: v1::SessionInfo) -> Result<SessionInfo, Refusal> {
     Ok(SessionInfo {
+        label: label_from(&info.label)?,
         create_revision: Revision(info.create_revision),
         version: Version(in_range("info.version", info.version, 1, u64::MAX)?),
         mod_revision: Revision(info.mod_revision),
@@ -158,12 +159,14 @@ pub(crate) fn info_from(info: v1::SessionInfo) -> Result<SessionInfo, Refusal> {
         updated_ms: info.updated_ms,
         deadline_ms: info.deadline_ms,
         idle_ttl_ms: info.idle_ttl_ms,
+        tombstone_ttl_ms: info.tombstone_ttl_ms,
         remaining_ms: info.remaining_ms,
     })
 }
 
 pub(crate) fn info_to(info: &SessionInfo) -> v1::SessionInfo {
     v1::SessionInfo {
+        label: info.label.as_str().to_owned(),
         create_revision: info.create_revision.0,
         version: info.version.0,
         mod_revision: info.mod_revision.0,
@@ -176,6 +179,7 @@ pub(crate) fn info_to(info: &SessionInfo) -> v1::SessionInfo {
         updated_ms: info.updated_ms,
         deadline_ms: info.deadline_ms,
         idle_ttl_ms: info.idle_ttl_ms,
+        tombstone_ttl_ms: info.tombstone_ttl_ms,
         remaining_ms: info.remaining_ms,
     }
 }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::super::{Assembled, AssembledMany, LoadAssembler, LoadFrames, ManyAssembler, ManyFrames, v1};
 use super::*;
 use crate::limits::{
-    FRAME_BYTES_MAX, LIST_PAGE_MAX, SESSION_CHUNKS_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX, SESSION_TTL_MAX,
+    FRAME_BYTES_MAX, LABEL_BYTES_MAX, LIST_PAGE_MAX, SESSION_CHUNKS_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX,
+    SESSION_TTL_MAX, TOMBSTONE_TTL_MAX,
 };
 use crate::types::*;
 
@@ -83,6 +84,18 @@ fn require() -> impl Strategy<Value = Require> {
     prop_oneof![Just(Require::Any), Just(Require::Present), Just(Require::Absent), at]
 }
 
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let tombstone_ttl = (0..=TOMBSTONE_TTL_MAX.as_millis() as u64).prop_map(Duration::from_millis);
+    let label = "[a-zé ]{0,40}".prop_map(|text| Label::new(&text).expect("short"));
+    let optional = (proptest::option::of(tombstone_ttl), proptest::option::of(label));
+    (expiry(), optional).prop_map(|(expiry, (tombstone_ttl, label))| Attributes {
+        expiry,
+        tombstone_ttl,
+        label,
+        ..Attributes::default()
+    })
+}
+
 fn write() -> impl Strategy<Value = Write> {
     let client = || any::<u64>().prop_map(ClientId);
     let nonce = || any::<[u8; 16]>().prop_map(Nonce);
@@ -104,13 +117,18 @@ fn write() -> impl Strategy<Value = Write> {
                 attributes: expiry.into()
             }
         ),
-        (request(), id(), change(), expiry(), prop_oneof![Just(Form::Value), Just(Form::Transcript)]).prop_map(
-            |(request, id, change, expiry, form)| Write::Save { request, id, change, attributes: Attributes { expiry, form } }
+        (request(), id(), change(), attributes(), prop_oneof![Just(Form::Value), Just(Form::Transcript)]).prop_map(
+            |(request, id, change, attributes, form)| Write::Save {
+                request,
+                id,
+                change,
+                attributes: Attributes { form, ..attributes }
+            }
         ),
-        (request(), id(), require(), change(), expiry()).prop_map(|(request, id, require, change, expiry)| {
+        (request(), id(), require(), change(), attributes()).prop_map(|(request, id, require, change, attributes)| {
             let head_if_created = require.may_create().then(|| Blob::plain(Bytes::from_static(b"head")));
             let addition = Addition { chunks: change.chunks().to_vec(), head_if_created, counters: Counters::default() };
-            Write::Append { request, id, require, addition, expiry }
+            Write::Append { request, id, require, addition, attributes }
         }),
         (request(), id(), expiry()).prop_map(|(request, id, expiry)| Write::Touch { request, id, expiry }),
         (request(), id(), proptest::option::of(expected())).prop_map(|(request, id, expected)| Write::Delete {
@@ -143,6 +161,8 @@ fn info() -> impl Strategy<Value = SessionInfo> {
             updated_ms: n[7],
             deadline_ms,
             idle_ttl_ms: deadline_ms.filter(|ms| ms % 2 == 1),
+            tombstone_ttl_ms: deadline_ms.filter(|ms| ms % 3 == 1),
+            label: Label::new(if n[0] % 2 == 1 { "a title" } else { "" }).expect("short"),
             remaining_ms: deadline_ms.map(|ms| ms / 2),
         },
     )
@@ -343,7 +363,7 @@ fn every_field_of_an_append_that_is_wrong_is_refused_by_name() {
             head_if_created: Some(Blob::plain(Bytes::from_static(b"head"))),
             counters: Counters::default(),
         },
-        expiry: Expiry::Keep,
+        attributes: Attributes::default(),
     };
     let Some(v1::write_operation::Write::Append(message)) = write_to(&write).write else { panic!("an append is another message") };
     let refused = |change: &dyn Fn(&mut v1::write_operation::Append)| {
@@ -367,6 +387,10 @@ fn every_field_of_an_append_that_is_wrong_is_refused_by_name() {
     let version = v1::require::At { version: Some(0), ..Default::default() };
     assert!(refused(&|append| append.require = at(version)).contains("field=append.require.version value=0 min=1"));
     assert!(refused(&|append| append.counters = vec![1; 17]).contains("counters"));
+    let label = "x".repeat(LABEL_BYTES_MAX + 1);
+    assert!(refused(&|append| append.label = Some(label.clone())).contains("label is too long bytes=257 limit=256 field=label"));
+    let too_long = TOMBSTONE_TTL_MAX.as_millis() as u64 + 1;
+    assert!(refused(&|append| append.tombstone_ttl_ms = Some(too_long)).contains("field=tombstone_ttl_ms value=604800001 min=0"));
 }
 
 #[test]
@@ -477,6 +501,7 @@ fn several_sessions_share_frames_and_none_is_larger_than_one_may_be() {
             version: Version(1),
             items: 2,
             counters: Counters::new(vec![u64::MAX; COUNTERS_MAX]).expect("few"),
+            label: Label::new(&"x".repeat(LABEL_BYTES_MAX)).expect("within the bound"),
             ..SessionInfo::default()
         };
         let chunk = || Chunk { item_count: 1, blob: Blob::plain(vec![7; bytes / 2].into()) };

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::super::v1;
 use super::change::{
     addition_from, addition_to, change_from, change_to, expected_from, expected_to, expiry_from, expiry_to, form_from, form_to,
-    on_conflict_from, on_conflict_to, require_from, require_to,
+    millis, on_conflict_from, on_conflict_to, require_from, require_to, tombstone_ttl_from,
 };
-use super::{nonce, required, sequence, session_id};
+use super::{label_from, nonce, required, sequence, session_id};
 use crate::types::{Attributes, ClientId, Nonce, Refusal, Request, Write};
 
 /// A validated write. Checksums are not looked at: call [`verify_blobs`] before proposing.
@@ -20,7 +20,7 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
             request: request_from(save.request)?,
             id: session_id("save.id", &save.id)?,
             change: change_from(save.change)?,
-            attributes: attributes_from(save.expiry, save.form)?,
+            attributes: attributes_from(save.expiry, save.form, save.tombstone_ttl_ms, save.label)?,
         }),
         Message::SaveIfVersion(save) => Ok(Write::SaveIfVersion {
             request: request_from(save.request)?,
@@ -28,7 +28,7 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
             expected: expected_from(required("save_if_version.expected", save.expected)?)?,
             change: change_from(save.change)?,
             on_conflict: on_conflict_from(save.on_conflict)?,
-            attributes: attributes_from(save.expiry, save.form)?,
+            attributes: attributes_from(save.expiry, save.form, save.tombstone_ttl_ms, save.label)?,
         }),
         Message::Append(append) => {
             let require = require_from(append.require)?;
@@ -37,7 +37,7 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
                 id: session_id("append.id", &append.id)?,
                 require,
                 addition: addition_from(require, append.chunks, append.head_if_created, append.counters)?,
-                expiry: expiry_from(append.expiry)?,
+                attributes: attributes_from(append.expiry, 0, append.tombstone_ttl_ms, append.label)?,
             })
         }
         Message::Touch(touch) => Ok(Write::Touch {
@@ -70,8 +70,10 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
             change: Some(change_to(change)),
             expiry: expiry_to(attributes.expiry),
             form: form_to(attributes.form),
+            tombstone_ttl_ms: attributes.tombstone_ttl.map(millis),
+            label: attributes.label.as_ref().map(|label| label.as_str().to_owned()),
         }),
-        Write::Append { request, id, require, addition, expiry } => {
+        Write::Append { request, id, require, addition, attributes } => {
             let (chunks, head_if_created, counters) = addition_to(addition);
             Message::Append(message::Append {
                 request: Some(request_to(request)),
@@ -80,7 +82,9 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
                 chunks,
                 head_if_created,
                 counters,
-                expiry: expiry_to(*expiry),
+                expiry: expiry_to(attributes.expiry),
+                tombstone_ttl_ms: attributes.tombstone_ttl.map(millis),
+                label: attributes.label.as_ref().map(|label| label.as_str().to_owned()),
             })
         }
         Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes } => {
@@ -92,6 +96,8 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
                 on_conflict: on_conflict_to(*on_conflict),
                 expiry: expiry_to(attributes.expiry),
                 form: form_to(attributes.form),
+                tombstone_ttl_ms: attributes.tombstone_ttl.map(millis),
+                label: attributes.label.as_ref().map(|label| label.as_str().to_owned()),
             })
         }
         Write::Touch { request, id, expiry } => Message::Touch(message::Touch {
@@ -127,8 +133,19 @@ pub fn verify_blobs(write: &Write) -> Result<(), Refusal> {
     }
 }
 
-fn attributes_from(expiry: Option<v1::Expiry>, form: i32) -> Result<Attributes, Refusal> {
-    Ok(Attributes { expiry: expiry_from(expiry)?, form: form_from(form)? })
+fn attributes_from(
+    expiry: Option<v1::Expiry>,
+    form: i32,
+    tombstone_ttl_ms: Option<u64>,
+    label: Option<String>,
+) -> Result<Attributes, Refusal> {
+    let tombstone_ttl = tombstone_ttl_ms.map(tombstone_ttl_from).transpose()?;
+    Ok(Attributes {
+        expiry: expiry_from(expiry)?,
+        form: form_from(form)?,
+        tombstone_ttl,
+        label: label.as_deref().map(label_from).transpose()?,
+    })
 }
 
 fn request_from(request: Option<v1::Request>) -> Result<Request, Refusal> {

@@ -256,6 +256,12 @@ pub mod write_operation {
         /// Of the head that `change` brings. Cluster version 2.
         #[prost(enumeration = "super::Form", tag = "5")]
         pub form: i32,
+        /// How long a tombstone of the session stands, at most 7 days; absent: as it was, and 7 days for a new session. Cluster version 2.
+        #[prost(uint64, optional, tag = "6")]
+        pub tombstone_ttl_ms: ::core::option::Option<u64>,
+        /// A text beside the content, e.g. a title or a status, of at most 256 bytes; empty: none; absent: as it was. Cluster version 2.
+        #[prost(string, optional, tag = "7")]
+        pub label: ::core::option::Option<::prost::alloc::string::String>,
     }
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct SaveIfVersion {
@@ -275,6 +281,11 @@ pub mod write_operation {
         /// Of the head that `change` brings. Cluster version 2.
         #[prost(enumeration = "super::Form", tag = "7")]
         pub form: i32,
+        /// As of `Save`. Cluster version 2.
+        #[prost(uint64, optional, tag = "8")]
+        pub tombstone_ttl_ms: ::core::option::Option<u64>,
+        #[prost(string, optional, tag = "9")]
+        pub label: ::core::option::Option<::prost::alloc::string::String>,
     }
     /// Appends to whatever is stored, whatever its version: the head of a session that exists and `append_only_since` stay. Answered by
     /// `appended`, by `conflict` where `require` is not met, by `wrong_form` where items are brought and the session is no transcript.
@@ -299,6 +310,11 @@ pub mod write_operation {
         /// Absent: keep.
         #[prost(message, optional, tag = "7")]
         pub expiry: ::core::option::Option<super::Expiry>,
+        /// As of `Save`.
+        #[prost(uint64, optional, tag = "8")]
+        pub tombstone_ttl_ms: ::core::option::Option<u64>,
+        #[prost(string, optional, tag = "9")]
+        pub label: ::core::option::Option<::prost::alloc::string::String>,
     }
     /// Moves the deadline of a session and nothing else: neither `version` nor `mod_revision`, and no watch shows it. One that keeps the expiry
     /// moves that of an idle session on. Answered by `touched` or `not_found`.
@@ -499,6 +515,12 @@ pub struct SessionInfo {
     /// What `Expiry.idle_ms` said; absent: the deadline moves only where a write says so.
     #[prost(uint64, optional, tag = "13")]
     pub idle_ttl_ms: ::core::option::Option<u64>,
+    /// What a write said; absent: 7 days.
+    #[prost(uint64, optional, tag = "14")]
+    pub tombstone_ttl_ms: ::core::option::Option<u64>,
+    /// A text that a writer set, e.g. a title; empty: none.
+    #[prost(string, tag = "15")]
+    pub label: ::prost::alloc::string::String,
 }
 /// One frame of the answer to a load, of at most 1 MiB. The first one carries `start`.
 #[derive(Clone, PartialEq, ::prost::Message)]

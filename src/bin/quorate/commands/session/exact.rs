@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use quorate::client::{Content, Session};
-use quorate::types::{Counters, Revision, SessionInfo};
+use quorate::types::{Counters, Label, Revision, SessionInfo};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -110,6 +110,20 @@ impl<'t> Document<'t> {
     /// Milliseconds that each write gives it to live, if its deadline is idle.
     pub fn idle_ms(&self) -> Result<Option<u64>, String> {
         self.number("idle_ttl_ms")
+    }
+
+    /// Milliseconds that its tombstone stands, if that was said.
+    pub fn tombstone_ms(&self) -> Result<Option<u64>, String> {
+        self.number("tombstone_ttl_ms")
+    }
+
+    /// Its label, if it has one.
+    pub fn label(&self) -> Result<Option<Label>, String> {
+        if self.0.get("label").is_none_or(|label| label.get() == "null") {
+            return Ok(None);
+        }
+        let text: String = self.get("label").ok_or("its label is no text")?;
+        Label::new(&text).map(Some).map_err(|error| error.to_string())
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>, String> {

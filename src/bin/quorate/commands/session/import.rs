@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate::client::{Client, Content, Error, ErrorKind, WriteOptions, Written};
 use quorate::limits::SESSION_RAW_BYTES_MAX;
-use quorate::types::{Expected, Expiry};
+use quorate::types::{Expected, Expiry, Label};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -31,6 +31,10 @@ struct Item {
     left_ms: Option<u64>,
     /// Milliseconds that each write gives it, if it is idle.
     idle_ms: Option<u64>,
+    /// Milliseconds that its tombstone stands, if that was said.
+    tombstone_ms: Option<u64>,
+    /// Its label, if it has one.
+    label: Option<Label>,
 }
 
 /// The records read so far: the place, and the records.
@@ -209,7 +213,8 @@ impl Import {
     }
 
     async fn item(&mut self, place: String, item: Item) -> Result<(), Interrupted> {
-        let Item { id, content, left_ms, idle_ms } = item;
+        let Item { id, content, left_ms, idle_ms, tombstone_ms, label } = item;
+        let tombstone_ttl = tombstone_ms.map(Duration::from_millis);
         let expiry = match left_ms {
             None => Expiry::Never,
             Some(0) => {
@@ -224,7 +229,8 @@ impl Import {
         while let Some(ended) = self.many.room(&id, bytes).await? {
             self.add(ended);
         }
-        let (client, if_absent, options, to) = (self.client.clone(), self.if_absent, WriteOptions { expiry }, id.clone());
+        let (client, if_absent, options, to) =
+            (self.client.clone(), self.if_absent, WriteOptions { expiry, tombstone_ttl, label }, id.clone());
         self.many.begin(&id, bytes, async move {
             let written = match if_absent {
                 true => client.save_if_version(&to, content, Expected::Absent, options).await,
@@ -271,7 +277,8 @@ fn now_ms() -> u64 {
 fn item_of_line(line: &[u8]) -> Result<Item, String> {
     let document = Document::of(line)?;
     let (left_ms, idle_ms) = (document.left_ms(now_ms())?, document.idle_ms()?);
-    Ok(Item { id: document.id()?, left_ms, idle_ms, content: document.content()? })
+    let (tombstone_ms, label) = (document.tombstone_ms()?, document.label()?);
+    Ok(Item { id: document.id()?, left_ms, idle_ms, tombstone_ms, label, content: document.content()? })
 }
 
 /// A file whose name is the id in hex digits, or `session` for the empty id.
@@ -288,7 +295,7 @@ fn item_of_file(path: &Path) -> Result<Item, String> {
         return Err("it is no regular file".into());
     }
     let bytes = read_bounded(File::open(path).map_err(unreadable)?, SESSION_RAW_BYTES_MAX).map_err(unreadable)?;
-    Ok(Item { id, content: Document::of(&bytes)?.state()?, left_ms: None, idle_ms: None })
+    Ok(Item { id, content: Document::of(&bytes)?.state()?, left_ms: None, idle_ms: None, tombstone_ms: None, label: None })
 }
 
 #[cfg(test)]
@@ -304,6 +311,14 @@ mod tests {
         let idle = |line: &str| item_of_line(line.as_bytes()).expect("a session").idle_ms;
         assert_eq!(idle(r#"{"id":"a","value":"x","ttl_ms":5000,"idle_ttl_ms":9000}"#), Some(9000));
         assert_eq!(idle(r#"{"id":"a","value":"x","ttl_ms":5000}"#), None, "of an earlier release");
+        let label = |line: &str| item_of_line(line.as_bytes()).map(|item| item.label.map(|label| label.as_str().to_owned()));
+        assert_eq!(label(r#"{"id":"a","value":"x","label":"a title"}"#), Ok(Some("a title".into())));
+        assert_eq!(label(r#"{"id":"a","value":"x","label":null}"#), Ok(None));
+        let long = format!(r#"{{"id":"a","value":"x","label":"{}"}}"#, "x".repeat(257));
+        assert_eq!(label(&long), Err("label is too long bytes=257 limit=256".into()));
+        let tombstone = |line: &str| item_of_line(line.as_bytes()).expect("a session").tombstone_ms;
+        assert_eq!(tombstone(r#"{"id":"a","value":"x","tombstone_ttl_ms":0}"#), Some(0));
+        assert_eq!(tombstone(r#"{"id":"a","value":"x"}"#), None, "of an earlier release");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub async fn run(command: args::Session) -> Result<(), Failure> {
 
 async fn put(args: args::Put) -> Result<(), Failure> {
     let (id, content) = read_id_and_content(&args.id, &args.content)?;
-    let options = WriteOptions { expiry: expiry(args.ttl) };
+    let options = WriteOptions { expiry: expiry(args.ttl), ..WriteOptions::default() };
     let client = connect(&args.ask.cluster)?;
     let result = client.save(&id, content, options).await;
     client.close().await;
@@ -57,7 +57,7 @@ async fn put(args: args::Put) -> Result<(), Failure> {
 
 async fn cas(args: args::Cas) -> Result<(), Failure> {
     let (id, content) = read_id_and_content(&args.id, &args.content)?;
-    let options = WriteOptions { expiry: expiry(args.ttl) };
+    let options = WriteOptions { expiry: expiry(args.ttl), ..WriteOptions::default() };
     let client = connect(&args.ask.cluster)?;
     let result = client.save_if_version(&id, content, expected(args.expect), options).await;
     client.close().await;

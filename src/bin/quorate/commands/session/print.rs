@@ -110,6 +110,8 @@ pub fn info_json(info: &SessionInfo) -> serde_json::Map<String, Value> {
         "deadline_ms": info.deadline_ms,
         "ttl_ms": info.remaining_ms,
         "idle_ttl_ms": info.idle_ttl_ms,
+        "tombstone_ttl_ms": info.tombstone_ttl_ms,
+        "label": Some(info.label.as_str()).filter(|label| !label.is_empty()),
     });
     match document {
         Value::Object(map) => map,
