@@ -20,7 +20,8 @@ mod watch;
 #[doc(hidden)]
 pub use address::{is_loopback, validate_address, validate_listen_address};
 pub use change::{
-    Access, Addition, Attributes, Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, Form, OnConflict, Request, Require, Write,
+    Access, Addition, Attributes, Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, Form, OnConflict, Request, Require,
+    Write,
 };
 pub use id::{
     ClientId, ClusterId, InstanceId, InvalidId, InvalidLabel, Label, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version,
