@@ -25,27 +25,10 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     }
     let mut cluster = Cluster::start(3).await.expect("a cluster");
     let client = cluster.client();
-    let value = |text: &'static str| Content::Value(text.into());
     client.save("before", value("old format"), WriteOptions::default()).await.expect("a save");
     let status = cluster.status().await.expect("a status");
     assert!(status.nodes.iter().all(|node| node.cluster_version == 1), "{status:?}");
-    let early = client.append("talk", vec!["{}".into()], AppendOptions::default()).await.expect_err("version 1 has no appends");
-    assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
-    assert!(early.to_string().contains("needs=2 in_force=1"), "{early}");
-    assert_eq!(client.load("talk").await.expect("a load"), None, "nothing changed");
-    let idle = WriteOptions { expiry: Expiry::Idle(DAY), ..WriteOptions::default() };
-    let early = client.save("idle", value("text"), idle.clone()).await.expect_err("version 1 has no idle deadlines");
-    assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
-    let label = Label::new("a title").expect("short");
-    for options in [
-        WriteOptions { tombstone_ttl: Some(Duration::ZERO), ..WriteOptions::default() },
-        WriteOptions { label: Some(label.clone()), ..WriteOptions::default() },
-    ] {
-        let early = client.save("titled", value("text"), options).await.expect_err("version 1 has no such attribute");
-        assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
-    }
-    let early = client.touch("before", Expiry::Never).await.expect_err("version 1 has no touches");
-    assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
+    nothing_of_version_2_is_taken(&client).await;
 
     allow_test_version();
     let risen = |node: &quorate::client::NodeStatus| node.cluster_version == u32::from(TEST_VERSION);
@@ -60,22 +43,7 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     places.sort_unstable();
     assert_eq!(places, (0..3 * APPENDS).collect::<Vec<_>>(), "no two appends have the same place");
 
-    client.save("idle", value("text"), idle).await.expect("a save");
-    let first = client.load_part("idle", Part::Info).await.expect("a load").expect("it was saved").info;
-    assert_eq!((first.idle_ttl_ms, first.deadline_ms), (Some(DAY_MS), Some(first.updated_ms + DAY_MS)));
-    client.save("idle", value("more text"), WriteOptions::default()).await.expect("a save");
-    let then = client.load_part("idle", Part::Info).await.expect("a load").expect("it was saved").info;
-    assert_eq!((then.idle_ttl_ms, then.deadline_ms), (Some(DAY_MS), Some(then.updated_ms + DAY_MS)), "it moved on");
-
-    let options = WriteOptions { tombstone_ttl: Some(Duration::ZERO), label: Some(label.clone()), ..WriteOptions::default() };
-    client.save("titled", value("text"), options).await.expect("a save");
-    client.save("titled", value("more text"), WriteOptions::default()).await.expect("a save");
-    let list = client.list(List { prefix: "titled".into(), ..List::default() }).await.expect("a page");
-    let titled: Vec<_> = list.sessions.into_iter().map(|listed| (listed.info.label, listed.info.tombstone_ttl_ms)).collect();
-    assert_eq!(titled, [(label, Some(0))]);
-    client.delete("titled", None).await.expect("a delete").expect("it was there");
-    let again = client.save("titled", value("text"), WriteOptions::default()).await.expect("a save");
-    assert_eq!(again.version, Version(1), "nothing counts on");
+    attributes_are_kept(&client).await;
 
     let touched = client.touch("talk", Expiry::After(DAY)).await.expect("a touch").expect("it is there");
     assert!(touched.deadline_ms.is_some());
@@ -107,6 +75,55 @@ const DAY_MS: u64 = 24 * 3_600_000;
 const DAY: Duration = Duration::from_millis(DAY_MS);
 /// How many items each appender appends, one at a time.
 const APPENDS: u64 = 20;
+
+fn value(text: &'static str) -> Content {
+    Content::Value(text.into())
+}
+
+fn idle() -> WriteOptions {
+    WriteOptions { expiry: Expiry::Idle(DAY), ..WriteOptions::default() }
+}
+
+fn label() -> Label {
+    Label::new("a title").expect("short")
+}
+
+async fn nothing_of_version_2_is_taken(client: &Client) {
+    let early = client.append("talk", vec!["{}".into()], AppendOptions::default()).await.expect_err("version 1 has no appends");
+    assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
+    assert!(early.to_string().contains("needs=2 in_force=1"), "{early}");
+    assert_eq!(client.load("talk").await.expect("a load"), None, "nothing changed");
+    let early = client.save("idle", value("text"), idle()).await.expect_err("version 1 has no idle deadlines");
+    assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
+    for options in [
+        WriteOptions { tombstone_ttl: Some(Duration::ZERO), ..WriteOptions::default() },
+        WriteOptions { label: Some(label()), ..WriteOptions::default() },
+    ] {
+        let early = client.save("titled", value("text"), options).await.expect_err("version 1 has no such attribute");
+        assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
+    }
+    let early = client.touch("before", Expiry::Never).await.expect_err("version 1 has no touches");
+    assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
+}
+
+async fn attributes_are_kept(client: &Client) {
+    client.save("idle", value("text"), idle()).await.expect("a save");
+    let first = client.load_part("idle", Part::Info).await.expect("a load").expect("it was saved").info;
+    assert_eq!((first.idle_ttl_ms, first.deadline_ms), (Some(DAY_MS), Some(first.updated_ms + DAY_MS)));
+    client.save("idle", value("more text"), WriteOptions::default()).await.expect("a save");
+    let then = client.load_part("idle", Part::Info).await.expect("a load").expect("it was saved").info;
+    assert_eq!((then.idle_ttl_ms, then.deadline_ms), (Some(DAY_MS), Some(then.updated_ms + DAY_MS)), "it moved on");
+
+    let options = WriteOptions { tombstone_ttl: Some(Duration::ZERO), label: Some(label()), ..WriteOptions::default() };
+    client.save("titled", value("text"), options).await.expect("a save");
+    client.save("titled", value("more text"), WriteOptions::default()).await.expect("a save");
+    let list = client.list(List { prefix: "titled".into(), ..List::default() }).await.expect("a page");
+    let titled: Vec<_> = list.sessions.into_iter().map(|listed| (listed.info.label, listed.info.tombstone_ttl_ms)).collect();
+    assert_eq!(titled, [(label(), Some(0))]);
+    client.delete("titled", None).await.expect("a delete").expect("it was there");
+    let again = client.save("titled", value("text"), WriteOptions::default()).await.expect("a save");
+    assert_eq!(again.version, Version(1), "nothing counts on");
+}
 
 fn message(appender: u64, turn: u64) -> bytes::Bytes {
     format!("[{appender},{turn}]").into()

@@ -147,7 +147,7 @@ impl Driver {
         let request = request(ClientId(self.clients[step.client]), number, sequence, below);
         let id = session(step.session);
         let past = &self.past[step.session];
-        let (created, version, items) = past.last().copied().unwrap_or((1, 1, 0));
+        let newest @ (created, version, items) = past.last().copied().unwrap_or((1, 1, 0));
         let older = past.get(past.len().saturating_sub(2)).copied().unwrap_or((1, 1, 0));
         let expected = match step.expected {
             0 => Expected::Absent,
@@ -194,13 +194,7 @@ impl Driver {
             return Write::Touch { request, id, expiry };
         }
         if later && step.kind >= 10 {
-            let require = match step.expected {
-                0 => Require::Absent,
-                1 => Require::At { create_revision: None, version: Some(Version(older.1)), items: None },
-                2 => Require::At { create_revision: Some(Revision(older.0)), version: None, items: Some(items) },
-                3 => Require::Present,
-                _ => Require::Any,
-            };
+            let require = require(step, older, newest);
             let (chunks, counters) = match change {
                 Change::Full { chunks, counters, .. } | Change::Delta { chunks, counters, .. } => (chunks, counters),
             };
@@ -301,5 +295,16 @@ fn the_machine_answers_as_the_model_does() {
         "Stale",
     ] {
         assert!(seen.get(expected).is_some_and(|count| *count > 20), "too little of {expected} seen={seen:?}");
+    }
+}
+
+/// What an append requires of a session, of which these are the last two states: where it was created, its version and items.
+fn require(step: &Step, older: (u64, u64, u64), newest: (u64, u64, u64)) -> Require {
+    match step.expected {
+        0 => Require::Absent,
+        1 => Require::At { create_revision: None, version: Some(Version(older.1)), items: None },
+        2 => Require::At { create_revision: Some(Revision(older.0)), version: None, items: Some(newest.2) },
+        3 => Require::Present,
+        _ => Require::Any,
     }
 }

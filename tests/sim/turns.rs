@@ -14,7 +14,7 @@ use bob_core::error::StoreError;
 use bob_core::ports::SessionStore as _;
 use bob_core::types::{Message, Role, SessionState};
 use quorate::client::bob::{ConcurrentSave, Store};
-use quorate::client::{AppendOptions, Client, Content, Counters, Error, ErrorKind, Expiry};
+use quorate::client::{AppendOptions, Client, Content, Counters, Error, ErrorKind, Expiry, Label};
 use quorate::env::Clock as _;
 use quorate::testing::inline::SeededRandom;
 
@@ -112,13 +112,18 @@ impl Turner {
         // Longer than any clock jumps on.
         let is_idle = self.random.below(4) == 0;
         let expiry = if is_idle { Expiry::Idle(Duration::from_secs(30 * 24 * 3600)) } else { Expiry::Keep };
-        let options = AppendOptions { counters: Counters::new(vec![1]).expect("few"), expiry, ..AppendOptions::default() };
+        let label = (self.random.below(4) == 0).then(|| Label::new(&name).expect("short"));
+        let is_labelled = label.is_some();
+        let options = AppendOptions { counters: Counters::new(vec![1]).expect("few"), expiry, label, ..AppendOptions::default() };
         let append = client.append(session, vec![name.clone().into()], options);
         let end = match tokio::time::timeout(self.patience(), append).await {
             Ok(Ok(appended)) => {
                 sometimes("append");
                 if is_idle {
                     sometimes("idle deadline");
+                }
+                if is_labelled {
+                    sometimes("label");
                 }
                 let mut turns = self.turns.lock().expect("no client panics with it");
                 turns.places.push((session.to_owned(), appended.first_item as usize, name));
