@@ -6,8 +6,8 @@
 #   scripts/mutants.sh --rates N    N seeds of every bug that the simulation has to catch, and how many of them did
 #   scripts/mutants.sh --only NAME  one bug; --seeds-max N: at most so many seeds
 #
-# Everything runs in one build: profile `sim`, feature `mutants`, the bug chosen by QUORATE_MUTANT. SIM_JOBS: bugs at a time (default:
-# one per core).
+# What computes runs in the build of the simulation, profile `sim`; what waits, in that of `cargo test`. Both have the feature `mutants`, and
+# QUORATE_MUTANT chooses the bug. SIM_JOBS: bugs at a time (default: one per core).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -37,9 +37,21 @@ awk -v only="$only" -v rates="$rates" '{ sub(/ *(#.*)?$/, "") } NF && (only == "
 # A bug that nobody is asked to catch proves nothing.
 uncaught="$(sed -n 's/^    [A-Za-z]* = "\([a-z-]*\)",$/\1/p' src/mutant/mod.rs | grep -vxFf <(awk '!/^#/ { print $1 }' tests/sim/mutants.txt) || true)"
 [ -z "$uncaught" ] || { echo "FAILED: planted, but not in tests/sim/mutants.txt: $uncaught" >&2; exit 1; }
-build=(cargo test --locked --profile sim --features mutants --no-run --message-format=json)
-for catcher in $(awk '{ sub(/^sim$/, "faults", $2); print $2 }' "$out/list" | sort -u); do build+=(--test "$catcher"); done
-"${build[@]}" | sed -n 's/.*"executable":"\([^"]*\/\([a-z_]*\)-[0-9a-f]*\)".*/\2 \1/p' >"$out/binaries"
+# build_programs FLAGS CATCHER...: the paths of those that are asked for, each with its name.
+build_programs() {
+  local flags="$1" catcher programs=()
+  shift
+  for catcher; do
+    if awk -v catcher="$catcher" '$2 == catcher { found = 1 } END { exit !found }' "$out/list"; then
+      programs+=(--test "${catcher/#sim/faults}")
+    fi
+  done
+  # shellcheck disable=SC2086 # Several words.
+  [ "${#programs[@]}" -eq 0 ] || cargo test --locked $flags --no-run --message-format=json "${programs[@]}" |
+    sed -n 's/.*"executable":"\([^"]*\/\([a-z_]*\)-[0-9a-f]*\)".*/\2 \1/p' >>"$out/binaries"
+}
+build_programs "--profile sim" sim engine faults threads
+build_programs "" clients clusters processes
 export MODEL_WHOLE=1 MUTANTS_OUT="$out" MUTANTS_SEEDS_MAX="$seeds_max" MUTANTS_RATES="$rates"
 
 binary() { awk -v name="$1" '$1 == name { print $2 }' "$MUTANTS_OUT/binaries" | tail -n 1; }

@@ -6,6 +6,7 @@
 #     --secs N        seconds of virtual time with faults (default: 30)
 #     --nodes 3|5     that many nodes, whatever the seed says
 #     --minutes M     no new seed is begun after so long
+#     --enough M      nor after so long, once every floor is reached
 #     --at-least N    but the first N are, however long they take
 #     --floors F      fail unless every line `floor point` of F was reached by all seeds together
 #     --twice yes     each seed twice: both runs must give the same trace
@@ -18,9 +19,9 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-seeds="1..200" file="" secs=30 nodes="" minutes="" floors="" replay="" twice="" at_least=0
+seeds="1..200" file="" secs=30 nodes="" minutes="" enough="" floors="" replay="" twice="" at_least=0
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || usage
   case "$1" in
@@ -30,6 +31,7 @@ while [ $# -gt 0 ]; do
     --nodes) nodes="$2" ;;
     --minutes) minutes="$2" ;;
     --at-least) at_least="$2" ;;
+    --enough) enough="$2" ;;
     --floors) floors="$2" ;;
     --replay) replay="$2" ;;
     --twice) twice="$2" ;;
@@ -37,9 +39,10 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-for number in "$secs" "${nodes:-3}" "${minutes:-1}" "${replay:-1}" "$at_least"; do
+for number in "$secs" "${nodes:-3}" "${minutes:-1}" "${enough:-1}" "${replay:-1}" "$at_least"; do
   [[ "$number" =~ ^[0-9]+$ ]] || usage
 done
+[ -z "$enough" ] || [ -n "$floors" ] || usage
 [ -n "$file" ] || [[ "$seeds" =~ ^[0-9]+\.\.[0-9]+$ ]] || usage
 
 unset RUSTFLAGS
@@ -64,52 +67,20 @@ fi
 
 out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
-export SIM_OUT="$out" SIM_UNTIL=$((minutes ? $(date +%s) + minutes * 60 : 0)) SIM_BEHIND=$(($(head -n 1 <<<"$list") + at_least))
+export SIM_OUT="$out" SIM_FLOORS="$floors" SIM_BEHIND=$(($(head -n 1 <<<"$list") + at_least))
+SIM_UNTIL=$((minutes ? $(date +%s) + minutes * 60 : 0))
+SIM_ENOUGH=$((enough ? $(date +%s) + enough * 60 : SIM_UNTIL))
 SIM_TOTAL="$(wc -l <<<"$list")"
-export SIM_TOTAL SIM_TWICE="$twice"
+export SIM_UNTIL SIM_ENOUGH SIM_TOTAL SIM_TWICE="$twice"
 
 # simulate SEED FILE; a seed that hangs in real time is a failure too.
 simulate() {
   SIM_SEED="$1" timeout --foreground -k 5 300 "$SIM_BIN" --exact sim::every_seed_holds --nocapture >"$2" 2>&1
 }
 
-one() {
-  local seed="$1" done_so_far failed_so_far
-  if [ "$SIM_UNTIL" -gt 0 ] && [ "$(date +%s)" -ge "$SIM_UNTIL" ] && [ "$seed" -ge "$SIM_BEHIND" ]; then return; fi
-  if simulate "$seed" "$SIM_OUT/$seed.out"; then
-    if [ -n "$SIM_TWICE" ]; then
-      simulate "$seed" "$SIM_OUT/$seed.again" || true
-      if [ "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.out")" != "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.again")" ]; then
-        echo "$seed" >>"$SIM_OUT/failed"
-        echo "VIOLATION seed=$seed: two runs differ"
-      fi
-      rm -f "$SIM_OUT/$seed.again"
-    fi
-    grep '^seed=' "$SIM_OUT/$seed.out" >>"$SIM_OUT/lines"
-  else
-    echo "$seed" >>"$SIM_OUT/failed"
-    grep '^seed=' "$SIM_OUT/$seed.out" >>"$SIM_OUT/lines" || true
-    # What a panic says stands on the line after it.
-    grep -E -A1 '^seed=|VIOLATION|^replay|panicked' "$SIM_OUT/$seed.out" || echo "VIOLATION seed=$seed: it did not end within 300 s"
-  fi
-  rm -f "$SIM_OUT/$seed.out"
-  echo >>"$SIM_OUT/done"
-  done_so_far="$(wc -l <"$SIM_OUT/done")"
-  if [ $((done_so_far % 50)) -eq 0 ]; then
-    failed_so_far="$(wc -l 2>/dev/null <"$SIM_OUT/failed" || echo 0)"
-    echo "... $done_so_far of $SIM_TOTAL seeds, $failed_so_far failed"
-  fi
-}
-export -f simulate one
-began="$(date +%s%N)"
-# shellcheck disable=SC2016 # The inner shell expands it.
-in_group xargs -P "${SIM_JOBS:-$(nproc)}" -I{} bash -c 'one "$1"' _ {} <<<"$list"
-wall_ms=$((($(date +%s%N) - began) / 1000000))
-
-failed="$(sort -n "$out/failed" 2>/dev/null | tr '\n' ' ' || true)"
-status=0
-if [ -e "$out/lines" ]; then
-  awk -v secs="$secs" -v wall_ms="$wall_ms" -v floors="$floors" -v failed="$(wc -w <<<"$failed")" '
+# summary WALL_MS FAILED: what all seeds so far did and saw; fails where a floor is not reached.
+summary() {
+  awk -v secs="$SIM_SECS" -v floors="$SIM_FLOORS" -v wall_ms="$1" -v failed="$2" '
     # name={"point": count, ..} is the last kind of field of a line.
     function counts(line, name, into,   body, parts, n, i, at) {
       if (!match(line, name "=\\{[^}]*\\}")) return
@@ -148,7 +119,55 @@ if [ -e "$out/lines" ]; then
         }
       }
       exit missed
-    }' "$out/lines" || status=1
+    }' "$SIM_OUT/lines"
+}
+
+# Whether no new seed is to be begun.
+is_over() {
+  local now
+  now="$(date +%s)"
+  if [ -e "$SIM_OUT/over" ] || [ "$now" -ge "$SIM_UNTIL" ]; then return 0; fi
+  if [ "$now" -lt "$SIM_ENOUGH" ] || ! summary 0 0 >"/dev/null"; then return 1; fi
+  touch "$SIM_OUT/over"
+}
+
+one() {
+  local seed="$1" done_so_far failed_so_far
+  if [ "$SIM_UNTIL" -gt 0 ] && [ "$seed" -ge "$SIM_BEHIND" ] && is_over; then return; fi
+  if simulate "$seed" "$SIM_OUT/$seed.out"; then
+    if [ -n "$SIM_TWICE" ]; then
+      simulate "$seed" "$SIM_OUT/$seed.again" || true
+      if [ "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.out")" != "$(grep -o 'trace=[0-9a-f]*' "$SIM_OUT/$seed.again")" ]; then
+        echo "$seed" >>"$SIM_OUT/failed"
+        echo "VIOLATION seed=$seed: two runs differ"
+      fi
+      rm -f "$SIM_OUT/$seed.again"
+    fi
+    grep '^seed=' "$SIM_OUT/$seed.out" >>"$SIM_OUT/lines"
+  else
+    echo "$seed" >>"$SIM_OUT/failed"
+    grep '^seed=' "$SIM_OUT/$seed.out" >>"$SIM_OUT/lines" || true
+    # What a panic says stands on the line after it.
+    grep -E -A1 '^seed=|VIOLATION|^replay|panicked' "$SIM_OUT/$seed.out" || echo "VIOLATION seed=$seed: it did not end within 300 s"
+  fi
+  rm -f "$SIM_OUT/$seed.out"
+  echo >>"$SIM_OUT/done"
+  done_so_far="$(wc -l <"$SIM_OUT/done")"
+  if [ $((done_so_far % 50)) -eq 0 ]; then
+    failed_so_far="$(wc -l 2>/dev/null <"$SIM_OUT/failed" || echo 0)"
+    echo "... $done_so_far of $SIM_TOTAL seeds, $failed_so_far failed"
+  fi
+}
+export -f simulate summary is_over one
+began="$(date +%s%N)"
+# shellcheck disable=SC2016 # The inner shell expands it.
+in_group xargs -P "${SIM_JOBS:-$(nproc)}" -I{} bash -c 'one "$1"' _ {} <<<"$list"
+wall_ms=$((($(date +%s%N) - began) / 1000000))
+
+failed="$(sort -n "$out/failed" 2>/dev/null | tr '\n' ' ' || true)"
+status=0
+if [ -e "$out/lines" ]; then
+  summary "$wall_ms" "$(wc -w <<<"$failed")" || status=1
 fi
 echo "failed: ${failed:-none}"
 [ -z "$failed" ] && [ "$status" -eq 0 ]
