@@ -22,12 +22,14 @@ pub(crate) use bincode::enc::{Encode, Encoder};
 pub(crate) use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 
-use crate::limits::{COUNTERS_MAX, PEER_MESSAGE_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX};
+use crate::limits::{
+    COUNTERS_MAX, LEASES_RENEWED_MAX, PEER_MESSAGE_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX,
+};
 use crate::machine::{Command, Entry};
 use crate::types::{
-    Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, ContentVersion, Counters, Expected, Expiry, Form,
-    Label, LogId, NodeId, Nonce, OnConflict, OutOfRange, Outcome, Request, Require, Revision, Saved, Sequence, SessionId, Swept,
-    TooLarge, Verdict, Version, Write, bounded,
+    Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, ContentVersion, Counters, Expected, Expiry, Fence,
+    Form, Holder, Label, LeaseTtl, LogId, Lost, NodeId, Nonce, OnConflict, OutOfRange, Outcome, Renewals, Request, Require,
+    Revision, Saved, Sequence, SessionId, Swept, TooLarge, Verdict, Version, Write, bounded,
 };
 
 /// The format of entries under cluster version 1, and of every row that it can carry.
@@ -282,16 +284,18 @@ macro_rules! fields {
 pub(crate) use fields;
 
 /// Implements both directions for an enum: a tag byte, then the variant's fields. Tags are for ever; those from `until` on are read
-/// only from format 2.
+/// only from format 2, and so is a field behind `format 2:`, which is its default in format 1.
 macro_rules! variants {
     ($type:ident { $($tags:tt)* }) => { variants!($type until 255 { $($tags)* }); };
-    ($type:ident until $until:literal { $($tag:literal $variant:ident $({ $($field:ident),* })? $(( $inner:ident ))?),* $(,)? }) => {
+    ($type:ident until $until:literal {
+        $($tag:literal $variant:ident $({ $($field:ident),* $(; format 2: $later:ident)? })? $(( $inner:ident ))?),* $(,)?
+    }) => {
         impl Encode for $type {
             fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
                 match self {
-                    $(Self::$variant $({ $($field),* })? $(( $inner ))? => {
+                    $(Self::$variant $({ $($field,)* $($later)? })? $(( $inner ))? => {
                         Encode::encode(&($tag as u8), encoder)?;
-                        $($(Encode::encode($field, encoder)?;)*)?
+                        $($(Encode::encode($field, encoder)?;)* $(Encode::encode($later, encoder)?;)?)?
                         $(Encode::encode($inner, encoder)?;)?
                     })*
                 }
@@ -306,7 +310,13 @@ macro_rules! variants {
                 }
                 match tag {
                     $($tag => Ok(Self::$variant
-                        $({ $($field: read(decoder, concat!(stringify!($type), ".", stringify!($variant), ".", stringify!($field)))?),* })?
+                        $({
+                            $($field: read(decoder, concat!(stringify!($type), ".", stringify!($variant), ".", stringify!($field)))?,)*
+                            $($later: match decoder.context().format {
+                                FORMAT => Default::default(),
+                                _ => read(decoder, concat!(stringify!($type), ".", stringify!($variant), ".", stringify!($later)))?,
+                            })?
+                        })?
                         $(({ let $inner = read(decoder, concat!(stringify!($type), ".", stringify!($variant)))?; $inner }))?
                     ),)*
                     other => Err(DecodeError::OtherString(format!("unknown discriminant={other}"))),
@@ -332,14 +342,14 @@ macro_rules! newtypes {
     )*};
 }
 
-newtypes! { Version Revision ClientId Sequence NodeId Nonce }
+newtypes! { Version Revision ClientId Sequence NodeId Nonce Fence }
 fields!(LogId { term, node, index });
 fields!(Request { client, nonce, sequence, acknowledged_below });
 fields!(Chunk { item_count, blob });
 fields!(Outcome { revision, verdict });
 fields!(ContentVersion { version, create_revision, items, next_chunk });
 fields!(Saved { content, rebased });
-fields!(Swept { sessions, clients, tombstones });
+fields!(Swept { sessions, clients, tombstones, leases });
 variants!(Codec { 0 None, 1 Zstd });
 variants!(Base { 0 Absent, 1 At { create_revision, version, items } });
 variants!(Expected { 0 Absent, 1 At { version, create_revision } });
@@ -348,14 +358,17 @@ fields!(Appended { content, chunks, counters });
 variants!(Form { 0 Unknown, 1 Value, 2 Transcript });
 variants!(Require { 0 Any, 1 Present, 2 Absent, 3 At { create_revision, version, items } });
 variants!(Write until 6 {
-    0 Save { request, id, change, attributes },
-    1 SaveIfVersion { request, id, expected, change, on_conflict, attributes },
-    2 Delete { request, id, expected },
+    0 Save { request, id, change, attributes; format 2: fence },
+    1 SaveIfVersion { request, id, expected, change, on_conflict, attributes; format 2: fence },
+    2 Delete { request, id, expected; format 2: fence },
     3 OpenClient { nonce },
     4 KeepAlive { client, nonce, acknowledged_below },
     5 CloseClient { client, nonce },
-    6 Append { request, id, require, addition, attributes },
-    7 Touch { request, id, expiry },
+    6 Append { request, id, require, addition, attributes, fence },
+    7 Touch { request, id, expiry, fence },
+    8 AcquireLease { request, id, holder, ttl, steal },
+    9 RenewLeases { request, leases, ttl },
+    10 ReleaseLease { request, id, fence },
 });
 variants!(Command { 0 Client(write), 1 Sweep { limit }, 2 SetClusterVersion { version } });
 variants!(TooLarge {
@@ -386,19 +399,30 @@ variants!(Verdict until 17 {
     17 Appended(appended),
     18 WrongForm { form },
     19 Touched { deadline_ms },
+    20 LeaseGranted { fence, deadline_ms },
+    21 LeaseHeld { holder, deadline_ms },
+    22 LeasesRenewed { deadline_ms, lost },
+    23 LeaseReleased,
+    24 LeaseLost,
+    25 TooManyLeases,
+    26 Leased { holder, deadline_ms },
+    27 Fenced { current },
 });
 
-/// A command as format 1 writes it: of the attributes, the expiry alone.
+/// A command as format 1 writes it: of the attributes, the expiry alone, and no fence.
 struct Version1<'a>(&'a Command);
 
 impl Encode for Version1<'_> {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         match self.0 {
-            Command::Client(Write::Save { request, id, change, attributes }) => {
+            Command::Client(Write::Save { request, id, change, attributes, fence: None }) => {
                 ((0u8, 0u8), request, id, change, attributes.expiry).encode(encoder)
             }
-            Command::Client(Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes }) => {
+            Command::Client(Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes, fence: None }) => {
                 ((0u8, 1u8), request, id, expected, change, on_conflict, attributes.expiry).encode(encoder)
+            }
+            Command::Client(Write::Delete { request, id, expected, fence: None }) => {
+                ((0u8, 2u8), request, id, expected).encode(encoder)
             }
             other => other.encode(encoder),
         }

@@ -20,6 +20,18 @@ pub const MIB: u64 = 1024 * KIB;
 pub const SESSION_ID_BYTES_MAX: usize = 1024;
 /// Longest label of a session, in bytes of UTF-8. The empty one is none.
 pub const LABEL_BYTES_MAX: usize = 256;
+/// Longest name of a lease's holder, in bytes of UTF-8.
+pub const HOLDER_BYTES_MAX: usize = 256;
+/// Leases that one command renews.
+pub const LEASES_RENEWED_MAX: usize = 64;
+/// Shortest time that a lease is asked for ...
+pub const LEASE_TTL_MIN: Duration = Duration::from_secs(5);
+/// ... and the longest.
+pub const LEASE_TTL_MAX: Duration = Duration::from_secs(600);
+/// Most bytes of leases, by the fixed formula of [`LEASE_BYTES`] plus the id and the holder; above it the machine answers `TooManyLeases`.
+pub const LEASES_BYTES_MAX: u64 = 64 * MIB;
+/// The bytes one lease counts against [`LEASES_BYTES_MAX`], besides its id and its holder.
+pub const LEASE_BYTES: u64 = 256;
 /// Largest single write: stored bytes of all its chunks and its head.
 pub const WRITE_BYTES_MAX: u64 = 16 * MIB;
 /// Largest session, in stored (perhaps compressed) bytes.

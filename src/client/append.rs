@@ -64,7 +64,7 @@ impl Client {
         let head = require.may_create().then(|| pack::tagged(true, head));
         let count = items.len() as u64;
         let addition = pack::addition(&items, head, counters)?;
-        let write = Write::Append { request: NO_REQUEST, id: session_id(id)?, require, addition, attributes };
+        let write = Write::Append { request: NO_REQUEST, id: session_id(id)?, require, addition, attributes, fence: None };
         let outcome = self.handle.write(write, None).await?;
         match outcome.verdict {
             Verdict::Appended(types::Appended { content, counters, .. }) => Ok(Appended {

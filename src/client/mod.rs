@@ -258,7 +258,7 @@ impl Client {
     ///
     /// Errors: as [`Client::save_if_version`]. Dropping the future does not cancel it.
     pub async fn delete(&self, id: &str, expected: Option<Expected>) -> Result<Option<Written>, Error> {
-        let write = Write::Delete { request: NO_REQUEST, id: session_id(id)?, expected };
+        let write = Write::Delete { request: NO_REQUEST, id: session_id(id)?, expected, fence: None };
         let outcome = self.handle.write(write, None).await?;
         match outcome.verdict {
             Verdict::NotFound { .. } => Ok(None),

@@ -290,8 +290,10 @@ impl<T: Item> Save<T> {
 
     fn request(&self, id: SessionId, change: Change, on_conflict: OnConflict, attributes: Attributes) -> Write {
         match self.plan.expected {
-            None => Write::Save { request: NO_REQUEST, id, change, attributes },
-            Some(expected) => Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, attributes },
+            None => Write::Save { request: NO_REQUEST, id, change, attributes, fence: None },
+            Some(expected) => {
+                Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, attributes, fence: None }
+            }
         }
     }
 

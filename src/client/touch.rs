@@ -24,7 +24,7 @@ impl Client {
     /// `Indeterminate` the touch may or may not have happened, and may be repeated. Dropping the future does not cancel it.
     #[doc(hidden)]
     pub async fn touch(&self, id: &str, expiry: Expiry) -> Result<Option<Touched>, Error> {
-        let write = Write::Touch { request: NO_REQUEST, id: session_id(id)?, expiry };
+        let write = Write::Touch { request: NO_REQUEST, id: session_id(id)?, expiry, fence: None };
         let outcome = self.handle.write(write, None).await?;
         match outcome.verdict {
             Verdict::Touched { deadline_ms } => Ok(Some(Touched { revision: outcome.revision, deadline_ms })),

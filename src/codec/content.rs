@@ -2,8 +2,8 @@
 
 use super::{
     Addition, Attributes, Base, Blob, BorrowDecode, BorrowDecoder, Bytes, COUNTERS_MAX, Change, Chunk, Counters, DecodeError,
-    Duration, ENTRY_CHUNKS_MAX, Encode, EncodeError, Encoder, Expiry, FORMAT, Label, SESSION_TTL_MAX, SessionId, Source,
-    TOMBSTONE_TTL_MAX, read,
+    Duration, ENTRY_CHUNKS_MAX, Encode, EncodeError, Encoder, Expiry, FORMAT, Holder, LEASES_RENEWED_MAX, Label, LeaseTtl, Lost,
+    Renewals, SESSION_TTL_MAX, SessionId, Source, TOMBSTONE_TTL_MAX, read,
 };
 
 /// Two values, one after the other.
@@ -42,6 +42,62 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Label {
     fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let label: &str = read(decoder, "Label")?;
         Label::new(label).map_err(|error| DecodeError::OtherString(error.to_string()))
+    }
+}
+
+impl Encode for Holder {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.as_str().encode(encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Holder {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let holder: &str = read(decoder, "Holder")?;
+        Holder::new(holder).map_err(|error| DecodeError::OtherString(error.to_string()))
+    }
+}
+
+impl Encode for LeaseTtl {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.millis().encode(encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for LeaseTtl {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let ttl_ms: u64 = read(decoder, "LeaseTtl")?;
+        LeaseTtl::new(Duration::from_millis(ttl_ms)).map_err(|error| DecodeError::OtherString(error.to_string()))
+    }
+}
+
+impl Encode for Lost {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.bits().encode(encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Lost {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        read(decoder, "Lost").map(Lost::from_bits)
+    }
+}
+
+impl Encode for Renewals {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.as_slice().len() as u64).encode(encoder)?;
+        self.as_slice().iter().try_for_each(|lease| lease.encode(encoder))
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Renewals {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let count: u64 = read(decoder, "Renewals")?;
+        if count > LEASES_RENEWED_MAX as u64 {
+            return Err(DecodeError::OtherString(format!("too many leases count={count} limit={LEASES_RENEWED_MAX}")));
+        }
+        let leases = (0..count).map(|_| Ok((read(decoder, "Renewals.id")?, read(decoder, "Renewals.fence")?)));
+        Renewals::new(leases.collect::<Result<_, DecodeError>>()?).map_err(|error| DecodeError::OtherString(error.to_string()))
     }
 }
 

@@ -184,7 +184,7 @@ impl Machine {
                 page.more = true;
                 break;
             }
-            page.sessions.push(Listed { id: id.clone(), info: session.info() });
+            page.sessions.push(Listed { id: id.clone(), info: self.info_of(id, session) });
         }
         page
     }

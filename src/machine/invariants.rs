@@ -3,14 +3,15 @@
 //! | | |
 //! |---|---|
 //! | I1 | an id is a session or a tombstone, never both |
-//! | I2 | a session's positions are ordered: create_revision ≤ mod_revision ≤ applied; append_only_since ≤ version and head_since ≤ version; version ≥ 1; first_chunk ≤ next_chunk; its head is within its size; an idle deadline is its time after a moment between the last write and machine time |
+//! | I2 | a session's positions are ordered: create_revision ≤ mod_revision ≤ applied; append_only_since ≤ version and head_since ≤ version; version ≥ 1; first_chunk ≤ next_chunk; its head is within its size; an idle deadline is its time after a moment between the last write and machine time, or the end of a lease |
 //! | I3 | no two sessions share a create_revision |
 //! | I4 | a session is within the bounds of the rules in force |
 //! | I5 | nonces and clients name each other one to one; a client id was a log index already |
 //! | I6 | a client's outcomes lie in its window, none is one that is not recorded, and all of them are counted |
 //! | I7 | the index of deadlines holds exactly one key for each record that has a deadline; that of a client is at most its deadline |
-//! | I8 | the tables are within their bounds, and the bytes of ids and labels are counted |
+//! | I8 | the tables are within their bounds, and the bytes of ids, labels and holders are counted |
 //! | I9 | the digest is the sum over the records |
+//! | I10 | a fence was a log index already, and no two leases share one; a lease ends at most the longest time of one after machine time |
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,7 +20,7 @@ use super::rows::ClientHeader;
 use super::session::Session;
 use super::tables::Due;
 use super::{Machine, digest, tables};
-use crate::types::{ClientId, Outcome, Revision, Sequence, SessionId, Verdict};
+use crate::types::{ClientId, Fence, Lease, Outcome, Revision, Sequence, SessionId, Verdict};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ impl Machine {
     pub fn check(&self) -> Result<(), Broken> {
         self.check_sessions()?;
         self.check_clients()?;
+        self.check_leases()?;
         self.check_due()?;
         self.check_bounds()?;
         self.check_digest()
@@ -74,7 +76,8 @@ impl Machine {
         let head = session.head.raw_bytes <= session.raw_bytes && session.head.stored_bytes <= session.stored_bytes;
         let chunks = session.first_chunk <= session.next_chunk;
         let idle = session.idle_ms.is_none_or(|idle_ms| {
-            let moved = session.updated_ms.saturating_add(idle_ms)..=self.now_ms.saturating_add(idle_ms);
+            let latest_ms = self.now_ms.saturating_add(self.rules.lease_ttl_ms_max);
+            let moved = session.updated_ms.saturating_add(idle_ms)..=latest_ms.saturating_add(idle_ms);
             session.deadline_ms.is_some_and(|deadline_ms| moved.contains(&deadline_ms))
         });
         ensure("I2", revisions && versions && head && chunks && idle && session.version.0 >= 1, || {
@@ -122,12 +125,34 @@ impl Machine {
         ensure("I6", recorded, || format!("client={client} sequence={sequence} not recorded={:?}", outcome.verdict))
     }
 
+    fn check_leases(&self) -> Result<(), Broken> {
+        self.tables.leases.iter().try_for_each(|(id, kept)| self.check_lease(id, &kept.value))?;
+        self.check_fences()
+    }
+
+    /// One lease alone: I10.
+    pub(super) fn check_lease(&self, id: &SessionId, lease: &Lease) -> Result<(), Broken> {
+        let applied = self.revision();
+        let latest_ms = self.now_ms.saturating_add(self.rules.lease_ttl_ms_max);
+        let holds = (1..=applied.0).contains(&lease.fence.0) && lease.deadline_ms <= latest_ms;
+        ensure("I10", holds, || format!("id={id:?} applied={applied} latest_ms={latest_ms} lease={lease:?}"))
+    }
+
+    /// All leases together: I10.
+    pub(super) fn check_fences(&self) -> Result<(), Broken> {
+        let mut fences: Vec<Fence> = self.tables.leases.values().map(|kept| kept.value.fence).collect();
+        fences.sort_unstable();
+        let twice = fences.windows(2).find(|pair| pair[0] == pair[1]);
+        ensure("I10", twice.is_none(), || format!("fence={}", twice.map_or(Fence(0), |pair| pair[0])))
+    }
+
     fn check_due(&self) -> Result<(), Broken> {
         let sessions =
             self.tables.sessions.iter().filter_map(|(id, kept)| Some((kept.value.deadline_ms?, Due::Session(id.clone()))));
         let tombstones = self.tables.tombstones.iter().map(|(id, kept)| (kept.value.deadline_ms, Due::Tombstone(id.clone())));
         let clients = self.tables.clients.iter().map(|(client, row)| (row.due_ms, Due::Client(*client)));
-        let due: BTreeSet<_> = sessions.chain(tombstones).chain(clients).collect();
+        let leases = self.tables.leases.iter().map(|(id, kept)| (kept.value.deadline_ms, Due::Lease(id.clone())));
+        let due: BTreeSet<_> = sessions.chain(tombstones).chain(clients).chain(leases).collect();
         ensure("I7", due == self.tables.due, || format!("records={} keys={}", due.len(), self.tables.due.len()))
     }
 
@@ -141,7 +166,12 @@ impl Machine {
         let id_bytes: u64 = ids.map(|id| id.as_str().len() as u64).sum();
         let label_bytes: u64 = self.tables.sessions.values().map(|kept| kept.value.label_bytes()).sum();
         let counted = id_bytes + label_bytes == self.tables.text_bytes;
-        ensure("I8", records && clients && counted, || format!("counts={counts:?} id_bytes={id_bytes} label_bytes={label_bytes}"))
+        let leases = self.lease_bytes() <= rules.leases_bytes_max;
+        let texts = self.tables.leases.iter().map(|(id, kept)| tables::lease_text_bytes(id, &kept.value));
+        let leases = leases && texts.sum::<u64>() == self.tables.lease_text_bytes;
+        ensure("I8", records && clients && leases && counted, || {
+            format!("counts={counts:?} id_bytes={id_bytes} label_bytes={label_bytes}")
+        })
     }
 
     fn check_digest(&self) -> Result<(), Broken> {
@@ -152,7 +182,8 @@ impl Machine {
         let outcomes = tables.clients.iter().flat_map(|(client, row)| {
             row.outcomes.iter().map(|(sequence, kept)| tables::outcome_row(*client, *sequence, &kept.value))
         });
-        let all = sessions.chain(tombstones).chain(clients).chain(outcomes);
+        let leases = tables.leases.iter().map(|(id, kept)| tables::lease_row(id, &kept.value));
+        let all = sessions.chain(tombstones).chain(clients).chain(outcomes).chain(leases);
         let sum = all.map(|(table, key, value)| digest::row(table, &key, &value)).fold(0, u64::wrapping_add);
         let kept = tables.digest();
         ensure("I9", sum == kept, || format!("sum={sum:016x} kept={kept:016x}"))
@@ -165,6 +196,14 @@ fn is_recorded(verdict: &Verdict) -> bool {
         | Verdict::Appended(_)
         | Verdict::WrongForm { .. }
         | Verdict::Touched { .. }
+        | Verdict::LeaseGranted { .. }
+        | Verdict::LeaseHeld { .. }
+        | Verdict::LeasesRenewed { .. }
+        | Verdict::LeaseReleased
+        | Verdict::LeaseLost
+        | Verdict::TooManyLeases
+        | Verdict::Leased { .. }
+        | Verdict::Fenced { .. }
         | Verdict::Conflict { .. }
         | Verdict::TooLarge(_)
         | Verdict::TooManySessions

@@ -8,7 +8,7 @@
 //! and fetch content rows themselves.
 //!
 //! ```text
-//! entry ─> machine time moves ─> client and nonce ─> sequence ─> size of the request ─> session at machine time ─> expected
+//! entry ─> machine time moves ─> client and nonce ─> sequence ─> lease ─> size of the request ─> session at machine time ─> expected
 //!                                      │                 │                                    (rebase or Conflict) ─┘   │
 //!                                 ClientUnknown   Stale, WindowExceeded,      Saved, TooLarge <─ resulting size <─ base <─┘
 //!                                                 Busy, recorded outcome                                            └> BaseMismatch
@@ -20,6 +20,7 @@ mod changes;
 mod clients;
 mod digest;
 pub mod invariants;
+mod leases;
 mod marks;
 mod meter;
 mod read;
@@ -95,7 +96,9 @@ pub struct Counts {
     pub clients: u64,
     /// Recorded outcomes.
     pub outcomes: u64,
-    /// Bytes of metadata, by the fixed formula (not what the allocator says).
+    /// Leases.
+    pub leases: u64,
+    /// Bytes of metadata, by the fixed formula (not what the allocator says); those of leases have another bound and are not in it.
     pub metadata_bytes: u64,
 }
 

@@ -8,7 +8,7 @@ use super::walk::Walk;
 use super::write::Found;
 use crate::limits::LIST_PAGE_MAX;
 use crate::mutant::{self, Mutant};
-use crate::types::{ContentVersion, Listed, Load, Part, SessionId, SessionInfo, Version};
+use crate::types::{ContentVersion, Lease, Listed, Load, Part, SessionId, SessionInfo, Version};
 
 /// Expired records a listing passes over at most, once it has found something.
 const LIST_EXPIRED_MAX: usize = 65_536;
@@ -75,16 +75,23 @@ impl Machine {
         let same = load.have.filter(|have| have.create_revision == session.create_revision);
         match same {
             Some(have) if have.version == session.version => Plan::NotModified,
-            _ if load.part != Part::Whole => {
-                Plan::Part { info: session.info(), walk: Walk::new(session, load.part), head: load.part.has_head() }
-            }
+            _ if load.part != Part::Whole => Plan::Part {
+                info: self.info_of(&load.id, session),
+                walk: Walk::new(session, load.part),
+                head: load.part.has_head(),
+            },
             Some(have) if is_prefix(session, &have) => Plan::Read {
-                info: session.info(),
+                info: self.info_of(&load.id, session),
                 tail: true,
                 chunks: have.next_chunk..session.next_chunk,
                 head: session.head_since > have.version,
             },
-            _ => Plan::Read { info: session.info(), tail: false, chunks: session.first_chunk..session.next_chunk, head: true },
+            _ => Plan::Read {
+                info: self.info_of(&load.id, session),
+                tail: false,
+                chunks: session.first_chunk..session.next_chunk,
+                head: true,
+            },
         }
     }
 
@@ -100,10 +107,25 @@ impl Machine {
         }
     }
 
+    pub(super) fn info_of(&self, id: &SessionId, session: &Session) -> SessionInfo {
+        SessionInfo { lease: self.lease(id).cloned(), ..session.info() }
+    }
+
+    /// The leases that live at machine time, of sessions whose ids begin so, in order of ids, beyond `after`; at most `limit`. Gives whether
+    /// more follow.
+    pub fn leases(&self, prefix: &str, after: Option<&str>, limit: u32) -> (Vec<(SessionId, Lease)>, bool) {
+        let start = start_after(prefix, after);
+        let limit = limit.clamp(1, LIST_PAGE_MAX) as usize;
+        let all = self.tables.leases.range::<str, _>((start, Bound::Unbounded)).map(|(id, kept)| (id, &kept.value));
+        let mut living = all.take_while(|(id, _)| id.as_str().starts_with(prefix)).filter(|(_, lease)| self.lives(lease));
+        let page = living.by_ref().take(limit).map(|(id, lease)| (id.clone(), lease.clone())).collect();
+        (page, living.next().is_some())
+    }
+
     /// The metadata of a session that exists at machine time.
     pub fn info(&self, id: &SessionId) -> Option<SessionInfo> {
         match self.find(id) {
-            Found::Live(session) => Some(session.info()),
+            Found::Live(session) => Some(self.info_of(id, session)),
             Found::Absent { .. } => None,
         }
     }
@@ -131,11 +153,11 @@ impl Machine {
             if page.len() == limit {
                 if mutant::is(Mutant::ListSkips) {
                     page.pop();
-                    page.push(Listed { id: id.clone(), info: session.value.info() });
+                    page.push(Listed { id: id.clone(), info: self.info_of(id, &session.value) });
                 }
                 return (page, true);
             }
-            page.push(Listed { id: id.clone(), info: session.value.info() });
+            page.push(Listed { id: id.clone(), info: self.info_of(id, &session.value) });
         }
         (page, false)
     }

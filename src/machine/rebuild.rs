@@ -9,7 +9,7 @@ use super::session::{Session, Tombstone};
 use super::{Machine, rules};
 use crate::codec::{self, Encode};
 use crate::mutant::{self, Mutant};
-use crate::types::{LogId, Outcome, bounded};
+use crate::types::{Lease, LogId, Outcome, bounded};
 
 /// Why rows make no machine: their source failed, or one of them is wrong.
 pub enum BuildError<E> {
@@ -38,6 +38,7 @@ impl Machine {
             machine.take_row(table, &key, &value)?;
         }
         machine.check_created().map_err(|broken| broken_by(rows::SESSIONS, broken))?;
+        machine.check_fences().map_err(|broken| broken_by(rows::LEASES, broken))?;
         machine.check_bounds().map_err(|broken| broken_by(rows::GLOBAL, broken))?;
         // From here on deletions are known, and no earlier (L42).
         let newest = machine.tables.sessions.iter().map(|(id, kept)| (id, kept.value.mod_revision));
@@ -101,20 +102,38 @@ impl Machine {
                 self.tables.load_outcome(client, sequence, outcome, (key, value));
                 Ok(())
             }
-            rows::TOMBSTONES => {
-                let id = rows::decode_session_key(table, key)?;
-                let tombstone: Tombstone = rows::decode(table, value)?;
-                in_range(table, &[("tombstone.version", tombstone.version.0), ("tombstone.deadline_ms", tombstone.deadline_ms)])?;
-                canonical(table, &tombstone, value)?;
-                if self.tables.sessions.contains_key(&id) || self.tables.tombstones.contains_key(&id) {
-                    return Err(contradiction);
-                }
-                self.tables.load_tombstone(&id, tombstone, (key, value));
-                Ok(())
-            }
+            rows::TOMBSTONES => self.take_tombstone(key, value),
+            rows::LEASES => self.take_lease(key, value),
             rows::HEADS | rows::CHUNKS => Ok(()),
             _ => Err(rows::Error { table, problem: Problem::Table }),
         }
+    }
+
+    fn take_tombstone(&mut self, key: &Bytes, value: &Bytes) -> Result<(), rows::Error> {
+        let table = rows::TOMBSTONES;
+        let id = rows::decode_session_key(table, key)?;
+        let tombstone: Tombstone = rows::decode(table, value)?;
+        in_range(table, &[("tombstone.version", tombstone.version.0), ("tombstone.deadline_ms", tombstone.deadline_ms)])?;
+        canonical(table, &tombstone, value)?;
+        if self.tables.sessions.contains_key(&id) || self.tables.tombstones.contains_key(&id) {
+            return Err(rows::Error { table, problem: Problem::Contradiction });
+        }
+        self.tables.load_tombstone(&id, tombstone, (key, value));
+        Ok(())
+    }
+
+    fn take_lease(&mut self, key: &Bytes, value: &Bytes) -> Result<(), rows::Error> {
+        let table = rows::LEASES;
+        let id = rows::decode_session_key(table, key)?;
+        let lease: Lease = rows::decode(table, value)?;
+        in_range(table, &[("lease.fence", lease.fence.0), ("lease.deadline_ms", lease.deadline_ms)])?;
+        if self.tables.leases.contains_key(&id) {
+            return Err(rows::Error { table, problem: Problem::Contradiction });
+        }
+        self.check_lease(&id, &lease).map_err(|broken| broken_by(table, broken))?;
+        canonical(table, &lease, value)?;
+        self.tables.load_lease(&id, lease, (key, value));
+        Ok(())
     }
 
     fn take_global(&mut self, key: &Bytes, value: &Bytes) -> Result<(), rows::Error> {

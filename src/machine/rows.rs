@@ -9,6 +9,7 @@
 //! TOMBSTONES  session id                            version, deadline
 //! HEADS       create_revision: u64                  head
 //! CHUNKS      create_revision: u64, n: u64          chunk
+//! LEASES      session id                            fence, holder, deadline
 //! ```
 //!
 //! Numbers in keys are big-endian: the order of keys is the order of what they mean. Values start with a format byte.
@@ -19,8 +20,8 @@ use bytes::Bytes;
 
 use super::invariants::Broken;
 pub(crate) use crate::codec::encode_row as encode;
-use crate::codec::{self, BorrowDecode, RowValue, Source, fields};
-use crate::types::{Blob, Chunk, ClientId, LogId, Nonce, OutOfRange, Revision, Sequence, SessionId};
+use crate::codec::{self, BorrowDecode, FORMAT_2, RowValue, Source, fields};
+use crate::types::{Blob, Chunk, ClientId, Lease, LogId, Nonce, OutOfRange, Revision, Sequence, SessionId};
 
 /// Machine time, cluster version, the last entry applied.
 pub const GLOBAL: u8 = 0;
@@ -36,15 +37,17 @@ pub const TOMBSTONES: u8 = 4;
 pub const HEADS: u8 = 5;
 /// Chunks.
 pub const CHUNKS: u8 = 6;
+/// Leases. Since cluster version 2.
+pub const LEASES: u8 = 7;
 /// The tables the machine holds in memory, in the order it is rebuilt from them.
-pub const METADATA_TABLES: [u8; 5] = [GLOBAL, SESSIONS, CLIENTS, OUTCOMES, TOMBSTONES];
+pub const METADATA_TABLES: [u8; 6] = [GLOBAL, SESSIONS, CLIENTS, OUTCOMES, TOMBSTONES, LEASES];
 
 /// Tables whose rows are put, deleted and read by key, many of them between two flushes.
 pub const POINT_LOOKUP_TABLES: [u8; 2] = [SESSIONS, HEADS];
 
 /// A table's name in reports; a number this release does not know is `other`.
 pub fn table_name(table: u8) -> &'static str {
-    const NAMES: [&str; 7] = ["global", "sessions", "clients", "outcomes", "tombstones", "heads", "chunks"];
+    const NAMES: [&str; 8] = ["global", "sessions", "clients", "outcomes", "tombstones", "heads", "chunks", "leases"];
     NAMES.get(usize::from(table)).unwrap_or(&"other")
 }
 
@@ -173,6 +176,14 @@ pub(crate) struct ClientHeader {
 fields!(ClientHeader { nonce, acknowledged_below, deadline_ms });
 
 impl RowValue for ClientHeader {}
+
+fields!(Lease { fence, holder, deadline_ms });
+
+impl RowValue for Lease {
+    fn format(&self) -> u8 {
+        FORMAT_2
+    }
+}
 
 /// The key of chunk `n` of the session created at `create_revision`.
 pub fn chunk_key(create_revision: Revision, n: u64) -> Bytes {

@@ -36,6 +36,10 @@ pub struct Rules {
     pub metadata_bytes_max: u64,
     /// The bytes a session or tombstone counts for besides its id.
     pub session_metadata_bytes: u64,
+    /// Most bytes of leases, by the fixed formula.
+    pub leases_bytes_max: u64,
+    /// The bytes a lease counts for besides its id and its holder.
+    pub lease_bytes: u64,
     /// Most clients.
     pub clients_max: u64,
     /// Most recorded outcomes.
@@ -46,6 +50,8 @@ pub struct Rules {
     pub tombstone_ttl_ms: u64,
     /// Milliseconds a client may be idle.
     pub client_idle_ttl_ms: u64,
+    /// Longest time a lease is asked for, in milliseconds.
+    pub lease_ttl_ms_max: u64,
     /// Longest time to live of a session, in milliseconds.
     pub session_ttl_ms_max: u64,
     /// Records one sweep may drop.
@@ -64,11 +70,14 @@ const RULES_1: Rules = Rules {
     sessions_max: limits::SESSIONS_MAX as u64,
     metadata_bytes_max: limits::METADATA_BYTES_MAX,
     session_metadata_bytes: limits::SESSION_METADATA_BYTES,
+    leases_bytes_max: limits::LEASES_BYTES_MAX,
+    lease_bytes: limits::LEASE_BYTES,
     clients_max: limits::CLIENTS_MAX as u64,
     outcomes_max: limits::OUTCOMES_MAX as u64,
     open_writes_max: limits::OPEN_WRITES_MAX,
     tombstone_ttl_ms: Intervals::PRODUCTION.tombstone_ttl.as_secs() * 1000,
     client_idle_ttl_ms: Intervals::PRODUCTION.client_idle_ttl.as_secs() * 1000,
+    lease_ttl_ms_max: limits::LEASE_TTL_MAX.as_secs() * 1000,
     session_ttl_ms_max: limits::SESSION_TTL_MAX.as_secs() * 1000,
     sweep_count_max: limits::SWEEP_COUNT_MAX,
     sweep_rows_max: limits::SWEEP_ROWS_MAX as u64,

@@ -258,6 +258,8 @@ impl Session {
             idle_ttl_ms: self.idle_ms,
             tombstone_ttl_ms: self.tombstone_ms,
             label: self.label.clone(),
+            // The machine's other table has it.
+            lease: None,
             // The machine knows its own time only; who answers knows today's.
             remaining_ms: None,
         }

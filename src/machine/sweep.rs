@@ -8,7 +8,7 @@ use crate::mutant::{self, Mutant};
 use crate::types::Swept;
 
 impl Machine {
-    /// Drops expired sessions, clients and tombstones in order of their deadlines, at most `limit` records and a bounded number of
+    /// Drops expired sessions, clients, tombstones and leases in order of their deadlines, at most `limit` records and a bounded number of
     /// rows: a burst of sessions that share a deadline must not hold up `apply` and cost the leader its lease.
     pub(super) fn sweep(&mut self, limit: u32, moment: Moment, effects: &mut Effects) -> Swept {
         self.tables.move_clients();
@@ -35,7 +35,7 @@ impl Machine {
             // Chunks; head, metadata and tombstone.
             Due::Session(id) => self.tables.sessions.get(id).map_or(0, |session| session.value.chunk_count() + 3),
             Due::Client(client) => self.tables.clients.get(client).map_or(0, |client| client.outcomes.len() as u64 + 1),
-            Due::Tombstone(_) => 1,
+            Due::Tombstone(_) | Due::Lease(_) => 1,
         }
     }
 
@@ -54,6 +54,10 @@ impl Machine {
             Due::Tombstone(id) => {
                 self.tables.remove_tombstone(id, effects);
                 swept.tombstones += 1;
+            }
+            Due::Lease(id) => {
+                self.tables.remove_lease(id, effects);
+                swept.leases += 1;
             }
         }
     }

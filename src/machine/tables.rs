@@ -14,7 +14,7 @@ use super::session::{Session, Tombstone};
 use super::{Counts, digest};
 use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
-use crate::types::{ClientId, Nonce, Outcome, Sequence, SessionId};
+use crate::types::{ClientId, Lease, Nonce, Outcome, Sequence, SessionId};
 
 /// A record with the state of its row.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ pub(super) enum Due {
     Session(SessionId),
     Tombstone(SessionId),
     Client(ClientId),
+    Lease(SessionId),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -49,12 +50,15 @@ pub(super) struct Tables {
     pub tombstones: BTreeMap<SessionId, Kept<Tombstone>>,
     pub clients: BTreeMap<ClientId, Client>,
     pub nonces: BTreeMap<Nonce, ClientId>,
+    pub leases: BTreeMap<SessionId, Kept<Lease>>,
     /// One key for each record that has a deadline, ordered by it (invariant I7). That of a client moves when its row is made.
     pub due: BTreeSet<(u64, Due)>,
     /// Outcomes of all clients.
     pub outcomes: u64,
     /// Bytes of all ids of sessions and tombstones, and of the labels.
     pub text_bytes: u64,
+    /// Bytes of the ids and holders of all leases.
+    pub lease_text_bytes: u64,
     /// Sum of the hashes of all records that are not marked.
     made_digest: u64,
     /// The records whose rows are to be made.
@@ -83,6 +87,7 @@ mod row_bytes {
     pub fn outcome(outcome: &Outcome) -> u64 {
         match &outcome.verdict {
             Verdict::Appended(appended) => OUTCOME + appended.counters.as_slice().len() as u64 * NUMBER,
+            Verdict::LeaseHeld { holder, .. } | Verdict::Leased { holder, .. } => OUTCOME + holder.as_str().len() as u64,
             _ => OUTCOME,
         }
     }
@@ -193,6 +198,40 @@ impl Tables {
         self.text_bytes -= id.as_str().len() as u64;
         self.meter.removed(id, &Size::default());
         self.due.remove(&(old.value.deadline_ms, Due::Tombstone(id.clone())));
+    }
+
+    /// Inserts a lease, or puts one in the place of that which is there.
+    pub fn put_lease(&mut self, id: &SessionId, lease: Lease, effects: &mut Effects) {
+        let row = self.made(effects, lease_row(id, &lease));
+        if let Some(old) = self.insert_lease(id, lease, row) {
+            self.left(old.row.hash);
+        }
+    }
+
+    /// Takes a lease that is not there, with the row it was read from.
+    pub fn load_lease(&mut self, id: &SessionId, lease: Lease, (key, value): (&Bytes, &Bytes)) {
+        let row = self.loaded(rows::LEASES, key, value);
+        let old = self.insert_lease(id, lease, row);
+        assert!(old.is_none(), "a lease is loaded over another id={id:?}");
+    }
+
+    fn insert_lease(&mut self, id: &SessionId, lease: Lease, row: RowState) -> Option<Kept<Lease>> {
+        self.lease_text_bytes += lease_text_bytes(id, &lease);
+        let due = (lease.deadline_ms, Due::Lease(id.clone()));
+        let old = self.leases.insert(id.clone(), Kept { value: lease, row });
+        if let Some(old) = &old {
+            self.lease_text_bytes -= lease_text_bytes(id, &old.value);
+            self.due.remove(&(old.value.deadline_ms, Due::Lease(id.clone())));
+        }
+        self.due.insert(due);
+        old
+    }
+
+    pub fn remove_lease(&mut self, id: &SessionId, effects: &mut Effects) {
+        let Some(old) = self.leases.remove(id) else { return };
+        self.ended(old.row, effects, || (rows::LEASES, rows::session_key(id)));
+        self.lease_text_bytes -= lease_text_bytes(id, &old.value);
+        self.due.remove(&(old.value.deadline_ms, Due::Lease(id.clone())));
     }
 
     /// Inserts a client, or changes the header of one and closes its sequences below.
@@ -339,6 +378,7 @@ impl Tables {
             tombstones: self.tombstones.len() as u64,
             clients: self.clients.len() as u64,
             outcomes: self.outcomes,
+            leases: self.leases.len() as u64,
             metadata_bytes: self.metadata_bytes(rules),
         }
     }
@@ -397,6 +437,15 @@ pub(super) fn client_row(client: ClientId, header: &ClientHeader) -> Row {
 
 pub(super) fn outcome_row(client: ClientId, sequence: Sequence, outcome: &Outcome) -> Row {
     (rows::OUTCOMES, rows::outcome_key(client, sequence), rows::encode(outcome))
+}
+
+pub(super) fn lease_row(id: &SessionId, lease: &Lease) -> Row {
+    (rows::LEASES, rows::session_key(id), rows::encode(lease))
+}
+
+/// The bytes of a lease that its texts take.
+pub(super) fn lease_text_bytes(id: &SessionId, lease: &Lease) -> u64 {
+    (id.as_str().len() + lease.holder.as_str().len()) as u64
 }
 
 /// Makes a row, whose share in the digest is still to be added.

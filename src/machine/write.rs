@@ -1,4 +1,4 @@
-//! Client writes: `Save`, `SaveIfVersion`, `Append`, `Touch`, `Delete`, and the order of their checks, which the module [`super`] draws.
+//! Client writes: `Save`, `SaveIfVersion`, `Append`, `Touch`, `Delete`, those of leases, and the order of their checks, which the module [`super`] draws.
 //!
 //! `decide` looks and returns what to store; `store` and `remove` do it. Between them nothing can fail.
 
@@ -10,8 +10,8 @@ use super::rows::{self, Effects};
 use super::session::{HeadMark, Moment, Session, Tombstone};
 use crate::mutant::{self, Mutant};
 use crate::types::{
-    Addition, Attributes, Base, Blob, Change, Chunk, Counters, Expected, Expiry, Form, OnConflict, Outcome, Request, Require,
-    Revision, SessionId, TooLarge, Verdict, Version, Write,
+    Addition, Attributes, Base, Blob, Change, Chunk, Counters, Expected, Expiry, Fence, Form, OnConflict, Outcome, Request,
+    Require, Revision, SessionId, TooLarge, Verdict, Version, Write,
 };
 
 /// A session's state at machine time.
@@ -77,29 +77,21 @@ impl OldContent {
 impl Machine {
     pub(super) fn apply_write(&mut self, write: &Write, moment: Moment, effects: &mut Effects) -> Outcome {
         let verdict = match write {
-            Write::Save { request, id, change, attributes } => {
-                let save = SaveRequest { id, expected: None, change, on_conflict: OnConflict::Reject, attributes };
-                return self.once(request, moment, effects, |machine, effects| machine.save(&save, moment, effects));
-            }
-            Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes } => {
-                let save = SaveRequest { id, expected: Some(*expected), change, on_conflict: *on_conflict, attributes };
-                return self.once(request, moment, effects, |machine, effects| machine.save(&save, moment, effects));
-            }
-            Write::Append { request, id, require, addition, attributes } => {
-                let append = AppendRequest { id, require: *require, addition, attributes };
-                return self.once(request, moment, effects, |machine, effects| machine.append(&append, moment, effects));
-            }
-            Write::Touch { request, id, expiry } => {
-                return self.once(request, moment, effects, |machine, _| machine.touch_session(id, *expiry));
-            }
-            Write::Delete { request, id, expected } => {
-                return self.once(request, moment, effects, |machine, effects| machine.delete(id, *expected, moment, effects));
-            }
             Write::OpenClient { nonce } => self.open_client(*nonce, moment, effects),
             Write::KeepAlive { client, nonce, acknowledged_below } => {
                 self.keep_alive(*client, *nonce, *acknowledged_below, moment, effects)
             }
             Write::CloseClient { client, nonce } => self.close_client(*client, *nonce, moment, effects),
+            Write::Save { request, .. }
+            | Write::SaveIfVersion { request, .. }
+            | Write::Append { request, .. }
+            | Write::Touch { request, .. }
+            | Write::Delete { request, .. }
+            | Write::AcquireLease { request, .. }
+            | Write::RenewLeases { request, .. }
+            | Write::ReleaseLease { request, .. } => {
+                return self.once(request, moment, effects, |machine, effects| machine.execute(write, moment, effects));
+            }
         };
         Outcome { revision: moment.revision, verdict }
     }
@@ -119,11 +111,50 @@ impl Machine {
             return outcome;
         }
         let outcome = Outcome { revision: moment.revision, verdict: execute(self, effects) };
-        let answers = outcome.verdict != Verdict::BaseMismatch || mutant::is(Mutant::BaseMismatchRecorded);
+        let answers = match outcome.verdict {
+            Verdict::BaseMismatch => mutant::is(Mutant::BaseMismatchRecorded),
+            Verdict::Leased { .. } => !mutant::is(Mutant::LeasedNotRecorded),
+            _ => true,
+        };
         if answers && !mutant::is(Mutant::NoDedup) {
             self.tables.put_outcome(request.client, request.sequence, outcome.clone());
         }
         outcome
+    }
+
+    /// Executes a write that has a request. Before all else that the fence of one to a session is its lease's (L45).
+    fn execute(&mut self, write: &Write, moment: Moment, effects: &mut Effects) -> Verdict {
+        match write {
+            Write::Save { id, change, attributes, fence, .. } => {
+                let save = SaveRequest { id, expected: None, change, on_conflict: OnConflict::Reject, attributes };
+                self.fenced(id, *fence, |machine| machine.save(&save, moment, effects))
+            }
+            Write::SaveIfVersion { id, expected, change, on_conflict, attributes, fence, .. } => {
+                let save = SaveRequest { id, expected: Some(*expected), change, on_conflict: *on_conflict, attributes };
+                self.fenced(id, *fence, |machine| machine.save(&save, moment, effects))
+            }
+            Write::Append { id, require, addition, attributes, fence, .. } => {
+                let append = AppendRequest { id, require: *require, addition, attributes };
+                self.fenced(id, *fence, |machine| machine.append(&append, moment, effects))
+            }
+            Write::Touch { id, expiry, fence, .. } => self.fenced(id, *fence, |machine| machine.touch_session(id, *expiry)),
+            Write::Delete { id, expected, fence, .. } => {
+                self.fenced(id, *fence, |machine| machine.delete(id, *expected, moment, effects))
+            }
+            Write::AcquireLease { id, holder, ttl, steal, .. } => self.acquire_lease(id, holder, *ttl, *steal, moment, effects),
+            Write::RenewLeases { leases, ttl, .. } => self.renew_leases(leases, *ttl, effects),
+            Write::ReleaseLease { id, fence, .. } => self.release_lease(id, *fence, effects),
+            Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => {
+                unreachable!("a write without a request is not executed once")
+            }
+        }
+    }
+
+    fn fenced(&mut self, id: &SessionId, fence: Option<Fence>, execute: impl FnOnce(&mut Self) -> Verdict) -> Verdict {
+        match self.check_fence(id, fence) {
+            Ok(()) => execute(self),
+            Err(verdict) => verdict,
+        }
     }
 
     /// The session at machine time. Never depends on whether a sweep has come by (L14), and a tombstone's version is gone on from (L13).
@@ -170,7 +201,7 @@ impl Machine {
         if plan.head.is_some() {
             plan.session.declared = save.attributes.form;
         }
-        self.give(save.attributes, &mut plan.session);
+        self.give(save.id, save.attributes, &mut plan.session);
         self.check_result(save.id, found, &mut plan)?;
         Ok(plan)
     }
@@ -210,7 +241,7 @@ impl Machine {
             // Admission refuses it; without a head there is no session.
             (Found::Absent { .. }, None) => return Err(found.conflict()),
         };
-        self.give(append.attributes, &mut plan.session);
+        self.give(append.id, append.attributes, &mut plan.session);
         self.check_result(append.id, found, &mut plan)?;
         Ok(plan)
     }
@@ -249,8 +280,8 @@ impl Machine {
     }
 
     /// Gives a session that is about to be stored what a write says of it, besides the content.
-    fn give(&self, attributes: &Attributes, session: &mut Session) {
-        self.move_deadline(attributes.expiry, session);
+    fn give(&self, id: &SessionId, attributes: &Attributes, session: &mut Session) {
+        self.move_deadline(id, attributes.expiry, session);
         if let Some(ttl) = attributes.tombstone_ttl {
             // The longest is what a session has of which nothing was said: one way to write it.
             session.tombstone_ms = Some(millis(ttl)).filter(|ttl_ms| *ttl_ms < self.rules.tombstone_ttl_ms);
@@ -261,15 +292,15 @@ impl Machine {
     }
 
     /// Moves the deadline of a session that is about to be stored, or is touched. Whatever does neither leaves an idle deadline (L44).
-    fn move_deadline(&self, expiry: Expiry, session: &mut Session) {
+    fn move_deadline(&self, id: &SessionId, expiry: Expiry, session: &mut Session) {
         let ttl_ms = |ttl| millis(ttl).min(self.rules.session_ttl_ms_max);
-        let after = |ttl_ms: u64| Some(self.now_ms.saturating_add(ttl_ms));
+        let idle = |idle_ms: u64| (Some(self.idle_until(id, idle_ms)), Some(idle_ms));
         (session.deadline_ms, session.idle_ms) = match (expiry, session.idle_ms) {
             (Expiry::Keep, None) => (session.deadline_ms, None),
-            (Expiry::Keep, Some(idle_ms)) => (after(idle_ms), Some(idle_ms)),
+            (Expiry::Keep, Some(idle_ms)) => idle(idle_ms),
             (Expiry::Never, _) => (None, None),
-            (Expiry::After(ttl), _) => (after(ttl_ms(ttl)), None),
-            (Expiry::Idle(ttl), _) => (after(ttl_ms(ttl)), Some(ttl_ms(ttl))),
+            (Expiry::After(ttl), _) => (Some(self.now_ms.saturating_add(ttl_ms(ttl))), None),
+            (Expiry::Idle(ttl), _) => idle(ttl_ms(ttl)),
         };
     }
 
@@ -304,7 +335,7 @@ impl Machine {
             Found::Absent { tombstone } => return Verdict::NotFound { tombstone },
             Found::Live(session) => session.clone(),
         };
-        self.move_deadline(expiry, &mut next);
+        self.move_deadline(id, expiry, &mut next);
         if mutant::is(Mutant::TouchBumpsTheVersion) {
             next.version = next.version.next();
         }

@@ -11,7 +11,7 @@ mod stopped_files;
 mod stopped_node;
 
 pub use backup::{Summary, verify};
-pub use recover::{REVISIONS_SKIPPED, Report, Survivor};
-pub use restore::{Error as RestoreError, Target, require_empty, restore};
+pub use recover::{Report, Survivor};
+pub use restore::{Error as RestoreError, REVISIONS_SKIPPED, Target, require_empty, restore};
 pub use stopped_files::Error;
 pub use stopped_node::StoppedNode;

@@ -25,8 +25,6 @@ use crate::storage::identity::Identity;
 use crate::storage::log::{self, Log};
 use crate::types::{LogId, Member};
 
-/// Revisions left out between the old cluster's and the new one's: more than the lost nodes can have been ahead by.
-pub const REVISIONS_SKIPPED: u64 = 1 << 20;
 /// Nothing is written to the old log, not even what closes it.
 const NEVER: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
@@ -171,13 +169,10 @@ impl Survivor {
     /// Errors: see [`RestoreError`].
     pub fn write(&mut self, env: &Env, target: &Target) -> Result<(), RestoreError> {
         require_empty(env, &target.data_dir)?;
-        let begin = LogId { term: self.term + 1, node: self.files.identity.node(), index: self.last.index + REVISIONS_SKIPPED };
-        if self.files.machine.applied() != Some(begin) {
-            let mut effects = Effects::default();
-            self.files.machine.skip(begin, &mut effects);
-            self.files.machine.complete(&mut effects);
-            self.take(effects);
-        }
-        restore::write(env, target, begin, self.rows())
+        let mut effects = Effects::default();
+        self.files.machine.complete(&mut effects);
+        self.take(effects);
+        let last = LogId { term: self.term + 1, node: self.files.identity.node(), index: self.last.index };
+        restore::write(env, target, last, self.rows())
     }
 }

@@ -1,8 +1,8 @@
-//! A data directory out of a backup, or out of what one node still has: a member of a new cluster that begins with the old one's sessions (law L38).
+//! A data directory out of a backup, or out of what one node still has: a member of a new cluster that begins with the old one's sessions (laws L38, L46).
 //!
-//! Kept are sessions, tombstones, machine time, cluster version and every create_revision. Dropped is the client table: the new cluster id
-//! makes every client, base and cache of the old cluster unknown. The log begins behind the last entry of the backup, so no revision,
-//! client id or create_revision comes twice. The node counts as initialized; the vote's term is that of the last entry.
+//! Kept are sessions, tombstones, machine time, cluster version and every create_revision. Dropped are the client table and the leases: the
+//! new cluster id makes every client, base, cache and fence of the old cluster unknown. The log begins far above the last entry of the backup,
+//! and of all that was applied after it or is applied by the old cluster yet, so no revision, fence, client id or create_revision comes twice. The node counts as initialized; the vote's term is that of the last entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,6 +24,10 @@ use crate::storage::lock::Lock;
 use crate::storage::log::{self, Log};
 use crate::storage::state;
 use crate::types::{ClusterId, InstanceId, LogId, Member, NodeId};
+
+/// Revisions left out between the old cluster's and the new one's: more than the old one gives in its life. At 10 000 a second it is three
+/// years.
+pub const REVISIONS_SKIPPED: u64 = 1 << 40;
 
 /// Which node of which cluster the directory becomes.
 #[derive(Clone, Debug)]
@@ -95,7 +99,7 @@ pub fn restore<R: Read>(env: &Env, reader: Reader<R>, target: &Target, progress:
     write(env, target, applied, rows_of(reader, progress))
 }
 
-/// Writes the directory of one node, which [`require_empty`] has seen, from the rows of a state as of the entry `applied`. Blocking.
+/// Writes the directory of one node, which [`require_empty`] has seen, from the rows of a state whose entries end at `applied`. Blocking.
 pub(super) fn write(
     env: &Env,
     target: &Target,
@@ -109,7 +113,7 @@ pub(super) fn write(
     };
     env.disk.create_dir_all(dir).map_err(|error| failed("the directory was not made", &error))?;
     let lock = Lock::acquire(&*env.disk, dir).map_err(|error| Error::Directory(error.to_string()))?;
-    state::create(env, &dir.join("state"), state::Options::default(), applied, kept_rows(rows, &membership))?;
+    state::create(env, &dir.join("state"), state::Options::default(), applied, kept_rows(rows, &membership, applied))?;
     begin_log(env, &dir.join("log"), applied).map_err(|error| failed("the log was not written", &error))?;
     let instance = restored_instance(target.cluster, target.node);
     Identity::create_restored(env, dir, target.node, target.cluster, instance)
@@ -118,9 +122,14 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The entry behind which the new log begins: no revision, client id or create_revision of the old cluster comes again.
+/// The entry behind which the new log begins: no revision, fence, client id or create_revision of the old cluster comes again.
 fn begins_behind(applied: LogId) -> LogId {
-    if mutant::is(Mutant::RevisionsRestart) { LogId { index: 1, ..applied } } else { applied }
+    let index = match () {
+        () if mutant::is(Mutant::RevisionsRestart) => 1,
+        () if mutant::is(Mutant::FenceAgainAfterARestore) => applied.index,
+        () => applied.index + REVISIONS_SKIPPED,
+    };
+    LogId { index, ..applied }
 }
 
 fn membership(target: &Target, applied: LogId) -> Result<StoredMembership, Error> {
@@ -144,18 +153,27 @@ fn rows_of<R: Read>(mut reader: Reader<R>, mut progress: impl FnMut(u64)) -> imp
     })
 }
 
-/// All rows but the clients', with the new membership in place of the old.
+/// All rows but those of clients and leases, with the new membership in place of the old, and as of the entry where the new log begins.
 fn kept_rows(
     rows: impl Iterator<Item = Result<Row, Error>>,
     membership: &StoredMembership,
+    begin: LogId,
 ) -> impl Iterator<Item = Result<Row, Error>> {
     let own = (RAFT_TABLE, Bytes::from_static(MEMBERSHIP_KEY), stored_membership_to(membership));
     let is_dropped = |table: u8| {
         let is_forgotten = table == rows::GLOBAL && mutant::is(Mutant::RevisionsRestart);
-        [rows::CLIENTS, rows::OUTCOMES, RAFT_TABLE].contains(&table) || is_forgotten
+        [rows::CLIENTS, rows::OUTCOMES, rows::LEASES, RAFT_TABLE].contains(&table) || is_forgotten
     };
     let is_kept = move |row: &Result<Row, Error>| row.as_ref().map_or(true, |row| !is_dropped(row.0));
-    rows.filter(is_kept).chain(std::iter::once(Ok(own)))
+    let moved = move |row: Row| match row {
+        (rows::GLOBAL, key, value) => {
+            let global =
+                rows::decode_global(&value).map_err(|error| Error::Disk(format!("the state can't be restored: {error}")))?;
+            Ok((rows::GLOBAL, key, rows::encode_global(&rows::Global { applied: Some(begin), ..global })))
+        }
+        row => Ok(row),
+    };
+    rows.filter(is_kept).map(move |row| row.and_then(moved)).chain(std::iter::once(Ok(own)))
 }
 
 /// A log without entries that continues behind `applied`, with a vote that no leader of the old cluster's terms can undercut.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::{LISTED_BYTES, LOADED_BYTES_MAX, LOADED_RESERVE_BYTES, SMALL_ANSWER_BYTES};
-use crate::types::{Blob, ListPage, Listed, Loaded, LoadedContent};
+use crate::types::{Blob, Lease, ListPage, Listed, Loaded, LoadedContent};
 
 /// Bytes counted in a shared counter for as long as this lives.
 #[derive(Debug, Default)]
@@ -111,8 +111,12 @@ impl ReadBudget {
 
     /// Counts a page.
     pub(super) fn charge_page(&self, page: &ListPage) -> BytePermit {
-        let text = |session: &Listed| session.id.as_str().len() + session.info.label.as_str().len();
-        self.charge(page.sessions.iter().map(|session| text(session) as u64 + LISTED_BYTES).sum())
+        let holder = |lease: &Lease| lease.holder.as_str().len();
+        let text =
+            |Listed { id, info }: &Listed| id.as_str().len() + info.label.as_str().len() + info.lease.as_ref().map_or(0, holder);
+        let sessions = page.sessions.iter().map(text);
+        let leases = page.leases.iter().map(|(id, lease)| id.as_str().len() + holder(lease));
+        self.charge(sessions.chain(leases).map(|text| text as u64 + LISTED_BYTES).sum())
     }
 }
 

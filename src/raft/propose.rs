@@ -9,7 +9,7 @@ use super::context::NodeContext;
 use crate::codec;
 use crate::machine::{Command, Entry, rules};
 use crate::mutant::{self, Mutant};
-use crate::types::{Refusal, RefusalKind};
+use crate::types::{Refusal, RefusalKind, Write};
 
 /// The time an entry proposed now would carry.
 pub fn stamp(context: &NodeContext) -> u64 {
@@ -24,6 +24,7 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
     // A new format is used only once this node has applied the change to it (L17).
     let (version, applied) = context.state.view(|state, _, _| (state.machine.cluster_version(), state.machine.applied()));
     let format = rules(version).expect("the version in force has rules").entry_format;
+    let has_clocks = context.clocks.median_now_ms(&context.voters()).is_some();
     let mut replies = Vec::with_capacity(batch.len());
     let mut payloads = Vec::with_capacity(batch.len());
     for (command, reply) in batch {
@@ -31,6 +32,10 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
         if needed > version && !mutant::is(Mutant::LaterVerbProposed) {
             let is_current = applied.is_some_and(|applied| applied.term == context.leadership.term());
             reply(Err(unsupported(needed, version, is_current)));
+            continue;
+        }
+        if let Some(refusal) = without_clocks(&command).filter(|_| !has_clocks) {
+            reply(Err(refusal));
             continue;
         }
         if !codec::is_proposable(&command, version) {
@@ -64,6 +69,14 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
     }
 }
 
+/// The refusal of a command that is promised a time, by a leader that hears no majority of the voters' clocks: machine time then continues at half
+/// speed (L15), and is no clock (L46).
+fn without_clocks(command: &Command) -> Option<Refusal> {
+    let Command::Client(Write::AcquireLease { .. } | Write::RenewLeases { .. }) = command else { return None };
+    let why = "this leader hears no majority of the voters' clocks and grants no lease until it does; nothing changed";
+    Some(Refusal::not_applied(RefusalKind::Unavailable, why))
+}
+
 /// The refusal of a command of a later cluster version than the one in force (L43). A leader that has applied no entry of the current term yet
 /// may not know the version in force: the command waits until it does.
 fn unsupported(needed: u16, in_force: u16, is_current: bool) -> Refusal {
@@ -75,4 +88,34 @@ fn unsupported(needed: u16, in_force: u16, is_current: bool) -> Refusal {
          needs={needed} in_force={in_force}"
     );
     Refusal::not_applied(RefusalKind::Unsupported, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::LEASE_TTL_MIN;
+    use crate::types::{Applied, ClientId, Fence, Holder, LeaseTtl, Nonce, Renewals, Request, Sequence, SessionId};
+
+    /// A release, or a write under a lease, needs no time; nor does anything else.
+    #[test]
+    fn only_what_is_promised_a_time_is_refused_without_clocks() {
+        let (client, sequence) = (ClientId(1), Sequence(1));
+        let request = Request { client, nonce: Nonce([1; 16]), sequence, acknowledged_below: sequence };
+        let (id, ttl) = (SessionId::new("a").expect("short"), LeaseTtl::new(LEASE_TTL_MIN).expect("within"));
+        let leases = Renewals::new(vec![(id.clone(), Fence(1))]).expect("one");
+        let holder = Holder::new("h").expect("short");
+        for write in
+            [Write::AcquireLease { request, id: id.clone(), holder, ttl, steal: true }, Write::RenewLeases { request, leases, ttl }]
+        {
+            let refusal = without_clocks(&Command::Client(write)).expect("refused");
+            assert_eq!((refusal.kind, refusal.applied), (RefusalKind::Unavailable, Applied::No));
+        }
+        for command in [
+            Command::Client(Write::ReleaseLease { request, id: id.clone(), fence: Fence(1) }),
+            Command::Client(Write::Delete { request, id, expected: None, fence: Some(Fence(1)) }),
+            Command::Sweep { limit: 1 },
+        ] {
+            assert_eq!(without_clocks(&command), None);
+        }
+    }
 }

@@ -324,13 +324,19 @@ fn at_local_time(context: &NodeContext, state: &AppliedState) -> Machine {
 
 fn page(context: &NodeContext, list: &List, age_ms: Age) -> ListPage {
     context.state.view(|state, applied, _| {
+        let after = list.after.as_ref().map(|id| id.as_str());
+        let mut leases = Vec::new();
         let (mut sessions, more, since) = match list.order {
             Order::Recent { after } => {
                 let recent = state.machine.recent(&list.prefix, after.zip(list.after.as_ref()), list.limit);
                 (recent.sessions, recent.more, Some(recent.since))
             }
-            _ => {
-                let after = list.after.as_ref().map(|id| id.as_str());
+            Order::Leases => {
+                let (page, more) = state.machine.leases(&list.prefix, after, list.limit);
+                leases = page;
+                (Vec::new(), more, None)
+            }
+            Order::Ids => {
                 let (sessions, more) = state.machine.list(list.prefix.as_str(), after, list.limit);
                 (sessions, more, None)
             }
@@ -340,6 +346,6 @@ fn page(context: &NodeContext, list: &List, age_ms: Age) -> ListPage {
             info.set_remaining(now_ms);
         }
         let revision = Revision(applied.map_or(0, |applied| applied.index));
-        ListPage { revision, sessions, more, age_ms, since, machine_time_ms: Some(state.machine.now_ms()) }
+        ListPage { revision, sessions, more, age_ms, since, machine_time_ms: Some(state.machine.now_ms()), leases }
     })
 }

@@ -186,7 +186,7 @@ mod tests {
         let request =
             Request { client: ClientId(1), nonce: Nonce([1; 16]), sequence: Sequence(1), acknowledged_below: Sequence(1) };
         let change = Change::Full { chunks: vec![], head: data, counters: Counters::default() };
-        Write::Save { request, id: SessionId::new("s").expect("short"), change, attributes: Expiry::Keep.into() }
+        Write::Save { request, id: SessionId::new("s").expect("short"), change, attributes: Expiry::Keep.into(), fence: None }
     }
 
     fn request(write: &Write, cluster_id: &'static [u8]) -> v1::SubmitRequest {

@@ -21,6 +21,9 @@ pub enum Kind {
     Append,
     Touch,
     Delete,
+    AcquireLease,
+    RenewLeases,
+    ReleaseLease,
     /// Opening, keeping and closing clients.
     Client,
     Load,
@@ -41,7 +44,20 @@ impl Kind {
 }
 
 /// Their words, in the order of [`Kind`].
-pub(super) const KINDS: [&str; 9] = ["save", "save_if_version", "append", "touch", "delete", "client", "load", "list", "load_many"];
+pub(super) const KINDS: [&str; 12] = [
+    "save",
+    "save_if_version",
+    "append",
+    "touch",
+    "delete",
+    "acquire_lease",
+    "renew_leases",
+    "release_lease",
+    "client",
+    "load",
+    "list",
+    "load_many",
+];
 
 /// A validated operation.
 #[derive(Clone, Debug)]
@@ -61,6 +77,9 @@ impl Operation {
             Operation::Write(Write::Append { .. }) => Kind::Append,
             Operation::Write(Write::Touch { .. }) => Kind::Touch,
             Operation::Write(Write::Delete { .. }) => Kind::Delete,
+            Operation::Write(Write::AcquireLease { .. }) => Kind::AcquireLease,
+            Operation::Write(Write::RenewLeases { .. }) => Kind::RenewLeases,
+            Operation::Write(Write::ReleaseLease { .. }) => Kind::ReleaseLease,
             Operation::Write(Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. }) => Kind::Client,
             Operation::Load(_) => Kind::Load,
             Operation::List(_) => Kind::List,

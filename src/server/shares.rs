@@ -153,6 +153,9 @@ impl<'w> NewContent<'w> {
             Write::Append { id, require, .. } => (id, require.may_create(), false),
             Write::Touch { .. }
             | Write::Delete { .. }
+            | Write::AcquireLease { .. }
+            | Write::RenewLeases { .. }
+            | Write::ReleaseLease { .. }
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => return None,
@@ -267,7 +270,10 @@ impl Share {
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
-            | Write::Delete { request, .. } => {
+            | Write::Delete { request, .. }
+            | Write::AcquireLease { request, .. }
+            | Write::RenewLeases { request, .. }
+            | Write::ReleaseLease { request, .. } => {
                 self.claim(request.client, request.nonce, machine)?;
                 self.room_for_outcome(request, machine)?;
                 adds.outcomes = 1;

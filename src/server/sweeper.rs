@@ -39,7 +39,7 @@ fn rest(swept: Option<Swept>) -> Duration {
     match swept {
         None => AFTER_FAILURE,
         Some(swept) => {
-            let dropped = u64::from(swept.sessions) + u64::from(swept.clients) + u64::from(swept.tombstones);
+            let dropped = [swept.sessions, swept.clients, swept.tombstones, swept.leases].map(u64::from).iter().sum::<u64>();
             if dropped >= u64::from(SWEEP_COUNT_MAX) { Duration::ZERO } else { POLL_INTERVAL_MIN }
         }
     }
@@ -82,7 +82,13 @@ async fn sweep(node: &Node) -> Option<Swept> {
     node.propose(vec![(Command::Sweep { limit: SWEEP_COUNT_MAX }, Box::new(swept))]);
     match reply.await {
         Ok(Ok(swept)) => {
-            tracing::debug!(sessions = swept.sessions, clients = swept.clients, tombstones = swept.tombstones, "swept");
+            tracing::debug!(
+                sessions = swept.sessions,
+                clients = swept.clients,
+                tombstones = swept.tombstones,
+                leases = swept.leases,
+                "swept"
+            );
             Some(swept)
         }
         Ok(Err(refusal)) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ClientId, Label, Nonce, Revision, Sequence, SessionId, Version};
+use super::{ClientId, Fence, Holder, Label, LeaseTtl, Nonce, Renewals, Revision, Sequence, SessionId, Version};
 use crate::limits::COUNTERS_MAX;
 
 /// How the bytes of a [`Blob`] are packed. The server never unpacks them.
@@ -348,6 +348,8 @@ pub enum Write {
         change: Change,
         /// The attributes of the session.
         attributes: Attributes,
+        /// That of the turn that it belongs to.
+        fence: Option<Fence>,
     },
     /// Stores only if the session is as expected.
     SaveIfVersion {
@@ -363,6 +365,8 @@ pub enum Write {
         on_conflict: OnConflict,
         /// The attributes of the session.
         attributes: Attributes,
+        /// That of the turn that it belongs to.
+        fence: Option<Fence>,
     },
     /// Deletes; a tombstone continues counting versions.
     Delete {
@@ -372,6 +376,8 @@ pub enum Write {
         id: SessionId,
         /// If given, what must be stored.
         expected: Option<Expected>,
+        /// That of the turn that it belongs to.
+        fence: Option<Fence>,
     },
     /// Appends to whatever is stored. Since cluster version 2.
     Append {
@@ -385,6 +391,8 @@ pub enum Write {
         addition: Addition,
         /// The attributes of the session.
         attributes: Attributes,
+        /// That of the turn that it belongs to.
+        fence: Option<Fence>,
     },
     /// Moves the deadline of a session and nothing else: neither its version nor its `mod_revision`. Since cluster version 2.
     Touch {
@@ -394,6 +402,39 @@ pub enum Write {
         id: SessionId,
         /// The change of the deadline.
         expiry: Expiry,
+        /// That of the turn that it belongs to.
+        fence: Option<Fence>,
+    },
+    /// Takes the lease of a session: from then on all writes to it must carry its fence. Since cluster version 2.
+    AcquireLease {
+        /// The request's identity.
+        request: Request,
+        /// The session; it need not exist.
+        id: SessionId,
+        /// The holder that takes it.
+        holder: Holder,
+        /// How long it lives.
+        ttl: LeaseTtl,
+        /// Whether one that lives is taken from its holder.
+        steal: bool,
+    },
+    /// Lets leases live on, each under its fence. Since cluster version 2.
+    RenewLeases {
+        /// The request's identity.
+        request: Request,
+        /// The leases.
+        leases: Renewals,
+        /// How long from now on they live, at least.
+        ttl: LeaseTtl,
+    },
+    /// Gives a lease back. Since cluster version 2.
+    ReleaseLease {
+        /// The request's identity.
+        request: Request,
+        /// The session.
+        id: SessionId,
+        /// The fence of the lease.
+        fence: Fence,
     },
     /// Opens a client; the same nonce again gives the same client.
     OpenClient {
@@ -426,7 +467,10 @@ impl Write {
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
-            | Write::Delete { request, .. } => Some(request),
+            | Write::Delete { request, .. }
+            | Write::AcquireLease { request, .. }
+            | Write::RenewLeases { request, .. }
+            | Write::ReleaseLease { request, .. } => Some(request),
             Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
         }
     }
@@ -438,7 +482,10 @@ impl Write {
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
-            | Write::Delete { request, .. } => *request = new,
+            | Write::Delete { request, .. }
+            | Write::AcquireLease { request, .. }
+            | Write::RenewLeases { request, .. }
+            | Write::ReleaseLease { request, .. } => *request = new,
             Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => {}
         }
     }
@@ -450,6 +497,9 @@ impl Write {
             Write::Append { .. }
             | Write::Touch { .. }
             | Write::Delete { .. }
+            | Write::AcquireLease { .. }
+            | Write::RenewLeases { .. }
+            | Write::ReleaseLease { .. }
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => {}
@@ -458,15 +508,18 @@ impl Write {
 
     /// The sessions it names, each once, with what it does to them.
     pub fn sessions(&self) -> impl Iterator<Item = (&SessionId, Access)> {
-        let one = match self {
+        let (one, leases): (_, &[(SessionId, Fence)]) = match self {
             Write::Save { id, .. }
             | Write::SaveIfVersion { id, .. }
             | Write::Append { id, .. }
             | Write::Touch { id, .. }
-            | Write::Delete { id, .. } => Some((id, Access::Write)),
-            Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => None,
+            | Write::Delete { id, .. }
+            | Write::AcquireLease { id, .. }
+            | Write::ReleaseLease { id, .. } => (Some((id, Access::Write)), &[]),
+            Write::RenewLeases { leases, .. } => (None, leases.as_slice()),
+            Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => (None, &[]),
         };
-        one.into_iter()
+        one.into_iter().chain(leases.iter().map(|(id, _)| (id, Access::Write)))
     }
 
     /// The sessions it may change, each once.
@@ -481,6 +534,9 @@ impl Write {
             Write::Append { .. }
             | Write::Touch { .. }
             | Write::Delete { .. }
+            | Write::AcquireLease { .. }
+            | Write::RenewLeases { .. }
+            | Write::ReleaseLease { .. }
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => None,
@@ -495,6 +551,9 @@ impl Write {
             Write::Append { addition, .. } => Some((&*addition.chunks, addition.head_if_created.as_ref())),
             Write::Touch { .. }
             | Write::Delete { .. }
+            | Write::AcquireLease { .. }
+            | Write::RenewLeases { .. }
+            | Write::ReleaseLease { .. }
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => None,
@@ -530,6 +589,9 @@ impl Write {
             }
             Write::Touch { .. }
             | Write::Delete { .. }
+            | Write::AcquireLease { .. }
+            | Write::RenewLeases { .. }
+            | Write::ReleaseLease { .. }
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => None,
@@ -543,13 +605,35 @@ impl Write {
         self.attributes().map(|attributes| attributes.expiry).chain(touch)
     }
 
+    /// The fence it carries, of a write to a session.
+    pub fn fence(&self) -> Option<Fence> {
+        match self {
+            Write::Save { fence, .. }
+            | Write::SaveIfVersion { fence, .. }
+            | Write::Append { fence, .. }
+            | Write::Touch { fence, .. }
+            | Write::Delete { fence, .. } => *fence,
+            Write::AcquireLease { .. }
+            | Write::RenewLeases { .. }
+            | Write::ReleaseLease { .. }
+            | Write::OpenClient { .. }
+            | Write::KeepAlive { .. }
+            | Write::CloseClient { .. } => None,
+        }
+    }
+
     /// The first cluster version that has this write with all its fields.
     pub fn cluster_version(&self) -> u16 {
-        match self {
+        let verb = match self {
             Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } => attributes.cluster_version(),
-            Write::Append { .. } | Write::Touch { .. } => 2,
+            Write::Append { .. }
+            | Write::Touch { .. }
+            | Write::AcquireLease { .. }
+            | Write::RenewLeases { .. }
+            | Write::ReleaseLease { .. } => 2,
             Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => 1,
-        }
+        };
+        if self.fence().is_some() { verb.max(2) } else { verb }
     }
 }
 

@@ -39,6 +39,11 @@ number! {
     Sequence
 }
 number! {
+    /// The number of a lease: the revision that granted it. It grows over all grants of a cluster, over elections, restores and recoveries,
+    /// so what else is written in a turn can be fenced with it too. 0 is none.
+    Fence
+}
+number! {
     /// A configured member of the cluster. Never reused.
     NodeId
 }

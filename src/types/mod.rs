@@ -6,6 +6,7 @@
 mod address;
 mod change;
 mod id;
+mod lease;
 mod member;
 mod number;
 mod outcome;
@@ -24,9 +25,10 @@ pub use change::{
     Write,
 };
 pub use id::{
-    ClientId, ClusterId, InstanceId, InvalidId, InvalidLabel, Label, LogId, NodeId, Nonce, Revision, Sequence, SessionId, Version,
-    set_log_hash_key,
+    ClientId, ClusterId, Fence, InstanceId, InvalidId, InvalidLabel, Label, LogId, NodeId, Nonce, Revision, Sequence, SessionId,
+    Version, set_log_hash_key,
 };
+pub use lease::{Holder, InvalidHolder, InvalidLeaseTtl, InvalidRenewals, Lease, LeaseTtl, Lost, Renewals};
 pub use member::{Member, MemberChange, Members};
 pub use number::{OutOfRange, bounded};
 pub use outcome::{Appended, Outcome, Saved, Swept, TooLarge, Verdict};

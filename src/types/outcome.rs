@@ -1,6 +1,6 @@
 //! The machine's answers. An outcome is the only thing that settles a write.
 
-use super::{ClientId, ContentVersion, Counters, Form, Revision, Version};
+use super::{ClientId, ContentVersion, Counters, Fence, Form, Holder, Lost, Revision, Version};
 
 /// The answer of the machine to one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub struct Swept {
     pub clients: u32,
     /// Old tombstones.
     pub tombstones: u32,
+    /// Ended leases.
+    pub leases: u32,
 }
 
 /// The verdict on one command.
@@ -164,13 +166,62 @@ pub enum Verdict {
         /// Machine time the session expires at; `None`: never.
         deadline_ms: Option<u64>,
     },
+    /// The lease is granted.
+    LeaseGranted {
+        /// Its number.
+        fence: Fence,
+        /// Machine time it ends at.
+        deadline_ms: u64,
+    },
+    /// Another holder has the lease. Nothing changed.
+    LeaseHeld {
+        /// The holder that has it.
+        holder: Holder,
+        /// Machine time it ends at, unless it is renewed.
+        deadline_ms: u64,
+    },
+    /// The leases are renewed, but for those that are lost.
+    LeasesRenewed {
+        /// Machine time that each of them lives until, at least: a renewal shortens none.
+        deadline_ms: u64,
+        /// Those that lived no more, or were of another fence; nothing of them changed.
+        lost: Lost,
+    },
+    /// The lease is given back.
+    LeaseReleased,
+    /// The lease to be given back lived no more, or is another's. Nothing changed.
+    LeaseLost,
+    /// No room for another lease. Nothing changed.
+    TooManyLeases,
+    /// A lease lives, and the write carries no fence. Nothing changed.
+    Leased {
+        /// The holder that has it.
+        holder: Holder,
+        /// Machine time it ends at, unless it is renewed.
+        deadline_ms: u64,
+    },
+    /// The write carries a fence, and no lease of that fence lives. Nothing changed.
+    Fenced {
+        /// That of the lease that lives, if one does.
+        current: Option<Fence>,
+    },
 }
 
 impl Verdict {
     /// The first cluster version in which it is given.
     pub fn cluster_version(&self) -> u16 {
         match self {
-            Verdict::Appended(_) | Verdict::WrongForm { .. } | Verdict::Touched { .. } => 2,
+            Verdict::Appended(_)
+            | Verdict::WrongForm { .. }
+            | Verdict::Touched { .. }
+            | Verdict::LeaseGranted { .. }
+            | Verdict::LeaseHeld { .. }
+            | Verdict::LeasesRenewed { .. }
+            | Verdict::LeaseReleased
+            | Verdict::LeaseLost
+            | Verdict::TooManyLeases
+            | Verdict::Leased { .. }
+            | Verdict::Fenced { .. } => 2,
             Verdict::Saved(_)
             | Verdict::Conflict { .. }
             | Verdict::BaseMismatch

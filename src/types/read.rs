@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Base, Blob, Chunk, Counters, Expected, Label, Part, Revision, SessionId, Version};
+use super::{Base, Blob, Chunk, Counters, Expected, Label, Lease, Part, Revision, SessionId, Version};
 use crate::limits::LOAD_MANY_IDS_MAX;
 
 /// Which guarantee a read has.
@@ -113,6 +113,9 @@ pub enum Order {
         /// first page.
         after: Option<Revision>,
     },
+    /// Of leases instead of sessions: those that live, by id, whether their sessions exist or not. The page has [`ListPage::leases`] and no
+    /// sessions.
+    Leases,
 }
 
 /// A listing of one page.
@@ -187,6 +190,8 @@ pub struct SessionInfo {
     pub tombstone_ttl_ms: Option<u64>,
     /// Its label; empty: none. Since cluster version 2.
     pub label: Label,
+    /// The lease of the turn that writes it; `None`: none lives, or it was not asked for, as in frames of a watch. Since cluster version 2.
+    pub lease: Option<Lease>,
     /// Milliseconds until its deadline, when it was read; `None`: it never expires, or the node that answered does not say.
     pub remaining_ms: Option<u64>,
 }
@@ -269,4 +274,6 @@ pub struct ListPage {
     /// Machine time of the view that the page is of, in milliseconds since the Unix epoch: what `updated_ms` of its sessions is measured by. It
     /// stands still while nobody writes. `None`: the node's release does not say.
     pub machine_time_ms: Option<u64>,
+    /// Of a listing of [`Order::Leases`]: sessions, and the leases that live, at most [`crate::limits::LIST_PAGE_MAX`].
+    pub leases: Vec<(SessionId, Lease)>,
 }

@@ -278,5 +278,5 @@ fn append(info: &SessionInfo, text: &str) -> Write {
     };
     let (client, nonce, sequence) = (ClientId(0), Nonce([0; 16]), Sequence(0));
     let request = Request { client, nonce, sequence, acknowledged_below: sequence };
-    Write::Save { request, id: SessionId::new(ID).expect("short"), change, attributes: Expiry::Keep.into() }
+    Write::Save { request, id: SessionId::new(ID).expect("short"), change, attributes: Expiry::Keep.into(), fence: None }
 }

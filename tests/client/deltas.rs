@@ -27,7 +27,7 @@ fn id() -> quorate::types::SessionId {
 fn overwrite(text: &str) -> Write {
     let head = Blob::plain(format!("\u{0}{text}").into_bytes().into());
     let change = Change::Full { chunks: Vec::<Chunk>::new(), head, counters: counters(&[]) };
-    Write::Save { request: no_request(), id: id(), change, attributes: Expiry::Keep.into() }
+    Write::Save { request: no_request(), id: id(), change, attributes: Expiry::Keep.into(), fence: None }
 }
 
 fn no_request() -> quorate::types::Request {

@@ -25,7 +25,7 @@ async fn any_node_takes_any_call() {
             let mut reader = cluster.caller(other).await;
             assert_eq!(reader.value(&id).await.as_deref(), Some(&b"second"[..]), "node {other}");
         }
-        let delete = Write::Delete { request: caller.request(), id: session(&id), expected: None };
+        let delete = Write::Delete { request: caller.request(), id: session(&id), expected: None, fence: None };
         let deleted = caller.attempt(&delete).await.expect("never refuses");
         assert_eq!(deleted.verdict, Verdict::Deleted { version: Version(3) });
         assert_eq!(caller.value(&id).await, None);
@@ -86,7 +86,7 @@ async fn an_expired_session_is_not_found_and_the_sweep_keeps_its_version_countin
     let mut caller = cluster.caller(1).await;
     let Write::Save { request, id, change, .. } = caller.save_of("s", "short-lived") else { unreachable!("a save") };
     let expiry = Expiry::After(std::time::Duration::from_millis(300));
-    caller.attempt(&Write::Save { request, id, change, attributes: expiry.into() }).await.expect("never refuses");
+    caller.attempt(&Write::Save { request, id, change, attributes: expiry.into(), fence: None }).await.expect("never refuses");
     // Each load waits for a read index; nothing is written by them, so only the sweep can move machine time.
     let gone = async {
         loop {

@@ -131,7 +131,7 @@ async fn two_full_of_three_refuse_saves_by_name_and_take_deletes_until_there_is_
     };
     let named = format!("full={},{}", full[0], full[1]);
     assert!(refused.message.contains(&named), "{refused}");
-    let delete = Write::Delete { request: caller.request(), id: session("s1"), expected: None };
+    let delete = Write::Delete { request: caller.request(), id: session("s1"), expected: None, fence: None };
     let deleted = caller.settle(&delete).await;
     assert!(matches!(deleted.verdict, Verdict::Deleted { .. }), "{deleted:?}");
     assert_eq!(caller.value("s1").await, None);

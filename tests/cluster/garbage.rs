@@ -59,7 +59,7 @@ async fn a_wrong_checksum_is_refused_and_never_stored() {
     let mut head = Blob::plain(Bytes::from_static(b"value"));
     head.crc32c ^= 1;
     let change = Change::Full { chunks: vec![], head, counters: Counters::default() };
-    let write = Write::Save { request: caller.request(), id: session("s"), change, attributes: Expiry::Keep.into() };
+    let write = Write::Save { request: caller.request(), id: session("s"), change, attributes: Expiry::Keep.into(), fence: None };
     let refusal = caller.attempt(&write).await.expect_err("damaged on its way");
     assert_eq!((refusal.kind, refusal.applied), (RefusalKind::Invalid, Applied::No));
     assert!(refusal.message.contains("checksum"), "{}", refusal.message);

@@ -258,7 +258,7 @@ impl Caller {
     /// A blind save of a plain value.
     pub fn save_of(&mut self, id: &str, value: impl Into<Bytes>) -> Write {
         let change = Change::Full { chunks: vec![], head: Blob::plain(value.into()), counters: Counters::default() };
-        Write::Save { request: self.request(), id: session(id), change, attributes: Expiry::Keep.into() }
+        Write::Save { request: self.request(), id: session(id), change, attributes: Expiry::Keep.into(), fence: None }
     }
 
     /// A conditional save of a plain value.
@@ -272,6 +272,7 @@ impl Caller {
             change,
             on_conflict: quorate::types::OnConflict::Reject,
             attributes: expiry.into(),
+            fence: None,
         }
     }
 

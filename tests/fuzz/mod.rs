@@ -142,12 +142,13 @@ fn encodings() -> Vec<(&'static str, String, Vec<u8>)> {
         id: lab::id(id),
         change: change(),
         attributes: Expiry::After(std::time::Duration::from_secs(9)).into(),
+        fence: None,
     };
     for (sequence, id) in [(1, "a"), (2, "b")] {
         let outcome = lab.write(1000, save(sequence, id));
         all.push(("client_message", format!("outcome_{id}"), wire::to_bytes(&wire::outcome_to(&outcome)).to_vec()));
     }
-    let delete = Write::Delete { request: lab::request(client, 1, 3, 3), id: lab::id("a"), expected: None };
+    let delete = Write::Delete { request: lab::request(client, 1, 3, 3), id: lab::id("a"), expected: None, fence: None };
     lab.write(1000, delete.clone());
     for (name, write) in [("save", save(4, "c")), ("delete", delete)] {
         let request = wire::v1::SubmitRequest {

@@ -5,11 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate::codec::{self, Problem};
-use quorate::limits::{COUNTERS_MAX, SESSION_ID_BYTES_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX};
+use quorate::limits::{
+    COUNTERS_MAX, LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_RENEWED_MAX, SESSION_ID_BYTES_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX,
+};
 use quorate::machine::{Command, Entry, rows};
 use quorate::types::{
-    Addition, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Form, Label, Nonce, OnConflict,
-    Request, Require, Revision, Sequence, SessionId, Version, Write,
+    Addition, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Fence, Form, Holder, Label,
+    LeaseTtl, Nonce, OnConflict, Renewals, Request, Require, Revision, Sequence, SessionId, Version, Write,
 };
 
 use crate::machine::lab::{blob, chunk, id, request};
@@ -81,18 +83,20 @@ fn any_write() -> impl Strategy<Value = Write> {
             request,
             id,
             change,
-            attributes: expiry.into()
+            attributes: expiry.into(),
+            fence: None
         }),
         (any_request(), any_id(), any_expected(), any_change(), any::<bool>(), any_expiry()).prop_map(
             |(request, id, expected, change, rebase, expiry)| {
                 let on_conflict = if rebase { OnConflict::Rebase } else { OnConflict::Reject };
-                Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes: expiry.into() }
+                Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes: expiry.into(), fence: None }
             }
         ),
         (any_request(), any_id(), prop::option::of(any_expected())).prop_map(|(request, id, expected)| Write::Delete {
             request,
             id,
-            expected
+            expected,
+            fence: None
         }),
         any::<[u8; 16]>().prop_map(|nonce| Write::OpenClient { nonce: Nonce(nonce) }),
         any_request().prop_map(|request| Write::KeepAlive {
@@ -122,6 +126,15 @@ fn any_label() -> impl Strategy<Value = Label> {
     "\\PC{0,60}".prop_map(|text| Label::new(&text).expect("at most 240 bytes"))
 }
 
+fn any_holder() -> impl Strategy<Value = Holder> {
+    "\\PC{0,60}".prop_map(|text| Holder::new(&text).expect("at most 240 bytes"))
+}
+
+fn lease_ttl() -> impl Strategy<Value = LeaseTtl> {
+    let millis = |ttl: Duration| u64::try_from(ttl.as_millis()).expect("minutes");
+    (millis(LEASE_TTL_MIN)..=millis(LEASE_TTL_MAX)).prop_map(|ms| LeaseTtl::new(Duration::from_millis(ms)).expect("within"))
+}
+
 fn later_attributes() -> impl Strategy<Value = Attributes> {
     let form = prop_oneof![Just(Form::Unknown), Just(Form::Value), Just(Form::Transcript)];
     (later_expiry(), form, prop::option::of(tombstone_ttl()), prop::option::of(any_label()))
@@ -144,19 +157,79 @@ fn later_write() -> impl Strategy<Value = Write> {
             request,
             id,
             change,
-            attributes: expiry.into()
+            attributes: expiry.into(),
+            fence: None
         }),
-        (any_request(), any_id(), require, addition, later_attributes())
-            .prop_map(|(request, id, require, addition, attributes)| Write::Append { request, id, require, addition, attributes }),
-        (any_request(), any_id(), later_expiry()).prop_map(|(request, id, expiry)| Write::Touch { request, id, expiry }),
+        (any_request(), any_id(), require, addition, later_attributes(), any::<Option<u64>>()).prop_map(
+            |(request, id, require, addition, attributes, fence)| Write::Append {
+                request,
+                id,
+                require,
+                addition,
+                attributes,
+                fence: fence.map(Fence)
+            }
+        ),
+        (any_request(), any_id(), later_expiry(), any::<Option<u64>>()).prop_map(|(request, id, expiry, fence)| Write::Touch {
+            request,
+            id,
+            expiry,
+            fence: fence.map(Fence)
+        }),
+        write_of_a_turn(),
         (any_request(), any_id(), any_change(), any_expiry(), form).prop_map(|(request, id, change, expiry, form)| {
-            Write::Save { request, id, change, attributes: Attributes { expiry, form, ..Attributes::default() } }
+            Write::Save { request, id, change, attributes: Attributes { expiry, form, ..Attributes::default() }, fence: None }
         }),
         (any_request(), any_id(), any_change(), any_label()).prop_map(|(request, id, change, label)| {
-            Write::Save { request, id, change, attributes: Attributes { label: Some(label), ..Attributes::default() } }
+            Write::Save { request, id, change, attributes: Attributes { label: Some(label), ..Attributes::default() }, fence: None }
         }),
         (any_request(), any_id(), any_change(), tombstone_ttl()).prop_map(|(request, id, change, ttl)| {
-            Write::Save { request, id, change, attributes: Attributes { tombstone_ttl: Some(ttl), ..Attributes::default() } }
+            Write::Save {
+                request,
+                id,
+                change,
+                attributes: Attributes { tombstone_ttl: Some(ttl), ..Attributes::default() },
+                fence: None,
+            }
+        }),
+    ]
+}
+
+/// A write to a lease, or under one.
+fn write_of_a_turn() -> impl Strategy<Value = Write> {
+    prop_oneof![
+        (any_request(), any_id(), any_holder(), lease_ttl(), any::<bool>())
+            .prop_map(|(request, id, holder, ttl, steal)| { Write::AcquireLease { request, id, holder, ttl, steal } }),
+        (any_request(), prop::collection::btree_map("\\PC{0,9}", any::<u64>(), 1..=LEASES_RENEWED_MAX), lease_ttl()).prop_map(
+            |(request, leases, ttl)| {
+                let leases = leases.into_iter().map(|(of, fence)| (id(&of), Fence(fence))).collect();
+                Write::RenewLeases { request, leases: Renewals::new(leases).expect("some, each once"), ttl }
+            }
+        ),
+        (any_request(), any_id(), any::<u64>()).prop_map(|(request, id, fence)| Write::ReleaseLease {
+            request,
+            id,
+            fence: Fence(fence)
+        }),
+        (any_request(), any_id(), any::<u64>()).prop_map(|(request, id, fence)| Write::Delete {
+            request,
+            id,
+            expected: None,
+            fence: Some(Fence(fence))
+        }),
+        (any_request(), any_id(), any_change(), any_expiry(), any::<u64>()).prop_map(|(request, id, change, expiry, fence)| {
+            Write::SaveIfVersion {
+                request,
+                id,
+                expected: Expected::Absent,
+                change,
+                on_conflict: OnConflict::Reject,
+                attributes: expiry.into(),
+                fence: Some(Fence(fence)),
+            }
+        }),
+        (any_request(), any_id(), any_change(), any_expiry(), any::<u64>()).prop_map(|(request, id, change, expiry, fence)| {
+            Write::Save { request, id, change, attributes: expiry.into(), fence: Some(Fence(fence)) }
         }),
     ]
 }
@@ -233,7 +306,7 @@ proptest! {
         let _ = rows::decode_chunk(&bytes);
         let _ = rows::decode_head(&bytes);
         let _ = rows::decode_global(&bytes);
-        for table in 0..8u8 {
+        for table in 0..9u8 {
             let row = Ok::<_, rows::Error>((table, bytes.clone(), bytes.clone()));
             let _ = quorate::machine::Machine::from_rows(std::iter::once(row));
         }
@@ -241,7 +314,8 @@ proptest! {
 }
 
 fn save(change: Change) -> Entry {
-    let write = Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, attributes: Expiry::Keep.into() };
+    let write =
+        Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, attributes: Expiry::Keep.into(), fence: None };
     Entry { stamp_ms: 1, command: Command::Client(write) }
 }
 
@@ -337,13 +411,25 @@ fn what_decode_would_refuse_is_not_proposable() {
     let too_long = SESSION_TTL_MAX + Duration::from_millis(1);
     let full = Change::Full { chunks: Vec::new(), head: Blob::default(), counters: Counters::default() };
     let write = |expiry: Expiry, change| {
-        Command::Client(Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change, attributes: expiry.into() })
+        Command::Client(Write::Save {
+            request: request(ClientId(1), 1, 1, 1),
+            id: id("a"),
+            change,
+            attributes: expiry.into(),
+            fence: None,
+        })
     };
     assert!(codec::is_proposable(&write(Expiry::After(SESSION_TTL_MAX), full.clone()), 1));
     assert!(!codec::is_proposable(&write(Expiry::After(too_long), full.clone()), 1));
     let kept_for = |ttl| {
         let attributes = Attributes { tombstone_ttl: Some(ttl), ..Attributes::default() };
-        Command::Client(Write::Save { request: request(ClientId(1), 1, 1, 1), id: id("a"), change: full.clone(), attributes })
+        Command::Client(Write::Save {
+            request: request(ClientId(1), 1, 1, 1),
+            id: id("a"),
+            change: full.clone(),
+            attributes,
+            fence: None,
+        })
     };
     assert!(codec::is_proposable(&kept_for(TOMBSTONE_TTL_MAX), 2));
     assert!(!codec::is_proposable(&kept_for(TOMBSTONE_TTL_MAX), 1), "version 1 has no such field");

@@ -308,13 +308,16 @@ impl World {
             change,
             on_conflict,
             attributes: expiry.into(),
+            fence: None,
         };
         let write = match operation {
-            Operation::Append => Write::Save { request, id: id.clone(), change: delta, attributes: expiry.into() },
-            Operation::Expiring => Write::Save { request, id: id.clone(), change: delta, attributes: Expiry::After(TTL).into() },
+            Operation::Append => Write::Save { request, id: id.clone(), change: delta, attributes: expiry.into(), fence: None },
+            Operation::Expiring => {
+                Write::Save { request, id: id.clone(), change: delta, attributes: Expiry::After(TTL).into(), fence: None }
+            }
             Operation::Rebase => conditional(delta, OnConflict::Rebase),
             Operation::Replace => conditional(full(&label), OnConflict::Reject),
-            Operation::Delete => Write::Delete { request, id: id.clone(), expected: None },
+            Operation::Delete => Write::Delete { request, id: id.clone(), expected: None, fence: None },
         };
         caller.pending.push(Pending { write, live: true, stale: 0 });
     }
@@ -356,7 +359,7 @@ impl World {
                 };
                 // Copies of the delta may still be under way; they carry the same request.
                 self.callers[n].pending[at].live = false;
-                let full = Write::Save { request, id, change: full(&label), attributes };
+                let full = Write::Save { request, id, change: full(&label), attributes, fence: None };
                 self.callers[n].pending.push(Pending { write: full, live: true, stale: 0 });
             }
             Verdict::Saved(saved) => {

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use quorate::codec;
 use quorate::machine::{Command, Entry, rows};
 use quorate::types::{
-    Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, OnConflict, Revision, Sequence, Version, Write,
+    Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Fence, Holder, LeaseTtl, OnConflict, Renewals,
+    Revision, Sequence, Version, Write,
 };
 
 use crate::machine::lab::{Lab, Rows, blob, chunk, from_rows, id, nonce, request};
@@ -38,9 +39,18 @@ fn commands() -> Vec<(&'static str, Command)> {
     let delta = |base, head| Change::Delta { base, chunks: chunks.clone(), head, counters: counters.clone() };
     let client = |write| Command::Client(write);
     let expected = Expected::At { version: Version(4), create_revision: Some(Revision(9)) };
-    let save = |change, expiry: Expiry| client(Write::Save { request, id: id.clone(), change, attributes: expiry.into() });
+    let save =
+        |change, expiry: Expiry| client(Write::Save { request, id: id.clone(), change, attributes: expiry.into(), fence: None });
     let conditional = |expected, change, on_conflict| {
-        client(Write::SaveIfVersion { request, id: id.clone(), expected, change, on_conflict, attributes: Expiry::Keep.into() })
+        client(Write::SaveIfVersion {
+            request,
+            id: id.clone(),
+            expected,
+            change,
+            on_conflict,
+            attributes: Expiry::Keep.into(),
+            fence: None,
+        })
     };
     vec![
         ("save_full", save(full.clone(), Expiry::After(Duration::from_millis(1500)))),
@@ -48,8 +58,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("save_delta_absent", save(delta(Base::Absent, Some(blob("head"))), Expiry::Keep)),
         ("save_if_version", conditional(expected, full, OnConflict::Reject)),
         ("save_if_absent_rebase", conditional(Expected::Absent, delta(Base::Absent, Some(blob(""))), OnConflict::Rebase)),
-        ("delete", client(Write::Delete { request, id: id.clone(), expected: None })),
-        ("delete_if_version", client(Write::Delete { request, id: id.clone(), expected: Some(expected) })),
+        ("delete", client(Write::Delete { request, id: id.clone(), expected: None, fence: None })),
+        ("delete_if_version", client(Write::Delete { request, id: id.clone(), expected: Some(expected), fence: None })),
         ("open_client", client(Write::OpenClient { nonce: nonce(7) })),
         (
             "keep_alive",
@@ -95,10 +105,16 @@ fn rows_of_every_kind() -> Rows {
         id: id(name),
         change,
         attributes: expiry.into(),
+        fence: None,
     };
     lab.write(2000, save(1, "kept", full(2, "head")));
     lab.write(2000, save(2, "deleted", full(1, "head")));
-    let delete = |sequence, name: &str| Write::Delete { request: request(client, 7, sequence, 0), id: id(name), expected: None };
+    let delete = |sequence, name: &str| Write::Delete {
+        request: request(client, 7, sequence, 0),
+        id: id(name),
+        expected: None,
+        fence: None,
+    };
     lab.write(3000, delete(3, "deleted"));
     lab.write(3000, delete(4, "nothing"));
     lab.write(3000, save(5, "kept", full(1 << 20, "head")));
@@ -111,6 +127,7 @@ fn rows_of_every_kind() -> Rows {
             change: full(1, "head"),
             on_conflict: OnConflict::Reject,
             attributes: Expiry::Keep.into(),
+            fence: None,
         },
     );
     lab.rows
@@ -135,6 +152,49 @@ fn golden_rows_are_read_and_written_as_the_same_bytes() {
     let (head, chunk) = (Revision(2), rows::chunk_key(Revision(2), 0));
     assert_eq!(rows::decode_head(&stored[&(rows::HEADS, rows::head_key(head))]).expect("head"), blob("head"));
     assert_eq!(rows::decode_chunk(&stored[&(rows::CHUNKS, chunk)]).expect("chunk").item_count, 2);
+}
+
+/// Rows that version 1 does not have: of leases, and of the answers about them. No release puts version 2 in force, so they may change yet.
+#[test]
+fn golden_rows_of_leases_are_read_and_written_as_the_same_bytes() {
+    let mut lab = Lab::new();
+    let client = lab.open(1000, 7);
+    lab.apply(1000, Command::SetClusterVersion { version: 2 });
+    let ttl = LeaseTtl::new(Duration::from_secs(30)).expect("within");
+    let mut sequence = 0;
+    let mut next = || {
+        sequence += 1;
+        request(client, 7, sequence, 0)
+    };
+    let holder = || Holder::new("worker-1").expect("short");
+    let take = |request, name: &str| Write::AcquireLease { request, id: id(name), holder: holder(), ttl, steal: false };
+    let delete = |request, fence| Write::Delete { request, id: id("a"), expected: None, fence };
+    for write in [
+        take(next(), "a"),
+        take(next(), "a"),
+        take(next(), "b"),
+        delete(next(), None),
+        delete(next(), Some(Fence(9))),
+        Write::RenewLeases {
+            request: next(),
+            leases: Renewals::new(vec![(id("a"), Fence(3)), (id("b"), Fence(3))]).expect("two"),
+            ttl,
+        },
+        Write::ReleaseLease { request: next(), id: id("b"), fence: Fence(3) },
+        Write::ReleaseLease { request: next(), id: id("b"), fence: Fence(5) },
+    ] {
+        lab.write(2000, write);
+    }
+    let kept = [rows::LEASES, rows::OUTCOMES];
+    let mut count = 0;
+    for ((table, _), value) in lab.rows.iter().filter(|((table, _), _)| kept.contains(table)) {
+        let stored = golden(&format!("row_of_leases_{count}"), value);
+        assert_eq!(&stored, value, "table={table} nth={count}");
+        assert_eq!(value[0], 2, "format");
+        count += 1;
+    }
+    assert_eq!(count, 9);
+    lab.rebuild();
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use quorate::limits::LEASE_TTL_MIN;
 use quorate::machine::{Command, Machine, Rules, rules};
 use quorate::types::{
-    Attributes, Base, Change, ClientId, Counters, Expiry, Label, SessionId, Swept, TooLarge, Verdict, Version, Write,
+    Attributes, Base, Change, ClientId, Counters, Expiry, Holder, Label, LeaseTtl, SessionId, Swept, TooLarge, Verdict, Version,
+    Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce, request};
@@ -20,11 +22,11 @@ fn lab(change: impl FnOnce(&mut Rules)) -> Lab {
 fn save(client: ClientId, sequence: u64, session: &SessionId, chunks: u64, expiry: Expiry) -> Write {
     let chunks = (0..chunks).map(|_| chunk(1, "c")).collect();
     let change = Change::Full { chunks, head: blob("h"), counters: Counters::default() };
-    Write::Save { request: request(client, 1, sequence, 0), id: session.clone(), change, attributes: expiry.into() }
+    Write::Save { request: request(client, 1, sequence, 0), id: session.clone(), change, attributes: expiry.into(), fence: None }
 }
 
 fn delete(client: ClientId, sequence: u64, session: &SessionId) -> Write {
-    Write::Delete { request: request(client, 1, sequence, 0), id: session.clone(), expected: None }
+    Write::Delete { request: request(client, 1, sequence, 0), id: session.clone(), expected: None, fence: None }
 }
 
 #[test]
@@ -70,7 +72,8 @@ fn labels_count_against_the_bound_on_metadata() {
         let change = Change::Full { chunks: Vec::new(), head: blob("h"), counters: Counters::default() };
         let label = label.map(|label| Label::new(label).expect("short"));
         let attributes = Attributes { label, ..Attributes::default() };
-        let outcome = lab.write(1000, Write::Save { request: request(client, 1, sequence, 0), id: id(name), change, attributes });
+        let outcome = lab
+            .write(1000, Write::Save { request: request(client, 1, sequence, 0), id: id(name), change, attributes, fence: None });
         lab.machine.check().expect("invariants");
         matches!(outcome.verdict, Verdict::Saved(_))
     };
@@ -83,11 +86,48 @@ fn labels_count_against_the_bound_on_metadata() {
     assert!(labelled(&mut lab, "a", Some("")) && labelled(&mut lab, "b", Some("12345678")), "one that went made room");
     assert_eq!(lab.machine.counts().metadata_bytes, 2 * 384 + 10);
     let request = request(client, 1, 100, 0);
-    lab.write(1000, Write::Delete { request, id: id("b"), expected: None });
+    lab.write(1000, Write::Delete { request, id: id("b"), expected: None, fence: None });
     lab.machine.check().expect("invariants");
     assert_eq!(lab.machine.counts().metadata_bytes, 2 * 384 + 2, "a tombstone has none");
     assert!(!labelled(&mut lab, "b", Some("123456789")), "in the place of a tombstone");
     assert!(labelled(&mut lab, "b", Some("12345678")));
+}
+
+/// Leases have a bound of their own: each counts a fixed number of bytes, its id and its holder, until it is released or swept.
+#[test]
+fn a_lease_above_their_bound_is_refused_and_everything_else_goes_on() {
+    let mut lab = Lab::quick();
+    let small = Rules { leases_bytes_max: 2 * 256 + 8, ..*rules(1).expect("version 1") };
+    lab.machine = Machine::with_rules(Box::leak(Box::new(small)));
+    let client = lab.open(1000, 1);
+    let mut sequence = 0;
+    let mut next = || {
+        sequence += 1;
+        request(client, 1, sequence, 0)
+    };
+    let ttl = LeaseTtl::new(LEASE_TTL_MIN).expect("within");
+    let mut take = |lab: &mut Lab, at, name: &str, holder: &str| {
+        let holder = Holder::new(holder).expect("short");
+        let outcome = lab.write(at, Write::AcquireLease { request: next(), id: id(name), holder, ttl, steal: true });
+        lab.machine.check().expect("invariants");
+        match outcome.verdict {
+            Verdict::LeaseGranted { fence, .. } => Some(fence),
+            Verdict::TooManyLeases => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(take(&mut lab, 1000, "a", "123").is_some());
+    assert!(take(&mut lab, 1000, "b", "1234").is_none(), "a byte too many");
+    let fence = take(&mut lab, 1000, "b", "123").expect("there is room");
+    assert!(take(&mut lab, 1000, "a", "1234").is_none(), "a longer holder");
+    assert!(take(&mut lab, 1000, "a", "321").is_some() && take(&mut lab, 1000, "a", "").is_some(), "in the place of its own");
+    assert!(take(&mut lab, 1000, "b", "123456").is_some(), "one that went made room");
+    assert!(take(&mut lab, 6000, "c", "").is_none(), "what has ended counts until it is swept");
+    assert_eq!(lab.apply(6000, Command::Sweep { limit: 9 }).verdict, Verdict::Swept(Swept { leases: 2, ..Swept::default() }));
+    let fence = take(&mut lab, 6000, "c", "").filter(|newer| *newer > fence).expect("there is room, and it grows");
+    let release = Write::ReleaseLease { request: request(client, 1, 100, 0), id: id("c"), fence };
+    assert_eq!(lab.write(6000, release).verdict, Verdict::LeaseReleased);
+    assert_eq!(lab.machine.counts().leases, 0);
 }
 
 #[test]
@@ -122,7 +162,7 @@ fn a_sweep_stops_at_its_rows_and_the_next_one_goes_on() {
         lab.write(1000, save(client, sequence, &id(name), 4, Expiry::After(Duration::from_millis(10))));
     }
     // Each has 4 chunks and 3 rows more.
-    let one = Verdict::Swept(Swept { sessions: 1, clients: 0, tombstones: 0 });
+    let one = Verdict::Swept(Swept { sessions: 1, ..Swept::default() });
     assert_eq!(lab.apply(1010, Command::Sweep { limit: 100 }).verdict, one);
     assert_eq!(lab.machine.due_at_ms(), Some(1010));
     assert_eq!(lab.apply(1010, Command::Sweep { limit: 100 }).verdict, one);
@@ -137,7 +177,7 @@ fn a_sweep_drops_no_more_records_than_the_rules_allow() {
     for sequence in 1..=5 {
         lab.write(1000, save(client, sequence, &id(&format!("s{sequence}")), 0, Expiry::After(Duration::ZERO)));
     }
-    let swept = |sessions| Verdict::Swept(Swept { sessions, clients: 0, tombstones: 0 });
+    let swept = |sessions| Verdict::Swept(Swept { sessions, ..Swept::default() });
     assert_eq!(lab.apply(1000, Command::Sweep { limit: u32::MAX }).verdict, swept(3));
     assert_eq!(lab.apply(1000, Command::Sweep { limit: u32::MAX }).verdict, swept(2));
 }
@@ -161,6 +201,7 @@ fn chunks_and_bytes_above_their_bounds_are_too_large_and_change_nothing() {
         id: id("a"),
         change,
         attributes: Expiry::Keep.into(),
+        fence: None,
     };
     let outcome = lab.write(1000, write(2, delta("x")));
     assert_eq!(outcome.verdict, Verdict::TooLarge(TooLarge::Chunks { now: 4097, limit: 4096 }));

@@ -9,4 +9,5 @@ mod model;
 mod route;
 mod script;
 mod transcripts;
+mod turns;
 mod watch;

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use quorate::machine::Command;
 use quorate::types::{
-    Addition, Attributes, Base, Change, ClientId, Counters, Expected, Expiry, Form, Label, OnConflict, Outcome, Require, Revision,
-    SessionId, Verdict, Version, Write,
+    Addition, Attributes, Base, Change, ClientId, Counters, Expected, Expiry, Fence, Form, Holder, Label, LeaseTtl, OnConflict,
+    Outcome, Renewals, Request, Require, Revision, SessionId, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce, request};
@@ -33,6 +33,7 @@ struct Step {
     chunks: u8,
     head: u8,
     ttl: u8,
+    fence: u8,
     wait: u64,
 }
 
@@ -51,6 +52,16 @@ impl Step {
         (self.base == 3).then(|| Label::new(&"l".repeat(100 * usize::from(self.head))).expect("short"))
     }
 
+    fn attributes(&self, later: bool) -> Attributes {
+        let form = if later { [Form::Unknown, Form::Value, Form::Transcript][usize::from(self.chunks)] } else { Form::Unknown };
+        Attributes {
+            expiry: self.expiry(later),
+            form,
+            tombstone_ttl: self.tombstone_ttl().filter(|_| later),
+            label: self.label().filter(|_| later),
+        }
+    }
+
     /// None at all, one that passes in the run, or as it was.
     fn tombstone_ttl(&self) -> Option<Duration> {
         match (self.head, self.ttl) {
@@ -64,13 +75,14 @@ impl Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let request = (0..12u8, 0..2usize, prop::bool::weighted(0.03), 0..3u64, 0..3u64);
-    let wait = prop_oneof![150 => Just(0u64), 30 => 1..40u64, 1 => Just(IDLE_MS), 1 => Just(TOMBSTONE_MS - 20)];
-    let change = (0..2usize, 0..6u8, 0..6u8, 0..3u8, 0..3u8, 0..4u8, wait);
+    let request = (0..14u8, 0..2usize, prop::bool::weighted(0.03), 0..3u64, 0..3u64);
+    let wait =
+        prop_oneof![150 => Just(0u64), 30 => 1..40u64, 2 => Just(5_000u64), 1 => Just(IDLE_MS), 1 => Just(TOMBSTONE_MS - 20)];
+    let change = (0..2usize, 0..6u8, 0..6u8, 0..3u8, 0..3u8, 0..4u8, 0..10u8, wait);
     (request, change).prop_map(|(request, change)| {
         let (kind, client, wrong_nonce, sequence, below) = request;
-        let (session, expected, base, chunks, head, ttl, wait) = change;
-        Step { kind, client, wrong_nonce, sequence, below, session, expected, base, chunks, head, ttl, wait }
+        let (session, expected, base, chunks, head, ttl, fence, wait) = change;
+        Step { kind, client, wrong_nonce, sequence, below, session, expected, base, chunks, head, ttl, fence, wait }
     })
 }
 
@@ -137,14 +149,18 @@ impl Driver {
         }
     }
 
-    fn write(&mut self, step: &Step, n: usize) -> Write {
+    fn request(&mut self, step: &Step) -> Request {
         let next = &mut self.sequences[step.client];
         // Mostly a new sequence; sometimes one of the last ones, which is a retry, perhaps with another content.
         let sequence = if step.sequence == 0 { next.saturating_sub(1 + step.below) } else { *next };
         *next += u64::from(step.sequence != 0);
         let below = if step.below == 2 { sequence.saturating_sub(1) } else { 0 };
         let number = if step.wrong_nonce { 9 } else { step.client as u8 };
-        let request = request(ClientId(self.clients[step.client]), number, sequence, below);
+        request(ClientId(self.clients[step.client]), number, sequence, below)
+    }
+
+    fn write(&mut self, step: &Step, n: usize) -> Write {
+        let request = self.request(step);
         let id = session(step.session);
         let past = &self.past[step.session];
         let newest @ (created, version, items) = past.last().copied().unwrap_or((1, 1, 0));
@@ -155,8 +171,13 @@ impl Driver {
             2 => Expected::At { version: Version(version), create_revision: Some(Revision(older.0)) },
             _ => Expected::At { version: Version(version), create_revision: None },
         };
+        let later = self.lab.machine.cluster_version() == 2;
+        let fence = self.fence(step, id.as_str()).filter(|_| later);
+        if later && step.kind >= 12 {
+            return self.lease(step, request, id);
+        }
         if step.kind == 3 {
-            return Write::Delete { request, id, expected: (step.expected > 3).then_some(expected) };
+            return Write::Delete { request, id, expected: (step.expected > 3).then_some(expected), fence };
         }
         let at = |(created, version, items)| Base::At { create_revision: Revision(created), version: Version(version), items };
         let base = match step.base {
@@ -166,7 +187,6 @@ impl Driver {
             3 => Some(at((created, version, items + u64::from(step.head)))),
             _ => Some(at((created, version, items))),
         };
-        let later = self.lab.machine.cluster_version() == 2;
         // Many plain values there, which take no items.
         let count = match step.kind {
             10 => step.chunks.max(1),
@@ -182,16 +202,9 @@ impl Driver {
                 Change::Delta { base, chunks, head, counters }
             }
         };
-        let expiry = step.expiry(later);
-        let form = if later { [Form::Unknown, Form::Value, Form::Transcript][usize::from(step.chunks)] } else { Form::Unknown };
-        let attributes = Attributes {
-            expiry,
-            form,
-            tombstone_ttl: step.tombstone_ttl().filter(|_| later),
-            label: step.label().filter(|_| later),
-        };
+        let (expiry, attributes) = (step.expiry(later), step.attributes(later));
         if later && step.kind == 9 && step.chunks == 0 {
-            return Write::Touch { request, id, expiry };
+            return Write::Touch { request, id, expiry, fence };
         }
         if later && step.kind >= 10 {
             let require = require(step, older, newest);
@@ -199,14 +212,50 @@ impl Driver {
                 Change::Full { chunks, counters, .. } | Change::Delta { chunks, counters, .. } => (chunks, counters),
             };
             let head_if_created = require.may_create().then(|| blob(["", "h", "g"][usize::from(step.head)]));
-            return Write::Append { request, id, require, addition: Addition { chunks, head_if_created, counters }, attributes };
+            return Write::Append {
+                request,
+                id,
+                require,
+                addition: Addition { chunks, head_if_created, counters },
+                attributes,
+                fence,
+            };
         }
         match step.kind {
-            4 | 5 => Write::Save { request, id, change, attributes },
+            4 | 5 => Write::Save { request, id, change, attributes, fence },
             kind => {
                 let on_conflict = if kind < 7 { OnConflict::Reject } else { OnConflict::Rebase };
-                Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes }
+                Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes, fence }
             }
+        }
+    }
+
+    /// That of the lease that lives, mostly; an older one, or none.
+    fn fence(&self, step: &Step, id: &str) -> Option<Fence> {
+        let current = self.model.leases.get(id).map(|(fence, _, _)| Fence(*fence));
+        match step.fence {
+            0 => None,
+            1 => Some(current.unwrap_or(Fence(3))),
+            2 => Some(Fence(2)),
+            _ => current,
+        }
+    }
+
+    fn lease(&self, step: &Step, request: Request, id: SessionId) -> Write {
+        let fence = self.fence(step, id.as_str()).unwrap_or(Fence(1));
+        let ttl = LeaseTtl::new(Duration::from_secs(5 + u64::from(step.chunks))).expect("within");
+        match (step.kind, step.base) {
+            (12, _) => {
+                let holder = Holder::new(&"h".repeat(usize::from(step.head))).expect("short");
+                Write::AcquireLease { request, id, holder, ttl, steal: step.expected == 0 }
+            }
+            (_, 0..4) => {
+                let other = session(1 - step.session);
+                let of_other = self.fence(step, other.as_str()).unwrap_or(Fence(1));
+                let both = if step.base == 0 { vec![(id, fence)] } else { vec![(other, of_other), (id, fence)] };
+                Write::RenewLeases { request, leases: Renewals::new(both).expect("two"), ttl }
+            }
+            _ => Write::ReleaseLease { request, id, fence },
         }
     }
 
@@ -237,6 +286,8 @@ impl Driver {
                 continue;
             };
             assert_eq!(info.deadline_ms, expected.and_then(|session| session.deadline));
+            let lease = self.model.leases.get(id.as_str()).map(|(fence, holder, deadline)| (Fence(*fence), holder, *deadline));
+            assert_eq!(info.lease.as_ref().map(|lease| (lease.fence, &lease.holder, lease.deadline_ms)), lease);
             assert_eq!(Some(&info.label), expected.map(|session| &session.label));
             let state = (info.create_revision.0, info.version.0, info.items);
             if past.last() != Some(&state) {
@@ -284,6 +335,14 @@ fn the_machine_answers_as_the_model_does() {
         "Appended repeated",
         "WrongForm",
         "Touched",
+        "LeaseGranted",
+        "LeaseHeld",
+        "LeasesRenewed",
+        "LeaseReleased",
+        "LeaseLost",
+        "Leased",
+        "Leased repeated",
+        "Fenced",
         "Conflict",
         "Conflict repeated",
         "BaseMismatch",

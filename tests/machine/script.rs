@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use quorate::machine::{Command, Plan};
 use quorate::types::{
-    Addition, Appended, Attributes, Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Form, Label, Load,
-    OnConflict, Outcome, Part, Request, Require, Revision, Saved, Sequence, SessionInfo, Verdict, Version, Write,
+    Addition, Appended, Attributes, Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Fence, Form, Holder, Label,
+    Lease, LeaseTtl, Load, OnConflict, Outcome, Part, Renewals, Request, Require, Revision, Saved, Sequence, SessionInfo, Verdict,
+    Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce};
@@ -57,6 +58,7 @@ impl Runner {
                 self.lab.rebuild();
                 "the same\n".to_owned()
             }
+            "leases" => self.leases(&words),
             "counts" => format!(
                 "{:?} due={:?} now={}\n",
                 self.lab.machine.counts(),
@@ -94,14 +96,18 @@ impl Runner {
                 request: self.request(words),
                 id: id(words["id"]),
                 expected: words.get("if").map(|text| expected(text)),
+                fence: fence(words),
             },
-            "touch" => Write::Touch { request: self.request(words), id: id(words["id"]), expiry: expiry(words) },
+            "touch" => {
+                Write::Touch { request: self.request(words), id: id(words["id"]), expiry: expiry(words), fence: fence(words) }
+            }
             "save" => match words.get("if") {
                 None => Write::Save {
                     request: self.request(words),
                     id: id(words["id"]),
                     change: change(words),
                     attributes: attributes(words),
+                    fence: fence(words),
                 },
                 Some(text) => Write::SaveIfVersion {
                     request: self.request(words),
@@ -110,6 +116,7 @@ impl Runner {
                     change: change(words),
                     on_conflict: if words.contains_key("rebase") { OnConflict::Rebase } else { OnConflict::Reject },
                     attributes: attributes(words),
+                    fence: fence(words),
                 },
             },
             "append" => {
@@ -121,10 +128,35 @@ impl Runner {
                     require: words.get("if").map_or(Require::Any, |text| require(text)),
                     addition: Addition { chunks, head_if_created, counters },
                     attributes: attributes(words),
+                    fence: fence(words),
                 }
             }
-            other => panic!("unknown command {other}"),
+            other => self.of_leases(other, words),
         })
+    }
+
+    fn of_leases(&self, verb: &str, words: &Words) -> Write {
+        match verb {
+            "acquire" => Write::AcquireLease {
+                request: self.request(words),
+                id: id(words["id"]),
+                holder: Holder::new(words["holder"]).expect("short"),
+                ttl: lease_ttl(words),
+                steal: words.contains_key("steal"),
+            },
+            "renew" => {
+                let lease = |text: &str| {
+                    let (of, fence) = text.split_once('/').expect("id/fence");
+                    (id(of), Fence(number(fence)))
+                };
+                let leases = Renewals::new(words["leases"].split(',').map(lease).collect()).expect("some, each once");
+                Write::RenewLeases { request: self.request(words), leases, ttl: lease_ttl(words) }
+            }
+            "release" => {
+                Write::ReleaseLease { request: self.request(words), id: id(words["id"]), fence: fence(words).expect("a fence") }
+            }
+            other => panic!("unknown command {other}"),
+        }
     }
 
     fn request(&self, words: &Words) -> Request {
@@ -173,6 +205,16 @@ impl Runner {
         }
     }
 
+    fn leases(&self, words: &Words) -> String {
+        let limit = words.get("limit").map_or(1000, |text| number(text)) as u32;
+        let (page, more) = self.lab.machine.leases(words.get("prefix").copied().unwrap_or(""), words.get("after").copied(), limit);
+        let mut text = String::new();
+        for (id, lease) in page {
+            writeln!(text, "{:?} {}", id.as_str(), show_lease(&lease)).expect("string");
+        }
+        text + &format!("more={more}\n")
+    }
+
     fn list(&self, words: &Words) -> String {
         let limit = words.get("limit").map_or(1000, |text| number(text)) as u32;
         let (page, more) = self.lab.machine.list(words.get("prefix").copied().unwrap_or(""), words.get("after").copied(), limit);
@@ -182,6 +224,14 @@ impl Runner {
         }
         text + &format!("more={more}\n")
     }
+}
+
+fn fence(words: &Words) -> Option<Fence> {
+    words.get("fence").map(|text| Fence(number(text)))
+}
+
+fn lease_ttl(words: &Words) -> LeaseTtl {
+    LeaseTtl::new(Duration::from_millis(number(words["ttl"]))).expect("within")
 }
 
 /// `info`, `head`, `last/N`, `from/ITEM/LIMIT`.
@@ -285,19 +335,29 @@ fn show(outcome: &Outcome, index: u64) -> String {
         Verdict::Deleted { version } => format!("Deleted version={version}"),
         Verdict::NotFound { tombstone } => format!("NotFound tombstone={tombstone}"),
         Verdict::ClientOpened { client } => format!("ClientOpened client={client}"),
+        Verdict::LeaseHeld { holder, deadline_ms } => format!("LeaseHeld holder={:?} until={deadline_ms}", holder.as_str()),
+        Verdict::Leased { holder, deadline_ms } => format!("Leased holder={:?} until={deadline_ms}", holder.as_str()),
+        Verdict::LeasesRenewed { deadline_ms, lost } => {
+            format!("LeasesRenewed until={deadline_ms} lost={:?}", lost.positions().collect::<Vec<_>>())
+        }
         other => format!("{other:?}"),
     };
     let repeated = if outcome.revision.0 == index { "" } else { " (repeated)" };
     format!("{verdict} revision={}{repeated}\n", outcome.revision)
 }
 
+fn show_lease(Lease { fence, holder, deadline_ms }: &Lease) -> String {
+    format!("fence={fence} holder={:?} until={deadline_ms}", holder.as_str())
+}
+
 fn show_info(info: &SessionInfo) -> String {
+    let lease = info.lease.as_ref().map_or_else(String::new, |lease| format!(" lease=({})", show_lease(lease)));
     let idle = info.idle_ttl_ms.map_or_else(String::new, |idle_ms| format!(" idle={idle_ms}"));
     let label = Some(&info.label).filter(|label| !label.is_empty());
     let label = label.map_or_else(String::new, |label| format!(" label={:?}", label.as_str()));
     let tombstone = info.tombstone_ttl_ms.map_or_else(String::new, |ttl_ms| format!(" tombstone={ttl_ms}"));
     format!(
-        "version={} created={} modified={} items={} next_chunk={} raw={} counters={:?} deadline={:?}{idle}{tombstone}{label}",
+        "version={} created={} modified={} items={} next_chunk={} raw={} counters={:?} deadline={:?}{idle}{tombstone}{label}{lease}",
         info.version,
         info.create_revision,
         info.mod_revision,

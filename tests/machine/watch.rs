@@ -46,20 +46,20 @@ impl World {
     fn save(&mut self, id: &SessionId, expiry: Expiry) {
         let index = self.lab.next_index;
         let change = Change::Full { chunks: Vec::new(), head: blob("h"), counters: Counters::default() };
-        let verdict = self.write(|request| Write::Save { request, id: id.clone(), change, attributes: expiry.into() });
+        let verdict = self.write(|request| Write::Save { request, id: id.clone(), change, attributes: expiry.into(), fence: None });
         let Verdict::Saved(saved) = verdict else { panic!("not saved: {verdict:?}") };
         self.truth.insert(id.clone(), (saved.content.create_revision.0, index));
     }
 
     fn delete(&mut self, id: &SessionId) {
-        self.write(|request| Write::Delete { request, id: id.clone(), expected: None });
+        self.write(|request| Write::Delete { request, id: id.clone(), expected: None, fence: None });
         self.take_removals();
     }
 
     /// No write of the session: nobody is shown it.
     fn touch(&mut self, id: &SessionId) {
         let expiry = Expiry::After(Duration::from_millis(100));
-        self.write(|request| Write::Touch { request, id: id.clone(), expiry });
+        self.write(|request| Write::Touch { request, id: id.clone(), expiry, fence: None });
     }
 
     fn sweep(&mut self) {

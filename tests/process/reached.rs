@@ -127,7 +127,7 @@ async fn content_of_a_form_that_is_not_known_is_said_to_be_that() {
     let request = Request { client: id, nonce, sequence: Sequence(1), acknowledged_below: Sequence(1) };
     let change = Change::Full { chunks: vec![], head: Blob::plain("{\"of\":\"another\"}".into()), counters: Counters::default() };
     let id = SessionId::new("foreign").expect("short");
-    write(Write::Save { request, id, change, attributes: Expiry::Keep.into() }, opened.cluster_id).await;
+    write(Write::Save { request, id, change, attributes: Expiry::Keep.into(), fence: None }, opened.cluster_id).await;
     let err = refused(&cluster.run(&["session", "get", "foreign"]), 1, &["a form that this program does not know", "tag=123"]);
     assert!(!err.contains("damaged") && !err.contains("log"), "{err}");
 }

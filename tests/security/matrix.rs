@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
 use protox::prost_reflect::DescriptorPool;
+use quorate::limits::LEASE_TTL_MIN;
 use quorate::types::{
-    Blob, Change, ClientId, Consistency, Expected, Expiry, List, Load, LoadMany, Nonce, OnConflict, Part, Request as Identity,
-    Selector, Sequence, SessionId, Watch, Write,
+    Blob, Change, ClientId, Consistency, Expected, Expiry, Fence, Holder, LeaseTtl, List, Load, LoadMany, Nonce, OnConflict, Part,
+    Renewals, Request as Identity, Selector, Sequence, SessionId, Watch, Write,
 };
 use quorate::wire::v1::{self, RefusalReason, SubmitRequest, SubmitResponse, submit_request::Operation, submit_response::Answer};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -101,17 +102,42 @@ fn writes() -> Vec<(&'static str, Need, Write)> {
     let request = Identity { client, nonce, sequence: Sequence(1), acknowledged_below: Sequence(1) };
     let change =
         || Change::Full { chunks: Vec::new(), head: Blob::plain(Bytes::from_static(b"\0x")), counters: Default::default() };
+    let ttl = LeaseTtl::new(LEASE_TTL_MIN).expect("within");
     let mut writes = Vec::new();
     for prefix in ["a/", "b/"] {
         let id = SessionId::new(&format!("{prefix}matrix")).expect("short");
         let (expected, on_conflict, expiry) = (Expected::Absent, OnConflict::Reject, Expiry::Keep);
         let need = Need::ScopeFor("write", prefix);
-        writes.push(("save", need, Write::Save { request, id: id.clone(), change: change(), attributes: expiry.into() }));
-        let conditional =
-            Write::SaveIfVersion { request, id: id.clone(), expected, change: change(), on_conflict, attributes: expiry.into() };
+        writes.push((
+            "save",
+            need,
+            Write::Save { request, id: id.clone(), change: change(), attributes: expiry.into(), fence: None },
+        ));
+        let conditional = Write::SaveIfVersion {
+            request,
+            id: id.clone(),
+            expected,
+            change: change(),
+            on_conflict,
+            attributes: expiry.into(),
+            fence: None,
+        };
         writes.push(("save_if_version", need, conditional));
-        writes.push(("touch", need, Write::Touch { request, id: id.clone(), expiry }));
-        writes.push(("delete", need, Write::Delete { request, id, expected: None }));
+        writes.push(("touch", need, Write::Touch { request, id: id.clone(), expiry, fence: None }));
+        writes.push(("delete", need, Write::Delete { request, id: id.clone(), expected: None, fence: None }));
+        let (holder, fence) = (Holder::new("h").expect("short"), Fence(1));
+        writes.push(("acquire_lease", need, Write::AcquireLease { request, id: id.clone(), holder, ttl, steal: true }));
+        writes.push(("release_lease", need, Write::ReleaseLease { request, id, fence }));
+    }
+    // Each of several is judged, wherever it stands.
+    for (what, first, second, need) in [
+        ("renew_leases of one prefix", "a/1", "a/2", Need::ScopeFor("write", "a/")),
+        ("renew_leases, the second is foreign", "a/1", "b/2", Need::ScopeFor("write", "b/")),
+        ("renew_leases, the first is foreign", "b/1", "a/2", Need::ScopeFor("write", "b/")),
+    ] {
+        let leases = [first, second].map(|id| (SessionId::new(id).expect("short"), Fence(1)));
+        let leases = Renewals::new(leases.to_vec()).expect("two");
+        writes.push((what, need, Write::RenewLeases { request, leases, ttl }));
     }
     let need = Need::Scope("write");
     writes.push(("open_client", need, Write::OpenClient { nonce }));

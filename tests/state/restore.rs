@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate::env::{Env, SystemClock, ThreadWorkers};
-use quorate::machine::{Command, Effects, Entry, Machine, rows};
+use quorate::limits::LEASE_TTL_MAX;
+use quorate::machine::{Command, Effects, Entry, Machine, allow_test_version, rows};
 use quorate::offline::{Target, restore};
 use quorate::storage::backup::{Header, Reader, Writer};
 use quorate::storage::log::{self, Log};
@@ -13,8 +14,8 @@ use quorate::storage::state::{self, Error, State};
 use quorate::testing::disk::SimDisk;
 use quorate::testing::inline::SeededRandom;
 use quorate::types::{
-    Blob, Change, ClientId, ClusterId, Counters, Expiry, LogId, Member, NodeId, Nonce, Outcome, Request, Revision, Sequence,
-    SessionId, Verdict, Write,
+    Blob, Change, ClientId, ClusterId, Counters, Expiry, Fence, Holder, LeaseTtl, LogId, Member, NodeId, Nonce, Outcome, Request,
+    Revision, Sequence, SessionId, Verdict, Write,
 };
 
 use crate::state::rig::{FakeLog, Model};
@@ -30,10 +31,14 @@ struct Node {
 
 impl Node {
     fn write(&mut self, write: Write) -> Outcome {
+        self.apply(Command::Client(write))
+    }
+
+    fn apply(&mut self, command: Command) -> Outcome {
         self.index += 1;
         let log_id = LogId { term: 3, node: NodeId(1), index: self.index };
         let mut effects = Effects::default();
-        let outcome = self.machine.apply(log_id, &Entry { stamp_ms: 1000, command: Command::Client(write) }, &mut effects);
+        let outcome = self.machine.apply(log_id, &Entry { stamp_ms: 1000, command }, &mut effects);
         self.machine.complete(&mut effects);
         for row in effects.rows {
             match row.value {
@@ -50,9 +55,20 @@ impl Node {
         let change =
             Change::Full { chunks: Vec::new(), head: Blob::plain(Bytes::from_static(b"h")), counters: Counters::default() };
         let id = SessionId::new(id).unwrap();
-        match self.write(Write::Save { request, id, change, attributes: Expiry::Keep.into() }).verdict {
+        match self.write(Write::Save { request, id, change, attributes: Expiry::Keep.into(), fence: None }).verdict {
             Verdict::Saved(saved) => saved.content.create_revision,
             other => panic!("it is not saved: {other:?}"),
+        }
+    }
+
+    /// Takes a lease that lives, if another one does not.
+    fn take(&mut self, client: ClientId, sequence: u64) -> Fence {
+        let request = Request { client, nonce: NONCE, sequence: Sequence(sequence), acknowledged_below: Sequence(1) };
+        let (id, holder) = (SessionId::new("a turn").unwrap(), Holder::new("h").unwrap());
+        let ttl = LeaseTtl::new(LEASE_TTL_MAX).unwrap();
+        match self.write(Write::AcquireLease { request, id, holder, ttl, steal: false }).verdict {
+            Verdict::LeaseGranted { fence, .. } => fence,
+            other => panic!("no lease: {other:?}"),
         }
     }
 
@@ -86,6 +102,9 @@ fn no_create_revision_or_client_comes_twice_after_a_restore() {
     };
     let mut old = Node { machine: Machine::new(), rows: Model::new(), index: 0 };
     let client = old.open_client();
+    allow_test_version();
+    old.apply(Command::SetClusterVersion { version: 2 });
+    let fence = old.take(client, 100);
     let created: Vec<Revision> = (1..=20).map(|n| old.create(client, n, &format!("s{n}"))).collect();
     let rows = old.rows.iter().map(|((table, key), value)| Ok::<_, Error>((*table, key.clone(), value.clone())));
     let applied = old.machine.applied().unwrap();
@@ -110,5 +129,8 @@ fn no_create_revision_or_client_comes_twice_after_a_restore() {
     let client = new.open_client();
     let born = new.create(client, 1, "born later");
     assert!(!created.contains(&born), "{born} was given to another session of the old cluster");
+    let newer = new.take(client, 2);
+    // The old cluster may have gone on long after the backup, and a fence is compared by others too.
+    assert!(newer.0 - fence.0 >= 1 << 40 && born.0 - applied.index >= 1 << 40, "newer={newer} fence={fence} born={born}");
     assert!(client.0 > applied.index && born.0 > applied.index, "client={client:?} born={born} applied={applied}");
 }

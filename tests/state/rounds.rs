@@ -97,7 +97,7 @@ fn save(index: u64, session: u64, chunks: usize) -> RaftEntry {
     let id = SessionId::new(&format!("session-{session}")).unwrap();
     let chunks = vec![Chunk { item_count: 1, blob: Blob::plain(Bytes::from_static(b"chunk")) }; chunks];
     let change = Change::Full { chunks, head: Blob::plain(Bytes::new()), counters: Counters::default() };
-    entry(index, Command::Client(Write::Save { request, id, change, attributes: Expiry::Keep.into() }), codec::FORMAT)
+    entry(index, Command::Client(Write::Save { request, id, change, attributes: Expiry::Keep.into(), fence: None }), codec::FORMAT)
 }
 
 /// A client and its saves over fifty sessions.

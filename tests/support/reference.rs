@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use quorate::types::{
-    Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, ContentVersion, Counters, Expected, Expiry, Form, Label,
-    Nonce, OnConflict, Outcome, Require, Revision, Saved, Verdict, Version, Write,
+    Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, ContentVersion, Counters, Expected, Expiry, Fence, Form,
+    Holder, Label, Lost, Nonce, OnConflict, Outcome, Require, Revision, Saved, Verdict, Version, Write,
 };
 
 pub const TOMBSTONE_MS: u64 = 7 * 24 * 3_600_000;
@@ -49,6 +49,8 @@ pub struct Model {
     pub sessions: BTreeMap<String, Session>,
     tombstones: BTreeMap<String, (u64, u64)>,
     clients: BTreeMap<u64, Client>,
+    /// Fence, holder and deadline.
+    pub leases: BTreeMap<String, (u64, Holder, u64)>,
 }
 
 impl Default for Model {
@@ -59,7 +61,15 @@ impl Default for Model {
 
 impl Model {
     pub fn new(tombstone_ms: u64, idle_ms: u64) -> Self {
-        Self { tombstone_ms, idle_ms, now: 0, sessions: BTreeMap::new(), tombstones: BTreeMap::new(), clients: BTreeMap::new() }
+        Self {
+            tombstone_ms,
+            idle_ms,
+            now: 0,
+            sessions: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            leases: BTreeMap::new(),
+        }
     }
 
     /// Moves time on; gives the sessions that expired, and the tombstones that ended.
@@ -79,6 +89,7 @@ impl Model {
         let ended = ended.collect();
         self.tombstones.retain(|_, (_, until)| *until > now);
         self.clients.retain(|_, client| client.deadline > now);
+        self.leases.retain(|_, (_, _, deadline)| *deadline > now);
         (expired, ended)
     }
 
@@ -149,6 +160,9 @@ impl Model {
     }
 
     fn execute(&mut self, index: u64, write: &Write) -> Verdict {
+        if let Some(verdict) = self.lease(index, write) {
+            return verdict;
+        }
         if let Write::Append { id, require, addition, attributes, .. } = write {
             return self.append(index, id.as_str(), require, addition, attributes);
         }
@@ -157,7 +171,8 @@ impl Model {
             let now = self.now;
             let Some(session) = self.sessions.get_mut(id.as_str()) else { return Verdict::NotFound { tombstone } };
             session.expire(*expiry, now);
-            return Verdict::Touched { deadline_ms: session.deadline };
+            self.outlive_lease(id.as_str());
+            return Verdict::Touched { deadline_ms: self.sessions[id.as_str()].deadline };
         }
         let (id, expected) = match write {
             Write::Save { id, .. } => (id, None),
@@ -206,7 +221,64 @@ impl Model {
         let saved = Saved { content: next.content(), rebased: !matches };
         self.tombstones.remove(id.as_str());
         self.sessions.insert(id.as_str().to_owned(), next);
+        self.outlive_lease(id.as_str());
         Verdict::Saved(saved)
+    }
+}
+
+impl Model {
+    /// The verdict of a write that is of leases, or is kept from its session by one.
+    fn lease(&mut self, index: u64, write: &Write) -> Option<Verdict> {
+        let now = self.now;
+        match write {
+            Write::AcquireLease { id, holder, ttl, steal, .. } => {
+                if let Some((_, holder, deadline)) = self.leases.get(id.as_str()).filter(|_| !steal) {
+                    return Some(Verdict::LeaseHeld { holder: holder.clone(), deadline_ms: *deadline });
+                }
+                let deadline_ms = now + ttl.millis();
+                self.leases.insert(id.as_str().to_owned(), (index, holder.clone(), deadline_ms));
+                self.outlive_lease(id.as_str());
+                Some(Verdict::LeaseGranted { fence: Fence(index), deadline_ms })
+            }
+            Write::RenewLeases { leases, ttl, .. } => {
+                let deadline_ms = now + ttl.millis();
+                let mut lost = Vec::new();
+                for (n, (id, fence)) in leases.as_slice().iter().enumerate() {
+                    match self.leases.get_mut(id.as_str()) {
+                        Some((of, _, deadline)) if *of == fence.0 => *deadline = deadline_ms.max(*deadline),
+                        _ => lost.push(n),
+                    }
+                    if !lost.contains(&n) {
+                        self.outlive_lease(id.as_str());
+                    }
+                }
+                Some(Verdict::LeasesRenewed { deadline_ms, lost: Lost::at(lost) })
+            }
+            Write::ReleaseLease { id, fence, .. } => {
+                let is_held = self.leases.get(id.as_str()).is_some_and(|(of, _, _)| *of == fence.0);
+                if is_held {
+                    self.leases.remove(id.as_str());
+                }
+                Some(if is_held { Verdict::LeaseReleased } else { Verdict::LeaseLost })
+            }
+            write => {
+                let (id, _) = write.sessions().next()?;
+                match (self.leases.get(id.as_str()), write.fence()) {
+                    (Some((fence, _, _)), Some(of)) if of.0 == *fence => None,
+                    (Some((_, holder, deadline)), None) => Some(Verdict::Leased { holder: holder.clone(), deadline_ms: *deadline }),
+                    (None, None) => None,
+                    (lease, Some(_)) => Some(Verdict::Fenced { current: lease.map(|(fence, _, _)| Fence(*fence)) }),
+                }
+            }
+        }
+    }
+
+    /// An idle session lives on after the lease, at least.
+    fn outlive_lease(&mut self, id: &str) {
+        let (Some((_, _, lease)), Some(session)) = (self.leases.get(id), self.sessions.get_mut(id)) else { return };
+        if let Some(idle) = session.idle {
+            session.deadline = session.deadline.max(Some(lease + idle));
+        }
     }
 }
 
@@ -269,6 +341,7 @@ impl Model {
         let (chunks, counters) = (next.chunks.len() as u64, next.counters.clone());
         self.tombstones.remove(id);
         self.sessions.insert(id.to_owned(), next);
+        self.outlive_lease(id);
         Verdict::Appended(Appended { content, chunks, counters })
     }
 }

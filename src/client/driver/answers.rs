@@ -203,7 +203,8 @@ impl Driver {
             Err(refusal) => return self.refuse(key, operation, not_understood(refusal)),
         };
         // A node of an older release does not know the order, and passes it over.
-        if matches!(&operation.body, Body::List { list, .. } if list.order != Order::Ids && page.since.is_none()) {
+        if matches!(&operation.body, Body::List { list, .. } if matches!(list.order, Order::Recent { .. }) && page.since.is_none())
+        {
             return self.refuse(key, operation, not_understood(Refusal::invalid("the node's release lists by id only")));
         }
         self.failures.clear();

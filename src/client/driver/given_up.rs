@@ -46,7 +46,7 @@ impl GivenUp {
             Say::Closed(closed)
         } else {
             let request = Request { acknowledged_below: closed, ..*request };
-            Say::Settle(Write::Delete { request, id: id.clone(), expected: Some(Expected::Absent) })
+            Say::Settle(Write::Delete { request, id: id.clone(), expected: Some(Expected::Absent), fence: None })
         })
     }
 
@@ -83,7 +83,7 @@ mod tests {
 
     fn settle(request: Request, session: &str, closed: Sequence) -> Say {
         let request = Request { acknowledged_below: closed, ..request };
-        Say::Settle(Write::Delete { request, id: id(session), expected: Some(Expected::Absent) })
+        Say::Settle(Write::Delete { request, id: id(session), expected: Some(Expected::Absent), fence: None })
     }
 
     #[test]

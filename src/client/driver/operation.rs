@@ -349,7 +349,7 @@ mod tests {
     fn settle(nonce: Nonce) -> Body {
         let request = Request { client: ClientId(40), nonce, sequence: Sequence(1), acknowledged_below: Sequence(1) };
         let id = SessionId::new("s").expect("valid");
-        Body::Settle { write: Write::Delete { request, id, expected: Some(Expected::Absent) } }
+        Body::Settle { write: Write::Delete { request, id, expected: Some(Expected::Absent), fence: None } }
     }
 
     /// An operation about a client is sent while that one is open only, and one with a base of another cluster is not sent there.

@@ -231,11 +231,13 @@ impl LinkTask {
                 }
             }
             Message::List(page) => {
+                let holder = |lease: &Option<v1::Lease>| lease.as_ref().map_or(0, |lease| lease.holder.len());
                 let text = |listed: &v1::Listed| {
-                    let label = listed.info.as_ref().map_or(0, |info| info.label.len());
-                    (listed.id.len() + label) as u64
+                    listed.id.len() + listed.info.as_ref().map_or(0, |info| info.label.len() + holder(&info.lease))
                 };
-                let bytes = page.sessions.iter().map(|listed| text(listed) + LISTED_BYTES).sum();
+                let sessions = page.sessions.iter().map(text);
+                let leases = page.leases.iter().map(|leased| leased.id.len() + holder(&leased.lease));
+                let bytes = sessions.chain(leases).map(|text| text as u64 + LISTED_BYTES).sum();
                 let permit = self.calls.node().loaded().charge(bytes);
                 Ok(Response::Relayed { answers: vec![Message::List(page)], permit })
             }

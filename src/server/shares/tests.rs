@@ -67,11 +67,11 @@ impl Client {
 
     fn save(&mut self, id: &str, bytes: usize) -> Write {
         let change = Change::Full { chunks: vec![], head: Blob::plain(Bytes::from(vec![0; bytes])), counters: Counters::default() };
-        Write::Save { request: self.request(), id: session(id), change, attributes: Expiry::Keep.into() }
+        Write::Save { request: self.request(), id: session(id), change, attributes: Expiry::Keep.into(), fence: None }
     }
 
     fn delete(&mut self, id: &str) -> Write {
-        Write::Delete { request: self.request(), id: session(id), expected: None }
+        Write::Delete { request: self.request(), id: session(id), expected: None, fence: None }
     }
 }
 
@@ -132,7 +132,7 @@ fn a_token_holds_no_more_than_its_share_of_outcomes_and_what_acknowledges_or_rep
     let why = refused(small.write(&a, save));
     assert!(why.ends_with("token=\"a\" share=outcomes used=25 limit=25"), "{why}");
     own = Client { sequence: last.sequence - 1, ..last };
-    let again = Write::Delete { request: own.again(), id: session("a"), expected: None };
+    let again = Write::Delete { request: own.again(), id: session("a"), expected: None, fence: None };
     assert!(matches!(small.write(&a, again), Ok(Verdict::Saved(_))), "answered as the first time");
     let mut other = small.open(&b, 2).expect("room");
     let save = other.save("b", 1);

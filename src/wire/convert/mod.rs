@@ -27,8 +27,8 @@ pub use write::{verify_blobs, write_from, write_to};
 pub(super) use change::{blob_from_parts, codec_from, codec_to, item_count};
 pub(super) use read::{info_from, info_to};
 
-use crate::limits::COUNTERS_MAX;
-use crate::types::{ClusterId, Counters, Label, Nonce, Refusal, Sequence, SessionId};
+use crate::limits::{COUNTERS_MAX, NUMBER_MAX};
+use crate::types::{ClusterId, Counters, Fence, Holder, Label, Nonce, Refusal, Sequence, SessionId};
 
 /// Largest sequence the wire takes; far beyond any client's life, so that no sum with it overflows.
 const SEQUENCE_MAX: u64 = u64::MAX >> 1;
@@ -81,6 +81,14 @@ fn in_range(field: impl Display, value: u64, min: u64, max: u64) -> Result<u64, 
 
 fn label_from(label: &str) -> Result<Label, Refusal> {
     Label::new(label).map_err(|error| Refusal::invalid(format!("{error} field=label")))
+}
+
+fn fence_from(field: &str, fence: u64) -> Result<Fence, Refusal> {
+    in_range(field, fence, 1, NUMBER_MAX).map(Fence)
+}
+
+fn holder_from(field: &str, holder: &str) -> Result<Holder, Refusal> {
+    Holder::new(holder).map_err(|error| Refusal::invalid(format!("{error} field={field}")))
 }
 
 fn session_id(field: &str, id: &str) -> Result<SessionId, Refusal> {

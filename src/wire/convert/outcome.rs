@@ -2,8 +2,11 @@
 
 use super::super::v1;
 use super::change::{form_from, form_to};
-use super::{counters, in_range, required, unknown_value};
-use crate::types::{Appended, ClientId, ContentVersion, Outcome, Refusal, Revision, Saved, TooLarge, Verdict, Version};
+use super::{counters, fence_from, holder_from, in_range, required, unknown_value};
+use crate::limits::LEASES_RENEWED_MAX;
+use crate::types::{
+    Appended, ClientId, ContentVersion, Holder, Lost, Outcome, Refusal, Revision, Saved, TooLarge, Verdict, Version,
+};
 
 /// The message of an outcome.
 ///
@@ -33,6 +36,19 @@ fn verdict_to(verdict: &Verdict) -> Option<v1::outcome::Verdict> {
             rebased: *rebased,
         }),
         Verdict::Touched { deadline_ms } => Message::Touched(v1::outcome::Touched { deadline_ms: *deadline_ms }),
+        Verdict::LeaseGranted { fence, deadline_ms } => {
+            Message::LeaseGranted(v1::outcome::LeaseGranted { fence: fence.0, deadline_ms: *deadline_ms })
+        }
+        Verdict::LeaseHeld { holder, deadline_ms } => Message::LeaseHeld(held_to(holder, *deadline_ms)),
+        Verdict::LeasesRenewed { deadline_ms, lost } => Message::LeasesRenewed(v1::outcome::LeasesRenewed {
+            deadline_ms: *deadline_ms,
+            lost: lost.positions().map(|position| position as u32).collect(),
+        }),
+        Verdict::LeaseReleased => Message::LeaseReleased(EMPTY),
+        Verdict::LeaseLost => Message::LeaseLost(EMPTY),
+        Verdict::TooManyLeases => Message::TooManyLeases(EMPTY),
+        Verdict::Leased { holder, deadline_ms } => Message::Leased(held_to(holder, *deadline_ms)),
+        Verdict::Fenced { current } => Message::Fenced(v1::outcome::Fenced { current: current.map(|fence| fence.0) }),
         Verdict::Conflict { actual, tombstone } => {
             Message::Conflict(v1::outcome::Conflict { actual: actual.0, tombstone: tombstone.0 })
         }
@@ -70,6 +86,27 @@ pub fn outcome_from(outcome: v1::Outcome) -> Result<Outcome, Refusal> {
         }
         Message::WrongForm(form) => Verdict::WrongForm { form: form_from(form)? },
         Message::Touched(touched) => Verdict::Touched { deadline_ms: touched.deadline_ms },
+        Message::LeaseGranted(v1::outcome::LeaseGranted { fence, deadline_ms }) => {
+            Verdict::LeaseGranted { fence: fence_from("lease_granted.fence", fence)?, deadline_ms }
+        }
+        Message::LeaseHeld(held) => {
+            Verdict::LeaseHeld { holder: holder_from("lease_held.holder", &held.holder)?, deadline_ms: held.deadline_ms }
+        }
+        Message::LeasesRenewed(v1::outcome::LeasesRenewed { deadline_ms, lost }) => {
+            let lost = lost.into_iter().map(|position| {
+                in_range("leases_renewed.lost", position.into(), 0, LEASES_RENEWED_MAX as u64 - 1).map(|position| position as usize)
+            });
+            Verdict::LeasesRenewed { deadline_ms, lost: Lost::at(lost.collect::<Result<Vec<_>, Refusal>>()?) }
+        }
+        Message::LeaseReleased(_) => Verdict::LeaseReleased,
+        Message::LeaseLost(_) => Verdict::LeaseLost,
+        Message::TooManyLeases(_) => Verdict::TooManyLeases,
+        Message::Leased(held) => {
+            Verdict::Leased { holder: holder_from("leased.holder", &held.holder)?, deadline_ms: held.deadline_ms }
+        }
+        Message::Fenced(v1::outcome::Fenced { current }) => {
+            Verdict::Fenced { current: current.map(|fence| fence_from("fenced.current", fence)).transpose()? }
+        }
         Message::Conflict(conflict) => {
             Verdict::Conflict { actual: Version(conflict.actual), tombstone: Version(conflict.tombstone) }
         }
@@ -88,6 +125,10 @@ pub fn outcome_from(outcome: v1::Outcome) -> Result<Outcome, Refusal> {
         Message::Busy(_) => Verdict::Busy,
     };
     Ok(Outcome { revision: Revision(outcome.revision), verdict })
+}
+
+fn held_to(holder: &Holder, deadline_ms: u64) -> v1::outcome::LeaseHeld {
+    v1::outcome::LeaseHeld { holder: holder.as_str().to_owned(), deadline_ms }
 }
 
 fn too_large_to(too_large: TooLarge) -> v1::TooLarge {

@@ -1,10 +1,11 @@
 //! Loads, listings and what is known of a session.
 
 use super::super::v1;
-use super::{counters, in_range, label_from, out_of_range, required, session_id, unknown_value};
+use super::{counters, fence_from, holder_from, in_range, label_from, out_of_range, required, session_id, unknown_value};
 use crate::limits::{LIST_PAGE_MAX, LOAD_MANY_IDS_MAX, SESSION_ID_BYTES_MAX};
 use crate::types::{
-    Consistency, ContentVersion, List, ListPage, Listed, Load, LoadMany, Order, Part, Refusal, Revision, SessionInfo, Version,
+    Consistency, ContentVersion, Lease, List, ListPage, Listed, Load, LoadMany, Order, Part, Refusal, Revision, SessionId,
+    SessionInfo, Version,
 };
 
 /// Unspecified is `Linearizable`, the stronger one.
@@ -121,6 +122,7 @@ pub fn list_from(list: v1::ListOperation) -> Result<List, Refusal> {
 fn order_from(order: i32, after: Option<u64>) -> Result<Order, Refusal> {
     match v1::Order::try_from(order) {
         Ok(v1::Order::Unspecified | v1::Order::Ids) => Ok(Order::Ids),
+        Ok(v1::Order::Leases) => Ok(Order::Leases),
         Ok(v1::Order::Recent) => Ok(Order::Recent { after: after.map(Revision) }),
         Err(_) => Err(unknown_value("list.order", order)),
     }
@@ -136,17 +138,28 @@ pub fn list_to(list: &List) -> v1::ListOperation {
         order: match list.order {
             Order::Ids => v1::Order::Unspecified.into(),
             Order::Recent { .. } => v1::Order::Recent.into(),
+            Order::Leases => v1::Order::Leases.into(),
         },
         after_revision: match list.order {
             Order::Recent { after } => after.map(|after| after.0),
-            Order::Ids => None,
+            Order::Ids | Order::Leases => None,
         },
     }
+}
+
+fn lease_from(lease: v1::Lease) -> Result<Lease, Refusal> {
+    let v1::Lease { fence, holder, deadline_ms } = lease;
+    Ok(Lease { fence: fence_from("lease.fence", fence)?, holder: holder_from("lease.holder", &holder)?, deadline_ms })
+}
+
+fn lease_to(lease: &Lease) -> v1::Lease {
+    v1::Lease { fence: lease.fence.0, holder: lease.holder.as_str().to_owned(), deadline_ms: lease.deadline_ms }
 }
 
 pub(crate) fn info_from(info: v1::SessionInfo) -> Result<SessionInfo, Refusal> {
     Ok(SessionInfo {
         label: label_from(&info.label)?,
+        lease: info.lease.map(lease_from).transpose()?,
         create_revision: Revision(info.create_revision),
         version: Version(in_range("info.version", info.version, 1, u64::MAX)?),
         mod_revision: Revision(info.mod_revision),
@@ -167,6 +180,7 @@ pub(crate) fn info_from(info: v1::SessionInfo) -> Result<SessionInfo, Refusal> {
 pub(crate) fn info_to(info: &SessionInfo) -> v1::SessionInfo {
     v1::SessionInfo {
         label: info.label.as_str().to_owned(),
+        lease: info.lease.as_ref().map(lease_to),
         create_revision: info.create_revision.0,
         version: info.version.0,
         mod_revision: info.mod_revision.0,
@@ -189,6 +203,12 @@ pub fn list_page_from(page: v1::ListPage) -> Result<ListPage, Refusal> {
     if page.sessions.len() > LIST_PAGE_MAX as usize {
         return Err(out_of_range("page.sessions", page.sessions.len(), 0, LIST_PAGE_MAX));
     }
+    if page.leases.len() > LIST_PAGE_MAX as usize {
+        return Err(out_of_range("page.leases", page.leases.len(), 0, LIST_PAGE_MAX));
+    }
+    let leased =
+        |leased: v1::ListedLease| Ok((session_id("leased.id", &leased.id)?, lease_from(required("leased.lease", leased.lease)?)?));
+    let leases = page.leases.into_iter().map(leased).collect::<Result<_, Refusal>>()?;
     let listed = |listed: v1::Listed| {
         Ok(Listed { id: session_id("listed.id", &listed.id)?, info: info_from(required("listed.info", listed.info)?)? })
     };
@@ -200,6 +220,7 @@ pub fn list_page_from(page: v1::ListPage) -> Result<ListPage, Refusal> {
         age_ms: page.age_ms,
         since: page.since.map(Revision),
         machine_time_ms: page.machine_time_ms,
+        leases,
     })
 }
 
@@ -207,6 +228,7 @@ pub fn list_page_from(page: v1::ListPage) -> Result<ListPage, Refusal> {
 pub fn list_page_to(page: &ListPage) -> v1::ListPage {
     let listed = |listed: &Listed| v1::Listed { id: listed.id.as_str().to_owned(), info: Some(info_to(&listed.info)) };
     let sessions = page.sessions.iter().map(listed).collect();
+    let leased = |(id, lease): &(SessionId, Lease)| v1::ListedLease { id: id.as_str().to_owned(), lease: Some(lease_to(lease)) };
     v1::ListPage {
         revision: page.revision.0,
         sessions,
@@ -214,5 +236,6 @@ pub fn list_page_to(page: &ListPage) -> v1::ListPage {
         age_ms: page.age_ms,
         since: page.since.map(|since| since.0),
         machine_time_ms: page.machine_time_ms,
+        leases: page.leases.iter().map(leased).collect(),
     }
 }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::super::{Assembled, AssembledMany, LoadAssembler, LoadFrames, ManyAssembler, ManyFrames, v1};
 use super::*;
 use crate::limits::{
-    FRAME_BYTES_MAX, LABEL_BYTES_MAX, LIST_PAGE_MAX, SESSION_CHUNKS_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX,
-    SESSION_TTL_MAX, TOMBSTONE_TTL_MAX,
+    FRAME_BYTES_MAX, HOLDER_BYTES_MAX, LABEL_BYTES_MAX, LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_RENEWED_MAX, LIST_PAGE_MAX,
+    NUMBER_MAX, SESSION_CHUNKS_MAX, SESSION_ID_BYTES_MAX, SESSION_RAW_BYTES_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX,
 };
 use crate::types::*;
 
@@ -96,6 +96,58 @@ fn attributes() -> impl Strategy<Value = Attributes> {
     })
 }
 
+fn fence() -> impl Strategy<Value = Fence> {
+    (1..=NUMBER_MAX).prop_map(Fence)
+}
+
+fn holder() -> impl Strategy<Value = Holder> {
+    "[a-zé/?. ]{0,40}".prop_map(|holder| Holder::new(&holder).expect("short"))
+}
+
+fn lease_ttl() -> impl Strategy<Value = LeaseTtl> {
+    let millis = LEASE_TTL_MIN.as_millis() as u64..=LEASE_TTL_MAX.as_millis() as u64;
+    millis.prop_map(|ms| LeaseTtl::new(Duration::from_millis(ms)).expect("within"))
+}
+
+fn lease() -> impl Strategy<Value = Lease> {
+    (fence(), holder(), any::<u64>()).prop_map(|(fence, holder, deadline_ms)| Lease { fence, holder, deadline_ms })
+}
+
+/// A write to a lease, or under one.
+fn write_of_a_turn() -> impl Strategy<Value = Write> {
+    prop_oneof![
+        (request(), id(), holder(), lease_ttl(), any::<bool>()).prop_map(|(request, id, holder, ttl, steal)| Write::AcquireLease {
+            request,
+            id,
+            holder,
+            ttl,
+            steal
+        }),
+        (request(), proptest::collection::btree_map("[a-z]{0,9}", fence(), 1..=LEASES_RENEWED_MAX), lease_ttl()).prop_map(
+            |(request, leases, ttl)| {
+                let leases = leases.into_iter().map(|(id, fence)| (SessionId::new(&id).expect("short"), fence));
+                Write::RenewLeases { request, leases: Renewals::new(leases.collect()).expect("some, each once"), ttl }
+            }
+        ),
+        (request(), id(), fence()).prop_map(|(request, id, fence)| Write::ReleaseLease { request, id, fence }),
+        (request(), id(), expected(), fence()).prop_map(|(request, id, expected, fence)| Write::Delete {
+            request,
+            id,
+            expected: Some(expected),
+            fence: Some(fence)
+        }),
+        (request(), id(), change(), expected(), fence()).prop_map(|(request, id, change, expected, fence)| Write::SaveIfVersion {
+            request,
+            id,
+            expected,
+            change,
+            on_conflict: OnConflict::Rebase,
+            attributes: Attributes::default(),
+            fence: Some(fence)
+        }),
+    ]
+}
+
 fn write() -> impl Strategy<Value = Write> {
     let client = || any::<u64>().prop_map(ClientId);
     let nonce = || any::<[u8; 16]>().prop_map(Nonce);
@@ -105,7 +157,8 @@ fn write() -> impl Strategy<Value = Write> {
             request,
             id,
             change,
-            attributes: expiry.into()
+            attributes: expiry.into(),
+            fence: None
         }),
         (request(), id(), expected(), change(), on_conflict, expiry()).prop_map(
             |(request, id, expected, change, on_conflict, expiry)| Write::SaveIfVersion {
@@ -114,7 +167,8 @@ fn write() -> impl Strategy<Value = Write> {
                 expected,
                 change,
                 on_conflict,
-                attributes: expiry.into()
+                attributes: expiry.into(),
+                fence: None
             }
         ),
         (request(), id(), change(), attributes(), prop_oneof![Just(Form::Value), Just(Form::Transcript)]).prop_map(
@@ -122,19 +176,27 @@ fn write() -> impl Strategy<Value = Write> {
                 request,
                 id,
                 change,
-                attributes: Attributes { form, ..attributes }
+                attributes: Attributes { form, ..attributes },
+                fence: Some(Fence(7))
             }
         ),
         (request(), id(), require(), change(), attributes()).prop_map(|(request, id, require, change, attributes)| {
             let head_if_created = require.may_create().then(|| Blob::plain(Bytes::from_static(b"head")));
             let addition = Addition { chunks: change.chunks().to_vec(), head_if_created, counters: Counters::default() };
-            Write::Append { request, id, require, addition, attributes }
+            Write::Append { request, id, require, addition, attributes, fence: Some(Fence(NUMBER_MAX)) }
         }),
-        (request(), id(), expiry()).prop_map(|(request, id, expiry)| Write::Touch { request, id, expiry }),
+        write_of_a_turn(),
+        (request(), id(), expiry(), proptest::option::of(fence())).prop_map(|(request, id, expiry, fence)| Write::Touch {
+            request,
+            id,
+            expiry,
+            fence
+        }),
         (request(), id(), proptest::option::of(expected())).prop_map(|(request, id, expected)| Write::Delete {
             request,
             id,
-            expected
+            expected,
+            fence: None
         }),
         nonce().prop_map(|nonce| Write::OpenClient { nonce }),
         (client(), nonce(), 0..=SEQUENCE_MAX).prop_map(|(client, nonce, below)| Write::KeepAlive {
@@ -147,8 +209,9 @@ fn write() -> impl Strategy<Value = Write> {
 }
 
 fn info() -> impl Strategy<Value = SessionInfo> {
-    (any::<[u64; 8]>(), 1u64.., some_counters(), proptest::option::of(any::<u64>())).prop_map(
-        |(n, version, counters, deadline_ms)| SessionInfo {
+    (any::<[u64; 8]>(), 1u64.., some_counters(), proptest::option::of(any::<u64>()), proptest::option::of(lease())).prop_map(
+        |(n, version, counters, deadline_ms, lease)| SessionInfo {
+            lease,
             create_revision: Revision(n[0]),
             version: Version(version),
             mod_revision: Revision(n[1]),
@@ -220,6 +283,9 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         Verdict::Stale,
         Verdict::WindowExceeded,
         Verdict::Busy,
+        Verdict::LeaseReleased,
+        Verdict::LeaseLost,
+        Verdict::TooManyLeases,
     ]);
     prop_oneof![
         saved,
@@ -234,6 +300,11 @@ fn verdict() -> impl Strategy<Value = Verdict> {
             .prop_map(|(content, chunks, counters)| { Verdict::Appended(Appended { content, chunks, counters }) }),
         prop_oneof![Just(Form::Unknown), Just(Form::Value), Just(Form::Transcript)].prop_map(|form| Verdict::WrongForm { form }),
         proptest::option::of(number()).prop_map(|deadline_ms| Verdict::Touched { deadline_ms }),
+        (fence(), number()).prop_map(|(fence, deadline_ms)| Verdict::LeaseGranted { fence, deadline_ms }),
+        (holder(), number()).prop_map(|(holder, deadline_ms)| Verdict::LeaseHeld { holder, deadline_ms }),
+        (holder(), number()).prop_map(|(holder, deadline_ms)| Verdict::Leased { holder, deadline_ms }),
+        (number(), number()).prop_map(|(deadline_ms, bits)| Verdict::LeasesRenewed { deadline_ms, lost: Lost::from_bits(bits) }),
+        proptest::option::of(fence()).prop_map(|current| Verdict::Fenced { current }),
     ]
 }
 
@@ -292,10 +363,15 @@ proptest! {
         prop_assert_eq!(load_from(load_to(&load)), Ok(load));
         let many = LoadMany::new([(id.clone(), have, part), (id.clone(), None, Part::Whole)], consistency).expect("two");
         prop_assert_eq!(load_many_from(load_many_to(&many)), Ok(many));
-        let order = if limit % 2 == 0 { Order::Ids } else { Order::Recent { after: have.map(|have| have.create_revision) } };
+        let order = match limit % 3 {
+            0 => Order::Ids,
+            1 => Order::Leases,
+            _ => Order::Recent { after: have.map(|have| have.create_revision) },
+        };
+        let leases = info.lease.clone().map(|lease| (id.clone(), lease)).into_iter().collect();
         let list = List { prefix: id.as_str().to_owned(), after: Some(id.clone()), limit, consistency, order };
         prop_assert_eq!(list_from(list_to(&list)), Ok(list));
-        let page = ListPage { revision: Revision(7), sessions: vec![Listed { id, info }], more: stale, age_ms: stale.then_some(9), since: stale.then_some(Revision(3)), machine_time_ms: stale.then_some(5) };
+        let page = ListPage { revision: Revision(7), sessions: vec![Listed { id, info }], more: stale, age_ms: stale.then_some(9), since: stale.then_some(Revision(3)), machine_time_ms: stale.then_some(5), leases };
         prop_assert_eq!(list_page_from(list_page_to(&page)), Ok(page));
     }
 
@@ -330,6 +406,7 @@ fn save_message() -> v1::write_operation::Save {
             counters: Counters::default(),
         },
         attributes: Expiry::Keep.into(),
+        fence: None,
     };
     match write_to(&write).write {
         Some(v1::write_operation::Write::Save(save)) => save,
@@ -364,6 +441,7 @@ fn every_field_of_an_append_that_is_wrong_is_refused_by_name() {
             counters: Counters::default(),
         },
         attributes: Attributes::default(),
+        fence: None,
     };
     let Some(v1::write_operation::Write::Append(message)) = write_to(&write).write else { panic!("an append is another message") };
     let refused = |change: &dyn Fn(&mut v1::write_operation::Append)| {
@@ -394,6 +472,43 @@ fn every_field_of_an_append_that_is_wrong_is_refused_by_name() {
 }
 
 #[test]
+fn every_field_of_a_lease_that_is_wrong_is_refused_by_name() {
+    use v1::write_operation::{AcquireLease, ReleaseLease, RenewLeases, Renewal, Write as Message};
+    let refused = |message: Message| {
+        let refusal = write_from(v1::WriteOperation { write: Some(message) }).expect_err("hostile");
+        assert_eq!((refusal.kind, refusal.applied), (RefusalKind::Invalid, Applied::No));
+        refusal.message
+    };
+    let request = save_message().request;
+    let acquire = |change: &dyn Fn(&mut AcquireLease)| {
+        let mut acquire = AcquireLease { request: request.clone(), id: "a".into(), holder: "h".into(), ttl_ms: 5000, steal: false };
+        change(&mut acquire);
+        refused(Message::AcquireLease(acquire))
+    };
+    assert!(acquire(&|acquire| acquire.request = None).contains("field=request"));
+    assert!(acquire(&|acquire| acquire.id = "x".repeat(SESSION_ID_BYTES_MAX + 1)).contains("field=acquire_lease.id"));
+    let holder = "x".repeat(HOLDER_BYTES_MAX + 1);
+    let message = acquire(&|acquire| acquire.holder = holder.clone());
+    assert_eq!(message, "holder is too long bytes=257 limit=256 field=acquire_lease.holder");
+    for ttl_ms in [0, 4999, 600_001, u64::MAX] {
+        let message = acquire(&|acquire| acquire.ttl_ms = ttl_ms);
+        let expected = format!("time of a lease is out of range ms={ttl_ms} min=5000 max=600000 field=acquire_lease.ttl_ms");
+        assert_eq!(message, expected);
+    }
+    let renew = |leases: Vec<(&str, u64)>, ttl_ms| {
+        let leases = leases.into_iter().map(|(id, fence)| Renewal { id: id.into(), fence }).collect();
+        refused(Message::RenewLeases(RenewLeases { request: request.clone(), leases, ttl_ms }))
+    };
+    assert!(renew(vec![("a", 1)], 4999).contains("field=renew_leases.ttl_ms"));
+    assert!(renew(vec![], 5000).contains("count=0 min=1 limit=64 field=renew_leases.leases"));
+    assert!(renew(vec![("a", 1); 65], 5000).contains("count=65 min=1 limit=64 field=renew_leases.leases"));
+    assert!(renew(vec![("a", 1), ("a", 2)], 5000).contains("leases name one session twice field=renew_leases.leases"));
+    assert!(renew(vec![("a", 0)], 5000).contains("field=renew_leases.fence value=0 min=1"));
+    let release = ReleaseLease { request, id: "a".into(), fence: 0 };
+    assert!(refused(Message::ReleaseLease(release)).contains("field=release_lease.fence value=0 min=1"));
+}
+
+#[test]
 fn every_field_that_is_wrong_is_refused_by_name() {
     let long = "x".repeat(SESSION_ID_BYTES_MAX + 1);
     assert!(refused(|save| save.id = long).contains("field=save.id"));
@@ -406,6 +521,9 @@ fn every_field_that_is_wrong_is_refused_by_name() {
     assert!(refused(|save| save.change = None).contains("field=change"));
     assert!(refused(|save| save.change = Some(v1::Change { change: None })).contains("field=change"));
     assert!(refused(|save| save.expiry = Some(v1::Expiry { expiry: None })).contains("field=expiry"));
+    for fence in [0, NUMBER_MAX + 1] {
+        assert!(refused(|save| save.fence = Some(fence)).contains(&format!("field=fence value={fence} min=1")));
+    }
     assert!(refused(|save| save.form = 7).contains("field=form value=7"));
     for ms in [0, u64::MAX] {
         let after = v1::Expiry { expiry: Some(v1::expiry::Expiry::AfterMs(ms)) };

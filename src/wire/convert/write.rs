@@ -1,5 +1,7 @@
 //! Writes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::super::v1;
@@ -7,8 +9,11 @@ use super::change::{
     addition_from, addition_to, change_from, change_to, expected_from, expected_to, expiry_from, expiry_to, form_from, form_to,
     millis, on_conflict_from, on_conflict_to, require_from, require_to, tombstone_ttl_from,
 };
-use super::{label_from, nonce, required, sequence, session_id};
-use crate::types::{Attributes, ClientId, Nonce, Refusal, Request, Write};
+use super::{fence_from, holder_from, label_from, nonce, required, sequence, session_id};
+use crate::limits::LEASES_RENEWED_MAX;
+use crate::types::{
+    Attributes, ClientId, Fence, Holder, InvalidRenewals, LeaseTtl, Nonce, Refusal, Renewals, Request, SessionId, Write,
+};
 
 /// A validated write. Checksums are not looked at: call [`verify_blobs`] before proposing.
 ///
@@ -21,6 +26,7 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
             id: session_id("save.id", &save.id)?,
             change: change_from(save.change)?,
             attributes: attributes_from(save.expiry, save.form, save.tombstone_ttl_ms, save.label)?,
+            fence: optional_fence(save.fence)?,
         }),
         Message::SaveIfVersion(save) => Ok(Write::SaveIfVersion {
             request: request_from(save.request)?,
@@ -29,6 +35,7 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
             change: change_from(save.change)?,
             on_conflict: on_conflict_from(save.on_conflict)?,
             attributes: attributes_from(save.expiry, save.form, save.tombstone_ttl_ms, save.label)?,
+            fence: optional_fence(save.fence)?,
         }),
         Message::Append(append) => {
             let require = require_from(append.require)?;
@@ -38,17 +45,37 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
                 require,
                 addition: addition_from(require, append.chunks, append.head_if_created, append.counters)?,
                 attributes: attributes_from(append.expiry, 0, append.tombstone_ttl_ms, append.label)?,
+                fence: optional_fence(append.fence)?,
             })
         }
         Message::Touch(touch) => Ok(Write::Touch {
             request: request_from(touch.request)?,
             id: session_id("touch.id", &touch.id)?,
             expiry: expiry_from(touch.expiry)?,
+            fence: optional_fence(touch.fence)?,
         }),
         Message::Delete(delete) => Ok(Write::Delete {
             request: request_from(delete.request)?,
             id: session_id("delete.id", &delete.id)?,
             expected: delete.expected.map(expected_from).transpose()?,
+            fence: optional_fence(delete.fence)?,
+        }),
+        Message::AcquireLease(acquire) => Ok(Write::AcquireLease {
+            request: request_from(acquire.request)?,
+            id: session_id("acquire_lease.id", &acquire.id)?,
+            holder: holder_from("acquire_lease.holder", &acquire.holder)?,
+            ttl: lease_ttl("acquire_lease.ttl_ms", acquire.ttl_ms)?,
+            steal: acquire.steal,
+        }),
+        Message::RenewLeases(renew) => Ok(Write::RenewLeases {
+            request: request_from(renew.request)?,
+            leases: renewals_from(renew.leases)?,
+            ttl: lease_ttl("renew_leases.ttl_ms", renew.ttl_ms)?,
+        }),
+        Message::ReleaseLease(release) => Ok(Write::ReleaseLease {
+            request: request_from(release.request)?,
+            id: session_id("release_lease.id", &release.id)?,
+            fence: fence_from("release_lease.fence", release.fence)?,
         }),
         Message::OpenClient(open) => Ok(Write::OpenClient { nonce: nonce(&open.nonce)? }),
         Message::KeepAlive(keep) => Ok(Write::KeepAlive {
@@ -64,7 +91,7 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
 pub fn write_to(write: &Write) -> v1::WriteOperation {
     use v1::write_operation::{self as message, Write as Message};
     let write = match write {
-        Write::Save { request, id, change, attributes } => Message::Save(message::Save {
+        Write::Save { request, id, change, attributes, fence } => Message::Save(message::Save {
             request: Some(request_to(request)),
             id: id.as_str().to_owned(),
             change: Some(change_to(change)),
@@ -72,8 +99,9 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
             form: form_to(attributes.form),
             tombstone_ttl_ms: attributes.tombstone_ttl.map(millis),
             label: attributes.label.as_ref().map(|label| label.as_str().to_owned()),
+            fence: fence.map(|fence| fence.0),
         }),
-        Write::Append { request, id, require, addition, attributes } => {
+        Write::Append { request, id, require, addition, attributes, fence } => {
             let (chunks, head_if_created, counters) = addition_to(addition);
             Message::Append(message::Append {
                 request: Some(request_to(request)),
@@ -85,9 +113,10 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
                 expiry: expiry_to(attributes.expiry),
                 tombstone_ttl_ms: attributes.tombstone_ttl.map(millis),
                 label: attributes.label.as_ref().map(|label| label.as_str().to_owned()),
+                fence: fence.map(|fence| fence.0),
             })
         }
-        Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes } => {
+        Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes, fence } => {
             Message::SaveIfVersion(message::SaveIfVersion {
                 request: Some(request_to(request)),
                 id: id.as_str().to_owned(),
@@ -98,18 +127,27 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
                 form: form_to(attributes.form),
                 tombstone_ttl_ms: attributes.tombstone_ttl.map(millis),
                 label: attributes.label.as_ref().map(|label| label.as_str().to_owned()),
+                fence: fence.map(|fence| fence.0),
             })
         }
-        Write::Touch { request, id, expiry } => Message::Touch(message::Touch {
+        Write::Touch { request, id, expiry, fence } => Message::Touch(message::Touch {
             request: Some(request_to(request)),
             id: id.as_str().to_owned(),
             expiry: expiry_to(*expiry),
+            fence: fence.map(|fence| fence.0),
         }),
-        Write::Delete { request, id, expected } => Message::Delete(message::Delete {
+        Write::Delete { request, id, expected, fence } => Message::Delete(message::Delete {
             request: Some(request_to(request)),
             id: id.as_str().to_owned(),
             expected: expected.map(expected_to),
+            fence: fence.map(|fence| fence.0),
         }),
+        Write::AcquireLease { request, id, holder, ttl, steal } => acquire_to(request, id, holder, *ttl, *steal),
+        Write::RenewLeases { request, leases, ttl } => renew_to(request, leases, *ttl),
+        Write::ReleaseLease { request, id, fence } => {
+            let (request, id) = (Some(request_to(request)), id.as_str().to_owned());
+            Message::ReleaseLease(message::ReleaseLease { request, id, fence: fence.0 })
+        }
         Write::OpenClient { nonce } => Message::OpenClient(message::OpenClient { nonce: nonce_to(nonce) }),
         Write::KeepAlive { client, nonce, acknowledged_below } => Message::KeepAlive(message::KeepAlive {
             client: client.0,
@@ -121,6 +159,26 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
         }
     };
     v1::WriteOperation { write: Some(write) }
+}
+
+fn acquire_to(request: &Request, id: &SessionId, holder: &Holder, ttl: LeaseTtl, steal: bool) -> v1::write_operation::Write {
+    v1::write_operation::Write::AcquireLease(v1::write_operation::AcquireLease {
+        request: Some(request_to(request)),
+        id: id.as_str().to_owned(),
+        holder: holder.as_str().to_owned(),
+        ttl_ms: ttl.millis(),
+        steal,
+    })
+}
+
+fn renew_to(request: &Request, leases: &Renewals, ttl: LeaseTtl) -> v1::write_operation::Write {
+    use v1::write_operation::{RenewLeases, Renewal};
+    let renewal = |(id, fence): &(SessionId, Fence)| Renewal { id: id.as_str().to_owned(), fence: fence.0 };
+    v1::write_operation::Write::RenewLeases(RenewLeases {
+        request: Some(request_to(request)),
+        leases: leases.as_slice().iter().map(renewal).collect(),
+        ttl_ms: ttl.millis(),
+    })
 }
 
 /// Whether every blob a write brings still is what its checksum was made from. It reads all the data: do it once, before proposing.
@@ -146,6 +204,25 @@ fn attributes_from(
         tombstone_ttl,
         label: label.as_deref().map(label_from).transpose()?,
     })
+}
+
+fn optional_fence(fence: Option<u64>) -> Result<Option<Fence>, Refusal> {
+    fence.map(|fence| fence_from("fence", fence)).transpose()
+}
+
+fn lease_ttl(field: &str, ttl_ms: u64) -> Result<LeaseTtl, Refusal> {
+    LeaseTtl::new(Duration::from_millis(ttl_ms)).map_err(|error| Refusal::invalid(format!("{error} field={field}")))
+}
+
+fn renewals_from(leases: Vec<v1::write_operation::Renewal>) -> Result<Renewals, Refusal> {
+    // Looked at in full only as far as they may be there.
+    let renewal = |renewal: v1::write_operation::Renewal| {
+        Ok((session_id("renew_leases.id", &renewal.id)?, fence_from("renew_leases.fence", renewal.fence)?))
+    };
+    let count = leases.len();
+    let leases = leases.into_iter().take(LEASES_RENEWED_MAX).map(renewal).collect::<Result<Vec<_>, Refusal>>()?;
+    let renewals = if count > LEASES_RENEWED_MAX { Err(InvalidRenewals::Count { count }) } else { Renewals::new(leases) };
+    renewals.map_err(|error| Refusal::invalid(format!("{error} field=renew_leases.leases")))
 }
 
 fn request_from(request: Option<v1::Request>) -> Result<Request, Refusal> {

@@ -237,7 +237,10 @@ pub mod require {
 /// What belongs to cluster version 2 is refused as `unsupported` while version 1 is in force, and changes nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WriteOperation {
-    #[prost(oneof = "write_operation::Write", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(
+        oneof = "write_operation::Write",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
+    )]
     pub write: ::core::option::Option<write_operation::Write>,
 }
 /// Nested message and enum types in `WriteOperation`.
@@ -262,6 +265,10 @@ pub mod write_operation {
         /// A text beside the content, e.g. a title or a status, of at most 256 bytes; empty: none; absent: as it was. Cluster version 2.
         #[prost(string, optional, tag = "7")]
         pub label: ::core::option::Option<::prost::alloc::string::String>,
+        /// The fence of the lease under which it writes, at least 1. While a lease of the session lives, a write without its fence is answered
+        /// by `leased` or `fenced`; where none lives, a write with a fence is answered by `fenced`. Cluster version 2.
+        #[prost(uint64, optional, tag = "8")]
+        pub fence: ::core::option::Option<u64>,
     }
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct SaveIfVersion {
@@ -286,6 +293,8 @@ pub mod write_operation {
         pub tombstone_ttl_ms: ::core::option::Option<u64>,
         #[prost(string, optional, tag = "9")]
         pub label: ::core::option::Option<::prost::alloc::string::String>,
+        #[prost(uint64, optional, tag = "10")]
+        pub fence: ::core::option::Option<u64>,
     }
     /// Appends to whatever is stored, whatever its version: the head of a session that exists and `append_only_since` stay. Answered by
     /// `appended`, by `conflict` where `require` is not met, by `wrong_form` where items are brought and the session is no transcript.
@@ -315,6 +324,8 @@ pub mod write_operation {
         pub tombstone_ttl_ms: ::core::option::Option<u64>,
         #[prost(string, optional, tag = "9")]
         pub label: ::core::option::Option<::prost::alloc::string::String>,
+        #[prost(uint64, optional, tag = "10")]
+        pub fence: ::core::option::Option<u64>,
     }
     /// Moves the deadline of a session and nothing else: neither `version` nor `mod_revision`, and no watch shows it. One that keeps the expiry
     /// moves that of an idle session on. Answered by `touched` or `not_found`.
@@ -327,6 +338,9 @@ pub mod write_operation {
         /// Absent: keep.
         #[prost(message, optional, tag = "3")]
         pub expiry: ::core::option::Option<super::Expiry>,
+        /// As of `Save`.
+        #[prost(uint64, optional, tag = "4")]
+        pub fence: ::core::option::Option<u64>,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Delete {
@@ -337,6 +351,58 @@ pub mod write_operation {
         /// Absent: whatever is stored.
         #[prost(message, optional, tag = "3")]
         pub expected: ::core::option::Option<super::Expected>,
+        /// As of `Save`. Cluster version 2.
+        #[prost(uint64, optional, tag = "4")]
+        pub fence: ::core::option::Option<u64>,
+    }
+    /// Takes the lease of a session, which need not exist: from then on every write to it must carry the fence of the lease, until that is
+    /// released or ends. Answered by `lease_granted`, or by `lease_held` where another one lives and `steal` is not set, by `too_many_leases`
+    /// where their table is full (64 MiB: each counts 256 bytes, its id and its holder). Needs the right to write the session, as do the two
+    /// below. Refused (`not_applied`) while the leader hears no majority of the voters' clocks, as is a renewal: then no time can be promised.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct AcquireLease {
+        #[prost(message, optional, tag = "1")]
+        pub request: ::core::option::Option<super::Request>,
+        #[prost(string, tag = "2")]
+        pub id: ::prost::alloc::string::String,
+        /// Who takes it, for others to read: at most 256 bytes.
+        #[prost(string, tag = "3")]
+        pub holder: ::prost::alloc::string::String,
+        /// 5 000 to 600 000.
+        #[prost(uint64, tag = "4")]
+        pub ttl_ms: u64,
+        /// Take it from the holder that has it, at once: its writes are answered by `fenced` from then on.
+        #[prost(bool, tag = "5")]
+        pub steal: bool,
+    }
+    /// Lets leases live on, for `ttl_ms` from now on at least: none is shortened. Answered by `leases_renewed`. Renew at a third of the time.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct RenewLeases {
+        #[prost(message, optional, tag = "1")]
+        pub request: ::core::option::Option<super::Request>,
+        /// 1 to 64, each of another session.
+        #[prost(message, repeated, tag = "2")]
+        pub leases: ::prost::alloc::vec::Vec<Renewal>,
+        /// As of `AcquireLease`.
+        #[prost(uint64, tag = "3")]
+        pub ttl_ms: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Renewal {
+        #[prost(string, tag = "1")]
+        pub id: ::prost::alloc::string::String,
+        #[prost(uint64, tag = "2")]
+        pub fence: u64,
+    }
+    /// Gives a lease back. Answered by `lease_released`, or by `lease_lost` where it lives no more or has another fence.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct ReleaseLease {
+        #[prost(message, optional, tag = "1")]
+        pub request: ::core::option::Option<super::Request>,
+        #[prost(string, tag = "2")]
+        pub id: ::prost::alloc::string::String,
+        #[prost(uint64, tag = "3")]
+        pub fence: u64,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct OpenClient {
@@ -380,6 +446,15 @@ pub mod write_operation {
         /// Cluster version 2.
         #[prost(message, tag = "8")]
         Touch(Touch),
+        /// Cluster version 2.
+        #[prost(message, tag = "9")]
+        AcquireLease(AcquireLease),
+        /// Cluster version 2.
+        #[prost(message, tag = "10")]
+        RenewLeases(RenewLeases),
+        /// Cluster version 2.
+        #[prost(message, tag = "11")]
+        ReleaseLease(ReleaseLease),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -485,6 +560,19 @@ pub struct ListOperation {
     #[prost(uint64, optional, tag = "6")]
     pub after_revision: ::core::option::Option<u64>,
 }
+/// The lease of a session.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lease {
+    /// The revision that granted it: it grows over all grants of a cluster, so what else is written in a turn can be fenced with it too.
+    #[prost(uint64, tag = "1")]
+    pub fence: u64,
+    /// Who has it, as that named itself.
+    #[prost(string, tag = "2")]
+    pub holder: ::prost::alloc::string::String,
+    /// Machine time it ends at, in milliseconds since the Unix epoch, unless it is renewed.
+    #[prost(uint64, tag = "3")]
+    pub deadline_ms: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionInfo {
     #[prost(uint64, tag = "1")]
@@ -521,6 +609,9 @@ pub struct SessionInfo {
     /// A text that a writer set, e.g. a title; empty: none.
     #[prost(string, tag = "15")]
     pub label: ::prost::alloc::string::String,
+    /// The lease that lives, in loads and listings; absent: none. Frames of a watch do not say it.
+    #[prost(message, optional, tag = "16")]
+    pub lease: ::core::option::Option<Lease>,
 }
 /// One frame of the answer to a load, of at most 1 MiB. The first one carries `start`.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -638,6 +729,9 @@ pub struct ListPage {
     /// writes. Absent from a release that does not say.
     #[prost(uint64, optional, tag = "5")]
     pub machine_time_ms: ::core::option::Option<u64>,
+    /// With `ORDER_LEASES`.
+    #[prost(message, repeated, tag = "7")]
+    pub leases: ::prost::alloc::vec::Vec<ListedLease>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listed {
@@ -645,6 +739,13 @@ pub struct Listed {
     pub id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub info: ::core::option::Option<SessionInfo>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListedLease {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub lease: ::core::option::Option<Lease>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
@@ -727,12 +828,42 @@ pub struct Outcome {
     pub revision: u64,
     #[prost(
         oneof = "outcome::Verdict",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     pub verdict: ::core::option::Option<outcome::Verdict>,
 }
 /// Nested message and enum types in `Outcome`.
 pub mod outcome {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct LeaseGranted {
+        #[prost(uint64, tag = "1")]
+        pub fence: u64,
+        /// Machine time it ends at, in milliseconds since the Unix epoch. Go by your own monotonic clock from the moment you sent the first attempt.
+        #[prost(uint64, tag = "2")]
+        pub deadline_ms: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct LeaseHeld {
+        #[prost(string, tag = "1")]
+        pub holder: ::prost::alloc::string::String,
+        #[prost(uint64, tag = "2")]
+        pub deadline_ms: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct LeasesRenewed {
+        /// Each that is not lost lives until then, at least.
+        #[prost(uint64, tag = "1")]
+        pub deadline_ms: u64,
+        /// Positions, from 0, of those that live no more or have another fence; nothing of them changed, and none comes back.
+        #[prost(uint32, repeated, tag = "2")]
+        pub lost: ::prost::alloc::vec::Vec<u32>,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Fenced {
+        /// The fence of the lease that lives; absent: none does.
+        #[prost(uint64, optional, tag = "1")]
+        pub current: ::core::option::Option<u64>,
+    }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Touched {
         /// The deadline now. Absent: it never expires.
@@ -825,6 +956,27 @@ pub mod outcome {
         WrongForm(i32),
         #[prost(message, tag = "19")]
         Touched(Touched),
+        #[prost(message, tag = "20")]
+        LeaseGranted(LeaseGranted),
+        /// Another holder has it: nothing changed. Wait and ask again under a new request, or steal it.
+        #[prost(message, tag = "21")]
+        LeaseHeld(LeaseHeld),
+        #[prost(message, tag = "22")]
+        LeasesRenewed(LeasesRenewed),
+        #[prost(message, tag = "23")]
+        LeaseReleased(super::Empty),
+        /// The lease to be released lives no more, or has another fence: nothing changed.
+        #[prost(message, tag = "24")]
+        LeaseLost(super::Empty),
+        /// No room for another lease: nothing changed.
+        #[prost(message, tag = "25")]
+        TooManyLeases(super::Empty),
+        /// A lease of the session lives, and the write carries no fence: nothing changed.
+        #[prost(message, tag = "26")]
+        Leased(LeaseHeld),
+        /// The write carries a fence, and no lease of that fence lives: nothing changed, and nothing will by this fence. The turn is over.
+        #[prost(message, tag = "27")]
+        Fenced(Fenced),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1203,6 +1355,9 @@ pub enum Order {
     /// The session that was written last first. Reaches back 65 536 changes (and 16 MiB of ids): `ListPage.since` says where it ends. A node
     /// of an older release answers by id, and says no `since`.
     Recent = 2,
+    /// Of the leases that live, by id, whether their sessions exist or not: the page has `leases` and no `sessions`. A node of an older release
+    /// refuses it as invalid.
+    Leases = 3,
 }
 impl Order {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1214,6 +1369,7 @@ impl Order {
             Self::Unspecified => "ORDER_UNSPECIFIED",
             Self::Ids => "ORDER_IDS",
             Self::Recent => "ORDER_RECENT",
+            Self::Leases => "ORDER_LEASES",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1222,6 +1378,7 @@ impl Order {
             "ORDER_UNSPECIFIED" => Some(Self::Unspecified),
             "ORDER_IDS" => Some(Self::Ids),
             "ORDER_RECENT" => Some(Self::Recent),
+            "ORDER_LEASES" => Some(Self::Leases),
             _ => None,
         }
     }
