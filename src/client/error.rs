@@ -4,10 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::failures::{EndpointFailure, Failures, listed};
-use crate::types::{Refusal, RefusalKind, Revision, TooLarge, Version};
+use crate::types::{Holder, Refusal, RefusalKind, Revision, TooLarge, Version};
 
 /// How long to wait after a refusal that names no delay.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(100);
+
+/// How long to wait before another attempt to write a session that is leased: turns take seconds at least, and nobody is queued.
+const LEASED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Why a call failed, by what to do next.
 #[non_exhaustive]
@@ -40,6 +43,12 @@ pub enum ErrorKind {
     Unsupported,
     /// Items can't be appended to this session: it is not known to be a transcript. Nothing changed. Save it whole.
     WrongForm,
+    /// Another holder has the lease of the session: it is in a turn of its own, and every other write waits. Nothing changed. Try again after
+    /// the delay, as another write, or have the lease taken from it.
+    Leased {
+        /// When to try again. The lease may be renewed, or released before.
+        retry_after: Duration,
+    },
 }
 
 /// A failed call. Its text is for people and not API; match on [`Error::kind`].
@@ -97,6 +106,12 @@ impl Error {
         let error =
             Self::new(ErrorKind::Conflict { actual }, format!("the stored version is not the expected one actual={actual}"));
         Self { revision: Some(revision), ..error }
+    }
+
+    pub(super) fn leased(holder: &Holder, revision: Revision) -> Self {
+        let message =
+            format!("another holder has the session's lease, nothing changed: try again later holder={:?}", holder.as_str());
+        Self { revision: Some(revision), ..Self::new(ErrorKind::Leased { retry_after: LEASED_RETRY_AFTER }, message) }
     }
 
     /// The base of the write is not remembered, or not known to be stored.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use quorate::client::{
-    Client, Content, ErrorKind, Expected, List, LoadOptions, Revision, Role, SessionId, StatusOptions, Version, WriteOptions,
+    AppendOptions, Client, Content, ErrorKind, Expected, Expiry, List, LoadOptions, Revision, Role, SessionId, StatusOptions,
+    Version, WriteOptions,
 };
+use quorate::types::{Holder, Verdict};
 
 use super::fake::{Cluster, Fault, counters};
 use super::{LONG, begin_save, client, client_and_clock, client_within, content, noise, value};
@@ -38,6 +40,31 @@ async fn saves_loads_and_deletes_count_versions() {
     assert_eq!((read.session, read.tombstone), (None, Version(3)));
     let again = client.save_if_version("a", value("four"), Expected::Absent, options()).await.expect("saved");
     assert_eq!(again.version, Version(4));
+}
+
+/// A client that knows nothing of leases is answered that nothing changed, and by whom the session is held.
+#[tokio::test]
+async fn a_write_to_a_leased_session_is_no_unknown_one() {
+    let (cluster, nodes) = Cluster::start(1).await;
+    let client = client(&nodes);
+    client.save("a", value("one"), WriteOptions::default()).await.expect("saved");
+    let leased = || Verdict::Leased { holder: Holder::new("worker-7").expect("short"), deadline_ms: 9000 };
+    nodes[0].then(Fault::Answer(leased()));
+    let saved = client.save("a", value("two"), WriteOptions::default()).await.expect_err("leased");
+    nodes[0].then(Fault::Answer(leased()));
+    let deleted = client.delete("a", None).await.expect_err("leased");
+    nodes[0].then(Fault::Answer(leased()));
+    let appended = client.append("a", vec!["{}".into()], AppendOptions::default()).await.expect_err("leased");
+    nodes[0].then(Fault::Answer(leased()));
+    let touched = client.touch("a", Expiry::Never).await.expect_err("leased");
+    for error in [saved, deleted, appended, touched] {
+        assert_eq!(error.kind(), ErrorKind::Leased { retry_after: Duration::from_secs(2) });
+        assert!(error.to_string().contains("nothing changed") && error.to_string().contains("worker-7"), "{error}");
+    }
+    let next =
+        client.save_if_version("a", value("three"), at(1), WriteOptions::default()).await.expect("what it knows still holds");
+    assert_eq!(next.version, Version(2));
+    drop(cluster);
 }
 
 #[tokio::test]

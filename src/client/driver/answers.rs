@@ -242,6 +242,7 @@ impl Driver {
                     Error::new(ErrorKind::Refused { retry_after: FULL_RETRY_AFTER }, "the cluster is full, nothing changed");
                 self.fail(key, operation, error);
             }
+            Verdict::Leased { holder, .. } => self.fail(key, operation, Error::leased(&holder, outcome.revision)),
             Verdict::TooLarge(what) => self.fail(key, operation, Error::too_large(what, outcome.revision)),
             _ if users_write => self.end(key, operation).succeed(outcome, cluster),
             verdict => self.own_outcome(key, operation, &verdict),

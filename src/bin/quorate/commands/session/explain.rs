@@ -69,6 +69,9 @@ fn other(error: &Error) -> Failure {
             "a token is passed by --token-file (QUORATE_TOKEN_FILE) or QUORATE_TOKEN, a certificate by --cert and --key",
         ),
         ErrorKind::Denied => (Code::Failed, "these credentials do not allow it, nothing changed", "use others"),
+        ErrorKind::Leased { .. } => {
+            (Code::Failed, "the session is leased, nothing changed", "wait until the turn of its holder has ended")
+        }
         _ => (Code::Failed, "failed", "see the log of the nodes"),
     };
     Failure { code, message: format!("{what}: {}; {what_now}", cause(error)) }
