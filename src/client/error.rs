@@ -43,7 +43,7 @@ pub enum ErrorKind {
     Unsupported,
     /// Items can't be appended to this session: it is not known to be a transcript. Nothing changed. Save it whole.
     WrongForm,
-    /// Another holder has the lease of the session: it is in a turn of its own, and every other write waits. Nothing changed. Try again after
+    /// Another holder has the lease of the session: the session is in its turn, and every other write waits. Nothing changed. Try again after
     /// the delay, as another write, or have the lease taken from it.
     Leased {
         /// When to try again. The lease may be renewed, or released before.
