@@ -25,6 +25,14 @@ const FIRST_ATTEMPT_MS: u32 = 1000;
 /// Small segments, as making and reading large ones takes most of a node's start.
 const SEGMENT_BYTES: u64 = 1 << 20;
 
+/// The generated client of one node.
+pub fn raw_of(cluster: &testing::Cluster, id: NodeId) -> SessionsClient<Channel> {
+    let address = &cluster.config().member(id).expect("a member").client;
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").tcp_nodelay(true);
+    let limit = 64 << 20;
+    SessionsClient::new(endpoint.connect_lazy()).max_decoding_message_size(limit).max_encoding_message_size(limit)
+}
+
 /// The generated client of the peer port of a node, which need not be a member yet.
 pub fn peer_of(cluster: &testing::Cluster, id: NodeId) -> PeerClient<Channel> {
     let address = &cluster.config().member(id).expect("prepared").peer;
@@ -141,10 +149,7 @@ impl Cluster {
 
     /// The generated client of one node.
     pub fn raw(&self, id: u64) -> SessionsClient<Channel> {
-        let address = &self.config().member(id.into()).expect("a member").client;
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").tcp_nodelay(true);
-        let limit = 64 << 20;
-        SessionsClient::new(endpoint.connect_lazy()).max_decoding_message_size(limit).max_encoding_message_size(limit)
+        raw_of(&self.0, id.into())
     }
 
     /// The generated client of one node's peer port.

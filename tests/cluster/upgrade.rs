@@ -8,6 +8,9 @@ use std::time::Duration;
 use quorate::client::{AppendOptions, Client, Content, Counters, ErrorKind, Expiry, Label, List, Part, Version, WriteOptions};
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
+use quorate::types::{Fence, Holder, LeaseTtl, Order, Verdict, Write};
+
+use super::rig::{Caller, raw_of, session};
 
 /// Where this variable is set, the process is the test's own.
 const OWN: &str = "QUORATE_TEST_OWN_PROCESS";
@@ -51,6 +54,8 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     let too_long = client.touch("talk", Expiry::After(4000 * DAY)).await.expect_err("ten years at most");
     assert_eq!(too_long.kind(), ErrorKind::Invalid, "{too_long}");
 
+    two_turns_exclude_each_other(&cluster, &client).await;
+
     let leader = cluster.leader().await.expect("a leader");
     cluster.kill(leader).await.expect("it runs");
     cluster.restart(leader).await.expect("it reads its own log");
@@ -69,6 +74,39 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
         assert_eq!(of_one, (0..APPENDS).map(|turn| message(n, turn)).collect::<Vec<_>>(), "in its order, once each");
     }
     cluster.converged().await.expect("equal digests");
+}
+
+/// A holder that goes on after its lease was taken writes nothing, nor does a client that knows nothing of leases.
+async fn two_turns_exclude_each_other(cluster: &Cluster, client: &Client) {
+    let mut first = Caller::open(raw_of(cluster, 1.into())).await;
+    let mut second = Caller::open(raw_of(cluster, 2.into())).await;
+    let ttl = LeaseTtl::new(Duration::from_secs(600)).expect("within");
+    let take = async |caller: &mut Caller, name: &str, steal| {
+        let (request, holder) = (caller.request(), Holder::new(name).expect("short"));
+        caller.settle(&Write::AcquireLease { request, id: session("turn"), holder, ttl, steal }).await.verdict
+    };
+    let save = async |caller: &mut Caller, with: Fence| {
+        let mut write = caller.save_of("turn", "text");
+        if let Write::Save { fence, .. } = &mut write {
+            *fence = Some(with);
+        }
+        caller.settle(&write).await.verdict
+    };
+    let Verdict::LeaseGranted { fence: old, .. } = take(&mut first, "first", false).await else { panic!("nobody has it") };
+    let held = take(&mut second, "second", false).await;
+    assert!(matches!(&held, Verdict::LeaseHeld { holder, .. } if holder.as_str() == "first"), "{held:?}");
+    let kept = client.save("turn", Content::Value("text".into()), WriteOptions::default()).await.expect_err("leased");
+    assert!(matches!(kept.kind(), ErrorKind::Leased { .. }), "{kept}");
+    assert!(matches!(save(&mut first, old).await, Verdict::Saved(_)));
+    let Verdict::LeaseGranted { fence: new, .. } = take(&mut second, "second", true).await else { panic!("it is stolen") };
+    assert!(new > old);
+    assert_eq!(save(&mut first, old).await, Verdict::Fenced { current: Some(new) });
+    assert!(matches!(save(&mut second, new).await, Verdict::Saved(_)));
+    let info = client.load_part("turn", Part::Info).await.expect("a load").expect("it was saved").info;
+    let lease = info.lease.expect("it lives");
+    assert_eq!((info.version, lease.fence, lease.holder.as_str()), (Version(2), new, "second"));
+    let page = client.list(List { order: Order::Leases, ..List::default() }).await.expect("a page");
+    assert_eq!((page.sessions.len(), page.leases), (0, vec![(session("turn"), lease)]));
 }
 
 const DAY_MS: u64 = 24 * 3_600_000;
