@@ -24,12 +24,14 @@ use bytes::Bytes;
 
 use crate::limits::{
     COUNTERS_MAX, LEASES_RENEWED_MAX, PEER_MESSAGE_BYTES_MAX, SESSION_CHUNKS_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX,
+    TRANSACTION_OPERATIONS_MAX,
 };
 use crate::machine::{Command, Entry};
 use crate::types::{
-    Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, ContentVersion, Counters, Expected, Expiry, Fence,
-    Form, Holder, Label, LeaseTtl, LogId, Lost, NodeId, Nonce, OnConflict, OutOfRange, Outcome, Renewals, Request, Require,
-    Revision, Saved, Sequence, SessionId, Swept, TooLarge, Verdict, Version, Write, bounded,
+    Aborted, Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, ContentVersion, Counters, Expected,
+    Expiry, Fence, Form, Holder, Label, LeaseTtl, LogId, Lost, NodeId, Nonce, OnConflict, Operation, Operations, OutOfRange,
+    Outcome, Renewals, Request, Require, Revision, Saved, Sequence, SessionId, Swept, TooLarge, Transacted, Verdict, Version,
+    Write, bounded,
 };
 
 /// The format of entries under cluster version 1, and of every row that it can carry.
@@ -111,6 +113,7 @@ pub fn encode(entry: &Entry, format: u8) -> Bytes {
 }
 
 /// Whether [`decode`] takes the command back under this cluster version: the bounds that a proposer checks before it proposes (L43).
+/// The operations of a transaction keep theirs by their type.
 pub fn is_proposable(command: &Command, cluster_version: u16) -> bool {
     let Command::Client(write) = command else {
         return command.cluster_version() <= cluster_version;
@@ -214,7 +217,8 @@ fn append<T: Encode>(out: &mut Vec<u8>, value: &T) {
 /// Decodes everything behind the format byte.
 fn decode_body<T: for<'de, 'c> BorrowDecode<'de, Source<'c>>>(payload: &Bytes) -> Result<T, Error> {
     let field = Cell::new("payload");
-    let source = Source { payload, field: &field, format: payload[0] };
+    let within = Cell::new(false);
+    let source = Source { payload, field: &field, within: &within, format: payload[0] };
     let body = &payload[1..];
     let decoded = bincode::borrow_decode_from_slice_with_context(body, bincode::config::standard(), source);
     let (value, read) = decoded.map_err(|error| Error { field: field.get(), problem: problem(error) })?;
@@ -239,6 +243,8 @@ fn problem(error: DecodeError) -> Problem {
 pub(crate) struct Source<'c> {
     payload: &'c Bytes,
     field: &'c Cell<&'static str>,
+    /// Whether a verdict within another is being read: it holds no further ones, so that no bytes make reading recur.
+    within: &'c Cell<bool>,
     /// The format byte: tags and fields of a later one are not read.
     pub format: u8,
 }
@@ -354,6 +360,13 @@ variants!(Codec { 0 None, 1 Zstd });
 variants!(Base { 0 Absent, 1 At { create_revision, version, items } });
 variants!(Expected { 0 Absent, 1 At { version, create_revision } });
 variants!(OnConflict { 0 Reject, 1 Rebase });
+variants!(Operation {
+    0 Require { id, expected, fence },
+    1 Save { id, change, attributes, fence },
+    2 SaveIfVersion { id, expected, change, on_conflict, attributes, fence },
+    3 Append { id, require, addition, attributes, fence },
+    4 Delete { id, expected, fence },
+});
 fields!(Appended { content, chunks, counters });
 variants!(Form { 0 Unknown, 1 Value, 2 Transcript });
 variants!(Require { 0 Any, 1 Present, 2 Absent, 3 At { create_revision, version, items } });
@@ -369,14 +382,16 @@ variants!(Write until 6 {
     8 AcquireLease { request, id, holder, ttl, steal },
     9 RenewLeases { request, leases, ttl },
     10 ReleaseLease { request, id, fence },
+    11 Transaction { request, operations },
 });
 variants!(Command { 0 Client(write), 1 Sweep { limit }, 2 SetClusterVersion { version } });
-variants!(TooLarge {
+variants!(TooLarge until 5 {
     0 StoredBytes { now, limit },
     1 RawBytes { now, limit },
     2 Items { now, limit },
     3 Chunks { now, limit },
     4 Write { now, limit },
+    5 Rows { now, limit },
 });
 variants!(Verdict until 17 {
     0 Saved(saved),
@@ -407,6 +422,10 @@ variants!(Verdict until 17 {
     25 TooManyLeases,
     26 Leased { holder, deadline_ms },
     27 Fenced { current },
+    28 Transacted(transacted),
+    29 Aborted(aborted),
+    30 BaseMismatchAt { index },
+    31 Met,
 });
 
 /// A command as format 1 writes it: of the attributes, the expiry alone, and no fence.

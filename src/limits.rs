@@ -49,6 +49,19 @@ pub const REPACKED_CHUNK_BYTES: u64 = MIB;
 /// Most counters of one session.
 pub const COUNTERS_MAX: usize = 16;
 
+/// Most operations of one transaction ...
+pub const TRANSACTION_OPERATIONS_MAX: usize = 64;
+/// ... their chunks together; their stored bytes together are those of a write, [`WRITE_BYTES_MAX`] ...
+pub const TRANSACTION_CHUNKS_MAX: u64 = SESSION_CHUNKS_MAX;
+/// ... and their ids together.
+pub const TRANSACTION_IDS_BYTES_MAX: u64 = 64 * KIB;
+/// Everything of one encoded operation that is neither id nor chunk nor data, at most ...
+pub const OPERATION_OVERHEAD_BYTES_MAX: u64 = 1024;
+/// ... and everything of an encoded chunk that is not its data.
+pub const CHUNK_OVERHEAD_BYTES_MAX: u64 = 64;
+/// The chunks of the sessions that one entry creates are numbered from multiples of this, so that their rows never meet.
+pub const CREATION_CHUNKS: u64 = 1 << 40;
+
 /// Everything of an encoded entry that is not a chunk's or head's data, for [`SESSION_CHUNKS_MAX`] chunks.
 pub const ENTRY_OVERHEAD_BYTES_MAX: u64 = MIB;
 /// Largest message between peers.
@@ -219,6 +232,16 @@ pub const ADDRESS_BYTES_MAX: usize = 256;
 const _: () = assert!(SESSION_STORED_BYTES_MAX <= WRITE_BYTES_MAX);
 const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(WRITE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX <= WRITE_MESSAGE_BYTES_MAX);
+// So must the largest transaction: an entry that a replica refuses ends it. The ids are bounded by their number.
+const _: () = assert!((TRANSACTION_OPERATIONS_MAX * SESSION_ID_BYTES_MAX) as u64 <= TRANSACTION_IDS_BYTES_MAX);
+const _: () = assert!(
+    TRANSACTION_OPERATIONS_MAX as u64 * OPERATION_OVERHEAD_BYTES_MAX
+        + TRANSACTION_IDS_BYTES_MAX
+        + TRANSACTION_CHUNKS_MAX * CHUNK_OVERHEAD_BYTES_MAX
+        <= ENTRY_OVERHEAD_BYTES_MAX
+);
+// No session ever has so many chunks that it reaches the numbers of another, and no number is out of range.
+const _: () = assert!(TRANSACTION_OPERATIONS_MAX as u64 * CREATION_CHUNKS <= NUMBER_MAX);
 const _: () = assert!(SESSION_STORED_BYTES_MAX <= LOADED_SHARE_BYTES_MAX);
 // As many sessions as may be named fit into a request, by the longest ids; and the largest session is loaded with another as it is alone.
 const _: () = assert!(

@@ -1,9 +1,10 @@
 //! Hand-written halves: types that check themselves when they are decoded, and content, which is sliced and not copied.
 
 use super::{
-    Addition, Attributes, Base, Blob, BorrowDecode, BorrowDecoder, Bytes, COUNTERS_MAX, Change, Chunk, Counters, DecodeError,
-    Duration, ENTRY_CHUNKS_MAX, Encode, EncodeError, Encoder, Expiry, FORMAT, Holder, LEASES_RENEWED_MAX, Label, LeaseTtl, Lost,
-    Renewals, SESSION_TTL_MAX, SessionId, Source, TOMBSTONE_TTL_MAX, read,
+    Aborted, Addition, Attributes, Base, Blob, BorrowDecode, BorrowDecoder, Bytes, COUNTERS_MAX, Change, Chunk, Counters,
+    DecodeError, Duration, ENTRY_CHUNKS_MAX, Encode, EncodeError, Encoder, Expiry, FORMAT, Holder, LEASES_RENEWED_MAX, Label,
+    LeaseTtl, Lost, Operations, Renewals, SESSION_TTL_MAX, SessionId, Source, TOMBSTONE_TTL_MAX, TRANSACTION_OPERATIONS_MAX,
+    Transacted, Verdict, read,
 };
 
 /// Two values, one after the other.
@@ -280,4 +281,78 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Change {
             other => Err(DecodeError::OtherString(format!("unknown discriminant={other}"))),
         }
     }
+}
+
+impl Encode for Operations {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.len() as u64).encode(encoder)?;
+        self.iter().try_for_each(|operation| operation.encode(encoder))
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Operations {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let count = operation_count(decoder, "Transaction.operations")?;
+        let operations = (0..count).map(|_| read(decoder, "Transaction.operations")).collect::<Result<Vec<_>, _>>()?;
+        decoder.context().field.set("Transaction.operations");
+        Operations::new(operations).map_err(|error| DecodeError::OtherString(error.to_string()))
+    }
+}
+
+/// A number of operations within its bound.
+fn operation_count<'de, 'c, D: BorrowDecoder<'de, Context = Source<'c>>>(
+    decoder: &mut D,
+    field: &'static str,
+) -> Result<u64, DecodeError> {
+    let count: u64 = read(decoder, field)?;
+    if count == 0 || count > TRANSACTION_OPERATIONS_MAX as u64 {
+        let why = format!("wrong number of operations count={count} min=1 limit={TRANSACTION_OPERATIONS_MAX}");
+        return Err(DecodeError::OtherString(why));
+    }
+    Ok(count)
+}
+
+impl Encode for Transacted {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.results.len() as u64).encode(encoder)?;
+        self.results.iter().try_for_each(|verdict| verdict.encode(encoder))
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Transacted {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let count = operation_count(decoder, "Transacted.results")?;
+        let results = (0..count).map(|_| verdict_within(decoder, true)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Transacted { results })
+    }
+}
+
+impl Encode for Aborted {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.index.encode(encoder)?;
+        self.verdict.encode(encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Aborted {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let index: u32 = read(decoder, "Aborted.index")?;
+        Ok(Aborted { index, verdict: Box::new(verdict_within(decoder, false)?) })
+    }
+}
+
+/// The verdict on an operation that is done, or not. One that holds others is none: before it would be read, reading ends.
+fn verdict_within<'de, 'c, D: BorrowDecoder<'de, Context = Source<'c>>>(
+    decoder: &mut D,
+    is_done: bool,
+) -> Result<Verdict, DecodeError> {
+    if decoder.context().within.replace(true) {
+        return Err(DecodeError::Other("a verdict within a verdict holds no further one"));
+    }
+    let verdict: Verdict = read(decoder, "Verdict.within")?;
+    decoder.context().within.set(false);
+    if verdict.of_operation() != Some(is_done) {
+        return Err(DecodeError::Other("the verdict is given on no operation"));
+    }
+    Ok(verdict)
 }

@@ -1,10 +1,12 @@
-//! Whether content rows are what the metadata says: for backups, stopped nodes and the scrubber. The machine itself never reads them.
+//! Whether content rows are what the metadata says: for backups, stopped nodes and the scrubber. The machine itself never reads them. Rows of
+//! sessions that one entry created are distinguished (L48).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::rows::Birth;
 use super::session::{HeadMark, Session};
 use super::{Machine, digest, rows};
 use crate::types::{Revision, SessionId};
@@ -12,7 +14,7 @@ use crate::types::{Revision, SessionId};
 /// Content rows as they were found, by session. Some 100 bytes for each; no content is kept.
 #[derive(Default)]
 pub struct Audit {
-    contents: BTreeMap<Revision, Content>,
+    contents: BTreeMap<Birth, Content>,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -58,13 +60,13 @@ impl Audit {
     }
 
     fn head(&mut self, key: &[u8], value: &Bytes) -> Result<(), Damage> {
-        let created = key.try_into().map(u64::from_be_bytes).map_err(|_| Damage("a head's key is malformed".into()))?;
-        let damage = |what: &str| Damage(format!("a session's head is damaged: {what} create_revision={created}"));
+        let birth = rows::birth_of(rows::HEADS, key).ok_or_else(|| Damage("a head's key is malformed".into()))?;
+        let damage = |what: &str| Damage(format!("a session's head is damaged: {what} {birth}"));
         let head = rows::decode_head(value).map_err(|error| damage(&error.to_string()))?;
         if !head.is_intact() {
             return Err(damage("the checksum does not match"));
         }
-        self.contents.entry(Revision(created)).or_default().head = HeadMark::of(&head);
+        self.contents.entry(birth).or_default().head = HeadMark::of(&head);
         Ok(())
     }
 
@@ -76,7 +78,7 @@ impl Audit {
         if !chunk.blob.is_intact() {
             return Err(damage("the checksum does not match"));
         }
-        let content = self.contents.entry(Revision(created)).or_default();
+        let content = self.contents.entry(Birth::of(Revision(created), number)).or_default();
         if content.chunks == 0 {
             content.first = number;
         } else if content.next != number {
@@ -96,8 +98,8 @@ impl Audit {
     /// session. Errors: the row does not decode, or its content is missing or another one.
     pub fn finish_one(&mut self, row: &Bytes) -> Result<(), Damage> {
         let session: Session = rows::decode(rows::SESSIONS, row).map_err(|error| Damage(error.to_string()))?;
-        let found = self.contents.remove(&session.create_revision).unwrap_or_default();
-        let damage = |what: &str| Damage(format!("a session is damaged: {what} create_revision={}", session.create_revision));
+        let found = self.contents.remove(&session.birth()).unwrap_or_default();
+        let damage = |what: &str| Damage(format!("a session is damaged: {what} {}", session.birth()));
         found.differs(&session).map_or(Ok(()), |what| Err(damage(what)))
     }
 
@@ -106,9 +108,9 @@ impl Audit {
         let mut totals = Totals::default();
         for kept in machine.tables.sessions.values() {
             let session = &kept.value;
-            let found = self.contents.remove(&session.create_revision).unwrap_or_default();
+            let found = self.contents.remove(&session.birth()).unwrap_or_default();
             if let Some(what) = found.differs(session) {
-                return Err(Damage(format!("a session is damaged: {what} create_revision={}", session.create_revision)));
+                return Err(Damage(format!("a session is damaged: {what} {}", session.birth())));
             }
             totals.chunks += found.chunks;
             totals.raw_bytes = totals.raw_bytes.saturating_add(session.raw_bytes);
@@ -119,15 +121,15 @@ impl Audit {
     }
 }
 
-/// Where the content of a session lies: its create_revision and the numbers of its chunks, by its row of [`rows::SESSIONS`].
+/// Where the content of a session lies: the name of its rows and the numbers of its chunks, by its row of [`rows::SESSIONS`].
 ///
 /// Errors: the row does not decode.
-pub fn content_of(row: &Bytes) -> Result<(Revision, Range<u64>), rows::Error> {
+pub fn content_of(row: &Bytes) -> Result<(Birth, Range<u64>), rows::Error> {
     let session: Session = rows::decode(rows::SESSIONS, row)?;
     if session.first_chunk > session.next_chunk {
         return Err(rows::Error { table: rows::SESSIONS, problem: rows::Problem::Contradiction });
     }
-    Ok((session.create_revision, session.first_chunk..session.next_chunk))
+    Ok((session.birth(), session.first_chunk..session.next_chunk))
 }
 
 /// The digest of a machine, from its rows alone.
@@ -167,10 +169,10 @@ impl RowsDigest {
 }
 
 impl Machine {
-    /// The session created at `revision`, if it still exists. Looks at all of them.
-    pub fn created_at(&self, revision: Revision) -> Option<&SessionId> {
+    /// The session of this birth, if it still exists. Looks at all of them.
+    pub fn born_as(&self, birth: Birth) -> Option<&SessionId> {
         let mut sessions = self.tables.sessions.iter();
-        sessions.find(|(_, kept)| kept.value.create_revision == revision).map(|(id, _)| id)
+        sessions.find(|(_, kept)| kept.value.birth() == birth).map(|(id, _)| id)
     }
 }
 

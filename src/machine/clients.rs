@@ -19,8 +19,9 @@ pub(super) enum Admission {
 
 impl Machine {
     /// Judges client, nonce and sequence of a request, keeps the client alive, and closes what it says is closed. A wrong nonce is
-    /// `ClientUnknown` (L1), a closed sequence `Stale` (L2): neither executes anything.
-    pub(super) fn admit(&mut self, request: &Request, moment: Moment, effects: &mut Effects) -> Admission {
+    /// `ClientUnknown` (L1), a closed sequence `Stale` (L2): neither executes anything. Nor does one whose outcome may count for more than
+    /// there is room for, among its client's or in all.
+    pub(super) fn admit(&mut self, request: &Request, weight: u64, moment: Moment, effects: &mut Effects) -> Admission {
         let answer = |verdict| Admission::Answer(Outcome { revision: moment.revision, verdict });
         let Some(header) = self.touch(request.client, request.nonce, request.acknowledged_below, moment, effects) else {
             return answer(Verdict::ClientUnknown);
@@ -36,11 +37,12 @@ impl Machine {
             }
             return answer(Verdict::WindowExceeded);
         }
-        let recorded = self.tables.clients.get(&request.client).and_then(|client| client.outcomes.get(&request.sequence));
-        if let Some(outcome) = recorded {
+        let client = self.tables.clients.get(&request.client);
+        if let Some(outcome) = client.and_then(|client| client.outcomes.get(&request.sequence)) {
             return Admission::Answer(outcome.value.clone());
         }
-        if self.tables.outcomes >= self.rules.outcomes_max {
+        let of_client = client.map_or(0, |client| client.weight).saturating_add(weight);
+        if of_client > self.rules.open_writes_max || self.tables.outcomes.saturating_add(weight) > self.rules.outcomes_max {
             return answer(Verdict::Busy);
         }
         Admission::Execute

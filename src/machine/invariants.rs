@@ -4,10 +4,10 @@
 //! |---|---|
 //! | I1 | an id is a session or a tombstone, never both |
 //! | I2 | a session's positions are ordered: create_revision ≤ mod_revision ≤ applied; append_only_since ≤ version and head_since ≤ version; version ≥ 1; first_chunk ≤ next_chunk; its head is within its size; an idle deadline is its time after a moment between the last write and machine time, or the end of a lease |
-//! | I3 | no two sessions share a create_revision |
+//! | I3 | no two sessions share both a create_revision and the place among the creations of its entry |
 //! | I4 | a session is within the bounds of the rules in force |
 //! | I5 | nonces and clients name each other one to one; a client id was a log index already |
-//! | I6 | a client's outcomes lie in its window, none is one that is not recorded, and all of them are counted |
+//! | I6 | a client's outcomes lie in its window and count for no more than it has sequences, none is one that is not recorded, and all of them are counted |
 //! | I7 | the index of deadlines holds exactly one key for each record that has a deadline; that of a client is at most its deadline |
 //! | I8 | the tables are within their bounds, and the bytes of ids, labels and holders are counted |
 //! | I9 | the digest is the sum over the records |
@@ -16,11 +16,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::rows::ClientHeader;
+use super::rows::{Birth, ClientHeader};
 use super::session::Session;
 use super::tables::Due;
 use super::{Machine, digest, tables};
-use crate::types::{ClientId, Fence, Lease, Outcome, Revision, Sequence, SessionId, Verdict};
+use crate::types::{ClientId, Fence, Lease, Outcome, Sequence, SessionId, Verdict};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,10 +61,10 @@ impl Machine {
 
     /// All sessions together: I3.
     pub(super) fn check_created(&self) -> Result<(), Broken> {
-        let mut created: Vec<Revision> = self.tables.sessions.values().map(|kept| kept.value.create_revision).collect();
-        created.sort_unstable();
-        let twice = created.windows(2).find(|pair| pair[0] == pair[1]);
-        ensure("I3", twice.is_none(), || format!("create_revision={}", twice.map_or(Revision(0), |pair| pair[0])))
+        let mut births: Vec<Birth> = self.tables.sessions.values().map(|kept| kept.value.birth()).collect();
+        births.sort_unstable();
+        let twice = births.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        ensure("I3", twice.is_none(), || twice.map_or_else(String::new, |birth| birth.to_string()))
     }
 
     /// One session alone: I1, I2, I4.
@@ -98,7 +98,8 @@ impl Machine {
             for (sequence, outcome) in &row.outcomes {
                 self.check_outcome(*client, &row.header, *sequence, &outcome.value)?;
             }
-            outcomes += row.outcomes.len() as u64;
+            self.check_weight(*client, row.outcomes.values().map(|kept| kept.value.verdict.weight()).sum())?;
+            outcomes += row.weight;
         }
         ensure("I6", outcomes == self.tables.outcomes, || format!("outcomes={outcomes} counted={}", self.tables.outcomes))
     }
@@ -144,6 +145,15 @@ impl Machine {
         fences.sort_unstable();
         let twice = fences.windows(2).find(|pair| pair[0] == pair[1]);
         ensure("I10", twice.is_none(), || format!("fence={}", twice.map_or(Fence(0), |pair| pair[0])))
+    }
+
+    /// The weight of all outcomes of one client: I6.
+    pub(super) fn check_weight(&self, client: ClientId, weight: u64) -> Result<(), Broken> {
+        let counted = self.tables.clients.get(&client).map_or(0, |row| row.weight);
+        let limit = self.rules.open_writes_max;
+        ensure("I6", weight == counted && weight <= limit, || {
+            format!("client={client} outcomes={weight} counted={counted} limit={limit}")
+        })
     }
 
     fn check_due(&self) -> Result<(), Broken> {
@@ -204,12 +214,17 @@ fn is_recorded(verdict: &Verdict) -> bool {
         | Verdict::TooManyLeases
         | Verdict::Leased { .. }
         | Verdict::Fenced { .. }
+        | Verdict::Transacted(_)
+        | Verdict::Aborted(_)
         | Verdict::Conflict { .. }
         | Verdict::TooLarge(_)
         | Verdict::TooManySessions
         | Verdict::Deleted { .. }
         | Verdict::NotFound { .. } => true,
         Verdict::BaseMismatch
+        | Verdict::BaseMismatchAt { .. }
+        // Recorded within that of a transaction only.
+        | Verdict::Met
         | Verdict::ClientOpened { .. }
         | Verdict::ClientKept
         | Verdict::ClientClosed

@@ -56,19 +56,19 @@ impl Owner {
         self.0.as_ref().is_some_and(|own| Arc::ptr_eq(own, held))
     }
 
-    /// Counts a recorded outcome.
-    pub fn recorded(&mut self) {
+    /// Counts a recorded outcome for as many as it counts for.
+    pub fn recorded(&mut self, weight: u64) {
         if let Some(held) = &self.0 {
-            held.outcomes.fetch_add(1, Ordering::Relaxed);
-            self.1 += 1;
+            held.outcomes.fetch_add(weight, Ordering::Relaxed);
+            self.1 += weight;
         }
     }
 
     /// Takes a closed outcome back.
-    pub fn closed(&mut self) {
+    pub fn closed(&mut self, weight: u64) {
         if let Some(held) = &self.0 {
-            held.outcomes.fetch_sub(1, Ordering::Relaxed);
-            self.1 = self.1.saturating_sub(1);
+            held.outcomes.fetch_sub(weight, Ordering::Relaxed);
+            self.1 = self.1.saturating_sub(weight);
         }
     }
 }
@@ -237,7 +237,7 @@ pub struct OpenedClient {
     pub nonce: Nonce,
     /// Its holder, if this node knows it.
     pub held: Option<Arc<HolderUsage>>,
-    /// Its recorded outcomes.
+    /// Its recorded outcomes, each for as many as it counts for.
     pub outcomes: u64,
     /// Machine time since its last call, in milliseconds.
     pub idle_ms: u64,
@@ -278,7 +278,7 @@ impl Machine {
             id: *id,
             nonce: row.header.nonce,
             held: row.owner.0.clone(),
-            outcomes: row.outcomes.len() as u64,
+            outcomes: row.weight,
             idle_ms: self.now_ms.saturating_add(self.rules.client_idle_ttl_ms).saturating_sub(row.header.deadline_ms),
         };
         self.tables.clients.range((beyond, Bound::Unbounded)).take(limit).map(client).collect()
@@ -356,7 +356,7 @@ impl Metered<'_> {
     /// Gives a client to this holder, with its outcomes. Nothing happens without the client's nonce.
     pub fn claim(&mut self, client: ClientId, nonce: Nonce, held: &Arc<HolderUsage>) {
         if let Some(row) = self.0.tables.clients.get_mut(&client).filter(|row| row.header.nonce == nonce) {
-            row.owner = Owner::of(held.clone(), row.outcomes.len() as u64);
+            row.owner = Owner::of(held.clone(), row.weight);
         }
     }
 

@@ -15,6 +15,7 @@
 //! ```
 
 pub mod audit;
+mod birth;
 mod changed;
 mod changes;
 mod clients;
@@ -30,6 +31,7 @@ mod rules;
 mod session;
 mod sweep;
 mod tables;
+mod transaction;
 mod walk;
 mod watch;
 mod write;
@@ -94,7 +96,7 @@ pub struct Counts {
     pub tombstones: u64,
     /// Clients.
     pub clients: u64,
-    /// Recorded outcomes.
+    /// Recorded outcomes: that of a transaction counts for each of its operations.
     pub outcomes: u64,
     /// Leases.
     pub leases: u64,
@@ -128,7 +130,7 @@ impl Machine {
     /// An empty machine with other rules, for tests of limits that are too large to reach.
     #[doc(hidden)]
     pub fn with_rules(rules: &'static Rules) -> Self {
-        Self { rules, ..Self::new() }
+        Self { rules, cluster_version: rules.entry_format.into(), ..Self::new() }
     }
 
     fn at_version(version: u16) -> Option<Self> {
@@ -149,7 +151,7 @@ impl Machine {
     pub fn apply(&mut self, log_id: LogId, entry: &Entry, effects: &mut Effects) -> Outcome {
         self.begin(log_id);
         self.now_ms = self.now_ms.max(entry.stamp_ms);
-        let moment = Moment { revision: Revision(log_id.index), now_ms: self.now_ms };
+        let moment = Moment { revision: Revision(log_id.index), now_ms: self.now_ms, creation: 0 };
         let outcome = match &entry.command {
             Command::Client(write) => self.apply_write(write, moment, effects),
             Command::Sweep { limit } => {

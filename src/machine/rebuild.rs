@@ -100,7 +100,8 @@ impl Machine {
                 self.check_outcome(client, &row.header, sequence, &outcome).map_err(|broken| broken_by(table, broken))?;
                 canonical(table, &outcome, value)?;
                 self.tables.load_outcome(client, sequence, outcome, (key, value));
-                Ok(())
+                let weight = self.tables.clients.get(&client).map_or(0, |row| row.weight);
+                self.check_weight(client, weight).map_err(|broken| broken_by(table, broken))
             }
             rows::TOMBSTONES => self.take_tombstone(key, value),
             rows::LEASES => self.take_lease(key, value),

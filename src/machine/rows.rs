@@ -7,10 +7,14 @@
 //! CLIENTS     client: u64                           nonce, acknowledged_below, deadline
 //! OUTCOMES    client: u64, sequence: u64            outcome
 //! TOMBSTONES  session id                            version, deadline
-//! HEADS       create_revision: u64                  head
+//! HEADS       create_revision: u64, and k: u64 > 0  head
 //! CHUNKS      create_revision: u64, n: u64          chunk
 //! LEASES      session id                            fence, holder, deadline
 //! ```
+//!
+//! Sessions that one entry creates share their create_revision: the k-th of them, from 0, numbers its chunks from k · 2^40, and has k in the
+//! key of its head where it is not 0 (law L48).
+//!
 //!
 //! Numbers in keys are big-endian: the order of keys is the order of what they mean. Values start with a format byte.
 
@@ -18,6 +22,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub use super::birth::Birth;
 use super::invariants::Broken;
 pub(crate) use crate::codec::encode_row as encode;
 use crate::codec::{self, BorrowDecode, FORMAT_2, RowValue, Source, fields};
@@ -190,9 +195,23 @@ pub fn chunk_key(create_revision: Revision, n: u64) -> Bytes {
     pair_key(create_revision.0, n)
 }
 
-/// The key of the head of the session created at `create_revision`.
-pub fn head_key(create_revision: Revision) -> Bytes {
-    Bytes::copy_from_slice(&create_revision.0.to_be_bytes())
+/// The key of a session's head.
+pub fn head_key(birth: Birth) -> Bytes {
+    match birth.creation {
+        0 => Bytes::copy_from_slice(&birth.create_revision.0.to_be_bytes()),
+        creation => pair_key(birth.create_revision.0, creation),
+    }
+}
+
+/// The session whose content a row of [`HEADS`] or [`CHUNKS`] is, by the row's key; `None`: the key is malformed.
+pub fn birth_of(table: u8, key: &[u8]) -> Option<Birth> {
+    let create_revision = Revision(u64::from_be_bytes(*key.first_chunk()?));
+    let second = || Some(u64::from_be_bytes(key.get(8..)?.try_into().ok()?));
+    match (table, key.len()) {
+        (HEADS, 8) => Some(Birth { create_revision, creation: 0 }),
+        (HEADS, _) => Some(Birth { create_revision, creation: second().filter(|creation| *creation > 0)? }),
+        _ => Some(Birth::of(create_revision, second()?)),
+    }
 }
 
 /// The key of the one row of [`GLOBAL`].

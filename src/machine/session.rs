@@ -1,8 +1,10 @@
 //! The record of one session, and the effect of a change on it. Pure functions over one record.
 
+use super::birth::Birth;
 use super::digest;
 use super::rules::Rules;
 use crate::codec::{FORMAT, FORMAT_2, RowValue, fields};
+use crate::limits::CREATION_CHUNKS;
 use crate::mutant::{self, Mutant};
 use crate::types::{
     Appended, Blob, Chunk, Codec, ContentVersion, Counters, Form, Label, Revision, Saved, SessionInfo, TooLarge, Version,
@@ -35,7 +37,7 @@ impl HeadMark {
 /// The metadata of one session. Its content is rows the machine never reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Session {
-    /// The log index that created it; never used by another session.
+    /// The log index that created it; used by another session only if the same entry created both.
     pub create_revision: Revision,
     /// Counts writes, from the tombstone it replaced or 0.
     pub version: Version,
@@ -125,12 +127,28 @@ pub(crate) struct Moment {
     pub revision: Revision,
     /// Machine time.
     pub now_ms: u64,
+    /// Which of the sessions that its entry creates a new one is, from 0.
+    pub creation: u64,
 }
 
 impl Session {
-    /// A session with nothing in it, at the version before its first.
+    /// A session with nothing in it, at the version before its first. Its chunks are numbered apart from those of the others that the entry
+    /// creates, with which it shares its create_revision (L48).
     pub(crate) fn unborn(moment: Moment, tombstone: Version) -> Self {
-        Self { create_revision: moment.revision, version: tombstone, created_ms: moment.now_ms, ..Self::default() }
+        let first = if mutant::is(Mutant::CreationsShareARow) { 0 } else { moment.creation * CREATION_CHUNKS };
+        Self {
+            create_revision: moment.revision,
+            version: tombstone,
+            first_chunk: first,
+            next_chunk: first,
+            created_ms: moment.now_ms,
+            ..Self::default()
+        }
+    }
+
+    /// Names its rows of content.
+    pub(crate) fn birth(&self) -> Birth {
+        Birth::of(self.create_revision, self.next_chunk)
     }
 
     pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
@@ -215,8 +233,11 @@ impl Session {
         self.next_chunk - self.first_chunk
     }
 
-    /// The first bound it exceeds.
+    /// The first bound it exceeds. Numbers that reach those of another creation are one too; nobody writes so many chunks.
     pub(crate) fn too_large(&self, rules: &Rules) -> Option<TooLarge> {
+        if self.first_chunk / CREATION_CHUNKS != self.next_chunk / CREATION_CHUNKS {
+            return Some(TooLarge::Chunks { now: CREATION_CHUNKS, limit: CREATION_CHUNKS - 1 });
+        }
         let checks = [
             (TooLarge::StoredBytes { now: self.stored_bytes, limit: rules.session_stored_bytes_max }),
             (TooLarge::RawBytes { now: self.raw_bytes, limit: rules.session_raw_bytes_max }),

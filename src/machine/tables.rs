@@ -31,6 +31,8 @@ pub(super) struct Client {
     /// The deadline it stands under in the index of deadlines: that of its latest row, or of its first header.
     pub due_ms: u64,
     pub outcomes: BTreeMap<Sequence, Kept<Outcome>>,
+    /// Their number, where each counts for as many verdicts as it holds.
+    pub weight: u64,
     /// Its holder, as far as this node knows; no part of the state.
     pub owner: Owner,
 }
@@ -53,7 +55,7 @@ pub(super) struct Tables {
     pub leases: BTreeMap<SessionId, Kept<Lease>>,
     /// One key for each record that has a deadline, ordered by it (invariant I7). That of a client moves when its row is made.
     pub due: BTreeSet<(u64, Due)>,
-    /// Outcomes of all clients.
+    /// Outcomes of all clients, by their weights.
     pub outcomes: u64,
     /// Bytes of all ids of sessions and tombstones, and of the labels.
     pub text_bytes: u64,
@@ -78,17 +80,24 @@ mod row_bytes {
     const NUMBER: u64 = 9;
     const SESSION: u64 = (22 + COUNTERS_MAX as u64) * NUMBER;
     pub const CLIENT: u64 = 8 + 16 + 3 * NUMBER;
-    const OUTCOME: u64 = 16 + 8 * NUMBER;
+    const KEY: u64 = 16;
+    const VERDICT: u64 = 8 * NUMBER;
 
     pub fn session(session: &Session) -> u64 {
         SESSION + session.label_bytes()
     }
 
     pub fn outcome(outcome: &Outcome) -> u64 {
-        match &outcome.verdict {
-            Verdict::Appended(appended) => OUTCOME + appended.counters.as_slice().len() as u64 * NUMBER,
-            Verdict::LeaseHeld { holder, .. } | Verdict::Leased { holder, .. } => OUTCOME + holder.as_str().len() as u64,
-            _ => OUTCOME,
+        KEY + verdict(&outcome.verdict)
+    }
+
+    fn verdict(of: &Verdict) -> u64 {
+        match of {
+            Verdict::Appended(appended) => VERDICT + appended.counters.as_slice().len() as u64 * NUMBER,
+            Verdict::LeaseHeld { holder, .. } | Verdict::Leased { holder, .. } => VERDICT + holder.as_str().len() as u64,
+            Verdict::Transacted(transacted) => VERDICT + transacted.results.iter().map(verdict).sum::<u64>(),
+            Verdict::Aborted(aborted) => VERDICT + verdict(&aborted.verdict),
+            _ => VERDICT,
         }
     }
 }
@@ -245,8 +254,10 @@ impl Tables {
         let mut left = self.marks.mark(&mut row.row, row_bytes::CLIENT, || Marked::Client(client));
         while let Some(oldest) = row.outcomes.first_entry().filter(|oldest| *oldest.key() < header.acknowledged_below) {
             let (sequence, outcome) = oldest.remove_entry();
-            row.owner.closed();
-            self.outcomes -= 1;
+            let weight = outcome.value.verdict.weight();
+            row.owner.closed(weight);
+            row.weight -= weight;
+            self.outcomes -= weight;
             left = left.wrapping_add(outcome.row.hash);
             if outcome.row.is_made && !mutant::is(Mutant::ClosedOutcomeKeepsItsRow) {
                 effects.delete(rows::OUTCOMES, rows::outcome_key(client, sequence));
@@ -265,7 +276,8 @@ impl Tables {
         self.nonces.insert(header.nonce, client);
         self.due.insert((header.deadline_ms, Due::Client(client)));
         let owner = self.meter.opened(&header.nonce);
-        self.clients.insert(client, Client { header, row, due_ms: header.deadline_ms, outcomes: BTreeMap::new(), owner });
+        self.clients
+            .insert(client, Client { header, row, due_ms: header.deadline_ms, outcomes: BTreeMap::new(), weight: 0, owner });
     }
 
     pub fn remove_client(&mut self, client: ClientId, effects: &mut Effects) {
@@ -275,8 +287,8 @@ impl Tables {
         self.ended(row.row, effects, || (rows::CLIENTS, rows::client_key(client)));
         self.nonces.remove(&row.header.nonce);
         self.due.remove(&(row.due_ms, Due::Client(client)));
+        self.outcomes -= row.weight;
         for (sequence, outcome) in row.outcomes {
-            self.outcomes -= 1;
             self.ended(outcome.row, effects, || (rows::OUTCOMES, rows::outcome_key(client, sequence)));
         }
     }
@@ -300,10 +312,12 @@ impl Tables {
         let Some(kept) = self.clients.get_mut(&client) else {
             return;
         };
+        let weight = outcome.verdict.weight();
         let old = kept.outcomes.insert(sequence, Kept { value: outcome, row });
         assert!(old.is_none(), "sequence answered twice client={client} sequence={sequence}");
-        kept.owner.recorded();
-        self.outcomes += 1;
+        kept.owner.recorded(weight);
+        kept.weight += weight;
+        self.outcomes += weight;
     }
 
     /// Makes the row of every marked record, and moves the clients among them in the index of deadlines.

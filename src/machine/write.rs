@@ -1,17 +1,19 @@
 //! Client writes: `Save`, `SaveIfVersion`, `Append`, `Touch`, `Delete`, those of leases, and the order of their checks, which the module [`super`] draws.
+//! Those of a transaction are decided here too, each as if it came alone.
 //!
-//! `decide` looks and returns what to store; `store` and `remove` do it. Between them nothing can fail.
+//! `decide` looks and returns what to do; `carry_out` does it. Between them nothing can fail.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::Machine;
 use super::clients::Admission;
-use super::rows::{self, Effects};
+use super::rows::{self, Birth, Effects};
 use super::session::{HeadMark, Moment, Session, Tombstone};
 use crate::mutant::{self, Mutant};
 use crate::types::{
-    Addition, Attributes, Base, Blob, Change, Chunk, Counters, Expected, Expiry, Fence, Form, OnConflict, Outcome, Request,
-    Require, Revision, SessionId, TooLarge, Verdict, Version, Write,
+    Addition, Attributes, Base, Blob, Change, Chunk, Counters, Expected, Expiry, Fence, Form, OnConflict, Operation, Outcome,
+    Request, Require, SessionId, TooLarge, Verdict, Version, Write,
 };
 
 /// A session's state at machine time.
@@ -33,6 +35,66 @@ impl Found<'_> {
     }
 }
 
+/// A decision that is still to be carried out: what it is answered, and what it does. Between the two nothing can fail.
+pub(super) struct Decision<'e> {
+    pub verdict: Verdict,
+    pub effect: Effect<'e>,
+}
+
+/// The effect of a decision on its session.
+#[expect(clippy::large_enum_variant, reason = "nearly every decision stores, and a box for each would cost more")]
+pub(super) enum Effect<'e> {
+    Nothing,
+    Store(Plan<'e>),
+    /// The chunks that are there, and what is left.
+    Remove(u64, Tombstone),
+}
+
+impl Decision<'_> {
+    fn nothing(verdict: Verdict) -> Self {
+        Self { verdict, effect: Effect::Nothing }
+    }
+}
+
+impl Effect<'_> {
+    /// Rows that it drops, at most: a removed session's as a sweep counts them, chunks and head, metadata and tombstone.
+    fn rows_dropped(&self) -> u64 {
+        match self {
+            Effect::Nothing => 0,
+            Effect::Remove(chunks, _) => chunks + 3,
+            Effect::Store(plan) => plan.old.as_ref().map_or(0, |old| {
+                let dropped = old.dropped_by(&plan.session);
+                dropped.end - dropped.start + 1
+            }),
+        }
+    }
+}
+
+/// The takings of a transaction's operations before this one; a write that comes alone has none before it.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// Sessions that are created ...
+    pub creations: u64,
+    /// ... records and bytes of metadata that there are more.
+    records: u64,
+    metadata_bytes: u64,
+    stored_bytes: u64,
+    /// Rows that are dropped.
+    pub rows: u64,
+}
+
+impl Taken {
+    /// Adds what an operation takes.
+    pub fn add(&mut self, operation: &Operation, effect: &Effect<'_>) {
+        self.stored_bytes = self.stored_bytes.saturating_add(operation.stored_bytes());
+        self.rows = self.rows.saturating_add(effect.rows_dropped());
+        let Effect::Store(plan) = effect else { return };
+        self.creations += u64::from(plan.creates);
+        self.records += plan.records;
+        self.metadata_bytes = self.metadata_bytes.saturating_add(plan.metadata_bytes);
+    }
+}
+
 /// A save, taken apart.
 struct SaveRequest<'e> {
     id: &'e SessionId,
@@ -51,26 +113,42 @@ struct AppendRequest<'e> {
 }
 
 /// The change of a save.
-struct Plan<'e> {
+pub(super) struct Plan<'e> {
     session: Session,
     /// The content that it follows, of a session that is there, expired or not.
     old: Option<OldContent>,
     chunks: &'e [Chunk],
     head: Option<&'e Blob>,
     rebased: bool,
+    /// Whether the session begins with it.
+    creates: bool,
+    /// Records and bytes of metadata that there are more by it.
+    records: u64,
+    metadata_bytes: u64,
+}
+
+impl<'e> Plan<'e> {
+    fn of(session: Session, chunks: &'e [Chunk], head: Option<&'e Blob>, rebased: bool) -> Self {
+        Self { session, old: None, chunks, head, rebased, creates: false, records: 0, metadata_bytes: 0 }
+    }
 }
 
 /// Where the content of a session lies.
 struct OldContent {
-    create_revision: Revision,
+    birth: Birth,
     first_chunk: u64,
     next_chunk: u64,
 }
 
 impl OldContent {
     fn of(session: &Session) -> Self {
-        let Session { create_revision, first_chunk, next_chunk, .. } = *session;
-        Self { create_revision, first_chunk, next_chunk }
+        Self { birth: session.birth(), first_chunk: session.first_chunk, next_chunk: session.next_chunk }
+    }
+
+    /// The numbers of the chunks that go once this is stored.
+    fn dropped_by(&self, next: &Session) -> Range<u64> {
+        // A full change numbers on from the old chunks, so what it drops ends where its own begin.
+        self.first_chunk..if self.birth == next.birth() { next.first_chunk } else { self.next_chunk }
     }
 }
 
@@ -87,10 +165,12 @@ impl Machine {
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
             | Write::Delete { request, .. }
+            | Write::Transaction { request, .. }
             | Write::AcquireLease { request, .. }
             | Write::RenewLeases { request, .. }
             | Write::ReleaseLease { request, .. } => {
-                return self.once(request, moment, effects, |machine, effects| machine.execute(write, moment, effects));
+                return self
+                    .once(request, write.weight(), moment, effects, |machine, effects| machine.execute(write, moment, effects));
             }
         };
         Outcome { revision: moment.revision, verdict }
@@ -99,20 +179,21 @@ impl Machine {
     /// Executes a request unless its sequence was answered, is closed or is too far ahead; records the answer.
     ///
     /// `BaseMismatch` is not an answer: the sequence stays open, and the same request may carry the full change (L3). Every other verdict is
-    /// recorded, and is what a repeated request gets (L4).
+    /// recorded, and is what a repeated request gets (L4). There must be room for as many outcomes as the answer may count for: `weight`.
     fn once(
         &mut self,
         request: &Request,
+        weight: u64,
         moment: Moment,
         effects: &mut Effects,
         execute: impl FnOnce(&mut Self, &mut Effects) -> Verdict,
     ) -> Outcome {
-        if let Admission::Answer(outcome) = self.admit(request, moment, effects) {
+        if let Admission::Answer(outcome) = self.admit(request, weight, moment, effects) {
             return outcome;
         }
         let outcome = Outcome { revision: moment.revision, verdict: execute(self, effects) };
         let answers = match outcome.verdict {
-            Verdict::BaseMismatch => mutant::is(Mutant::BaseMismatchRecorded),
+            Verdict::BaseMismatch | Verdict::BaseMismatchAt { .. } => mutant::is(Mutant::BaseMismatchRecorded),
             Verdict::Leased { .. } => !mutant::is(Mutant::LeasedNotRecorded),
             _ => true,
         };
@@ -141,6 +222,7 @@ impl Machine {
             Write::Delete { id, expected, fence, .. } => {
                 self.fenced(id, *fence, |machine| machine.delete(id, *expected, moment, effects))
             }
+            Write::Transaction { operations, .. } => self.transact(operations, moment, effects),
             Write::AcquireLease { id, holder, ttl, steal, .. } => self.acquire_lease(id, holder, *ttl, *steal, moment, effects),
             Write::RenewLeases { leases, ttl, .. } => self.renew_leases(leases, *ttl, effects),
             Write::ReleaseLease { id, fence, .. } => self.release_lease(id, *fence, effects),
@@ -176,22 +258,74 @@ impl Machine {
     }
 
     fn save(&mut self, save: &SaveRequest<'_>, moment: Moment, effects: &mut Effects) -> Verdict {
-        match self.decide(save, moment) {
-            Err(verdict @ Verdict::Conflict { .. }) if mutant::is(Mutant::IdleMovedByAConflict) => {
-                self.touch_session(save.id, Expiry::Keep);
-                verdict
-            }
+        let decided = self.decide_save(save, moment, &Taken::default());
+        if let (Err(Verdict::Conflict { .. }), true) = (&decided, mutant::is(Mutant::IdleMovedByAConflict)) {
+            self.touch_session(save.id, Expiry::Keep);
+        }
+        self.settle(save.id, decided, moment, effects)
+    }
+
+    /// Carries out a decision, if it is one.
+    fn settle(&mut self, id: &SessionId, decided: Result<Decision<'_>, Verdict>, moment: Moment, effects: &mut Effects) -> Verdict {
+        match decided {
             Err(verdict) => verdict,
-            Ok(plan) => {
-                let saved = plan.session.answer_saved(plan.rebased);
-                self.store(save.id, plan, effects);
-                Verdict::Saved(saved)
+            Ok(Decision { verdict, effect }) => {
+                self.carry_out(id, effect, moment, effects);
+                verdict
             }
         }
     }
 
-    fn decide<'e>(&self, save: &SaveRequest<'e>, moment: Moment) -> Result<Plan<'e>, Verdict> {
-        self.check_write(save.change.stored_bytes())?;
+    pub(super) fn carry_out(&mut self, id: &SessionId, effect: Effect<'_>, moment: Moment, effects: &mut Effects) {
+        match effect {
+            Effect::Nothing => {}
+            Effect::Store(plan) => self.store(id, plan, effects),
+            Effect::Remove(_, tombstone) => self.remove(id, Some(tombstone), moment, effects),
+        }
+    }
+
+    /// The decision on an operation of a transaction, as if it came alone after the ones before took what they take: its fence before all
+    /// else (L45). One that only requires is asked for a fence only if it names one.
+    pub(super) fn decide_operation<'e>(
+        &self,
+        operation: &'e Operation,
+        moment: Moment,
+        taken: &Taken,
+    ) -> Result<Decision<'e>, Verdict> {
+        match operation {
+            Operation::Require { id, expected, fence } => {
+                if fence.is_some() {
+                    self.check_fence(id, *fence)?;
+                }
+                match conflict(self.find(id), *expected) {
+                    Some(conflict) => Err(conflict),
+                    None => Ok(Decision::nothing(Verdict::Met)),
+                }
+            }
+            Operation::Save { id, change, attributes, fence } => {
+                self.check_fence(id, *fence)?;
+                let save = SaveRequest { id, expected: None, change, on_conflict: OnConflict::Reject, attributes };
+                self.decide_save(&save, moment, taken)
+            }
+            Operation::SaveIfVersion { id, expected, change, on_conflict, attributes, fence } => {
+                self.check_fence(id, *fence)?;
+                let save = SaveRequest { id, expected: Some(*expected), change, on_conflict: *on_conflict, attributes };
+                self.decide_save(&save, moment, taken)
+            }
+            Operation::Append { id, require, addition, attributes, fence } => {
+                self.check_fence(id, *fence)?;
+                let append = AppendRequest { id, require: *require, addition, attributes };
+                self.decide_append(&append, moment, taken)
+            }
+            Operation::Delete { id, expected, fence } => {
+                self.check_fence(id, *fence)?;
+                self.decide_delete(id, *expected, moment)
+            }
+        }
+    }
+
+    fn decide_save<'e>(&self, save: &SaveRequest<'e>, moment: Moment, taken: &Taken) -> Result<Decision<'e>, Verdict> {
+        self.check_write(save.change.stored_bytes(), taken)?;
         let found = self.find(save.id);
         let mut plan = match conflict(found, save.expected) {
             None => changed(found, save.change, moment)?,
@@ -202,25 +336,19 @@ impl Machine {
             plan.session.declared = save.attributes.form;
         }
         self.give(save.id, save.attributes, &mut plan.session);
-        self.check_result(save.id, found, &mut plan)?;
-        Ok(plan)
+        self.check_result(save.id, found, taken, &mut plan)?;
+        Ok(Decision { verdict: Verdict::Saved(plan.session.answer_saved(plan.rebased)), effect: Effect::Store(plan) })
     }
 
     fn append(&mut self, append: &AppendRequest<'_>, moment: Moment, effects: &mut Effects) -> Verdict {
-        match self.decide_append(append, moment) {
-            Err(verdict) => verdict,
-            Ok(plan) => {
-                let appended = plan.session.answer_appended();
-                self.store(append.id, plan, effects);
-                Verdict::Appended(appended)
-            }
-        }
+        let decided = self.decide_append(append, moment, &Taken::default());
+        self.settle(append.id, decided, moment, effects)
     }
 
     /// The head of a session that exists is never touched (L43).
-    fn decide_append<'e>(&self, append: &AppendRequest<'e>, moment: Moment) -> Result<Plan<'e>, Verdict> {
+    fn decide_append<'e>(&self, append: &AppendRequest<'e>, moment: Moment, taken: &Taken) -> Result<Decision<'e>, Verdict> {
         let Addition { chunks, head_if_created, counters } = append.addition;
-        self.check_write(append.addition.stored_bytes())?;
+        self.check_write(append.addition.stored_bytes(), taken)?;
         let found = self.find(append.id);
         if let Some(conflict) = unmet(found, append.require) {
             return Err(conflict);
@@ -242,17 +370,18 @@ impl Machine {
             (Found::Absent { .. }, None) => return Err(found.conflict()),
         };
         self.give(append.id, append.attributes, &mut plan.session);
-        self.check_result(append.id, found, &mut plan)?;
-        Ok(plan)
+        self.check_result(append.id, found, taken, &mut plan)?;
+        Ok(Decision { verdict: Verdict::Appended(plan.session.answer_appended()), effect: Effect::Store(plan) })
     }
 
-    fn check_write(&self, stored_bytes: u64) -> Result<(), Verdict> {
+    fn check_write(&self, stored_bytes: u64, taken: &Taken) -> Result<(), Verdict> {
         let limit = self.rules.write_bytes_max;
+        let stored_bytes = stored_bytes.saturating_add(taken.stored_bytes);
         if stored_bytes > limit { Err(Verdict::TooLarge(TooLarge::Write { now: stored_bytes, limit })) } else { Ok(()) }
     }
 
     /// Checks the bounds of the session that a plan makes, and names the content that goes.
-    fn check_result(&self, id: &SessionId, found: Found<'_>, plan: &mut Plan<'_>) -> Result<(), Verdict> {
+    fn check_result(&self, id: &SessionId, found: Found<'_>, taken: &Taken, plan: &mut Plan<'_>) -> Result<(), Verdict> {
         if let Some(which) = plan.session.too_large(self.rules) {
             return Err(Verdict::TooLarge(which));
         }
@@ -260,23 +389,33 @@ impl Machine {
             Found::Live(session) => Some(session),
             Found::Absent { .. } => self.tables.sessions.get(id).map(|expired| &expired.value),
         };
-        if !self.has_room_for(id, old, plan.session.label_bytes()) {
+        plan.creates = matches!(found, Found::Absent { .. });
+        (plan.records, plan.metadata_bytes) = self.more_metadata(id, old, &plan.session);
+        if !self.has_room_for(plan, taken) {
             return Err(Verdict::TooManySessions);
         }
+        plan.creates = matches!(found, Found::Absent { .. });
         plan.old = old.map(OldContent::of);
         Ok(())
     }
 
-    /// Whether there is room for a session with a label of so many bytes, in the place of an old one, expired or not, if there is one. A session
-    /// that replaces another, or a tombstone, takes no more room unless its label is longer.
-    fn has_room_for(&self, id: &SessionId, old: Option<&Session>, label_bytes: u64) -> bool {
+    /// The records and bytes of metadata that storing a session in the place of an old one, expired or not, takes more. One that replaces
+    /// another, or a tombstone, takes no more unless its label is longer.
+    fn more_metadata(&self, id: &SessionId, old: Option<&Session>, next: &Session) -> (u64, u64) {
         let is_new = old.is_none() && !self.tables.tombstones.contains_key(id);
-        let more = label_bytes.saturating_sub(old.map_or(0, Session::label_bytes));
+        let more = next.label_bytes().saturating_sub(old.map_or(0, Session::label_bytes));
         let record = self.rules.session_metadata_bytes.saturating_add(id.as_str().len() as u64);
-        let bytes = more.saturating_add(if is_new { record } else { 0 });
+        (u64::from(is_new), more.saturating_add(if is_new { record } else { 0 }))
+    }
+
+    /// Whether there is room for what a plan takes more, beside what the ones before it take.
+    fn has_room_for(&self, plan: &Plan<'_>, taken: &Taken) -> bool {
+        let records = self.tables.record_count().saturating_add(taken.records).saturating_add(plan.records);
+        let bytes = taken.metadata_bytes.saturating_add(plan.metadata_bytes);
         let metadata_bytes = self.tables.metadata_bytes(self.rules).saturating_add(bytes);
-        let has_place = !is_new || self.tables.record_count() < self.rules.sessions_max;
-        bytes == 0 || (has_place && (metadata_bytes <= self.rules.metadata_bytes_max || mutant::is(Mutant::LabelUncounted)))
+        let has_place = plan.records == 0 || records <= self.rules.sessions_max;
+        let fits = metadata_bytes <= self.rules.metadata_bytes_max || mutant::is(Mutant::LabelUncounted);
+        plan.metadata_bytes == 0 || (has_place && fits)
     }
 
     /// Gives a session that is about to be stored what a write says of it, besides the content.
@@ -308,12 +447,9 @@ impl Machine {
         let Plan { session, old, chunks, head, .. } = plan;
         assert!(session.chunk_count() >= chunks.len() as u64, "chunks of a write are not counted next={}", session.next_chunk);
         if let Some(old) = &old {
-            let same = old.create_revision == session.create_revision;
-            // A full change numbers on from the old chunks, so what it drops ends where its own begin.
-            let drop_until = if same { session.first_chunk } else { old.next_chunk };
-            delete_chunks(old.create_revision, old.first_chunk..drop_until, effects);
-            if !same {
-                effects.delete(rows::HEADS, rows::head_key(old.create_revision));
+            delete_chunks(old.birth, old.dropped_by(&session), effects);
+            if old.birth != session.birth() {
+                effects.delete(rows::HEADS, rows::head_key(old.birth));
             }
         }
         let first_new = session.next_chunk - chunks.len() as u64;
@@ -321,7 +457,7 @@ impl Machine {
             effects.put(rows::CHUNKS, rows::chunk_key(session.create_revision, n), rows::encode(chunk));
         }
         if let Some(head) = head {
-            effects.put(rows::HEADS, rows::head_key(session.create_revision), rows::encode(head));
+            effects.put(rows::HEADS, rows::head_key(session.birth()), rows::encode(head));
         }
         if old.is_none() {
             self.tables.remove_tombstone(id, effects);
@@ -330,7 +466,7 @@ impl Machine {
     }
 
     /// Moves the deadline alone: conditional writes and watches see nothing of it (L44). One that says `Keep` moves an idle one on.
-    fn touch_session(&mut self, id: &SessionId, expiry: Expiry) -> Verdict {
+    pub(super) fn touch_session(&mut self, id: &SessionId, expiry: Expiry) -> Verdict {
         let mut next = match self.find(id) {
             Found::Absent { tombstone } => return Verdict::NotFound { tombstone },
             Found::Live(session) => session.clone(),
@@ -345,19 +481,24 @@ impl Machine {
     }
 
     fn delete(&mut self, id: &SessionId, expected: Option<Expected>, moment: Moment, effects: &mut Effects) -> Verdict {
+        let decided = self.decide_delete(id, expected, moment);
+        self.settle(id, decided, moment, effects)
+    }
+
+    fn decide_delete(&self, id: &SessionId, expected: Option<Expected>, moment: Moment) -> Result<Decision<'static>, Verdict> {
         let found = self.find(id);
         // What expects nothing and finds nothing is no conflict: there is nothing to delete.
         if let Some(conflict) = conflict(found, expected) {
-            return conflict;
+            return Err(conflict);
         }
-        match found {
-            Found::Absent { tombstone } => Verdict::NotFound { tombstone },
+        Ok(match found {
+            Found::Absent { tombstone } => Decision::nothing(Verdict::NotFound { tombstone }),
             Found::Live(session) => {
                 let tombstone = session.tombstone(moment.now_ms, self.rules);
-                self.remove(id, Some(tombstone), moment, effects);
-                Verdict::Deleted { version: tombstone.version }
+                let effect = Effect::Remove(session.chunk_count(), tombstone);
+                Decision { verdict: Verdict::Deleted { version: tombstone.version }, effect }
             }
-        }
+        })
     }
 
     /// Drops a session with its content; the tombstone, if it stands for any time yet, continues counting.
@@ -365,8 +506,8 @@ impl Machine {
         let Some(old) = self.tables.remove_session(id, effects) else {
             return;
         };
-        delete_chunks(old.create_revision, old.first_chunk..old.next_chunk, effects);
-        effects.delete(rows::HEADS, rows::head_key(old.create_revision));
+        delete_chunks(old.birth(), old.first_chunk..old.next_chunk, effects);
+        effects.delete(rows::HEADS, rows::head_key(old.birth()));
         if let Some(tombstone) = tombstone.filter(|tombstone| tombstone.deadline_ms > moment.now_ms) {
             assert!(tombstone.version > old.version, "tombstone does not count on version={}", tombstone.version);
             self.tables.put_tombstone(id, tombstone, effects);
@@ -378,9 +519,9 @@ fn millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn delete_chunks(create_revision: Revision, numbers: std::ops::Range<u64>, effects: &mut Effects) {
+fn delete_chunks(birth: Birth, numbers: Range<u64>, effects: &mut Effects) {
     for n in numbers {
-        effects.delete(rows::CHUNKS, rows::chunk_key(create_revision, n));
+        effects.delete(rows::CHUNKS, rows::chunk_key(birth.create_revision, n));
     }
 }
 
@@ -423,7 +564,7 @@ fn changed<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Result<P
                 Found::Live(session) => session.replaced(chunks, head, counters, moment),
                 Found::Absent { tombstone } => Session::unborn(moment, tombstone).appended(chunks, Some(head), counters, moment),
             };
-            Ok(Plan { session, old: None, chunks, head: Some(head), rebased: false })
+            Ok(Plan::of(session, chunks, Some(head), false))
         }
         Change::Delta { base, chunks, head, counters } => {
             let new;
@@ -448,7 +589,7 @@ fn append_to<'e>(
     moment: Moment,
     rebased: bool,
 ) -> Plan<'e> {
-    Plan { session: session.appended(chunks, head, counters, moment), old: None, chunks, head, rebased }
+    Plan::of(session.appended(chunks, head, counters, moment), chunks, head, rebased)
 }
 
 /// Whether a delta of `base` may be applied: exactly that content is stored (L10).
@@ -485,6 +626,7 @@ fn rebased<'e>(found: Found<'_>, change: &'e Change, moment: Moment) -> Option<P
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Revision;
 
     #[test]
     fn a_base_is_current_only_with_the_same_creation_version_and_item_count() {

@@ -99,7 +99,7 @@ impl StoppedNode {
             }
             content.chunks.push(rows::decode_chunk(&value).map_err(|error| named("state", error))?);
         }
-        let head = rows::head_key(created);
+        let head = rows::head_key(rows::Birth::of(created, chunks.end));
         let after = Bytes::from([&head[..], &[0]].concat());
         for row in read(rows::HEADS, head, after) {
             content.head = Some(rows::decode_head(&row?.2).map_err(|error| named("state", error))?);

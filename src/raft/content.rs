@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use crate::limits::SMALL_ANSWER_BYTES;
-use crate::machine::{Plan, Walk, rows};
+use crate::machine::rows::{self, Birth};
+use crate::machine::{Plan, Walk};
 use crate::storage::state::{Error, Pinned, Pinner};
-use crate::types::{Blob, Chunk, Loaded, LoadedContent, Revision, SessionInfo};
+use crate::types::{Blob, Chunk, Loaded, LoadedContent, SessionInfo};
 
 /// The content that a load is still to read, of the instant it was planned in.
 pub struct Wanted {
@@ -36,10 +37,10 @@ impl Wanted {
             }
             Plan::Part { info, walk, head } => (info, head, walk.chunks(), Chunks::Walked(walk)),
         };
-        let created = info.create_revision;
+        let (created, birth) = (info.create_revision, birth(&info));
         let mut ranges = vec![(rows::CHUNKS, rows::chunk_key(created, range.start), rows::chunk_key(created, range.end))];
         if head {
-            let key = rows::head_key(created);
+            let key = rows::head_key(birth);
             ranges.push((rows::HEADS, key.clone(), after(&key)));
         }
         Ok(Self { info, head, chunks, pinned: pinner.pin(&ranges) })
@@ -83,7 +84,7 @@ fn read_all(pinned: &Pinned, wants_head: bool, info: SessionInfo) -> Result<Load
         }
     }
     if wants_head && head.is_none() {
-        return Err(missing_head(info.create_revision));
+        return Err(missing_head(birth(&info)));
     }
     Ok(LoadedContent { info, chunks, head })
 }
@@ -112,8 +113,8 @@ fn read_walked(pinned: Pinned, wants_head: bool, info: SessionInfo, mut walk: Wa
     let head = match wants_head {
         false => None,
         true => {
-            let key = rows::head_key(created);
-            let value = pinned.get(rows::HEADS, &key)?.ok_or_else(|| missing_head(created))?;
+            let key = rows::head_key(birth(&info));
+            let value = pinned.get(rows::HEADS, &key)?.ok_or_else(|| missing_head(birth(&info)))?;
             Some(decoded(rows::HEADS, key, rows::decode_head(&value))?)
         }
     };
@@ -124,6 +125,10 @@ fn decoded<T>(table: u8, key: Bytes, row: Result<T, rows::Error>) -> Result<T, E
     row.map_err(|error| Error::corrupt_row(table, key, error.to_string()))
 }
 
-fn missing_head(created: Revision) -> Error {
-    Error::corrupt_row(rows::HEADS, rows::head_key(created), "a session's head is missing")
+fn birth(info: &SessionInfo) -> Birth {
+    Birth::of(info.create_revision, info.next_chunk)
+}
+
+fn missing_head(birth: Birth) -> Error {
+    Error::corrupt_row(rows::HEADS, rows::head_key(birth), "a session's head is missing")
 }

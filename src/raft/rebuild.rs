@@ -31,7 +31,7 @@ use super::peer::peers::{Peers, Purpose};
 use crate::env::{Blocking, Env};
 use crate::machine::{Machine, rows};
 use crate::storage::state;
-use crate::types::{ClusterId, InstanceId, LogId, Member, NodeId, Revision};
+use crate::types::{ClusterId, InstanceId, LogId, Member, NodeId};
 use crate::wire::peer::v1 as peer;
 
 pub use mark::{Mark, clear, is_marked, mark, read_mark};
@@ -174,18 +174,18 @@ impl Rebuild {
 /// Where damage lies, for people: the table by its name, the session by its hash, the chunk by its number.
 pub fn name_damage(machine: &Machine, error: &state::Error) -> String {
     let state::Error::Corrupt { table: Some(table), key: Some(key), .. } = error else { return error.to_string() };
-    let created = key.first_chunk::<8>().map(|bytes| Revision(u64::from_be_bytes(*bytes)));
+    let birth = rows::birth_of(*table, key);
     let session = match *table {
         rows::SESSIONS | rows::TOMBSTONES => rows::decode_session_key(*table, key).ok(),
-        rows::HEADS | rows::CHUNKS => created.and_then(|created| machine.created_at(created)).cloned(),
+        rows::HEADS | rows::CHUNKS => birth.and_then(|birth| machine.born_as(birth)).cloned(),
         _ => None,
     };
     let mut text = format!("{error} name={}", rows::table_name(*table));
     if let Some(session) = session {
         text += &format!(" {session:?}");
     }
-    if let (rows::HEADS | rows::CHUNKS, Some(created)) = (*table, created) {
-        text += &format!(" create_revision={created}");
+    if let (rows::HEADS | rows::CHUNKS, Some(birth)) = (*table, birth) {
+        text += &format!(" {birth}");
     }
     match key.get(8..).and_then(|rest| rest.first_chunk::<8>()) {
         Some(chunk) if *table == rows::CHUNKS => text + &format!(" chunk={}", u64::from_be_bytes(*chunk)),
@@ -231,6 +231,7 @@ pub fn state_failed(context: &Arc<NodeContext>, error: &state::Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Revision;
 
     #[test]
     fn the_marks_addresses_go_before_the_configured_ones() {

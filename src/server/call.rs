@@ -21,6 +21,7 @@ pub enum Kind {
     Append,
     Touch,
     Delete,
+    Transaction,
     AcquireLease,
     RenewLeases,
     ReleaseLease,
@@ -44,12 +45,13 @@ impl Kind {
 }
 
 /// Their words, in the order of [`Kind`].
-pub(super) const KINDS: [&str; 12] = [
+pub(super) const KINDS: [&str; 13] = [
     "save",
     "save_if_version",
     "append",
     "touch",
     "delete",
+    "transaction",
     "acquire_lease",
     "renew_leases",
     "release_lease",
@@ -80,6 +82,7 @@ impl Operation {
             Operation::Write(Write::AcquireLease { .. }) => Kind::AcquireLease,
             Operation::Write(Write::RenewLeases { .. }) => Kind::RenewLeases,
             Operation::Write(Write::ReleaseLease { .. }) => Kind::ReleaseLease,
+            Operation::Write(Write::Transaction { .. }) => Kind::Transaction,
             Operation::Write(Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. }) => Kind::Client,
             Operation::Load(_) => Kind::Load,
             Operation::List(_) => Kind::List,

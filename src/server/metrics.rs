@@ -169,7 +169,7 @@ impl Metrics {
     /// Counts a save that this node's machine applied, by how it was sent.
     pub fn saved(&self, operation: &Operation, result: &Result<Response, Refusal>) {
         let Ok(Response::Outcome(outcome)) = result else { return };
-        let (Operation::Write(write), Verdict::Saved(_)) = (operation, &outcome.verdict) else { return };
+        let (Operation::Write(write), Verdict::Saved(_) | Verdict::Transacted(_)) = (operation, &outcome.verdict) else { return };
         for change in write.changes() {
             match change {
                 Change::Delta { .. } => self.saves[0].increment(1),
@@ -403,7 +403,9 @@ fn verdict_name(verdict: &Verdict) -> &'static str {
         Verdict::Leased { .. } => "leased",
         Verdict::Fenced { .. } => "fenced",
         Verdict::Conflict { .. } => "conflict",
-        Verdict::BaseMismatch => "base_mismatch",
+        Verdict::Transacted(_) => "transacted",
+        Verdict::Aborted(_) => "aborted",
+        Verdict::BaseMismatch | Verdict::BaseMismatchAt { .. } => "base_mismatch",
         Verdict::TooLarge(_) => "too_large",
         Verdict::TooManySessions => "too_many_sessions",
         Verdict::Deleted { .. } => "deleted",
@@ -416,7 +418,7 @@ fn verdict_name(verdict: &Verdict) -> &'static str {
         Verdict::Stale => "stale",
         Verdict::WindowExceeded => "window_exceeded",
         Verdict::Busy => "busy",
-        Verdict::Swept(_) | Verdict::ClusterVersion { .. } => "other",
+        Verdict::Met | Verdict::Swept(_) | Verdict::ClusterVersion { .. } => "other",
     }
 }
 

@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::machine::{HolderUsage, Metered};
 use crate::raft::BytePermit;
-use crate::types::{Base, Change, Refusal, RefusalKind, Request, SessionId, Write};
+use crate::types::{Addition, Attributes, Base, Change, Operation, Refusal, RefusalKind, Request, Require, SessionId, Write};
 
 /// The part of the tables of clients and outcomes that only operators may fill: one of so many.
 const CLIENTS_RESERVE: u64 = 25;
@@ -94,6 +94,8 @@ struct Adds {
     clients: u64,
     outcomes: u64,
     records: u64,
+    /// Of their ids and labels.
+    text_bytes: u64,
     stored_bytes: u64,
 }
 
@@ -144,26 +146,47 @@ struct NewContent<'w> {
 }
 
 impl<'w> NewContent<'w> {
-    fn of(write: &'w Write) -> Option<Self> {
-        let (id, may_create, replaces) = match write {
-            Write::Save { id, change, .. } | Write::SaveIfVersion { id, change, .. } => {
-                let replaces = matches!(change, Change::Full { .. });
-                (id, replaces || matches!(change, Change::Delta { base: Base::Absent, .. }), replaces)
+    /// Of each session that the write brings content to.
+    fn all(write: &'w Write) -> impl Iterator<Item = Self> {
+        let one = match write {
+            Write::Save { id, change, attributes, .. } | Write::SaveIfVersion { id, change, attributes, .. } => {
+                Some(Self::saved(id, change, attributes))
             }
-            Write::Append { id, require, .. } => (id, require.may_create(), false),
+            Write::Append { id, require, addition, attributes, .. } => Some(Self::appended(id, *require, addition, attributes)),
             Write::Touch { .. }
             | Write::Delete { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
             | Write::ReleaseLease { .. }
+            | Write::Transaction { .. }
             | Write::OpenClient { .. }
             | Write::KeepAlive { .. }
-            | Write::CloseClient { .. } => return None,
+            | Write::CloseClient { .. } => None,
         };
-        let label = write.attributes().find_map(|attributes| attributes.label.as_ref());
-        let label_bytes = label.map_or(0, |label| label.as_str().len() as u64);
-        Some(Self { id, bytes: write.stored_bytes(), may_create, replaces, label_bytes })
+        let within = write.operations().iter().filter_map(|operation| match operation {
+            Operation::Save { id, change, attributes, .. } | Operation::SaveIfVersion { id, change, attributes, .. } => {
+                Some(Self::saved(id, change, attributes))
+            }
+            Operation::Append { id, require, addition, attributes, .. } => Some(Self::appended(id, *require, addition, attributes)),
+            Operation::Require { .. } | Operation::Delete { .. } => None,
+        });
+        one.into_iter().chain(within)
     }
+
+    fn saved(id: &'w SessionId, change: &Change, attributes: &Attributes) -> Self {
+        let replaces = matches!(change, Change::Full { .. });
+        let may_create = replaces || matches!(change, Change::Delta { base: Base::Absent, .. });
+        Self { id, bytes: change.stored_bytes(), may_create, replaces, label_bytes: label_bytes(attributes) }
+    }
+
+    fn appended(id: &'w SessionId, require: Require, addition: &Addition, attributes: &Attributes) -> Self {
+        let may_create = require.may_create();
+        Self { id, bytes: addition.stored_bytes(), may_create, replaces: false, label_bytes: label_bytes(attributes) }
+    }
+}
+
+fn label_bytes(attributes: &Attributes) -> u64 {
+    attributes.label.as_ref().map_or(0, |label| label.as_str().len() as u64)
 }
 
 impl Share {
@@ -271,14 +294,19 @@ impl Share {
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
             | Write::Delete { request, .. }
+            | Write::Transaction { request, .. }
             | Write::AcquireLease { request, .. }
             | Write::RenewLeases { request, .. }
             | Write::ReleaseLease { request, .. } => {
                 self.claim(request.client, request.nonce, machine)?;
-                self.room_for_outcome(request, machine)?;
-                adds.outcomes = 1;
-                if let Some(content) = NewContent::of(write) {
+                self.room_for_outcome(request, write.weight(), machine)?;
+                adds.outcomes = write.weight();
+                for content in NewContent::all(write) {
                     self.room_for_content(&content, machine, at, &mut adds)?;
+                    adds.stored_bytes += content.bytes;
+                }
+                if let Some(rate) = self.new_ids_rate().filter(|_| adds.records > 0) {
+                    self.take_new_ids(adds.records, rate, at.now)?;
                 }
             }
         }
@@ -338,10 +366,11 @@ impl Share {
         self.beside_reserve(Resource::Clients, used, all - all / CLIENTS_RESERVE)
     }
 
-    fn room_for_outcome(&self, request: &Request, machine: &Metered<'_>) -> Result<(), Refusal> {
+    /// One more outcome is the last; those of a transaction's other operations come on top.
+    fn room_for_outcome(&self, request: &Request, weight: u64, machine: &Metered<'_>) -> Result<(), Refusal> {
         let rules = machine.rules();
-        let used = self.live.held.outcomes() + self.live.proposed.outcomes.load(Ordering::Relaxed);
-        let in_all = machine.counts().outcomes;
+        let used = self.live.held.outcomes() + self.live.proposed.outcomes.load(Ordering::Relaxed) + (weight - 1);
+        let in_all = machine.counts().outcomes + (weight - 1);
         let limit = self.portions.of(Resource::Outcomes).of(rules.outcomes_max);
         let most = rules.outcomes_max - rules.outcomes_max / OUTCOMES_RESERVE;
         if limit.is_none_or(|limit| used < limit) && (in_all < most || self.is_admin) {
@@ -385,11 +414,9 @@ impl Share {
         adds: &mut Adds,
     ) -> Result<(), Refusal> {
         let NewContent { id, bytes, may_create, replaces, label_bytes } = *content;
-        adds.stored_bytes = bytes;
         let stored = self.portions.of(Resource::StoredBytes).of(at.disk_bytes).filter(|_| at.disk_bytes > 0 || !self.is_part());
         let sessions = self.portions.of(Resource::Sessions);
-        let rate = self.portions.of(Resource::NewIds).of(NEW_IDS_PER_SECOND);
-        let creates = may_create && (rate.is_some() || sessions != Portion::ALL) && !machine.has_record(id);
+        let creates = may_create && (self.new_ids_rate().is_some() || sessions != Portion::ALL) && !machine.has_record(id);
         if stored.is_none() && !creates {
             return Ok(());
         }
@@ -397,7 +424,7 @@ impl Share {
         if let Some(usage) = machine.prefix_usage(self.prefixes()) {
             let proposed = &self.live.proposed;
             if let Some(limit) = stored {
-                let used = usage.stored_bytes + proposed.stored_bytes.load(Ordering::Relaxed);
+                let used = usage.stored_bytes + proposed.stored_bytes.load(Ordering::Relaxed) + adds.stored_bytes;
                 let replaced = if replaces { machine.stored_bytes(id) } else { 0 };
                 if used.saturating_add(bytes) > limit && bytes > replaced {
                     let now = (used + bytes).saturating_sub(replaced);
@@ -405,10 +432,13 @@ impl Share {
                 }
             }
             if let Some(limit) = sessions.of(SESSIONS_MAX as u64).filter(|_| creates) {
-                let used = usage.records + proposed.records.load(Ordering::Relaxed);
+                let used = usage.records + proposed.records.load(Ordering::Relaxed) + adds.records;
                 let rules = machine.rules();
-                let text = id.as_str().len() as u64 + label_bytes;
-                let metadata = usage.metadata_bytes(rules) + rules.session_metadata_bytes + text;
+                let metadata = usage.metadata_bytes(rules)
+                    + (adds.records + 1) * rules.session_metadata_bytes
+                    + adds.text_bytes
+                    + id.as_str().len() as u64
+                    + label_bytes;
                 let is_long = metadata > portion_of(METADATA_BYTES_MAX, limit);
                 if used >= limit || is_long {
                     let what =
@@ -418,10 +448,8 @@ impl Share {
             }
         }
         if creates {
-            adds.records = 1;
-            if let Some(rate) = rate {
-                self.take_new_id(rate, at.now)?;
-            }
+            adds.records += 1;
+            adds.text_bytes += id.as_str().len() as u64 + label_bytes;
         }
         Ok(())
     }
@@ -431,8 +459,13 @@ impl Share {
         matches!(self.portions.of(Resource::StoredBytes), Portion::Of(_))
     }
 
-    /// Each new id makes the next one due a little later, and what is due within the burst's time may come now.
-    fn take_new_id(&self, rate: u64, now: Duration) -> Result<(), Refusal> {
+    /// New ids a second; `None`: as many as come.
+    fn new_ids_rate(&self) -> Option<u64> {
+        self.portions.of(Resource::NewIds).of(NEW_IDS_PER_SECOND)
+    }
+
+    /// Each new id makes the next one due a little later, and what is due within the burst's time may come now: those of one write together.
+    fn take_new_ids(&self, count: u64, rate: u64, now: Duration) -> Result<(), Refusal> {
         let gap_us = 1_000_000_u64.checked_div(rate).unwrap_or(u64::MAX / 4).max(1);
         let ahead_us = self.live.new_ids.ahead_us(now);
         let most_us = gap_us.saturating_mul(rate.saturating_mul(BURST_SECONDS).saturating_sub(1).max(u64::from(rate > 0)));
@@ -440,7 +473,7 @@ impl Share {
             let used = (ahead_us / gap_us).max(rate);
             return Err(self.refuse(Resource::NewIds, used, rate, "create sessions more slowly"));
         }
-        self.live.new_ids.take(gap_us, now);
+        self.live.new_ids.take(gap_us.saturating_mul(count), now);
         Ok(())
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ClientId, Fence, Holder, Label, LeaseTtl, Nonce, Renewals, Revision, Sequence, SessionId, Version};
+use super::{
+    ClientId, Fence, Holder, Label, LeaseTtl, Nonce, Operation, Operations, Renewals, Revision, Sequence, SessionId, Version,
+};
 use crate::limits::COUNTERS_MAX;
 
 /// How the bytes of a [`Blob`] are packed. The server never unpacks them.
@@ -159,9 +161,14 @@ impl Change {
         }
     }
 
+    /// The chunks it brings, and the head if any.
+    pub fn content(&self) -> Content<'_> {
+        (self.chunks(), self.head())
+    }
+
     /// The blobs it brings: every chunk's, then the head's.
     pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
-        blobs(self.chunks(), self.head())
+        blobs(self.content())
     }
 
     /// Stored bytes it brings.
@@ -170,11 +177,14 @@ impl Change {
     }
 }
 
-fn blobs<'c>(chunks: &'c [Chunk], head: Option<&'c Blob>) -> impl Iterator<Item = &'c Blob> {
+/// The chunks that a write brings to a session, and the head if any.
+pub type Content<'c> = (&'c [Chunk], Option<&'c Blob>);
+
+pub(super) fn blobs<'c>((chunks, head): Content<'c>) -> impl Iterator<Item = &'c Blob> {
     chunks.iter().map(|chunk| &chunk.blob).chain(head)
 }
 
-fn stored_bytes<'c>(blobs: impl Iterator<Item = &'c Blob>) -> u64 {
+pub(super) fn stored_bytes<'c>(blobs: impl Iterator<Item = &'c Blob>) -> u64 {
     blobs.map(Blob::stored_bytes).fold(0, u64::saturating_add)
 }
 
@@ -309,7 +319,12 @@ pub struct Addition {
 impl Addition {
     /// Stored bytes it brings.
     pub fn stored_bytes(&self) -> u64 {
-        stored_bytes(blobs(&self.chunks, self.head_if_created.as_ref()))
+        stored_bytes(blobs(self.content()))
+    }
+
+    /// The chunks it brings, and the head if any.
+    pub fn content(&self) -> Content<'_> {
+        (&self.chunks, self.head_if_created.as_ref())
     }
 }
 
@@ -436,6 +451,13 @@ pub enum Write {
         /// The fence of the lease.
         fence: Fence,
     },
+    /// All of its operations, or none. Since cluster version 2.
+    Transaction {
+        /// The request's identity.
+        request: Request,
+        /// The operations.
+        operations: Operations,
+    },
     /// Opens a client; the same nonce again gives the same client.
     OpenClient {
         /// 128 random bits.
@@ -467,6 +489,7 @@ impl Write {
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
+            | Write::Transaction { request, .. }
             | Write::Delete { request, .. }
             | Write::AcquireLease { request, .. }
             | Write::RenewLeases { request, .. }
@@ -482,6 +505,7 @@ impl Write {
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
+            | Write::Transaction { request, .. }
             | Write::Delete { request, .. }
             | Write::AcquireLease { request, .. }
             | Write::RenewLeases { request, .. }
@@ -490,13 +514,37 @@ impl Write {
         }
     }
 
-    /// Gives a write that has a change this one.
+    /// The operations, of a transaction.
+    pub fn operations(&self) -> &[Operation] {
+        match self {
+            Write::Transaction { operations, .. } => operations,
+            Write::Save { .. }
+            | Write::SaveIfVersion { .. }
+            | Write::Append { .. }
+            | Write::Touch { .. }
+            | Write::Delete { .. }
+            | Write::AcquireLease { .. }
+            | Write::RenewLeases { .. }
+            | Write::ReleaseLease { .. }
+            | Write::OpenClient { .. }
+            | Write::KeepAlive { .. }
+            | Write::CloseClient { .. } => &[],
+        }
+    }
+
+    /// How many recorded outcomes its own counts for, until its client acknowledges it.
+    pub fn weight(&self) -> u64 {
+        self.operations().len().max(1) as u64
+    }
+
+    /// Gives a write that has one change this one.
     pub fn set_change(&mut self, new: Change) {
         match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => *change = new,
             Write::Append { .. }
             | Write::Touch { .. }
             | Write::Delete { .. }
+            | Write::Transaction { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
             | Write::ReleaseLease { .. }
@@ -517,9 +565,13 @@ impl Write {
             | Write::AcquireLease { id, .. }
             | Write::ReleaseLease { id, .. } => (Some((id, Access::Write)), &[]),
             Write::RenewLeases { leases, .. } => (None, leases.as_slice()),
-            Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => (None, &[]),
+            Write::Transaction { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => {
+                (None, &[])
+            }
         };
-        one.into_iter().chain(leases.iter().map(|(id, _)| (id, Access::Write)))
+        one.into_iter()
+            .chain(leases.iter().map(|(id, _)| (id, Access::Write)))
+            .chain(self.operations().iter().map(Operation::session))
     }
 
     /// The sessions it may change, each once.
@@ -534,6 +586,7 @@ impl Write {
             Write::Append { .. }
             | Write::Touch { .. }
             | Write::Delete { .. }
+            | Write::Transaction { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
             | Write::ReleaseLease { .. }
@@ -541,16 +594,17 @@ impl Write {
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => None,
         };
-        one.into_iter()
+        one.into_iter().chain(self.operations().iter().filter_map(Operation::change))
     }
 
     /// The chunks it brings, and the head if any, of each session to which it brings content, even if that is empty.
-    pub fn contents(&self) -> impl Iterator<Item = (&[Chunk], Option<&Blob>)> {
+    pub fn contents(&self) -> impl Iterator<Item = Content<'_>> {
         let one = match self {
-            Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some((change.chunks(), change.head())),
-            Write::Append { addition, .. } => Some((&*addition.chunks, addition.head_if_created.as_ref())),
+            Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some(change.content()),
+            Write::Append { addition, .. } => Some(addition.content()),
             Write::Touch { .. }
             | Write::Delete { .. }
+            | Write::Transaction { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
             | Write::ReleaseLease { .. }
@@ -558,7 +612,7 @@ impl Write {
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => None,
         };
-        one.into_iter()
+        one.into_iter().chain(self.operations().iter().filter_map(Operation::content))
     }
 
     /// Whether it stores content, even if that is empty.
@@ -573,7 +627,7 @@ impl Write {
 
     /// The blobs it brings: for each session every chunk's, then the head's.
     pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
-        self.contents().flat_map(|(chunks, head)| blobs(chunks, head))
+        self.contents().flat_map(blobs)
     }
 
     /// Stored bytes it brings.
@@ -588,6 +642,7 @@ impl Write {
                 Some(attributes)
             }
             Write::Touch { .. }
+            | Write::Transaction { .. }
             | Write::Delete { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
@@ -596,7 +651,7 @@ impl Write {
             | Write::KeepAlive { .. }
             | Write::CloseClient { .. } => None,
         };
-        one.into_iter()
+        one.into_iter().chain(self.operations().iter().filter_map(Operation::attributes))
     }
 
     /// The changes of deadlines.
@@ -613,7 +668,8 @@ impl Write {
             | Write::Append { fence, .. }
             | Write::Touch { fence, .. }
             | Write::Delete { fence, .. } => *fence,
-            Write::AcquireLease { .. }
+            Write::Transaction { .. }
+            | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
             | Write::ReleaseLease { .. }
             | Write::OpenClient { .. }
@@ -628,6 +684,7 @@ impl Write {
             Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } => attributes.cluster_version(),
             Write::Append { .. }
             | Write::Touch { .. }
+            | Write::Transaction { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
             | Write::ReleaseLease { .. } => 2,

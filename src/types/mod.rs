@@ -9,6 +9,7 @@ mod id;
 mod lease;
 mod member;
 mod number;
+mod operation;
 mod outcome;
 mod part;
 #[cfg(feature = "server")]
@@ -21,8 +22,8 @@ mod watch;
 #[doc(hidden)]
 pub use address::{is_loopback, validate_address, validate_listen_address};
 pub use change::{
-    Access, Addition, Attributes, Base, Blob, Change, Chunk, Codec, Counters, Expected, Expiry, Form, OnConflict, Request, Require,
-    Write,
+    Access, Addition, Attributes, Base, Blob, Change, Chunk, Codec, Content, Counters, Expected, Expiry, Form, OnConflict, Request,
+    Require, Write,
 };
 pub use id::{
     ClientId, ClusterId, Fence, InstanceId, InvalidId, InvalidLabel, Label, LogId, NodeId, Nonce, Revision, Sequence, SessionId,
@@ -31,7 +32,8 @@ pub use id::{
 pub use lease::{Holder, InvalidHolder, InvalidLeaseTtl, InvalidRenewals, Lease, LeaseTtl, Lost, Renewals};
 pub use member::{Member, MemberChange, Members};
 pub use number::{OutOfRange, bounded};
-pub use outcome::{Appended, Outcome, Saved, Swept, TooLarge, Verdict};
+pub use operation::{NoTransaction, Operation, Operations};
+pub use outcome::{Aborted, Appended, Outcome, Saved, Swept, TooLarge, Transacted, Verdict};
 pub use part::Part;
 pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, LoadMany, Loaded, LoadedContent, Order, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};

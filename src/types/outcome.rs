@@ -71,6 +71,13 @@ pub enum TooLarge {
         /// The limit.
         limit: u64,
     },
+    /// Rows that a transaction would drop: of sessions that it deletes or replaces.
+    Rows {
+        /// The number for its operations up to this one.
+        now: u64,
+        /// The limit.
+        limit: u64,
+    },
 }
 
 impl TooLarge {
@@ -82,8 +89,25 @@ impl TooLarge {
             TooLarge::Items { now, limit } => ("items", now, limit),
             TooLarge::Chunks { now, limit } => ("chunks", now, limit),
             TooLarge::Write { now, limit } => ("write_bytes", now, limit),
+            TooLarge::Rows { now, limit } => ("rows_dropped", now, limit),
         }
     }
+}
+
+/// A transaction that was stored, all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transacted {
+    /// The verdict on each operation, in their order.
+    pub results: Vec<Verdict>,
+}
+
+/// A transaction that was not stored, nothing of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aborted {
+    /// The position of the first operation that failed, from 0.
+    pub index: u32,
+    /// The verdict on it.
+    pub verdict: Box<Verdict>,
 }
 
 /// The counts of one `Sweep`.
@@ -205,15 +229,75 @@ pub enum Verdict {
         /// That of the lease that lives, if one does.
         current: Option<Fence>,
     },
+    /// All operations of a transaction are done.
+    Transacted(Transacted),
+    /// An operation of a transaction failed. Nothing at all changed.
+    Aborted(Aborted),
+    /// As `BaseMismatch`, of an operation of a transaction: the same request may carry that change in full.
+    BaseMismatchAt {
+        /// Its position, from 0.
+        index: u32,
+    },
+    /// The session is as an operation requires it. Nothing changed.
+    Met,
 }
 
 impl Verdict {
+    /// Whether the operation of a transaction on which it is given is done; `None`: it is given on no operation, or ends the transaction
+    /// unrecorded.
+    pub fn of_operation(&self) -> Option<bool> {
+        match self {
+            Verdict::Met | Verdict::Saved(_) | Verdict::Appended(_) | Verdict::Deleted { .. } | Verdict::NotFound { .. } => {
+                Some(true)
+            }
+            Verdict::Conflict { .. }
+            | Verdict::TooLarge(_)
+            | Verdict::TooManySessions
+            | Verdict::WrongForm { .. }
+            | Verdict::Leased { .. }
+            | Verdict::Fenced { .. } => Some(false),
+            Verdict::Touched { .. }
+            | Verdict::LeaseGranted { .. }
+            | Verdict::LeaseHeld { .. }
+            | Verdict::LeasesRenewed { .. }
+            | Verdict::LeaseReleased
+            | Verdict::LeaseLost
+            | Verdict::TooManyLeases
+            | Verdict::BaseMismatch
+            | Verdict::Transacted(_)
+            | Verdict::Aborted(_)
+            | Verdict::BaseMismatchAt { .. }
+            | Verdict::ClientOpened { .. }
+            | Verdict::ClientKept
+            | Verdict::ClientClosed
+            | Verdict::TooManyClients
+            | Verdict::ClientUnknown
+            | Verdict::Stale
+            | Verdict::WindowExceeded
+            | Verdict::Busy
+            | Verdict::Swept(_)
+            | Verdict::ClusterVersion { .. } => None,
+        }
+    }
+
+    /// How many recorded outcomes it counts for: one for each verdict that it holds.
+    pub fn weight(&self) -> u64 {
+        match self {
+            Verdict::Transacted(Transacted { results }) => results.len().max(1) as u64,
+            _ => 1,
+        }
+    }
+
     /// The first cluster version in which it is given.
     pub fn cluster_version(&self) -> u16 {
         match self {
             Verdict::Appended(_)
             | Verdict::WrongForm { .. }
             | Verdict::Touched { .. }
+            | Verdict::Transacted(_)
+            | Verdict::Aborted(_)
+            | Verdict::BaseMismatchAt { .. }
+            | Verdict::Met
             | Verdict::LeaseGranted { .. }
             | Verdict::LeaseHeld { .. }
             | Verdict::LeasesRenewed { .. }

@@ -239,7 +239,7 @@ impl State {
             Plan::NotFound { tombstone } => Loaded::NotFound { tombstone },
             Plan::NotModified => Loaded::NotModified,
             Plan::Part { info, mut walk, head } => {
-                let created = info.create_revision;
+                let (created, birth) = (info.create_revision, rows::Birth::of(info.create_revision, info.next_chunk));
                 let row = |table, key: Bytes| self.rows.get(&(table, key)).expect("a row of content");
                 let mut chunks = VecDeque::new();
                 while let Some(n) = walk.next_chunk() {
@@ -250,15 +250,15 @@ impl State {
                         (true, false) => chunks.push_back(chunk),
                     }
                 }
-                let head = head.then(|| rows::decode_head(row(rows::HEADS, rows::head_key(created))).expect("a head"));
+                let head = head.then(|| rows::decode_head(row(rows::HEADS, rows::head_key(birth))).expect("a head"));
                 Loaded::Suffix { first_item: walk.first_item(), content: LoadedContent { info, chunks: chunks.into(), head } }
             }
             Plan::Read { info, tail, chunks, head } => {
-                let created = info.create_revision;
+                let (created, birth) = (info.create_revision, rows::Birth::of(info.create_revision, info.next_chunk));
                 let row = |table, key: Bytes| self.rows.get(&(table, key)).expect("a row of content");
                 let chunk = |n| rows::decode_chunk(row(rows::CHUNKS, rows::chunk_key(created, n))).expect("a chunk");
                 let chunks = chunks.map(chunk).collect();
-                let head = head.then(|| rows::decode_head(row(rows::HEADS, rows::head_key(created))).expect("a head"));
+                let head = head.then(|| rows::decode_head(row(rows::HEADS, rows::head_key(birth))).expect("a head"));
                 let content = LoadedContent { info, chunks, head };
                 if tail { Loaded::Tail(content) } else { Loaded::Full(content) }
             }

@@ -6,12 +6,15 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use quorate::codec::{self, Problem};
 use quorate::limits::{
-    COUNTERS_MAX, LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_RENEWED_MAX, SESSION_ID_BYTES_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX,
+    CHUNK_OVERHEAD_BYTES_MAX, COUNTERS_MAX, LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_RENEWED_MAX, OPERATION_OVERHEAD_BYTES_MAX,
+    SESSION_ID_BYTES_MAX, SESSION_TTL_MAX, TOMBSTONE_TTL_MAX, TRANSACTION_IDS_BYTES_MAX, TRANSACTION_OPERATIONS_MAX,
+    WRITE_MESSAGE_BYTES_MAX,
 };
 use quorate::machine::{Command, Entry, rows};
 use quorate::types::{
     Addition, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Fence, Form, Holder, Label,
-    LeaseTtl, Nonce, OnConflict, Renewals, Request, Require, Revision, Sequence, SessionId, Version, Write,
+    LeaseTtl, NoTransaction, Nonce, OnConflict, Operation, Operations, Renewals, Request, Require, Revision, Sequence, SessionId,
+    Version, Write,
 };
 
 use crate::machine::lab::{blob, chunk, id, request};
@@ -234,6 +237,27 @@ fn write_of_a_turn() -> impl Strategy<Value = Write> {
     ]
 }
 
+/// A transaction of these, of each session the first.
+fn transaction(request: Request, writes: Vec<Write>, required: Option<(SessionId, Expected)>) -> Write {
+    let required = required.map(|(id, expected)| Operation::Require { id, expected: Some(expected), fence: None });
+    let mut operations: Vec<Operation> = Vec::new();
+    for operation in writes.into_iter().filter_map(Operation::of).chain(required) {
+        if operations.iter().all(|other| other.session().0 != operation.session().0) {
+            operations.push(operation);
+        }
+    }
+    match Operations::new(operations) {
+        Ok(operations) => Write::Transaction { request, operations },
+        Err(_) => Write::Touch { request, id: id("no operation"), expiry: Expiry::Never, fence: None },
+    }
+}
+
+fn any_transaction() -> impl Strategy<Value = Write> {
+    let writes = prop::collection::vec(prop_oneof![any_write(), later_write()], 0..6);
+    let required = prop::option::of((any_id(), any_expected()));
+    (any_request(), writes, required).prop_map(|(request, writes, required)| transaction(request, writes, required))
+}
+
 fn any_entry() -> impl Strategy<Value = Entry> {
     entry_of(any_write().boxed())
 }
@@ -260,7 +284,9 @@ proptest! {
     }
 
     #[test]
-    fn what_version_2_has_is_neither_proposable_nor_decoded_under_version_1(entry in entry_of(later_write().boxed())) {
+    fn what_version_2_has_is_neither_proposable_nor_decoded_under_version_1(
+        entry in entry_of(prop_oneof![later_write(), any_transaction()].boxed())
+    ) {
         let payload = codec::encode(&entry, 2);
         prop_assert_eq!(codec::decode(&payload, 2), Ok(entry.clone()));
         prop_assert!(codec::decode(&payload, 1).is_err());
@@ -279,6 +305,22 @@ proptest! {
             let error = codec::decode(&payload.slice(..end), 1).expect_err("truncated");
             prop_assert!(!error.field.is_empty());
             prop_assert_eq!(error.problem, Problem::Truncated);
+        }
+    }
+
+    #[test]
+    fn a_transaction_with_a_flipped_bit_never_panics_and_what_decodes_encodes_again(
+        write in any_transaction(),
+        bits in prop::collection::vec(any::<u16>(), 1..40)
+    ) {
+        let payload = codec::encode(&Entry { stamp_ms: 1, command: Command::Client(write) }, 2);
+        for bit in bits {
+            let mut damaged = payload.to_vec();
+            let bit = usize::from(bit) % (damaged.len() * 8);
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(decoded) = codec::decode(&Bytes::from(damaged), 2) {
+                prop_assert_eq!(codec::decode(&codec::encode(&decoded, 2), 2), Ok(decoded));
+            }
         }
     }
 
@@ -311,6 +353,85 @@ proptest! {
             let _ = quorate::machine::Machine::from_rows(std::iter::once(row));
         }
     }
+}
+
+/// What operations keep together: an entry that breaks it would end every replica, so it is refused wherever it comes from.
+#[test]
+fn operations_that_break_what_they_keep_together_are_no_transaction_and_are_not_decoded() {
+    let of = |ids: &[String]| ids.iter().map(|id| delete(id)).collect::<Vec<_>>();
+    let many: Vec<String> = (0..=TRANSACTION_OPERATIONS_MAX).map(|n| format!("s{n}")).collect();
+    assert_eq!(Operations::new(Vec::new()), Err(NoTransaction::Operations { count: 0 }));
+    assert_eq!(Operations::new(of(&many)), Err(NoTransaction::Operations { count: 65 }));
+    assert!(Operations::new(of(&many[1..])).is_ok());
+    let twice = [&many[..3], &many[..1]].concat();
+    assert_eq!(Operations::new(of(&twice)), Err(NoTransaction::Twice { index: 3 }));
+    let brings = |name: &str, chunks: usize, bytes: usize| {
+        let chunks = vec![chunk(1, ""); chunks];
+        let change = Change::Full { chunks, head: blob(&"x".repeat(bytes)), counters: Counters::default() };
+        Operation::Save { id: id(name), change, attributes: Expiry::Keep.into(), fence: None }
+    };
+    assert!(Operations::new(vec![brings("a", 2048, 1), brings("b", 2048, 1)]).is_ok());
+    assert_eq!(Operations::new(vec![brings("a", 2048, 1), brings("b", 2049, 1)]), Err(NoTransaction::Chunks { chunks: 4097 }));
+    assert!(Operations::new(vec![brings("a", 0, 8 << 20), brings("b", 0, 8 << 20)]).is_ok());
+    let above = Operations::new(vec![brings("a", 0, 8 << 20), brings("b", 0, (8 << 20) + 1)]);
+    assert_eq!(above, Err(NoTransaction::Bytes { bytes: (16 << 20) + 1 }));
+    // As bytes: `a` and `b` become the same id, and one operation becomes none, and 65.
+    let request = request(ClientId(1), 1, 1, 1);
+    let operations = Operations::new(of(&["aaaa".into(), "bbbb".into()])).expect("two");
+    let entry = Entry { stamp_ms: 1, command: Command::Client(Write::Transaction { request, operations }) };
+    let payload = codec::encode(&entry, 2);
+    let damaged = |from: &[u8], to: &[u8]| {
+        let at = payload.windows(from.len()).position(|bytes| bytes == from).expect("is there");
+        codec::decode(&Bytes::from([&payload[..at], to, &payload[at + from.len()..]].concat()), 2)
+    };
+    let error = damaged(b"bbbb", b"aaaa").expect_err("twice").to_string();
+    assert!(error.contains("names a session twice") && !error.contains("aaaa"), "{error}");
+    for count in [0, 65] {
+        let error = damaged(b"\x02\x04\x04aaaa", &[&[count][..], b"\x04\x04aaaa"].concat()).expect_err("wrong number").to_string();
+        assert!(error.contains(&format!("count={count} ")), "{error}");
+    }
+}
+
+/// Everything at its bound at once, as the constants say that it fits.
+#[test]
+fn the_largest_transaction_fits_in_a_message_between_peers() {
+    let chunk = Chunk { item_count: u64::MAX, blob: Blob { raw_bytes: u64::MAX, ..Blob::plain(Bytes::from(vec![7; 4095])) } };
+    let at = Base::At { create_revision: Revision(u64::MAX), version: Version(u64::MAX), items: u64::MAX };
+    let operations = (0..TRANSACTION_OPERATIONS_MAX).map(|n| Operation::SaveIfVersion {
+        id: id(&format!("{n:02}{}", "x".repeat(SESSION_ID_BYTES_MAX - 2))),
+        expected: Expected::At { version: Version(u64::MAX), create_revision: Some(Revision(u64::MAX)) },
+        change: Change::Delta {
+            base: at,
+            chunks: vec![chunk.clone(); 64],
+            head: Some(Blob { raw_bytes: u64::MAX, crc32c: u32::MAX, codec: Codec::Zstd, data: Bytes::from(vec![7; 64]) }),
+            counters: Counters::new(vec![u64::MAX; COUNTERS_MAX]).expect("few"),
+        },
+        on_conflict: OnConflict::Rebase,
+        attributes: Attributes {
+            expiry: Expiry::Idle(SESSION_TTL_MAX),
+            form: Form::Transcript,
+            tombstone_ttl: Some(TOMBSTONE_TTL_MAX),
+            label: Some(Label::new(&"x".repeat(256)).expect("at the bound")),
+        },
+        fence: Some(Fence(u64::MAX)),
+    });
+    let operations = Operations::new(operations.collect()).expect("at the bounds");
+    let data = 4096 * 4095 + 64 * 64;
+    assert_eq!(operations.iter().map(Operation::stored_bytes).sum::<u64>(), data);
+    let request = request(ClientId(u64::MAX), 1, u64::MAX, u64::MAX);
+    let entry = Entry { stamp_ms: u64::MAX, command: Command::Client(Write::Transaction { request, operations }) };
+    let payload = codec::encode(&entry, 2);
+    let overhead = payload.len() as u64 - data;
+    let reckoned = 64 * OPERATION_OVERHEAD_BYTES_MAX + TRANSACTION_IDS_BYTES_MAX + 4096 * CHUNK_OVERHEAD_BYTES_MAX;
+    assert!(overhead <= reckoned, "overhead={overhead} reckoned={reckoned}");
+    assert_eq!(codec::decode(&payload, 2), Ok(entry));
+    let Command::Client(write) = codec::decode(&payload, 2).expect("its own").command else { panic!("a write") };
+    let message = quorate::wire::write_to(&write);
+    assert!(prost::Message::encoded_len(&message) as u64 + 1024 <= WRITE_MESSAGE_BYTES_MAX, "on the wire");
+}
+
+fn delete(name: &str) -> Operation {
+    Operation::Delete { id: id(name), expected: None, fence: None }
 }
 
 fn save(change: Change) -> Entry {

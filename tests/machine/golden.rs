@@ -150,7 +150,7 @@ fn golden_rows_are_read_and_written_as_the_same_bytes() {
     machine.check().expect("invariants");
     assert_eq!(stored, now, "rows are written as other bytes than they were");
     let (head, chunk) = (Revision(2), rows::chunk_key(Revision(2), 0));
-    assert_eq!(rows::decode_head(&stored[&(rows::HEADS, rows::head_key(head))]).expect("head"), blob("head"));
+    assert_eq!(rows::decode_head(&stored[&(rows::HEADS, rows::head_key(rows::Birth::of(head, 0)))]).expect("head"), blob("head"));
     assert_eq!(rows::decode_chunk(&stored[&(rows::CHUNKS, chunk)]).expect("chunk").item_count, 2);
 }
 

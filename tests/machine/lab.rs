@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate::codec;
-use quorate::machine::{Command, Effects, Entry, Machine, Plan, allow_test_version, rows};
+use quorate::machine::rows::{self, Birth};
+use quorate::machine::{Command, Effects, Entry, Machine, Plan, allow_test_version};
 use quorate::types::{
     Blob, Chunk, ClientId, Load, LogId, NodeId, Nonce, Outcome, Part, Request, Sequence, SessionId, Verdict, Write,
 };
@@ -127,7 +128,8 @@ impl Lab {
         let heads: BTreeSet<_> = self.keys(rows::HEADS).cloned().collect();
         assert_eq!(heads.len() as u64, self.machine.counts().sessions, "one head row for each session");
         for key in self.keys(rows::CHUNKS) {
-            assert!(heads.contains(&key[..8]), "chunk row of no session key={key:?}");
+            let birth = rows::birth_of(rows::CHUNKS, key).expect("a chunk's key");
+            assert!(heads.contains(&rows::head_key(birth)), "chunk row of no session key={key:?}");
         }
         for listed in self.machine.list("", None, 1000).0 {
             let chunks = self.content(&listed.id).expect("listed").0;
@@ -137,8 +139,8 @@ impl Lab {
             {
                 self.check_part(&listed.id, part);
             }
-            let created = listed.info.create_revision.0.to_be_bytes();
-            let stored = self.keys(rows::CHUNKS).filter(|key| key.starts_with(&created)).count();
+            let birth = Birth::of(listed.info.create_revision, listed.info.next_chunk);
+            let stored = self.keys(rows::CHUNKS).filter(|key| rows::birth_of(rows::CHUNKS, key) == Some(birth)).count();
             assert_eq!(stored, chunks.len(), "chunk rows beyond the session's own");
         }
     }
@@ -194,7 +196,8 @@ impl Lab {
         let row = |table, key: Bytes| self.rows.get(&(table, key)).expect("content row");
         let chunks =
             chunks.map(|n| rows::decode_chunk(row(rows::CHUNKS, rows::chunk_key(info.create_revision, n))).expect("chunk"));
-        let head = rows::decode_head(row(rows::HEADS, rows::head_key(info.create_revision))).expect("head");
+        let head =
+            rows::decode_head(row(rows::HEADS, rows::head_key(Birth::of(info.create_revision, info.next_chunk)))).expect("head");
         Some((chunks.collect(), head))
     }
 }

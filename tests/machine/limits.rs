@@ -5,8 +5,8 @@ use std::time::Duration;
 use quorate::limits::LEASE_TTL_MIN;
 use quorate::machine::{Command, Machine, Rules, rules};
 use quorate::types::{
-    Attributes, Base, Change, ClientId, Counters, Expiry, Holder, Label, LeaseTtl, SessionId, Swept, TooLarge, Verdict, Version,
-    Write,
+    Aborted, Attributes, Base, Change, ClientId, Counters, Expected, Expiry, Holder, Label, LeaseTtl, Operation, Operations,
+    SessionId, Swept, TooLarge, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce, request};
@@ -152,6 +152,107 @@ fn a_full_table_of_outcomes_answers_busy_and_records_nothing() {
         panic!("there is room again");
     };
     assert_eq!(saved.content.version, Version(3), "the busy one was not executed");
+}
+
+/// A lab of version 2 with smaller rules.
+fn later_lab(change: impl FnOnce(&mut Rules)) -> Lab {
+    quorate::machine::allow_test_version();
+    let mut small = *rules(2).expect("allowed above");
+    change(&mut small);
+    let mut lab = Lab::new();
+    lab.machine = Machine::with_rules(Box::leak(Box::new(small)));
+    lab
+}
+
+fn transaction(client: ClientId, sequence: u64, writes: impl IntoIterator<Item = Write>) -> Write {
+    let operations = writes.into_iter().map(|write| Operation::of(write).expect("an operation")).collect();
+    Write::Transaction { request: request(client, 1, sequence, 0), operations: Operations::new(operations).expect("few") }
+}
+
+fn aborted(index: u32, verdict: Verdict) -> Verdict {
+    Verdict::Aborted(Aborted { index, verdict: Box::new(verdict) })
+}
+
+#[test]
+fn new_sessions_of_a_transaction_count_together_and_so_do_their_metadata() {
+    let create = |client, sequence, names: &[&str]| {
+        transaction(client, sequence, names.iter().map(|name| save(client, sequence, &id(name), 0, Expiry::Keep)))
+    };
+    let mut lab = later_lab(|rules| rules.sessions_max = 3);
+    let client = lab.open(1000, 1);
+    lab.write(1000, save(client, 1, &id("a"), 0, Expiry::Keep));
+    let answer = lab.write(1000, create(client, 2, &["a", "b", "c", "d"]));
+    assert_eq!(answer.verdict, aborted(3, Verdict::TooManySessions), "the one that is there takes no room");
+    assert_eq!(lab.machine.counts().sessions, 1, "nothing of it is stored");
+    assert!(matches!(lab.write(1000, create(client, 3, &["a", "b", "c"])).verdict, Verdict::Transacted(_)));
+    let mut lab = later_lab(|rules| rules.metadata_bytes_max = 2 * 384 + 5);
+    let client = lab.open(1000, 1);
+    assert_eq!(lab.write(1000, create(client, 1, &["abc", "def"])).verdict, aborted(1, Verdict::TooManySessions));
+    assert!(matches!(lab.write(1000, create(client, 2, &["abc", "de"])).verdict, Verdict::Transacted(_)));
+    lab.check_content();
+}
+
+#[test]
+fn a_transaction_drops_no_more_rows_than_a_sweep() {
+    let mut lab = later_lab(|rules| rules.sweep_rows_max = 12);
+    let client = lab.open(1000, 1);
+    for (sequence, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        lab.write(1000, save(client, sequence, &id(name), 4, Expiry::Keep));
+    }
+    // A delete drops 4 chunks and 3 rows more, a full change the chunks and perhaps the head.
+    let mixed = |sequence| transaction(client, sequence, [save(client, 1, &id("a"), 1, Expiry::Keep), delete(client, 1, &id("b"))]);
+    let both = transaction(client, 4, [delete(client, 1, &id("a")), delete(client, 1, &id("b"))]);
+    let too_large = Verdict::TooLarge(TooLarge::Rows { now: 14, limit: 12 });
+    assert_eq!(lab.write(1000, both).verdict, aborted(1, too_large));
+    assert_eq!(lab.machine.counts().tombstones, 0);
+    assert!(matches!(lab.write(1000, mixed(5)).verdict, Verdict::Transacted(_)));
+    lab.rebuild();
+    lab.check_content();
+}
+
+#[test]
+fn the_bytes_of_a_transaction_count_together() {
+    let mut lab = later_lab(|rules| rules.write_bytes_max = 10);
+    let client = lab.open(1000, 1);
+    let of =
+        |sequence, chunks| transaction(client, sequence, ["a", "b"].map(|name| save(client, 1, &id(name), chunks, Expiry::Keep)));
+    // Each has a byte for every chunk and one for its head.
+    let too_large = Verdict::TooLarge(TooLarge::Write { now: 12, limit: 10 });
+    assert_eq!(lab.write(1000, of(1, 5)).verdict, aborted(1, too_large));
+    assert!(matches!(lab.write(1000, of(2, 4)).verdict, Verdict::Transacted(_)));
+}
+
+/// Sixteen of the largest fill a client's table; what was answered is answered again, and an acknowledgement makes room.
+#[test]
+fn the_outcome_of_a_transaction_counts_for_each_of_its_operations() {
+    let mut lab = later_lab(|rules| rules.outcomes_max = 1040);
+    let client = lab.open(1000, 1);
+    let largest = |client, sequence, below| {
+        let operations =
+            (0..64).map(|n| Operation::Require { id: id(&format!("s{n}")), expected: Some(Expected::Absent), fence: None });
+        let operations = Operations::new(operations.collect()).expect("64");
+        Write::Transaction { request: request(client, 1, sequence, below), operations }
+    };
+    let first = lab.write(1000, largest(client, 1, 0));
+    for sequence in 2..=16 {
+        assert!(matches!(lab.write(1000, largest(client, sequence, 0)).verdict, Verdict::Transacted(_)));
+    }
+    assert_eq!(lab.machine.counts().outcomes, 1024);
+    assert_eq!(lab.write(1000, save(client, 17, &id("a"), 0, Expiry::Keep)).verdict, Verdict::Busy, "of the client's");
+    assert_eq!(lab.write(1000, largest(client, 1, 0)), first);
+    let other = lab.open(1000, 2);
+    let of_other = |write: Write| {
+        let Write::Transaction { operations, .. } = write else { panic!("a transaction") };
+        Write::Transaction { request: request(other, 2, 1, 0), operations }
+    };
+    assert_eq!(lab.write(1000, of_other(largest(client, 1, 0))).verdict, Verdict::Busy, "of all");
+    assert!(matches!(lab.write(1000, largest(client, 17, 2)).verdict, Verdict::Transacted(_)), "the first is acknowledged");
+    assert_eq!(lab.machine.counts().outcomes, 1024);
+    lab.write(1000, Write::CloseClient { client, nonce: nonce(1) });
+    assert_eq!(lab.machine.counts().outcomes, 0);
+    assert!(matches!(lab.write(1000, of_other(largest(client, 1, 0))).verdict, Verdict::Transacted(_)));
+    lab.rebuild();
+    assert_eq!(lab.machine.counts().outcomes, 64);
 }
 
 #[test]

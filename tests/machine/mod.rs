@@ -8,6 +8,7 @@ mod limits;
 mod model;
 mod route;
 mod script;
+mod transactions;
 mod transcripts;
 mod turns;
 mod watch;

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use quorate::machine::Command;
 use quorate::types::{
     Addition, Attributes, Base, Change, ClientId, Counters, Expected, Expiry, Fence, Form, Holder, Label, LeaseTtl, OnConflict,
-    Outcome, Renewals, Request, Require, Revision, SessionId, Verdict, Version, Write,
+    Operation, Operations, Outcome, Renewals, Request, Require, Revision, SessionId, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce, request};
@@ -75,7 +75,7 @@ impl Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let request = (0..14u8, 0..2usize, prop::bool::weighted(0.03), 0..3u64, 0..3u64);
+    let request = (0..16u8, 0..2usize, prop::bool::weighted(0.03), 0..3u64, 0..3u64);
     let wait =
         prop_oneof![150 => Just(0u64), 30 => 1..40u64, 2 => Just(5_000u64), 1 => Just(IDLE_MS), 1 => Just(TOMBSTONE_MS - 20)];
     let change = (0..2usize, 0..6u8, 0..6u8, 0..3u8, 0..3u8, 0..4u8, 0..10u8, wait);
@@ -149,6 +149,27 @@ impl Driver {
         }
     }
 
+    /// A transaction has what this step says, and more for the other session.
+    fn write(&mut self, step: &Step, n: usize) -> Write {
+        if step.kind < 14 || self.lab.machine.cluster_version() == 1 {
+            return self.single(step, n);
+        }
+        let kind = [4, 10, 7, 3][usize::from(step.ttl)];
+        let first = self.single(&Step { kind, ..step.clone() }, n);
+        let request = *first.request().expect("a write");
+        let other = Step { kind: [7, 4, 10][usize::from(step.chunks)], session: 1 - step.session, sequence: 1, ..step.clone() };
+        let next = self.sequences;
+        let other = self.single(&other, n);
+        self.sequences = next;
+        let required = (step.base == 5).then(|| Operation::Require { id: id("c"), expected: Some(Expected::Absent), fence: None });
+        let operations: Vec<_> = [first, other].into_iter().filter_map(Operation::of).chain(required).collect();
+        // A touch is no operation.
+        match Operations::new(operations) {
+            Ok(operations) => Write::Transaction { request, operations },
+            Err(_) => Write::Delete { request, id: session(step.session), expected: None, fence: None },
+        }
+    }
+
     fn request(&mut self, step: &Step) -> Request {
         let next = &mut self.sequences[step.client];
         // Mostly a new sequence; sometimes one of the last ones, which is a retry, perhaps with another content.
@@ -159,7 +180,7 @@ impl Driver {
         request(ClientId(self.clients[step.client]), number, sequence, below)
     }
 
-    fn write(&mut self, step: &Step, n: usize) -> Write {
+    fn single(&mut self, step: &Step, n: usize) -> Write {
         let request = self.request(step);
         let id = session(step.session);
         let past = &self.past[step.session];
@@ -346,6 +367,11 @@ fn the_machine_answers_as_the_model_does() {
         "Conflict",
         "Conflict repeated",
         "BaseMismatch",
+        "Transacted",
+        "Transacted repeated",
+        "Aborted",
+        "Aborted repeated",
+        "BaseMismatchAt",
         "Deleted",
         "Deleted repeated",
         "NotFound",

@@ -8,6 +8,7 @@
 //! append id=a data=x items=1        data= is the head if it is created; if=present, absent or created/version/items; `counters=`, `expire=`
 //! touch id=a expire=<ms>            moves the deadline and nothing else
 //! delete id=a                       perhaps with if=
+//! txn do=save;id=a;data=x|require;id=b;if=2|…    a transaction of the others, their words divided by `;`
 //! load id=a have=1/2/3/4            have = create_revision/version/items/next_chunk
 //! list prefix=a after=b limit=2     sweep limit=9     version to=2     skip     rebuild     counts
 //! ```
@@ -20,9 +21,9 @@ use std::time::Duration;
 
 use quorate::machine::{Command, Plan};
 use quorate::types::{
-    Addition, Appended, Attributes, Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Fence, Form, Holder, Label,
-    Lease, LeaseTtl, Load, OnConflict, Outcome, Part, Renewals, Request, Require, Revision, Saved, Sequence, SessionInfo, Verdict,
-    Version, Write,
+    Aborted, Addition, Appended, Attributes, Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Fence, Form,
+    Holder, Label, Lease, LeaseTtl, Load, OnConflict, Operation, Operations, Outcome, Part, Renewals, Request, Require, Revision,
+    Saved, Sequence, SessionInfo, Transacted, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce};
@@ -131,8 +132,30 @@ impl Runner {
                     fence: fence(words),
                 }
             }
+            "txn" => {
+                let operations = words["do"].split('|').map(|text| self.operation(text)).collect();
+                Write::Transaction {
+                    request: self.request(words),
+                    operations: Operations::new(operations).expect("within the bounds"),
+                }
+            }
             other => self.of_leases(other, words),
         })
+    }
+
+    fn operation(&self, text: &str) -> Operation {
+        let (verb, rest) = text.split_once(';').expect("a verb and words");
+        let mut words: Words = rest.split(';').map(|word| word.split_once('=').expect("key=value")).collect();
+        if verb == "require" {
+            return Operation::Require {
+                id: id(words["id"]),
+                expected: words.get("if").map(|text| expected(text)),
+                fence: fence(&words),
+            };
+        }
+        words.insert("request", "0/1");
+        let Command::Client(write) = self.command(verb, &words) else { panic!("no write {verb}") };
+        Operation::of(write).expect("an operation")
     }
 
     fn of_leases(&self, verb: &str, words: &Words) -> Write {
@@ -315,7 +338,13 @@ fn change(words: &Words) -> Change {
 }
 
 fn show(outcome: &Outcome, index: u64) -> String {
-    let verdict = match &outcome.verdict {
+    let verdict = show_verdict(&outcome.verdict);
+    let repeated = if outcome.revision.0 == index { "" } else { " (repeated)" };
+    format!("{verdict} revision={}{repeated}\n", outcome.revision)
+}
+
+fn show_verdict(verdict: &Verdict) -> String {
+    match verdict {
         Verdict::Saved(Saved { content, rebased }) => {
             let rebased = if *rebased { " rebased" } else { "" };
             format!(
@@ -340,10 +369,13 @@ fn show(outcome: &Outcome, index: u64) -> String {
         Verdict::LeasesRenewed { deadline_ms, lost } => {
             format!("LeasesRenewed until={deadline_ms} lost={:?}", lost.positions().collect::<Vec<_>>())
         }
+        Verdict::Transacted(Transacted { results }) => {
+            let each: String = results.iter().map(|verdict| format!("\n  {}", show_verdict(verdict))).collect();
+            format!("Transacted{each}\n ")
+        }
+        Verdict::Aborted(Aborted { index, verdict }) => format!("Aborted index={index} by {}", show_verdict(verdict)),
         other => format!("{other:?}"),
-    };
-    let repeated = if outcome.revision.0 == index { "" } else { " (repeated)" };
-    format!("{verdict} revision={}{repeated}\n", outcome.revision)
+    }
 }
 
 fn show_lease(Lease { fence, holder, deadline_ms }: &Lease) -> String {

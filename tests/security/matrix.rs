@@ -58,6 +58,7 @@ enum Need {
     AnyToken,
     Scope(&'static str),
     ScopeFor(&'static str, &'static str),
+    ScopeForBoth(&'static str, [&'static str; 2]),
     /// This scope beside `admin`.
     AdminWho(&'static str),
 }
@@ -79,6 +80,7 @@ fn expected(caller: &Caller, need: Need) -> Fate {
         Need::Nothing | Need::AnyToken => true,
         Need::Scope(scope) => has(scope),
         Need::ScopeFor(scope, id) => has(scope) && id.starts_with(prefix),
+        Need::ScopeForBoth(scope, ids) => has(scope) && ids.iter().all(|id| id.starts_with(prefix)),
         Need::AdminWho(scope) => has("admin") && has(scope),
     };
     if allowed { Fate::Served } else { Fate::Denied }
@@ -139,6 +141,17 @@ fn writes() -> Vec<(&'static str, Need, Write)> {
         let leases = Renewals::new(leases.to_vec()).expect("two");
         writes.push((what, need, Write::RenewLeases { request, leases, ttl }));
     }
+    // The second operation is of another prefix: judged by the first alone it would be served.
+    let transaction = |what, operations: Vec<quorate::types::Operation>| {
+        let operations = quorate::types::Operations::new(operations).expect("few");
+        (what, Need::ScopeForBoth("write", ["a/", "b/"]), Write::Transaction { request, operations })
+    };
+    let ids = ["a/matrix", "b/matrix"].map(|id| SessionId::new(id).expect("short"));
+    let deletes = ids.clone().map(|id| quorate::types::Operation::Delete { id, expected: None, fence: None });
+    writes.push(transaction("transaction of two prefixes", deletes.to_vec()));
+    let reads = ids.clone().map(|id| quorate::types::Operation::Require { id, expected: Some(Expected::Absent), fence: None });
+    let (_, _, required) = transaction("", reads.to_vec());
+    writes.push(("transaction that only requires", Need::ScopeForBoth("read", ["a/", "b/"]), required));
     let need = Need::Scope("write");
     writes.push(("open_client", need, Write::OpenClient { nonce }));
     writes.push(("keep_alive", need, Write::KeepAlive { client, nonce, acknowledged_below: Sequence(1) }));

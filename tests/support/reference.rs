@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use quorate::types::{
-    Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, ContentVersion, Counters, Expected, Expiry, Fence, Form,
-    Holder, Label, Lost, Nonce, OnConflict, Outcome, Require, Revision, Saved, Verdict, Version, Write,
+    Aborted, Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, ContentVersion, Counters, Expected, Expiry,
+    Fence, Form, Holder, Label, Lost, Nonce, OnConflict, Operation, Outcome, Request, Require, Revision, Saved, Transacted,
+    Verdict, Version, Write,
 };
 
 pub const TOMBSTONE_MS: u64 = 7 * 24 * 3_600_000;
@@ -41,6 +42,7 @@ struct Client {
 /// A session whose deadline passed: its id, and the version its end took.
 pub type Expired = (String, u64);
 
+#[derive(Clone)]
 pub struct Model {
     /// How long tombstones live, and clients that say nothing.
     tombstone_ms: u64,
@@ -151,15 +153,81 @@ impl Model {
             sequence if client.answers.contains_key(&sequence) => return client.answers[&sequence].clone(),
             _ => {}
         }
+        let recorded: usize = client.answers.values().map(|answer| operations_of(&answer.verdict)).sum();
+        let more = if let Write::Transaction { operations, .. } = write { operations.len() } else { 1 };
+        if recorded + more > WINDOW as usize {
+            return outcome(Verdict::Busy);
+        }
         let answer = outcome(self.execute(index, write));
-        if answer.verdict != Verdict::BaseMismatch {
+        if !matches!(answer.verdict, Verdict::BaseMismatch | Verdict::BaseMismatchAt { .. }) {
             let client = self.clients.get_mut(&request.client.0).expect("found above");
             client.answers.insert(request.sequence.0, answer.clone());
         }
         answer
     }
 
+    /// One operation after the other, on a copy: it takes the place of the state only if none of them fails.
+    fn transact(&mut self, index: u64, request: Request, operations: &[Operation]) -> Verdict {
+        let before = (self.sessions.clone(), self.tombstones.clone());
+        let (mut results, mut creations) = (Vec::new(), 0);
+        for (at, operation) in operations.iter().enumerate() {
+            let id = operation.session().0.as_str();
+            let is_new = !self.sessions.contains_key(id);
+            let mut verdict = match (operation, operation.clone().alone(request)) {
+                (_, Some(write)) => self.execute(index, &write),
+                (Operation::Require { expected, fence, .. }, None) => self.required(id, *expected, *fence),
+                (_, None) => unreachable!("all others may come alone"),
+            };
+            // Those that one entry creates have numbers apart.
+            if let (true, Some(session)) = (is_new, self.sessions.get_mut(id)) {
+                session.next_chunk += creations << 40;
+                creations += 1;
+                match &mut verdict {
+                    Verdict::Saved(saved) => saved.content = session.content(),
+                    Verdict::Appended(appended) => appended.content = session.content(),
+                    other => panic!("a session is created by {other:?}"),
+                }
+            }
+            let index = at as u32;
+            let end = match verdict {
+                Verdict::BaseMismatch => Verdict::BaseMismatchAt { index },
+                Verdict::Conflict { .. } | Verdict::WrongForm { .. } | Verdict::Leased { .. } | Verdict::Fenced { .. } => {
+                    Verdict::Aborted(Aborted { index, verdict: Box::new(verdict) })
+                }
+                done => {
+                    results.push(done);
+                    continue;
+                }
+            };
+            (self.sessions, self.tombstones) = before;
+            return end;
+        }
+        Verdict::Transacted(Transacted { results })
+    }
+
+    fn required(&self, id: &str, expected: Option<Expected>, fence: Option<Fence>) -> Verdict {
+        let lease = self.leases.get(id).map(|(fence, _, _)| Fence(*fence));
+        if fence.is_some() && fence != lease {
+            return Verdict::Fenced { current: lease };
+        }
+        let stored = self.sessions.get(id);
+        let is_met = match (stored, expected) {
+            (_, None) => true,
+            (stored, Some(Expected::Absent)) => stored.is_none(),
+            (None, Some(Expected::At { .. })) => false,
+            (Some(stored), Some(Expected::At { version, create_revision })) => {
+                stored.version == version.0 && create_revision.is_none_or(|created| created.0 == stored.created)
+            }
+        };
+        let tombstone = Version(self.tombstones.get(id).map_or(0, |(version, _)| *version));
+        let actual = Version(stored.map_or(0, |stored| stored.version));
+        if is_met { Verdict::Met } else { Verdict::Conflict { actual, tombstone } }
+    }
+
     fn execute(&mut self, index: u64, write: &Write) -> Verdict {
+        if let Write::Transaction { request, operations } = write {
+            return self.transact(index, *request, operations);
+        }
         if let Some(verdict) = self.lease(index, write) {
             return verdict;
         }
@@ -279,6 +347,14 @@ impl Model {
         if let Some(idle) = session.idle {
             session.deadline = session.deadline.max(Some(lease + idle));
         }
+    }
+}
+
+/// How many outcomes an answer counts for.
+fn operations_of(verdict: &Verdict) -> usize {
+    match verdict {
+        Verdict::Transacted(transacted) => transacted.results.len(),
+        _ => 1,
     }
 }
 

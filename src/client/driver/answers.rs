@@ -226,7 +226,7 @@ impl Driver {
             }
             Verdict::Stale | Verdict::WindowExceeded if users_write => self.fail(key, operation, Error::indeterminate(None)),
             // Not recorded: the same request carries the whole. No earlier attempt can still happen: its base never becomes current.
-            Verdict::BaseMismatch => {
+            Verdict::BaseMismatch | Verdict::BaseMismatchAt { .. } => {
                 tracing::debug!("a delta's base is not what is stored");
                 self.end_attempt(&mut operation);
                 self.make_full(key, operation, false);

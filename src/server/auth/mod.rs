@@ -64,7 +64,8 @@ impl<'a> Need<'a> {
             // It names one at least.
             Operation::LoadMany(many) => (None, None, many.loads()),
         };
-        let of_write = write.into_iter().flat_map(Write::sessions).map(|(id, access)| match access {
+        let judged = if mutant::is(Mutant::TransactionAuthorizedByFirstId) { 1 } else { usize::MAX };
+        let of_write = write.into_iter().flat_map(Write::sessions).take(judged).map(|(id, access)| match access {
             Access::Read => Need::Read(id),
             Access::Write => Need::Write(id),
         });

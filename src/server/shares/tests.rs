@@ -215,7 +215,7 @@ fn stored_bytes_stay_within_the_share_and_a_session_may_always_shrink() {
 #[test]
 fn new_ids_come_at_their_rate_after_a_burst_of_ten_seconds() {
     let a = share("a", &format!("{TENANTS}\nshares = {{ new_ids_per_second = 2 }}"));
-    let at = |ms| a.take_new_id(2, Duration::from_millis(ms));
+    let at = |ms| a.take_new_ids(1, 2, Duration::from_millis(ms));
     for _ in 0..20 {
         at(100_000).expect("the burst");
     }
@@ -225,7 +225,7 @@ fn new_ids_come_at_their_rate_after_a_burst_of_ten_seconds() {
     at(100_500).expect("one more is due");
     refused(at(100_501));
     let none = share("none", &format!("{TENANTS}\nshares = {{ new_ids_per_second = 0 }}"));
-    refused(none.take_new_id(0, Duration::from_secs(1)));
+    refused(none.take_new_ids(1, 0, Duration::from_secs(1)));
 }
 
 #[test]

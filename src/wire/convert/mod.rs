@@ -10,6 +10,8 @@ mod read;
 mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_tests;
 mod watch;
 mod write;
 

@@ -3,9 +3,10 @@
 use super::super::v1;
 use super::change::{form_from, form_to};
 use super::{counters, fence_from, holder_from, in_range, required, unknown_value};
-use crate::limits::LEASES_RENEWED_MAX;
+use crate::limits::{LEASES_RENEWED_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::types::{
-    Appended, ClientId, ContentVersion, Holder, Lost, Outcome, Refusal, Revision, Saved, TooLarge, Verdict, Version,
+    Aborted, Appended, ClientId, ContentVersion, Holder, Lost, Outcome, Refusal, Revision, Saved, TooLarge, Transacted, Verdict,
+    Version,
 };
 
 /// The message of an outcome.
@@ -13,6 +14,20 @@ use crate::types::{
 /// Outcomes that only a cluster says to itself (`Swept`, `ClusterVersion`) have no message and leave the verdict empty, which a reader refuses.
 pub fn outcome_to(outcome: &Outcome) -> v1::Outcome {
     v1::Outcome { revision: outcome.revision.0, verdict: verdict_to(&outcome.verdict) }
+}
+
+/// A verdict within another, without a revision.
+fn within_to(verdict: &Verdict) -> v1::Outcome {
+    v1::Outcome { revision: 0, verdict: verdict_to(verdict) }
+}
+
+/// The verdict on an operation that is done, or not.
+fn within_from(field: &str, is_done: bool, outcome: Option<v1::Outcome>) -> Result<Verdict, Refusal> {
+    let verdict = outcome_from(required(field, outcome)?)?.verdict;
+    match verdict.of_operation() {
+        Some(done) if done == is_done => Ok(verdict),
+        _ => Err(Refusal::invalid(format!("the verdict is given on no operation field={field}"))),
+    }
 }
 
 fn verdict_to(verdict: &Verdict) -> Option<v1::outcome::Verdict> {
@@ -52,6 +67,14 @@ fn verdict_to(verdict: &Verdict) -> Option<v1::outcome::Verdict> {
         Verdict::Conflict { actual, tombstone } => {
             Message::Conflict(v1::outcome::Conflict { actual: actual.0, tombstone: tombstone.0 })
         }
+        Verdict::Transacted(Transacted { results }) => {
+            Message::Transacted(v1::outcome::Transacted { results: results.iter().map(within_to).collect() })
+        }
+        Verdict::Aborted(Aborted { index, verdict }) => {
+            Message::Aborted(Box::new(v1::outcome::Aborted { index: *index, outcome: Some(Box::new(within_to(verdict))) }))
+        }
+        Verdict::BaseMismatchAt { index } => Message::BaseMismatchAt(*index),
+        Verdict::Met => Message::Met(EMPTY),
         Verdict::BaseMismatch => Message::BaseMismatch(EMPTY),
         Verdict::TooLarge(too_large) => Message::TooLarge(too_large_to(*too_large)),
         Verdict::TooManySessions => Message::TooManySessions(EMPTY),
@@ -110,6 +133,17 @@ pub fn outcome_from(outcome: v1::Outcome) -> Result<Outcome, Refusal> {
         Message::Conflict(conflict) => {
             Verdict::Conflict { actual: Version(conflict.actual), tombstone: Version(conflict.tombstone) }
         }
+        Message::Transacted(v1::outcome::Transacted { results }) => {
+            in_range("transacted.results", results.len() as u64, 1, TRANSACTION_OPERATIONS_MAX as u64)?;
+            let results = results.into_iter().map(|result| within_from("transacted.results", true, Some(result)));
+            Verdict::Transacted(Transacted { results: results.collect::<Result<_, _>>()? })
+        }
+        Message::Aborted(aborted) => {
+            let verdict = Box::new(within_from("aborted.outcome", false, aborted.outcome.map(|outcome| *outcome))?);
+            Verdict::Aborted(Aborted { index: aborted.index, verdict })
+        }
+        Message::BaseMismatchAt(index) => Verdict::BaseMismatchAt { index },
+        Message::Met(_) => Verdict::Met,
         Message::BaseMismatch(_) => Verdict::BaseMismatch,
         Message::TooLarge(too_large) => Verdict::TooLarge(too_large_from(too_large)?),
         Message::TooManySessions(_) => Verdict::TooManySessions,
@@ -139,6 +173,7 @@ fn too_large_to(too_large: TooLarge) -> v1::TooLarge {
         TooLarge::Items { .. } => What::Items,
         TooLarge::Chunks { .. } => What::Chunks,
         TooLarge::Write { .. } => What::Write,
+        TooLarge::Rows { .. } => What::Rows,
     };
     let (_, now, limit) = too_large.parts();
     v1::TooLarge { what: what.into(), now, limit }
@@ -153,6 +188,7 @@ fn too_large_from(message: v1::TooLarge) -> Result<TooLarge, Refusal> {
         Ok(What::Items) => Ok(TooLarge::Items { now, limit }),
         Ok(What::Chunks) => Ok(TooLarge::Chunks { now, limit }),
         Ok(What::Write) => Ok(TooLarge::Write { now, limit }),
+        Ok(What::Rows) => Ok(TooLarge::Rows { now, limit }),
         Ok(What::Unspecified) | Err(_) => Err(unknown_value("too_large.what", what)),
     }
 }

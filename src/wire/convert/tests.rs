@@ -149,6 +149,26 @@ fn write_of_a_turn() -> impl Strategy<Value = Write> {
 }
 
 fn write() -> impl Strategy<Value = Write> {
+    let many = proptest::collection::vec(single(), 1..5);
+    let transaction = (request(), many, expected()).prop_map(|(request, writes, expected)| {
+        let name = |n: usize| SessionId::new(&format!("s{n}")).expect("short");
+        let mut operations = vec![Operation::Require { id: name(9), expected: Some(expected), fence: None }];
+        operations.extend(writes.into_iter().filter_map(Operation::of).enumerate().map(|(n, mut operation)| {
+            match &mut operation {
+                Operation::Save { id, .. }
+                | Operation::SaveIfVersion { id, .. }
+                | Operation::Append { id, .. }
+                | Operation::Delete { id, .. }
+                | Operation::Require { id, .. } => *id = name(n),
+            }
+            operation
+        }));
+        Write::Transaction { request, operations: Operations::new(operations).expect("few") }
+    });
+    prop_oneof![4 => single(), 1 => transaction]
+}
+
+fn single() -> impl Strategy<Value = Write> {
     let client = || any::<u64>().prop_map(ClientId);
     let nonce = || any::<[u8; 16]>().prop_map(Nonce);
     let on_conflict = prop_oneof![Just(OnConflict::Reject), Just(OnConflict::Rebase)];
@@ -305,6 +325,24 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         (holder(), number()).prop_map(|(holder, deadline_ms)| Verdict::Leased { holder, deadline_ms }),
         (number(), number()).prop_map(|(deadline_ms, bits)| Verdict::LeasesRenewed { deadline_ms, lost: Lost::from_bits(bits) }),
         proptest::option::of(fence()).prop_map(|current| Verdict::Fenced { current }),
+        (content(), 1..5usize).prop_map(|(content, count)| {
+            let done = [
+                Verdict::Saved(Saved { content, rebased: true }),
+                Verdict::Met,
+                Verdict::NotFound { tombstone: Version(3) },
+                Verdict::Deleted { version: Version(4) },
+            ];
+            Verdict::Transacted(Transacted { results: done[..count.min(4)].to_vec() })
+        }),
+        (any::<u32>(), number()).prop_map(|(index, actual)| {
+            let verdict = Box::new(Verdict::Conflict { actual: Version(actual), tombstone: Version(0) });
+            Verdict::Aborted(Aborted { index, verdict })
+        }),
+        (any::<u32>(), number()).prop_map(|(index, now)| {
+            let verdict = Box::new(Verdict::TooLarge(TooLarge::Rows { now, limit: 8192 }));
+            Verdict::Aborted(Aborted { index, verdict })
+        }),
+        any::<u32>().prop_map(|index| Verdict::BaseMismatchAt { index }),
     ]
 }
 

@@ -9,10 +9,11 @@ use super::change::{
     addition_from, addition_to, change_from, change_to, expected_from, expected_to, expiry_from, expiry_to, form_from, form_to,
     millis, on_conflict_from, on_conflict_to, require_from, require_to, tombstone_ttl_from,
 };
-use super::{fence_from, holder_from, label_from, nonce, required, sequence, session_id};
-use crate::limits::LEASES_RENEWED_MAX;
+use super::{fence_from, holder_from, in_range, label_from, missing, nonce, required, sequence, session_id};
+use crate::limits::{LEASES_RENEWED_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::types::{
-    Attributes, ClientId, Fence, Holder, InvalidRenewals, LeaseTtl, Nonce, Refusal, Renewals, Request, SessionId, Write,
+    Addition, Attributes, ClientId, Fence, Holder, InvalidRenewals, LeaseTtl, Nonce, Operation, Operations, Refusal, Renewals,
+    Request, Require, Sequence, SessionId, Write,
 };
 
 /// A validated write. Checksums are not looked at: call [`verify_blobs`] before proposing.
@@ -21,6 +22,7 @@ use crate::types::{
 pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
     use v1::write_operation::Write as Message;
     match required("write", operation.write)? {
+        Message::Transaction(transaction) => transaction_from(transaction),
         Message::Save(save) => Ok(Write::Save {
             request: request_from(save.request)?,
             id: session_id("save.id", &save.id)?,
@@ -87,6 +89,58 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
     }
 }
 
+fn transaction_from(transaction: v1::write_operation::Transaction) -> Result<Write, Refusal> {
+    let request = request_from(transaction.request)?;
+    in_range("transaction.operations", transaction.operations.len() as u64, 1, TRANSACTION_OPERATIONS_MAX as u64)?;
+    let operations = transaction.operations.into_iter().enumerate().map(|(index, operation)| {
+        operation_from(operation).map_err(|mut refusal| {
+            refusal.message += &format!(" in=transaction.operations[{index}]");
+            refusal
+        })
+    });
+    let operations = Operations::new(operations.collect::<Result<_, _>>()?);
+    Ok(Write::Transaction { request, operations: operations.map_err(|error| Refusal::invalid(error.to_string()))? })
+}
+
+/// A validated operation of a transaction: of the messages of writes, all but the request, of which it has none.
+fn operation_from(operation: v1::write_operation::transaction::Operation) -> Result<Operation, Refusal> {
+    use v1::write_operation::Write as Alone;
+    use v1::write_operation::transaction::operation::Operation as Message;
+    let (write, request) = match required("operation", operation.operation)? {
+        Message::Require(require) => {
+            if require.expected.is_none() && require.fence.is_none() {
+                return Err(Refusal::invalid("one of expected and fence must be given field=require.expected"));
+            }
+            return Ok(Operation::Require {
+                id: session_id("require.id", &require.id)?,
+                expected: require.expected.map(expected_from).transpose()?,
+                fence: optional_fence(require.fence)?,
+            });
+        }
+        Message::Save(mut save) => {
+            let request = save.request.replace(request_to(&NO_REQUEST));
+            (Alone::Save(save), request)
+        }
+        Message::SaveIfVersion(mut save) => {
+            let request = save.request.replace(request_to(&NO_REQUEST));
+            (Alone::SaveIfVersion(save), request)
+        }
+        Message::Append(mut append) => {
+            let request = append.request.replace(request_to(&NO_REQUEST));
+            (Alone::Append(append), request)
+        }
+        Message::Delete(mut delete) => {
+            let request = delete.request.replace(request_to(&NO_REQUEST));
+            (Alone::Delete(delete), request)
+        }
+    };
+    if request.is_some() {
+        return Err(Refusal::invalid("an operation of a transaction has no request: the transaction has it field=request"));
+    }
+    let write = write_from(v1::WriteOperation { write: Some(write) })?;
+    Operation::of(write).ok_or_else(|| missing("operation"))
+}
+
 /// The message of a write.
 pub fn write_to(write: &Write) -> v1::WriteOperation {
     use v1::write_operation::{self as message, Write as Message};
@@ -102,19 +156,7 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
             fence: fence.map(|fence| fence.0),
         }),
         Write::Append { request, id, require, addition, attributes, fence } => {
-            let (chunks, head_if_created, counters) = addition_to(addition);
-            Message::Append(message::Append {
-                request: Some(request_to(request)),
-                id: id.as_str().to_owned(),
-                require: require_to(*require),
-                chunks,
-                head_if_created,
-                counters,
-                expiry: expiry_to(attributes.expiry),
-                tombstone_ttl_ms: attributes.tombstone_ttl.map(millis),
-                label: attributes.label.as_ref().map(|label| label.as_str().to_owned()),
-                fence: fence.map(|fence| fence.0),
-            })
+            append_to(request, id, *require, addition, attributes, *fence)
         }
         Write::SaveIfVersion { request, id, expected, change, on_conflict, attributes, fence } => {
             Message::SaveIfVersion(message::SaveIfVersion {
@@ -130,6 +172,10 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
                 fence: fence.map(|fence| fence.0),
             })
         }
+        Write::Transaction { request, operations } => Message::Transaction(message::Transaction {
+            request: Some(request_to(request)),
+            operations: operations.iter().map(operation_to).collect(),
+        }),
         Write::Touch { request, id, expiry, fence } => Message::Touch(message::Touch {
             request: Some(request_to(request)),
             id: id.as_str().to_owned(),
@@ -161,6 +207,29 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
     v1::WriteOperation { write: Some(write) }
 }
 
+fn append_to(
+    request: &Request,
+    id: &SessionId,
+    require: Require,
+    addition: &Addition,
+    attributes: &Attributes,
+    fence: Option<Fence>,
+) -> v1::write_operation::Write {
+    let (chunks, head_if_created, counters) = addition_to(addition);
+    v1::write_operation::Write::Append(v1::write_operation::Append {
+        request: Some(request_to(request)),
+        id: id.as_str().to_owned(),
+        require: require_to(require),
+        chunks,
+        head_if_created,
+        counters,
+        expiry: expiry_to(attributes.expiry),
+        tombstone_ttl_ms: attributes.tombstone_ttl.map(millis),
+        label: attributes.label.as_ref().map(|label| label.as_str().to_owned()),
+        fence: fence.map(|fence| fence.0),
+    })
+}
+
 fn acquire_to(request: &Request, id: &SessionId, holder: &Holder, ttl: LeaseTtl, steal: bool) -> v1::write_operation::Write {
     v1::write_operation::Write::AcquireLease(v1::write_operation::AcquireLease {
         request: Some(request_to(request)),
@@ -179,6 +248,27 @@ fn renew_to(request: &Request, leases: &Renewals, ttl: LeaseTtl) -> v1::write_op
         leases: leases.as_slice().iter().map(renewal).collect(),
         ttl_ms: ttl.millis(),
     })
+}
+
+fn operation_to(operation: &Operation) -> v1::write_operation::transaction::Operation {
+    use v1::write_operation::Write as Alone;
+    use v1::write_operation::transaction::{self as message, operation::Operation as Message};
+    let write = operation.clone().alone(NO_REQUEST).and_then(|write| write_to(&write).write);
+    let operation = match (operation, write) {
+        (Operation::Require { id, expected, fence }, _) => Some(Message::Require(message::RequireStored {
+            id: id.as_str().to_owned(),
+            expected: expected.map(expected_to),
+            fence: fence.map(|fence| fence.0),
+        })),
+        (_, Some(Alone::Save(save))) => Some(Message::Save(v1::write_operation::Save { request: None, ..save })),
+        (_, Some(Alone::SaveIfVersion(save))) => {
+            Some(Message::SaveIfVersion(v1::write_operation::SaveIfVersion { request: None, ..save }))
+        }
+        (_, Some(Alone::Append(append))) => Some(Message::Append(v1::write_operation::Append { request: None, ..append })),
+        (_, Some(Alone::Delete(delete))) => Some(Message::Delete(v1::write_operation::Delete { request: None, ..delete })),
+        (_, None | Some(_)) => None,
+    };
+    message::Operation { operation }
 }
 
 /// Whether every blob a write brings still is what its checksum was made from. It reads all the data: do it once, before proposing.
@@ -243,6 +333,10 @@ fn request_to(request: &Request) -> v1::Request {
         acknowledged_below: request.acknowledged_below.0,
     }
 }
+
+/// The request of a write that is made of an operation of a transaction, which has none.
+const NO_REQUEST: Request =
+    Request { client: ClientId(0), nonce: Nonce([0; 16]), sequence: Sequence(1), acknowledged_below: Sequence(0) };
 
 fn nonce_to(nonce: &Nonce) -> Bytes {
     Bytes::copy_from_slice(&nonce.0)

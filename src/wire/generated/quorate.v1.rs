@@ -239,7 +239,7 @@ pub mod require {
 pub struct WriteOperation {
     #[prost(
         oneof = "write_operation::Write",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
     )]
     pub write: ::core::option::Option<write_operation::Write>,
 }
@@ -404,6 +404,58 @@ pub mod write_operation {
         #[prost(uint64, tag = "3")]
         pub fence: u64,
     }
+    /// All of its operations, or none. Each is decided against the state before the transaction, so none sees another's effect; each needs the
+    /// right that it would need alone (`require` that to read). Answered by `transacted` with a result for each, by `aborted` with the first
+    /// that failed, or by `base_mismatch_at`; the last two changed nothing. Together at most 16 MiB as stored and 4 096 chunks; the sessions it
+    /// deletes or replaces have at most 8 192 rows (a chunk or a head each). Until its sequence is acknowledged it counts for as many of the
+    /// client's 1 024 as it has operations; above, it is answered by `busy`.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Transaction {
+        #[prost(message, optional, tag = "1")]
+        pub request: ::core::option::Option<super::Request>,
+        /// 1 to 64, each on another id.
+        #[prost(message, repeated, tag = "2")]
+        pub operations: ::prost::alloc::vec::Vec<transaction::Operation>,
+    }
+    /// Nested message and enum types in `Transaction`.
+    pub mod transaction {
+        /// Those that are writes too are the same messages, without a `request` of their own.
+        #[derive(Clone, PartialEq, ::prost::Message)]
+        pub struct Operation {
+            #[prost(oneof = "operation::Operation", tags = "1, 2, 3, 4, 5")]
+            pub operation: ::core::option::Option<operation::Operation>,
+        }
+        /// Nested message and enum types in `Operation`.
+        pub mod operation {
+            #[derive(Clone, PartialEq, ::prost::Oneof)]
+            pub enum Operation {
+                #[prost(message, tag = "1")]
+                Require(super::RequireStored),
+                #[prost(message, tag = "2")]
+                Save(super::super::Save),
+                #[prost(message, tag = "3")]
+                SaveIfVersion(super::super::SaveIfVersion),
+                #[prost(message, tag = "4")]
+                Append(super::super::Append),
+                /// Where nothing is stored and nothing expected, its result is `not_found`, which is no failure.
+                #[prost(message, tag = "5")]
+                Delete(super::super::Delete),
+            }
+        }
+        /// Compares and changes nothing. With the versions of a load of several sessions the transaction is one with that load: nobody changed
+        /// them in between.
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct RequireStored {
+            #[prost(string, tag = "1")]
+            pub id: ::prost::alloc::string::String,
+            /// This or `fence`, or both.
+            #[prost(message, optional, tag = "2")]
+            pub expected: ::core::option::Option<super::super::Expected>,
+            /// The lease of this fence must live.
+            #[prost(uint64, optional, tag = "3")]
+            pub fence: ::core::option::Option<u64>,
+        }
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct OpenClient {
         /// 16 random bytes; the same again give the same client.
@@ -455,6 +507,9 @@ pub mod write_operation {
         /// Cluster version 2.
         #[prost(message, tag = "11")]
         ReleaseLease(ReleaseLease),
+        /// Cluster version 2.
+        #[prost(message, tag = "12")]
+        Transaction(Transaction),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -822,18 +877,36 @@ pub struct SessionChange {
     pub info: ::core::option::Option<SessionInfo>,
 }
 /// What the machine answered; the only thing that settles a write.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Outcome {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
     #[prost(
         oneof = "outcome::Verdict",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31"
     )]
     pub verdict: ::core::option::Option<outcome::Verdict>,
 }
 /// Nested message and enum types in `Outcome`.
 pub mod outcome {
+    /// All operations are done, at `revision`.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Transacted {
+        /// One for each, in their order: `met`, `saved`, `appended`, `deleted` or `not_found`. The sessions that it created share their
+        /// `create_revision`, and differ in `next_chunk`. Their own `revision` is 0.
+        #[prost(message, repeated, tag = "1")]
+        pub results: ::prost::alloc::vec::Vec<super::Outcome>,
+    }
+    /// Nothing at all changed.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Aborted {
+        /// Position of the first operation that failed, from 0.
+        #[prost(uint32, tag = "1")]
+        pub index: u32,
+        /// Why: `conflict`, `too_large`, `too_many_sessions`, `wrong_form`, `leased` or `fenced`. Its own `revision` is 0.
+        #[prost(message, optional, boxed, tag = "2")]
+        pub outcome: ::core::option::Option<::prost::alloc::boxed::Box<super::Outcome>>,
+    }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct LeaseGranted {
         #[prost(uint64, tag = "1")]
@@ -909,7 +982,7 @@ pub mod outcome {
         #[prost(uint64, tag = "2")]
         pub tombstone: u64,
     }
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Verdict {
         #[prost(message, tag = "2")]
         Saved(Saved),
@@ -977,6 +1050,16 @@ pub mod outcome {
         /// The write carries a fence, and no lease of that fence lives: nothing changed, and nothing will by this fence. The turn is over.
         #[prost(message, tag = "27")]
         Fenced(Fenced),
+        #[prost(message, tag = "28")]
+        Transacted(Transacted),
+        #[prost(message, tag = "29")]
+        Aborted(::prost::alloc::boxed::Box<Aborted>),
+        /// As `base_mismatch`, of the operation at this position from 0: the same request may carry its change in full.
+        #[prost(uint32, tag = "30")]
+        BaseMismatchAt(u32),
+        /// Of a `RequireStored`, as a result within `transacted` only: the session is as required.
+        #[prost(message, tag = "31")]
+        Met(super::Empty),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1009,6 +1092,8 @@ pub mod too_large {
         Items = 3,
         Chunks = 4,
         Write = 5,
+        /// Rows that a transaction would drop.
+        Rows = 6,
     }
     impl What {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -1023,6 +1108,7 @@ pub mod too_large {
                 Self::Items => "WHAT_ITEMS",
                 Self::Chunks => "WHAT_CHUNKS",
                 Self::Write => "WHAT_WRITE",
+                Self::Rows => "WHAT_ROWS",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1034,6 +1120,7 @@ pub mod too_large {
                 "WHAT_ITEMS" => Some(Self::Items),
                 "WHAT_CHUNKS" => Some(Self::Chunks),
                 "WHAT_WRITE" => Some(Self::Write),
+                "WHAT_ROWS" => Some(Self::Rows),
                 _ => None,
             }
         }
