@@ -1,47 +1,10 @@
 //! Appends to whatever is stored: no load before, and no conflict with other appenders.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::cache::pack;
-use super::{Client, Error, ErrorKind, NO_REQUEST, session_id};
-use crate::types::{self, Attributes, Counters, Expiry, Label, Require, Revision, Verdict, Version, Write};
-
-/// How to append.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AppendOptions {
-    /// The state of the session that is required; any, by default, and one that is absent is created.
-    pub require: Require,
-    /// The head, JSON, of a session that the append creates; `{}` if it is empty. That of one that exists is never touched.
-    pub head_if_created: Bytes,
-    /// The increments of the counters.
-    pub counters: Counters,
-    /// When the session is to expire; as it was, by default.
-    pub expiry: Expiry,
-    /// As of [`WriteOptions`](crate::client::WriteOptions).
-    pub tombstone_ttl: Option<Duration>,
-    /// As of [`WriteOptions`](crate::client::WriteOptions).
-    pub label: Option<Label>,
-}
-
-/// An append that happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Appended {
-    /// The session's version now.
-    pub version: Version,
-    /// Where the session was created.
-    pub create_revision: Revision,
-    /// The append's own place in the order of all writes.
-    pub revision: Revision,
-    /// The position of the first new item, counted from 0.
-    pub first_item: u64,
-    /// Items of the session now; the new ones are the last.
-    pub items: u64,
-    /// The counters now.
-    pub counters: Counters,
-}
+use super::{AppendOptions, Appended, Client, Error, ErrorKind, NO_REQUEST, session_id};
+use crate::types::{self, Attributes, Require, Verdict, Write};
 
 impl Client {
     /// Appends items, JSON each, to a transcript, in one step, whatever others append meanwhile: nothing is loaded, and the cost does not
@@ -64,7 +27,8 @@ impl Client {
         let head = require.may_create().then(|| pack::tagged(true, head));
         let count = items.len() as u64;
         let addition = pack::addition(&items, head, counters)?;
-        let write = Write::Append { request: NO_REQUEST, id: session_id(id)?, require, addition, attributes, fence: None };
+        let write =
+            Write::Append { request: NO_REQUEST, id: session_id(id)?, require, addition, attributes, fence: self.handle.fence() };
         let outcome = self.handle.write(write, None).await?;
         match outcome.verdict {
             Verdict::Appended(types::Appended { content, counters, .. }) => Ok(Appended {

@@ -25,6 +25,7 @@ use super::cache::bases::SaveMode;
 use super::cache::pack;
 use super::cache::view::{Failure, Item, New, View};
 use super::cache::{Cache, lock};
+use super::handle::Handle;
 use super::sessions::{self, Found};
 use super::{Client, Consistency, Counters, ErrorKind, Expected, Expiry, Version};
 use crate::types::{Attributes, OnConflict};
@@ -66,6 +67,7 @@ pub struct Store {
     cache: Arc<Cache<Message>>,
     concurrent_save: ConcurrentSave,
     attributes: Attributes,
+    under_turns: bool,
 }
 
 impl std::fmt::Debug for Store {
@@ -86,6 +88,7 @@ impl Client {
             cache: self.adapters(),
             concurrent_save: ConcurrentSave::default(),
             attributes: Attributes::default(),
+            under_turns: false,
         }
     }
 }
@@ -117,6 +120,14 @@ impl Store {
         Self { attributes: Attributes { tombstone_ttl: Some(ttl), ..self.attributes }, ..self }
     }
 
+    /// This store, with every save of a session in the turn of it that the client holds ([`Client::turn`]), if it holds one: a runtime that knows
+    /// nothing of turns then writes under one. In a turn that is lost a save fails with [`ErrorKind::Fenced`], within `StoreError::Other`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn under_turns(self) -> Self {
+        Self { under_turns: true, ..self }
+    }
+
     /// A session at a version: the very one that this client knows there, if it does. Another of the same id may have come to the same
     /// version, where tombstones stand for a short time.
     fn known(&self, id: &str, version: Version) -> Result<Expected, StoreError> {
@@ -124,9 +135,17 @@ impl Store {
         Ok(lock(&self.cache.session(&id)).expected_at(version))
     }
 
+    /// The handle for saves of a session: that of its turn, where this store is asked to find it.
+    fn handle_of(&self, id: &str) -> Handle {
+        let id = super::session_id(id).ok().filter(|_| self.under_turns);
+        let fencing = id.and_then(|id| self.client.turns.fencing(&id));
+        fencing.map_or_else(|| self.client.handle.clone(), |fencing| self.client.handle.fenced(fencing))
+    }
+
     async fn save_by(&self, id: &str, state: &SessionState, mode: SaveMode) -> Result<u64, StoreError> {
         let new = new_from(state)?;
-        let saved = sessions::save(&self.client.handle, &self.cache, id, new, mode, self.attributes.clone()).await;
+        let handle = self.handle_of(id);
+        let saved = sessions::save(&handle, &self.cache, id, new, mode, self.attributes.clone()).await;
         saved.map(|written| written.version.0).map_err(|failure| store_error(failure, state.version))
     }
 }

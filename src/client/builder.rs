@@ -147,7 +147,7 @@ impl Builder {
             random: self.random,
             seen: Default::default(),
         };
-        Ok(Client { handle: Handle::new(config), cache: Arc::default(), adapter: Arc::default() })
+        Ok(Client { handle: Handle::new(config), cache: Arc::default(), adapter: Arc::default(), turns: Arc::default() })
     }
 }
 

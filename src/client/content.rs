@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::cache::pack;
 use crate::types::{
-    Attributes, ClusterId, Consistency, ContentVersion, Counters, Expiry, Label, Part, Revision, SessionInfo, Version,
+    Attributes, ClusterId, Consistency, ContentVersion, Counters, Expiry, Label, Part, Require, Revision, SessionInfo, Version,
 };
 
 /// The content of a session.
@@ -202,4 +202,49 @@ impl WriteOptions {
         let Self { expiry, tombstone_ttl, label } = self;
         Attributes { expiry, tombstone_ttl, label, ..Attributes::default() }
     }
+}
+
+/// How to append.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppendOptions {
+    /// The state of the session that is required; any, by default, and one that is absent is created.
+    pub require: Require,
+    /// The head, JSON, of a session that the append creates; `{}` if it is empty. That of one that exists is never touched.
+    pub head_if_created: Bytes,
+    /// The increments of the counters.
+    pub counters: Counters,
+    /// When the session is to expire; as it was, by default.
+    pub expiry: Expiry,
+    /// As of [`WriteOptions`](crate::client::WriteOptions).
+    pub tombstone_ttl: Option<Duration>,
+    /// As of [`WriteOptions`](crate::client::WriteOptions).
+    pub label: Option<Label>,
+}
+
+/// An append that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The session's version now.
+    pub version: Version,
+    /// Where the session was created.
+    pub create_revision: Revision,
+    /// The append's own place in the order of all writes.
+    pub revision: Revision,
+    /// The position of the first new item, counted from 0.
+    pub first_item: u64,
+    /// Items of the session now; the new ones are the last.
+    pub items: u64,
+    /// The counters now.
+    pub counters: Counters,
+}
+
+/// A session that was touched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Touched {
+    /// The touch's own place in the order of all writes; the session's `mod_revision` stays.
+    pub revision: Revision,
+    /// When the session expires now, by the cluster's time in milliseconds since the Unix epoch; `None`: never.
+    pub deadline_ms: Option<u64>,
 }

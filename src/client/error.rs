@@ -49,6 +49,9 @@ pub enum ErrorKind {
         /// When to try again. The lease may be renewed, or released before.
         retry_after: Duration,
     },
+    /// The turn that the write belongs to is over: its lease has ended, or another has it. Nothing changed, and nothing that is written
+    /// through this turn will. Take another turn, load, and decide.
+    Fenced,
 }
 
 /// A failed call. Its text is for people and not API; match on [`Error::kind`].
@@ -112,6 +115,11 @@ impl Error {
         let message =
             format!("another holder has the session's lease, nothing changed: try again later holder={:?}", holder.as_str());
         Self { revision: Some(revision), ..Self::new(ErrorKind::Leased { retry_after: LEASED_RETRY_AFTER }, message) }
+    }
+
+    pub(super) fn fenced(revision: Option<Revision>) -> Self {
+        let message = "the turn's lease has ended or is another's, nothing changed: take another turn";
+        Self { revision, ..Self::new(ErrorKind::Fenced, message) }
     }
 
     /// The base of the write is not remembered, or not known to be stored.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::Error;
 use super::config::Config;
-use super::driver::operation::{Body, Call, Planned, Reply};
+use super::driver::operation::{Body, Call, MakeChange, Planned, Reply};
 use super::driver::{CALLS_MAX, Driver};
+use super::{Error, ErrorKind};
 use crate::limits::{KIB, MIB};
-use crate::types::{Outcome, Write};
+use crate::types::{Change, ClusterId, Fence, Outcome, Write};
 
 /// Bytes of writes this client holds at once, enqueued and not settled; above it callers wait.
 const HELD_BYTES_MAX: u64 = 128 * MIB;
@@ -18,6 +18,15 @@ const HELD_BYTES_MAX: u64 = 128 * MIB;
 #[derive(Clone)]
 pub(super) struct Handle {
     shared: Arc<Inner>,
+    /// That of the turn whose writes go through this handle.
+    fencing: Option<Fencing>,
+}
+
+/// A fence, with the cluster that gave it: to any other it means nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fencing {
+    pub fence: Fence,
+    pub cluster: ClusterId,
 }
 
 struct Inner {
@@ -30,7 +39,17 @@ struct Inner {
 impl Handle {
     pub fn new(config: Config) -> Self {
         let held = Arc::new(Semaphore::new((HELD_BYTES_MAX / KIB) as usize));
-        Self { shared: Arc::new(Inner { config: Arc::new(config), held, calls: Mutex::new(None) }) }
+        Self { shared: Arc::new(Inner { config: Arc::new(config), held, calls: Mutex::new(None) }), fencing: None }
+    }
+
+    /// A handle for the writes of a turn, on this driver: each is sent to the cluster of its fence only.
+    pub fn fenced(&self, fencing: Fencing) -> Self {
+        Self { shared: self.shared.clone(), fencing: Some(fencing) }
+    }
+
+    /// The fence that a write through this handle carries.
+    pub fn fence(&self) -> Option<Fence> {
+        self.fencing.map(|fencing| fencing.fence)
     }
 
     pub fn config(&self) -> &Arc<Config> {
@@ -40,6 +59,10 @@ impl Handle {
     /// Enqueues a write and waits for its outcome. Dropped before it is enqueued, nothing was sent; after that it continues.
     pub async fn write(&self, write: Write, plan: Option<Box<dyn Planned>>) -> Result<Outcome, Error> {
         let config = self.config();
+        let plan = match self.fencing {
+            Some(Fencing { cluster, .. }) => Some(Box::new(OfOneCluster { cluster, plan }) as Box<dyn Planned>),
+            None => plan,
+        };
         let deadline = config.clock.now() + config.write_deadline;
         let (reply, answer) = oneshot::channel();
         let bytes = write.stored_bytes();
@@ -112,5 +135,43 @@ impl Handle {
     /// A panic elsewhere leaves the sender as good as it was.
     fn calls(&self) -> MutexGuard<'_, Option<mpsc::Sender<Call>>> {
         self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The plan of a write that carries a fence: it is sent to one cluster, and to no other instead.
+struct OfOneCluster {
+    cluster: ClusterId,
+    plan: Option<Box<dyn Planned>>,
+}
+
+impl Planned for OfOneCluster {
+    fn cluster(&self) -> Option<ClusterId> {
+        Some(self.cluster)
+    }
+
+    fn full_change(&mut self, elsewhere: bool) -> Option<MakeChange> {
+        if elsewhere { None } else { self.plan.as_mut()?.full_change(false) }
+    }
+
+    fn on_full_change(&mut self, change: &Change) {
+        if let Some(plan) = &mut self.plan {
+            plan.on_full_change(change);
+        }
+    }
+
+    fn fallback(&mut self) -> Option<Write> {
+        self.plan.as_mut()?.fallback()
+    }
+
+    fn on_accepted(&mut self) {
+        if let Some(plan) = &mut self.plan {
+            plan.on_accepted();
+        }
+    }
+
+    fn on_finished(&mut self, end: Result<(&Outcome, Option<ClusterId>), ErrorKind>) {
+        if let Some(plan) = &mut self.plan {
+            plan.on_finished(end);
+        }
     }
 }

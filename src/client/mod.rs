@@ -39,6 +39,7 @@ mod seen;
 mod sessions;
 mod status;
 mod touch;
+mod turn;
 mod watch;
 
 use std::any::Any;
@@ -49,8 +50,6 @@ use tokio::sync::oneshot;
 
 #[doc(hidden)]
 pub use admin::{AdminAnswer, AdminPort};
-#[doc(hidden)]
-pub use append::{AppendOptions, Appended};
 pub use builder::Builder;
 #[doc(hidden)]
 pub use clients::{ClientFilter, Clients, Dropped, OpenedClient, TokenClients};
@@ -64,13 +63,15 @@ pub use driver::connection::{Connecting, Connector, DialError, Tcp};
 #[doc(hidden)]
 pub use cache::pack::is_readable;
 #[doc(hidden)]
+pub use content::{AppendOptions, Appended, Touched};
+#[doc(hidden)]
 pub use driver::{retry, router};
 pub use error::{Error, ErrorKind};
 pub use failures::EndpointFailure;
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents, Purge, PurgeProgress};
 pub use status::StatusOptions;
 #[doc(hidden)]
-pub use touch::Touched;
+pub use turn::{Turn, TurnOptions, Wait};
 pub use watch::{WatchOptions, Watching};
 
 pub use crate::types::{
@@ -87,6 +88,7 @@ use cache::pack;
 use cache::view::{Failure, New, View};
 use driver::operation::Body;
 use handle::Handle;
+use turn::Turns;
 
 /// Stands where the driver puts the identity of a write when it sends it.
 const NO_REQUEST: Request =
@@ -100,6 +102,7 @@ pub struct Client {
     cache: Arc<Cache<Bytes>>,
     /// The bases of an adapter's sessions, in its own form.
     adapter: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
+    turns: Arc<Turns>,
 }
 
 impl std::fmt::Debug for Client {
@@ -258,7 +261,7 @@ impl Client {
     ///
     /// Errors: as [`Client::save_if_version`]. Dropping the future does not cancel it.
     pub async fn delete(&self, id: &str, expected: Option<Expected>) -> Result<Option<Written>, Error> {
-        let write = Write::Delete { request: NO_REQUEST, id: session_id(id)?, expected, fence: None };
+        let write = Write::Delete { request: NO_REQUEST, id: session_id(id)?, expected, fence: self.handle.fence() };
         let outcome = self.handle.write(write, None).await?;
         match outcome.verdict {
             Verdict::NotFound { .. } => Ok(None),

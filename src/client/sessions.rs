@@ -14,8 +14,8 @@ use super::driver::operation::{Body, MakeChange, Planned};
 use super::handle::Handle;
 use super::{Error, ErrorKind, NO_REQUEST, Written, assembler, session_id, written};
 use crate::types::{
-    Attributes, Base, Change, ClusterId, Consistency, ContentVersion, Load, LoadMany, Loaded, LoadedContent, OnConflict, Outcome,
-    Part, Revision, SessionId, SessionInfo, Verdict, Version, Write,
+    Attributes, Base, Change, ClusterId, Consistency, ContentVersion, Fence, Load, LoadMany, Loaded, LoadedContent, OnConflict,
+    Outcome, Part, Revision, SessionId, SessionInfo, Verdict, Version, Write,
 };
 use crate::wire::{Assembled, AssembledMany};
 
@@ -218,7 +218,7 @@ pub(super) async fn save<T: Item>(
     let patience = handle.config().write_deadline / 2;
     let plan = tokio::time::timeout(patience, await_plan(&session, &new, mode, cache));
     let late = || Error::refused("the same turn is still being saved, this save was not sent");
-    let mut save = Save::new(plan.await.map_err(|_| late())??, session);
+    let mut save = Save::new(plan.await.map_err(|_| late())??, session, handle.fence());
     let write = save.write(id, attributes)?;
     let outcome = handle.write(write, Some(Box::new(save))).await;
     cache.trim();
@@ -255,6 +255,7 @@ enum Stage {
 struct Save<T: Item> {
     plan: Plan<T>,
     session: SessionLock<T>,
+    fence: Option<Fence>,
     stage: Stage,
     /// Chunks of the whole, if that is what is sent.
     whole: Option<u64>,
@@ -263,8 +264,8 @@ struct Save<T: Item> {
 }
 
 impl<T: Item> Save<T> {
-    fn new(plan: Plan<T>, session: SessionLock<T>) -> Self {
-        Self { plan, session, stage: Stage::Ours, whole: None, fallback: None }
+    fn new(plan: Plan<T>, session: SessionLock<T>, fence: Option<Fence>) -> Self {
+        Self { plan, session, fence, stage: Stage::Ours, whole: None, fallback: None }
     }
 
     fn write(&mut self, id: SessionId, attributes: Attributes) -> Result<Write, Failure> {
@@ -289,11 +290,10 @@ impl<T: Item> Save<T> {
     }
 
     fn request(&self, id: SessionId, change: Change, on_conflict: OnConflict, attributes: Attributes) -> Write {
+        let fence = self.fence;
         match self.plan.expected {
-            None => Write::Save { request: NO_REQUEST, id, change, attributes, fence: None },
-            Some(expected) => {
-                Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, attributes, fence: None }
-            }
+            None => Write::Save { request: NO_REQUEST, id, change, attributes, fence },
+            Some(expected) => Write::SaveIfVersion { request: NO_REQUEST, id, expected, change, on_conflict, attributes, fence },
         }
     }
 

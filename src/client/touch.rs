@@ -1,17 +1,7 @@
 //! Moves of a deadline that are no writes of the session.
 
-use super::{Client, Error, NO_REQUEST, session_id};
-use crate::types::{Expiry, Revision, Verdict, Write};
-
-/// A session that was touched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Touched {
-    /// The touch's own place in the order of all writes; the session's `mod_revision` stays.
-    pub revision: Revision,
-    /// When the session expires now, by the cluster's time in milliseconds since the Unix epoch; `None`: never.
-    pub deadline_ms: Option<u64>,
-}
+use super::{Client, Error, NO_REQUEST, Touched, session_id};
+use crate::types::{Expiry, Verdict, Write};
 
 impl Client {
     /// Moves the deadline of a session and nothing else: neither its version nor its `mod_revision`, so no one's conditional save fails by
@@ -24,7 +14,7 @@ impl Client {
     /// `Indeterminate` the touch may or may not have happened, and may be repeated. Dropping the future does not cancel it.
     #[doc(hidden)]
     pub async fn touch(&self, id: &str, expiry: Expiry) -> Result<Option<Touched>, Error> {
-        let write = Write::Touch { request: NO_REQUEST, id: session_id(id)?, expiry, fence: None };
+        let write = Write::Touch { request: NO_REQUEST, id: session_id(id)?, expiry, fence: self.handle.fence() };
         let outcome = self.handle.write(write, None).await?;
         match outcome.verdict {
             Verdict::Touched { deadline_ms } => Ok(Some(Touched { revision: outcome.revision, deadline_ms })),

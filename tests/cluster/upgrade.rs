@@ -5,7 +5,11 @@
 use std::process::Command;
 use std::time::Duration;
 
-use quorate::client::{AppendOptions, Client, Content, Counters, ErrorKind, Expiry, Label, List, Part, Version, WriteOptions};
+use bob_core::ports::SessionStore as _;
+use bob_core::types::SessionState;
+use quorate::client::{
+    AppendOptions, Client, Content, Counters, ErrorKind, Expiry, Label, List, Part, TurnOptions, Version, Wait, WriteOptions,
+};
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
 use quorate::types::{Fence, Holder, LeaseTtl, Order, Verdict, Write};
@@ -55,6 +59,7 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     assert_eq!(too_long.kind(), ErrorKind::Invalid, "{too_long}");
 
     two_turns_exclude_each_other(&cluster, &client).await;
+    a_turn_is_held_and_lost_and_given_back(&cluster).await;
 
     let leader = cluster.leader().await.expect("a leader");
     cluster.kill(leader).await.expect("it runs");
@@ -107,6 +112,42 @@ async fn two_turns_exclude_each_other(cluster: &Cluster, client: &Client) {
     assert_eq!((info.version, lease.fence, lease.holder.as_str()), (Version(2), new, "second"));
     let page = client.list(List { order: Order::Leases, ..List::default() }).await.expect("a page");
     assert_eq!((page.sessions.len(), page.leases), (0, vec![(session("turn"), lease)]));
+}
+
+/// By the client's own guards: only what is written through the turn is taken, and nothing once it is another's.
+async fn a_turn_is_held_and_lost_and_given_back(cluster: &Cluster) {
+    let (ours, others) = (cluster.client(), cluster.client());
+    let take = |wait| TurnOptions { holder: "worker".into(), wait, ..TurnOptions::default() };
+    let turn = ours.turn("guarded", take(Wait::Reject)).await.expect("nobody has it");
+    let unaware =
+        ours.save("guarded", value("text"), WriteOptions::default()).await.expect_err("the same client, without its turn");
+    assert!(matches!(unaware.kind(), ErrorKind::Leased { .. }), "{unaware}");
+    let held = others.turn("guarded", take(Wait::Enqueue(Duration::from_millis(1)))).await.expect_err("it is not given up in time");
+    assert!(matches!(held.kind(), ErrorKind::Leased { .. }), "{held}");
+    assert_eq!(turn.save(value("one"), WriteOptions::default()).await.expect("in its turn").version, Version(1));
+
+    let store = ours.session_store().under_turns();
+    let other_store = others.session_store().under_turns();
+    let (id, state) = ("guarded".to_owned(), SessionState::default());
+    other_store.save(&id, &state).await.expect_err("it has no turn to find");
+    store.save(&id, &state).await.expect("it finds the turn of its client");
+
+    let stolen = others.turn("guarded", take(Wait::Interrupt)).await.expect("it is taken");
+    assert!(stolen.fence() > turn.fence());
+    let fenced = turn.save(value("two"), WriteOptions::default()).await.expect_err("another has the turn");
+    assert_eq!(fenced.kind(), ErrorKind::Fenced, "{fenced}");
+    let fenced = store.save(&id, &state).await.expect_err("another has the turn").to_string();
+    assert!(fenced.contains("take another turn"), "{fenced}");
+    assert_eq!(stolen.save(value("two"), WriteOptions::default()).await.expect("in its turn").version, Version(3));
+    assert!(!turn.release().await.expect("an answer"), "it was lost");
+    assert!(stolen.release().await.expect("an answer"));
+    ours.save("guarded", value("three"), WriteOptions::default()).await.expect("nobody has it");
+
+    // Dropped, a turn is given back too.
+    drop(ours.turn("guarded", take(Wait::Reject)).await.expect("nobody has it"));
+    drop(others.turn("guarded", take(Wait::Enqueue(Duration::from_secs(30)))).await.expect("it is given back"));
+    let long = TurnOptions { ttl: Duration::from_secs(3600), ..TurnOptions::default() };
+    assert_eq!(ours.turn("guarded", long).await.expect_err("ten minutes at most").kind(), ErrorKind::Invalid);
 }
 
 const DAY_MS: u64 = 24 * 3_600_000;

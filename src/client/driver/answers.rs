@@ -237,12 +237,14 @@ impl Driver {
                 operation.history = Default::default();
                 self.resequence(key, operation);
             }
-            Verdict::TooManyClients | Verdict::TooManySessions => {
+            Verdict::TooManyClients | Verdict::TooManySessions | Verdict::TooManyLeases => {
                 let error =
                     Error::new(ErrorKind::Refused { retry_after: FULL_RETRY_AFTER }, "the cluster is full, nothing changed");
                 self.fail(key, operation, error);
             }
-            Verdict::Leased { holder, .. } => self.fail(key, operation, Error::leased(&holder, outcome.revision)),
+            // One of our own that is answered so is settled like any other.
+            Verdict::Leased { holder, .. } if users_write => self.fail(key, operation, Error::leased(&holder, outcome.revision)),
+            Verdict::Fenced { .. } if users_write => self.fail(key, operation, Error::fenced(Some(outcome.revision))),
             Verdict::TooLarge(what) => self.fail(key, operation, Error::too_large(what, outcome.revision)),
             _ if users_write => self.end(key, operation).succeed(outcome, cluster),
             verdict => self.own_outcome(key, operation, &verdict),
@@ -252,9 +254,11 @@ impl Driver {
     /// Has the full change of a save made, which is then sent under the same identity; no attempt is open.
     pub(super) fn make_full(&mut self, key: Key, mut operation: Operation, elsewhere: bool) {
         // Only a user's write continues from anything: another operation that is answered so ends with its deadline.
-        let Body::Write { plan, .. } = &mut operation.body else { return self.keep(key, operation) };
+        let Body::Write { write, plan, .. } = &mut operation.body else { return self.keep(key, operation) };
         let Some(make) = plan.as_mut().and_then(|plan| plan.full_change(elsewhere)) else {
-            return self.fail(key, operation, Error::forgotten(Version(0)));
+            let is_fenced = elsewhere && write.fence().is_some();
+            let error = if is_fenced { Error::fenced(None) } else { Error::forgotten(Version(0)) };
+            return self.fail(key, operation, error);
         };
         self.keep(key, operation);
         let made = self.make_full_changes.clone();

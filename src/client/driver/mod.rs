@@ -296,15 +296,13 @@ impl Driver {
         key
     }
 
-    /// The first session of the operation that an abandoned write holds up.
+    /// The first session of the operation that an older write holds up: one whose caller went away, since what the caller does next must come
+    /// after it; where a lease is released any, since without it that write would be fenced.
     fn gate_of(&self, operation: &Operation, key: Key) -> Option<SessionId> {
-        operation.sessions().find(|id| self.is_gated(id, key)).cloned()
-    }
-
-    /// Whether an older write of this session is open whose caller went away: what the caller does next must come after it.
-    fn is_gated(&self, id: &SessionId, key: Key) -> bool {
-        let abandoned = |write: &Key| *write < key && self.operations.get(write).is_some_and(Operation::is_abandoned);
-        self.sessions.get(id).is_some_and(|writes| writes.iter().any(abandoned))
+        let ends_a_turn = operation.ends_a_turn();
+        let holds_up =
+            |write: &Key| *write < key && self.operations.get(write).is_some_and(|open| ends_a_turn || open.is_abandoned());
+        operation.sessions().find(|id| self.sessions.get(*id).is_some_and(|writes| writes.iter().any(holds_up))).cloned()
     }
 
     fn gate(&mut self, id: SessionId, key: Key, mut operation: Operation) {

@@ -184,9 +184,20 @@ impl Operation {
         }
     }
 
+    /// The write, with its place in the order of its sessions' calls. A renewal of leases has none: it changes no content, and neither waits
+    /// for a write nor is waited for.
+    fn ordered(&self) -> Option<&Write> {
+        self.write().filter(|write| !matches!(write, Write::RenewLeases { .. }))
+    }
+
+    /// Whether it gives a lease back.
+    pub fn ends_a_turn(&self) -> bool {
+        matches!(self.write(), Some(Write::ReleaseLease { .. }))
+    }
+
     /// The sessions a user's write may change.
     pub fn written(&self) -> impl Iterator<Item = &SessionId> {
-        self.write().into_iter().flat_map(Write::written)
+        self.ordered().into_iter().flat_map(Write::written)
     }
 
     /// The sessions a user's write or loads are about.
@@ -196,7 +207,7 @@ impl Operation {
             Body::LoadMany { many, .. } => many.loads(),
             _ => &[],
         };
-        let named = self.write().into_iter().flat_map(Write::sessions).map(|(id, _)| id);
+        let named = self.ordered().into_iter().flat_map(Write::sessions).map(|(id, _)| id);
         named.chain(loads.iter().map(|load| &load.id))
     }
 

@@ -72,6 +72,7 @@ fn other(error: &Error) -> Failure {
         ErrorKind::Leased { .. } => {
             (Code::Failed, "the session is leased, nothing changed", "wait until the turn of its holder has ended")
         }
+        ErrorKind::Fenced => (Code::Failed, "the turn is over, nothing changed", "take another turn"),
         _ => (Code::Failed, "failed", "see the log of the nodes"),
     };
     Failure { code, message: format!("{what}: {}; {what_now}", cause(error)) }
