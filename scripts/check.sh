@@ -17,7 +17,7 @@ readonly TESTS_FLOOR=1000
 # the floor. Where they begin follows from the commit, so that every change explores others and a failure can be had again.
 readonly SIM_MINUTES=6
 readonly SIM_MINUTES_MAX=15
-readonly SEEDS_FLOOR=200
+readonly SEEDS_FLOOR=120
 readonly FAULTS_FLOOR=2000
 
 # Faults to real processes, of so many kinds at least: where strace or libfaketime is missing, others take the place of theirs.
