@@ -208,10 +208,25 @@ async fn a_dropped_save_goes_on_and_the_next_load_sees_it() {
 async fn behind_an_abandoned_save_a_load_reads_anyway_and_a_save_closes_it_first() {
     let (cluster, nodes) = Cluster::start(1).await;
     nodes[0].then(Fault::Swallow);
-    let patient = client_within(&nodes, SHORT, SHORT / 2);
-    abandon_save(&patient, &cluster, 1).await;
-    let (save, load) = tokio::join!(patient.save("a", value("y"), WriteOptions::default()), patient.load("a"));
-    assert_eq!(load.expect("read anyway"), None);
+    let (client, clock) = client_and_clock(&nodes, LONG, LONG / 2);
+    abandon_save(&client, &cluster, 1).await;
+    let mut save = Box::pin(client.save("a", value("y"), WriteOptions::default()));
+    let mut load = Box::pin(client.load("a"));
+    // The loads of another session wake the client, which does first what is due.
+    tokio::select! {
+        biased;
+        saved = &mut save => panic!("it waits: {saved:?}"),
+        loaded = &mut load => panic!("it waits: {loaded:?}"),
+        loaded = client.load("c") => assert_eq!(loaded.expect("answered"), None),
+    }
+    clock.advance(LONG / 4);
+    tokio::select! {
+        biased;
+        saved = &mut save => panic!("it waits: {saved:?}"),
+        (loaded, _) = async { tokio::join!(&mut load, client.load("c")) } => assert_eq!(loaded.expect("read anyway"), None),
+    }
+    clock.advance(LONG / 4);
+    let (save, _) = tokio::join!(save, client.load("c"));
     assert_eq!(save.expect("the cluster serves").version, Version(1));
     let seen = cluster.seen();
     assert_eq!((seen.len(), cluster.applied()), (2, 1));
