@@ -394,7 +394,6 @@ impl Machine {
         if !self.has_room_for(plan, taken) {
             return Err(Verdict::TooManySessions);
         }
-        plan.creates = matches!(found, Found::Absent { .. });
         plan.old = old.map(OldContent::of);
         Ok(())
     }

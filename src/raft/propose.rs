@@ -24,7 +24,6 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
     // A new format is used only once this node has applied the change to it (L17).
     let (version, applied) = context.state.view(|state, _, _| (state.machine.cluster_version(), state.machine.applied()));
     let format = rules(version).expect("the version in force has rules").entry_format;
-    let has_clocks = context.clocks.median_now_ms(&context.voters()).is_some();
     let mut replies = Vec::with_capacity(batch.len());
     let mut payloads = Vec::with_capacity(batch.len());
     for (command, reply) in batch {
@@ -34,7 +33,8 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
             reply(Err(unsupported(needed, version, is_current)));
             continue;
         }
-        if let Some(refusal) = without_clocks(&command).filter(|_| !has_clocks) {
+        let has_no_clocks = || context.clocks.median_now_ms(&context.voters()).is_none();
+        if let Some(refusal) = without_clocks(&command).filter(|_| has_no_clocks()) {
             reply(Err(refusal));
             continue;
         }

@@ -120,7 +120,7 @@ fn a_lease_above_their_bound_is_refused_and_everything_else_goes_on() {
     assert!(take(&mut lab, 1000, "b", "1234").is_none(), "a byte too many");
     let fence = take(&mut lab, 1000, "b", "123").expect("there is room");
     assert!(take(&mut lab, 1000, "a", "1234").is_none(), "a longer holder");
-    assert!(take(&mut lab, 1000, "a", "321").is_some() && take(&mut lab, 1000, "a", "").is_some(), "in the place of its own");
+    assert!(take(&mut lab, 1000, "a", "321").is_some() && take(&mut lab, 1000, "a", "").is_some(), "its own place is free for it");
     assert!(take(&mut lab, 1000, "b", "123456").is_some(), "one that went made room");
     assert!(take(&mut lab, 6000, "c", "").is_none(), "what has ended counts until it is swept");
     assert_eq!(lab.apply(6000, Command::Sweep { limit: 9 }).verdict, Verdict::Swept(Swept { leases: 2, ..Swept::default() }));
