@@ -358,7 +358,7 @@ fields!(Saved { content, rebased });
 fields!(Swept { sessions, clients, tombstones, leases });
 variants!(Codec { 0 None, 1 Zstd });
 variants!(Base { 0 Absent, 1 At { create_revision, version, items } });
-variants!(Expected { 0 Absent, 1 At { version, create_revision } });
+variants!(Expected until 2 { 0 Absent, 1 At { version, create_revision }, 2 Incarnation { create_revision } });
 variants!(OnConflict { 0 Reject, 1 Rebase });
 variants!(Operation {
     0 Require { id, expected, fence },
@@ -369,7 +369,13 @@ variants!(Operation {
 });
 fields!(Appended { content, chunks, counters });
 variants!(Form { 0 Unknown, 1 Value, 2 Transcript });
-variants!(Require { 0 Any, 1 Present, 2 Absent, 3 At { create_revision, version, items } });
+variants!(Require {
+    0 Any,
+    1 Present,
+    2 Absent,
+    3 At { create_revision, version, items },
+    4 AppendedOnly { create_revision, since },
+});
 variants!(Write until 6 {
     0 Save { request, id, change, attributes; format 2: fence },
     1 SaveIfVersion { request, id, expected, change, on_conflict, attributes; format 2: fence },

@@ -329,7 +329,7 @@ impl Machine {
         let found = self.find(save.id);
         let mut plan = match conflict(found, save.expected) {
             None => changed(found, save.change, moment)?,
-            Some(conflict) if save.on_conflict == OnConflict::Rebase => rebased(found, save.change, moment).ok_or(conflict)?,
+            Some(conflict) if may_rebase(save) => rebased(found, save.change, moment).ok_or(conflict)?,
             Some(conflict) => return Err(conflict),
         };
         if plan.head.is_some() {
@@ -531,9 +531,17 @@ fn conflict(found: Found<'_>, expected: Option<Expected>) -> Option<Verdict> {
         (Found::Live(session), Expected::At { version, create_revision }) => {
             session.version == version && create_revision.is_none_or(|created| created == session.create_revision)
         }
-        (Found::Absent { .. }, Expected::At { .. }) | (Found::Live(_), Expected::Absent) => false,
+        (Found::Live(session), Expected::Incarnation { create_revision }) => session.create_revision == create_revision,
+        (Found::Absent { .. }, Expected::At { .. } | Expected::Incarnation { .. }) | (Found::Live(_), Expected::Absent) => false,
     };
     (!is_met).then(|| found.conflict())
+}
+
+/// Whether a save that found another state than it expected may be made against that one. Never against another session of its name, if
+/// that was all it expected: not with a base of none either.
+fn may_rebase(save: &SaveRequest<'_>) -> bool {
+    let is_of_another = matches!(save.expected, Some(Expected::Incarnation { .. })) && !mutant::is(Mutant::RebaseOntoAnother);
+    save.on_conflict == OnConflict::Rebase && !is_of_another
 }
 
 /// Whether items may be appended: only to what is known to be a transcript.
@@ -550,7 +558,11 @@ fn unmet(found: Found<'_>, require: Require) -> Option<Verdict> {
                 && version.is_none_or(|version| version == session.version)
                 && items.is_none_or(|items| items == session.items)
         }
-        (Found::Live(_), Require::Absent) | (Found::Absent { .. }, Require::Present | Require::At { .. }) => false,
+        (Found::Live(session), Require::AppendedOnly { create_revision, since }) => {
+            create_revision == session.create_revision && (session.append_only_since..=session.version).contains(&since)
+        }
+        (Found::Live(_), Require::Absent)
+        | (Found::Absent { .. }, Require::Present | Require::At { .. } | Require::AppendedOnly { .. }) => false,
     };
     (!is_met && !mutant::is(Mutant::RequireUnchecked)).then(|| found.conflict())
 }

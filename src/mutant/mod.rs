@@ -109,6 +109,7 @@ mutants! {
     AppendReplacesHead = "append-replaces-head",
     AppendToAValue = "append-to-a-value",
     RequireUnchecked = "require-unchecked",
+    RebaseOntoAnother = "rebase-onto-another-session",
     TouchBumpsTheVersion = "touch-bumps-the-version",
     IdleMovedByAConflict = "idle-moved-by-a-conflict",
     LabelUncounted = "label-not-counted",

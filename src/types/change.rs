@@ -265,6 +265,22 @@ pub enum Expected {
         /// If given, the session must also be the one created there.
         create_revision: Option<Revision>,
     },
+    /// The session that was created there, at any version: not another one of its name, created after it was deleted. Since cluster
+    /// version 2.
+    Incarnation {
+        /// The log index that created it.
+        create_revision: Revision,
+    },
+}
+
+impl Expected {
+    /// The first cluster version that has it.
+    pub fn cluster_version(self) -> u16 {
+        match self {
+            Expected::Absent | Expected::At { .. } => 1,
+            Expected::Incarnation { .. } => 2,
+        }
+    }
 }
 
 /// The effect of `SaveIfVersion` when the stored version is not the expected one.
@@ -295,6 +311,14 @@ pub enum Require {
         version: Option<Version>,
         /// Its items.
         items: Option<u64>,
+    },
+    /// The session that was created there is there, and since that version nothing but appends came: what was read of it then, is in it
+    /// still.
+    AppendedOnly {
+        /// The log index that created it.
+        create_revision: Revision,
+        /// A version that it had.
+        since: Version,
     },
 }
 
@@ -681,14 +705,16 @@ impl Write {
     /// The first cluster version that has this write with all its fields.
     pub fn cluster_version(&self) -> u16 {
         let verb = match self {
-            Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } => attributes.cluster_version(),
+            Write::Save { attributes, .. } => attributes.cluster_version(),
+            Write::SaveIfVersion { expected, attributes, .. } => attributes.cluster_version().max(expected.cluster_version()),
+            Write::Delete { expected, .. } => expected.map_or(1, Expected::cluster_version),
             Write::Append { .. }
             | Write::Touch { .. }
             | Write::Transaction { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
             | Write::ReleaseLease { .. } => 2,
-            Write::Delete { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => 1,
+            Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => 1,
         };
         if self.fence().is_some() { verb.max(2) } else { verb }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Base, Blob, Chunk, Counters, Expected, Label, Lease, Part, Revision, SessionId, Version};
+use super::{Base, Blob, Chunk, Counters, Expected, Label, Lease, Part, Require, Revision, SessionId, Version};
 use crate::limits::LOAD_MANY_IDS_MAX;
 
 /// Which guarantee a read has.
@@ -38,6 +38,11 @@ impl ContentVersion {
     /// The expectation of a conditional write that replaces this content.
     pub fn expected(self) -> Expected {
         Expected::At { version: self.version, create_revision: Some(self.create_revision) }
+    }
+
+    /// The requirement of an append that refers to this content: the same session still has it.
+    pub fn still_there(self) -> Require {
+        Require::AppendedOnly { create_revision: self.create_revision, since: self.version }
     }
 }
 

@@ -527,7 +527,7 @@ fn kind_of(write: &Write) -> (u8, bool, Option<Version>) {
         Write::Save { attributes, .. } => (0, attributes.expiry == Expiry::Keep, None),
         Write::SaveIfVersion { on_conflict, expected, .. } => {
             let version = match expected {
-                Expected::Absent => None,
+                Expected::Absent | Expected::Incarnation { .. } => None,
                 Expected::At { version, .. } => Some(*version),
             };
             (1, *on_conflict == OnConflict::Rebase, version)

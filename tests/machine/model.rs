@@ -186,13 +186,14 @@ impl Driver {
         let past = &self.past[step.session];
         let newest @ (created, version, items) = past.last().copied().unwrap_or((1, 1, 0));
         let older = past.get(past.len().saturating_sub(2)).copied().unwrap_or((1, 1, 0));
+        let later = self.lab.machine.cluster_version() == 2;
         let expected = match step.expected {
             0 => Expected::Absent,
             1 => Expected::At { version: Version(older.1), create_revision: None },
             2 => Expected::At { version: Version(version), create_revision: Some(Revision(older.0)) },
+            3 if later => Expected::Incarnation { create_revision: Revision(older.0) },
             _ => Expected::At { version: Version(version), create_revision: None },
         };
-        let later = self.lab.machine.cluster_version() == 2;
         let fence = self.fence(step, id.as_str()).filter(|_| later);
         if later && step.kind >= 12 {
             return self.lease(step, request, id);
@@ -389,7 +390,8 @@ fn require(step: &Step, older: (u64, u64, u64), newest: (u64, u64, u64)) -> Requ
         0 => Require::Absent,
         1 => Require::At { create_revision: None, version: Some(Version(older.1)), items: None },
         2 => Require::At { create_revision: Some(Revision(older.0)), version: None, items: Some(newest.2) },
-        3 => Require::Present,
+        3 if step.fence < 2 => Require::Present,
+        3 => Require::AppendedOnly { create_revision: Revision(newest.0), since: Version(older.1) },
         _ => Require::Any,
     }
 }

@@ -280,6 +280,7 @@ fn numbers(text: &str, separator: char) -> Vec<u64> {
 fn expected(text: &str) -> Expected {
     match text.split_once('@') {
         _ if text == "absent" => Expected::Absent,
+        Some(("", created)) => Expected::Incarnation { create_revision: Revision(number(created)) },
         Some((version, created)) => {
             Expected::At { version: Version(number(version)), create_revision: Some(Revision(number(created))) }
         }
@@ -287,12 +288,16 @@ fn expected(text: &str) -> Expected {
     }
 }
 
-/// `present`, `absent`, or parts of created/version/items, e.g. `//3`.
+/// `present`, `absent`, parts of created/version/items, e.g. `//3`, or `only/` created/version: nothing but appends since.
 fn require(text: &str) -> Require {
     let part = |nth: usize| text.split('/').nth(nth).filter(|part| !part.is_empty()).map(number);
     match text {
         "present" => Require::Present,
         "absent" => Require::Absent,
+        _ if text.starts_with("only/") => Require::AppendedOnly {
+            create_revision: Revision(part(1).expect("created")),
+            since: Version(part(2).expect("a version")),
+        },
         _ => Require::At { create_revision: part(0).map(Revision), version: part(1).map(Version), items: part(2) },
     }
 }

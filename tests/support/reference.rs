@@ -214,7 +214,8 @@ impl Model {
         let is_met = match (stored, expected) {
             (_, None) => true,
             (stored, Some(Expected::Absent)) => stored.is_none(),
-            (None, Some(Expected::At { .. })) => false,
+            (None, Some(Expected::At { .. } | Expected::Incarnation { .. })) => false,
+            (Some(stored), Some(Expected::Incarnation { create_revision })) => stored.created == create_revision.0,
             (Some(stored), Some(Expected::At { version, create_revision })) => {
                 stored.version == version.0 && create_revision.is_none_or(|created| created.0 == stored.created)
             }
@@ -253,7 +254,8 @@ impl Model {
         let matches = match (&old, expected) {
             (_, None) => true,
             (old, Some(Expected::Absent)) => old.is_none(),
-            (None, Some(Expected::At { .. })) => false,
+            (None, Some(Expected::At { .. } | Expected::Incarnation { .. })) => false,
+            (Some(old), Some(Expected::Incarnation { create_revision })) => old.created == create_revision.0,
             (Some(old), Some(Expected::At { version, create_revision })) => {
                 old.version == version.0 && create_revision.is_none_or(|created| created.0 == old.created)
             }
@@ -272,7 +274,8 @@ impl Model {
                 }
             };
         }
-        let rebase = matches!(write, Write::SaveIfVersion { on_conflict: OnConflict::Rebase, .. });
+        let of_one = matches!(expected, Some(Expected::Incarnation { .. }));
+        let rebase = matches!(write, Write::SaveIfVersion { on_conflict: OnConflict::Rebase, .. }) && !of_one;
         if !matches && !rebase {
             return conflict;
         }
@@ -390,7 +393,10 @@ impl Model {
             (Require::Any, _) => true,
             (Require::Present, old) => old.is_some(),
             (Require::Absent, old) => old.is_none(),
-            (Require::At { .. }, None) => false,
+            (Require::At { .. } | Require::AppendedOnly { .. }, None) => false,
+            (Require::AppendedOnly { create_revision, since }, Some(old)) => {
+                old.created == create_revision.0 && old.append_only_since <= since.0 && since.0 <= old.version
+            }
             (Require::At { create_revision, version, items }, Some(old)) => {
                 let same = |wanted: Option<u64>, is: u64| wanted.is_none_or(|wanted| wanted == is);
                 same(create_revision.map(|created| created.0), old.created)

@@ -245,7 +245,8 @@ impl<T: Item> Session<T> {
             }
             SaveMode::Expect(expected) => {
                 let base = match expected {
-                    Expected::Absent => None,
+                    // Of any version nothing is known.
+                    Expected::Absent | Expected::Incarnation { .. } => None,
                     Expected::At { version, .. } => self.at(version).and_then(|known| match known.from {
                         Origin::At(place) => known.view.clone().map(|view| (place, view)),
                         Origin::Absent(_) => None,

@@ -155,6 +155,9 @@ pub(super) fn expected_from(expected: v1::Expected) -> Result<Expected, Refusal>
             version: Version(in_range("expected.version", at.version, 1, u64::MAX)?),
             create_revision: Some(Revision(at.create_revision)).filter(|revision| revision.0 != 0),
         }),
+        v1::expected::Expected::Incarnation(create_revision) => {
+            Ok(Expected::Incarnation { create_revision: Revision(in_range("expected.incarnation", create_revision, 1, u64::MAX)?) })
+        }
     }
 }
 
@@ -165,6 +168,7 @@ pub(super) fn expected_to(expected: Expected) -> v1::Expected {
             version: version.0,
             create_revision: create_revision.map_or(0, |revision| revision.0),
         }),
+        Expected::Incarnation { create_revision } => v1::expected::Expected::Incarnation(create_revision.0),
     };
     v1::Expected { expected: Some(expected) }
 }
@@ -216,6 +220,10 @@ pub(super) fn require_from(require: Option<v1::Require>) -> Result<Require, Refu
             version: version.map(|version| in_range("append.require.version", version, 1, u64::MAX).map(Version)).transpose()?,
             items,
         }),
+        v1::require::Require::AppendedOnly(v1::require::AppendedOnly { create_revision, since }) => Ok(Require::AppendedOnly {
+            create_revision: Revision(in_range("append.require.create_revision", create_revision, 1, u64::MAX)?),
+            since: Version(in_range("append.require.since", since, 1, u64::MAX)?),
+        }),
     }
 }
 
@@ -229,6 +237,9 @@ pub(super) fn require_to(require: Require) -> Option<v1::Require> {
             version: version.map(|version| version.0),
             items,
         }),
+        Require::AppendedOnly { create_revision, since } => {
+            v1::require::Require::AppendedOnly(v1::require::AppendedOnly { create_revision: create_revision.0, since: since.0 })
+        }
     };
     Some(v1::Require { require: Some(require) })
 }

@@ -53,7 +53,8 @@ fn change() -> impl Strategy<Value = Change> {
 fn expected() -> impl Strategy<Value = Expected> {
     let at = (1u64.., proptest::option::of(1u64..))
         .prop_map(|(version, create)| Expected::At { version: Version(version), create_revision: create.map(Revision) });
-    prop_oneof![Just(Expected::Absent), at]
+    let of = (1u64..).prop_map(|created| Expected::Incarnation { create_revision: Revision(created) });
+    prop_oneof![Just(Expected::Absent), at, of]
 }
 
 fn expiry() -> impl Strategy<Value = Expiry> {
@@ -81,7 +82,9 @@ fn require() -> impl Strategy<Value = Require> {
         version: version.map(Version),
         items: Some(items),
     });
-    prop_oneof![Just(Require::Any), Just(Require::Present), Just(Require::Absent), at]
+    let only = (1u64.., 1u64..)
+        .prop_map(|(created, since)| Require::AppendedOnly { create_revision: Revision(created), since: Version(since) });
+    prop_oneof![Just(Require::Any), Just(Require::Present), Just(Require::Absent), at, only]
 }
 
 fn attributes() -> impl Strategy<Value = Attributes> {

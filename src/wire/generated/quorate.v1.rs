@@ -181,7 +181,7 @@ pub mod expiry {
 pub struct Empty {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Expected {
-    #[prost(oneof = "expected::Expected", tags = "1, 2")]
+    #[prost(oneof = "expected::Expected", tags = "1, 2, 3")]
     pub expected: ::core::option::Option<expected::Expected>,
 }
 /// Nested message and enum types in `Expected`.
@@ -201,16 +201,28 @@ pub mod expected {
         Absent(super::Empty),
         #[prost(message, tag = "2")]
         At(At),
+        /// At any version the session of this `create_revision`, at least 1: not another one of its name that was created since. Cluster version 2.
+        #[prost(uint64, tag = "3")]
+        Incarnation(u64),
     }
 }
 /// The state that an append requires.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Require {
-    #[prost(oneof = "require::Require", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "require::Require", tags = "1, 2, 3, 4, 5")]
     pub require: ::core::option::Option<require::Require>,
 }
 /// Nested message and enum types in `Require`.
 pub mod require {
+    /// The session of this `create_revision`, to which nothing but appends came since this version: what was read of it then, it still has.
+    /// Both are at least 1.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct AppendedOnly {
+        #[prost(uint64, tag = "1")]
+        pub create_revision: u64,
+        #[prost(uint64, tag = "2")]
+        pub since: u64,
+    }
     /// A session of which each given value is its own; at least one is given.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct At {
@@ -232,6 +244,8 @@ pub mod require {
         Absent(super::Empty),
         #[prost(message, tag = "4")]
         At(At),
+        #[prost(message, tag = "5")]
+        AppendedOnly(AppendedOnly),
     }
 }
 /// What belongs to cluster version 2 is refused as `unsupported` while version 1 is in force, and changes nothing.
