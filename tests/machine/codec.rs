@@ -154,7 +154,7 @@ fn later_write() -> impl Strategy<Value = Write> {
     });
     let only = any::<(u64, u64)>()
         .prop_map(|(created, since)| Require::AppendedOnly { create_revision: Revision(created), since: Version(since) });
-    let require = prop_oneof![Just(Require::Any), Just(Require::Present), Just(Require::Absent), at, only];
+    let require = prop_oneof![Just(Require::Any), Just(Require::Present), Just(Require::Absent), at, only].boxed();
     let addition = (any_chunks(), prop::option::of(any_blob()), any_counters())
         .prop_map(|(chunks, head_if_created, counters)| Addition { chunks, head_if_created, counters });
     prop_oneof![
@@ -181,22 +181,8 @@ fn later_write() -> impl Strategy<Value = Write> {
             expiry,
             fence: fence.map(Fence)
         }),
-        write_of_a_turn(),
-        (any_request(), any_id(), any::<u64>(), any_change(), any::<bool>()).prop_map(|(request, id, created, change, deletes)| {
-            let expected = Expected::Incarnation { create_revision: Revision(created) };
-            match deletes {
-                true => Write::Delete { request, id, expected: Some(expected), fence: None },
-                false => Write::SaveIfVersion {
-                    request,
-                    id,
-                    expected,
-                    change,
-                    on_conflict: OnConflict::Rebase,
-                    attributes: Attributes::default(),
-                    fence: None,
-                },
-            }
-        }),
+        write_of_a_turn().boxed(),
+        write_to_one_incarnation().boxed(),
         (any_request(), any_id(), any_change(), any_expiry(), form).prop_map(|(request, id, change, expiry, form)| {
             Write::Save { request, id, change, attributes: Attributes { expiry, form, ..Attributes::default() }, fence: None }
         }),
@@ -213,6 +199,25 @@ fn later_write() -> impl Strategy<Value = Write> {
             }
         }),
     ]
+}
+
+/// A write that expects a session by its creation alone.
+fn write_to_one_incarnation() -> impl Strategy<Value = Write> {
+    (any_request(), any_id(), any::<u64>(), any_change(), any::<bool>()).prop_map(|(request, id, created, change, deletes)| {
+        let expected = Expected::Incarnation { create_revision: Revision(created) };
+        match deletes {
+            true => Write::Delete { request, id, expected: Some(expected), fence: None },
+            false => Write::SaveIfVersion {
+                request,
+                id,
+                expected,
+                change,
+                on_conflict: OnConflict::Rebase,
+                attributes: Attributes::default(),
+                fence: None,
+            },
+        }
+    })
 }
 
 /// A write to a lease, or under one.

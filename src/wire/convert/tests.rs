@@ -54,7 +54,7 @@ fn expected() -> impl Strategy<Value = Expected> {
     let at = (1u64.., proptest::option::of(1u64..))
         .prop_map(|(version, create)| Expected::At { version: Version(version), create_revision: create.map(Revision) });
     let of = (1u64..).prop_map(|created| Expected::Incarnation { create_revision: Revision(created) });
-    prop_oneof![Just(Expected::Absent), at, of]
+    prop_oneof![Just(Expected::Absent), at, of].boxed()
 }
 
 fn expiry() -> impl Strategy<Value = Expiry> {
@@ -84,7 +84,7 @@ fn require() -> impl Strategy<Value = Require> {
     });
     let only = (1u64.., 1u64..)
         .prop_map(|(created, since)| Require::AppendedOnly { create_revision: Revision(created), since: Version(since) });
-    prop_oneof![Just(Require::Any), Just(Require::Present), Just(Require::Absent), at, only]
+    prop_oneof![Just(Require::Any), Just(Require::Present), Just(Require::Absent), at, only].boxed()
 }
 
 fn attributes() -> impl Strategy<Value = Attributes> {
