@@ -269,6 +269,7 @@ impl<T: Item> Save<T> {
     }
 
     fn write(&mut self, id: SessionId, attributes: Attributes) -> Result<Write, Failure> {
+        let attributes = Attributes { form: pack::form(&self.plan.view.head), ..attributes };
         let base = match self.plan.from {
             Some(Origin::At(place)) => place.content.base(),
             Some(Origin::Absent(_)) | None => Base::Absent,

@@ -110,6 +110,8 @@ mutants! {
     AppendToAValue = "append-to-a-value",
     RequireUnchecked = "require-unchecked",
     RebaseOntoAnother = "rebase-onto-another-session",
+    LeasedToAnOldClient = "leased-to-an-old-client",
+    SentBeforeItIsInForce = "sent-before-it-is-in-force",
     TouchBumpsTheVersion = "touch-bumps-the-version",
     IdleMovedByAConflict = "idle-moved-by-a-conflict",
     LabelUncounted = "label-not-counted",

@@ -220,6 +220,16 @@ impl Node {
         self.0.context.state.view(|state, _, _| loads.iter().map(|load| state.machine.expected_bytes(load)).sum())
     }
 
+    /// The cluster version in force, as this node has applied it.
+    pub fn cluster_version(&self) -> u16 {
+        self.0.context.state.view(|state, _, _| state.machine.cluster_version())
+    }
+
+    /// The newest cluster version that a peer reads, if it said so in the current term.
+    pub fn newest_version_of(&self, peer: NodeId) -> Option<u16> {
+        self.0.table.newest_version_of(peer, self.0.context.leadership.published().term)
+    }
+
     /// Shows `f` this node's machine as of one instant, with the time that deadlines are measured by. It must be short: nothing is applied
     /// meanwhile.
     pub fn look<R>(&self, f: impl FnOnce(&Machine, u64) -> R) -> R {

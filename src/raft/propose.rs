@@ -83,11 +83,7 @@ fn unsupported(needed: u16, in_force: u16, is_current: bool) -> Refusal {
     if !is_current {
         return Refusal::not_applied(RefusalKind::NoLeader, "this node leads and has not applied yet what was there before");
     }
-    let message = format!(
-        "the cluster version in force does not have this operation, see cluster_version_max of each node in `quorate status -o json` \
-         needs={needed} in_force={in_force}"
-    );
-    Refusal::not_applied(RefusalKind::Unsupported, message)
+    Refusal::unsupported(needed, in_force)
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub const DISK_LOW_RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Validated {
     pub operation: Operation,
     pub cluster_id: Option<ClusterId>,
+    /// The newest cluster version whose outcomes the caller knows.
+    pub knows: u16,
     /// The time left until the caller's deadline.
     pub timeout: Duration,
 }
@@ -34,6 +36,7 @@ pub fn too_many_bytes() -> Refusal {
 pub fn validate(request: v1::SubmitRequest) -> Result<Validated, Refusal> {
     use v1::submit_request::Operation as Message;
     let cluster_id = wire::cluster_id_from(&request.cluster_id)?;
+    let knows = wire::version_from(request.cluster_version);
     let operation = match request.operation {
         // So it is with an operation of a later release as well.
         None => return Err(wire::no_operation()),
@@ -50,7 +53,7 @@ pub fn validate(request: v1::SubmitRequest) -> Result<Validated, Refusal> {
         (0, false) => READ_DEADLINE_DEFAULT,
         (ms, _) => Duration::from_millis(ms.into()).min(WRITE_DEADLINE_MAX),
     };
-    Ok(Validated { operation, cluster_id, timeout })
+    Ok(Validated { operation, cluster_id, knows, timeout })
 }
 
 fn validate_write(write: Write) -> Result<Write, Refusal> {
@@ -78,8 +81,12 @@ pub struct Situation {
     /// Of everything: one has it as a member, and it won't be led here.
     pub is_estranged: bool,
     pub leads: bool,
+    /// The cluster version in force, as this node has applied it.
+    pub in_force: u16,
     /// The leader, if known.
     pub leader: Option<LeaderHint>,
+    /// The newest cluster version that the leader reads, if it has said so in its term.
+    pub leader_reads: Option<u16>,
     /// The voters whose disks saves wait for, since too few have room; `None` where this node does not lead.
     pub saves_wait_for: Option<String>,
     /// This node leads by its term, and no majority answers it: nothing can be settled here, and clients had better ask the others.
@@ -137,11 +144,23 @@ pub fn route(call: &Call, situation: &Situation) -> Route {
         return Route::Here;
     }
     match (&situation.leader, call.origin) {
-        (Some(leader), Origin::Client) => Route::Forward(leader.node),
+        (Some(leader), Origin::Client) => forward(leader.node, &call.operation, situation),
         (Some(leader), Origin::Peer) => refuse(RefusalKind::NotLeader(leader.clone()), "this node does not lead"),
         (None, _) if situation.lacks_quorum => Route::Refuse(lacks_quorum()),
         (None, Origin::Client) => Route::Park,
         (None, Origin::Peer) => Route::Refuse(no_quorum()),
+    }
+}
+
+/// Forwards an operation to a leader that knows all of it (L43). One of an earlier release would leave out what it does not know, a fence for one:
+/// that is so only while version 1 is in force, which has none.
+fn forward(leader: NodeId, operation: &Operation, situation: &Situation) -> Route {
+    let needs = operation.cluster_version();
+    match situation.leader_reads {
+        _ if needs <= situation.in_force => Route::Forward(leader),
+        Some(reads) if needs <= reads => Route::Forward(leader),
+        Some(_) => Route::Refuse(Refusal::unsupported(needs, situation.in_force)),
+        None => Route::Park,
     }
 }
 
@@ -180,7 +199,7 @@ mod tests {
     use super::super::auth::Caller;
     use super::super::call::Answerer;
     use super::*;
-    use crate::types::{Blob, Change, ClientId, Consistency, Counters, Expiry, Load, Nonce, Request, Sequence, SessionId};
+    use crate::types::{Blob, Change, ClientId, Consistency, Counters, Expiry, Fence, Load, Nonce, Request, Sequence, SessionId};
 
     fn save(data: Blob) -> Write {
         let request =
@@ -191,7 +210,7 @@ mod tests {
 
     fn request(write: &Write, cluster_id: &'static [u8]) -> v1::SubmitRequest {
         let operation = Some(v1::submit_request::Operation::Write(wire::write_to(write)));
-        v1::SubmitRequest { tag: 1, timeout_ms: 0, cluster_id: Bytes::from_static(cluster_id), operation }
+        v1::SubmitRequest { tag: 1, cluster_id: Bytes::from_static(cluster_id), operation, ..Default::default() }
     }
 
     fn call(operation: Operation, origin: Origin) -> Call {
@@ -200,6 +219,7 @@ mod tests {
         let deadline = Duration::from_secs(10);
         Call {
             operation,
+            knows: 1,
             origin,
             caller: Caller::anyone(),
             connection: None,
@@ -227,7 +247,9 @@ mod tests {
             outside: None,
             is_estranged: false,
             leads: false,
+            in_force: 1,
             leader: Some(LeaderHint { node: NodeId(2), address: "two:1".into() }),
+            leader_reads: Some(1),
             saves_wait_for: None,
             lacks_quorum: false,
             hung: false,
@@ -285,6 +307,23 @@ mod tests {
         assert_eq!(route(&call(read(), Origin::Client), &follower()), Route::Forward(NodeId(2)));
         let hint = follower().leader.expect("a leader");
         assert_eq!(refused(route(&call(read(), Origin::Peer), &follower())), RefusalKind::NotLeader(hint));
+    }
+
+    /// A leader of an earlier release would pass over the fence.
+    #[test]
+    fn what_a_leader_may_not_know_is_not_forwarded_to_it() {
+        let request =
+            Request { client: ClientId(1), nonce: Nonce([1; 16]), sequence: Sequence(1), acknowledged_below: Sequence(1) };
+        let id = SessionId::new("s").expect("short");
+        let fenced = || Operation::Write(Write::Delete { request, id: id.clone(), expected: None, fence: Some(Fence(1)) });
+        let fenced = || call(fenced(), Origin::Client);
+        let at = |in_force, leader_reads| Situation { in_force, leader_reads, ..follower() };
+        assert_eq!(route(&fenced(), &at(2, None)), Route::Forward(NodeId(2)), "all members read what is in force");
+        assert_eq!(route(&fenced(), &at(1, Some(2))), Route::Forward(NodeId(2)), "the leader judges");
+        assert_eq!(refused(route(&fenced(), &at(1, Some(1)))), RefusalKind::Unsupported);
+        assert_eq!(route(&fenced(), &at(1, None)), Route::Park);
+        let plain = call(Operation::Write(save(Blob::plain(Bytes::new()))), Origin::Client);
+        assert_eq!(route(&plain, &at(1, Some(1))), Route::Forward(NodeId(2)));
     }
 
     #[test]

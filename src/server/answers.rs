@@ -156,7 +156,13 @@ fn named(status: Status) -> Status {
 
 /// One response, as every one of them says who answers and who leads.
 pub fn response(dispatcher: &Dispatcher, tag: u64, answer: v1::submit_response::Answer) -> v1::SubmitResponse {
-    v1::SubmitResponse { tag, cluster_id: dispatcher.cluster_id(), leader: dispatcher.leader_hint(), answer: Some(answer) }
+    v1::SubmitResponse {
+        tag,
+        cluster_id: dispatcher.cluster_id(),
+        leader: dispatcher.leader_hint(),
+        cluster_version: dispatcher.in_force().into(),
+        answer: Some(answer),
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,11 @@ use tokio::sync::mpsc::OwnedPermit;
 use super::auth::Caller;
 use super::shares::Share;
 use crate::limits::OPERATION_BYTES;
+use crate::mutant::{self, Mutant};
 use crate::raft::BytePermit;
-use crate::types::{ClusterId, Consistency, List, ListPage, Load, LoadMany, Loaded, Outcome, Refusal, Revision, Write};
+use crate::types::{
+    ClusterId, Consistency, List, ListPage, Load, LoadMany, Loaded, Outcome, Refusal, RefusalKind, Revision, Verdict, Write,
+};
 use crate::wire::v1;
 
 /// An operation's name in metrics.
@@ -111,6 +114,14 @@ impl Operation {
         consistency == Consistency::Stale
     }
 
+    /// The first cluster version that has it with all its fields.
+    pub fn cluster_version(&self) -> u16 {
+        match self {
+            Operation::Write(write) => write.cluster_version(),
+            Operation::Load(_) | Operation::List(_) | Operation::LoadMany(_) => 1,
+        }
+    }
+
     /// Its size in bytes, while it is in flight.
     pub fn bytes(&self) -> u64 {
         let content = match self {
@@ -165,6 +176,32 @@ pub enum Response {
 }
 
 impl Response {
+    /// Whether a lease kept a write from its session.
+    fn is_of_a_lease(&self) -> bool {
+        use v1::outcome::Verdict as Message;
+        match self {
+            Response::Outcome(outcome) => matches!(outcome.verdict, Verdict::Leased { .. } | Verdict::Fenced { .. }),
+            Response::Relayed { answers, .. } => answers.iter().any(|answer| match answer {
+                v1::submit_response::Answer::Outcome(outcome) => {
+                    matches!(outcome.verdict, Some(Message::Leased(_) | Message::Fenced(_)))
+                }
+                _ => false,
+            }),
+            Response::Loaded { .. } | Response::LoadedMany { .. } | Response::Listed { .. } => false,
+        }
+    }
+
+    /// The answer for a caller that knows so many cluster versions: one that knows no leases can't understand their verdicts. Errors:
+    /// `Denied`, which says the same of this attempt.
+    pub fn known_by(self, knows: u16) -> Result<Self, Refusal> {
+        if knows >= 2 || !self.is_of_a_lease() || mutant::is(Mutant::LeasedToAnOldClient) {
+            return Ok(self);
+        }
+        let message = "another holds a lease of this session, and this client's release knows no leases: nothing changed; write once the \
+                       lease has ended, or with a release that takes turns";
+        Err(Refusal::not_applied(RefusalKind::Denied, message))
+    }
+
     /// The permit of its content; `None`: it has none.
     pub fn permit(&mut self) -> Option<&mut BytePermit> {
         match self {
@@ -215,6 +252,8 @@ pub struct Dispatched {
 /// An admitted operation.
 pub struct Call {
     pub operation: Operation,
+    /// The newest cluster version whose outcomes the caller knows.
+    pub knows: u16,
     pub origin: Origin,
     /// Sent to the leader with a forwarded call.
     pub caller: Caller,

@@ -174,6 +174,7 @@ mod tests {
         let operation = Operation::Load(Load::whole(SessionId::new("s").expect("short")));
         let call = Call {
             operation,
+            knows: 1,
             origin: Origin::Client,
             caller: Caller::anyone(),
             connection: None,

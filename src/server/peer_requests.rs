@@ -81,6 +81,17 @@ impl PeerRequests for LateServer {
             tracing::warn!(from = %from.node, reason = %refusal, "a forward stream was refused");
             return Box::pin(stream::once(future::ready(Err(wire::status_from_refusal(&refusal)))));
         }
+        // L43.
+        let (reads, in_force) = (wire::version_from(first.cluster_version_max), parts.context.node().cluster_version());
+        if reads < in_force {
+            let message = format!(
+                "the node that forwards does not read the cluster version in force, install the release that was there before \
+                 reads={reads} in_force={in_force}"
+            );
+            tracing::warn!(from = %from.node, %message, "a forward stream was refused");
+            let refusal = Refusal::not_applied(RefusalKind::Unsupported, message);
+            return Box::pin(stream::once(future::ready(Err(wire::status_from_refusal(&refusal)))));
+        }
         tracing::debug!(from = %from.node, "a peer forwards");
         let all = stream::once(future::ready(Ok(first))).chain(requests);
         // A node that has sent one hash sends them always.

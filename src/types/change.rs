@@ -702,6 +702,13 @@ impl Write {
         }
     }
 
+    /// Takes back what a save declared of its head, which cluster version 1 does not have and which nothing depends on.
+    pub fn undeclare(&mut self) {
+        if let Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. } = self {
+            attributes.form = Form::Unknown;
+        }
+    }
+
     /// The first cluster version that has this write with all its fields.
     pub fn cluster_version(&self) -> u16 {
         let verb = match self {

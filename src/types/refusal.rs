@@ -81,6 +81,15 @@ impl Refusal {
         Self { kind, applied: Applied::Unknown, message: message.into() }
     }
 
+    /// A call of a later cluster version than the one in force.
+    pub fn unsupported(needs: u16, in_force: u16) -> Self {
+        let message = format!(
+            "the cluster version in force does not have this operation, see cluster_version_max of each node in `quorate status -o json` \
+             needs={needs} in_force={in_force}"
+        );
+        Self::not_applied(RefusalKind::Unsupported, message)
+    }
+
     /// A call that is wrong as written.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::not_applied(RefusalKind::Invalid, message)

@@ -23,6 +23,14 @@ pub(crate) use refusal::is_no_operation;
 pub(crate) use refusal::leader_hint;
 pub use refusal::{is_ours, no_operation, refusal_from, refusal_from_status, refusal_to, status_from_refusal, unread};
 
+/// The newest cluster version whose verbs, fields and outcomes this release's messages have, in force or not.
+pub const VERSION_KNOWN: u16 = 2;
+
+/// A cluster version as messages say it: a release that does not say knows version 1.
+pub fn version_from(version: u32) -> u16 {
+    u16::try_from(version).unwrap_or(u16::MAX).max(1)
+}
+
 /// The client protocol, `quorate.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod v1 {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use quorate::client::{
-    AppendOptions, Client, Content, ErrorKind, Expected, Expiry, List, LoadOptions, Revision, Role, SessionId, StatusOptions,
-    Version, WriteOptions,
+    AppendOptions, Client, Content, ErrorKind, Expected, Expiry, Label, List, LoadOptions, Revision, Role, SessionId,
+    StatusOptions, Version, WriteOptions,
 };
 use quorate::types::{Holder, Verdict};
 
@@ -42,12 +42,39 @@ async fn saves_loads_and_deletes_count_versions() {
     assert_eq!(again.version, Version(4));
 }
 
+/// A node of an earlier release would pass over what it does not know, the fence of a write for one: nothing of a later cluster version is sent
+/// before an answer said that it is in force. The cluster is asked, so that the first call after an upgrade is taken.
+#[tokio::test]
+async fn nothing_of_a_later_version_is_sent_before_it_is_in_force() {
+    let (cluster, nodes) = Cluster::start(1).await;
+    let client = client(&nodes);
+    let label = Label::new("a title").expect("short");
+    let titled = WriteOptions { label: Some(label), ..WriteOptions::default() };
+    for says in [0, 1] {
+        cluster.say_in_force(says);
+        let appended = client.append("a", vec!["{}".into()], AppendOptions::default()).await.expect_err("not in force");
+        let saved = client.save("a", value("one"), titled.clone()).await.expect_err("not in force");
+        let expected = Expected::Incarnation { create_revision: Revision(1) };
+        let kept = client.save_if_version("a", value("one"), expected, WriteOptions::default()).await.expect_err("not in force");
+        for error in [appended, saved, kept] {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(error.to_string().contains("needs=2 in_force=1"), "{error}");
+        }
+        assert_eq!(cluster.seen(), [], "nothing was sent");
+    }
+    cluster.say_in_force(2);
+    nodes[0].then(Fault::Answer(Verdict::Fenced { current: None }));
+    let fenced = client.append("a", vec!["{}".into()], AppendOptions::default()).await.expect_err("it was sent");
+    assert_eq!(fenced.kind(), ErrorKind::Fenced, "{fenced}");
+}
+
 /// A client that knows nothing of leases is answered that nothing changed, and by whom the session is held.
 #[tokio::test]
 async fn a_write_to_a_leased_session_is_no_unknown_one() {
     let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
     client.save("a", value("one"), WriteOptions::default()).await.expect("saved");
+    cluster.say_in_force(2);
     let leased = || Verdict::Leased { holder: Holder::new("worker-7").expect("short"), deadline_ms: 9000 };
     nodes[0].then(Fault::Answer(leased()));
     let saved = client.save("a", value("two"), WriteOptions::default()).await.expect_err("leased");

@@ -69,6 +69,8 @@ struct State {
     leader: Option<v1::Leader>,
     /// Its release is one before parts of loads.
     is_older: bool,
+    /// The cluster version that answers say is in force; 0: they do not say. Its machine stays at version 1.
+    in_force: u32,
 }
 
 /// What all nodes share.
@@ -132,6 +134,11 @@ impl Cluster {
     /// As nodes of a release before parts of loads: they pass over what they do not know in a message.
     pub fn become_older(&self) {
         self.lock().is_older = true;
+    }
+
+    /// From now on answers say that this cluster version is in force.
+    pub fn say_in_force(&self, version: u32) {
+        self.lock().in_force = version;
     }
 
     pub fn kept_alive(&self) -> u64 {
@@ -416,7 +423,7 @@ impl Service {
         let state = self.cluster.lock();
         let cluster_id = Bytes::copy_from_slice(&state.cluster);
         let leader = state.leader.clone().filter(|leader| leader.node != self.id);
-        v1::SubmitResponse { tag, cluster_id, leader, answer: Some(answer) }
+        v1::SubmitResponse { tag, cluster_id, leader, cluster_version: state.in_force, answer: Some(answer) }
     }
 
     fn arrive(&self, operation: &v1::submit_request::Operation, unary: bool) -> Option<Fault> {

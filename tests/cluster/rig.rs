@@ -281,6 +281,14 @@ impl Caller {
         }
     }
 
+    /// One attempt of a caller that knows cluster versions up to this one; 0: it does not say.
+    pub async fn attempt_knowing(&mut self, write: &Write, cluster_version: u32) -> Result<Outcome, Refusal> {
+        let operation = v1::submit_request::Operation::Write(wire::write_to(write));
+        let request = v1::SubmitRequest { cluster_version, ..submit(1, &self.cluster_id, operation) };
+        let response = self.raw.write(request).await.map_err(|status| wire::refusal_from_status(&status))?;
+        Ok(outcome(&response.into_inner()))
+    }
+
     /// One attempt, with the server's default deadline.
     pub async fn attempt(&mut self, write: &Write) -> Result<Outcome, Refusal> {
         self.attempt_within(write, 0).await
@@ -353,7 +361,13 @@ pub fn session(id: &str) -> SessionId {
 
 /// A request without a deadline of its own.
 pub fn submit(tag: u64, cluster_id: &[u8], operation: v1::submit_request::Operation) -> v1::SubmitRequest {
-    v1::SubmitRequest { tag, timeout_ms: 0, cluster_id: Bytes::copy_from_slice(cluster_id), operation: Some(operation) }
+    v1::SubmitRequest {
+        tag,
+        timeout_ms: 0,
+        cluster_id: Bytes::copy_from_slice(cluster_id),
+        cluster_version: wire::VERSION_KNOWN.into(),
+        operation: Some(operation),
+    }
 }
 
 fn outcome(response: &v1::SubmitResponse) -> Outcome {

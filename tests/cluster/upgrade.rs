@@ -12,9 +12,11 @@ use quorate::client::{
 };
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
-use quorate::types::{Fence, Holder, LeaseTtl, Order, Verdict, Write};
+use quorate::types::{Applied, Fence, Holder, LeaseTtl, NodeId, Order, RefusalKind, Verdict, Write};
+use quorate::wire;
+use quorate::wire::peer::v1 as peer;
 
-use super::rig::{Caller, raw_of, session};
+use super::rig::{Caller, peer_of, raw_of, session};
 
 /// Where this variable is set, the process is the test's own.
 const OWN: &str = "QUORATE_TEST_OWN_PROCESS";
@@ -36,14 +38,22 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     let status = cluster.status().await.expect("a status");
     assert!(status.nodes.iter().all(|node| node.cluster_version == 1), "{status:?}");
     nothing_of_version_2_is_taken(&client).await;
+    nor_of_a_client_that_sends_it_all_the_same(&cluster).await;
 
     allow_test_version();
     let risen = |node: &quorate::client::NodeStatus| node.cluster_version == u32::from(TEST_VERSION);
     cluster.wait_for("the version in force", |status| status.nodes.iter().all(risen)).await.expect("it rises by itself");
+    // What it saves first declares no form: it has not heard yet that it may.
+    assert!(client.load("before").await.expect("a load").is_some());
     client.save("after", value("new format"), WriteOptions::default()).await.expect("a save");
 
     let wrong = client.append("after", vec!["{}".into()], AppendOptions::default()).await.expect_err("a value takes no items");
     assert_eq!(wrong.kind(), ErrorKind::WrongForm, "{wrong}");
+    assert!(wrong.to_string().contains("form=Value"), "the client declared it: {wrong}");
+    let (messages, head, counters) = (Vec::new(), "{}".into(), Counters::default());
+    client.save("empty", Content::Transcript { messages, head, counters }, WriteOptions::default()).await.expect("a save");
+    client.append("empty", vec!["{}".into()], AppendOptions::default()).await.expect("a transcript without items takes them");
+    what_does_not_read_the_version_in_force_is_refused(&cluster).await;
     let appenders = (0..3).map(|n| append_in_turn(cluster.client(), n));
     let appended = futures_util::future::join_all(appenders).await;
     let mut places: Vec<_> = appended.into_iter().flatten().collect();
@@ -100,6 +110,16 @@ async fn two_turns_exclude_each_other(cluster: &Cluster, client: &Client) {
     let Verdict::LeaseGranted { fence: old, .. } = take(&mut first, "first", false).await else { panic!("nobody has it") };
     let held = take(&mut second, "second", false).await;
     assert!(matches!(&held, Verdict::LeaseHeld { holder, .. } if holder.as_str() == "first"), "{held:?}");
+    // By the leader and by a node that forwards; as often as it is asked.
+    for node in [1, 2] {
+        let mut old = Caller::open(raw_of(cluster, node.into())).await;
+        let write = old.save_of("turn", "text");
+        for knows in [0, 1, 0] {
+            let refusal = old.attempt_knowing(&write, knows).await.expect_err("it knows no leases");
+            assert_eq!((refusal.kind, refusal.applied), (RefusalKind::Denied, Applied::No), "{}", refusal.message);
+        }
+        assert!(matches!(old.settle(&write).await.verdict, Verdict::Leased { .. }), "for one that knows them");
+    }
     let kept = client.save("turn", Content::Value("text".into()), WriteOptions::default()).await.expect_err("leased");
     assert!(matches!(kept.kind(), ErrorKind::Leased { .. }), "{kept}");
     assert!(matches!(save(&mut first, old).await, Verdict::Saved(_)));
@@ -150,6 +170,24 @@ async fn a_turn_is_held_and_lost_and_given_back(cluster: &Cluster) {
     assert_eq!(ours.turn("guarded", long).await.expect_err("ten minutes at most").kind(), ErrorKind::Invalid);
 }
 
+/// A node of a release that does not know what is in force would leave out a part of what it forwards.
+async fn what_does_not_read_the_version_in_force_is_refused(cluster: &Cluster) {
+    let leader = cluster.leader().await.expect("a leader");
+    let other = NodeId(leader.0 % 3 + 1);
+    for (cluster_version_max, is_refused) in [(0, true), (1, true), (2, false)] {
+        let mut peer = peer_of(cluster, leader);
+        let hello = peer.hello(peer::HelloRequest::default()).await.expect("it runs").into_inner();
+        let route = peer::Route { cluster_id: hello.cluster_id, from: other.0, to: leader.0, to_instance: hello.instance };
+        let first = peer::ForwardRequest { route: Some(route), cluster_version_max, ..Default::default() };
+        let mut answers = peer.forward(tokio_stream::iter([first])).await.expect("it begins").into_inner();
+        let ended = answers.message().await.map(|answer| assert!(answer.is_none(), "nothing was asked"));
+        assert_eq!(ended.is_err(), is_refused, "{cluster_version_max}: {ended:?}");
+        if let Err(status) = ended {
+            assert_eq!(wire::refusal_from_status(&status).kind, RefusalKind::Unsupported, "{status}");
+        }
+    }
+}
+
 const DAY_MS: u64 = 24 * 3_600_000;
 const DAY: Duration = Duration::from_millis(DAY_MS);
 /// How many items each appender appends, one at a time.
@@ -183,6 +221,15 @@ async fn nothing_of_version_2_is_taken(client: &Client) {
     }
     let early = client.touch("before", Expiry::Never).await.expect_err("version 1 has no touches");
     assert_eq!(early.kind(), ErrorKind::Unsupported, "{early}");
+}
+
+async fn nor_of_a_client_that_sends_it_all_the_same(cluster: &Cluster) {
+    let mut caller = Caller::open(raw_of(cluster, 1.into())).await;
+    let (request, id) = (caller.request(), session("touched"));
+    let touch = Write::Touch { request, id, expiry: Expiry::Never, fence: None };
+    let refusal = caller.attempt(&touch).await.expect_err("version 1 has no touches");
+    assert_eq!((refusal.kind, refusal.applied), (RefusalKind::Unsupported, Applied::No), "{}", refusal.message);
+    assert!(refusal.message.contains("needs=2 in_force=1"), "{}", refusal.message);
 }
 
 async fn attributes_are_kept(client: &Client) {

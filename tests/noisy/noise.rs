@@ -235,7 +235,7 @@ async fn hold(cluster: &Cluster, client: &mut SessionsClient<Channel>, number: u
     let id = SessionId::new(&large_id(number % WRITERS)).map_err(|error| failed(error.to_string()))?;
     let load = Load::whole(id);
     let operation = Some(Operation::Load(quorate::wire::load_to(&load)));
-    let mut request = Request::new(SubmitRequest { tag: 1, timeout_ms: 5_000, cluster_id: Bytes::new(), operation });
+    let mut request = Request::new(SubmitRequest { tag: 1, timeout_ms: 5_000, operation, ..Default::default() });
     let token = format!("Bearer {}", cluster.token(Tenant::Noisy));
     request.metadata_mut().insert("authorization", MetadataValue::try_from(token).map_err(|error| failed(error.to_string()))?);
     Ok(client.load(request).await?.into_inner())

@@ -115,7 +115,11 @@ async fn content_of_a_form_that_is_not_known_is_said_to_be_that() {
     let mut client = SessionsClient::new(channel);
     let mut write = async |write: Write, cluster_id: bytes::Bytes| {
         let operation = Some(v1::submit_request::Operation::Write(wire::write_to(&write)));
-        client.write(v1::SubmitRequest { tag: 1, timeout_ms: 0, cluster_id, operation }).await.expect("answered").into_inner()
+        client
+            .write(v1::SubmitRequest { tag: 1, cluster_id, operation, ..Default::default() })
+            .await
+            .expect("answered")
+            .into_inner()
     };
     let nonce = Nonce([7; 16]);
     let opened = write(Write::OpenClient { nonce }, bytes::Bytes::new()).await;

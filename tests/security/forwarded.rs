@@ -13,7 +13,7 @@ use crate::security::wire;
 fn load(tag: u64, id: &str, principal: &str) -> ForwardRequest {
     let load = Load::whole(SessionId::new(id).expect("short"));
     let operation = Some(Operation::Load(quorate::wire::load_to(&load)));
-    let request = SubmitRequest { tag, timeout_ms: 60_000, cluster_id: Default::default(), operation };
+    let request = SubmitRequest { tag, timeout_ms: 60_000, operation, ..Default::default() };
     ForwardRequest { route: None, request: Some(request), principal: principal.to_owned(), ..Default::default() }
 }
 

@@ -159,9 +159,18 @@ fn writes() -> Vec<(&'static str, Need, Write)> {
     writes
 }
 
+fn submitted(cluster_id: &Bytes, operation: Operation) -> SubmitRequest {
+    SubmitRequest {
+        tag: 1,
+        timeout_ms: 60_000,
+        cluster_id: cluster_id.clone(),
+        cluster_version: quorate::wire::VERSION_KNOWN.into(),
+        operation: Some(operation),
+    }
+}
+
 fn rows(cluster_id: &Bytes) -> Vec<Row> {
-    let submit =
-        |operation| SubmitRequest { tag: 1, timeout_ms: 60_000, cluster_id: cluster_id.clone(), operation: Some(operation) };
+    let submit = |operation| submitted(cluster_id, operation);
     let mut rows = Vec::new();
     for (what, need, write) in writes() {
         for path in ["/quorate.v1.Sessions/Submit", "/quorate.v1.Sessions/Write"] {

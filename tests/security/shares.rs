@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use quorate::client::{Client, Content, ErrorKind, WriteOptions};
 use quorate::types::{Applied, Nonce, Refusal, RefusalKind, Verdict, Write};
 use quorate::wire::{self, v1, v1::sessions_client::SessionsClient};
@@ -48,7 +47,7 @@ async fn raw(nodes: &Nodes, node: usize) -> SessionsClient<Channel> {
 async fn open(port: &mut SessionsClient<Channel>, name: &str, nonce: u8) -> Result<(), Refusal> {
     let write = wire::write_to(&Write::OpenClient { nonce: Nonce([nonce; 16]) });
     let operation = Some(v1::submit_request::Operation::Write(write));
-    let mut request = Request::new(v1::SubmitRequest { tag: 1, timeout_ms: 30_000, cluster_id: Bytes::new(), operation });
+    let mut request = Request::new(v1::SubmitRequest { tag: 1, timeout_ms: 30_000, operation, ..Default::default() });
     let token = format!("Bearer tokensecret-{name}");
     request.metadata_mut().insert("authorization", token.parse().expect("ASCII"));
     let answer = port.write(request).await.map_err(|status| wire::refusal_from_status(&status))?;

@@ -15,7 +15,7 @@ use zstd::zstd_safe::CParameter;
 use super::view::Append;
 use crate::client::Error;
 use crate::limits::{KIB, MIB, REPACKED_CHUNK_BYTES, SESSION_ITEMS_MAX, SESSION_RAW_BYTES_MAX, SESSION_STORED_BYTES_MAX};
-use crate::types::{Addition, Base, Blob, Change, Chunk, Codec, Counters, SessionInfo};
+use crate::types::{Addition, Base, Blob, Change, Chunk, Codec, Counters, Form, SessionInfo};
 
 /// Raw bytes from which compression pays: what a chunk takes is written to a log and a state file on every node.
 const COMPRESS_FROM_BYTES: usize = 1536;
@@ -45,6 +45,11 @@ pub(crate) fn tagged(is_transcript: bool, head: &[u8]) -> Bytes {
 /// Whether a tagged head is a transcript's, and the head.
 pub(crate) fn untagged(head: &Bytes) -> (bool, Bytes) {
     (head.first() == Some(&TAG_TRANSCRIPT), head.slice(head.len().min(1)..))
+}
+
+/// The form of content whose head is that, tagged.
+pub(crate) fn form(head: &Bytes) -> Form {
+    if untagged(head).0 { Form::Transcript } else { Form::Value }
 }
 
 /// The change that stores this, whatever was there; `head` is tagged.

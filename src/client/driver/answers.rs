@@ -95,6 +95,10 @@ impl Driver {
             Err(refusal) if !is_refusal => return self.refuse(key, operation, refusal),
             checked => checked.ok().flatten(),
         };
+        if cluster.is_some() && cluster == self.window.cluster() {
+            self.window.hear(wire::version_from(response.cluster_version));
+        }
+        self.answers += 1;
         self.config.seen.note_answer(cluster, &response.answer);
         if let Some(leader) = &response.leader
             && let Some(hint) = wire::leader_hint(leader.node, &leader.address)

@@ -38,7 +38,7 @@ use super::credentials::Link;
 use super::failures::Failures;
 use crate::env::u64_from;
 use crate::limits::{LARGE_OPERATION_BYTES, OPEN_WRITES_MAX, intervals};
-use crate::types::{Change, SessionId};
+use crate::types::{Change, Refusal, SessionId};
 use crate::wire::v1;
 use connection::{Event, StreamId};
 use given_up::{GivenUp, Say};
@@ -65,6 +65,8 @@ const OWN_DEADLINE: Duration = Duration::from_secs(5);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// How often a write that waits for an abandoned one checks whether that one can be given up.
 const GATE_POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// How often a write that waits to hear the version in force looks for an answer.
+const VERSION_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Between two attempts to say that what was given up is closed.
 const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 /// With nothing else to wait for.
@@ -154,6 +156,8 @@ pub(crate) struct Driver {
     /// Every endpoint just failed: look again then.
     wait_until: Option<Duration>,
     keep_alive_at: Option<Duration>,
+    /// Answers of nodes so far.
+    answers: u64,
     given_up: GivenUp,
     /// Our operation that says this of what was given up.
     closing: Option<(Key, Say)>,
@@ -199,6 +203,7 @@ impl Driver {
             opening: None,
             wait_until: None,
             keep_alive_at: None,
+            answers: 0,
             given_up: GivenUp::default(),
             closing: None,
             close_at: Duration::ZERO,
@@ -535,7 +540,24 @@ impl Driver {
         match unsendable {
             Unsendable::OtherCluster => self.make_full(key, operation, true),
             Unsendable::NotOpen => self.fail(key, operation, Error::refused("the client is not open")),
+            Unsendable::NotInForce { needs } => self.await_version(key, operation, needs),
         }
+    }
+
+    /// The cluster may be at another version by now than when it last answered: it is asked, once. The write waits for any answer, then is
+    /// sent, or ends.
+    fn await_version(&mut self, key: Key, mut operation: Operation, needs: u16) {
+        let before = operation.answers_before;
+        if before.is_some_and(|before| before < self.answers) || self.window.client().is_none() {
+            let refusal = Refusal::unsupported(needs, self.window.in_force());
+            return self.fail(key, operation, Error::from_refusal(refusal));
+        }
+        if before.is_none() {
+            operation.answers_before = Some(self.answers);
+            self.start_internal(Body::KeepAlive, OWN_DEADLINE);
+        }
+        self.timers.arm(key, &mut operation, self.now + VERSION_POLL_INTERVAL);
+        self.operations.insert(key, operation);
     }
 
     fn connect(&mut self, target: usize) {

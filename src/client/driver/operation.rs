@@ -128,6 +128,11 @@ pub(crate) enum Unsendable {
     OtherCluster,
     /// The operation needs a client that is not open, or not any more.
     NotOpen,
+    /// The cluster is not known to be at the version that the write needs (L43): a node that does not know all of it would leave something out.
+    NotInForce {
+        /// The version it needs.
+        needs: u16,
+    },
 }
 
 pub(crate) struct Operation {
@@ -143,6 +148,8 @@ pub(crate) struct Operation {
     pub history: History,
     /// Why the last attempt was refused.
     pub refusal: Option<Refusal>,
+    /// Answers the driver had when the write first needed a later cluster version than the one known.
+    pub answers_before: Option<u64>,
     pub bytes: u64,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -162,6 +169,7 @@ impl Operation {
             gated: false,
             history: History::default(),
             refusal: None,
+            answers_before: None,
             bytes,
             _permit: call.permit,
         }
@@ -223,6 +231,15 @@ impl Operation {
         if !self.matches_cluster(cluster) {
             return Err(Unsendable::OtherCluster);
         }
+        if let Body::Write { write, .. } = &mut self.body {
+            if window.in_force() < 2 {
+                write.undeclare();
+            }
+            let needs = write.cluster_version();
+            if needs > window.in_force() && !mutant::is(Mutant::SentBeforeItIsInForce) {
+                return Err(Unsendable::NotInForce { needs });
+            }
+        }
         if let (Body::Write { write, .. }, Some(request)) = (&mut self.body, &mut self.request) {
             *request = window.refresh(*request);
             write.set_request(*request);
@@ -241,6 +258,7 @@ impl Operation {
             tag,
             timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
             cluster_id: cluster.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
+            cluster_version: wire::VERSION_KNOWN.into(),
             operation: Some(operation),
         })
     }

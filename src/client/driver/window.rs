@@ -14,6 +14,8 @@ pub(crate) struct RequestWindow {
     cluster: Option<ClusterId>,
     nonce: Nonce,
     client: Option<ClientId>,
+    /// The newest cluster version that an answer of the cluster said is in force.
+    in_force: u16,
     next: u64,
     /// Sequences taken and not closed.
     open: BTreeSet<u64>,
@@ -22,7 +24,7 @@ pub(crate) struct RequestWindow {
 impl RequestWindow {
     /// No client yet; it is to be opened with `nonce`.
     pub fn new(nonce: Nonce) -> Self {
-        Self { cluster: None, nonce, client: None, next: 1, open: BTreeSet::new() }
+        Self { cluster: None, nonce, client: None, in_force: 1, next: 1, open: BTreeSet::new() }
     }
 
     /// The cluster all this is valid for, once a node said so.
@@ -33,6 +35,16 @@ impl RequestWindow {
     /// A node said which cluster it is. The first one counts; a caller that finds another one [forgets](Self::forget_cluster) first.
     pub fn learn(&mut self, cluster: ClusterId) {
         self.cluster.get_or_insert(cluster);
+    }
+
+    /// The newest cluster version that the cluster is known to be at. It never goes back.
+    pub fn in_force(&self) -> u16 {
+        self.in_force
+    }
+
+    /// An answer of this cluster said which version is in force.
+    pub fn hear(&mut self, version: u16) {
+        self.in_force = self.in_force.max(version);
     }
 
     /// The nonce to open, keep and close the client with.
@@ -96,7 +108,7 @@ impl RequestWindow {
     /// The cluster does not know this client: the next one is opened with `nonce`. Nothing happens if it is not ours any more.
     pub fn forget(&mut self, client: ClientId, nonce: Nonce) {
         if self.client == Some(client) {
-            *self = Self { cluster: self.cluster, ..Self::new(nonce) };
+            *self = Self { cluster: self.cluster, in_force: self.in_force, ..Self::new(nonce) };
         }
     }
 
@@ -156,8 +168,11 @@ mod tests {
     fn a_forgotten_client_starts_again_and_its_old_requests_touch_nothing() {
         let mut table = open();
         let old = table.take().expect("room");
+        table.hear(2);
+        table.hear(1);
         table.forget(ClientId(40), Nonce([2; 16]));
         assert_eq!((table.client(), table.nonce()), (None, Nonce([2; 16])));
+        assert_eq!(table.in_force(), 2, "the cluster is the same");
         table.on_opened(ClientId(90));
         let new = table.take().expect("room");
         assert_eq!((new.client, new.sequence), (ClientId(90), Sequence(1)));
@@ -165,5 +180,7 @@ mod tests {
         assert_eq!(table.acknowledged_below(), Sequence(1));
         table.forget(ClientId(40), Nonce([3; 16]));
         assert_eq!(table.client(), Some(ClientId(90)));
+        table.forget_cluster(Nonce([4; 16]));
+        assert_eq!(table.in_force(), 1, "another cluster may be at version 1");
     }
 }

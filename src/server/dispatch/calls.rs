@@ -163,7 +163,8 @@ impl Calls {
     }
 
     /// The one way out of every call that was admitted: counted, logged if it was slow or refused, answered.
-    pub fn finish(&self, call: Box<Call>, mut result: Result<Response, Refusal>) {
+    pub fn finish(&self, call: Box<Call>, result: Result<Response, Refusal>) {
+        let mut result = result.and_then(|done| done.known_by(call.knows));
         if let Ok(done) = &mut result
             && let Err(refusal) = whose(call.share.as_deref(), call.connection.as_ref()).share(self.node().loaded(), done)
         {

@@ -16,6 +16,7 @@ use crate::limits::{
     ENTRY_OVERHEAD_BYTES_MAX, FORWARD_QUEUE_MAX, LARGE_OPERATION_BYTES, LISTED_BYTES, SESSION_STORED_BYTES_MAX,
     WRITE_MESSAGE_BYTES_MAX,
 };
+use crate::machine::newest_version;
 use crate::mutant::{self, Mutant};
 use crate::raft::{BytePermit, Peer, no_room};
 use crate::server::call::{Call, Dispatched, Operation, Response};
@@ -138,7 +139,7 @@ impl Links {
             Ok(key) => {
                 request.tag = key;
                 tracing::trace!(is_write, "a call is forwarded");
-                room.send(ForwardRequest { route: None, request: Some(request), principal, token_sha256 });
+                room.send(ForwardRequest { request: Some(request), principal, token_sha256, ..Default::default() });
                 Sent::Yes
             }
         }
@@ -158,6 +159,8 @@ fn request(call: &Call, now: Duration) -> v1::SubmitRequest {
         tag: 0,
         timeout_ms: u32::try_from(left).unwrap_or(u32::MAX).max(1),
         cluster_id: call.cluster_id.map_or_else(bytes::Bytes::new, |id| bytes::Bytes::copy_from_slice(id.as_bytes())),
+        // This node makes of an outcome what its own caller knows.
+        cluster_version: newest_version().into(),
         operation: Some(operation),
     }
 }
@@ -172,7 +175,8 @@ struct LinkTask {
 impl LinkTask {
     async fn run(self, peer: Peer, capacity: usize) {
         let (requests, queue) = mpsc::channel(capacity + 1);
-        let route = ForwardRequest { route: Some(peer.route), ..Default::default() };
+        let cluster_version_max = newest_version().into();
+        let route = ForwardRequest { route: Some(peer.route), cluster_version_max, ..Default::default() };
         if requests.try_send(route).is_err() {
             return;
         }

@@ -21,7 +21,7 @@ mod forward;
 mod park;
 mod task;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -43,17 +43,26 @@ use task::Task;
 /// An admitted request, the share of its token, and the permit of its bytes.
 type Admitted = (Validated, Option<Arc<Share>>, BytePermit);
 
-/// The leader that answers name; `None`: this node.
+/// The facts that every answer says beside itself.
 #[derive(Default)]
-struct LeaderHint(Mutex<Option<v1::Leader>>);
+struct Envelope {
+    /// `None`: this node.
+    leader: Mutex<Option<v1::Leader>>,
+    /// The cluster version in force; 0 before the first operation.
+    in_force: AtomicU16,
+}
 
-impl LeaderHint {
-    fn get(&self) -> Option<v1::Leader> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+impl Envelope {
+    fn leader(&self) -> Option<v1::Leader> {
+        self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, leader: Option<v1::Leader>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = leader;
+    fn set_leader(&self, leader: Option<v1::Leader>) {
+        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = leader;
+    }
+
+    fn set_in_force(&self, version: u16) {
+        self.in_force.store(version, Ordering::Relaxed);
     }
 }
 
@@ -63,13 +72,13 @@ pub struct Dispatcher(Arc<Inner>);
 
 struct Inner {
     context: ServerContext,
-    hint: Arc<LeaderHint>,
+    envelope: Arc<Envelope>,
     cluster_id: OnceLock<Bytes>,
 }
 
 impl Dispatcher {
     pub fn new(context: ServerContext) -> Self {
-        Self(Arc::new(Inner { context, hint: Arc::default(), cluster_id: OnceLock::new() }))
+        Self(Arc::new(Inner { context, envelope: Arc::default(), cluster_id: OnceLock::new() }))
     }
 
     fn calls(&self) -> &Calls {
@@ -85,6 +94,7 @@ impl Dispatcher {
             Ok((validated, share, permit)) => {
                 self.calls().arrive(Box::new(Call {
                     operation: validated.operation,
+                    knows: validated.knows,
                     origin,
                     caller,
                     connection,
@@ -147,7 +157,12 @@ impl Dispatcher {
 
     /// The leader, where that is another node.
     pub fn leader_hint(&self) -> Option<v1::Leader> {
-        self.0.hint.get()
+        self.0.envelope.leader()
+    }
+
+    /// The cluster version in force, as of the last operation that was taken; 0 before the first.
+    pub fn in_force(&self) -> u16 {
+        self.0.envelope.in_force.load(Ordering::Relaxed)
     }
 
     /// The streams of answers to clients.
@@ -157,6 +172,6 @@ impl Dispatcher {
 
     /// Runs until `stop`; its spawner joins it. Calls in flight then are answered as Raft drops them.
     pub async fn run(self, stop: watch::Receiver<bool>) {
-        Task::new(self.calls().clone(), self.0.hint.clone()).run(stop).await;
+        Task::new(self.calls().clone(), self.0.envelope.clone()).run(stop).await;
     }
 }

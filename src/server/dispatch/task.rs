@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::LeaderHint;
+use super::Envelope;
 use super::batches::{Batch, Reply, is_full, may_begin};
 use super::calls::Calls;
 use super::fair::{Contest, Fair, Flow, Round};
@@ -39,8 +39,7 @@ const READERS_EVERY: u32 = 20;
 /// The dispatcher's task: decides where each call goes.
 pub struct Task {
     calls: Calls,
-    /// The leader that answers name.
-    hint: Arc<LeaderHint>,
+    envelope: Arc<Envelope>,
     leadership: Leadership,
     /// Counts changes of the leadership, from 1.
     epoch: u64,
@@ -57,11 +56,11 @@ pub struct Task {
 }
 
 impl Task {
-    pub fn new(calls: Calls, hint: Arc<LeaderHint>) -> Self {
+    pub fn new(calls: Calls, envelope: Arc<Envelope>) -> Self {
         Self {
             links: Links::new(calls.clone()),
             calls,
-            hint,
+            envelope,
             leadership: Leadership::default(),
             epoch: 1,
             park: Park::new(),
@@ -119,13 +118,18 @@ impl Task {
     fn situation(&self) -> Situation {
         let node = self.calls.node();
         let outside = node.outside();
+        let leader = self.leadership.leader.clone().filter(|leader| leader.node != node.id());
+        let in_force = node.cluster_version();
+        self.envelope.set_in_force(in_force);
         Situation {
             now: self.calls.now(),
             cluster_id: node.cluster_id(),
             is_estranged: outside.is_some() && node.estranged().is_some(),
             outside,
             leads: self.leadership.is_self,
-            leader: self.leadership.leader.clone().filter(|leader| leader.node != node.id()),
+            in_force,
+            leader_reads: leader.as_ref().and_then(|leader| node.newest_version_of(leader.node)),
+            leader,
             saves_wait_for: if self.leadership.is_self { node.saves_wait_for() } else { None },
             lacks_quorum: self.leadership.lacks_quorum,
             hung: self.leadership.hung,
@@ -217,7 +221,7 @@ impl Task {
         }
         let me = self.calls.node().id();
         let hint = now.leader.as_ref().filter(|leader| leader.node != me);
-        self.hint.set(hint.map(|leader| v1::Leader { node: leader.node.0, address: leader.address.clone() }));
+        self.envelope.set_leader(hint.map(|leader| v1::Leader { node: leader.node.0, address: leader.address.clone() }));
         self.links.keep_only(hint.map(|leader| leader.node));
         if let Some(leader) = hint {
             self.links.open(leader.node);

@@ -728,7 +728,13 @@ fn the_longest_ids_fit_into_a_request() {
     let load = (id, Some(have), Part::From { item: u64::MAX, limit: crate::limits::SESSION_ITEMS_MAX });
     let many = LoadMany::new(vec![load; crate::limits::LOAD_MANY_IDS_MAX], Consistency::Stale).expect("as many as may be");
     let operation = Some(v1::submit_request::Operation::LoadMany(load_many_to(&many)));
-    let request = v1::SubmitRequest { tag: u64::MAX, timeout_ms: u32::MAX, cluster_id: vec![1; 16].into(), operation };
+    let request = v1::SubmitRequest {
+        tag: u64::MAX,
+        timeout_ms: u32::MAX,
+        cluster_id: vec![1; 16].into(),
+        cluster_version: u32::MAX,
+        operation,
+    };
     let bytes = request.encoded_len() as u64;
     assert!(bytes > 64 * crate::limits::KIB && bytes <= crate::limits::READ_MESSAGE_BYTES_MAX, "{bytes}");
 }

@@ -359,6 +359,10 @@ pub struct ForwardRequest {
     /// SHA-256 of the token it did so by, 32 bytes; empty from a release that does not send it, and where nothing asks.
     #[prost(bytes = "bytes", tag = "4")]
     pub token_sha256: ::prost::bytes::Bytes,
+    /// In the first message only: the newest cluster version that the caller reads; 0, from a release that does not say: version 1. What it does
+    /// not know it would leave out, so a caller that does not read the version in force is refused.
+    #[prost(uint32, tag = "5")]
+    pub cluster_version_max: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RebuildRequest {

@@ -11,6 +11,10 @@ pub struct SubmitRequest {
     /// 16 bytes; may be empty where the operation carries neither `request` nor `have`.
     #[prost(bytes = "bytes", tag = "3")]
     pub cluster_id: ::prost::bytes::Bytes,
+    /// The newest cluster version whose verbs, fields and outcomes the caller knows; 0: version 1. A caller that does not know version 2 gets
+    /// the refusal `denied` instead of `leased` and `fenced`.
+    #[prost(uint32, tag = "8")]
+    pub cluster_version: u32,
     #[prost(oneof = "submit_request::Operation", tags = "4, 5, 6, 7")]
     pub operation: ::core::option::Option<submit_request::Operation>,
 }
@@ -38,6 +42,11 @@ pub struct SubmitResponse {
     /// The leader, where it is another node that this one knows.
     #[prost(message, optional, tag = "3")]
     pub leader: ::core::option::Option<Leader>,
+    /// The cluster version in force, as the node that answers has applied it; 0, from a release that does not say: version 1. Send what belongs to a
+    /// later version only once some answer of this cluster said that it is in force: a node of an earlier release passes over fields that
+    /// it does not know, a fence for one.
+    #[prost(uint32, tag = "9")]
+    pub cluster_version: u32,
     #[prost(oneof = "submit_response::Answer", tags = "4, 5, 6, 7, 8")]
     pub answer: ::core::option::Option<submit_response::Answer>,
 }
