@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::cache::pack;
-use super::{AppendOptions, Appended, Client, Error, ErrorKind, NO_REQUEST, session_id};
-use crate::types::{self, Attributes, Require, Verdict, Write};
+use super::{AppendOptions, Appended, Client, Error, NO_REQUEST, session_id};
+use crate::types::{self, Addition, Attributes, Require, Revision, Verdict, Write};
 
 impl Client {
     /// Appends items, JSON each, to a transcript, in one step, whatever others append meanwhile: nothing is loaded, and the cost does not
@@ -16,36 +16,39 @@ impl Client {
     /// Dropping the future does not cancel the append once it is enqueued.
     #[doc(hidden)]
     pub async fn append(&self, id: &str, items: Vec<Bytes>, options: AppendOptions) -> Result<Appended, Error> {
-        let AppendOptions { require, head_if_created, counters, expiry, tombstone_ttl, label } = options;
-        let attributes = Attributes { expiry, tombstone_ttl, label, ..Attributes::default() };
-        if matches!(require, Require::At { create_revision: None, version: None, items: None }) {
-            return Err(Error::invalid(
-                "an append that requires a session names its create_revision, version or items: none is given",
-            ));
-        }
-        let head: &[u8] = if head_if_created.is_empty() { b"{}" } else { &head_if_created };
-        let head = require.may_create().then(|| pack::tagged(true, head));
         let count = items.len() as u64;
-        let addition = pack::addition(&items, head, counters)?;
+        let (require, addition, attributes) = addition_of(&items, options)?;
         let write =
             Write::Append { request: NO_REQUEST, id: session_id(id)?, require, addition, attributes, fence: self.handle.fence() };
         let outcome = self.handle.write(write, None).await?;
         match outcome.verdict {
-            Verdict::Appended(types::Appended { content, counters, .. }) => Ok(Appended {
-                version: content.version,
-                create_revision: content.create_revision,
-                revision: outcome.revision,
-                first_item: content.items.saturating_sub(count),
-                items: content.items,
-                counters,
-            }),
-            Verdict::Conflict { actual, .. } => Err(Error::conflict(actual, outcome.revision)),
-            Verdict::WrongForm { form } => {
-                let message = format!("items can't be appended, nothing changed: the session is no transcript form={form:?}");
-                Err(Error::new(ErrorKind::WrongForm, message))
-            }
-            // No append gets such an outcome: what it did is not known.
-            _ => Err(Error::indeterminate(None)),
+            Verdict::Appended(appended) => Ok(appended_of(appended, count, outcome.revision)),
+            verdict => Err(Error::of_verdict(&verdict, outcome.revision)),
         }
+    }
+}
+
+/// What an append of these items says. Errors: `Invalid`.
+pub(super) fn addition_of(items: &[Bytes], options: AppendOptions) -> Result<(Require, Addition, Attributes), Error> {
+    let AppendOptions { require, head_if_created, counters, expiry, tombstone_ttl, label } = options;
+    let attributes = Attributes { expiry, tombstone_ttl, label, ..Attributes::default() };
+    if matches!(require, Require::At { create_revision: None, version: None, items: None }) {
+        return Err(Error::invalid("an append that requires a session names its create_revision, version or items: none is given"));
+    }
+    let head: &[u8] = if head_if_created.is_empty() { b"{}" } else { &head_if_created };
+    let head = require.may_create().then(|| pack::tagged(true, head));
+    Ok((require, pack::addition(items, head, counters)?, attributes))
+}
+
+/// An append of so many items that happened.
+pub(super) fn appended_of(appended: types::Appended, count: u64, revision: Revision) -> Appended {
+    let types::Appended { content, counters, .. } = appended;
+    Appended {
+        version: content.version,
+        create_revision: content.create_revision,
+        revision,
+        first_item: content.items.saturating_sub(count),
+        items: content.items,
+        counters,
     }
 }

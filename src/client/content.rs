@@ -27,6 +27,14 @@ pub enum Content {
 }
 
 impl Content {
+    /// The items, the head as it is stored, unpacked, and the counters.
+    pub(super) fn into_parts(self) -> (Vec<Bytes>, Bytes, Counters) {
+        match self {
+            Content::Value(bytes) => (Vec::new(), pack::tagged(false, &bytes), Counters::default()),
+            Content::Transcript { messages, head, counters } => (messages, pack::tagged(true, &head), counters),
+        }
+    }
+
     /// Content out of a head as it is stored, unpacked, and the items; a plain value has none.
     pub(super) fn from_parts(head: &Bytes, messages: Vec<Bytes>, counters: &Counters) -> Self {
         let (is_transcript, head) = pack::untagged(head);

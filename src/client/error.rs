@@ -4,10 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::failures::{EndpointFailure, Failures, listed};
-use crate::types::{Holder, Refusal, RefusalKind, Revision, TooLarge, Version};
+use crate::types::{Holder, Refusal, RefusalKind, Revision, TooLarge, Verdict, Version};
 
 /// How long to wait after a refusal that names no delay.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(100);
+
+/// The least wait where the cluster has no room: an operator has to make some.
+pub(super) const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How long to wait before another attempt to write a session that is leased: turns take seconds at least, and nobody is queued.
 const LEASED_RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -60,6 +63,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     revision: Option<Revision>,
+    operation: Option<usize>,
     endpoints: Vec<EndpointFailure>,
     refusal: Option<Refusal>,
 }
@@ -75,6 +79,11 @@ impl Error {
         self.revision
     }
 
+    /// Of a transaction: the position, from 0, of the operation that it failed by, if it failed by one.
+    pub fn operation(&self) -> Option<usize> {
+        self.operation
+    }
+
     /// Of a call that no endpoint did: which of them failed how, the last time each was tried. Empty where one node's word settled it.
     pub fn endpoints(&self) -> &[EndpointFailure] {
         &self.endpoints
@@ -86,7 +95,7 @@ impl Error {
     }
 
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), revision: None, endpoints: Vec::new(), refusal: None }
+        Self { kind, message: message.into(), revision: None, operation: None, endpoints: Vec::new(), refusal: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -133,6 +142,30 @@ impl Error {
     pub(super) fn too_large(what: TooLarge, revision: Revision) -> Self {
         let (what, now, limit) = what.parts();
         Self { revision: Some(revision), ..Self::invalid(format!("the write is too large {what}={now} limit={limit}")) }
+    }
+
+    /// Of an outcome by which nothing changed; of any other, which its call never gets: what it did is not known.
+    pub(super) fn of_verdict(verdict: &Verdict, revision: Revision) -> Self {
+        match verdict {
+            Verdict::Conflict { actual, .. } => Self::conflict(*actual, revision),
+            Verdict::TooLarge(what) => Self::too_large(*what, revision),
+            Verdict::TooManyClients | Verdict::TooManySessions | Verdict::TooManyLeases => {
+                Self::new(ErrorKind::Refused { retry_after: FULL_RETRY_AFTER }, "the cluster is full, nothing changed")
+            }
+            Verdict::WrongForm { form } => {
+                let message = format!("items can't be appended, nothing changed: the session is no transcript form={form:?}");
+                Self { revision: Some(revision), ..Self::new(ErrorKind::WrongForm, message) }
+            }
+            Verdict::Leased { holder, .. } => Self::leased(holder, revision),
+            Verdict::Fenced { .. } => Self::fenced(Some(revision)),
+            _ => Self::indeterminate(None),
+        }
+    }
+
+    /// Of an operation of a transaction, which so did nothing.
+    pub(super) fn in_operation(self, index: usize, id: &str) -> Self {
+        let message = format!("the transaction was not done, operation {index} on {id:?} failed: {}", self.message);
+        Self { message, operation: Some(index), ..self }
     }
 
     /// Of a refusal after which nothing has changed, all attempts taken together.

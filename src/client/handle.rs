@@ -47,6 +47,11 @@ impl Handle {
         Self { shared: self.shared.clone(), fencing: Some(fencing) }
     }
 
+    /// The fencing of the turn whose writes go through this handle.
+    pub fn fencing(&self) -> Option<Fencing> {
+        self.fencing
+    }
+
     /// The fence that a write through this handle carries.
     pub fn fence(&self) -> Option<Fence> {
         self.fencing.map(|fencing| fencing.fence)

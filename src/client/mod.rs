@@ -39,6 +39,7 @@ mod seen;
 mod sessions;
 mod status;
 mod touch;
+mod transaction;
 mod turn;
 mod watch;
 
@@ -71,6 +72,8 @@ pub use failures::EndpointFailure;
 pub use operations::{Backup, BackupPiece, NodeEvent, NodeEvents, Purge, PurgeProgress};
 pub use status::StatusOptions;
 #[doc(hidden)]
+pub use transaction::{Done, Transacted, Transaction};
+#[doc(hidden)]
 pub use turn::{Turn, TurnOptions, Wait};
 pub use watch::{WatchOptions, Watching};
 
@@ -84,7 +87,6 @@ use crate::types::{ClientId, ContentVersion, LoadedContent, Nonce, Outcome, Requ
 use crate::wire::LoadAssembler;
 use cache::Cache;
 use cache::bases::SaveMode;
-use cache::pack;
 use cache::view::{Failure, New, View};
 use driver::operation::Body;
 use handle::Handle;
@@ -242,10 +244,7 @@ impl Client {
     }
 
     async fn save_by(&self, id: &str, content: Content, mode: SaveMode, options: WriteOptions) -> Result<Written, Error> {
-        let (items, head, counters) = match content {
-            Content::Value(bytes) => (Vec::new(), pack::tagged(false, &bytes), Counters::default()),
-            Content::Transcript { messages, head, counters } => (messages, pack::tagged(true, &head), counters),
-        };
+        let (items, head, counters) = content.into_parts();
         let new = New { items: &items, head, counters };
         sessions::save(&self.handle, &self.cache, id, new, mode, options.attributes()).await.map_err(failed)
     }
@@ -422,8 +421,6 @@ fn written(outcome: Outcome) -> Result<Written, Error> {
             Ok(Written { version, create_revision, revision })
         }
         Verdict::Deleted { version } => Ok(Written { version, create_revision: Revision(0), revision }),
-        Verdict::Conflict { actual, .. } => Err(Error::conflict(actual, revision)),
-        // No write gets such an outcome: what it did is not known.
-        _ => Err(Error::indeterminate(None)),
+        verdict => Err(Error::of_verdict(&verdict, revision)),
     }
 }

@@ -338,6 +338,10 @@ impl Turn {
         self.guard.id.as_str()
     }
 
+    pub(super) fn fencing(&self) -> (SessionId, Fencing) {
+        (self.guard.id.clone(), self.guard.fencing)
+    }
+
     /// Resolves when the turn may be lost: the cluster said so, or the last renewal that succeeded was sent longer ago than the lease lives.
     /// Stop the work then. Where clocks are sound this comes before another can have the turn; what excludes is the fence. Cancel safe.
     pub async fn lost(&self) {

@@ -108,6 +108,17 @@ impl Operation {
         }
     }
 
+    /// Makes it part of the turn with this fence.
+    pub fn set_fence(&mut self, given: Fence) {
+        match self {
+            Operation::Require { fence, .. }
+            | Operation::Save { fence, .. }
+            | Operation::SaveIfVersion { fence, .. }
+            | Operation::Append { fence, .. }
+            | Operation::Delete { fence, .. } => *fence = Some(given),
+        }
+    }
+
     /// The session, with what it does to it.
     pub fn session(&self) -> (&SessionId, Access) {
         match self {

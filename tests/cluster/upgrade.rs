@@ -8,7 +8,8 @@ use std::time::Duration;
 use bob_core::ports::SessionStore as _;
 use bob_core::types::SessionState;
 use quorate::client::{
-    AppendOptions, Client, Content, Counters, ErrorKind, Expiry, Label, List, Part, TurnOptions, Version, Wait, WriteOptions,
+    AppendOptions, Client, Content, Counters, Done, ErrorKind, Expected, Expiry, Label, List, Part, TurnOptions, Version, Wait,
+    WriteOptions,
 };
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
@@ -69,6 +70,7 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     assert_eq!(too_long.kind(), ErrorKind::Invalid, "{too_long}");
 
     two_turns_exclude_each_other(&cluster, &client).await;
+    a_transaction_is_done_or_nothing_of_it(&client, &cluster.client()).await;
     a_turn_is_held_and_lost_and_given_back(&cluster).await;
 
     let leader = cluster.leader().await.expect("a leader");
@@ -168,6 +170,55 @@ async fn a_turn_is_held_and_lost_and_given_back(cluster: &Cluster) {
     drop(others.turn("guarded", take(Wait::Enqueue(Duration::from_secs(30)))).await.expect("it is given back"));
     let long = TurnOptions { ttl: Duration::from_secs(3600), ..TurnOptions::default() };
     assert_eq!(ours.turn("guarded", long).await.expect_err("ten minutes at most").kind(), ErrorKind::Invalid);
+}
+
+async fn a_transaction_is_done_or_nothing_of_it(client: &Client, other: &Client) {
+    let message = || vec!["{}".into()];
+    let begin = || {
+        client
+            .transaction()
+            .append("t/talk", message(), AppendOptions::default())
+            .save("t/note", value("note"), WriteOptions::default())
+            .delete("t/draft", None)
+    };
+    let first = begin().commit().await.expect("all is well");
+    let [Done::Appended(talk), Done::Saved(note), Done::Deleted(None)] = &first.done[..] else { panic!("{first:?}") };
+    assert_eq!((talk.first_item, talk.version, note.version), (0, Version(1), Version(1)));
+    assert!(talk.revision == first.revision && talk.create_revision == note.create_revision);
+
+    let expected = Expected::At { version: Version(2), create_revision: None };
+    let failed = begin().save_if_version("t/budget", value("1"), expected, WriteOptions::default()).commit().await;
+    let failed = failed.expect_err("there is no budget");
+    assert_eq!((failed.kind(), failed.operation()), (ErrorKind::Conflict { actual: Version(0) }, Some(3)), "{failed}");
+    assert!(failed.to_string().contains("operation 3 on \"t/budget\""), "{failed}");
+    let whole = client.load("t/talk").await.expect("a load").expect("it was appended to");
+    assert_eq!(whole.info.items, 1, "nothing of it was done");
+
+    // Once with the turn of one of its sessions, once with one of none of them, which it only requires; another client has none.
+    let turn = client.turn("t/talk", TurnOptions::default()).await.expect("nobody has it");
+    let lock = client.turn("t/lock", TurnOptions::default()).await.expect("nobody has it");
+    let leased = begin().commit().await.expect_err("the talk is held");
+    assert!(matches!((leased.kind(), leased.operation()), (ErrorKind::Leased { .. }, Some(0))), "{leased}");
+    let done = begin().under(&turn).under(&lock).commit().await.expect("under both");
+    assert_eq!(done.done.len(), 3, "one for each that was given: {done:?}");
+    drop(other.turn("t/lock", TurnOptions { wait: Wait::Interrupt, ..TurnOptions::default() }).await.expect("it is taken"));
+    let fenced = begin().under(&turn).under(&lock).commit().await.expect_err("a turn is over");
+    assert_eq!((fenced.kind(), fenced.operation()), (ErrorKind::Fenced, Some(3)), "{fenced}");
+    turn.release().await.expect("an answer");
+    let required = Expected::Incarnation { create_revision: talk.create_revision };
+    let done = other.transaction().require("t/talk", required).delete("t/note", None).commit().await.expect("it is that one");
+    assert!(matches!(&done.done[..], [Done::Met, Done::Deleted(Some(_))]), "{done:?}");
+
+    for (wrong, says) in [
+        (client.transaction(), "count=0"),
+        (client.transaction().delete("a", None).delete("a", None), "operations[1].id"),
+        ((0..65).fold(client.transaction(), |all, n| all.delete(&format!("{n}"), None)), "count=65 min=1 max=64"),
+        (client.transaction().delete("a", None).delete(&"x".repeat(1025), None), "operation 1"),
+    ] {
+        let error = wrong.commit().await.expect_err("wrong as written");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
 
 /// A node of a release that does not know what is in force would leave out a part of what it forwards.

@@ -5,6 +5,7 @@ use super::given_up::Say;
 use super::operation::{Attempt, Body, Key, Operation, Via};
 use super::retry::{self, Decision, Situation};
 use super::{CLOSE_AGAIN, Connection, Driver};
+use crate::client::error::FULL_RETRY_AFTER;
 use crate::client::failures::EndpointFailure;
 use crate::client::{Error, ErrorKind};
 use crate::env::u64_from;
@@ -12,9 +13,6 @@ use crate::limits::intervals;
 use crate::mutant::{self, Mutant};
 use crate::types::{Applied, Change, ClusterId, Order, Outcome, Refusal, RefusalKind, Verdict, Version};
 use crate::wire::{self, v1};
-
-/// How long after a full table of clients or sessions to try again.
-const FULL_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Driver {
     pub(super) fn report(&mut self, event: Event) {
@@ -241,15 +239,13 @@ impl Driver {
                 operation.history = Default::default();
                 self.resequence(key, operation);
             }
-            Verdict::TooManyClients | Verdict::TooManySessions | Verdict::TooManyLeases => {
-                let error =
-                    Error::new(ErrorKind::Refused { retry_after: FULL_RETRY_AFTER }, "the cluster is full, nothing changed");
-                self.fail(key, operation, error);
+            verdict @ (Verdict::TooManyClients | Verdict::TooManySessions | Verdict::TooManyLeases | Verdict::TooLarge(_)) => {
+                self.fail(key, operation, Error::of_verdict(&verdict, outcome.revision));
             }
             // One of our own that is answered so is settled like any other.
-            Verdict::Leased { holder, .. } if users_write => self.fail(key, operation, Error::leased(&holder, outcome.revision)),
-            Verdict::Fenced { .. } if users_write => self.fail(key, operation, Error::fenced(Some(outcome.revision))),
-            Verdict::TooLarge(what) => self.fail(key, operation, Error::too_large(what, outcome.revision)),
+            verdict @ (Verdict::Leased { .. } | Verdict::Fenced { .. }) if users_write => {
+                self.fail(key, operation, Error::of_verdict(&verdict, outcome.revision));
+            }
             _ if users_write => self.end(key, operation).succeed(outcome, cluster),
             verdict => self.own_outcome(key, operation, &verdict),
         }
