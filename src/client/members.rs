@@ -64,6 +64,13 @@ pub(super) async fn transfer_leadership(config: &Config, to: Option<NodeId>, wit
     response.await.map(|response| NodeId(response.leader))
 }
 
+pub(super) async fn finish_upgrade(config: &Config, within: Duration) -> Result<u32, Error> {
+    let response = at_the_leader(config, within, async |mut client, timeout_ms| {
+        client.finish_upgrade(v1::FinishUpgradeRequest { timeout_ms }).await.map(tonic::Response::into_inner)
+    });
+    response.await.map(|response| response.cluster_version)
+}
+
 pub(super) type Operations = OperationsClient<Link>;
 
 /// Calls one node after the other, the named leader first, until one has done it or says why it may not be.

@@ -322,6 +322,15 @@ impl Client {
         members::change(self.handle.config(), change, force, within).await
     }
 
+    /// Raises the cluster version by one although members hold it (`cluster_version_max` in their cluster.toml); gives the version in force then.
+    /// Where no later one is known nothing changes. Releases that do not read it are refused from then on.
+    ///
+    /// Errors: `Invalid`: a member does not read the next version, with which; `Refused`: there is no leader; `Indeterminate`: it may have
+    /// happened. Asking again is always safe. Dropping the future does not stop it.
+    pub async fn finish_upgrade(&self, within: std::time::Duration) -> Result<u32, Error> {
+        members::finish_upgrade(self.handle.config(), within).await
+    }
+
     /// Transfers the leadership to a voter, by default the one whose log is the longest; gives the leader after it.
     ///
     /// Errors: `Invalid`: nobody can take over, with the reason; `Refused`: there is no leader; `Indeterminate`. Dropping the future does

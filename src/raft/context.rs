@@ -31,6 +31,8 @@ pub struct Facts {
     pub configured: Vec<Member>,
     /// Random per process start.
     pub boot_id: u64,
+    /// The cluster version above which its operator does not let the cluster rise; `None`: there is none.
+    pub cluster_version_held: Option<u16>,
     /// Where its data lies.
     pub data_dir: PathBuf,
 }

@@ -21,7 +21,7 @@ use super::propose::{propose, stamp};
 use super::read::{self, Read, Reads};
 use super::upkeep::purge::Eraser;
 use super::upkeep::room::Room;
-use super::upkeep::scrub;
+use super::upkeep::{scrub, upgrade};
 use super::{CLUSTER_VERSION_MIN, Leadership, Reply};
 use crate::env::Tasks;
 use crate::machine::{Command, Counts, Machine, Metered, OpenedClient, PrefixUsage, Rules, newest_version};
@@ -158,6 +158,14 @@ impl Node {
             return Ok(self.0.context.me());
         }
         transfer_leadership(&self.0.context, &self.0.table, &self.0.room, to).await.map_err(Failed::refusal)
+    }
+
+    /// Raises the cluster version by one although members hold it; gives the version in force then, which is that of before where this release
+    /// knows no later one. Dropping the future does not stop it.
+    ///
+    /// Errors: this node does not lead, a member does not read the next version or has not said so, or it was not applied.
+    pub async fn finish_upgrade(&self) -> Result<u16, Refusal> {
+        upgrade::finish(&self.0.context, &self.0.table).await
     }
 
     /// The voters of each configuration in force, for our tests.
@@ -326,6 +334,7 @@ impl Node {
             configuration_hash: context.facts.configuration_hash,
             cluster_version_min: CLUSTER_VERSION_MIN.into(),
             cluster_version_max: newest_version().into(),
+            cluster_version_held: context.facts.cluster_version_held.unwrap_or_default().into(),
             syncs: syncs.count,
             sync_total: syncs.total,
             sync_slowest: syncs.slowest,

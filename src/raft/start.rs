@@ -67,6 +67,8 @@ pub struct Options {
     pub name: String,
     /// A hash of name, members and addresses: nodes that differ in it do not form a cluster.
     pub configuration_hash: u64,
+    /// The cluster version above which this node does not let the cluster rise; `None`: there is none.
+    pub cluster_version_max: Option<u16>,
     /// The configured members, this node among them.
     pub members: Vec<Member>,
     /// Whether to form a new cluster with them, if every one of them is there and empty.
@@ -247,6 +249,7 @@ async fn start(opened: Opened, incoming: Incoming) -> Result<Node, StartError> {
         name: options.name.clone(),
         configuration_hash: options.configuration_hash,
         configured: options.members.clone(),
+        cluster_version_held: options.cluster_version_max,
         boot_id: u64_from(&*options.env.random).max(1),
         data_dir: options.data_dir.clone(),
     };

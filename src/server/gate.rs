@@ -56,6 +56,7 @@ fn row(path: &str) -> Option<Rule> {
         | "/quorate.v1.Operations/Events"
         | "/quorate.v1.Operations/ChangeMembers"
         | "/quorate.v1.Operations/HandOver"
+        | "/quorate.v1.Operations/FinishUpgrade"
         | "/quorate.v1.Operations/Clients"
         | "/quorate.v1.Operations/DropClients" => one(Who::Admin, ASK_MESSAGE_BYTES_MAX),
         "/quorate.v1.Operations/Members" => one(Who::Holder, ASK_MESSAGE_BYTES_MAX),

@@ -119,6 +119,20 @@ impl Operations for OperationsService {
         Ok(Response::new(v1::HandOverResponse { leader: handed.map_err(refused)?.0 }))
     }
 
+    async fn finish_upgrade(
+        &self,
+        request: Request<v1::FinishUpgradeRequest>,
+    ) -> Result<Response<v1::FinishUpgradeResponse>, Status> {
+        self.guard.require(request.metadata(), Need::Admin)?;
+        let given = edge::given(request.metadata());
+        let timeout_ms = edge::timeout_ms(request.into_inner().timeout_ms, given);
+        self.require_cluster()?;
+        let refused = |refusal: Refusal| wire::status_from_refusal(&refusal);
+        let late = |_| refused(Refusal::unknown(RefusalKind::DeadlineExceeded, "the cluster version did not rise in time"));
+        let raised = tokio::time::timeout(within(timeout_ms), self.node.finish_upgrade()).await.map_err(late)?;
+        Ok(Response::new(v1::FinishUpgradeResponse { cluster_version: raised.map_err(refused)?.into() }))
+    }
+
     async fn clients(&self, request: Request<v1::ClientsRequest>) -> Result<Response<v1::ClientsResponse>, Status> {
         self.guard.require(request.metadata(), Need::Admin)?;
         let v1::ClientsRequest { filter, limit } = request.into_inner();

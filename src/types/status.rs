@@ -112,6 +112,8 @@ pub struct NodeStatus {
     pub cluster_version_min: u32,
     /// ... and the newest.
     pub cluster_version_max: u32,
+    /// The cluster version above which its cluster.toml does not let the cluster rise; 0: it says none.
+    pub cluster_version_held: u32,
     /// Syncs of its log since it was started ...
     pub syncs: u64,
     /// ... how long they took together ...

@@ -138,6 +138,7 @@ async fn a_request_takes_no_more_room_than_its_call_needs() {
         ("/quorate.v1.Operations/Events", small),
         ("/quorate.v1.Operations/ChangeMembers", small),
         ("/quorate.v1.Operations/HandOver", small),
+        ("/quorate.v1.Operations/FinishUpgrade", small),
         ("/quorate.v1.Operations/Backup", small),
         ("/quorate.v1.Sessions/Status", small),
         ("/quorate.v1.Sessions/Load", medium),

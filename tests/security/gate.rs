@@ -15,7 +15,7 @@ use crate::security::wire as http;
 use crate::support::raw::{body, call, message};
 
 /// All but health and the protocol's description, which need no token.
-const CALLS: [&str; 10] = [
+const CALLS: [&str; 11] = [
     "/quorate.v1.Sessions/Submit",
     "/quorate.v1.Sessions/Write",
     "/quorate.v1.Sessions/Load",
@@ -26,6 +26,7 @@ const CALLS: [&str; 10] = [
     "/quorate.v1.Operations/Members",
     "/quorate.v1.Operations/ChangeMembers",
     "/quorate.v1.Operations/HandOver",
+    "/quorate.v1.Operations/FinishUpgrade",
 ];
 /// Those of them that only an operator may make.
 fn is_operators(path: &str) -> bool {

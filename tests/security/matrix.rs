@@ -227,6 +227,8 @@ fn rows(cluster_id: &Bytes) -> Vec<Row> {
     rows.push(row("/quorate.v1.Operations/ChangeMembers", "", operates, &v1::ChangeMembersRequest::default()));
     let nowhere = v1::HandOverRequest { to: 77, timeout_ms: 1_000 };
     rows.push(row("/quorate.v1.Operations/HandOver", "to no member", operates, &nowhere));
+    // No later version is known.
+    rows.push(row("/quorate.v1.Operations/FinishUpgrade", "", operates, &v1::FinishUpgradeRequest::default()));
     rows.push(row("/quorate.v1.Operations/Clients", "", operates, &v1::ClientsRequest::default()));
     // Nobody in particular.
     rows.push(row("/quorate.v1.Operations/DropClients", "none", operates, &v1::DropClientsRequest::default()));

@@ -9,6 +9,7 @@ mod recover;
 mod security;
 mod session;
 mod snapshot;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use recover::Recover;
 pub use security::{Cert, CertDev, Credentials, NodeCredentials, Token, TokenLs, TokenNew, TokenRevoke, TokenTest};
 pub use session::Id;
 pub use snapshot::{NewCluster, Restore, Save, Snapshot};
+pub use upgrade::{Upgrade, UpgradeFinish, UpgradeStatus};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -68,6 +70,9 @@ pub enum Command {
     /// Hand the leadership over
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Leader(Leader),
+    /// Show how far an upgrade is, and finish one that is held open
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Upgrade(Upgrade),
     /// Put load on a cluster, and tell how fast it was and what it cost
     Bench(Bench),
     /// Look into the files of a node that does not run, without changing them

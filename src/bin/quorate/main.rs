@@ -59,6 +59,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Snapshot(command) => commands::snapshot::run(command).await,
             Command::Member(command) => commands::member::run(command).await,
             Command::Leader(command) => commands::member::lead(command).await,
+            Command::Upgrade(command) => commands::upgrade::run(command).await,
             Command::Offline(command) => commands::offline::run(&command),
             Command::Recover(args) => commands::recover::run(&args).await,
             Command::Events(args) => commands::events::run(args).await,

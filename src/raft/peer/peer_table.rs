@@ -43,6 +43,8 @@ pub struct Seen {
     pub last_log: Option<LogId>,
     pub disk_low: bool,
     pub newest_version: u16,
+    /// The cluster version above which its operator does not let the cluster rise; `None`: there is none.
+    pub held_version: Option<u16>,
     /// Its own term.
     pub vote_term: u64,
     /// This node's term when it heard.
@@ -117,6 +119,11 @@ impl PeerTable {
     /// The newest cluster version a peer reads, if it said so in this term.
     pub fn newest_version_of(&self, id: NodeId, term: u64) -> Option<u16> {
         self.known.locked().peers.get(&id).filter(|seen| seen.term == term).map(|seen| seen.newest_version)
+    }
+
+    /// The cluster version above which a peer's operator does not let the cluster rise, by its last word in this term.
+    pub fn held_version_of(&self, id: NodeId, term: u64) -> Option<u16> {
+        self.known.locked().peers.get(&id).filter(|seen| seen.term == term).and_then(|seen| seen.held_version)
     }
 
     /// Whether this node's stream to a peer is open.

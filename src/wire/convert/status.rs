@@ -44,7 +44,7 @@ macro_rules! conversions {
 conversions! {
     client_address peer_address reachable error term last_log committed applied flushed purged digest digest_index sessions clients
     log_bytes state_bytes machine_time_ms wall_ms version cluster_version pid clock_offset_ms disk_free_bytes disk_total_bytes
-    configuration_hash cluster_version_min cluster_version_max syncs writes reads scrub_passes scrub_bytes scrubbed_ms voter
+    configuration_hash cluster_version_min cluster_version_max cluster_version_held syncs writes reads scrub_passes scrub_bytes scrubbed_ms voter
 }
 
 fn role_to(role: Role) -> v1::Role {

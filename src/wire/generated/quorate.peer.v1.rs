@@ -292,6 +292,9 @@ pub struct PresenceMessage {
     /// The members, by the last membership the sender has; empty from a release that does not name them.
     #[prost(uint64, repeated, tag = "20")]
     pub members: ::prost::alloc::vec::Vec<u64>,
+    /// The cluster version above which the sender's cluster.toml does not let the cluster rise; 0: it says none.
+    #[prost(uint32, tag = "21")]
+    pub cluster_version_held: u32,
 }
 /// Everything acknowledged `age_ms` ago and before lies at or below the entry `index`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

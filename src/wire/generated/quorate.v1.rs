@@ -1277,6 +1277,9 @@ pub struct NodeStatus {
     pub scrub_bytes: u64,
     #[prost(uint64, tag = "54")]
     pub scrubbed_ms: u64,
+    /// The cluster version above which its cluster.toml does not let the cluster rise; 0: it says none.
+    #[prost(uint32, tag = "57")]
+    pub cluster_version_held: u32,
     /// Whether it has a vote, as the node that was asked has it. Absent from a release that does not say.
     #[prost(bool, optional, tag = "56")]
     pub voter: ::core::option::Option<bool>,
@@ -2430,6 +2433,17 @@ pub struct HandOverResponse {
     #[prost(uint64, tag = "1")]
     pub leader: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FinishUpgradeRequest {
+    #[prost(uint32, tag = "1")]
+    pub timeout_ms: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FinishUpgradeResponse {
+    /// The cluster version in force now. Releases that do not read it are refused from here on.
+    #[prost(uint32, tag = "1")]
+    pub cluster_version: u32,
+}
 /// Which clients are meant: all that every part holds for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientFilter {
@@ -2742,6 +2756,32 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("quorate.v1.Operations", "HandOver"));
             self.inner.unary(req, path, codec).await
         }
+        /// Raises the cluster version by one although members hold it (`cluster_version_max` in their cluster.toml), if every member reads the next.
+        /// Where no later one is known it changes nothing. Only the leader does; another node refuses and names it.
+        pub async fn finish_upgrade(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FinishUpgradeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FinishUpgradeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quorate.v1.Operations/FinishUpgrade",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quorate.v1.Operations", "FinishUpgrade"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The holders of clients, with their counts. Only the leader knows them; another node refuses and names the leader.
         pub async fn clients(
             &mut self,
@@ -2851,6 +2891,15 @@ pub mod operations_server {
             request: tonic::Request<super::HandOverRequest>,
         ) -> std::result::Result<
             tonic::Response<super::HandOverResponse>,
+            tonic::Status,
+        >;
+        /// Raises the cluster version by one although members hold it (`cluster_version_max` in their cluster.toml), if every member reads the next.
+        /// Where no later one is known it changes nothing. Only the leader does; another node refuses and names it.
+        async fn finish_upgrade(
+            &self,
+            request: tonic::Request<super::FinishUpgradeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FinishUpgradeResponse>,
             tonic::Status,
         >;
         /// The holders of clients, with their counts. Only the leader knows them; another node refuses and names the leader.
@@ -3199,6 +3248,51 @@ pub mod operations_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = HandOverSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quorate.v1.Operations/FinishUpgrade" => {
+                    #[allow(non_camel_case_types)]
+                    struct FinishUpgradeSvc<T: Operations>(pub Arc<T>);
+                    impl<
+                        T: Operations,
+                    > tonic::server::UnaryService<super::FinishUpgradeRequest>
+                    for FinishUpgradeSvc<T> {
+                        type Response = super::FinishUpgradeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FinishUpgradeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operations>::finish_upgrade(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FinishUpgradeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -51,12 +51,12 @@ pub async fn lead(command: args::Leader) -> Result<(), Failure> {
 }
 
 /// The failure of a change, with its effect and the next step.
-fn failure(error: Error) -> Failure {
+pub fn failure(error: Error) -> Failure {
     match error.kind() {
         ErrorKind::Invalid => Failure { code: Code::Usage, message: error.to_string() },
         ErrorKind::Indeterminate => Failure {
             code: Code::Unavailable,
-            message: format!("it may or may not have happened; see `quorate member list`, or type it again: {error}"),
+            message: format!("it may or may not have happened; type it again, that is safe: {error}"),
         },
         _ => ask_failure(error),
     }

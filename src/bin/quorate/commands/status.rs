@@ -59,7 +59,7 @@ fn status_json(status: &ClusterStatus) -> Value {
 }
 
 fn node_json(node: &NodeStatus) -> Value {
-    json!({
+    let mut document = json!({
         "id": node.id.0,
         "client": node.client_address,
         "peer": node.peer_address,
@@ -104,7 +104,10 @@ fn node_json(node: &NodeStatus) -> Value {
         "scrub_passes": node.scrub_passes,
         "scrub_bytes": node.scrub_bytes,
         "scrubbed_ms": node.scrubbed_ms,
-    })
+    });
+    // Beside the others: the macro takes no more.
+    document["cluster_version_held"] = node.cluster_version_held.into();
+    document
 }
 
 fn role(node: &NodeStatus) -> &'static str {
