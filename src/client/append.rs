@@ -28,7 +28,7 @@ impl Client {
     }
 }
 
-/// What an append of these items says. Errors: `Invalid`.
+/// The content of an append of these items, with what it requires and gives. Errors: `Invalid`.
 pub(super) fn addition_of(items: &[Bytes], options: AppendOptions) -> Result<(Require, Addition, Attributes), Error> {
     let AppendOptions { require, head_if_created, counters, expiry, tombstone_ttl, label } = options;
     let attributes = Attributes { expiry, tombstone_ttl, label, ..Attributes::default() };

@@ -160,8 +160,8 @@ impl Node {
         transfer_leadership(&self.0.context, &self.0.table, &self.0.room, to).await.map_err(Failed::refusal)
     }
 
-    /// Raises the cluster version by one although members hold it; gives the version in force then, which is that of before where this release
-    /// knows no later one. Dropping the future does not stop it.
+    /// Raises the cluster version by one although members hold it; gives the version in force then, which is that of before where no member
+    /// knows a later one. Dropping the future does not stop it.
     ///
     /// Errors: this node does not lead, a member does not read the next version or has not said so, or it was not applied.
     pub async fn finish_upgrade(&self) -> Result<u16, Refusal> {

@@ -32,10 +32,10 @@ pub struct Config {
     /// Where nodes keep their data: node N in the directory `N` below it. Default `quorate-data`, relative to the working directory.
     #[serde(default = "default_data_dir")]
     pub data_dir: PathBuf,
-    /// The cluster version above which this node does not let the cluster rise, at least 1: an upgrade stays open, and can be taken back,
-    /// until the key is gone from every file or `quorate upgrade finish` was typed. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster_version_max: Option<u16>,
+    /// The cluster version above which this node does not let the cluster rise: an upgrade stays open, and can be taken back, until no node
+    /// holds it or `quorate upgrade finish` was typed. Default 0: nothing holds it.
+    #[serde(default)]
+    pub cluster_version_max: u16,
     /// The members, ordered by id. 1 to [`NODES_MAX`]; three or five is what tolerates a failure.
     #[serde(rename = "node", default)]
     pub members: Vec<MemberConfig>,
@@ -237,9 +237,6 @@ impl Config {
     /// Checks ranges and relations. Errors name the key and both sides.
     pub fn validate(&self) -> Result<(), Error> {
         self.validate_name()?;
-        if self.cluster_version_max == Some(0) {
-            return Err(Error("cluster_version_max must be at least 1: cluster_version_max=0".into()));
-        }
         self.validate_members()?;
         self.raft.validate()?;
         self.storage.validate()?;

@@ -396,7 +396,7 @@ fn raft_options(config: &Config, tuning: Tuning, inputs: RaftInputs) -> raft::Op
         data_dir: inputs.data_dir,
         name: config.name.clone(),
         configuration_hash: config.configuration_hash(),
-        cluster_version_max: config.cluster_version_max,
+        cluster_version_max: Some(config.cluster_version_max).filter(|held| *held > 0),
         members: super::backup::members_of(config),
         bootstrap: inputs.bootstrap,
         heartbeat: config.raft.heartbeat_interval,

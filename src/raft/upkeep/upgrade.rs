@@ -29,7 +29,7 @@ struct Versions {
 /// Why the version does not rise.
 #[derive(Debug, PartialEq, Eq)]
 enum Why {
-    /// This release knows no later one.
+    /// No member knows a later one.
     Newest,
     /// These members do not read the next one, or have not said so.
     NotRead(Vec<NodeId>),
@@ -40,6 +40,9 @@ enum Why {
 /// The version to propose. Pure.
 fn next(in_force: u16, members: &[Versions]) -> Result<u16, Why> {
     let next = in_force.saturating_add(1);
+    if members.iter().filter_map(|versions| versions.newest).all(|newest| newest < next) {
+        return Err(Why::Newest);
+    }
     let those = |is_meant: fn(&Versions, u16) -> bool| {
         let meant = members.iter().filter(|versions| is_meant(versions, next));
         Some(meant.map(|versions| versions.member).collect::<Vec<_>>()).filter(|meant| !meant.is_empty())
@@ -56,9 +59,6 @@ fn next(in_force: u16, members: &[Versions]) -> Result<u16, Why> {
 /// The next version, by what this node, which leads, and its peers have said in its term.
 fn look(context: &NodeContext, table: &PeerTable) -> Result<u16, Why> {
     let in_force = context.state.view(|state, _, _| state.machine.cluster_version());
-    if newest_version() <= in_force {
-        return Err(Why::Newest);
-    }
     let term = context.leadership.published().term;
     let versions = |member: NodeId| match member == context.me() {
         true => Versions { member, newest: Some(newest_version()), held: context.facts.cluster_version_held },
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(next(1, &reads([Some(2), Some(1), Some(2)])), Err(Why::NotRead(vec![NodeId(2)])));
         let silent = next(1, &reads([Some(2), None, Some(2)]));
         assert_eq!(silent, Err(Why::NotRead(vec![NodeId(2)])), "one that has not said counts as one that does not");
-        assert_eq!(next(2, &reads([Some(2); 3])), Err(Why::NotRead(vec![NodeId(1), NodeId(2), NodeId(3)])));
+        assert_eq!(next(2, &reads([Some(2), None, Some(2)])), Err(Why::Newest));
     }
 
     #[test]
