@@ -43,15 +43,19 @@ build_programs() {
   shift
   for catcher; do
     if awk -v catcher="$catcher" '$2 == catcher { found = 1 } END { exit !found }' "$out/list"; then
-      programs+=(--test "${catcher/#sim/faults}")
+      case "$catcher" in
+        lib) programs+=(--lib) ;;
+        sim) programs+=(--test faults) ;;
+        *) programs+=(--test "$catcher") ;;
+      esac
     fi
   done
   # shellcheck disable=SC2086 # Several words.
   [ "${#programs[@]}" -eq 0 ] || cargo test --locked $flags --no-run --message-format=json "${programs[@]}" |
-    sed -n 's/.*"executable":"\([^"]*\/\([a-z_]*\)-[0-9a-f]*\)".*/\2 \1/p' >>"$out/binaries"
+    sed -n 's/.*"executable":"\([^"]*\/\([a-z_]*\)-[0-9a-f]*\)".*/\2 \1/p' | sed 's/^quorate /lib /' >>"$out/binaries"
 }
 build_programs "--profile sim" sim engine faults threads
-build_programs "" clients clusters processes
+build_programs "" lib clients clusters processes
 export MODEL_WHOLE=1 MUTANTS_OUT="$out" MUTANTS_SEEDS_MAX="$seeds_max" MUTANTS_RATES="$rates"
 
 binary() { awk -v name="$1" '$1 == name { print $2 }' "$MUTANTS_OUT/binaries" | tail -n 1; }

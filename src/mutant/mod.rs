@@ -124,6 +124,8 @@ mutants! {
     LeaseLivesUntilSwept = "lease-lives-until-swept",
     FenceAgainAfterARestore = "fence-again-after-a-restore",
     LeasesUncounted = "leases-not-counted",
+    LostTurnUnfenced = "lost-turn-writes-unfenced",
+    GrantedWithoutClocks = "granted-without-clocks",
     TransactionStoresWhatCameBefore = "transaction-stores-what-came-before",
     AbortMovesADeadline = "abort-moves-a-deadline",
     TransactionAuthorizedByFirstId = "transaction-authorized-by-first-id",

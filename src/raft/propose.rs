@@ -73,6 +73,9 @@ pub async fn propose(context: &NodeContext, batch: Vec<(Command, Reply)>) {
 /// speed (L15), and is no clock (L46).
 fn without_clocks(command: &Command) -> Option<Refusal> {
     let Command::Client(Write::AcquireLease { .. } | Write::RenewLeases { .. }) = command else { return None };
+    if mutant::is(Mutant::GrantedWithoutClocks) {
+        return None;
+    }
     let why = "this leader hears no majority of the voters' clocks and grants no lease until it does; nothing changed";
     Some(Refusal::not_applied(RefusalKind::Unavailable, why))
 }

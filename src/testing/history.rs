@@ -15,6 +15,7 @@ mod caller;
 mod exact;
 mod export;
 mod jsonl;
+mod leases;
 mod listing;
 mod log;
 mod windows;
@@ -29,6 +30,7 @@ pub use caller::{Called, Caller, Surprise, content, perform, stored};
 pub use exact::exact;
 pub use export::{edn, porcupine};
 pub use jsonl::{Broken, read, write};
+pub use leases::{LeaseNote, Says, leases};
 pub use listing::{Lister, Page, listings};
 pub use log::{Committed, audit, resolve};
 pub use windows::windows;
@@ -152,6 +154,16 @@ pub enum Kind {
     Unexplained,
     /// Answers whose revisions, versions and times allow no order.
     Disorder,
+    /// A lease began while another lived, and was not taken from it.
+    TwoHolders,
+    /// A write was acknowledged under the number of a lease that had ended.
+    OldFence,
+    /// A write without a number was acknowledged while a lease lived.
+    Unfenced,
+    /// A lease has a number that is no larger than one before.
+    FenceGoesBack,
+    /// A write was refused by a lease that there was not.
+    SpuriousFence,
 }
 
 /// One thing that no linearizable store does.
@@ -177,6 +189,11 @@ impl Kind {
             Self::LostWrite => "lost acknowledged write",
             Self::Unexplained => "version written by nobody",
             Self::Disorder => "no order fits",
+            Self::TwoHolders => "two holders of one lease",
+            Self::OldFence => "write under a fence that had ended",
+            Self::Unfenced => "write without a fence under a lease",
+            Self::FenceGoesBack => "fence that does not grow",
+            Self::SpuriousFence => "refused by a lease that there was not",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quorate::client::{Client, Content, ErrorKind, Expected, Version, WriteOptions};
+use quorate::client::{Client, Content, ErrorKind, Expected, TurnOptions, Version, WriteOptions};
 use quorate::types::{Refusal, RefusalKind, Verdict};
 
 use super::fake::{Cluster, Fault};
@@ -175,6 +175,25 @@ async fn another_cluster_means_another_client() {
     assert_eq!((cluster.applied(), cluster.clients()), (2, 1));
     cluster.become_another();
     assert!(client.load("a").await.expect("answered").is_some());
+}
+
+/// A fence means nothing to another cluster: what carries one is never executed there, and once the client knows where it is, never sent.
+#[tokio::test]
+async fn a_write_with_a_fence_goes_to_the_cluster_that_gave_it_and_to_no_other() {
+    let (cluster, nodes) = Cluster::start(1).await;
+    let client = client(&nodes);
+    let turn = client.turn("a", TurnOptions::default()).await.expect("nobody has it");
+    turn.save(value("x"), WriteOptions::default()).await.expect("in its turn");
+    cluster.become_another();
+    let applied = cluster.applied();
+    let fenced = turn.save(value("y"), WriteOptions::default()).await.expect_err("another cluster answers");
+    assert_eq!((fenced.kind(), fenced.revision(), cluster.applied()), (ErrorKind::Fenced, None, applied));
+    client.save("a", value("z"), WriteOptions::default()).await.expect("without a fence it is for any cluster");
+    let seen = cluster.seen().len();
+    let fenced = turn.delete(None).await.expect_err("another cluster is there");
+    assert_eq!((fenced.kind(), cluster.applied(), cluster.seen().len()), (ErrorKind::Fenced, applied + 1, seen));
+    let released = turn.release().await.map_err(|error| error.kind());
+    assert!(released != Ok(true) && cluster.seen().len() == seen, "{released:?}");
 }
 
 /// A caller saves and goes away once so many operations have reached a node.

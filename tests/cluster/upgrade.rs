@@ -11,6 +11,7 @@ use quorate::client::{
     AppendOptions, Client, Content, Counters, Done, ErrorKind, Expected, Expiry, Label, List, Part, TurnOptions, Version, Wait,
     WriteOptions,
 };
+use quorate::limits::LEASE_TTL_MIN;
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
 use quorate::types::{Applied, Fence, Holder, LeaseTtl, NodeId, Order, RefusalKind, Verdict, Write};
@@ -139,7 +140,7 @@ async fn two_turns_exclude_each_other(cluster: &Cluster, client: &Client) {
 /// By the client's own guards: only what is written through the turn is taken, and nothing once it is another's.
 async fn a_turn_is_held_and_lost_and_given_back(cluster: &Cluster) {
     let (ours, others) = (cluster.client(), cluster.client());
-    let take = |wait| TurnOptions { holder: "worker".into(), wait, ..TurnOptions::default() };
+    let take = |wait| TurnOptions { holder: "worker".into(), ttl: LEASE_TTL_MIN, wait };
     let turn = ours.turn("guarded", take(Wait::Reject)).await.expect("nobody has it");
     let unaware =
         ours.save("guarded", value("text"), WriteOptions::default()).await.expect_err("the same client, without its turn");
@@ -161,8 +162,14 @@ async fn a_turn_is_held_and_lost_and_given_back(cluster: &Cluster) {
     let fenced = store.save(&id, &state).await.expect_err("another has the turn").to_string();
     assert!(fenced.contains("take another turn"), "{fenced}");
     assert_eq!(stolen.save(value("two"), WriteOptions::default()).await.expect("in its turn").version, Version(3));
-    assert!(!turn.release().await.expect("an answer"), "it was lost");
     assert!(stolen.release().await.expect("an answer"));
+    // Nobody has it now, and its guard knows that it is lost: what is written through it is fenced all the same.
+    turn.lost().await;
+    let fenced = turn.save(value("late"), WriteOptions::default()).await.expect_err("it is lost");
+    assert_eq!(fenced.kind(), ErrorKind::Fenced, "{fenced}");
+    let fenced = store.save(&id, &state).await.expect_err("it is lost").to_string();
+    assert!(fenced.contains("take another turn"), "{fenced}");
+    assert!(!turn.release().await.expect("an answer"), "it was lost");
     ours.save("guarded", value("three"), WriteOptions::default()).await.expect("nobody has it");
 
     // Dropped, a turn is given back too.

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::machine::{Command, Entry};
 use quorate::raft::Applied;
-use quorate::testing::history::{Committed, Request};
+use quorate::testing::history::{Committed, LeaseNote, Request};
 use quorate::types::{Blob, Codec, Outcome, Revision, Verdict, Write};
 
 use super::attempts;
 use super::coverage::sometimes;
 use super::eras::Eras;
+use super::leases;
 use super::node::EPOCH_MS;
 use super::params::{Params, SHORT_IDLE_MS, SHORT_TOMBSTONE_MS, YEAR_MS};
 use super::workload::{VALUE_BYTES, key_of};
@@ -37,6 +38,7 @@ pub struct Audit {
     entries: BTreeMap<(u64, u64), Vec<u64>>,
     committed: Vec<Committed>,
     eras: Eras,
+    leases: leases::Log,
     short_intervals: bool,
     /// Clients that were answered that there is no entry of theirs.
     unknown: BTreeSet<u64>,
@@ -76,15 +78,16 @@ impl Audit {
                 .push(format!("machine time follows the one clock that is a year ahead index={index} stamp={}", entry.stamp_ms));
         }
         // A session may expire and its tombstone end with one entry: it is the last of its era.
-        let (expired, ended) = self.model.advance(entry.stamp_ms);
-        for (id, version) in expired {
+        let passed = self.model.advance(entry.stamp_ms);
+        self.leases.passed(index, &passed.leases);
+        for (id, version) in passed.sessions {
             let Some(key) = key_of(&id) else { continue };
             let (value, request, is_expiry) = (None, None, true);
             let version = self.eras.before(key, index) + version;
             self.committed.push(Committed { key, version, revision: index, value, request, is_expiry });
         }
         // Elsewhere tombstones outlive the run: a version that starts again is a fault, whatever the log says of the time.
-        for (id, version) in ended.into_iter().filter(|_| self.short_intervals) {
+        for (id, version) in passed.tombstones.into_iter().filter(|_| self.short_intervals) {
             let Some(key) = key_of(&id) else { continue };
             self.eras.end(key, index, version);
         }
@@ -98,6 +101,7 @@ impl Audit {
             self.violations.push(format!("the model answers {expected:?}, the machine {outcome:?} index={index} write={write:?}"));
         }
         self.note_client(entry.stamp_ms, write, outcome);
+        self.leases.take(index, write, outcome);
         let version = match outcome.verdict {
             Verdict::Saved(saved) => saved.content.version.0,
             Verdict::Deleted { version } => version.0,
@@ -145,6 +149,11 @@ impl Audit {
     /// Where versions start again.
     pub fn eras(&self) -> &Eras {
         &self.eras
+    }
+
+    /// What became of leases.
+    pub fn leases(&self) -> &[LeaseNote] {
+        self.leases.notes()
     }
 
     /// The last entry that any node applied.

@@ -143,6 +143,7 @@ fn every_point_has_a_floor() {
         include_str!("audit.rs"),
         include_str!("coverage.rs"),
         include_str!("eras.rs"),
+        include_str!("leases.rs"),
         include_str!("listing.rs"),
         include_str!("minority.rs"),
         include_str!("nemesis.rs"),

@@ -12,6 +12,7 @@ mod corruption;
 mod coverage;
 mod eras;
 mod invariants;
+mod leases;
 mod listing;
 mod lying;
 mod minority;

@@ -4,7 +4,7 @@
 //!   counts exactly the turns that are there.
 //! - *overwritten*: the last save wins. Every load finds exactly what some save stored, whole.
 //! - *shared-appended*: as shared, by appends without a load before, where the cluster version has them. Each item stays in the place
-//!   that its append was answered.
+//!   that its append was answered. Those in leases are of [`super::leases`].
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,7 @@ use quorate::env::Clock as _;
 use quorate::testing::inline::SeededRandom;
 
 use super::coverage::sometimes;
+use super::leases;
 use super::node::HostClock;
 use super::workload::{Connect, Phase, Shared};
 
@@ -29,7 +30,7 @@ const SEPARATOR: char = ' ';
 
 /// How a turn's save ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub enum End {
     Saved(Duration),
     Refused,
     Unknown,
@@ -125,8 +126,7 @@ impl Turner {
                 if is_labelled {
                     sometimes("label");
                 }
-                let mut turns = self.turns.lock().expect("no client panics with it");
-                turns.places.push((session.to_owned(), appended.first_item as usize, name));
+                self.turns.lock().expect("no client panics with it").place(session, appended.first_item, name);
                 End::Saved(clock.now())
             }
             Ok(Err(error)) => match error.kind() {
@@ -136,7 +136,7 @@ impl Turner {
             },
             Err(_) => End::Unknown,
         };
-        self.turns.lock().expect("no client panics with it").taken[at].2 = end;
+        self.turns.lock().expect("no client panics with it").end(at, end);
         if self.random.below(4) == 0 {
             self.touch(client, session).await;
         }
@@ -179,7 +179,7 @@ impl Turner {
             Ok(Err(error)) => ended(&error),
             Err(_) => End::Unknown,
         };
-        self.turns.lock().expect("no client panics with it").taken[at].2 = end;
+        self.turns.lock().expect("no client panics with it").end(at, end);
     }
 
     /// A caller may go away at any moment.
@@ -190,7 +190,7 @@ impl Turner {
 }
 
 /// A session that is only appended to, as the state that saves would have made of it.
-async fn appended(client: &Client, session: &str) -> Result<SessionState, Error> {
+pub async fn appended(client: &Client, session: &str) -> Result<SessionState, Error> {
     let mut state = SessionState::default();
     let Some(loaded) = client.load(session).await? else { return Ok(state) };
     let Content::Transcript { messages, counters, .. } = loaded.content else { panic!("{session} is a value") };
@@ -213,10 +213,20 @@ fn ended(error: &StoreError) -> End {
 }
 
 impl Turns {
-    fn begin(&mut self, session: &str, name: String, state: &SessionState) -> usize {
+    pub fn begin(&mut self, session: &str, name: String, state: &SessionState) -> usize {
         self.contents.insert((session.to_owned(), names(state).join(" ")));
         self.taken.push((session.to_owned(), name, End::Unknown));
         self.taken.len() - 1
+    }
+
+    /// How a turn ended that [`Turns::begin`] numbered.
+    pub fn end(&mut self, at: usize, end: End) {
+        self.taken[at].2 = end;
+    }
+
+    /// A turn's item was answered this place.
+    pub fn place(&mut self, session: &str, first_item: u64, name: String) {
+        self.places.push((session.to_owned(), first_item as usize, name));
     }
 
     /// What a load that was asked for then found.
@@ -241,6 +251,9 @@ impl Turns {
                 violation(format!("item {name} was appended at {place}, where there is {}", names[*place]));
             }
         }
+        if let Some(what) = leases::out_of_order(&names) {
+            violation(what);
+        }
         for (at, name, end) in self.taken.iter().filter(|turn| turn.0 == session) {
             let is_there = found.contains(name);
             match end {
@@ -256,7 +269,8 @@ impl Turns {
 
     /// Loads every session once more.
     pub async fn scan(turns: &Mutex<Turns>, client: &Client, clock: &HostClock) {
-        for session in (0..SESSIONS).map(|n| format!("shared-appended{n}")) {
+        let of_items = (0..SESSIONS).map(|n| format!("shared-appended{n}"));
+        for session in of_items.chain((0..leases::SESSIONS).map(leases::id_of)) {
             let asked = clock.now();
             let state = loop {
                 if let Ok(state) = appended(client, &session).await {

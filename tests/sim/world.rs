@@ -8,13 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use quorate::client::StatusOptions;
 use quorate::limits;
-use quorate::testing::history::{Answer, Ask, audit, exact, verdict, windows};
+use quorate::testing::history::{Answer, Ask, LeaseNote, audit, exact, verdict, windows};
 use quorate::testing::inline::SeededRandom;
 use turmoil::{Builder, Sim};
 
 use super::audit::Audit;
 use super::corruption;
 use super::coverage;
+use super::leases::{self, Holder};
 use super::listing::{self, Lister, Page};
 use super::nemesis::Nemesis;
 use super::net::BUFFER_BYTES;
@@ -58,6 +59,8 @@ struct World {
     hosts: Vec<Host>,
     shared: Arc<Mutex<Shared>>,
     turns: Arc<Mutex<Turns>>,
+    /// What those who write in leases were answered.
+    notes: Arc<Mutex<Vec<LeaseNote>>>,
     pages: Arc<Mutex<Vec<Page>>>,
     scan: Arc<Mutex<Option<Vec<String>>>>,
     wanted: Wanted,
@@ -86,8 +89,8 @@ pub fn run(seed: u64, faults_for: Duration, dir: &std::path::Path) -> Report {
     let shared = Shared { phase: Phase::Faults, history: Vec::new(), values: 0, rush: (Duration::ZERO, 1), is_settled: false };
     let shared = Arc::new(Mutex::new(shared));
     let hosts = hosts(&params, dir);
-    let (turns, pages, scan, wanted) = (Arc::default(), Arc::default(), Arc::default(), Wanted::default());
-    let world = World { params, hosts, shared, turns, pages, scan, wanted };
+    let (turns, notes, pages, scan, wanted) = (Arc::default(), Arc::default(), Arc::default(), Arc::default(), Wanted::default());
+    let world = World { params, hosts, shared, turns, notes, pages, scan, wanted };
     for host in world.hosts.clone() {
         sim.host(Host::name(host.id), move || {
             let host = host.clone();
@@ -153,6 +156,17 @@ impl World {
             let turner = Turner { name: name.clone(), connect, shared, turns, random, think_ms: params.think_ms };
             sim.client(name.clone(), async move {
                 turner.run().await;
+                Ok(())
+            });
+            names.push(name);
+        }
+        for id in 0..leases::holders(params) {
+            let random = SeededRandom::new(params.seed.wrapping_mul(1_299_709).wrapping_add(id));
+            let (name, shared, turns, notes) = (format!("h{id}"), self.shared.clone(), self.turns.clone(), self.notes.clone());
+            let connect = Connect::of(params, &name);
+            let holder = Holder { name: name.clone(), connect, shared, turns, notes, random, think_ms: params.think_ms };
+            sim.client(name.clone(), async move {
+                holder.run().await;
                 Ok(())
             });
             names.push(name);
@@ -264,6 +278,10 @@ impl World {
             let slot = self.hosts[0].slot.lock().expect("nobody panics with it");
             let mut audit = slot.audit.lock().expect("nobody panics with it");
             let (log, wrong) = audit.finish();
+            if log.is_some() {
+                let notes = self.notes.lock().expect("nobody panics with it");
+                violations.extend(leases::judge(audit.leases(), &notes).into_iter().take(3));
+            }
             (log, audit.eras().clone(), wrong)
         };
         violations.extend(wrong.into_iter().take(3));
@@ -290,6 +308,7 @@ impl World {
             }
             lines.push(line);
         }
+        lines.extend(self.notes.lock().expect("nobody panics with it").iter().map(|note| format!("{note:?}")));
         lines.extend(pages.iter().map(|page| format!("{page:?}")));
         Report {
             violations,

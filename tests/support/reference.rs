@@ -39,8 +39,16 @@ struct Client {
     answers: BTreeMap<u64, Outcome>,
 }
 
-/// A session whose deadline passed: its id, and the version its end took.
+/// A session or a tombstone, by its id, and the version that its end took or it counted last; of a lease, its fence.
 pub type Expired = (String, u64);
+
+/// What the time ended.
+#[derive(Default)]
+pub struct Passed {
+    pub sessions: Vec<Expired>,
+    pub tombstones: Vec<Expired>,
+    pub leases: Vec<Expired>,
+}
 
 #[derive(Clone)]
 pub struct Model {
@@ -74,25 +82,27 @@ impl Model {
         }
     }
 
-    /// Moves time on; gives the sessions that expired, and the tombstones that ended.
-    pub fn advance(&mut self, stamp: u64) -> (Vec<Expired>, Vec<Expired>) {
+    /// Moves time on; gives what it ended.
+    pub fn advance(&mut self, stamp: u64) -> Passed {
         self.now = self.now.max(stamp);
         let now = self.now;
-        let mut expired = Vec::new();
+        let mut passed = Passed::default();
         for (id, session) in &self.sessions {
             if let Some(deadline) = session.deadline.filter(|deadline| *deadline <= now) {
                 let until = deadline + session.tombstone.unwrap_or(self.tombstone_ms);
                 self.tombstones.insert(id.clone(), (session.version + 1, until));
-                expired.push((id.clone(), session.version + 1));
+                passed.sessions.push((id.clone(), session.version + 1));
             }
         }
         self.sessions.retain(|_, session| session.deadline.is_none_or(|deadline| deadline > now));
-        let ended = self.tombstones.iter().filter(|(_, (_, until))| *until <= now).map(|(id, (version, _))| (id.clone(), *version));
-        let ended = ended.collect();
+        let ended = self.tombstones.iter().filter(|(_, (_, until))| *until <= now);
+        passed.tombstones = ended.map(|(id, (version, _))| (id.clone(), *version)).collect();
         self.tombstones.retain(|_, (_, until)| *until > now);
         self.clients.retain(|_, client| client.deadline > now);
+        let ended = self.leases.iter().filter(|(_, (_, _, deadline))| *deadline <= now);
+        passed.leases = ended.map(|(id, (fence, _, _))| (id.clone(), *fence)).collect();
         self.leases.retain(|_, (_, _, deadline)| *deadline > now);
-        (expired, ended)
+        passed
     }
 
     /// What a client's write that is the entry at `index` is answered.
