@@ -176,7 +176,7 @@ impl Machine {
         let id_bytes: u64 = ids.map(|id| id.as_str().len() as u64).sum();
         let label_bytes: u64 = self.tables.sessions.values().map(|kept| kept.value.label_bytes()).sum();
         let counted = id_bytes + label_bytes == self.tables.text_bytes;
-        let leases = self.lease_bytes() <= rules.leases_bytes_max;
+        let leases = self.tables.lease_bytes(rules) <= rules.leases_bytes_max;
         let texts = self.tables.leases.iter().map(|(id, kept)| tables::lease_text_bytes(id, &kept.value));
         let leases = leases && texts.sum::<u64>() == self.tables.lease_text_bytes;
         ensure("I8", records && clients && leases && counted, || {

@@ -96,14 +96,8 @@ impl Machine {
     fn has_room_for_lease(&self, id: &SessionId, lease: &Lease) -> bool {
         let bytes = |lease| self.rules.lease_bytes.saturating_add(lease_text_bytes(id, lease));
         let old_bytes = self.tables.leases.get(id).map_or(0, |old| bytes(&old.value));
-        let after = (self.lease_bytes() - old_bytes).saturating_add(bytes(lease));
+        let after = (self.tables.lease_bytes(self.rules) - old_bytes).saturating_add(bytes(lease));
         after <= self.rules.leases_bytes_max || mutant::is(Mutant::LeasesUncounted)
-    }
-
-    /// The bytes of all leases, by the fixed formula.
-    pub(super) fn lease_bytes(&self) -> u64 {
-        let leases = self.tables.leases.len() as u64;
-        leases.saturating_mul(self.rules.lease_bytes).saturating_add(self.tables.lease_text_bytes)
     }
 
     /// An idle session lives on for its time after the lease, at least (L44).

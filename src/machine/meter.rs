@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::session::Session;
+use super::tables::lease_text_bytes;
 use super::{Counts, Machine, Rules};
 use crate::types::{ClientId, Nonce, Request, SessionId};
 
@@ -114,9 +115,18 @@ pub struct PrefixUsage {
     pub text_bytes: u64,
     /// Bytes of the sessions' content, as stored.
     pub stored_bytes: u64,
+    /// Leases.
+    pub leases: u64,
+    /// Bytes of their ids and holders.
+    pub lease_text_bytes: u64,
 }
 
 impl PrefixUsage {
+    /// The bytes that count against the bound on leases.
+    pub fn lease_bytes(&self, rules: &Rules) -> u64 {
+        self.leases.saturating_mul(rules.lease_bytes).saturating_add(self.lease_text_bytes)
+    }
+
     /// The bytes that count against the bound on metadata.
     pub fn metadata_bytes(&self, rules: &Rules) -> u64 {
         self.records.saturating_mul(rules.session_metadata_bytes).saturating_add(self.text_bytes)
@@ -126,6 +136,16 @@ impl PrefixUsage {
         self.records += 1;
         self.text_bytes += id.as_str().len() as u64 + size.label_bytes;
         self.stored_bytes += size.stored_bytes;
+    }
+
+    fn add_lease(&mut self, text_bytes: u64) {
+        self.leases += 1;
+        self.lease_text_bytes += text_bytes;
+    }
+
+    fn subtract_lease(&mut self, text_bytes: u64) {
+        self.leases = self.leases.saturating_sub(1);
+        self.lease_text_bytes = self.lease_text_bytes.saturating_sub(text_bytes);
     }
 
     fn subtract(&mut self, id: &SessionId, size: &Size) {
@@ -140,6 +160,8 @@ impl PrefixUsage {
             records: self.records + other.records,
             text_bytes: self.text_bytes + other.text_bytes,
             stored_bytes: self.stored_bytes + other.stored_bytes,
+            leases: self.leases + other.leases,
+            lease_text_bytes: self.lease_text_bytes + other.lease_text_bytes,
         }
     }
 }
@@ -188,6 +210,20 @@ impl Meter {
     pub fn removed(&mut self, id: &SessionId, size: &Size) {
         if self.counts(id) {
             self.each(id, |usage| usage.subtract(id, size));
+        }
+    }
+
+    /// Counts a lease that was added.
+    pub fn lease_added(&mut self, id: &SessionId, text_bytes: u64) {
+        if self.counts(id) {
+            self.each(id, |usage| usage.add_lease(text_bytes));
+        }
+    }
+
+    /// Takes a removed lease back.
+    pub fn lease_removed(&mut self, id: &SessionId, text_bytes: u64) {
+        if self.counts(id) {
+            self.each(id, |usage| usage.subtract_lease(text_bytes));
         }
     }
 
@@ -313,7 +349,7 @@ impl Metered<'_> {
         meter.progress = Progress::Nothing;
     }
 
-    /// Counts at most `limit` sessions and as many tombstones that were there before; whether more are left.
+    /// Counts at most `limit` sessions that were there before, and as many tombstones and leases; whether more are left.
     pub fn count_on(&mut self, limit: usize) -> bool {
         let tables = &mut self.0.tables;
         let after = match std::mem::replace(&mut tables.meter.progress, Progress::All) {
@@ -325,13 +361,17 @@ impl Metered<'_> {
         let ends = [
             tables.sessions.range(range.clone()).map(|(id, _)| id).nth(limit.saturating_sub(1)),
             tables.tombstones.range(range.clone()).map(|(id, _)| id).nth(limit.saturating_sub(1)),
+            tables.leases.range(range.clone()).map(|(id, _)| id).nth(limit.saturating_sub(1)),
         ];
         let last = ends.into_iter().flatten().min().cloned();
         let within = |id: &SessionId| last.as_ref().is_none_or(|last| id <= last);
         let sessions = tables.sessions.range(range.clone()).map(|(id, session)| (id, Size::of(&session.value)));
-        let tombstones = tables.tombstones.range(range).map(|(id, _)| (id, Size::default()));
+        let tombstones = tables.tombstones.range(range.clone()).map(|(id, _)| (id, Size::default()));
         for (id, size) in sessions.take_while(|(id, _)| within(id)).chain(tombstones.take_while(|(id, _)| within(id))) {
             tables.meter.each(id, |usage| usage.add(id, &size));
+        }
+        for (id, lease) in tables.leases.range(range).take_while(|(id, _)| within(id)) {
+            tables.meter.each(id, |usage| usage.add_lease(lease_text_bytes(id, &lease.value)));
         }
         let Some(last) = last else { return false };
         tables.meter.progress = Progress::Until(last);
@@ -376,6 +416,12 @@ impl Metered<'_> {
     /// Whether there is a session or a tombstone of this id.
     pub fn has_record(&self, id: &SessionId) -> bool {
         self.0.tables.sessions.contains_key(id) || self.0.tables.tombstones.contains_key(id)
+    }
+
+    /// Bytes of the lease of a session, by the fixed formula, whether it lives or waits for its sweep; 0 of none.
+    pub fn lease_bytes(&self, id: &SessionId) -> u64 {
+        let bytes = |lease| self.0.rules.lease_bytes + lease_text_bytes(id, lease);
+        self.0.tables.leases.get(id).map_or(0, |lease| bytes(&lease.value))
     }
 
     /// Bytes of a session's content as stored; 0 of none.

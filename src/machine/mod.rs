@@ -102,6 +102,8 @@ pub struct Counts {
     pub leases: u64,
     /// Bytes of metadata, by the fixed formula (not what the allocator says); those of leases have another bound and are not in it.
     pub metadata_bytes: u64,
+    /// Bytes of leases, by their fixed formula.
+    pub lease_bytes: u64,
 }
 
 /// The state machine. `Clone` is for tests and tools: it copies everything.

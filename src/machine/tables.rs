@@ -225,12 +225,13 @@ impl Tables {
     }
 
     fn insert_lease(&mut self, id: &SessionId, lease: Lease, row: RowState) -> Option<Kept<Lease>> {
-        self.lease_text_bytes += lease_text_bytes(id, &lease);
+        let text_bytes = lease_text_bytes(id, &lease);
+        self.lease_text_bytes += text_bytes;
+        self.meter.lease_added(id, text_bytes);
         let due = (lease.deadline_ms, Due::Lease(id.clone()));
         let old = self.leases.insert(id.clone(), Kept { value: lease, row });
         if let Some(old) = &old {
-            self.lease_text_bytes -= lease_text_bytes(id, &old.value);
-            self.due.remove(&(old.value.deadline_ms, Due::Lease(id.clone())));
+            self.lease_left(id, &old.value);
         }
         self.due.insert(due);
         old
@@ -239,8 +240,14 @@ impl Tables {
     pub fn remove_lease(&mut self, id: &SessionId, effects: &mut Effects) {
         let Some(old) = self.leases.remove(id) else { return };
         self.ended(old.row, effects, || (rows::LEASES, rows::session_key(id)));
-        self.lease_text_bytes -= lease_text_bytes(id, &old.value);
-        self.due.remove(&(old.value.deadline_ms, Due::Lease(id.clone())));
+        self.lease_left(id, &old.value);
+    }
+
+    fn lease_left(&mut self, id: &SessionId, old: &Lease) {
+        let text_bytes = lease_text_bytes(id, old);
+        self.lease_text_bytes -= text_bytes;
+        self.meter.lease_removed(id, text_bytes);
+        self.due.remove(&(old.deadline_ms, Due::Lease(id.clone())));
     }
 
     /// Inserts a client, or changes the header of one and closes its sequences below.
@@ -381,6 +388,11 @@ impl Tables {
         self.record_count().saturating_mul(rules.session_metadata_bytes).saturating_add(self.text_bytes)
     }
 
+    /// The bytes of all leases, by their fixed formula.
+    pub fn lease_bytes(&self, rules: &Rules) -> u64 {
+        (self.leases.len() as u64).saturating_mul(rules.lease_bytes).saturating_add(self.lease_text_bytes)
+    }
+
     /// Sessions and tombstones.
     pub fn record_count(&self) -> u64 {
         (self.sessions.len() + self.tombstones.len()) as u64
@@ -394,6 +406,7 @@ impl Tables {
             outcomes: self.outcomes,
             leases: self.leases.len() as u64,
             metadata_bytes: self.metadata_bytes(rules),
+            lease_bytes: self.lease_bytes(rules),
         }
     }
 

@@ -147,6 +147,7 @@ async fn metrics(State(context): State<ServerContext>, headers: HeaderMap) -> Re
         wall_ms: context.wall_ms(),
         process: own_usage(),
         credentials: context.credentials().report(),
+        leases: context.node().counts().0.leases,
         tables: context.tables(),
         tokens: shares::tokens(node, context.guard()),
         ..context.levels()

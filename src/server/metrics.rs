@@ -68,6 +68,8 @@ pub struct Levels {
     /// `None` where the system does not say.
     pub process: Option<OwnUsage>,
     pub credentials: Report,
+    /// Leases of turns.
+    pub leases: u64,
     /// How full the tables are.
     pub tables: Vec<Usage>,
     /// The usage of each token, by its name.
@@ -289,6 +291,7 @@ impl Metrics {
             gauge("quorate_state_bytes", status.state_bytes);
             gauge("quorate_sessions", status.sessions);
             gauge("quorate_clients", status.clients);
+            gauge("quorate_leases", levels.leases);
             gauge("quorate_disk_low", levels.disk_low.into());
             gauge("quorate_diverged", levels.differing);
             gauge("quorate_disk_free_bytes", status.disk_free_bytes);

@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::machine::{HolderUsage, Metered};
 use crate::raft::BytePermit;
-use crate::types::{Addition, Attributes, Base, Change, Operation, Refusal, RefusalKind, Request, Require, SessionId, Write};
+use crate::types::{Addition, Attributes, Base, Change, Holder, Operation, Refusal, RefusalKind, Request, Require, SessionId, Write};
 
 /// The part of the tables of clients and outcomes that only operators may fill: one of so many.
 const CLIENTS_RESERVE: u64 = 25;
@@ -81,6 +81,7 @@ struct Proposed {
     outcomes: AtomicU64,
     records: AtomicU64,
     stored_bytes: AtomicU64,
+    lease_bytes: AtomicU64,
 }
 
 /// The most that one proposal may add, counted until it is answered.
@@ -97,14 +98,26 @@ struct Adds {
     /// Of their ids and labels.
     text_bytes: u64,
     stored_bytes: u64,
+    lease_bytes: u64,
+}
+
+impl Adds {
+    /// With the counter of each.
+    fn counters<'l>(&self, live: &'l Live) -> [(&'l AtomicU64, u64); 5] {
+        let Proposed { clients, outcomes, records, stored_bytes, lease_bytes } = &live.proposed;
+        [
+            (clients, self.clients),
+            (outcomes, self.outcomes),
+            (records, self.records),
+            (stored_bytes, self.stored_bytes),
+            (lease_bytes, self.lease_bytes),
+        ]
+    }
 }
 
 impl Hold {
     fn new(live: &Arc<Live>, adds: Adds) -> Self {
-        let Proposed { clients, outcomes, records, stored_bytes } = &live.proposed;
-        for (counter, more) in
-            [(clients, adds.clients), (outcomes, adds.outcomes), (records, adds.records), (stored_bytes, adds.stored_bytes)]
-        {
+        for (counter, more) in adds.counters(live) {
             counter.fetch_add(more, Ordering::Relaxed);
         }
         Self { live: live.clone(), adds }
@@ -113,11 +126,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let Proposed { clients, outcomes, records, stored_bytes } = &self.live.proposed;
-        let adds = self.adds;
-        for (counter, less) in
-            [(clients, adds.clients), (outcomes, adds.outcomes), (records, adds.records), (stored_bytes, adds.stored_bytes)]
-        {
+        for (counter, less) in self.adds.counters(&self.live) {
             counter.fetch_sub(less, Ordering::Relaxed);
         }
     }
@@ -305,6 +314,9 @@ impl Share {
                     self.room_for_content(&content, machine, at, &mut adds)?;
                     adds.stored_bytes += content.bytes;
                 }
+                if let Write::AcquireLease { id, holder, .. } = write {
+                    adds.lease_bytes = self.room_for_lease(id, holder, machine)?;
+                }
                 if let Some(rate) = self.new_ids_rate().filter(|_| adds.records > 0) {
                     self.take_new_ids(adds.records, rate, at.now)?;
                 }
@@ -452,6 +464,21 @@ impl Share {
             adds.text_bytes += id.as_str().len() as u64 + label_bytes;
         }
         Ok(())
+    }
+
+    /// The bytes that a lease adds to those that are counted; one that takes another's place adds what it is longer.
+    fn room_for_lease(&self, id: &SessionId, holder: &Holder, machine: &Metered<'_>) -> Result<u64, Refusal> {
+        let rules = machine.rules();
+        let Some(limit) = self.portions.of(Resource::LeaseBytes).of(rules.leases_bytes_max) else { return Ok(0) };
+        // Not all is counted yet, after a start or a change of the tokens: then nothing is refused for it.
+        let Some(usage) = machine.prefix_usage(self.prefixes()) else { return Ok(0) };
+        let text_bytes = (id.as_str().len() + holder.as_str().len()) as u64;
+        let more = (rules.lease_bytes + text_bytes).saturating_sub(machine.lease_bytes(id));
+        let used = usage.lease_bytes(rules) + self.live.proposed.lease_bytes.load(Ordering::Relaxed) + more;
+        if more > 0 && used > limit {
+            return Err(self.refuse(Resource::LeaseBytes, used, limit, "release leases, or let them end"));
+        }
+        Ok(more)
     }
 
     /// Whether stored bytes are a part of the disk, not a number.

@@ -27,6 +27,8 @@ pub enum Resource {
     Sessions,
     /// Bytes of the sessions' content, as stored.
     StoredBytes,
+    /// Bytes of leases, by the fixed formula.
+    LeaseBytes,
     /// Bytes of operations admitted by one node and not settled.
     InFlightBytes,
     /// Bytes of writes that are larger than a round, while other tokens call too.
@@ -35,12 +37,13 @@ pub enum Resource {
 
 impl Resource {
     /// All, in order.
-    pub const ALL: [Resource; 7] = [
+    pub const ALL: [Resource; 8] = [
         Resource::Clients,
         Resource::Outcomes,
         Resource::NewIds,
         Resource::Sessions,
         Resource::StoredBytes,
+        Resource::LeaseBytes,
         Resource::InFlightBytes,
         Resource::LargeBytes,
     ];
@@ -53,13 +56,19 @@ impl Resource {
             Resource::NewIds => "new_ids_per_second",
             Resource::Sessions => "sessions",
             Resource::StoredBytes => "stored_bytes",
+            Resource::LeaseBytes => "lease_bytes",
             Resource::InFlightBytes => "in_flight_bytes",
             Resource::LargeBytes => "large_bytes_per_second",
         }
     }
 
     fn is_bytes(self) -> bool {
-        matches!(self, Resource::StoredBytes | Resource::InFlightBytes | Resource::LargeBytes)
+        matches!(self, Resource::StoredBytes | Resource::LeaseBytes | Resource::InFlightBytes | Resource::LargeBytes)
+    }
+
+    /// Whether it is counted under a token's prefixes, no matter which token wrote it.
+    fn is_of_ids(self) -> bool {
+        matches!(self, Resource::Sessions | Resource::StoredBytes | Resource::LeaseBytes)
     }
 }
 
@@ -97,7 +106,7 @@ impl Portions {
     }
 
     /// The file's portions, and defaults for the rest: everything for a cluster's operator, a quarter for any other token, but all stored
-    /// bytes and sessions for one that may write every id, and so delete it.
+    /// bytes, sessions and leases for one that may write every id, and so delete it and take its lease.
     pub(super) fn new(file: Option<File>, is_admin: bool, has_prefixes: bool) -> Result<Self, String> {
         let file = file.unwrap_or_default();
         let said = [
@@ -106,15 +115,15 @@ impl Portions {
             file.new_ids_per_second,
             file.sessions,
             file.stored_bytes,
+            file.lease_bytes,
             file.in_flight_bytes,
             file.large_bytes_per_second,
         ];
         let mut portions = [DEFAULT; Resource::ALL.len()];
         for ((what, said), portion) in Resource::ALL.into_iter().zip(said).zip(&mut portions) {
-            let of_ids = matches!(what, Resource::Sessions | Resource::StoredBytes);
             *portion = match said {
                 Some(value) => parse(what, value)?,
-                None if is_admin || (of_ids && !has_prefixes) => Portion::ALL,
+                None if is_admin || (what.is_of_ids() && !has_prefixes) => Portion::ALL,
                 None => DEFAULT,
             };
         }
@@ -131,6 +140,7 @@ pub(super) struct File {
     new_ids_per_second: Option<Value>,
     sessions: Option<Value>,
     stored_bytes: Option<Value>,
+    lease_bytes: Option<Value>,
     in_flight_bytes: Option<Value>,
     large_bytes_per_second: Option<Value>,
 }
@@ -180,27 +190,25 @@ mod tests {
     #[test]
     fn a_token_has_a_quarter_by_default_and_an_operator_everything() {
         let quarter = portions("", false, true).expect("nothing is wrong");
-        assert_eq!(Resource::ALL.map(|what| quarter.of(what).of(100_000)), [Some(25_000); 7]);
+        assert_eq!(Resource::ALL.map(|what| quarter.of(what).of(100_000)), [Some(25_000); 8]);
         let any_id = portions("", false, false).expect("nothing is wrong");
-        assert_eq!(
-            (any_id.of(Resource::Sessions).of(100), any_id.of(Resource::StoredBytes).of(100)),
-            (None, None),
-            "it may delete them all"
-        );
+        let of_ids = [Resource::Sessions, Resource::StoredBytes, Resource::LeaseBytes];
+        assert_eq!(of_ids.map(|what| any_id.of(what).of(100)), [None; 3], "it may delete them all");
         assert_eq!(any_id.of(Resource::Clients).of(100), Some(25));
         let operator = portions("", true, false).expect("nothing is wrong");
-        assert_eq!(Resource::ALL.map(|what| operator.of(what).of(100)), [None; 7]);
+        assert_eq!(Resource::ALL.map(|what| operator.of(what).of(100)), [None; 8]);
     }
 
     #[test]
     fn a_portion_is_a_share_or_a_number_or_of_bytes_a_size() {
-        let text = "clients = 7\noutcomes = \"0.25%\"\nsessions = \"100%\"\nstored_bytes = \"2 GiB\"\nin_flight_bytes = 4096\n\
+        let text = "clients = 7\noutcomes = \"0.25%\"\nsessions = \"100%\"\nstored_bytes = \"2 GiB\"\nlease_bytes = \"1 KiB\"\nin_flight_bytes = 4096\n\
                     large_bytes_per_second = \"1 MiB\"";
         let said = portions(text, false, true).expect("well formed");
         assert_eq!(said.of(Resource::Clients).of(100_000), Some(7));
         assert_eq!(said.of(Resource::Outcomes).of(1_000_000), Some(2500));
         assert_eq!(said.of(Resource::Sessions).of(10), None);
         assert_eq!(said.of(Resource::StoredBytes).of(10), Some(2 << 30));
+        assert_eq!(said.of(Resource::LeaseBytes).of(10), Some(1 << 10));
         assert_eq!(said.of(Resource::InFlightBytes).of(10), Some(4096));
         assert_eq!(said.of(Resource::LargeBytes).of(10), Some(1 << 20));
         for wrong in ["\"\"", "\"%\"", "\"0%\"", "\"101%\"", "\"1.234%\"", "\"-1%\"", "\"7\"", "\"7 GiB\""] {

@@ -61,6 +61,7 @@ pub fn tables(node: &Node, in_flight_bytes: u64) -> Vec<Usage> {
         usage("outcomes", counts.outcomes, rules.outcomes_max),
         usage("sessions", counts.sessions + counts.tombstones, rules.sessions_max),
         usage("metadata_bytes", counts.metadata_bytes, rules.metadata_bytes_max),
+        usage("lease_bytes", counts.lease_bytes, rules.leases_bytes_max),
         usage("in_flight_bytes", in_flight_bytes, IN_FLIGHT_BYTES_MAX),
         usage("loaded_bytes", node.loaded().bytes(), LOADED_BYTES_MAX),
     ]
@@ -84,6 +85,7 @@ impl Share {
                 Resource::LargeBytes => (0, LARGE_BYTES_PER_SECOND),
                 Resource::Sessions => (usage.records, SESSIONS_MAX as u64),
                 Resource::StoredBytes => (usage.stored_bytes, node.disk().1),
+                Resource::LeaseBytes => (usage.lease_bytes(rules), rules.leases_bytes_max),
                 Resource::InFlightBytes => (self.live.in_flight.load(Ordering::Relaxed), IN_FLIGHT_BYTES_MAX),
             };
             let limit = self.portions.of(what).of(total).unwrap_or(total);

@@ -3,11 +3,13 @@ use bytes::Bytes;
 use super::*;
 use crate::machine::{Command, Effects, Entry, Machine, Rules, rules};
 use crate::server::auth::{Tokens, hash_of};
-use crate::types::{Applied, Blob, ClientId, Counters, Expiry, LogId, Nonce, Sequence, Verdict};
+use crate::limits::LEASE_TTL_MIN;
+use crate::types::{Applied, Blob, ClientId, Counters, Expiry, LeaseTtl, LogId, Nonce, Sequence, Verdict};
 
 const TENANTS: &str = "scopes = [\"read\", \"write\"]";
 
-/// A machine with tables that a test can fill: room for 50 clients and 100 outcomes, of which 2 each are kept for operators.
+/// A machine with tables that a test can fill: room for 50 clients and 100 outcomes, of which 2 each are kept for operators, and 4 000 bytes of
+/// leases.
 struct Small {
     machine: Machine,
     index: u64,
@@ -15,7 +17,7 @@ struct Small {
 
 impl Small {
     fn new() -> Self {
-        let own = Rules { clients_max: 50, outcomes_max: 100, ..*rules(1).expect("version 1") };
+        let own = Rules { clients_max: 50, outcomes_max: 100, leases_bytes_max: 4000, ..*rules(1).expect("version 1") };
         Self { machine: Machine::with_rules(Box::leak(Box::new(own))), index: 0 }
     }
 
@@ -68,6 +70,11 @@ impl Client {
     fn save(&mut self, id: &str, bytes: usize) -> Write {
         let change = Change::Full { chunks: vec![], head: Blob::plain(Bytes::from(vec![0; bytes])), counters: Counters::default() };
         Write::Save { request: self.request(), id: session(id), change, attributes: Expiry::Keep.into(), fence: None }
+    }
+
+    fn acquire(&mut self, id: &str, holder: &str) -> Write {
+        let (holder, ttl) = (Holder::new(holder).expect("short"), LeaseTtl::new(LEASE_TTL_MIN).expect("within"));
+        Write::AcquireLease { request: self.request(), id: session(id), holder, ttl, steal: true }
     }
 
     fn delete(&mut self, id: &str) -> Write {
@@ -212,6 +219,39 @@ fn stored_bytes_stay_within_the_share_and_a_session_may_always_shrink() {
     assert!(matches!(small.write(&a, save), Ok(Verdict::Saved(_))), "there is room again");
 }
 
+/// Each counts 256 bytes, its id and its holder; 1 000 are the quarter.
+#[test]
+fn leases_under_a_tokens_prefixes_stay_within_its_share() {
+    let [a, b] = ["a", "b"].map(|name| share(name, &format!("{TENANTS}\nprefixes = [\"{name}/\"]")));
+    let mut small = Small::new().counted(&[&a, &b]);
+    let (mut own, mut other) = (small.open(&a, 1).expect("room"), small.open(&b, 2).expect("room"));
+    let mut fences = Vec::new();
+    for id in ["a/1", "a/2", "a/3"] {
+        let acquire = own.acquire(id, "h");
+        let Ok(Verdict::LeaseGranted { fence, .. }) = small.write(&a, acquire) else { panic!("it is within: {id}") };
+        fences.push(fence);
+    }
+    let acquire = own.acquire("a/4", "h");
+    let why = refused(small.write(&a, acquire));
+    assert!(why.ends_with("token=\"a\" share=lease_bytes used=1040 limit=1000") && why.contains("release leases"), "{why}");
+    let acquire = own.acquire("a/1", &"h".repeat(200));
+    assert!(matches!(small.write(&a, acquire), Ok(Verdict::LeaseGranted { .. })), "it adds what its holder is longer");
+    let acquire = own.acquire("a/2", &"h".repeat(100));
+    let why = refused(small.write(&a, acquire));
+    assert!(why.ends_with("used=1078 limit=1000"), "{why}");
+    for id in ["b/1", "b/2", "b/3"] {
+        let acquire = other.acquire(id, "h");
+        assert!(matches!(small.write(&b, acquire), Ok(Verdict::LeaseGranted { .. })), "another token's share is untouched: {id}");
+    }
+    let release = Write::ReleaseLease { request: own.request(), id: session("a/2"), fence: fences[1] };
+    assert_eq!(small.write(&a, release), Ok(Verdict::LeaseReleased));
+    let acquire = own.acquire("a/5", "");
+    assert!(matches!(small.write(&a, acquire), Ok(Verdict::LeaseGranted { .. })), "there is room again");
+    // Nothing is refused for a token that may write every id, nor for an operator.
+    let any = share("any", TENANTS);
+    assert_eq!(any.portions.of(Resource::LeaseBytes), Portion::ALL);
+}
+
 #[test]
 fn new_ids_come_at_their_rate_after_a_burst_of_ten_seconds() {
     let a = share("a", &format!("{TENANTS}\nshares = {{ new_ids_per_second = 2 }}"));
@@ -281,7 +321,11 @@ fn what_was_there_before_is_counted_once_whatever_is_written_meanwhile() {
     let write = |small: &mut Small, client: &mut Client, n: usize| {
         let id = format!("{}/{}", ["a", "b", "c"][n % 3], n % 7);
         client.acknowledged = client.sequence + 1;
-        let write = if n % 5 == 4 { client.delete(&id) } else { client.save(&id, n) };
+        let write = match n % 10 {
+            3 => client.acquire(&format!("{id}/leased"), "h"),
+            4 | 9 => client.delete(&id),
+            _ => client.save(&id, n),
+        };
         small.write(&operator, write).expect("nothing is refused");
     };
     for n in 0..40 {
@@ -304,11 +348,12 @@ fn what_was_there_before_is_counted_once_whatever_is_written_meanwhile() {
     for prefix in ["a/", "b/", ""] {
         let usage = whole.machine.prefix_usage([prefix]).expect("counted");
         assert_eq!(late.machine.prefix_usage([prefix]), Some(usage), "{prefix:?}");
-        assert!(usage.records > 0 && usage.stored_bytes > 0);
+        assert!(usage.records > 0 && usage.stored_bytes > 0 && usage.leases > 0);
     }
     let counts = whole.machine.counts();
     let usage = whole.machine.prefix_usage([""]).expect("counted");
     assert_eq!(usage.records, counts.sessions + counts.tombstones);
     assert_eq!(usage.metadata_bytes(whole.machine.rules()), counts.metadata_bytes);
+    assert_eq!(usage.lease_bytes(whole.machine.rules()), counts.lease_bytes);
     assert_eq!(whole.machine.prefix_usage(["d/"]), None, "nobody asked for it");
 }
