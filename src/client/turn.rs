@@ -24,6 +24,7 @@ use super::{
 };
 use crate::env::u64_from;
 use crate::limits::LEASES_RENEWED_MAX;
+use crate::mutant::{self, Mutant};
 use crate::types::{Change, ClusterId, Fence, Holder, LeaseTtl, Outcome, Renewals, SessionId, Verdict, Write};
 
 /// Pause between two attempts to take a turn that another has: at least, and at most.
@@ -102,6 +103,15 @@ impl Client {
             }
             tokio::time::sleep(pause.min(left)).await;
         }
+    }
+
+    /// Ends the lease of a session that has this fence, whoever holds it: its holder's writes are `Fenced` from then on. For operators, of a
+    /// holder that is gone; a [`Turn`] releases itself. `false`: no lease of this fence lives, and nothing changed.
+    ///
+    /// Errors: as [`Client::delete`]; `Unsupported` under cluster version 1. Dropping the future does not cancel it.
+    #[doc(hidden)]
+    pub async fn release_lease(&self, id: &str, fence: Fence) -> Result<bool, Error> {
+        release(&self.handle, session_id(id)?, fence).await
     }
 
     fn hold(&self, lease: Arc<Guard>) -> Turn {
@@ -198,6 +208,11 @@ impl Guard {
         self.is_lost.load(Ordering::Relaxed)
     }
 
+    /// Through a handle that carries its fence, and so knows its cluster.
+    async fn release(&self, handle: &Handle) -> Result<bool, Error> {
+        release(handle, self.id.clone(), self.fencing.fence).await
+    }
+
     fn renew_at(&self) -> Duration {
         self.renewed_at() + self.ttl.get() / RENEWALS_PER_TTL
     }
@@ -244,7 +259,8 @@ impl Turns {
     pub fn fencing(&self, id: &SessionId) -> Option<Fencing> {
         let held = self.held();
         let of_session = held.guards.range((id.clone(), Fence(0))..=(id.clone(), Fence(u64::MAX)));
-        of_session.last().map(|(_, guard)| guard.fencing)
+        let is_forgotten = |guard: &Guard| mutant::is(Mutant::LostTurnUnfenced) && guard.is_lost.load(Ordering::Relaxed);
+        of_session.last().map(|(_, guard)| guard).filter(|guard| !is_forgotten(guard)).map(|guard| guard.fencing)
     }
 
     /// The leases to renew together now, or when the next are due; `None`: no turn is held, and the task ends.
@@ -389,13 +405,12 @@ impl Turn {
     pub async fn release(mut self) -> Result<bool, Error> {
         self.is_released = true;
         self.turns.remove(&self.guard);
-        release(self.client.handle.clone(), self.guard.clone()).await
+        self.guard.release(&self.client.handle).await
     }
 }
 
-async fn release(handle: Handle, guard: Arc<Guard>) -> Result<bool, Error> {
-    let fence = guard.fencing.fence;
-    let outcome = handle.write(Write::ReleaseLease { request: NO_REQUEST, id: guard.id.clone(), fence }, None).await?;
+async fn release(handle: &Handle, id: SessionId, fence: Fence) -> Result<bool, Error> {
+    let outcome = handle.write(Write::ReleaseLease { request: NO_REQUEST, id, fence }, None).await?;
     match outcome.verdict {
         Verdict::LeaseReleased => Ok(true),
         Verdict::LeaseLost => Ok(false),
@@ -412,7 +427,8 @@ impl Drop for Turn {
         self.turns.remove(&self.guard);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // Where it can't be released, its time ends it.
-            runtime.spawn(release(self.client.handle.clone(), self.guard.clone()));
+            let (guard, handle) = (self.guard.clone(), self.client.handle.clone());
+            runtime.spawn(async move { guard.release(&handle).await });
         }
     }
 }

@@ -20,6 +20,10 @@ fn a_cluster_that_is_not_there_is_unavailable_for_every_command() {
         &["session", "prune", "--prefix", "a", "--idle-for", "1h"],
         &["session", "ls"],
         &["session", "copy", "a", "b"],
+        &["session", "rm", "a", "--steal"],
+        &["lease", "ls"],
+        &["lease", "show", "a"],
+        &["lease", "release", "a", "--fence", "5"],
         &["status"],
     ] {
         assert_refused(&run(&with_nobody(args)), 4, &["error: "]);
@@ -71,7 +75,7 @@ fn a_timeout_of_nothing_or_beyond_the_limit_is_wrong_usage() {
 /// What others' habits type, and what is out of range: one look at the message says what to type instead.
 #[test]
 fn what_is_typed_wrong_is_answered_with_what_to_type() {
-    let cases: [(&[&str], &[&str]); 19] = [
+    let cases: [(&[&str], &[&str]); 23] = [
         (&["session", "put", "a", "b"], &["the content comes from stdin or --file", "nothing changed"]),
         (&["session", "cas", "a", "b", "--expect", "0"], &["the content comes from stdin or --file"]),
         (&["session", "put", ""], &["the id is empty", "--id="]),
@@ -89,6 +93,10 @@ fn what_is_typed_wrong_is_answered_with_what_to_type() {
         (&["session", "get", "a", "--from", "3", "--limit", "100001"], &["from 1 to 100000"]),
         (&["session", "get", "a", "--limit", "3"], &["--from"]),
         (&["session", "get", "a", "--last", "3", "--head"], &["--last", "--head"]),
+        (&["session", "rm", "a", "b", "--steal"], &["--steal takes the lease of one session", "nothing was deleted"]),
+        (&["session", "rm", "--prefix", "a", "--steal"], &["--prefix"]),
+        (&["lease", "release", "a", "--fence", "x"], &["a fence is a number, as `quorate lease show` prints it"]),
+        (&["lease", "show", ""], &["the id is empty"]),
         (&["get", "a"], &["did you mean `quorate session get`?"]),
         (&["set", "a"], &["did you mean `quorate session set`?"]),
     ];
@@ -116,7 +124,7 @@ fn help_names_the_limits_and_the_exit_codes() {
         ("put", &["64 MiB", "16 MiB", "1024 bytes", "10 years"][..]),
         ("get", &["Exit code 5", "--info", "--raw", "--last", "--from", "--limit", "--head", "first_item"]),
         ("copy", &["5 there is no session FROM", "Counters begin at 0"]),
-        ("rm", &["nothing to delete", "exit code 0", "exit code 3", "--dry-run", "--rate"]),
+        ("rm", &["nothing to delete", "exit code 0", "exit code 3", "--dry-run", "--rate", "--steal", "loses the work"]),
         ("ls", &["--after", "--count", "ids"]),
         ("import", &["stdin", "64 sessions", "--if-absent"]),
     ] {
@@ -130,6 +138,15 @@ fn help_names_the_limits_and_the_exit_codes() {
         let text = String::from_utf8_lossy(&run(&["session", command, "--help"]).stdout).into_owned();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains("Exit codes: 0 ") && text.contains("4 unavailable; "), "{command}: {text}");
+    }
+    for (command, parts) in [
+        ("ls", &["every other write is refused", "LEFT", "Exit codes: 0 "][..]),
+        ("show", &["5 nobody has the turn", "--stale"]),
+        ("release", &["Fenced", "10 minutes", "--fence", "nothing changed", "4 unavailable; "]),
+    ] {
+        let text = String::from_utf8_lossy(&run(&["lease", command, "--help"]).stdout).into_owned();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(parts.iter().all(|part| text.contains(part)), "{command}: {text}");
     }
     let help = String::from_utf8_lossy(&run(&["--help"]).stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("5 there is no such session") && help.contains("130 interrupted"), "{help}");

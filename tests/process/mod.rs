@@ -10,6 +10,7 @@ mod grow;
 mod harness;
 mod hung;
 mod languages;
+mod leases;
 mod load;
 mod members;
 mod metrics;

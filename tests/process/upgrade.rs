@@ -10,13 +10,14 @@ use super::harness::Cluster;
 use super::{increment, progress};
 
 /// Makes a process the next release.
-const NEXT: &str = "--test-version";
+pub const NEXT: &str = "--test-version";
 
 fn in_force(status: &ClusterStatus) -> Vec<u32> {
     status.nodes.iter().map(|node| node.cluster_version).collect()
 }
 
-async fn wait_in_force(cluster: &Cluster, version: u32) {
+/// Waits until every node says that this version is in force.
+pub async fn wait_in_force(cluster: &Cluster, version: u32) {
     let client = cluster.client();
     let started = std::time::Instant::now();
     loop {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod help;
+mod lease;
 mod member;
 mod observe;
 mod offline;
@@ -19,6 +20,7 @@ use quorate::limits::SESSION_ITEMS_MAX;
 
 pub use admin::{Admin, AdminPort, Clients, ClientsDrop, ClientsLs, Health, LogLevel, Purge, Which};
 pub use help::Help;
+pub use lease::{Lease, LeaseLs, LeaseRelease, LeaseShow};
 pub use member::{Add, Addresses, Leader, List as MemberList, Member, Replace};
 pub use observe::{Doctor, Events, Status};
 pub use offline::{Export as OfflineExport, Look, Offline};
@@ -61,6 +63,9 @@ pub enum Command {
     /// Store, read, delete and list sessions
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Session(Session),
+    /// Show who has the turn of which session, and end a lease
+    #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
+    Lease(Lease),
     /// Back a cluster up, look into a backup, make a new cluster of one
     #[command(subcommand, arg_required_else_help = true, disable_help_subcommand = true)]
     Snapshot(Snapshot),
@@ -264,6 +269,9 @@ is a conflict, exit code 3, and nothing is deleted.
 
 --prefix deletes the sessions that exist while it runs, 64 at once. Interrupted, the command says how many were deleted; typing it again is safe.
 
+A session that is leased is refused, exit code 1, and nothing is deleted: `quorate lease show ID` says who has its turn. --steal deletes one session all \
+the same: its holder, if it still runs, is refused from then on and loses the work of its turn.
+
 Exit codes: 0 deleted, or not there; 2 wrong usage; 3 conflict: the version is another one, nothing deleted; 4 unavailable; 1 anything else; \
 130 interrupted.";
 
@@ -449,6 +457,9 @@ pub struct Rm {
     /// Delete it only if it has this version
     #[arg(long, value_name = "VERSION", allow_negative_numbers = true, value_parser = session::version)]
     pub expect: Option<u64>,
+    /// Delete it also while another has its turn: takes the lease, deletes under it, and gives it back
+    #[arg(long, conflicts_with_all = ["prefix", "dry_run"])]
+    pub steal: bool,
     #[command(flatten)]
     pub ask: Ask,
 }

@@ -56,6 +56,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Dev(args) => commands::dev::run(args).await,
             Command::Serve(args) => commands::serve::run(args).await,
             Command::Session(command) => commands::session::run(command).await,
+            Command::Lease(command) => commands::lease::run(command).await,
             Command::Snapshot(command) => commands::snapshot::run(command).await,
             Command::Member(command) => commands::member::run(command).await,
             Command::Leader(command) => commands::member::lead(command).await,

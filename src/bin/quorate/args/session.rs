@@ -69,6 +69,10 @@ pub fn version(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "a version is a number; 0: must not exist".into())
 }
 
+pub fn fence(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a fence is a number, as `quorate lease show` prints it".into())
+}
+
 pub fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = humantime::parse_duration(text).map_err(|error| format!("{error}; e.g. 30m, 12h, 7d"))?;
     match ttl.as_millis() >= 1 && ttl <= SESSION_TTL_MAX {

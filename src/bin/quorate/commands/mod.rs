@@ -8,6 +8,7 @@ pub mod dev;
 pub mod doctor;
 pub mod events;
 pub mod help;
+pub mod lease;
 pub mod member;
 pub mod offline;
 pub mod purge;

@@ -70,7 +70,7 @@ fn other(error: &Error) -> Failure {
         ),
         ErrorKind::Denied => (Code::Failed, "these credentials do not allow it, nothing changed", "use others"),
         ErrorKind::Leased { .. } => {
-            (Code::Failed, "the session is leased, nothing changed", "wait until the turn of its holder has ended")
+            (Code::Failed, "the session is leased, nothing changed", "wait, or see `quorate lease show` and `quorate lease release --help`")
         }
         ErrorKind::Fenced => (Code::Failed, "the turn is over, nothing changed", "take another turn"),
         _ => (Code::Failed, "failed", "see the log of the nodes"),

@@ -8,7 +8,7 @@ mod pages;
 mod print;
 mod prune;
 mod remove;
-mod stale;
+pub mod stale;
 mod transfer;
 mod watch;
 
@@ -26,8 +26,7 @@ use crate::failure::{Code, Failure};
 use crate::output;
 
 pub use self::exact::session_json;
-use self::explain::write_failure;
-pub use self::explain::{ask_failure, read_failure};
+pub use self::explain::{ask_failure, read_failure, write_failure};
 pub use self::transfer::{refuse, unless_refused};
 
 /// Runs one of them. The client is closed in any case, so that its row does not stay behind for an hour.
@@ -237,7 +236,8 @@ fn expiry(ttl: Option<Duration>) -> Expiry {
     ttl.map_or(Expiry::Keep, Expiry::After)
 }
 
-fn session_id(id: &str) -> Result<SessionId, Failure> {
+/// An id as the cluster takes it. Errors: it is too long.
+pub fn session_id(id: &str) -> Result<SessionId, Failure> {
     SessionId::new(id).map_err(Failure::usage)
 }
 
@@ -270,7 +270,8 @@ fn stdin() -> std::io::StdinLock<'static> {
     stdin.lock()
 }
 
-fn typed_id(id: &args::Id) -> Result<String, Failure> {
+/// The one id that was typed, or read from stdin.
+pub fn typed_id(id: &args::Id) -> Result<String, Failure> {
     match (&id.named, &id.id) {
         (Some(named), _) => Ok(named.clone()),
         (None, id) => read_id(id.as_deref().unwrap_or_default()),

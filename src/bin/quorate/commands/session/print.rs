@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 
 use quorate::client::{Content, Part, SessionPart, Written};
-use quorate::types::{Listed, SessionInfo};
+use quorate::types::{Lease, Listed, SessionInfo};
 use serde_json::{Value, json};
 
 use super::exact::content_json;
@@ -138,6 +138,10 @@ pub fn part(id: &str, asked: Part, part: &SessionPart, how: GetOutput) -> Result
 /// A session's metadata, without its content.
 fn info(id: &str, part: &SessionPart, how: GetOutput) -> Vec<u8> {
     let mut document = info_json(&part.info);
+    if let Some(Lease { fence, holder, deadline_ms }) = &part.info.lease {
+        let lease = json!({ "fence": fence.0, "holder": holder.as_str(), "deadline_ms": deadline_ms });
+        document.insert("lease".into(), lease);
+    }
     if how == GetOutput::Json {
         document.insert("revision".into(), json!(part.revision.0));
         document.insert("found".into(), json!(true));

@@ -1,6 +1,7 @@
 //! `quorate session rm`: one session, several, or all of a prefix.
 
-use quorate::client::{Client, Error, Part, Written};
+use quorate::client::{Client, Error, Part, TurnOptions, Wait, Written};
+use quorate::limits::LEASE_TTL_MIN;
 use serde_json::json;
 
 use super::many::{Ended, Many};
@@ -11,6 +12,9 @@ use crate::failure::Failure;
 use crate::output;
 use crate::progress::Progress;
 
+/// The holder of a lease that is taken to delete.
+const HOLDER: &str = "quorate session rm --steal";
+
 /// Deletes what is named. Of several, what can't be deleted ends it, with a count of what was.
 pub async fn run(args: args::Rm) -> Result<(), Failure> {
     if args.prefix.as_deref() == Some("") {
@@ -19,6 +23,9 @@ pub async fn run(args: args::Rm) -> Result<(), Failure> {
     let ids = args.ids.iter().map(|id| read_id(id)).chain(args.named.clone().map(Ok)).collect::<Result<Vec<_>, _>>()?;
     if args.expect.is_some() && ids.len() != 1 {
         return Err(Failure::usage("--expect is the version of one session; nothing was deleted; name one"));
+    }
+    if args.steal && ids.len() != 1 {
+        return Err(Failure::usage("--steal takes the lease of one session; nothing was deleted; name one"));
     }
     let client = connect(&args.ask.cluster)?;
     let result = match (&ids[..], &args.prefix, args.dry_run) {
@@ -31,7 +38,10 @@ pub async fn run(args: args::Rm) -> Result<(), Failure> {
 }
 
 async fn one(client: &Client, id: &str, args: &args::Rm) -> Result<(), Failure> {
-    let deleted = client.delete(id, args.expect.map(expected)).await;
+    let deleted = match args.steal {
+        true => under_a_lease(client, id, args).await,
+        false => client.delete(id, args.expect.map(expected)).await,
+    };
     let deleted = deleted.map_err(write_failure)?;
     let done = match &deleted {
         Some(deleted) => format!("deleted version={} revision={}", deleted.version, deleted.revision),
@@ -43,6 +53,16 @@ async fn one(client: &Client, id: &str, args: &args::Rm) -> Result<(), Failure> 
         (_, Output::Table) => output::line(&done),
     };
     output::after(&done, printed.map_err(Failure::from))
+}
+
+/// Takes the lease of a session from whoever has it, deletes under it, and gives it back.
+async fn under_a_lease(client: &Client, id: &str, args: &args::Rm) -> Result<Option<Written>, Error> {
+    let options = TurnOptions { holder: HOLDER.to_owned(), ttl: LEASE_TTL_MIN, wait: Wait::Interrupt };
+    let turn = client.turn(id, options).await?;
+    let deleted = turn.delete(args.expect.map(expected)).await;
+    // Where it can't be given back, it ends by itself within seconds.
+    let _ = turn.release().await;
+    deleted
 }
 
 /// Prints the ids that are there, one a line.
