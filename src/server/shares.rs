@@ -26,7 +26,9 @@ use crate::limits::{
 };
 use crate::machine::{HolderUsage, Metered};
 use crate::raft::BytePermit;
-use crate::types::{Addition, Attributes, Base, Change, Holder, Operation, Refusal, RefusalKind, Request, Require, SessionId, Write};
+use crate::types::{
+    Addition, Attributes, Base, Change, Holder, Operation, Refusal, RefusalKind, Request, Require, SessionId, Write,
+};
 
 /// The part of the tables of clients and outcomes that only operators may fill: one of so many.
 const CLIENTS_RESERVE: u64 = 25;

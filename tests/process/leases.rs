@@ -78,7 +78,11 @@ async fn a_holder_that_stood_still_past_its_lease_writes_nothing_and_nothing_is_
     }
     let cluster = start().await;
     let mut holder = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "process::leases::a_holder_that_stood_still_past_its_lease_writes_nothing_and_nothing_is_lost", "--nocapture"])
+        .args([
+            "--exact",
+            "process::leases::a_holder_that_stood_still_past_its_lease_writes_nothing_and_nothing_is_lost",
+            "--nocapture",
+        ])
         .env(HOLDER, cluster.endpoints().join(","))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

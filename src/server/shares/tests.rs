@@ -1,9 +1,9 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::limits::LEASE_TTL_MIN;
 use crate::machine::{Command, Effects, Entry, Machine, Rules, rules};
 use crate::server::auth::{Tokens, hash_of};
-use crate::limits::LEASE_TTL_MIN;
 use crate::types::{Applied, Blob, ClientId, Counters, Expiry, LeaseTtl, LogId, Nonce, Sequence, Verdict};
 
 const TENANTS: &str = "scopes = [\"read\", \"write\"]";

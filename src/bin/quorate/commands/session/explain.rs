@@ -69,9 +69,11 @@ fn other(error: &Error) -> Failure {
             "a token is passed by --token-file (QUORATE_TOKEN_FILE) or QUORATE_TOKEN, a certificate by --cert and --key",
         ),
         ErrorKind::Denied => (Code::Failed, "these credentials do not allow it, nothing changed", "use others"),
-        ErrorKind::Leased { .. } => {
-            (Code::Failed, "the session is leased, nothing changed", "wait, or see `quorate lease show` and `quorate lease release --help`")
-        }
+        ErrorKind::Leased { .. } => (
+            Code::Failed,
+            "the session is leased, nothing changed",
+            "wait, or see `quorate lease show` and `quorate lease release --help`",
+        ),
         ErrorKind::Fenced => (Code::Failed, "the turn is over, nothing changed", "take another turn"),
         _ => (Code::Failed, "failed", "see the log of the nodes"),
     };
