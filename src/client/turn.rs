@@ -105,7 +105,7 @@ impl Client {
         }
     }
 
-    /// Ends the lease of a session that has this fence, whoever holds it: its holder's writes are `Fenced` from then on. For operators, of a
+    /// Ends the lease of a session that has this fence, any holder's: its writes are `Fenced` from then on. For operators, of a
     /// holder that is gone; a [`Turn`] releases itself. `false`: no lease of this fence lives, and nothing changed.
     ///
     /// Errors: as [`Client::delete`]; `Unsupported` under cluster version 1. Dropping the future does not cancel it.

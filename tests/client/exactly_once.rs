@@ -182,6 +182,7 @@ async fn another_cluster_means_another_client() {
 async fn a_write_with_a_fence_goes_to_the_cluster_that_gave_it_and_to_no_other() {
     let (cluster, nodes) = Cluster::start(1).await;
     let client = client(&nodes);
+    cluster.say_in_force(2);
     let turn = client.turn("a", TurnOptions::default()).await.expect("nobody has it");
     turn.save(value("x"), WriteOptions::default()).await.expect("in its turn");
     cluster.become_another();

@@ -6,8 +6,8 @@
 //! fence                       5 ok    none ✗   by steal   5 ✗      9 ok
 //! ```
 //!
-//! It needs every grant and every end of a lease, which the committed log tells: a caller is not told that its time has passed. Notes of
-//! the log and of callers may tell the same twice.
+//! It needs every grant and every end of a lease, which the committed log has: no caller is answered that its time has passed. Notes of
+//! the log and of callers may say the same twice.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,14 +29,14 @@ pub struct LeaseNote {
     pub returned: Duration,
 }
 
-/// What happened, or did not.
+/// An event, or a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
     /// A lease began.
     Granted {
         /// Its number.
         fence: u64,
-        /// It was to be taken from whoever has it.
+        /// Taken from the holder, if there is one.
         steal: bool,
     },
     /// A lease was released, or its time had passed when this entry moved the time on.
@@ -77,12 +77,12 @@ struct Key {
     holder: Option<u64>,
     /// The greatest number so far, and the entry that granted it.
     newest: Option<(u64, u64)>,
-    /// The end that was told last: a second note of it says nothing new.
+    /// The end that came last: a second note of it says nothing new.
     ended: Option<(u64, u64)>,
 }
 
 impl Key {
-    /// What is wrong with a note that comes next.
+    /// The fault of a note that comes next.
     fn take(&mut self, note: &LeaseNote) -> Option<(Kind, String)> {
         let (holder, newest) = (self.holder, self.newest);
         match note.says {
@@ -97,11 +97,11 @@ impl Key {
                 Some((Kind::TwoHolders, format!("{other} had not ended, and was not taken away")))
             }
             Says::Ended { fence } => {
-                let told = self.ended.replace((fence, note.revision)) == Some((fence, note.revision));
+                let is_known = self.ended.replace((fence, note.revision)) == Some((fence, note.revision));
                 if holder == Some(fence) {
                     self.holder = None;
                 }
-                (holder != Some(fence) && !told).then(|| (Kind::Disorder, format!("{holder:?} is the lease that lives")))
+                (holder != Some(fence) && !is_known).then(|| (Kind::Disorder, format!("{holder:?} is the lease that lives")))
             }
             Says::Wrote { fence } if fence == holder => None,
             Says::Wrote { fence: None } => Some((Kind::Unfenced, format!("{holder:?} is the lease that lives"))),

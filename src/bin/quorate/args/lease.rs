@@ -1,4 +1,4 @@
-//! Who has the turn of a session: `quorate lease`.
+//! The holders of turns: `quorate lease`.
 
 use clap::{Args, Subcommand};
 
@@ -13,7 +13,7 @@ pub enum Lease {
     /// Show who has the turn of one session, and for how long
     #[command(visible_alias = "get", after_help = SHOW_HELP)]
     Show(LeaseShow),
-    /// End the lease of a session, whoever has it
+    /// End the lease of a session, any holder's
     #[command(after_help = RELEASE_HELP)]
     Release(LeaseRelease),
 }

@@ -55,7 +55,7 @@ async fn one(client: &Client, id: &str, args: &args::Rm) -> Result<(), Failure> 
     output::after(&done, printed.map_err(Failure::from))
 }
 
-/// Takes the lease of a session from whoever has it, deletes under it, and gives it back.
+/// Takes the lease of a session from its holder, deletes under it, and gives it back.
 async fn under_a_lease(client: &Client, id: &str, args: &args::Rm) -> Result<Option<Written>, Error> {
     let options = TurnOptions { holder: HOLDER.to_owned(), ttl: LEASE_TTL_MIN, wait: Wait::Interrupt };
     let turn = client.turn(id, options).await?;
