@@ -291,7 +291,6 @@ impl Metrics {
             gauge("quorate_state_bytes", status.state_bytes);
             gauge("quorate_sessions", status.sessions);
             gauge("quorate_clients", status.clients);
-            gauge("quorate_leases", levels.leases);
             gauge("quorate_disk_low", levels.disk_low.into());
             gauge("quorate_diverged", levels.differing);
             gauge("quorate_disk_free_bytes", status.disk_free_bytes);
@@ -318,6 +317,7 @@ impl Metrics {
 
     /// Tables, and the shares of tokens. A token that is gone holds nothing any more.
     fn shares(&self, levels: &Levels) {
+        metrics::gauge!("quorate_leases").set(levels.leases as f64);
         for Usage { what, used, limit, .. } in &levels.tables {
             metrics::gauge!("quorate_table_used", "table" => *what).set(*used as f64);
             metrics::gauge!("quorate_table_limit", "table" => *what).set(*limit as f64);

@@ -16,7 +16,7 @@ use super::value;
 
 #[path = "../../examples/bob_turns.rs"]
 /// The example, whose turns these are.
-#[allow(dead_code, reason = "the example's main")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "the example's main; its agent is that of `racing` too")]
 mod bob_turns;
 
 use bob_turns::{TTL, bob_agent};
