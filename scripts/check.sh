@@ -25,7 +25,7 @@ readonly CHAOS_FAULTS_FLOOR=60
 readonly CHAOS_KINDS_FLOOR=10
 
 # Bugs that are planted; every one must be caught.
-readonly MUTANTS_FLOOR=102
+readonly MUTANTS_FLOOR=107
 
 with_tests=yes with_long=yes
 case "${1:-}" in

@@ -28,10 +28,10 @@ use crate::limits::{
 };
 use crate::machine::{Command, Entry};
 use crate::types::{
-    Aborted, Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, ContentVersion, Counters, Expected,
-    Expiry, Fence, Form, Holder, Label, LeaseTtl, LogId, Lost, NodeId, Nonce, OnConflict, Operation, Operations, OutOfRange,
-    Outcome, Renewals, Request, Require, Revision, Saved, Sequence, SessionId, Swept, TooLarge, Transacted, Verdict, Version,
-    Write, bounded,
+    Aborted, Addition, Appended, Attributes, Base, Blob, Change, Chunk, ChunkSum, ClientId, Codec, ContentVersion, Counters,
+    Expected, Expiry, Fence, Form, Holder, Label, LeaseTtl, LogId, Lost, NodeId, Nonce, OnConflict, Operation, Operations,
+    OutOfRange, Outcome, Renewals, Repack, Request, Require, Revision, Saved, Sequence, SessionId, Swept, TooLarge, Transacted,
+    Verdict, Version, Write, bounded,
 };
 
 /// The format of entries under cluster version 1, and of every row that it can carry.
@@ -164,7 +164,6 @@ pub(crate) trait RowValue: Encode {
 }
 
 impl RowValue for Blob {}
-impl RowValue for Chunk {}
 
 impl RowValue for Outcome {
     fn format(&self) -> u8 {
@@ -376,6 +375,7 @@ variants!(Require {
     3 At { create_revision, version, items },
     4 AppendedOnly { create_revision, since },
 });
+fields!(ChunkSum { items, raw_bytes, stored_bytes, hash });
 variants!(Write until 6 {
     0 Save { request, id, change, attributes; format 2: fence },
     1 SaveIfVersion { request, id, expected, change, on_conflict, attributes; format 2: fence },
@@ -389,6 +389,7 @@ variants!(Write until 6 {
     9 RenewLeases { request, leases, ttl },
     10 ReleaseLease { request, id, fence },
     11 Transaction { request, operations },
+    12 Repack { request, repack },
 });
 variants!(Command { 0 Client(write), 1 Sweep { limit }, 2 SetClusterVersion { version } });
 variants!(TooLarge until 5 {
@@ -432,6 +433,8 @@ variants!(Verdict until 17 {
     29 Aborted(aborted),
     30 BaseMismatchAt { index },
     31 Met,
+    32 Repacked { first_chunk, chunks },
+    33 NotRepacked,
 });
 
 /// A command as format 1 writes it: of the attributes, the expiry alone, and no fence.

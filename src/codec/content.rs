@@ -3,8 +3,8 @@
 use super::{
     Aborted, Addition, Attributes, Base, Blob, BorrowDecode, BorrowDecoder, Bytes, COUNTERS_MAX, Change, Chunk, Counters,
     DecodeError, Duration, ENTRY_CHUNKS_MAX, Encode, EncodeError, Encoder, Expiry, FORMAT, Holder, LEASES_RENEWED_MAX, Label,
-    LeaseTtl, Lost, Operations, Renewals, SESSION_TTL_MAX, SessionId, Source, TOMBSTONE_TTL_MAX, TRANSACTION_OPERATIONS_MAX,
-    Transacted, Verdict, read,
+    LeaseTtl, Lost, Operations, Renewals, Repack, SESSION_TTL_MAX, SessionId, Source, TOMBSTONE_TTL_MAX,
+    TRANSACTION_OPERATIONS_MAX, Transacted, Verdict, read,
 };
 
 /// Two values, one after the other.
@@ -243,6 +243,28 @@ impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Addition {
         let Chunks(chunks) = read(decoder, "Addition.chunks")?;
         let head_if_created = read(decoder, "Addition.head_if_created")?;
         Ok(Addition { chunks, head_if_created, counters: read(decoder, "Addition.counters")? })
+    }
+}
+
+impl Encode for Repack {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.id.encode(encoder)?;
+        self.create_revision.encode(encoder)?;
+        (self.first_chunk, self.until_chunk).encode(encoder)?;
+        self.old.encode(encoder)?;
+        encode_chunks(&self.chunks, encoder)
+    }
+}
+
+impl<'de, 'c> BorrowDecode<'de, Source<'c>> for Repack {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Source<'c>>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let id = read(decoder, "Repack.id")?;
+        let create_revision = read(decoder, "Repack.create_revision")?;
+        let first_chunk = read(decoder, "Repack.first_chunk")?;
+        let until_chunk = read(decoder, "Repack.until_chunk")?;
+        let old = read(decoder, "Repack.old")?;
+        let Chunks(chunks) = read(decoder, "Repack.chunks")?;
+        Ok(Repack { id, create_revision, first_chunk, until_chunk, old, chunks })
     }
 }
 

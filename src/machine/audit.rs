@@ -2,14 +2,14 @@
 //! sessions that one entry created are distinguished (L48).
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::places::Places;
 use super::rows::Birth;
 use super::session::{HeadMark, Session};
 use super::{Machine, digest, rows};
-use crate::types::{Revision, SessionId};
+use crate::types::{Revision, SessionId, chunk_hash};
 
 /// Content rows as they were found, by session. Some 100 bytes for each; no content is kept.
 #[derive(Default)]
@@ -26,7 +26,11 @@ struct Content {
     items: u64,
     raw_bytes: u64,
     stored_bytes: u64,
-    hash: u64,
+    /// The number of the first item, where the rows say it.
+    first_item: u64,
+    /// Both kinds of hash: a session's metadata say which it has.
+    fold: u64,
+    sum: u64,
 }
 
 /// The content of all sessions together.
@@ -74,13 +78,14 @@ impl Audit {
         let both = key.try_into().map(u128::from_be_bytes).map_err(|_| Damage("a chunk's key is malformed".into()))?;
         let (created, number) = ((both >> 64) as u64, both as u64);
         let damage = |what: &str| Damage(format!("a chunk is damaged: {what} create_revision={created} chunk={number}"));
-        let chunk = rows::decode_chunk(value).map_err(|error| damage(&error.to_string()))?;
+        let rows::ChunkRow { chunk, first_item } = rows::decode_chunk(value).map_err(|error| damage(&error.to_string()))?;
         if !chunk.blob.is_intact() {
             return Err(damage("the checksum does not match"));
         }
         let content = self.contents.entry(Birth::of(Revision(created), number)).or_default();
         if content.chunks == 0 {
             content.first = number;
+            content.first_item = first_item.unwrap_or_default();
         } else if content.next != number {
             return Err(damage("the one before it is missing"));
         }
@@ -90,7 +95,9 @@ impl Audit {
         content.raw_bytes = content.raw_bytes.saturating_add(chunk.blob.raw_bytes);
         content.stored_bytes = content.stored_bytes.saturating_add(chunk.blob.stored_bytes());
         let parts = [chunk.item_count, chunk.blob.raw_bytes, u64::from(chunk.blob.crc32c)];
-        content.hash = parts.into_iter().fold(content.hash, digest::mix);
+        content.fold = parts.into_iter().fold(content.fold, digest::mix);
+        // One that says no first item is none of a content whose hash is a sum.
+        content.sum = content.sum.wrapping_add(chunk_hash(first_item.unwrap_or(u64::MAX), &chunk));
         Ok(())
     }
 
@@ -98,9 +105,17 @@ impl Audit {
     /// session. Errors: the row does not decode, or its content is missing or another one.
     pub fn finish_one(&mut self, row: &Bytes) -> Result<(), Damage> {
         let session: Session = rows::decode(rows::SESSIONS, row).map_err(|error| Damage(error.to_string()))?;
-        let found = self.contents.remove(&session.birth()).unwrap_or_default();
-        let damage = |what: &str| Damage(format!("a session is damaged: {what} {}", session.birth()));
-        found.differs(&session).map_or(Ok(()), |what| Err(damage(what)))
+        self.take(&session).map(drop)
+    }
+
+    /// Takes what was found of one session, with what its last repack made; gives its chunks. Errors: it is missing, or another one.
+    fn take(&mut self, session: &Session) -> Result<u64, Damage> {
+        let own = self.contents.remove(&session.birth()).unwrap_or_default();
+        let packed = session.packed_birth().and_then(|birth| self.contents.remove(&birth)).unwrap_or_default();
+        match own.differs(&packed, session) {
+            Some(what) => Err(Damage(format!("a session is damaged: {what} {}", session.birth()))),
+            None => Ok(own.chunks + packed.chunks),
+        }
     }
 
     /// Compares what was found with what the machine says. Errors: a session whose content is missing or another one.
@@ -108,11 +123,7 @@ impl Audit {
         let mut totals = Totals::default();
         for kept in machine.tables.sessions.values() {
             let session = &kept.value;
-            let found = self.contents.remove(&session.birth()).unwrap_or_default();
-            if let Some(what) = found.differs(session) {
-                return Err(Damage(format!("a session is damaged: {what} {}", session.birth())));
-            }
-            totals.chunks += found.chunks;
+            totals.chunks += self.take(session)?;
             totals.raw_bytes = totals.raw_bytes.saturating_add(session.raw_bytes);
             totals.stored_bytes = totals.stored_bytes.saturating_add(session.stored_bytes);
         }
@@ -121,15 +132,15 @@ impl Audit {
     }
 }
 
-/// Where the content of a session lies: the name of its rows and the numbers of its chunks, by its row of [`rows::SESSIONS`].
+/// Where the content of a session lies: the name of its rows and the places of its chunks, by its row of [`rows::SESSIONS`].
 ///
 /// Errors: the row does not decode.
-pub fn content_of(row: &Bytes) -> Result<(Birth, Range<u64>), rows::Error> {
+pub fn content_of(row: &Bytes) -> Result<(Birth, Places), rows::Error> {
     let session: Session = rows::decode(rows::SESSIONS, row)?;
     if session.first_chunk > session.next_chunk {
         return Err(rows::Error { table: rows::SESSIONS, problem: rows::Problem::Contradiction });
     }
-    Ok((session.birth(), session.first_chunk..session.next_chunk))
+    Ok((session.birth(), session.places()))
 }
 
 /// The digest of a machine, from its rows alone.
@@ -172,24 +183,31 @@ impl Machine {
     /// The session of this birth, if it still exists. Looks at all of them.
     pub fn born_as(&self, birth: Birth) -> Option<&SessionId> {
         let mut sessions = self.tables.sessions.iter();
-        sessions.find(|(_, kept)| kept.value.birth() == birth).map(|(id, _)| id)
+        let is_its = |session: &Session| session.birth() == birth || session.packed_birth() == Some(birth);
+        sessions.find(|(_, kept)| is_its(&kept.value)).map(|(id, _)| id)
     }
 }
 
 impl Content {
-    fn differs(&self, session: &Session) -> Option<&'static str> {
+    /// The difference between a session and its content, of its own numbers, behind what its last repack made.
+    fn differs(&self, packed: &Self, session: &Session) -> Option<&'static str> {
         if self.head != session.head {
             return Some("its head is missing or another one");
         }
-        let bounds = (self.chunks, self.next) == (session.chunk_count(), session.next_chunk) && self.first == session.first_chunk;
-        if !bounds && (self.chunks, session.chunk_count()) != (0, 0) {
+        let own = session.chunk_count() - session.packed_chunks();
+        let bounds = (self.chunks, self.next) == (own, session.next_chunk) && self.first == session.first_chunk;
+        if (!bounds && (self.chunks, own) != (0, 0)) || (packed.chunks, packed.first) != (session.packed_chunks(), 0) {
             return Some("chunks are missing or left over");
         }
-        if (self.items, self.hash) != (session.items, session.content_hash) {
+        let hash = if session.summed { packed.sum.wrapping_add(self.sum) } else { self.fold };
+        let is_behind = !session.summed || self.chunks == 0 || self.first_item == packed.items;
+        if (packed.items.saturating_add(self.items), hash) != (session.items, session.content_hash) || !is_behind {
             return Some("its chunks are others");
         }
-        let sizes = (self.raw_bytes + self.head.raw_bytes, self.stored_bytes + self.head.stored_bytes);
-        (sizes != (session.raw_bytes, session.stored_bytes)).then_some("its size is another one")
+        let sum = |parts: [u64; 3]| parts.into_iter().fold(0, u64::saturating_add);
+        let raw_bytes = sum([packed.raw_bytes, self.raw_bytes, self.head.raw_bytes]);
+        let stored_bytes = sum([packed.stored_bytes, self.stored_bytes, self.head.stored_bytes]);
+        ((raw_bytes, stored_bytes) != (session.raw_bytes, session.stored_bytes)).then_some("its size is another one")
     }
 }
 

@@ -5,14 +5,10 @@
 use std::collections::VecDeque;
 
 use crate::limits::{DIGESTS_KEPT, intervals};
+pub(crate) use crate::types::mix;
 
-const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// Folds one number into a hash; order matters.
-pub(crate) fn mix(hash: u64, value: u64) -> u64 {
-    let folded = (hash.rotate_left(23) ^ value).wrapping_mul(MULTIPLIER);
-    folded ^ (folded >> 29)
-}
+/// Ends a byte string.
+const END: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A hash of a byte string, its length included.
 pub(crate) fn bytes(start: u64, data: &[u8]) -> u64 {
@@ -20,7 +16,7 @@ pub(crate) fn bytes(start: u64, data: &[u8]) -> u64 {
     let hash = words.iter().fold(mix(start, data.len() as u64), |hash, word| mix(hash, u64::from_le_bytes(*word)));
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    mix(mix(hash, u64::from_le_bytes(last)), MULTIPLIER)
+    mix(mix(hash, u64::from_le_bytes(last)), END)
 }
 
 /// The share of one record in the digest.

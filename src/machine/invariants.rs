@@ -3,8 +3,8 @@
 //! | | |
 //! |---|---|
 //! | I1 | an id is a session or a tombstone, never both |
-//! | I2 | a session's positions are ordered: create_revision ≤ mod_revision ≤ applied; append_only_since ≤ version and head_since ≤ version; version ≥ 1; first_chunk ≤ next_chunk; its head is within its size; an idle deadline is its time after a moment between the last write and machine time, or the end of a lease |
-//! | I3 | no two sessions share both a create_revision and the place among the creations of its entry |
+//! | I2 | a session's positions are ordered: create_revision ≤ mod_revision ≤ applied; append_only_since ≤ version and head_since ≤ version; version ≥ 1; first_chunk ≤ next_chunk; chunks that a repack made are at least one, of a later entry that is applied, and hold its first items; its head is within its size; an idle deadline is its time after a moment between the last write and machine time, or the end of a lease |
+//! | I3 | no two sessions share both a create_revision and the place among the creations of its entry, nor does a repack share either with any |
 //! | I4 | a session is within the bounds of the rules in force |
 //! | I5 | nonces and clients name each other one to one; a client id was a log index already |
 //! | I6 | a client's outcomes lie in its window and count for no more than it has sequences, none is one that is not recorded, and all of them are counted |
@@ -61,7 +61,9 @@ impl Machine {
 
     /// All sessions together: I3.
     pub(super) fn check_created(&self) -> Result<(), Broken> {
-        let mut births: Vec<Birth> = self.tables.sessions.values().map(|kept| kept.value.birth()).collect();
+        let sessions = self.tables.sessions.values();
+        let mut births: Vec<Birth> =
+            sessions.flat_map(|kept| [Some(kept.value.birth()), kept.value.packed_birth()]).flatten().collect();
         births.sort_unstable();
         let twice = births.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
         ensure("I3", twice.is_none(), || twice.map_or_else(String::new, |birth| birth.to_string()))
@@ -75,12 +77,18 @@ impl Machine {
         let versions = session.append_only_since <= session.version && session.head_since <= session.version;
         let head = session.head.raw_bytes <= session.raw_bytes && session.head.stored_bytes <= session.stored_bytes;
         let chunks = session.first_chunk <= session.next_chunk;
+        let packed = session.packed.as_deref().is_none_or(|packed| {
+            let own = session.next_chunk.saturating_sub(session.first_chunk);
+            let items = packed.chunks <= packed.items && packed.items.saturating_add(own) <= session.items;
+            let revisions = session.create_revision < packed.revision && packed.revision <= applied;
+            session.summed && packed.chunks > 0 && items && revisions
+        });
         let idle = session.idle_ms.is_none_or(|idle_ms| {
             let latest_ms = self.now_ms.saturating_add(self.rules.lease_ttl_ms_max);
             let moved = session.updated_ms.saturating_add(idle_ms)..=latest_ms.saturating_add(idle_ms);
             session.deadline_ms.is_some_and(|deadline_ms| moved.contains(&deadline_ms))
         });
-        ensure("I2", revisions && versions && head && chunks && idle && session.version.0 >= 1, || {
+        ensure("I2", revisions && versions && head && chunks && packed && idle && session.version.0 >= 1, || {
             format!("id={id:?} applied={applied} session={session:?}")
         })?;
         let idle = session.idle_ms.is_none_or(|idle_ms| idle_ms <= self.rules.session_ttl_ms_max);
@@ -216,6 +224,8 @@ fn is_recorded(verdict: &Verdict) -> bool {
         | Verdict::Fenced { .. }
         | Verdict::Transacted(_)
         | Verdict::Aborted(_)
+        | Verdict::Repacked { .. }
+        | Verdict::NotRepacked
         | Verdict::Conflict { .. }
         | Verdict::TooLarge(_)
         | Verdict::TooManySessions

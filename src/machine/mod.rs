@@ -24,8 +24,10 @@ pub mod invariants;
 mod leases;
 mod marks;
 mod meter;
+mod places;
 mod read;
 mod rebuild;
+mod repack;
 pub mod rows;
 mod rules;
 mod session;
@@ -39,6 +41,7 @@ mod write;
 pub use changed::{Changed, Reach, Recent};
 pub use changes::{Bounds, Place};
 pub use meter::{HolderUsage, Metered, OpenedClient, PrefixUsage};
+pub use places::Places;
 pub use read::Plan;
 pub use rebuild::BuildError;
 pub use rows::{Effects, RowChange};
@@ -46,6 +49,7 @@ pub use rules::{Rules, TEST_VERSION, VERSION_MAX, allow_test_version, newest_ver
 pub use walk::Walk;
 pub use watch::{Begin, Cursor, Step};
 
+use crate::codec::FORMAT_2;
 use crate::types::{LogId, Outcome, Revision, Verdict, Write};
 use session::Moment;
 use tables::Tables;
@@ -153,7 +157,12 @@ impl Machine {
     pub fn apply(&mut self, log_id: LogId, entry: &Entry, effects: &mut Effects) -> Outcome {
         self.begin(log_id);
         self.now_ms = self.now_ms.max(entry.stamp_ms);
-        let moment = Moment { revision: Revision(log_id.index), now_ms: self.now_ms, creation: 0 };
+        let moment = Moment {
+            revision: Revision(log_id.index),
+            now_ms: self.now_ms,
+            creation: 0,
+            sums: self.rules.entry_format >= FORMAT_2,
+        };
         let outcome = match &entry.command {
             Command::Client(write) => self.apply_write(write, moment, effects),
             Command::Sweep { limit } => {

@@ -3,6 +3,7 @@
 use std::ops::{Bound, Range};
 
 use super::Machine;
+use super::places::Places;
 use super::session::Session;
 use super::walk::Walk;
 use super::write::Found;
@@ -29,7 +30,9 @@ pub enum Plan {
         info: SessionInfo,
         /// Whether the reader's items are a prefix, and only what is new is read.
         tail: bool,
-        /// Numbers of the chunks to read, half-open.
+        /// Where its chunks lie.
+        places: Places,
+        /// The positions of those to read, half-open.
         chunks: Range<u64>,
         /// Whether to read the head.
         head: bool,
@@ -83,13 +86,15 @@ impl Machine {
             Some(have) if is_prefix(session, &have) => Plan::Read {
                 info: self.info_of(&load.id, session),
                 tail: true,
-                chunks: have.next_chunk..session.next_chunk,
+                places: session.places(),
+                chunks: session.places().of_number(have.next_chunk)..session.chunk_count(),
                 head: session.head_since > have.version,
             },
             _ => Plan::Read {
                 info: self.info_of(&load.id, session),
                 tail: false,
-                chunks: session.first_chunk..session.next_chunk,
+                places: session.places(),
+                chunks: session.places().all(),
                 head: true,
             },
         }
@@ -171,8 +176,10 @@ pub(super) fn start_after<'t>(prefix: &'t str, after: Option<&'t str>) -> Bound<
     }
 }
 
-/// Whether what the reader has is an earlier state whose items are a prefix of today's.
+/// Whether what the reader has is an earlier state whose items are a prefix of today's, and ends at a chunk's end. It may end with a chunk
+/// that a repack has replaced: then only where the new ones end (L49).
 fn is_prefix(session: &Session, have: &ContentVersion) -> bool {
     let is_earlier = have.version >= session.append_only_since && have.version < session.version && have.items <= session.items;
-    is_earlier && (session.first_chunk..=session.next_chunk).contains(&have.next_chunk)
+    let is_below = have.next_chunk < session.first_chunk && mutant::is(Mutant::TailBelowFirstChunk);
+    is_earlier && (is_below || (session.first_chunk..=session.next_chunk).contains(&have.next_chunk))
 }

@@ -8,7 +8,8 @@
 //! OUTCOMES    client: u64, sequence: u64            outcome
 //! TOMBSTONES  session id                            version, deadline
 //! HEADS       create_revision: u64, and k: u64 > 0  head
-//! CHUNKS      create_revision: u64, n: u64          chunk
+//! CHUNKS      create_revision: u64, n: u64          chunk, and its first item in sessions begun under version 2
+//!             repack revision: u64, 0..m            chunk that a repack made: the session's first ones, before those of its own numbers
 //! LEASES      session id                            fence, holder, deadline
 //! ```
 //!
@@ -25,7 +26,7 @@ use bytes::Bytes;
 pub use super::birth::Birth;
 use super::invariants::Broken;
 pub(crate) use crate::codec::encode_row as encode;
-use crate::codec::{self, BorrowDecode, FORMAT_2, RowValue, Source, fields};
+use crate::codec::{self, BorrowDecode, FORMAT, FORMAT_2, RowValue, Source, fields};
 use crate::types::{Blob, Chunk, ClientId, Lease, LogId, Nonce, OutOfRange, Revision, Sequence, SessionId};
 
 /// Machine time, cluster version, the last entry applied.
@@ -219,8 +220,29 @@ pub fn global_key() -> Bytes {
     Bytes::from_static(b"global")
 }
 
+/// A row of [`CHUNKS`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkRow {
+    /// The chunk.
+    pub chunk: Chunk,
+    /// The number of its first item in its session; `None` in sessions that were begun under version 1.
+    pub first_item: Option<u64>,
+}
+
+fields!(ChunkRow { chunk; format 2: first_item });
+
+impl RowValue for ChunkRow {
+    fn format(&self) -> u8 {
+        if self.first_item.is_none() { FORMAT } else { FORMAT_2 }
+    }
+}
+
+pub(crate) fn encode_chunk(first_item: Option<u64>, chunk: &Chunk) -> Bytes {
+    encode(&ChunkRow { chunk: chunk.clone(), first_item })
+}
+
 /// Decodes a chunk row's value, a slice of `value`. The checksum is the caller's to verify. Errors: [`Error`], the row is damaged.
-pub fn decode_chunk(value: &Bytes) -> Result<Chunk, Error> {
+pub fn decode_chunk(value: &Bytes) -> Result<ChunkRow, Error> {
     decode(CHUNKS, value)
 }
 

@@ -7,7 +7,8 @@ use crate::codec::{FORMAT, FORMAT_2, RowValue, fields};
 use crate::limits::CREATION_CHUNKS;
 use crate::mutant::{self, Mutant};
 use crate::types::{
-    Appended, Blob, Chunk, Codec, ContentVersion, Counters, Form, Label, Revision, Saved, SessionInfo, TooLarge, Version,
+    Appended, Blob, Chunk, ChunkSum, Codec, ContentVersion, Counters, Form, Label, Repack, Revision, Saved, SessionInfo, TooLarge,
+    Version, chunk_hash,
 };
 
 /// Tells heads apart without holding them.
@@ -57,11 +58,11 @@ pub(crate) struct Session {
     pub head: HeadMark,
     /// Additive counters.
     pub counters: Counters,
-    /// Its first chunk's number.
+    /// The number of its first chunk that no repack made; those that one made come before it.
     pub first_chunk: u64,
     /// The next chunk's number; numbers never restart within a create_revision.
     pub next_chunk: u64,
-    /// Hash over (item_count, raw_bytes, crc32c) of each chunk.
+    /// Of its chunks: the sum of their hashes ([`ChunkSum`]) if it is `summed`, else a fold over (item_count, raw_bytes, crc32c) of each.
     pub content_hash: u64,
     /// Machine time of the creation.
     pub created_ms: u64,
@@ -77,9 +78,25 @@ pub(crate) struct Session {
     pub tombstone_ms: Option<u64>,
     /// The label that a writer set.
     pub label: Label,
+    /// Whether its content hash is a sum, and each of its chunks' rows says its first item: the content was begun under version 2.
+    pub summed: bool,
+    /// The chunks that its last repack made.
+    pub packed: Option<Box<Packed>>,
+}
+
+/// Chunks that a repack made: rows under its own revision, numbered from 0. They hold a session's first items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Packed {
+    /// The index of the repack's entry.
+    pub revision: Revision,
+    /// Chunks.
+    pub chunks: u64,
+    /// Their items.
+    pub items: u64,
 }
 
 fields!(HeadMark { raw_bytes, stored_bytes, crc32c, hash });
+fields!(Packed { revision, chunks, items });
 fields!(Session {
     create_revision,
     version,
@@ -97,13 +114,15 @@ fields!(Session {
     created_ms,
     updated_ms,
     deadline_ms;
-    format 2: declared, idle_ms, tombstone_ms, label
+    format 2: declared, idle_ms, tombstone_ms, label, summed, packed
 });
 
 impl RowValue for Session {
     fn format(&self) -> u8 {
         let has_times = self.idle_ms.is_some() || self.tombstone_ms.is_some();
-        if self.declared == Form::Unknown && !has_times && self.label.is_empty() { FORMAT } else { FORMAT_2 }
+        // What is packed is summed.
+        let is_plain = self.declared == Form::Unknown && self.label.is_empty() && !self.summed;
+        if is_plain && !has_times { FORMAT } else { FORMAT_2 }
     }
 }
 
@@ -129,6 +148,8 @@ pub(crate) struct Moment {
     pub now_ms: u64,
     /// Which of the sessions that its entry creates a new one is, from 0.
     pub creation: u64,
+    /// Whether a content that begins is hashed as a sum.
+    pub sums: bool,
 }
 
 impl Session {
@@ -142,6 +163,7 @@ impl Session {
             first_chunk: first,
             next_chunk: first,
             created_ms: moment.now_ms,
+            summed: moment.sums,
             ..Self::default()
         }
     }
@@ -186,6 +208,7 @@ impl Session {
     pub(crate) fn replaced(&self, chunks: &[Chunk], head: &Blob, counters: &Counters, moment: Moment) -> Self {
         let mut next = self.stepped(moment);
         next.first_chunk = self.next_chunk;
+        (next.packed, next.summed) = (None, moment.sums);
         (next.items, next.raw_bytes, next.stored_bytes, next.content_hash) = (0, 0, 0, 0);
         next.head = HeadMark::default();
         next.append_only_since = next.version;
@@ -195,17 +218,65 @@ impl Session {
         next
     }
 
+    /// After some of its chunks were packed anew: the same content. `None`: the session is another, or what is brought is not as large as
+    /// what goes, or the new chunks are no fewer (L49). Whether the rows to be replaced are what `old` says, the leader has looked.
+    ///
+    /// A content without a sum has no shares: it is replaced whole.
+    pub(crate) fn repacked(&self, repack: &Repack, revision: Revision) -> Option<Self> {
+        let Repack { create_revision, first_chunk, until_chunk, old, chunks, .. } = repack;
+        let new = ChunkSum::of(chunks);
+        let is_here = *create_revision == self.create_revision
+            && *first_chunk == self.first_chunk
+            && (first_chunk + 1..=self.next_chunk).contains(until_chunk);
+        if !is_here {
+            return None;
+        }
+        let holds_the_same = (new.items, new.raw_bytes) == (old.items, old.raw_bytes) || mutant::is(Mutant::RepackWithOtherItems);
+        let packed = chunks.len() as u64;
+        let is_less =
+            (1..self.packed_chunks() + (until_chunk - first_chunk)).contains(&packed) && new.stored_bytes <= old.stored_bytes;
+        if !(holds_the_same && is_less && self.has_share(*old, self.next_chunk - until_chunk)) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.items = self.items - old.items + new.items;
+        next.raw_bytes = self.raw_bytes - old.raw_bytes + new.raw_bytes;
+        next.stored_bytes = self.stored_bytes - old.stored_bytes + new.stored_bytes;
+        let others = if self.summed { self.content_hash.wrapping_sub(old.hash) } else { 0 };
+        next.content_hash = others.wrapping_add(new.hash);
+        next.first_chunk = *until_chunk;
+        (next.summed, next.packed) = (true, Some(Box::new(Packed { revision, chunks: packed, items: new.items })));
+        Some(next)
+    }
+
+    /// Whether it can hold this, with so many chunks behind it: all of it, if there are none.
+    fn has_share(&self, old: ChunkSum, chunks_behind: u64) -> bool {
+        let raw_bytes = self.raw_bytes - self.head.raw_bytes;
+        let stored_bytes = self.stored_bytes - self.head.stored_bytes;
+        if chunks_behind == 0 || !self.summed {
+            let hash = if self.summed { self.content_hash } else { old.hash };
+            return chunks_behind == 0 && old == ChunkSum { items: self.items, raw_bytes, stored_bytes, hash };
+        }
+        let items = self.items.checked_sub(old.items).is_some_and(|behind| behind >= chunks_behind);
+        items && old.raw_bytes <= raw_bytes && old.stored_bytes <= stored_bytes
+    }
+
     fn stepped(&self, moment: Moment) -> Self {
         Self { version: self.version.next(), mod_revision: moment.revision, updated_ms: moment.now_ms, ..self.clone() }
     }
 
     fn add_chunks(&mut self, chunks: &[Chunk]) {
         for chunk in chunks {
+            self.content_hash = match self.summed {
+                true => self.content_hash.wrapping_add(chunk_hash(self.items, chunk)),
+                false => {
+                    let parts = [chunk.item_count, chunk.blob.raw_bytes, u64::from(chunk.blob.crc32c)];
+                    parts.into_iter().fold(self.content_hash, digest::mix)
+                }
+            };
             self.items = self.items.saturating_add(chunk.item_count);
             self.raw_bytes = self.raw_bytes.saturating_add(chunk.blob.raw_bytes);
             self.stored_bytes = self.stored_bytes.saturating_add(chunk.blob.stored_bytes());
-            let parts = [chunk.item_count, chunk.blob.raw_bytes, u64::from(chunk.blob.crc32c)];
-            self.content_hash = parts.into_iter().fold(self.content_hash, digest::mix);
         }
         self.next_chunk = self.next_chunk.saturating_add(chunks.len() as u64);
     }
@@ -230,7 +301,7 @@ impl Session {
 
     /// Chunks it holds.
     pub(crate) fn chunk_count(&self) -> u64 {
-        self.next_chunk - self.first_chunk
+        self.packed_chunks() + (self.next_chunk - self.first_chunk)
     }
 
     /// The first bound it exceeds. Numbers that reach those of another creation are one too; nobody writes so many chunks.
@@ -269,7 +340,9 @@ impl Session {
             version: self.version,
             mod_revision: self.mod_revision,
             items: self.items,
+            first_chunk: self.first_chunk,
             next_chunk: self.next_chunk,
+            chunks: self.chunk_count(),
             raw_bytes: self.raw_bytes,
             stored_bytes: self.stored_bytes,
             counters: self.counters.clone(),

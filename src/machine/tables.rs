@@ -78,7 +78,7 @@ mod row_bytes {
     use crate::types::{Outcome, Verdict};
 
     const NUMBER: u64 = 9;
-    const SESSION: u64 = (22 + COUNTERS_MAX as u64) * NUMBER;
+    const SESSION: u64 = (26 + COUNTERS_MAX as u64) * NUMBER;
     pub const CLIENT: u64 = 8 + 16 + 3 * NUMBER;
     const KEY: u64 = 16;
     const VERDICT: u64 = 8 * NUMBER;

@@ -6,8 +6,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::Machine;
 use super::clients::Admission;
+use super::places::Places;
 use super::rows::{self, Birth, Effects};
 use super::session::{HeadMark, Moment, Session, Tombstone};
 use crate::mutant::{self, Mutant};
@@ -136,19 +139,18 @@ impl<'e> Plan<'e> {
 /// Where the content of a session lies.
 struct OldContent {
     birth: Birth,
-    first_chunk: u64,
-    next_chunk: u64,
+    places: Places,
 }
 
 impl OldContent {
     fn of(session: &Session) -> Self {
-        Self { birth: session.birth(), first_chunk: session.first_chunk, next_chunk: session.next_chunk }
+        Self { birth: session.birth(), places: session.places() }
     }
 
-    /// The numbers of the chunks that go once this is stored.
+    /// The positions of the chunks that go once this is stored: all, unless it appends.
     fn dropped_by(&self, next: &Session) -> Range<u64> {
-        // A full change numbers on from the old chunks, so what it drops ends where its own begin.
-        self.first_chunk..if self.birth == next.birth() { next.first_chunk } else { self.next_chunk }
+        let appends = self.birth == next.birth() && self.places.begin_as(&next.places());
+        if appends { 0..0 } else { self.places.all() }
     }
 }
 
@@ -165,6 +167,7 @@ impl Machine {
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
             | Write::Delete { request, .. }
+            | Write::Repack { request, .. }
             | Write::Transaction { request, .. }
             | Write::AcquireLease { request, .. }
             | Write::RenewLeases { request, .. }
@@ -222,6 +225,8 @@ impl Machine {
             Write::Delete { id, expected, fence, .. } => {
                 self.fenced(id, *fence, |machine| machine.delete(id, *expected, moment, effects))
             }
+            // It changes no content, so a lease does not exclude it.
+            Write::Repack { repack, .. } => self.repack(repack, moment, effects),
             Write::Transaction { operations, .. } => self.transact(operations, moment, effects),
             Write::AcquireLease { id, holder, ttl, steal, .. } => self.acquire_lease(id, holder, *ttl, *steal, moment, effects),
             Write::RenewLeases { leases, ttl, .. } => self.renew_leases(leases, *ttl, effects),
@@ -446,15 +451,15 @@ impl Machine {
         let Plan { session, old, chunks, head, .. } = plan;
         assert!(session.chunk_count() >= chunks.len() as u64, "chunks of a write are not counted next={}", session.next_chunk);
         if let Some(old) = &old {
-            delete_chunks(old.birth, old.dropped_by(&session), effects);
+            delete_chunks(&old.places, old.dropped_by(&session), effects);
             if old.birth != session.birth() {
                 effects.delete(rows::HEADS, rows::head_key(old.birth));
             }
         }
         let first_new = session.next_chunk - chunks.len() as u64;
-        for (n, chunk) in (first_new..).zip(chunks) {
-            effects.put(rows::CHUNKS, rows::chunk_key(session.create_revision, n), rows::encode(chunk));
-        }
+        let first_item = session.items - chunks.iter().map(|chunk| chunk.item_count).sum::<u64>();
+        let key = |n| rows::chunk_key(session.create_revision, first_new + n);
+        put_chunks(chunks, session.summed.then_some(first_item), key, effects);
         if let Some(head) = head {
             effects.put(rows::HEADS, rows::head_key(session.birth()), rows::encode(head));
         }
@@ -505,7 +510,8 @@ impl Machine {
         let Some(old) = self.tables.remove_session(id, effects) else {
             return;
         };
-        delete_chunks(old.birth(), old.first_chunk..old.next_chunk, effects);
+        let places = old.places();
+        delete_chunks(&places, places.all(), effects);
         effects.delete(rows::HEADS, rows::head_key(old.birth()));
         if let Some(tombstone) = tombstone.filter(|tombstone| tombstone.deadline_ms > moment.now_ms) {
             assert!(tombstone.version > old.version, "tombstone does not count on version={}", tombstone.version);
@@ -518,9 +524,18 @@ fn millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn delete_chunks(birth: Birth, numbers: Range<u64>, effects: &mut Effects) {
-    for n in numbers {
-        effects.delete(rows::CHUNKS, rows::chunk_key(birth.create_revision, n));
+/// Puts the rows of chunks, the first of which has this first item; `None`: their rows say none.
+pub(super) fn put_chunks(chunks: &[Chunk], mut first_item: Option<u64>, key: impl Fn(u64) -> Bytes, effects: &mut Effects) {
+    for (n, chunk) in (0..).zip(chunks) {
+        effects.put(rows::CHUNKS, key(n), rows::encode_chunk(first_item, chunk));
+        first_item = first_item.map(|item| item.saturating_add(chunk.item_count));
+    }
+}
+
+/// Deletes the rows of the chunks at these positions.
+pub(super) fn delete_chunks(places: &Places, positions: Range<u64>, effects: &mut Effects) {
+    for position in positions {
+        effects.delete(rows::CHUNKS, places.key(position));
     }
 }
 

@@ -84,22 +84,23 @@ impl StoppedNode {
     /// One session's content; `None` if there is none. Blocking. Errors: it is damaged.
     pub fn load(&self, load: Load) -> Result<Option<LoadedContent>, Error> {
         let load = Load { consistency: Consistency::Stale, ..Load::whole(load.id) };
-        let Plan::Read { info, chunks, .. } = self.files.machine.plan(&load) else { return Ok(None) };
+        let Plan::Read { info, places, chunks, .. } = self.files.machine.plan(&load) else { return Ok(None) };
         let created = info.create_revision;
         let read = |table, from: Bytes, until: Bytes| {
             self.files.state.range(table, &from, &until).map(|row| row.map_err(|error| named("state", error)))
         };
+        let birth = rows::Birth::of(created, info.next_chunk);
         let mut stored = 0;
         let mut content = LoadedContent { info, chunks: Vec::new(), head: None };
-        for row in read(rows::CHUNKS, rows::chunk_key(created, chunks.start), rows::chunk_key(created, chunks.end)) {
+        for row in places.keys(&chunks).into_iter().flat_map(|keys| read(rows::CHUNKS, keys.start, keys.end)) {
             let value = row?.2;
             stored += value.len() as u64;
             if stored > STORED_BYTES_MAX {
                 return Err(named("state", format!("a session's content is too long create_revision={created}")));
             }
-            content.chunks.push(rows::decode_chunk(&value).map_err(|error| named("state", error))?);
+            content.chunks.push(rows::decode_chunk(&value).map_err(|error| named("state", error))?.chunk);
         }
-        let head = rows::head_key(rows::Birth::of(created, chunks.end));
+        let head = rows::head_key(birth);
         let after = Bytes::from([&head[..], &[0]].concat());
         for row in read(rows::HEADS, head, after) {
             content.head = Some(rows::decode_head(&row?.2).map_err(|error| named("state", error))?);

@@ -41,6 +41,7 @@ mod peer;
 mod propose;
 mod read;
 mod rebuild;
+mod repack;
 mod start;
 mod upkeep;
 

@@ -19,6 +19,7 @@ use super::peer::peers::Purpose;
 use super::peer::transfer::{Failed, transfer_leadership};
 use super::propose::{propose, stamp};
 use super::read::{self, Read, Reads};
+use super::repack;
 use super::upkeep::purge::Eraser;
 use super::upkeep::room::Room;
 use super::upkeep::{scrub, upgrade};
@@ -103,8 +104,16 @@ impl Node {
         self.0.context.leadership.subscribe()
     }
 
-    /// Proposes all in one batch, in order, stamped with one time. Each reply is called exactly once, from another task.
+    /// Proposes all in one batch, in order, stamped with one time; but each repack by itself, once its rows were compared. Each reply is called exactly once, from another task.
     pub fn propose(&self, batch: Vec<(Command, Reply)>) {
+        let (repacks, batch) = repack::split(batch);
+        for repack in repacks {
+            let reads = self.0.reads.clone();
+            self.0.tasks.spawn(|_| async move { repack::propose_repack(&reads, repack).await });
+        }
+        if batch.is_empty() {
+            return;
+        }
         let context = self.0.context.clone();
         self.0.tasks.spawn(|_| async move { propose(&context, batch).await });
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
+use tokio::sync::Semaphore;
 
 use super::adapter::state_machine::AppliedState;
 use super::byte_permit::{BytePermit, ReadBudget, loaded_bytes};
@@ -37,6 +38,8 @@ pub struct Reads {
     pub confirmer: Arc<Confirmer>,
     /// Content that was read and waits for its readers.
     pub loaded: ReadBudget,
+    /// One repack is compared with its rows at a time.
+    pub repacks: Semaphore,
 }
 
 /// One read.

@@ -309,7 +309,7 @@ fn begin(context: Arc<NodeContext>, room: Arc<Room>, options: Options, incoming:
     if options.bootstrap {
         tasks.spawn(|stop| bootstrap::run(context.clone(), stop));
     }
-    let reads = Arc::new(Reads { context: context.clone(), confirmer, loaded: ReadBudget::default() });
+    let reads = Arc::new(Reads { context: context.clone(), confirmer, loaded: ReadBudget::default(), repacks: Semaphore::new(1) });
     let eraser = Eraser::new(context.clone());
     let backups = Arc::new(Semaphore::new(1));
     Node::new(Parts { context, table, members, room, outside, reads, scrub, eraser, backups, tasks })

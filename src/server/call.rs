@@ -24,6 +24,7 @@ pub enum Kind {
     Append,
     Touch,
     Delete,
+    Repack,
     Transaction,
     AcquireLease,
     RenewLeases,
@@ -48,12 +49,13 @@ impl Kind {
 }
 
 /// Their words, in the order of [`Kind`].
-pub(super) const KINDS: [&str; 13] = [
+pub(super) const KINDS: [&str; 14] = [
     "save",
     "save_if_version",
     "append",
     "touch",
     "delete",
+    "repack",
     "transaction",
     "acquire_lease",
     "renew_leases",
@@ -85,6 +87,7 @@ impl Operation {
             Operation::Write(Write::AcquireLease { .. }) => Kind::AcquireLease,
             Operation::Write(Write::RenewLeases { .. }) => Kind::RenewLeases,
             Operation::Write(Write::ReleaseLease { .. }) => Kind::ReleaseLease,
+            Operation::Write(Write::Repack { .. }) => Kind::Repack,
             Operation::Write(Write::Transaction { .. }) => Kind::Transaction,
             Operation::Write(Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. }) => Kind::Client,
             Operation::Load(_) => Kind::Load,

@@ -406,6 +406,8 @@ fn verdict_name(verdict: &Verdict) -> &'static str {
         Verdict::Leased { .. } => "leased",
         Verdict::Fenced { .. } => "fenced",
         Verdict::Conflict { .. } => "conflict",
+        Verdict::Repacked { .. } => "repacked",
+        Verdict::NotRepacked => "not_repacked",
         Verdict::Transacted(_) => "transacted",
         Verdict::Aborted(_) => "aborted",
         Verdict::BaseMismatch | Verdict::BaseMismatchAt { .. } => "base_mismatch",

@@ -164,7 +164,9 @@ impl<'w> NewContent<'w> {
                 Some(Self::saved(id, change, attributes))
             }
             Write::Append { id, require, addition, attributes, .. } => Some(Self::appended(id, *require, addition, attributes)),
+            // What a repack brings takes no more than what goes.
             Write::Touch { .. }
+            | Write::Repack { .. }
             | Write::Delete { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
@@ -305,6 +307,7 @@ impl Share {
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
             | Write::Delete { request, .. }
+            | Write::Repack { request, .. }
             | Write::Transaction { request, .. }
             | Write::AcquireLease { request, .. }
             | Write::RenewLeases { request, .. }

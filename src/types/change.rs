@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    ClientId, Fence, Holder, Label, LeaseTtl, Nonce, Operation, Operations, Renewals, Revision, Sequence, SessionId, Version,
+    ClientId, Fence, Holder, Label, LeaseTtl, Nonce, Operation, Operations, Renewals, Repack, Revision, Sequence, SessionId,
+    Version,
 };
 use crate::limits::COUNTERS_MAX;
 
@@ -475,6 +476,13 @@ pub enum Write {
         /// The fence of the lease.
         fence: Fence,
     },
+    /// Replaces chunks of a session by fewer ones with the same items, and changes nothing else. Exempt from the lease. Since cluster version 2.
+    Repack {
+        /// The request's identity.
+        request: Request,
+        /// What is replaced, and by what.
+        repack: Repack,
+    },
     /// All of its operations, or none. Since cluster version 2.
     Transaction {
         /// The request's identity.
@@ -513,6 +521,7 @@ impl Write {
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
+            | Write::Repack { request, .. }
             | Write::Transaction { request, .. }
             | Write::Delete { request, .. }
             | Write::AcquireLease { request, .. }
@@ -529,6 +538,7 @@ impl Write {
             | Write::SaveIfVersion { request, .. }
             | Write::Append { request, .. }
             | Write::Touch { request, .. }
+            | Write::Repack { request, .. }
             | Write::Transaction { request, .. }
             | Write::Delete { request, .. }
             | Write::AcquireLease { request, .. }
@@ -543,6 +553,7 @@ impl Write {
         match self {
             Write::Transaction { operations, .. } => operations,
             Write::Save { .. }
+            | Write::Repack { .. }
             | Write::SaveIfVersion { .. }
             | Write::Append { .. }
             | Write::Touch { .. }
@@ -568,6 +579,7 @@ impl Write {
             Write::Append { .. }
             | Write::Touch { .. }
             | Write::Delete { .. }
+            | Write::Repack { .. }
             | Write::Transaction { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
@@ -587,6 +599,7 @@ impl Write {
             | Write::Touch { id, .. }
             | Write::Delete { id, .. }
             | Write::AcquireLease { id, .. }
+            | Write::Repack { repack: Repack { id, .. }, .. }
             | Write::ReleaseLease { id, .. } => (Some((id, Access::Write)), &[]),
             Write::RenewLeases { leases, .. } => (None, leases.as_slice()),
             Write::Transaction { .. } | Write::OpenClient { .. } | Write::KeepAlive { .. } | Write::CloseClient { .. } => {
@@ -608,6 +621,7 @@ impl Write {
         let one = match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some(change),
             Write::Append { .. }
+            | Write::Repack { .. }
             | Write::Touch { .. }
             | Write::Delete { .. }
             | Write::Transaction { .. }
@@ -626,6 +640,7 @@ impl Write {
         let one = match self {
             Write::Save { change, .. } | Write::SaveIfVersion { change, .. } => Some(change.content()),
             Write::Append { addition, .. } => Some(addition.content()),
+            Write::Repack { repack, .. } => Some((repack.chunks.as_slice(), None)),
             Write::Touch { .. }
             | Write::Delete { .. }
             | Write::Transaction { .. }
@@ -666,6 +681,7 @@ impl Write {
                 Some(attributes)
             }
             Write::Touch { .. }
+            | Write::Repack { .. }
             | Write::Transaction { .. }
             | Write::Delete { .. }
             | Write::AcquireLease { .. }
@@ -693,6 +709,7 @@ impl Write {
             | Write::Touch { fence, .. }
             | Write::Delete { fence, .. } => *fence,
             Write::Transaction { .. }
+            | Write::Repack { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }
             | Write::ReleaseLease { .. }
@@ -717,6 +734,7 @@ impl Write {
             Write::Delete { expected, .. } => expected.map_or(1, Expected::cluster_version),
             Write::Append { .. }
             | Write::Touch { .. }
+            | Write::Repack { .. }
             | Write::Transaction { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }

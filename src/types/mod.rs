@@ -16,6 +16,7 @@ mod part;
 mod planted;
 mod read;
 mod refusal;
+mod repack;
 mod status;
 mod watch;
 
@@ -37,5 +38,7 @@ pub use outcome::{Aborted, Appended, Outcome, Saved, Swept, TooLarge, Transacted
 pub use part::Part;
 pub use read::{Consistency, ContentVersion, List, ListPage, Listed, Load, LoadMany, Loaded, LoadedContent, Order, SessionInfo};
 pub use refusal::{Applied, LeaderHint, Refusal, RefusalKind};
+pub(crate) use repack::mix;
+pub use repack::{ChunkSum, Repack, chunk_hash};
 pub use status::{ClusterStatus, NodeCheck, NodeStatus, Role};
 pub use watch::{Position, Selector, SessionChange, Watch, WatchFrame};

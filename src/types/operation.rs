@@ -83,6 +83,7 @@ impl Operation {
             }
             Write::Delete { id, expected, fence, .. } => Some(Operation::Delete { id, expected, fence }),
             Write::Touch { .. }
+            | Write::Repack { .. }
             | Write::Transaction { .. }
             | Write::AcquireLease { .. }
             | Write::RenewLeases { .. }

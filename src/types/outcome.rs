@@ -240,6 +240,15 @@ pub enum Verdict {
     },
     /// The session is as an operation requires it. Nothing changed.
     Met,
+    /// Its chunks are packed anew, with the same items.
+    Repacked {
+        /// The number of the first chunk behind the new ones.
+        first_chunk: u64,
+        /// Chunks the session holds now.
+        chunks: u64,
+    },
+    /// The session or its chunks are others than a repack was made from, or the new ones hold something else. Nothing changed.
+    NotRepacked,
 }
 
 impl Verdict {
@@ -257,6 +266,8 @@ impl Verdict {
             | Verdict::Leased { .. }
             | Verdict::Fenced { .. } => Some(false),
             Verdict::Touched { .. }
+            | Verdict::Repacked { .. }
+            | Verdict::NotRepacked
             | Verdict::LeaseGranted { .. }
             | Verdict::LeaseHeld { .. }
             | Verdict::LeasesRenewed { .. }
@@ -298,6 +309,8 @@ impl Verdict {
             | Verdict::Aborted(_)
             | Verdict::BaseMismatchAt { .. }
             | Verdict::Met
+            | Verdict::Repacked { .. }
+            | Verdict::NotRepacked
             | Verdict::LeaseGranted { .. }
             | Verdict::LeaseHeld { .. }
             | Verdict::LeasesRenewed { .. }

@@ -174,8 +174,13 @@ pub struct SessionInfo {
     pub mod_revision: Revision,
     /// Items it holds.
     pub items: u64,
+    /// The number of its first chunk behind those that a repack made: a reader whose content ends before it has all of it sent. Since cluster
+    /// version 2; 0 from an earlier release.
+    pub first_chunk: u64,
     /// The number its next chunk will get.
     pub next_chunk: u64,
+    /// Chunks it holds. Since cluster version 2; 0 from an earlier release.
+    pub chunks: u64,
     /// Bytes of content after unpacking.
     pub raw_bytes: u64,
     /// Bytes of content as stored.

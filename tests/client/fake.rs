@@ -246,12 +246,13 @@ impl State {
             Plan::NotFound { tombstone } => Loaded::NotFound { tombstone },
             Plan::NotModified => Loaded::NotModified,
             Plan::Part { info, mut walk, head } => {
-                let (created, birth) = (info.create_revision, rows::Birth::of(info.create_revision, info.next_chunk));
+                let birth = rows::Birth::of(info.create_revision, info.next_chunk);
                 let row = |table, key: Bytes| self.rows.get(&(table, key)).expect("a row of content");
                 let mut chunks = VecDeque::new();
                 while let Some(n) = walk.next_chunk() {
-                    let chunk = rows::decode_chunk(row(rows::CHUNKS, rows::chunk_key(created, n))).expect("a chunk");
-                    match (walk.step(chunk.item_count).expect("no more items than the session"), walk.is_backwards()) {
+                    let stored = rows::decode_chunk(row(rows::CHUNKS, walk.places().key(n))).expect("a chunk");
+                    let rows::ChunkRow { chunk, first_item } = stored;
+                    match (walk.step(chunk.item_count, first_item).expect("no more items than the session"), walk.is_backwards()) {
                         (false, _) => {}
                         (true, true) => chunks.push_front(chunk),
                         (true, false) => chunks.push_back(chunk),
@@ -260,10 +261,10 @@ impl State {
                 let head = head.then(|| rows::decode_head(row(rows::HEADS, rows::head_key(birth))).expect("a head"));
                 Loaded::Suffix { first_item: walk.first_item(), content: LoadedContent { info, chunks: chunks.into(), head } }
             }
-            Plan::Read { info, tail, chunks, head } => {
-                let (created, birth) = (info.create_revision, rows::Birth::of(info.create_revision, info.next_chunk));
+            Plan::Read { info, tail, places, chunks, head } => {
+                let birth = rows::Birth::of(info.create_revision, info.next_chunk);
                 let row = |table, key: Bytes| self.rows.get(&(table, key)).expect("a row of content");
-                let chunk = |n| rows::decode_chunk(row(rows::CHUNKS, rows::chunk_key(created, n))).expect("a chunk");
+                let chunk = |n| rows::decode_chunk(row(rows::CHUNKS, places.key(n))).expect("a chunk").chunk;
                 let chunks = chunks.map(chunk).collect();
                 let head = head.then(|| rows::decode_head(row(rows::HEADS, rows::head_key(birth))).expect("a head"));
                 let content = LoadedContent { info, chunks, head };

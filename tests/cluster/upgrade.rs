@@ -14,7 +14,9 @@ use quorate::client::{
 use quorate::limits::LEASE_TTL_MIN;
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
-use quorate::types::{Applied, Fence, Holder, LeaseTtl, NodeId, Order, RefusalKind, Verdict, Write};
+use quorate::types::{
+    Applied, Blob, Chunk, ChunkSum, Fence, Holder, LeaseTtl, NodeId, Order, RefusalKind, Repack, Verdict, Write,
+};
 use quorate::wire;
 use quorate::wire::peer::v1 as peer;
 
@@ -70,6 +72,7 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     let too_long = client.touch("talk", Expiry::After(4000 * DAY)).await.expect_err("ten years at most");
     assert_eq!(too_long.kind(), ErrorKind::Invalid, "{too_long}");
 
+    a_repack_is_compared_with_what_is_stored(&cluster).await;
     two_turns_exclude_each_other(&cluster, &client).await;
     a_transaction_is_done_or_nothing_of_it(&client, &cluster.client()).await;
     a_turn_is_held_and_lost_and_given_back(&cluster).await;
@@ -92,6 +95,42 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
         assert_eq!(of_one, (0..APPENDS).map(|turn| message(n, turn)).collect::<Vec<_>>(), "in its order, once each");
     }
     cluster.converged().await.expect("equal digests");
+}
+
+/// The leader compares what it replaces; whoever loads it then has the same content.
+async fn a_repack_is_compared_with_what_is_stored(cluster: &Cluster) {
+    let client = cluster.client();
+    for n in 0..40 {
+        client.append("packed", vec![message(n, 0)], AppendOptions::default()).await.expect("an append");
+    }
+    let mut caller = Caller::open(raw_of(cluster, 1.into())).await;
+    let before = caller.load("packed").await.expect("there");
+    let (id, info) = (session("packed"), &before.info);
+    assert_eq!((info.first_chunk, info.next_chunk, info.chunks), (0, 40, 40));
+    let data: Vec<u8> = before.chunks[..30].iter().flat_map(|chunk| chunk.blob.data.to_vec()).collect();
+    let chunks = vec![Chunk { item_count: 30, blob: Blob::plain(data.into()) }];
+    let old = ChunkSum::of(&before.chunks[..30]);
+    let repack = Repack { id, create_revision: info.create_revision, first_chunk: 0, until_chunk: 30, old, chunks };
+    let other_hash = Repack { old: ChunkSum { hash: old.hash + 1, ..old }, ..repack.clone() };
+    let other_end = Repack { until_chunk: 31, ..repack.clone() };
+    let other_session = Repack { id: session("talk"), ..repack.clone() };
+    for repack in [other_hash, other_end, other_session] {
+        let refused = caller.attempt(&Write::Repack { request: caller.request(), repack }).await.expect_err("of another content");
+        assert_eq!((refused.kind, refused.applied), (RefusalKind::Invalid, Applied::No), "{}", refused.message);
+    }
+    let write = Write::Repack { request: caller.request(), repack };
+    let repacked = caller.settle(&write).await;
+    assert_eq!(repacked.verdict, Verdict::Repacked { first_chunk: 30, chunks: 11 });
+    // Its old chunks are gone; the same request is answered all the same.
+    assert_eq!(caller.settle(&write).await, repacked);
+    let after = caller.load("packed").await.expect("there");
+    assert_eq!((after.info.version, after.info.mod_revision, after.info.items), (info.version, info.mod_revision, info.items));
+    assert_eq!((after.info.first_chunk, after.info.next_chunk, after.info.chunks), (30, 40, 11));
+    let unpacked = |chunks: &[Chunk]| -> Vec<u8> { chunks.iter().flat_map(|chunk| chunk.blob.data.to_vec()).collect() };
+    assert_eq!(unpacked(&after.chunks), unpacked(&before.chunks));
+    client.append("packed", vec![message(40, 0)], AppendOptions::default()).await.expect("an append");
+    let part = client.load_part("packed", Part::From { item: 28, limit: 4 }).await.expect("a load").expect("it is there");
+    assert_eq!(part.messages, (28..32).map(|n| message(n, 0)).collect::<Vec<_>>());
 }
 
 /// A holder that goes on after its lease was taken writes nothing, nor does a client that knows nothing of leases.

@@ -12,9 +12,9 @@ use quorate::limits::{
 };
 use quorate::machine::{Command, Entry, rows};
 use quorate::types::{
-    Addition, Attributes, Base, Blob, Change, Chunk, ClientId, Codec, Counters, Expected, Expiry, Fence, Form, Holder, Label,
-    LeaseTtl, NoTransaction, Nonce, OnConflict, Operation, Operations, Renewals, Request, Require, Revision, Sequence, SessionId,
-    Version, Write,
+    Addition, Attributes, Base, Blob, Change, Chunk, ChunkSum, ClientId, Codec, Counters, Expected, Expiry, Fence, Form, Holder,
+    Label, LeaseTtl, NoTransaction, Nonce, OnConflict, Operation, Operations, Renewals, Repack, Request, Require, Revision,
+    Sequence, SessionId, Version, Write,
 };
 
 use crate::machine::lab::{blob, chunk, id, request};
@@ -252,6 +252,11 @@ fn write_of_a_turn() -> impl Strategy<Value = Write> {
                 attributes: expiry.into(),
                 fence: Some(Fence(fence)),
             }
+        }),
+        (any_request(), any_id(), any_chunks(), any::<[u64; 7]>()).prop_map(|(request, id, chunks, n)| {
+            let old = ChunkSum { items: n[0], raw_bytes: n[1], stored_bytes: n[2], hash: n[3] };
+            let (create_revision, first_chunk, until_chunk) = (Revision(n[4]), n[5], n[6]);
+            Write::Repack { request, repack: Repack { id, create_revision, first_chunk, until_chunk, old, chunks } }
         }),
         (any_request(), any_id(), any_change(), any_expiry(), any::<u64>()).prop_map(|(request, id, change, expiry, fence)| {
             Write::Save { request, id, change, attributes: expiry.into(), fence: Some(Fence(fence)) }

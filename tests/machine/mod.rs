@@ -6,6 +6,7 @@ mod golden;
 pub mod lab;
 mod limits;
 mod model;
+mod repacks;
 mod route;
 mod script;
 mod transactions;

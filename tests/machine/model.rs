@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use quorate::machine::Command;
 use quorate::types::{
-    Addition, Attributes, Base, Change, ClientId, Counters, Expected, Expiry, Fence, Form, Holder, Label, LeaseTtl, OnConflict,
-    Operation, Operations, Outcome, Renewals, Request, Require, Revision, SessionId, Verdict, Version, Write,
+    Addition, Attributes, Base, Change, ChunkSum, ClientId, Counters, Expected, Expiry, Fence, Form, Holder, Label, LeaseTtl,
+    OnConflict, Operation, Operations, Outcome, Renewals, Repack, Request, Require, Revision, SessionId, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce, request};
@@ -170,6 +170,20 @@ impl Driver {
         }
     }
 
+    /// Of what is there, as a leader has compared it; sometimes of what was there before, or with other items.
+    fn repack(&mut self, step: &Step, request: Request, id: SessionId) -> Write {
+        let stored = self.model.sessions.get(id.as_str()).cloned().unwrap_or_default();
+        let behind = u64::from(step.head).min(stored.next_chunk - stored.first_chunk);
+        let (old, _) = stored.chunks.split_at(stored.chunks.len() - behind as usize);
+        let sum = ChunkSum::of(old);
+        let data: Vec<u8> = old.iter().flat_map(|chunk| chunk.blob.data.to_vec()).collect();
+        let merged = chunk(sum.items + u64::from(step.expected == 0), &text(&data));
+        let first_chunk = stored.first_chunk.saturating_sub(u64::from(step.expected == 1));
+        let (create_revision, until_chunk) = (Revision(stored.created), stored.next_chunk - behind);
+        let repack = Repack { id, create_revision, first_chunk, until_chunk, old: sum, chunks: vec![merged] };
+        Write::Repack { request, repack }
+    }
+
     fn request(&mut self, step: &Step) -> Request {
         let next = &mut self.sequences[step.client];
         // Mostly a new sequence; sometimes one of the last ones, which is a retry, perhaps with another content.
@@ -195,6 +209,9 @@ impl Driver {
             _ => Expected::At { version: Version(version), create_revision: None },
         };
         let fence = self.fence(step, id.as_str()).filter(|_| later);
+        if later && (6..12).contains(&step.kind) && step.base == 5 && step.fence > 2 {
+            return self.repack(step, request, id);
+        }
         if later && step.kind >= 12 {
             return self.lease(step, request, id);
         }
@@ -310,6 +327,8 @@ impl Driver {
             assert_eq!(info.deadline_ms, expected.and_then(|session| session.deadline));
             let lease = self.model.leases.get(id.as_str()).map(|(fence, holder, deadline)| (Fence(*fence), holder, *deadline));
             assert_eq!(info.lease.as_ref().map(|lease| (lease.fence, &lease.holder, lease.deadline_ms)), lease);
+            let places = expected.map(|session| (session.first_chunk, session.next_chunk, session.chunks.len() as u64));
+            assert_eq!(Some((info.first_chunk, info.next_chunk, info.chunks)), places);
             assert_eq!(Some(&info.label), expected.map(|session| &session.label));
             let state = (info.create_revision.0, info.version.0, info.items);
             if past.last() != Some(&state) {
@@ -362,6 +381,8 @@ fn the_machine_answers_as_the_model_does() {
         "LeasesRenewed",
         "LeaseReleased",
         "LeaseLost",
+        "Repacked",
+        "NotRepacked",
         "Leased",
         "Leased repeated",
         "Fenced",

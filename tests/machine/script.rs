@@ -8,6 +8,7 @@
 //! append id=a data=x items=1        data= is the head if it is created; if=present, absent or created/version/items; `counters=`, `expire=`
 //! touch id=a expire=<ms>            moves the deadline and nothing else
 //! delete id=a                       perhaps with if=
+//! repack id=a created=2 first=0 until=4 into=3,1   packs the first 3 of the chunks before number 4 into one, and the next; `bad=items|raw|old`
 //! txn do=save;id=a;data=x|require;id=b;if=2|…    a transaction of the others, their words divided by `;`
 //! load id=a have=1/2/3/4            have = create_revision/version/items/next_chunk
 //! list prefix=a after=b limit=2     sweep limit=9     version to=2     skip     rebuild     counts
@@ -17,13 +18,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate::machine::{Command, Plan};
 use quorate::types::{
-    Aborted, Addition, Appended, Attributes, Base, Change, ClientId, ContentVersion, Counters, Expected, Expiry, Fence, Form,
-    Holder, Label, Lease, LeaseTtl, Load, OnConflict, Operation, Operations, Outcome, Part, Renewals, Request, Require, Revision,
-    Saved, Sequence, SessionInfo, Transacted, Verdict, Version, Write,
+    Aborted, Addition, Appended, Attributes, Base, Blob, Change, Chunk, ChunkSum, ClientId, ContentVersion, Counters, Expected,
+    Expiry, Fence, Form, Holder, Label, Lease, LeaseTtl, Load, OnConflict, Operation, Operations, Outcome, Part, Renewals, Repack,
+    Request, Require, Revision, Saved, Sequence, SessionInfo, Transacted, Verdict, Version, Write,
 };
 
 use crate::machine::lab::{Lab, blob, chunk, id, nonce};
@@ -132,6 +135,7 @@ impl Runner {
                     fence: fence(words),
                 }
             }
+            "repack" => Write::Repack { request: self.request(words), repack: self.repack(words) },
             "txn" => {
                 let operations = words["do"].split('|').map(|text| self.operation(text)).collect();
                 Write::Transaction {
@@ -141,6 +145,29 @@ impl Runner {
             }
             other => self.of_leases(other, words),
         })
+    }
+
+    /// As a client that has read what is stored would send it.
+    fn repack(&self, words: &Words) -> Repack {
+        let (id, first_chunk, until_chunk) = (id(words["id"]), number(words["first"]), number(words["until"]));
+        let (mut stored, _) = self.lab.content(&id).unwrap_or_default();
+        let behind = self.lab.machine.info(&id).map_or(0, |info| info.next_chunk.saturating_sub(until_chunk));
+        stored.truncate(stored.len().saturating_sub(behind as usize));
+        let (mut old, mut left) = (ChunkSum::of(&stored), stored.into_iter());
+        let merged = |group: Vec<Chunk>| {
+            let data: Vec<u8> = group.iter().flat_map(|chunk| chunk.blob.data.to_vec()).collect();
+            let blob = Blob { raw_bytes: group.iter().map(|chunk| chunk.blob.raw_bytes).sum(), ..Blob::plain(data.into()) };
+            Chunk { item_count: group.iter().map(|chunk| chunk.item_count).sum(), blob }
+        };
+        let sizes = numbers(words["into"], ',').into_iter();
+        let mut chunks: Vec<_> = sizes.map(|size| merged(left.by_ref().take(size as usize).collect())).collect();
+        match (words.get("bad").copied(), chunks.first_mut()) {
+            (Some("items"), Some(first)) => first.item_count += 1,
+            (Some("raw"), Some(first)) => first.blob.raw_bytes += 1,
+            (Some("old"), _) => old.items += 1,
+            _ => {}
+        }
+        Repack { id, create_revision: Revision(number(words["created"])), first_chunk, until_chunk, old, chunks }
     }
 
     fn operation(&self, text: &str) -> Operation {
@@ -214,14 +241,15 @@ impl Runner {
                 let held = held.join(",");
                 format!("Suffix {} first_item={first_item} items={held} read_chunks={read} read_head={head}\n", show_info(&info))
             }
-            Plan::Read { info, tail, chunks, head } => {
+            Plan::Read { info, tail, places, chunks, head } => {
                 let (all, stored_head) = self.lab.content(&load.id).expect("live");
                 let held: Vec<_> = all.iter().map(|chunk| chunk.item_count.to_string()).collect();
                 let name = if tail { "Tail" } else { "Full" };
                 let data = String::from_utf8_lossy(&stored_head.data);
                 format!(
-                    "{name} {} chunks={chunks:?} read_head={head} all_items={} head={data:?}\n",
+                    "{name} {} chunks={} read_head={head} all_items={} head={data:?}\n",
                     show_info(&info),
+                    show_rows(&places.keys(&chunks), info.create_revision),
                     held.join(",")
                 )
             }
@@ -381,6 +409,17 @@ fn show_verdict(verdict: &Verdict) -> String {
         Verdict::Aborted(Aborted { index, verdict }) => format!("Aborted index={index} by {}", show_verdict(verdict)),
         other => format!("{other:?}"),
     }
+}
+
+/// Numbers of rows; those of another revision than the session's with it.
+fn show_rows(keys: &[Range<Bytes>], created: Revision) -> String {
+    let half = |key: &Bytes, at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("two numbers"));
+    let show = |keys: &Range<Bytes>| {
+        let numbers = half(&keys.start, 8)..half(&keys.end, 8);
+        let revision = half(&keys.start, 0);
+        if revision == created.0 { format!("{numbers:?}") } else { format!("{revision}/{numbers:?}") }
+    };
+    keys.iter().map(show).collect::<Vec<_>>().join("+")
 }
 
 fn show_lease(Lease { fence, holder, deadline_ms }: &Lease) -> String {

@@ -127,6 +127,16 @@ fn writes() -> Vec<(&'static str, Need, Write)> {
         writes.push(("save_if_version", need, conditional));
         writes.push(("touch", need, Write::Touch { request, id: id.clone(), expiry, fence: None }));
         writes.push(("delete", need, Write::Delete { request, id: id.clone(), expected: None, fence: None }));
+        let chunk = quorate::types::Chunk { item_count: 1, blob: quorate::types::Blob::plain(Bytes::from_static(b"x")) };
+        let repack = quorate::types::Repack {
+            id: id.clone(),
+            create_revision: Revision(1),
+            first_chunk: 0,
+            until_chunk: 1,
+            old: quorate::types::ChunkSum::of([&chunk]),
+            chunks: vec![chunk],
+        };
+        writes.push(("repack", need, Write::Repack { request, repack }));
         let (holder, fence) = (Holder::new("h").expect("short"), Fence(1));
         writes.push(("acquire_lease", need, Write::AcquireLease { request, id: id.clone(), holder, ttl, steal: true }));
         writes.push(("release_lease", need, Write::ReleaseLease { request, id, fence }));

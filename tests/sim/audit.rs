@@ -50,6 +50,8 @@ pub struct Audit {
 impl Audit {
     pub fn new(params: &Params) -> Self {
         let model = if params.short_intervals { Model::new(SHORT_TOMBSTONE_MS, SHORT_IDLE_MS) } else { Model::default() };
+        // Clusters begin under version 1.
+        let model = Model { is_old: true, ..model };
         Self { model, short_intervals: params.short_intervals, ..Self::default() }
     }
 
@@ -90,6 +92,9 @@ impl Audit {
         for (id, version) in passed.tombstones.into_iter().filter(|_| self.short_intervals) {
             let Some(key) = key_of(&id) else { continue };
             self.eras.end(key, index, version);
+        }
+        if let Verdict::ClusterVersion { version } = outcome.verdict {
+            self.model.is_old = version < 2;
         }
         let Command::Client(write) = &entry.command else { return };
         // The client takes a full table for a refusal: it changes nothing, but is in the log.

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use quorate::types::{
-    Aborted, Addition, Appended, Attributes, Base, Blob, Change, Chunk, ClientId, ContentVersion, Counters, Expected, Expiry,
-    Fence, Form, Holder, Label, Lost, Nonce, OnConflict, Operation, Outcome, Request, Require, Revision, Saved, Transacted,
-    Verdict, Version, Write,
+    Aborted, Addition, Appended, Attributes, Base, Blob, Change, Chunk, ChunkSum, ClientId, ContentVersion, Counters, Expected,
+    Expiry, Fence, Form, Holder, Label, Lost, Nonce, OnConflict, Operation, Outcome, Repack, Request, Require, Revision, Saved,
+    Transacted, Verdict, Version, Write,
 };
 
 pub const TOMBSTONE_MS: u64 = 7 * 24 * 3_600_000;
@@ -18,7 +18,11 @@ pub struct Session {
     pub created: u64,
     pub version: u64,
     pub chunks: Vec<Chunk>,
-    next_chunk: u64,
+    /// The number of the first chunk that no repack made.
+    pub first_chunk: u64,
+    pub next_chunk: u64,
+    /// Whether it was begun under version 1 of the cluster: then it is repacked whole.
+    is_old: bool,
     pub head: Blob,
     head_since: u64,
     append_only_since: u64,
@@ -59,6 +63,8 @@ pub struct Model {
     pub sessions: BTreeMap<String, Session>,
     tombstones: BTreeMap<String, (u64, u64)>,
     clients: BTreeMap<u64, Client>,
+    /// Whether version 1 is in force.
+    pub is_old: bool,
     /// Fence, holder and deadline.
     pub leases: BTreeMap<String, (u64, Holder, u64)>,
 }
@@ -78,6 +84,7 @@ impl Model {
             sessions: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             clients: BTreeMap::new(),
+            is_old: false,
             leases: BTreeMap::new(),
         }
     }
@@ -190,6 +197,7 @@ impl Model {
             };
             // Those that one entry creates have numbers apart.
             if let (true, Some(session)) = (is_new, self.sessions.get_mut(id)) {
+                session.first_chunk += creations << 40;
                 session.next_chunk += creations << 40;
                 creations += 1;
                 match &mut verdict {
@@ -215,6 +223,26 @@ impl Model {
         Verdict::Transacted(Transacted { results })
     }
 
+    /// As of a leader that has compared: `old` is what is there, if the session is.
+    fn repack(&mut self, repack: &Repack) -> Verdict {
+        let Some(session) = self.sessions.get_mut(repack.id.as_str()) else { return Verdict::NotRepacked };
+        let is_here = session.created == repack.create_revision.0 && session.first_chunk == repack.first_chunk;
+        if !is_here || repack.until_chunk <= repack.first_chunk || repack.until_chunk > session.next_chunk {
+            return Verdict::NotRepacked;
+        }
+        let behind = (session.next_chunk - repack.until_chunk) as usize;
+        let (old, rest) = session.chunks.split_at(session.chunks.len() - behind);
+        let (sum, new) = (ChunkSum::of(old), ChunkSum::of(&repack.chunks));
+        let is_same = repack.old == sum && (new.items, new.raw_bytes) == (sum.items, sum.raw_bytes);
+        let is_less = !repack.chunks.is_empty() && repack.chunks.len() < old.len() && new.stored_bytes <= sum.stored_bytes;
+        if !is_same || !is_less || (session.is_old && behind > 0) {
+            return Verdict::NotRepacked;
+        }
+        session.chunks = [&repack.chunks, rest].concat();
+        (session.first_chunk, session.is_old) = (repack.until_chunk, false);
+        Verdict::Repacked { first_chunk: session.first_chunk, chunks: session.chunks.len() as u64 }
+    }
+
     fn required(&self, id: &str, expected: Option<Expected>, fence: Option<Fence>) -> Verdict {
         let lease = self.leases.get(id).map(|(fence, _, _)| Fence(*fence));
         if fence.is_some() && fence != lease {
@@ -238,6 +266,9 @@ impl Model {
     fn execute(&mut self, index: u64, write: &Write) -> Verdict {
         if let Write::Transaction { request, operations } = write {
             return self.transact(index, *request, operations);
+        }
+        if let Write::Repack { repack, .. } = write {
+            return self.repack(repack);
         }
         if let Some(verdict) = self.lease(index, write) {
             return verdict;
@@ -295,6 +326,9 @@ impl Model {
             return if matches { Verdict::BaseMismatch } else { conflict };
         };
         next.give(write.attributes().next().expect("a save"), self.now, self.tombstone_ms);
+        if old.is_none() || matches!(change, Change::Full { .. }) {
+            next.is_old = self.is_old;
+        }
         let brings_head = next.head_since == next.version;
         if let (Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. }, true) = (write, brings_head) {
             next.declared = attributes.form;
@@ -449,6 +483,7 @@ fn changed(old: Option<&Session>, change: &Change, index: u64, tombstone: u64) -
                 next.append_only_since = next.version;
             }
             next.chunks.clear();
+            next.first_chunk = next.next_chunk;
             next.take(chunks, Some(head));
         }
         Change::Delta { base, chunks, head, counters } => {

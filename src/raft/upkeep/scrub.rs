@@ -194,15 +194,13 @@ fn sessions(rows: &Rows<'_>, from: &[u8]) -> Result<(u64, Option<Bytes>), state:
             return Ok((bytes, Some(key)));
         }
         let damaged = |error: String| state::Error::corrupt_row(table, key.clone(), error);
-        let (birth, chunks) = content_of(&value).map_err(|error| damaged(error.to_string()))?;
+        let (birth, places) = content_of(&value).map_err(|error| damaged(error.to_string()))?;
         let mut audit = Audit::default();
         let head = rows::head_key(birth);
         let after = Bytes::from([&head[..], &[0]].concat());
-        let content = rows.range(rows::HEADS, &head, &after).chain(rows.range(
-            rows::CHUNKS,
-            &rows::chunk_key(birth.create_revision, chunks.start),
-            &rows::chunk_key(birth.create_revision, chunks.end),
-        ));
+        let keys = places.keys(&places.all());
+        let chunks = keys.iter().flat_map(|keys| rows.range(rows::CHUNKS, &keys.start, &keys.end));
+        let content = rows.range(rows::HEADS, &head, &after).chain(chunks);
         for row in content {
             let (table, key, value) = row?;
             bytes += (key.len() + value.len()) as u64;

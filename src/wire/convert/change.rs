@@ -53,7 +53,7 @@ pub(crate) fn item_count(value: u64) -> Result<u64, Refusal> {
     in_range("chunk.item_count", value, 1, CHUNK_ITEMS_MAX)
 }
 
-fn chunks_from(chunks: Vec<v1::Chunk>) -> Result<Vec<Chunk>, Refusal> {
+pub(super) fn chunks_from(chunks: Vec<v1::Chunk>) -> Result<Vec<Chunk>, Refusal> {
     if chunks.len() as u64 > SESSION_CHUNKS_MAX {
         return Err(out_of_range("chunks", chunks.len(), 0, SESSION_CHUNKS_MAX));
     }
@@ -63,6 +63,10 @@ fn chunks_from(chunks: Vec<v1::Chunk>) -> Result<Vec<Chunk>, Refusal> {
 fn chunk_from(chunk: v1::Chunk) -> Result<Chunk, Refusal> {
     let blob = blob_from("chunk.blob", required("chunk.blob", chunk.blob)?)?;
     Ok(Chunk { item_count: item_count(chunk.item_count)?, blob })
+}
+
+pub(super) fn chunks_to(chunks: &[Chunk]) -> Vec<v1::Chunk> {
+    chunks.iter().map(chunk_to).collect()
 }
 
 fn chunk_to(chunk: &Chunk) -> v1::Chunk {
@@ -97,7 +101,7 @@ fn delta_from(delta: v1::change::Delta) -> Result<Change, Refusal> {
 pub(super) fn change_to(change: &Change) -> v1::Change {
     let change = match change {
         Change::Full { chunks, head, counters } => v1::change::Change::Full(v1::change::Full {
-            chunks: chunks.iter().map(chunk_to).collect(),
+            chunks: chunks_to(chunks),
             head: Some(blob_to(head)),
             counters: counters.as_slice().to_vec(),
         }),
@@ -108,7 +112,7 @@ pub(super) fn change_to(change: &Change) -> v1::Change {
                     Some(v1::change::Base { create_revision: create_revision.0, version: version.0, items })
                 }
             },
-            chunks: chunks.iter().map(chunk_to).collect(),
+            chunks: chunks_to(chunks),
             head: head.as_ref().map(blob_to),
             counters: counters.as_slice().to_vec(),
         }),
@@ -259,5 +263,5 @@ pub(super) fn addition_from(
 
 pub(super) fn addition_to(addition: &Addition) -> (Vec<v1::Chunk>, Option<v1::Blob>, Vec<u64>) {
     let Addition { chunks, head_if_created, counters } = addition;
-    (chunks.iter().map(chunk_to).collect(), head_if_created.as_ref().map(blob_to), counters.as_slice().to_vec())
+    (chunks_to(chunks), head_if_created.as_ref().map(blob_to), counters.as_slice().to_vec())
 }

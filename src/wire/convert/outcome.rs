@@ -75,6 +75,10 @@ fn verdict_to(verdict: &Verdict) -> Option<v1::outcome::Verdict> {
         }
         Verdict::BaseMismatchAt { index } => Message::BaseMismatchAt(*index),
         Verdict::Met => Message::Met(EMPTY),
+        Verdict::Repacked { first_chunk, chunks } => {
+            Message::Repacked(v1::outcome::Repacked { first_chunk: *first_chunk, chunks: *chunks })
+        }
+        Verdict::NotRepacked => Message::NotRepacked(EMPTY),
         Verdict::BaseMismatch => Message::BaseMismatch(EMPTY),
         Verdict::TooLarge(too_large) => Message::TooLarge(too_large_to(*too_large)),
         Verdict::TooManySessions => Message::TooManySessions(EMPTY),
@@ -107,6 +111,8 @@ pub fn outcome_from(outcome: v1::Outcome) -> Result<Outcome, Refusal> {
             let content = ContentVersion { version, create_revision, items, next_chunk };
             Verdict::Appended(Appended { content, chunks, counters: counters(now)? })
         }
+        Message::Repacked(v1::outcome::Repacked { first_chunk, chunks }) => Verdict::Repacked { first_chunk, chunks },
+        Message::NotRepacked(_) => Verdict::NotRepacked,
         Message::WrongForm(form) => Verdict::WrongForm { form: form_from(form)? },
         Message::Touched(touched) => Verdict::Touched { deadline_ms: touched.deadline_ms },
         Message::LeaseGranted(v1::outcome::LeaseGranted { fence, deadline_ms }) => {

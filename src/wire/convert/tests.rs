@@ -209,6 +209,18 @@ fn single() -> impl Strategy<Value = Write> {
             Write::Append { request, id, require, addition, attributes, fence: Some(Fence(NUMBER_MAX)) }
         }),
         write_of_a_turn(),
+        (request(), id(), chunks(), 0..=NUMBER_MAX, 1..=NUMBER_MAX, any::<[u64; 4]>()).prop_filter_map(
+            "chunks, and above the first",
+            |(request, id, chunks, first_chunk, until_chunk, [items, raw_bytes, stored_bytes, hash])| {
+                let old = ChunkSum { items, raw_bytes, stored_bytes, hash };
+                let create_revision = Revision(until_chunk);
+                let is_one = !chunks.is_empty() && first_chunk < until_chunk;
+                is_one.then(|| Write::Repack {
+                    request,
+                    repack: Repack { id, create_revision, first_chunk, until_chunk, old, chunks },
+                })
+            },
+        ),
         (request(), id(), expiry(), proptest::option::of(fence())).prop_map(|(request, id, expiry, fence)| Write::Touch {
             request,
             id,
@@ -239,7 +251,9 @@ fn info() -> impl Strategy<Value = SessionInfo> {
             version: Version(version),
             mod_revision: Revision(n[1]),
             items: n[2],
+            first_chunk: n[3] / 2,
             next_chunk: n[3],
+            chunks: n[2] % 4096,
             raw_bytes: n[4],
             stored_bytes: n[5],
             counters,
@@ -309,6 +323,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         Verdict::LeaseReleased,
         Verdict::LeaseLost,
         Verdict::TooManyLeases,
+        Verdict::NotRepacked,
     ]);
     prop_oneof![
         saved,
@@ -328,6 +343,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         (holder(), number()).prop_map(|(holder, deadline_ms)| Verdict::Leased { holder, deadline_ms }),
         (number(), number()).prop_map(|(deadline_ms, bits)| Verdict::LeasesRenewed { deadline_ms, lost: Lost::from_bits(bits) }),
         proptest::option::of(fence()).prop_map(|current| Verdict::Fenced { current }),
+        (number(), number()).prop_map(|(first_chunk, chunks)| Verdict::Repacked { first_chunk, chunks }),
         (content(), 1..5usize).prop_map(|(content, count)| {
             let done = [
                 Verdict::Saved(Saved { content, rebased: true }),

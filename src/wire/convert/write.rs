@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::super::v1;
 use super::change::{
-    addition_from, addition_to, change_from, change_to, expected_from, expected_to, expiry_from, expiry_to, form_from, form_to,
-    millis, on_conflict_from, on_conflict_to, require_from, require_to, tombstone_ttl_from,
+    addition_from, addition_to, change_from, change_to, chunks_from, chunks_to, expected_from, expected_to, expiry_from, expiry_to,
+    form_from, form_to, millis, on_conflict_from, on_conflict_to, require_from, require_to, tombstone_ttl_from,
 };
 use super::{fence_from, holder_from, in_range, label_from, missing, nonce, required, sequence, session_id};
-use crate::limits::{LEASES_RENEWED_MAX, TRANSACTION_OPERATIONS_MAX};
+use crate::limits::{LEASES_RENEWED_MAX, NUMBER_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::types::{
-    Addition, Attributes, ClientId, Fence, Holder, InvalidRenewals, LeaseTtl, Nonce, Operation, Operations, Refusal, Renewals,
-    Request, Require, Sequence, SessionId, Write,
+    Addition, Attributes, ChunkSum, ClientId, Fence, Holder, InvalidRenewals, LeaseTtl, Nonce, Operation, Operations, Refusal,
+    Renewals, Repack, Request, Require, Revision, Sequence, SessionId, Write,
 };
 
 /// A validated write. Checksums are not looked at: call [`verify_blobs`] before proposing.
@@ -62,6 +62,7 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
             expected: delete.expected.map(expected_from).transpose()?,
             fence: optional_fence(delete.fence)?,
         }),
+        Message::Repack(repack) => repack_from(repack),
         Message::AcquireLease(acquire) => Ok(Write::AcquireLease {
             request: request_from(acquire.request)?,
             id: session_id("acquire_lease.id", &acquire.id)?,
@@ -87,6 +88,40 @@ pub fn write_from(operation: v1::WriteOperation) -> Result<Write, Refusal> {
         }),
         Message::CloseClient(close) => Ok(Write::CloseClient { client: ClientId(close.client), nonce: nonce(&close.nonce)? }),
     }
+}
+
+fn repack_from(repack: v1::write_operation::Repack) -> Result<Write, Refusal> {
+    let old = required("repack.old", repack.old)?;
+    let v1::write_operation::ChunkSum { items, raw_bytes, stored_bytes, hash } = old;
+    let chunks = chunks_from(repack.chunks)?;
+    if chunks.is_empty() {
+        return Err(missing("repack.chunks"));
+    }
+    let first_chunk = in_range("repack.first_chunk", repack.first_chunk, 0, NUMBER_MAX)?;
+    Ok(Write::Repack {
+        request: request_from(repack.request)?,
+        repack: Repack {
+            id: session_id("repack.id", &repack.id)?,
+            create_revision: Revision(in_range("repack.create_revision", repack.create_revision, 1, u64::MAX)?),
+            first_chunk,
+            until_chunk: in_range("repack.until_chunk", repack.until_chunk, first_chunk + 1, u64::MAX)?,
+            old: ChunkSum { items, raw_bytes, stored_bytes, hash },
+            chunks,
+        },
+    })
+}
+
+fn repack_to(request: &Request, repack: &Repack) -> v1::write_operation::Write {
+    let ChunkSum { items, raw_bytes, stored_bytes, hash } = repack.old;
+    v1::write_operation::Write::Repack(v1::write_operation::Repack {
+        request: Some(request_to(request)),
+        id: repack.id.as_str().to_owned(),
+        create_revision: repack.create_revision.0,
+        first_chunk: repack.first_chunk,
+        until_chunk: repack.until_chunk,
+        old: Some(v1::write_operation::ChunkSum { items, raw_bytes, stored_bytes, hash }),
+        chunks: chunks_to(&repack.chunks),
+    })
 }
 
 fn transaction_from(transaction: v1::write_operation::Transaction) -> Result<Write, Refusal> {
@@ -172,6 +207,7 @@ pub fn write_to(write: &Write) -> v1::WriteOperation {
                 fence: fence.map(|fence| fence.0),
             })
         }
+        Write::Repack { request, repack } => repack_to(request, repack),
         Write::Transaction { request, operations } => Message::Transaction(message::Transaction {
             request: Some(request_to(request)),
             operations: operations.iter().map(operation_to).collect(),

@@ -262,7 +262,7 @@ pub mod require {
 pub struct WriteOperation {
     #[prost(
         oneof = "write_operation::Write",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
     )]
     pub write: ::core::option::Option<write_operation::Write>,
 }
@@ -427,6 +427,51 @@ pub mod write_operation {
         #[prost(uint64, tag = "3")]
         pub fence: u64,
     }
+    /// Replaces chunks of a session by fewer ones with the same items, and changes nothing else: neither `version` nor `mod_revision`, no
+    /// deadline, and no watch shows it; a lease does not exclude it. A session holds at most 4 096 chunks, and each append brings one: whose
+    /// append is answered by a `chunks` divisible by 256 and above 1 023 loads the whole session and repacks it. Bytes are moved as they were
+    /// stored: the unpacked bytes of the new chunks are those of the old ones, in their order.
+    /// Replaced are the session's first chunks: those that its last repack made, and then those numbered `first_chunk` to the one before
+    /// `until_chunk`. Appends go on meanwhile: theirs stay behind the new chunks.
+    /// Answered by `repacked` or `not_repacked`. Refused (`not_applied`) by a leader whose rows are not what `old` says, or where the new
+    /// chunks have not as many items and unpacked bytes. After an attempt whose answer was lost, that refusal does not tell what became of it:
+    /// `first_chunk` of the session's `SessionInfo` does.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Repack {
+        #[prost(message, optional, tag = "1")]
+        pub request: ::core::option::Option<super::Request>,
+        #[prost(string, tag = "2")]
+        pub id: ::prost::alloc::string::String,
+        /// At least 1.
+        #[prost(uint64, tag = "3")]
+        pub create_revision: u64,
+        /// That of the session's `SessionInfo`.
+        #[prost(uint64, tag = "4")]
+        pub first_chunk: u64,
+        /// Above `first_chunk`. With the `next_chunk` of a full load: all chunks that it gave.
+        #[prost(uint64, tag = "5")]
+        pub until_chunk: u64,
+        /// Of the chunks that are replaced.
+        #[prost(message, optional, tag = "6")]
+        pub old: ::core::option::Option<ChunkSum>,
+        /// At least one, fewer than there were, together with no more stored bytes.
+        #[prost(message, repeated, tag = "7")]
+        pub chunks: ::prost::alloc::vec::Vec<super::Chunk>,
+    }
+    /// What consecutive chunks, from a session's first item on, hold together.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct ChunkSum {
+        #[prost(uint64, tag = "1")]
+        pub items: u64,
+        #[prost(uint64, tag = "2")]
+        pub raw_bytes: u64,
+        #[prost(uint64, tag = "3")]
+        pub stored_bytes: u64,
+        /// The sum, modulo 2^64, of one hash for each chunk: h = 0, then for x in (the number of its first item, counted from 0; its item_count;
+        /// its raw_bytes; its crc32c): h = (rotate_left(h, 23) XOR x) * 0x9E3779B97F4A7C15 modulo 2^64; h = h XOR (h >> 29).
+        #[prost(fixed64, tag = "4")]
+        pub hash: u64,
+    }
     /// All of its operations, or none. Each is decided against the state before the transaction, so none sees another's effect; each needs the
     /// right that it would need alone (`require` that to read). Answered by `transacted` with a result for each, by `aborted` with the first
     /// that failed, or by `base_mismatch_at`; the last two changed nothing. Together at most 16 MiB as stored and 4 096 chunks; the sessions it
@@ -533,6 +578,9 @@ pub mod write_operation {
         /// Cluster version 2.
         #[prost(message, tag = "12")]
         Transaction(Transaction),
+        /// Cluster version 2.
+        #[prost(message, tag = "13")]
+        Repack(Repack),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -690,6 +738,13 @@ pub struct SessionInfo {
     /// The lease that lives, in loads and listings; absent: none. Frames of a watch do not say it.
     #[prost(message, optional, tag = "16")]
     pub lease: ::core::option::Option<Lease>,
+    /// The number of the first chunk behind those that a repack made; of a session that none was made of, of its first chunk. What a reader
+    /// has that ends before it is sent whole. Cluster version 2.
+    #[prost(uint64, tag = "17")]
+    pub first_chunk: u64,
+    /// Chunks it holds; 0 from a node of an older release. Cluster version 2.
+    #[prost(uint64, tag = "18")]
+    pub chunks: u64,
 }
 /// One frame of the answer to a load, of at most 1 MiB. The first one carries `start`.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -732,7 +787,7 @@ pub mod load_start {
         NotFound(u64),
         #[prost(message, tag = "3")]
         NotModified(super::Empty),
-        /// Pieces of chunks from number `have.next_chunk` on, and of the head if it changed since.
+        /// What the reader has is still a beginning: pieces of chunks from number `have.next_chunk` on, and of the head if it changed since.
         #[prost(message, tag = "4")]
         Tail(super::SessionInfo),
         /// Pieces of all chunks and the head.
@@ -906,12 +961,21 @@ pub struct Outcome {
     pub revision: u64,
     #[prost(
         oneof = "outcome::Verdict",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33"
     )]
     pub verdict: ::core::option::Option<outcome::Verdict>,
 }
 /// Nested message and enum types in `Outcome`.
 pub mod outcome {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Repacked {
+        /// That of the session's `SessionInfo` now: the `until_chunk` of the repack.
+        #[prost(uint64, tag = "1")]
+        pub first_chunk: u64,
+        /// Chunks the session holds now.
+        #[prost(uint64, tag = "2")]
+        pub chunks: u64,
+    }
     /// All operations are done, at `revision`.
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Transacted {
@@ -1083,6 +1147,11 @@ pub mod outcome {
         /// Of a `RequireStored`, as a result within `transacted` only: the session is as required.
         #[prost(message, tag = "31")]
         Met(super::Empty),
+        #[prost(message, tag = "32")]
+        Repacked(Repacked),
+        /// The session or its chunks are not those that the repack was made from, or what it brings is not the same, or not less. Nothing changed.
+        #[prost(message, tag = "33")]
+        NotRepacked(super::Empty),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
