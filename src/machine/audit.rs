@@ -189,7 +189,7 @@ impl Machine {
 }
 
 impl Content {
-    /// The difference between a session and its content, of its own numbers, behind what its last repack made.
+    /// The difference between a session and its content: the chunks of its numbers, behind those that its last repack made.
     fn differs(&self, packed: &Self, session: &Session) -> Option<&'static str> {
         if self.head != session.head {
             return Some("its head is missing or another one");

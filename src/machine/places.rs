@@ -8,7 +8,7 @@ use super::rows::{self, Birth};
 use super::session::{Packed, Session};
 use crate::types::Revision;
 
-/// The rows of a session's chunks by their *positions*, from 0: first those that its last repack made, then those of its own numbers.
+/// The rows of a session's chunks by their *positions*, from 0: first those that its last repack made, then those with its numbers.
 ///
 /// ```text
 /// position   0 ........ m-1            m .................... m + next_chunk - first_chunk

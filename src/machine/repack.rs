@@ -1,4 +1,4 @@
-//! Repacking: rows of chunks never change under their number, so the new ones get numbers of their own, under the repack's revision.
+//! Repacking: rows of chunks never change under their number, so the new ones are numbered apart, under the repack's revision.
 
 use super::Machine;
 use super::rows::{self, Effects};
@@ -8,7 +8,7 @@ use crate::mutant::{self, Mutant};
 use crate::types::{ClientId, Repack, Sequence, Verdict};
 
 impl Machine {
-    /// The same content in fewer chunks (L49): neither version nor `mod_revision` moves, nor an idle deadline, and no watch shows it. The
+    /// Stores a content in fewer chunks (L49): neither version nor `mod_revision` moves, nor an idle deadline, and no watch shows it. The
     /// machine reads no row: the leader has compared `old` with them before it proposed.
     pub(super) fn repack(&mut self, repack: &Repack, moment: Moment, effects: &mut Effects) -> Verdict {
         let Found::Live(session) = self.find(&repack.id) else { return Verdict::NotRepacked };

@@ -9,7 +9,7 @@
 //! TOMBSTONES  session id                            version, deadline
 //! HEADS       create_revision: u64, and k: u64 > 0  head
 //! CHUNKS      create_revision: u64, n: u64          chunk, and its first item in sessions begun under version 2
-//!             repack revision: u64, 0..m            chunk that a repack made: the session's first ones, before those of its own numbers
+//!             repack revision: u64, 0..m            chunk that a repack made: the session's first ones, before those with its numbers
 //! LEASES      session id                            fence, holder, deadline
 //! ```
 //!

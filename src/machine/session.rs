@@ -218,7 +218,7 @@ impl Session {
         next
     }
 
-    /// After some of its chunks were packed anew: the same content. `None`: the session is another, or what is brought is not as large as
+    /// After some of its chunks were packed again: the same content. `None`: the session is another, or what is brought is not as large as
     /// what goes, or the new chunks are no fewer (L49). Whether the rows to be replaced are what `old` says, the leader has looked.
     ///
     /// A content without a sum has no shares: it is replaced whole.

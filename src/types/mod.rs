@@ -4,6 +4,7 @@
 //! anything else looks at them, and the machine's commands are made of them.
 
 mod address;
+mod blob;
 mod change;
 mod id;
 mod lease;
@@ -22,9 +23,9 @@ mod watch;
 
 #[doc(hidden)]
 pub use address::{is_loopback, validate_address, validate_listen_address};
+pub use blob::{Blob, Chunk, Codec};
 pub use change::{
-    Access, Addition, Attributes, Base, Blob, Change, Chunk, Codec, Content, Counters, Expected, Expiry, Form, OnConflict, Request,
-    Require, Write,
+    Access, Addition, Attributes, Base, Change, Content, Counters, Expected, Expiry, Form, OnConflict, Request, Require, Write,
 };
 pub use id::{
     ClientId, ClusterId, Fence, InstanceId, InvalidId, InvalidLabel, Label, LogId, NodeId, Nonce, Revision, Sequence, SessionId,

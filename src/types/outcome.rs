@@ -240,7 +240,7 @@ pub enum Verdict {
     },
     /// The session is as an operation requires it. Nothing changed.
     Met,
-    /// Its chunks are packed anew, with the same items.
+    /// Its chunks are packed again, with the same items.
     Repacked {
         /// The number of the first chunk behind the new ones.
         first_chunk: u64,

@@ -19,7 +19,7 @@ pub struct Repack {
     pub chunks: Vec<Chunk>,
 }
 
-/// What consecutive chunks hold together.
+/// The sum of what consecutive chunks hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChunkSum {
     /// Their items.

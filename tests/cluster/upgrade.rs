@@ -15,7 +15,8 @@ use quorate::limits::LEASE_TTL_MIN;
 use quorate::machine::{TEST_VERSION, allow_test_version};
 use quorate::testing::Cluster;
 use quorate::types::{
-    Applied, Blob, Chunk, ChunkSum, Fence, Holder, LeaseTtl, NodeId, Order, RefusalKind, Repack, Verdict, Write,
+    Applied, Blob, Chunk, ChunkSum, Consistency, Fence, Holder, LeaseTtl, Loaded, LoadedContent, NodeId, Order, RefusalKind,
+    Repack, Verdict, Write,
 };
 use quorate::wire;
 use quorate::wire::peer::v1 as peer;
@@ -97,14 +98,14 @@ async fn cluster_version_rises_once_every_member_knows_it_and_nothing_is_lost() 
     cluster.converged().await.expect("equal digests");
 }
 
-/// The leader compares what it replaces; whoever loads it then has the same content.
+/// The leader compares what it replaces; every reader then has the same content.
 async fn a_repack_is_compared_with_what_is_stored(cluster: &Cluster) {
     let client = cluster.client();
     for n in 0..40 {
         client.append("packed", vec![message(n, 0)], AppendOptions::default()).await.expect("an append");
     }
     let mut caller = Caller::open(raw_of(cluster, 1.into())).await;
-    let before = caller.load("packed").await.expect("there");
+    let before = whole(&mut caller, "packed").await;
     let (id, info) = (session("packed"), &before.info);
     assert_eq!((info.first_chunk, info.next_chunk, info.chunks), (0, 40, 40));
     let data: Vec<u8> = before.chunks[..30].iter().flat_map(|chunk| chunk.blob.data.to_vec()).collect();
@@ -115,7 +116,8 @@ async fn a_repack_is_compared_with_what_is_stored(cluster: &Cluster) {
     let other_end = Repack { until_chunk: 31, ..repack.clone() };
     let other_session = Repack { id: session("talk"), ..repack.clone() };
     for repack in [other_hash, other_end, other_session] {
-        let refused = caller.attempt(&Write::Repack { request: caller.request(), repack }).await.expect_err("of another content");
+        let write = Write::Repack { request: caller.request(), repack };
+        let refused = caller.attempt(&write).await.expect_err("of another content");
         assert_eq!((refused.kind, refused.applied), (RefusalKind::Invalid, Applied::No), "{}", refused.message);
     }
     let write = Write::Repack { request: caller.request(), repack };
@@ -123,14 +125,22 @@ async fn a_repack_is_compared_with_what_is_stored(cluster: &Cluster) {
     assert_eq!(repacked.verdict, Verdict::Repacked { first_chunk: 30, chunks: 11 });
     // Its old chunks are gone; the same request is answered all the same.
     assert_eq!(caller.settle(&write).await, repacked);
-    let after = caller.load("packed").await.expect("there");
+    let after = whole(&mut caller, "packed").await;
     assert_eq!((after.info.version, after.info.mod_revision, after.info.items), (info.version, info.mod_revision, info.items));
     assert_eq!((after.info.first_chunk, after.info.next_chunk, after.info.chunks), (30, 40, 11));
     let unpacked = |chunks: &[Chunk]| -> Vec<u8> { chunks.iter().flat_map(|chunk| chunk.blob.data.to_vec()).collect() };
     assert_eq!(unpacked(&after.chunks), unpacked(&before.chunks));
     client.append("packed", vec![message(40, 0)], AppendOptions::default()).await.expect("an append");
     let part = client.load_part("packed", Part::From { item: 28, limit: 4 }).await.expect("a load").expect("it is there");
-    assert_eq!(part.messages, (28..32).map(|n| message(n, 0)).collect::<Vec<_>>());
+    let Some(Content::Transcript { messages, .. }) = part.content else { panic!("an append made a value") };
+    assert_eq!((part.first_item, messages), (28, (28..32).map(|n| message(n, 0)).collect::<Vec<_>>()));
+}
+
+async fn whole(caller: &mut Caller, id: &str) -> LoadedContent {
+    match caller.load_within(id, Consistency::Linearizable, 10_000).await.expect("a load") {
+        Loaded::Full(content) => content,
+        other => panic!("all of it: {other:?}"),
+    }
 }
 
 /// A holder that goes on after its lease was taken writes nothing, nor does a client that knows nothing of leases.
