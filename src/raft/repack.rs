@@ -26,8 +26,11 @@ pub async fn propose_repack(reads: &Reads, (command, reply): (Command, Reply)) {
     }
 }
 
+/// Commands, each with the reply to its caller.
+type Batch = Vec<(Command, Reply)>;
+
 /// Splits the repacks off a batch.
-pub fn split(batch: Vec<(Command, Reply)>) -> (Vec<(Command, Reply)>, Vec<(Command, Reply)>) {
+pub fn split(batch: Batch) -> (Batch, Batch) {
     batch.into_iter().partition(|(command, _)| matches!(command, Command::Client(Write::Repack { .. })))
 }
 

@@ -49,9 +49,9 @@ pub struct Audit {
 
 impl Audit {
     pub fn new(params: &Params) -> Self {
-        let model = if params.short_intervals { Model::new(SHORT_TOMBSTONE_MS, SHORT_IDLE_MS) } else { Model::default() };
+        let mut model = if params.short_intervals { Model::new(SHORT_TOMBSTONE_MS, SHORT_IDLE_MS) } else { Model::default() };
         // Clusters begin under version 1.
-        let model = Model { is_old: true, ..model };
+        model.is_old = true;
         Self { model, short_intervals: params.short_intervals, ..Self::default() }
     }
 

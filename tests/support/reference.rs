@@ -267,9 +267,6 @@ impl Model {
         if let Write::Transaction { request, operations } = write {
             return self.transact(index, *request, operations);
         }
-        if let Write::Repack { repack, .. } = write {
-            return self.repack(repack);
-        }
         if let Some(verdict) = self.lease(index, write) {
             return verdict;
         }
@@ -326,9 +323,8 @@ impl Model {
             return if matches { Verdict::BaseMismatch } else { conflict };
         };
         next.give(write.attributes().next().expect("a save"), self.now, self.tombstone_ms);
-        if old.is_none() || matches!(change, Change::Full { .. }) {
-            next.is_old = self.is_old;
-        }
+        let begins = old.is_none() || matches!(change, Change::Full { .. });
+        next.is_old = if begins { self.is_old } else { next.is_old };
         let brings_head = next.head_since == next.version;
         if let (Write::Save { attributes, .. } | Write::SaveIfVersion { attributes, .. }, true) = (write, brings_head) {
             next.declared = attributes.form;
@@ -342,10 +338,11 @@ impl Model {
 }
 
 impl Model {
-    /// The verdict of a write that is of leases, or is kept from its session by one.
+    /// The verdict of a write that is of leases, or is kept from its session by one, or is free of them.
     fn lease(&mut self, index: u64, write: &Write) -> Option<Verdict> {
         let now = self.now;
         match write {
+            Write::Repack { repack, .. } => Some(self.repack(repack)),
             Write::AcquireLease { id, holder, ttl, steal, .. } => {
                 if let Some((_, holder, deadline)) = self.leases.get(id.as_str()).filter(|_| !steal) {
                     return Some(Verdict::LeaseHeld { holder: holder.clone(), deadline_ms: *deadline });

@@ -290,6 +290,14 @@ fn part() -> impl Strategy<Value = Part> {
     prop_oneof![Just(Part::Whole), Just(Part::Info), Just(Part::Head), items.prop_map(Part::Last), from]
 }
 
+fn repacked_or_fenced() -> impl Strategy<Value = Verdict> {
+    prop_oneof![
+        Just(Verdict::NotRepacked),
+        any::<(u64, u64)>().prop_map(|(first_chunk, chunks)| Verdict::Repacked { first_chunk, chunks }),
+        proptest::option::of(fence()).prop_map(|current| Verdict::Fenced { current }),
+    ]
+}
+
 fn verdict() -> impl Strategy<Value = Verdict> {
     let number = any::<u64>;
     let content = || {
@@ -323,7 +331,6 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         Verdict::LeaseReleased,
         Verdict::LeaseLost,
         Verdict::TooManyLeases,
-        Verdict::NotRepacked,
     ]);
     prop_oneof![
         saved,
@@ -342,8 +349,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         (holder(), number()).prop_map(|(holder, deadline_ms)| Verdict::LeaseHeld { holder, deadline_ms }),
         (holder(), number()).prop_map(|(holder, deadline_ms)| Verdict::Leased { holder, deadline_ms }),
         (number(), number()).prop_map(|(deadline_ms, bits)| Verdict::LeasesRenewed { deadline_ms, lost: Lost::from_bits(bits) }),
-        proptest::option::of(fence()).prop_map(|current| Verdict::Fenced { current }),
-        (number(), number()).prop_map(|(first_chunk, chunks)| Verdict::Repacked { first_chunk, chunks }),
+        repacked_or_fenced(),
         (content(), 1..5usize).prop_map(|(content, count)| {
             let done = [
                 Verdict::Saved(Saved { content, rebased: true }),
