@@ -130,7 +130,7 @@ fn writes() -> Vec<(&'static str, Need, Write)> {
         let chunk = quorate::types::Chunk { item_count: 1, blob: quorate::types::Blob::plain(Bytes::from_static(b"x")) };
         let repack = quorate::types::Repack {
             id: id.clone(),
-            create_revision: Revision(1),
+            create_revision: quorate::types::Revision(1),
             first_chunk: 0,
             until_chunk: 1,
             old: quorate::types::ChunkSum::of([&chunk]),
