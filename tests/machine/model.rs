@@ -201,13 +201,7 @@ impl Driver {
         let newest @ (created, version, items) = past.last().copied().unwrap_or((1, 1, 0));
         let older = past.get(past.len().saturating_sub(2)).copied().unwrap_or((1, 1, 0));
         let later = self.lab.machine.cluster_version() == 2;
-        let expected = match step.expected {
-            0 => Expected::Absent,
-            1 => Expected::At { version: Version(older.1), create_revision: None },
-            2 => Expected::At { version: Version(version), create_revision: Some(Revision(older.0)) },
-            3 if later => Expected::Incarnation { create_revision: Revision(older.0) },
-            _ => Expected::At { version: Version(version), create_revision: None },
-        };
+        let expected = expected(step, later, older, newest);
         let fence = self.fence(step, id.as_str()).filter(|_| later);
         if later && (6..12).contains(&step.kind) && step.base == 5 && step.fence > 2 {
             return self.repack(step, request, id);
@@ -402,6 +396,18 @@ fn the_machine_answers_as_the_model_does() {
         "Stale",
     ] {
         assert!(seen.get(expected).is_some_and(|count| *count > 20), "too little of {expected} seen={seen:?}");
+    }
+}
+
+/// What a conditional write expects of a session, as of [`require`].
+fn expected(step: &Step, later: bool, older: (u64, u64, u64), newest: (u64, u64, u64)) -> Expected {
+    let at = |version, create_revision| Expected::At { version: Version(version), create_revision };
+    match step.expected {
+        0 => Expected::Absent,
+        1 => at(older.1, None),
+        2 => at(newest.1, Some(Revision(older.0))),
+        3 if later => Expected::Incarnation { create_revision: Revision(older.0) },
+        _ => at(newest.1, None),
     }
 }
 
