@@ -187,7 +187,8 @@ async fn a_reset_is_unconditional_under_every_policy() {
 /// Bob's port does not say when a session expires. A store says it with every save, also of a session that was deleted meanwhile.
 #[tokio::test]
 async fn a_store_says_with_every_save_when_the_session_expires() {
-    let (_, nodes) = Cluster::start(1).await;
+    let (cluster, nodes) = Cluster::start(1).await;
+    cluster.say_in_force(2);
     let hour = Duration::from_secs(3600);
     for (expiry, idle_ttl_ms) in [(Expiry::After(hour), None), (Expiry::Idle(hour), Some(3_600_000))] {
         let store = store(&nodes, ConcurrentSave::Rebase).expiry(expiry);
