@@ -49,7 +49,7 @@ impl ChunkSum {
     }
 }
 
-/// The share of a chunk in the hash of its session's content: [`mix`] over its first item, its number of items, its raw bytes and its
+/// The share of a chunk in the hash of its session's content: a mix over its first item, its number of items, its raw bytes and its
 /// checksum, from 0.
 pub fn chunk_hash(first_item: u64, chunk: &Chunk) -> u64 {
     let parts = [first_item, chunk.item_count, chunk.blob.raw_bytes, u64::from(chunk.blob.crc32c)];
