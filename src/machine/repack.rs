@@ -34,11 +34,8 @@ impl Machine {
     /// are others.
     pub fn plan_repack(&self, repack: &Repack) -> Option<super::Plan> {
         let Found::Live(session) = self.find(&repack.id) else { return None };
-        let is_here = repack.create_revision == session.create_revision
-            && repack.first_chunk == session.first_chunk
-            && (session.first_chunk..=session.next_chunk).contains(&repack.until_chunk);
         let places = session.places();
         let chunks = 0..places.of_number(repack.until_chunk);
-        is_here.then(|| super::Plan::Read { info: session.info(), tail: false, places, chunks, head: false })
+        session.is_meant_by(repack).then(|| super::Plan::Read { info: session.info(), tail: false, places, chunks, head: false })
     }
 }

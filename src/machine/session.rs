@@ -223,12 +223,9 @@ impl Session {
     ///
     /// A content without a sum has no shares: it is replaced whole.
     pub(crate) fn repacked(&self, repack: &Repack, revision: Revision) -> Option<Self> {
-        let Repack { create_revision, first_chunk, until_chunk, old, chunks, .. } = repack;
+        let Repack { first_chunk, until_chunk, old, chunks, .. } = repack;
         let new = ChunkSum::of(chunks);
-        let is_here = *create_revision == self.create_revision
-            && *first_chunk == self.first_chunk
-            && (first_chunk + 1..=self.next_chunk).contains(until_chunk);
-        if !is_here {
+        if !self.is_meant_by(repack) || first_chunk == until_chunk {
             return None;
         }
         let holds_the_same = (new.items, new.raw_bytes) == (old.items, old.raw_bytes) || mutant::is(Mutant::RepackWithOtherItems);
@@ -247,6 +244,13 @@ impl Session {
         next.first_chunk = *until_chunk;
         (next.summed, next.packed) = (true, Some(Box::new(Packed { revision, chunks: packed, items: new.items })));
         Some(next)
+    }
+
+    /// Whether a repack is of this session, and of chunks that it has.
+    pub(crate) fn is_meant_by(&self, repack: &Repack) -> bool {
+        repack.create_revision == self.create_revision
+            && repack.first_chunk == self.first_chunk
+            && (self.first_chunk..=self.next_chunk).contains(&repack.until_chunk)
     }
 
     /// Whether it can hold this, with so many chunks behind it: all of it, if there are none.

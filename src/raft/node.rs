@@ -105,9 +105,8 @@ impl Node {
     }
 
     /// Proposes all in one batch, in order, stamped with one time; but each repack by itself, once its rows were compared. Each reply is called exactly once, from another task.
-    pub fn propose(&self, batch: Vec<(Command, Reply)>) {
-        let (repacks, batch) = repack::split(batch);
-        for repack in repacks {
+    pub fn propose(&self, mut batch: Vec<(Command, Reply)>) {
+        for repack in repack::take_from(&mut batch) {
             let reads = self.0.reads.clone();
             self.0.tasks.spawn(|_| async move { repack::propose_repack(&reads, repack).await });
         }
@@ -242,9 +241,9 @@ impl Node {
         self.0.context.state.view(|state, _, _| state.machine.cluster_version())
     }
 
-    /// The newest cluster version that a peer reads, if it said so in the current term.
-    pub fn newest_version_of(&self, peer: NodeId) -> Option<u16> {
-        self.0.table.newest_version_of(peer, self.0.context.leadership.published().term)
+    /// The newest cluster version that a peer reads, if it said so in this term.
+    pub fn newest_version_of(&self, peer: NodeId, term: u64) -> Option<u16> {
+        self.0.table.newest_version_of(peer, term)
     }
 
     /// Shows `f` this node's machine as of one instant, with the time that deadlines are measured by. It must be short: nothing is applied

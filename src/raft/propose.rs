@@ -80,11 +80,16 @@ fn without_clocks(command: &Command) -> Option<Refusal> {
     Some(Refusal::not_applied(RefusalKind::Unavailable, why))
 }
 
+/// The refusal of a leader that has applied no entry of the current term yet: entries of earlier ones may be missing.
+pub fn not_current() -> Refusal {
+    Refusal::not_applied(RefusalKind::NoLeader, "this node leads and has not applied yet what was there before")
+}
+
 /// The refusal of a command of a later cluster version than the one in force (L43). A leader that has applied no entry of the current term yet
 /// may not know the version in force: the command waits until it does.
 fn unsupported(needed: u16, in_force: u16, is_current: bool) -> Refusal {
     if !is_current {
-        return Refusal::not_applied(RefusalKind::NoLeader, "this node leads and has not applied yet what was there before");
+        return not_current();
     }
     Refusal::unsupported(needed, in_force)
 }

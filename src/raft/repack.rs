@@ -2,21 +2,18 @@
 
 use super::Reply;
 use super::content::Wanted;
-use super::propose::propose;
+use super::propose::{not_current, propose};
 use super::read::{Reads, no_room};
 use crate::machine::Command;
 use crate::mutant::{self, Mutant};
 use crate::types::{Chunk, ChunkSum, Loaded, Refusal, RefusalKind, Repack, Request, Write};
-
-/// The first cluster version that has repacks.
-const CLUSTER_VERSION: u16 = 2;
 
 /// Proposes a repack if the rows that it replaces are what it says, and its own chunks hold as much. One at a time is compared; others wait. The
 /// reply is called exactly once, and before anything is proposed if they are not. Dropping the future drops the reply.
 pub async fn propose_repack(reads: &Reads, (command, reply): (Command, Reply)) {
     let turn = reads.repacks.acquire().await;
     let compared = match &command {
-        Command::Client(Write::Repack { request, repack }) => compare(reads, request, repack).await,
+        Command::Client(Write::Repack { request, repack }) => compare(reads, command.cluster_version(), request, repack).await,
         _ => Ok(()),
     };
     drop(turn);
@@ -29,24 +26,23 @@ pub async fn propose_repack(reads: &Reads, (command, reply): (Command, Reply)) {
 /// Commands, each with the reply to its caller.
 type Batch = Vec<(Command, Reply)>;
 
-/// Splits the repacks off a batch.
-pub fn split(batch: Batch) -> (Batch, Batch) {
-    batch.into_iter().partition(|(command, _)| matches!(command, Command::Client(Write::Repack { .. })))
+/// Takes the repacks out of a batch. One without any, as nearly all are, is looked through and not moved.
+pub fn take_from(batch: &mut Batch) -> Batch {
+    batch.extract_if(.., |(command, _)| matches!(command, Command::Client(Write::Repack { .. }))).collect()
 }
 
 /// Compares a repack with the rows of this node, which leads. One whose sequence has an outcome is answered by it, whatever the rows are by now;
 /// and what the version in force does not have is refused where all such is. Errors: the refusal; nothing was proposed.
-async fn compare(reads: &Reads, request: &Request, repack: &Repack) -> Result<(), Refusal> {
+async fn compare(reads: &Reads, needs: u16, request: &Request, repack: &Repack) -> Result<(), Refusal> {
     let context = &reads.context;
     let wanted = context.state.view(|state, applied, pinner| {
         let machine = &state.machine;
-        if machine.cluster_version() < CLUSTER_VERSION || machine.has_outcome(request.client, request.sequence) {
+        if machine.cluster_version() < needs || machine.has_outcome(request.client, request.sequence) {
             return Ok(None);
         }
         // Of an earlier term there may be entries that are not applied yet: an outcome of this very request, or an earlier repack.
         if applied.is_none_or(|applied| applied.term != context.leadership.term()) {
-            let why = "this node leads and has not applied yet what was there before";
-            return Err(Refusal::not_applied(RefusalKind::NoLeader, why));
+            return Err(not_current());
         }
         let plan = machine.plan_repack(repack).ok_or_else(|| differs("the session or its chunks are others"))?;
         Ok(Wanted::of(plan, pinner).ok())

@@ -118,12 +118,16 @@ impl PeerTable {
 
     /// The newest cluster version a peer reads, if it said so in this term.
     pub fn newest_version_of(&self, id: NodeId, term: u64) -> Option<u16> {
-        self.known.locked().peers.get(&id).filter(|seen| seen.term == term).map(|seen| seen.newest_version)
+        self.in_term(id, term, |seen| seen.newest_version)
     }
 
     /// The cluster version above which a peer's operator does not let the cluster rise, by its last word in this term.
     pub fn held_version_of(&self, id: NodeId, term: u64) -> Option<u16> {
-        self.known.locked().peers.get(&id).filter(|seen| seen.term == term).and_then(|seen| seen.held_version)
+        self.in_term(id, term, |seen| seen.held_version)?
+    }
+
+    fn in_term<T>(&self, id: NodeId, term: u64, what: impl FnOnce(&Seen) -> T) -> Option<T> {
+        self.known.locked().peers.get(&id).filter(|seen| seen.term == term).map(what)
     }
 
     /// Whether this node's stream to a peer is open.

@@ -128,7 +128,7 @@ impl Task {
             outside,
             leads: self.leadership.is_self,
             in_force,
-            leader_reads: leader.as_ref().and_then(|leader| node.newest_version_of(leader.node)),
+            leader_reads: leader.as_ref().and_then(|leader| node.newest_version_of(leader.node, self.leadership.term)),
             leader,
             saves_wait_for: if self.leadership.is_self { node.saves_wait_for() } else { None },
             lacks_quorum: self.leadership.lacks_quorum,
